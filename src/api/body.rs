@@ -1,0 +1,124 @@
+//! What stands in the body: JSON, whatever its content type says.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::header,
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{
+    Api,
+    problem::{Code, Problem},
+};
+
+/// How much of a body that is over the limit is read and thrown away, as a multiple of the limit,
+/// so that a client that only listens once it has sent all gets to see why it was refused.
+const DISCARDED: u64 = 4;
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+/// A JSON body that may be missing.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+/// No body, or one without content.
+pub(super) struct NoBody;
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        parse(&read(request, api).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let bytes = read(request, api).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+impl FromRequest<Api> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let bytes = read(request, api).await?;
+        // `{}` is what some clients send for nothing.
+        match bytes.trim_ascii() {
+            b"" | b"{}" => Ok(Self),
+            _ => Err(Problem::invalid("this request takes no body")),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::invalid("the body is empty; a JSON object is needed"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        Problem::invalid(match &*path {
+            "." => format!("body: {reason}"),
+            // The path ends in the field that the reason names.
+            _ if reason.starts_with("unknown field") => format!("body: {reason}"),
+            field => format!("`{field}`: {reason}"),
+        })
+    })?;
+    deserializer.end().map_err(|reason| Problem::invalid(format!("body: {reason}")))?;
+    Ok(parsed)
+}
+
+/// The whole body, within its limits of size and time.
+async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
+    let limit = api.max_body_bytes;
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let body = request.into_body();
+    if announced.is_some_and(|length| length > limit.saturating_mul(DISCARDED)) {
+        return Err(too_large(limit));
+    }
+    let collected = timeout(api.body_timeout, collect(body, limit)).await;
+    collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)))
+}
+
+async fn collect(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
+    let mut kept = BytesMut::new();
+    let mut received: u64 = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::invalid("the body ended before it was complete"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        received += data.len() as u64;
+        if received <= limit {
+            kept.extend_from_slice(&data);
+        } else if received > limit.saturating_mul(DISCARDED) {
+            break;
+        }
+    }
+    if received > limit { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+fn too_large(limit: u64) -> Problem {
+    let detail = format!("the body is larger than {limit} bytes, which is the limit");
+    Problem::new(Code::MessageTooLarge, detail)
+}
+
+fn too_slow(limit: Duration) -> Problem {
+    let detail = format!("the body did not arrive within {} seconds", limit.as_secs());
+    Problem::new(Code::RequestTimeout, detail)
+}

@@ -1,0 +1,110 @@
+//! The OpenAPI document and the pages that show it.
+
+use axum::{Json as JsonAnswer, Router, routing::get};
+use utoipa::openapi::{
+    ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Response,
+    ResponseBuilder,
+    path::{Operation, PathItem},
+    tag::TagBuilder,
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::Api;
+
+/// Where the document is served.
+const DOCUMENT: &str = "/openapi.json";
+
+/// The OpenAPI document.
+pub fn openapi() -> OpenApi {
+    complete(super::routes().into_openapi())
+}
+
+/// Adds what no single route can say.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("pgmq-gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "PGMQ, the message queue inside PostgreSQL, over HTTP. Durations are whole seconds, \
+             times are RFC 3339 in UTC, errors are RFC 9457 problem details with a stable `code`. \
+             Unknown parameters and fields are refused.",
+        ))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0").build()))
+        .contact(None::<ContactBuilder>.map(ContactBuilder::build))
+        .build();
+    let tag = |name: &str, text: &str| {
+        TagBuilder::new().name(name).description(Some(text.to_owned())).build()
+    };
+    document.tags = Some(vec![
+        tag("Queues", "Making, finding, emptying and dropping queues."),
+        tag("Messages", "Sending, receiving, looking at and settling messages."),
+        tag("Operations", "For operators and orchestrators."),
+    ]);
+    for (path, item) in &mut document.paths.paths {
+        for operation in operations(item) {
+            add_errors(path, operation);
+        }
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+    methods.into_iter().flatten()
+}
+
+/// The errors that a route can have because of what it takes.
+fn add_errors(path: &str, operation: &mut Operation) {
+    if !path.starts_with("/queues") {
+        return;
+    }
+    let mut add = |status: &str, description: &str| {
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    };
+    add("400", "`invalid_request`: a parameter, the body or the queue's name is wrong");
+    add("500", "`internal_error`: a defect");
+    add("503", "`database_unavailable`, `overloaded` or `outcome_unknown`: try again");
+    if path.contains("{msg_id}") {
+        add("404", "`queue_not_found` or `message_not_found`");
+        add("422", "`message_rejected`: the message cannot be read");
+    } else if path.contains("{queue}") {
+        add("404", "`queue_not_found`");
+    }
+    if path.contains("{queue}") {
+        add("403", "`forbidden`: the gateway's database role may not do this");
+    }
+    if operation.request_body.is_some() {
+        let mut add = |status: &str, description: &str| {
+            let responses = &mut operation.responses.responses;
+            responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+        };
+        add("408", "`request_timeout`: the body did not arrive in time");
+        add("413", "`message_too_large`");
+        add("415", "`unsupported_media_type`: from another site, and not JSON");
+        add("422", "`message_rejected`: JSON that PostgreSQL cannot store");
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("Problem");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", content)
+        .build()
+}
+
+/// Serves the document.
+pub(super) fn document_route(document: OpenApi) -> Router<Api> {
+    Router::new().route(DOCUMENT, get(async move || JsonAnswer(document)))
+}
+
+/// Serves pages to browse it, with nothing from another host.
+pub(super) fn browser() -> Router<Api> {
+    let config = Config::from(DOCUMENT)
+        .validator_url("none")
+        .try_it_out_enabled(true)
+        .display_request_duration(true);
+    SwaggerUi::new("/docs").config(config).into()
+}

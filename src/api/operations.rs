@@ -1,0 +1,65 @@
+//! What an operator or an orchestrator asks for.
+
+use axum::{
+    extract::State,
+    http::{HeaderName, HeaderValue, header},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::broker::HealthState;
+
+use super::{
+    Api,
+    problem::{Code, Problem, ProblemBody},
+};
+
+const TAG: &str = "Operations";
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
+/// The process runs.
+#[utoipa::path(
+    get, path = "/livez", tag = TAG,
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain"))
+)]
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The database answers, the schema is current, and no shutdown has begun.
+#[utoipa::path(
+    get, path = "/readyz", tag = TAG,
+    responses(
+        (status = 200, description = "Ready", body = String, content_type = "text/plain"),
+        (status = 503, description = "Not ready, and why", body = ProblemBody,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
+    if api.draining.is_cancelled() {
+        return Err(Problem::new(Code::Overloaded, "the gateway is shutting down"));
+    }
+    let reason = match api.broker.check_health().await {
+        HealthState::Ready => return Ok("ok\n"),
+        HealthState::SchemaMissing => {
+            "PGMQ or schema pgmq_gateway is missing or old; restart the gateway, or run \
+             pgmq-gateway migrate"
+        }
+        HealthState::ReadOnly => "the database is a standby that takes no changes",
+        HealthState::Down => "the database does not answer",
+    };
+    Err(Problem::new(Code::DatabaseUnavailable, reason))
+}
+
+/// Metrics for Prometheus. Asking never queries the database.
+#[utoipa::path(
+    get, path = "/metrics", tag = TAG,
+    responses((status = 200, description = "Prometheus text format", body = String,
+               content_type = "text/plain"))
+)]
+async fn metrics(State(api): State<Api>) -> ([(HeaderName, HeaderValue); 1], String) {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], api.metrics.render())
+}

@@ -1,0 +1,60 @@
+//! What stands in a path.
+
+use std::collections::HashMap;
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::request::Parts,
+};
+
+use crate::domain::{MsgId, QueueName};
+
+use super::{context::context, problem::Problem};
+
+/// `/queues/{queue}`.
+pub(super) struct InQueue(pub(super) QueueName);
+
+/// `/queues/{queue}/messages/{msg_id}`.
+pub(super) struct OneMessage(pub(super) QueueName, pub(super) MsgId);
+
+impl<S: Send + Sync> FromRequestParts<S> for InQueue {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = parameters(parts, state).await?;
+        queue(parts, &parameters).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = parameters(parts, state).await?;
+        let queue = queue(parts, &parameters)?;
+        let text = parameters.get("msg_id").map_or("", String::as_str);
+        let id = text.parse().map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
+        Ok(Self(queue, id))
+    }
+}
+
+async fn parameters<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<HashMap<String, String>, Problem> {
+    match Path::from_request_parts(parts, state).await {
+        Ok(Path(parameters)) => Ok(parameters),
+        Err(_) => {
+            Err(Problem::invalid("the path is not valid UTF-8 once its %-escapes are undone"))
+        }
+    }
+}
+
+fn queue(parts: &Parts, parameters: &HashMap<String, String>) -> Result<QueueName, Problem> {
+    let name = parameters.get("queue").map_or("", String::as_str);
+    let queue = QueueName::parse(name)
+        .map_err(|reason| Problem::invalid(format!("queue `{name}`: {reason}")))?;
+    // Set once: a request is about one queue.
+    let _ = context(parts).queue.set(queue.to_string());
+    Ok(queue)
+}

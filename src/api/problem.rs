@@ -1,0 +1,183 @@
+//! Errors on the wire: RFC 9457 problem details with a stable code.
+
+use std::{borrow::Cow, error::Error as StdError, sync::Arc};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::broker;
+
+/// What a problem is, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    InvalidRequest,
+    QueueNotFound,
+    MessageNotFound,
+    RouteNotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    QueueConflict,
+    MessageTooLarge,
+    UnsupportedMediaType,
+    MessageRejected,
+    Forbidden,
+    NotSupported,
+    Overloaded,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    InternalError,
+}
+
+impl Code {
+    /// Status, code and title: the contract's table.
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "Invalid request"),
+            Self::QueueNotFound => (S::NOT_FOUND, "queue_not_found", "Queue not found"),
+            Self::MessageNotFound => (S::NOT_FOUND, "message_not_found", "Message not found"),
+            Self::RouteNotFound => (S::NOT_FOUND, "route_not_found", "No such route"),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
+            Self::RequestTimeout => {
+                (S::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")
+            }
+            Self::QueueConflict => {
+                (S::CONFLICT, "queue_conflict", "The queue exists and is different")
+            }
+            Self::MessageTooLarge => {
+                (S::PAYLOAD_TOO_LARGE, "message_too_large", "Message too large")
+            }
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::MessageRejected => {
+                (S::UNPROCESSABLE_ENTITY, "message_rejected", "The message cannot be stored")
+            }
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "Not allowed"),
+            Self::NotSupported => (S::NOT_IMPLEMENTED, "not_supported", "Not supported here"),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::DatabaseUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "database_unavailable", "Database unavailable")
+            }
+            Self::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown"),
+            Self::InternalError => (S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error"),
+        }
+    }
+
+    /// The word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Seconds after which trying again makes sense.
+    const fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::Overloaded | Self::OutcomeUnknown => Some("1"),
+            Self::DatabaseUnavailable => Some("2"),
+            _ => None,
+        }
+    }
+}
+
+/// An error on its way to the client. The edge renders it, because it knows the request's id.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) code: Code,
+    pub(super) detail: Cow<'static, str>,
+    /// For the log alone.
+    pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The body of an error.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody<'a> {
+    /// Names the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:pgmq-gateway:problem:queue_not_found")]
+    kind: String,
+    /// The kind of problem in words.
+    #[schema(example = "Queue not found")]
+    title: &'a str,
+    /// The HTTP status.
+    #[schema(example = 404)]
+    status: u16,
+    /// What is wrong here, and what would be right.
+    #[schema(example = "there is no queue `orders`; PUT /queues/orders creates it")]
+    detail: &'a str,
+    /// The id of the request, as in `X-Request-Id`.
+    #[schema(example = "01980f2e-1b0c-7000-8000-000000000000")]
+    instance: &'a str,
+    /// The kind of problem for programs; it does not change.
+    #[schema(example = "queue_not_found")]
+    code: &'a str,
+}
+
+impl Problem {
+    pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), source: None }
+    }
+
+    pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::InvalidRequest, detail)
+    }
+
+    /// The answer as the client gets it.
+    pub(super) fn render(&self, request_id: &str) -> Response {
+        let (status, code, title) = self.code.parts();
+        let body = ProblemBody {
+            kind: format!("urn:pgmq-gateway:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            instance: request_id,
+            code,
+        };
+        // Strings and a number: this cannot fail.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if let Some(seconds) = self.code.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.parts().0.into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<broker::Error> for Problem {
+    /// The table from the broker's errors to the contract's.
+    fn from(error: broker::Error) -> Self {
+        use broker::Error as E;
+        let code = match &error {
+            E::Invalid(_) => Code::InvalidRequest,
+            E::QueueNotFound(_) => Code::QueueNotFound,
+            E::MessageNotFound { .. } => Code::MessageNotFound,
+            E::QueueConflict(_) => Code::QueueConflict,
+            E::MessageTooLarge { .. } => Code::MessageTooLarge,
+            E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
+            E::Forbidden { .. } => Code::Forbidden,
+            E::NotSupported(_) => Code::NotSupported,
+            E::Overloaded(_) => Code::Overloaded,
+            E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,
+            E::OutcomeUnknown(_) => Code::OutcomeUnknown,
+            E::Internal(_) => Code::InternalError,
+        };
+        Self { code, detail: error.to_string().into(), source: Some(error.into()) }
+    }
+}

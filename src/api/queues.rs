@@ -1,0 +1,271 @@
+//! `/queues`.
+
+use axum::{Json as JsonAnswer, extract::State, http::StatusCode};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{ListQueues, NewQueue},
+    domain::{Partition, Queue, QueueKind, QueueMetrics, QueuePageSize},
+};
+
+use super::{
+    Api,
+    body::{NoBody, OptionalJson},
+    context::Stats,
+    path::InQueue,
+    problem::Problem,
+    query::{NoParameters, Query, parsed},
+};
+
+const TAG: &str = "Queues";
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(create, show, drop_queue))
+        .routes(routes!(purge))
+        .routes(routes!(metrics))
+}
+
+/// A queue.
+#[derive(ToSchema)]
+#[schema(as = Queue)]
+#[expect(dead_code, reason = "describes domain::Queue, which knows no OpenAPI")]
+struct QueueSchema {
+    /// Its name; one made by another client may have upper case in it.
+    #[schema(example = "orders")]
+    queue: String,
+    /// How PGMQ stores it.
+    kind: KindSchema,
+    /// Whether it has an index for reading by group.
+    fifo: bool,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+}
+
+/// `standard`: an ordinary table. `unlogged`: faster, and empty after a crash of the database.
+/// `partitioned`: by pg_partman.
+#[derive(ToSchema)]
+#[schema(as = QueueKind, rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes domain::QueueKind, which knows no OpenAPI")]
+enum KindSchema {
+    Standard,
+    Unlogged,
+    Partitioned,
+}
+
+/// Body of `PUT /queues/{queue}`.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateQueue {
+    /// How PGMQ stores it; `standard` if not given.
+    #[schema(value_type = Option<KindSchema>)]
+    kind: Option<QueueKind>,
+    /// For `partitioned` alone.
+    partition: Option<PartitionBody>,
+}
+
+/// Numbers of messages, or times: both the same.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PartitionBody {
+    /// What one partition holds; 10000 messages if not given.
+    #[schema(example = "10000")]
+    interval: Option<String>,
+    /// What is kept; 100000 messages if not given.
+    #[schema(example = "100000")]
+    retention: Option<String>,
+}
+
+impl PartitionBody {
+    fn into_partition(self) -> Result<Partition, Problem> {
+        let default = Partition::default();
+        let interval = self.interval.as_deref().unwrap_or(default.interval());
+        let retention = self.retention.as_deref().unwrap_or(default.retention());
+        Partition::new(interval, retention).map_err(Problem::invalid)
+    }
+}
+
+/// Makes a queue; asking again for the same is fine.
+#[utoipa::path(
+    put, path = "/queues/{queue}", tag = TAG, operation_id = "create_queue",
+    params(("queue" = String, Path, description =
+        "1 to 47 characters of `a-z 0-9 _ - .`, beginning with a letter or digit, without `--`")),
+    request_body(content = inline(Option<CreateQueue>), content_type = "application/json"),
+    responses(
+        (status = 201, description = "It is new", body = QueueSchema),
+        (status = 200, description = "It was there already, and alike", body = QueueSchema),
+        (status = 409, description = "It was there, and is different", body = super::problem::ProblemBody,
+         content_type = "application/problem+json"),
+        (status = 501, description = "pg_partman is missing", body = super::problem::ProblemBody,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn create(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    OptionalJson(body): OptionalJson<CreateQueue>,
+) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
+    let partition = body.partition.map(PartitionBody::into_partition).transpose()?;
+    let kind = body.kind.unwrap_or(QueueKind::Standard);
+    let created = api.broker.create_queue(&stats, NewQueue { queue, kind, partition }).await?;
+    let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, JsonAnswer(created.queue)))
+}
+
+/// Which queues to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListParameters {
+    /// What the names begin with.
+    prefix: Option<String>,
+    /// The most queues to return, 100 if not given.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 1000)]
+    limit: Option<QueuePageSize>,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+/// A page of queues.
+#[derive(Serialize, ToSchema)]
+struct QueueList {
+    /// By name.
+    #[schema(value_type = Vec<QueueSchema>)]
+    queues: Vec<Queue>,
+    /// What to pass as `after` for the next page; null on the last one.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// Lists queues by name, whoever made them.
+#[utoipa::path(
+    get, path = "/queues", tag = TAG, operation_id = "list_queues", params(ListParameters),
+    responses((status = 200, description = "A page of queues", body = QueueList))
+)]
+async fn list(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    Query(parameters): Query<ListParameters>,
+) -> Result<JsonAnswer<QueueList>, Problem> {
+    let what = ListQueues {
+        prefix: parameters.prefix.unwrap_or_default(),
+        after: parameters.after,
+        limit: parameters.limit.unwrap_or(QueuePageSize::saturating(100)),
+    };
+    let page = api.broker.list_queues(&stats, what).await?;
+    Ok(JsonAnswer(QueueList { queues: page.queues, next: page.next }))
+}
+
+/// Shows a queue.
+#[utoipa::path(
+    get, path = "/queues/{queue}", tag = TAG, operation_id = "show_queue",
+    params(("queue" = String, Path)),
+    responses((status = 200, description = "The queue", body = QueueSchema))
+)]
+async fn show(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<JsonAnswer<Queue>, Problem> {
+    Ok(JsonAnswer(api.broker.show_queue(&stats, queue).await?))
+}
+
+/// Drops a queue with its messages and its archive.
+#[utoipa::path(
+    delete, path = "/queues/{queue}", tag = TAG, operation_id = "drop_queue",
+    params(("queue" = String, Path)),
+    responses((status = 204, description = "It is gone"))
+)]
+async fn drop_queue(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    _: NoBody,
+) -> Result<StatusCode, Problem> {
+    api.broker.drop_queue(&stats, queue).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// How many messages were deleted.
+#[derive(Serialize, ToSchema)]
+struct Purged {
+    /// The number of messages.
+    purged: i64,
+}
+
+/// Deletes every message of a queue; its archive stays.
+#[utoipa::path(
+    post, path = "/queues/{queue}/purge", tag = TAG, operation_id = "purge_queue",
+    params(("queue" = String, Path)),
+    responses((status = 200, description = "How many there were", body = Purged))
+)]
+async fn purge(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    _: NoBody,
+) -> Result<JsonAnswer<Purged>, Problem> {
+    let purged = api.broker.purge_queue(&stats, queue).await?;
+    Ok(JsonAnswer(Purged { purged }))
+}
+
+/// Exact figures of a queue.
+#[derive(ToSchema)]
+#[schema(as = QueueMetrics)]
+#[expect(dead_code, reason = "describes domain::QueueMetrics, which knows no OpenAPI")]
+struct MetricsSchema {
+    /// The queue's name.
+    queue: String,
+    /// Messages in the queue, visible or not.
+    queue_length: i64,
+    /// Messages that could be delivered now.
+    queue_visible_length: i64,
+    /// Messages that were delivered and are hidden until their visibility timeout is over.
+    in_flight: i64,
+    /// Seconds since the newest message was stored.
+    #[schema(required)]
+    newest_msg_age_sec: Option<i32>,
+    /// Seconds since the oldest message was stored.
+    #[schema(required)]
+    oldest_msg_age_sec: Option<i32>,
+    /// Messages ever sent to the queue.
+    total_messages: i64,
+    /// When these figures were taken.
+    scrape_time: DateTime<Utc>,
+    /// Clients that wait for its messages at this gateway.
+    waiters: usize,
+}
+
+/// The figures with what only this gateway knows.
+#[derive(Serialize)]
+struct MetricsAnswer {
+    #[serde(flatten)]
+    metrics: QueueMetrics,
+    waiters: usize,
+}
+
+/// Counts a queue's messages: exact, and therefore slow on a long queue.
+#[utoipa::path(
+    get, path = "/queues/{queue}/metrics", tag = TAG, operation_id = "queue_metrics",
+    params(("queue" = String, Path)),
+    responses((status = 200, description = "The figures", body = MetricsSchema))
+)]
+async fn metrics(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<JsonAnswer<impl Serialize>, Problem> {
+    let (metrics, waiters) = api.broker.queue_metrics(&stats, queue).await?;
+    Ok(JsonAnswer(MetricsAnswer { metrics, waiters }))
+}

@@ -1,0 +1,127 @@
+//! The command line.
+
+use std::{
+    env,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    api,
+    config::{self, Loaded, Sources},
+    telemetry,
+};
+
+use super::{check, database::Database, serve};
+
+/// PGMQ, the message queue inside PostgreSQL, over HTTP.
+///
+/// Without a command, and without any settings, the gateway starts a private PostgreSQL that keeps
+/// its data, and serves its queues on http://127.0.0.1:8080; /docs there shows what it can do. Set
+/// DATABASE_URL to serve the queues of a database that you have.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// A TOML file with settings; pgmq-gateway.example.toml shows them all. Environment variables
+    /// win over it: PGMQ_GATEWAY__SERVER__PORT=9000 is [server] port = 9000.
+    #[arg(long, global = true, value_name = "FILE", env = "PGMQ_GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP. This is what runs when no command is given.
+    Serve,
+    /// Install PGMQ where it is missing and bring schema pgmq_gateway up to date, then exit.
+    ///
+    /// For administrators: run it with a DATABASE_URL that may create schemas, so that the gateway
+    /// itself can run with a role that may not.
+    Migrate {
+        /// Also grant this role the rights that the gateway needs.
+        #[arg(long, value_name = "ROLE")]
+        grant_to: Option<String>,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Print the settings in force and where each came from; secrets are hidden.
+    Config,
+    /// Ask a gateway with the same settings on this machine whether it is ready: exit code 0 or 1.
+    Healthcheck {
+        /// Ask only whether it runs, not whether its database answers.
+        #[arg(long)]
+        live: bool,
+    },
+}
+
+/// Why a command failed: one line for the person who gave it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs a command to its end.
+pub async fn run(cli: Cli) -> ExitCode {
+    match execute(cli).await {
+        Ok(code) => code,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "pgmq-gateway: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+    let command = cli.command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Openapi) {
+        print(&(api::openapi().to_pretty_json()? + "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let environment = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources { file: cli.config, environment: environment.collect() };
+    let loaded = config::load(&sources)?;
+    match command {
+        Command::Openapi => {}
+        Command::Config => print(&effective(&loaded))?,
+        Command::Healthcheck { live } => return Ok(check::run(&loaded.settings, live).await),
+        Command::Migrate { grant_to } => {
+            telemetry::init_logs(&loaded.settings.log);
+            let database = Database::open(&loaded.settings).await?;
+            let outcome = database.migrate(&loaded.settings, grant_to.as_deref()).await;
+            database.stop().await;
+            print(&format!("PGMQ {}; schema pgmq_gateway is up to date\n", outcome?))?;
+        }
+        Command::Serve => {
+            telemetry::init_logs(&loaded.settings.log);
+            return Ok(serve::run(&loaded.settings).await?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The settings as TOML, each with its source behind it.
+fn effective(loaded: &Loaded) -> String {
+    let mut lines = Vec::new();
+    let mut section = "";
+    for entry in &loaded.effective {
+        let (in_section, name) = entry.key.split_once('.').unwrap_or(("", &entry.key));
+        if in_section != section {
+            lines.push(format!("[{in_section}]"));
+            section = in_section;
+        }
+        let comment = if matches!(&*entry.value, "unset" | "(hidden)") { "# " } else { "" };
+        let setting = format!("{comment}{name} = {}", entry.value);
+        lines.push(format!("{setting:<42} # {}", entry.source));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // As with `| head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}

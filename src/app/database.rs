@@ -1,0 +1,110 @@
+//! The database that the settings mean: one that is there, or a private one that is started.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tracing::info;
+
+use crate::{
+    config::{Secret, Settings},
+    embedded::{EmbeddedError, EmbeddedServer},
+    server::ListenError,
+    store::{self, ConnectError, GrantError, PgmqInstall, PrepareError},
+};
+
+/// Connections besides the pools': health, installer.
+const EXTRA_CONNECTIONS: u32 = 4;
+/// Time for one statement of an installation, which may wait for another gateway's.
+const PREPARE_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why the gateway does not start: one line for the person who started it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum StartError {
+    /// The private PostgreSQL does not run.
+    Embedded(#[from] EmbeddedError),
+    /// The database is out of reach.
+    Connect(#[from] ConnectError),
+    /// The database lacks something.
+    Prepare(#[from] PrepareError),
+    /// Rights could not be granted.
+    Grant(#[from] GrantError),
+    /// Nothing can be listened on.
+    Listen(#[from] ListenError),
+    /// The system refuses to tell of signals.
+    #[error("cannot catch signals: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+/// The database, and the server if it is ours.
+#[derive(Debug)]
+pub struct Database {
+    url: Secret,
+    direct_url: Option<Secret>,
+    server: Option<EmbeddedServer>,
+}
+
+impl Database {
+    /// Starts a private PostgreSQL if no database is configured.
+    pub async fn open(settings: &Settings) -> Result<Self, StartError> {
+        if let Some(url) = &settings.database.url {
+            let direct_url = settings.database.direct_url.clone();
+            return Ok(Self { url: url.clone(), direct_url, server: None });
+        }
+        let connections = settings.database.max_connections
+            + settings.long_poll.max_connections
+            + EXTRA_CONNECTIONS;
+        let server = EmbeddedServer::start(&settings.embedded, connections, &[]).await?;
+        info!(data = %server.dir().display(), psql = server.psql(), "no database configured: using a private PostgreSQL");
+        Ok(Self { url: server.url(), direct_url: None, server: Some(server) })
+    }
+
+    /// Options for the pools.
+    pub(super) fn options(&self, settings: &Settings) -> Result<PgConnectOptions, ConnectError> {
+        let database = &settings.database;
+        let pooler = database.transaction_pooler;
+        store::options(self.url.expose(), database.statement_timeout(), pooler)
+    }
+
+    /// Options for what a pooler would break: installing and migrating.
+    pub(super) fn direct_options(
+        &self,
+        settings: &Settings,
+    ) -> Result<PgConnectOptions, ConnectError> {
+        let (url, pooler) = match &self.direct_url {
+            Some(direct) => (direct, false),
+            None => (&self.url, settings.database.transaction_pooler),
+        };
+        store::options(url.expose(), PREPARE_STATEMENT_TIMEOUT, pooler)
+    }
+
+    /// Installs and migrates, whatever `database.install_pgmq` says: it was asked for by name.
+    pub async fn migrate(
+        &self,
+        settings: &Settings,
+        grant_to: Option<&str>,
+    ) -> Result<PgmqInstall, StartError> {
+        let options = self.direct_options(settings)?;
+        let database = &settings.database;
+        let patience = database.connect_timeout();
+        let pool = store::connect(&options, 1, database.acquire_timeout(), patience).await?;
+        pool.close().await;
+        let pgmq = store::prepare(&options, true).await?;
+        if let Some(role) = grant_to {
+            store::grant_to(&options, role).await?;
+        }
+        Ok(pgmq)
+    }
+
+    /// The server, if it is ours.
+    pub(super) fn server(&mut self) -> Option<&mut EmbeddedServer> {
+        self.server.as_mut()
+    }
+
+    /// Stops the server, if it is ours.
+    pub async fn stop(self) {
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
+    }
+}

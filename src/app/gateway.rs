@@ -1,0 +1,116 @@
+//! The gateway put together: pools, broker, routes, listener.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    api::{self, Api},
+    broker::{Broker, BrokerParts, Collector},
+    config::Settings,
+    server::Listener,
+    store::{self, Db, Health},
+    telemetry::Metrics,
+};
+
+use super::{Database, StartError};
+
+/// A gauge that was not set for so many rounds of the collector belongs to nothing any more.
+const GAUGE_ROUNDS: u32 = 4;
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    broker: Broker,
+    draining: CancellationToken,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+    collector: JoinHandle<()>,
+    shutdown_timeout: Duration,
+}
+
+impl Gateway {
+    /// Prepares the database and begins to serve.
+    pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
+        let address = SocketAddr::new(settings.server.host, settings.server.port);
+        let limits = &settings.database;
+        let options = database.options(settings)?;
+        let (acquire, patience) = (limits.acquire_timeout(), limits.connect_timeout());
+        let pool = store::connect(&options, limits.max_connections, acquire, patience).await?;
+        let pgmq = store::prepare(&database.direct_options(settings)?, limits.install_pgmq).await?;
+        info!(%pgmq, "database is ready");
+        let listener = Listener::bind(address).await?;
+
+        let health = Arc::new(Health::new(options.clone()));
+        let interval = settings.metrics.queue_interval().unwrap_or_default();
+        let gauge_idle = (interval * GAUGE_ROUNDS).max(Duration::from_secs(60));
+        let metrics = Arc::new(Metrics::new(gauge_idle));
+        let waiting = store::long_poll_pool(&options, settings.long_poll.max_connections, acquire);
+        let db = |pool| Db::new(pool, Arc::clone(&health), limits.statement_timeout());
+        let (db, waiting) = (db(pool), db(waiting));
+        let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics) };
+        let broker = Broker::new(parts, settings);
+        let collector = Collector::new(broker.clone(), settings.metrics.clone());
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let router = api::router(Api {
+            broker: broker.clone(),
+            metrics,
+            max_body_bytes: settings.limits.max_body_bytes,
+            body_timeout: settings.server.request_timeout(),
+            draining: draining.clone(),
+        });
+        let address = listener.address();
+        let shutdown_timeout = settings.server.shutdown_timeout();
+        let header_timeout = settings.server.header_timeout();
+        let serve = listener.serve(router, header_timeout, stop.clone(), shutdown_timeout);
+        Ok(Self {
+            address,
+            broker,
+            draining,
+            stop,
+            server: tokio::spawn(serve),
+            collector: tokio::spawn(collector.run()),
+            shutdown_timeout,
+        })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// An address a client on this machine can use.
+    pub fn url(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        format!("http://{address}")
+    }
+
+    /// Says that it is not ready any more and answers those who wait; still serves.
+    pub fn drain(&self) {
+        self.draining.cancel();
+        self.broker.stop_waiting();
+    }
+
+    /// Lets requests in hand finish, then closes every connection; gives up when the time is up.
+    pub async fn shut_down(self) {
+        self.drain();
+        self.collector.abort();
+        self.stop.cancel();
+        if let Err(error) = self.server.await {
+            warn!(%error, "the listener failed");
+        }
+        if timeout(self.shutdown_timeout, self.broker.close()).await.is_err() {
+            warn!("the database's connections could not be closed in time");
+        }
+    }
+}

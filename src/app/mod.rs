@@ -1,0 +1,11 @@
+//! The composition root: commands, and the gateway put together.
+
+mod check;
+mod cli;
+mod database;
+mod gateway;
+mod serve;
+
+pub use cli::{Cli, run};
+pub use database::{Database, StartError};
+pub use gateway::Gateway;

@@ -1,0 +1,73 @@
+//! `serve`: from the first line to the last.
+
+use std::{future::pending, process::ExitCode};
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::{config::Settings, server::Signals};
+
+use super::{Database, Gateway, StartError};
+
+/// Serves until a signal, or until the private PostgreSQL ends.
+pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
+    let mut signals = Signals::new()?;
+    let mut database = tokio::select! {
+        opened = Database::open(settings) => opened?,
+        signal = signals.next() => return Ok(interrupted(signal)),
+    };
+    let gateway = tokio::select! {
+        started = Gateway::start(settings, &database) => started,
+        signal = signals.next() => {
+            database.stop().await;
+            return Ok(interrupted(signal));
+        }
+    };
+    let gateway = match gateway {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            database.stop().await;
+            return Err(error);
+        }
+    };
+    let url = gateway.url();
+    info!(docs = format!("{url}/docs"), "listening on {url}");
+
+    let code = tokio::select! {
+        signal = signals.next() => {
+            info!(signal, "shutting down");
+            ExitCode::SUCCESS
+        }
+        () = database_ends(&mut database) => ExitCode::FAILURE,
+    };
+    let rest = async {
+        gateway.drain();
+        sleep(settings.server.shutdown_delay()).await;
+        gateway.shut_down().await;
+        database.stop().await;
+    };
+    tokio::select! {
+        () = rest => info!("stopped"),
+        // A private PostgreSQL is stopped by the system when we are gone.
+        signal = signals.next() => {
+            warn!(signal, "stopping without waiting any longer");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(code)
+}
+
+fn interrupted(signal: &'static str) -> ExitCode {
+    info!(signal, "stopped before the start was complete");
+    ExitCode::FAILURE
+}
+
+async fn database_ends(database: &mut Database) {
+    let Some(server) = database.server() else {
+        return pending().await;
+    };
+    let status = server.ended().await;
+    let log = server.dir().join("log");
+    let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+    error!(status, log = %log.display(), "the private PostgreSQL ended by itself");
+}

@@ -1,0 +1,110 @@
+//! Why an operation failed, in words that may be shown to its caller.
+
+use crate::{domain::QueueName, store};
+
+/// The outcome of an operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation failed. `Display` is for the caller; sources are for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such queue.
+    #[error("there is no queue `{0}`; PUT /queues/{0} creates it")]
+    QueueNotFound(String),
+    /// There is no such message.
+    #[error(
+        "queue `{queue}` has no message {msg_id}: it was never there, or is deleted or archived"
+    )]
+    MessageNotFound {
+        /// The queue.
+        queue: String,
+        /// The message.
+        msg_id: i64,
+    },
+    /// A queue is there, but is another than the caller wants.
+    #[error("{0}")]
+    QueueConflict(String),
+    /// A message is over the limit.
+    #[error("{what} has {bytes} bytes; the limit is {limit}")]
+    MessageTooLarge {
+        /// Which message.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Valid JSON that PostgreSQL cannot store.
+    #[error("{0}")]
+    MessageRejected(String),
+    /// A message is in the queue but cannot be read.
+    #[error("message {0} cannot be read: its numbers, written out in full, are too large")]
+    MessageUnreadable(i64),
+    /// The gateway's database role lacks a right.
+    #[error(
+        "the gateway's database role may not do this to queue `{queue}`: an administrator has to \
+         grant it the right, or make it the owner of the queue's tables"
+    )]
+    Forbidden {
+        /// The queue.
+        queue: String,
+        /// What the database said.
+        source: store::Error,
+    },
+    /// The database lacks something.
+    #[error("{0}")]
+    NotSupported(&'static str),
+    /// Too much at once.
+    #[error("{0}")]
+    Overloaded(&'static str),
+    /// The database does not answer.
+    #[error("the database is unavailable; nothing was changed")]
+    DatabaseUnavailable(#[source] store::Error),
+    /// It may or may not be done.
+    #[error(
+        "the connection to the database broke before the outcome was known: it may or may not be \
+         done"
+    )]
+    OutcomeUnknown(#[source] store::Error),
+    /// A defect.
+    #[error("an unexpected error; the log of the gateway tells more")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Sorts what the store said of work on `queue`.
+    pub(super) fn on(queue: &QueueName) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::QueueNotFound => Self::QueueNotFound(queue.to_string()),
+            store::Error::Forbidden(_) => {
+                Self::Forbidden { queue: queue.to_string(), source: error }
+            }
+            other => other.into(),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    /// Sorts what the store said where no queue is known.
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unstorable(reason) => {
+                Self::MessageRejected(format!("PostgreSQL cannot store the message: {reason}"))
+            }
+            store::Error::Overloaded => {
+                Self::Overloaded("every database connection was in use; try again in a moment")
+            }
+            store::Error::Unavailable(_) | store::Error::Timeout => {
+                Self::DatabaseUnavailable(error)
+            }
+            store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            store::Error::QueueNotFound
+            | store::Error::Forbidden(_)
+            | store::Error::Unreadable
+            | store::Error::Unexpected(_) => Self::Internal(error.into()),
+        }
+    }
+}

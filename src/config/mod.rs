@@ -1,0 +1,79 @@
+//! Settings: what there is, the defaults, and where each value came from.
+//!
+//! Defaults first, then a TOML file, then the environment. [`load`] takes its sources as
+//! arguments; only the command line reads the real environment.
+
+mod database;
+mod embedded;
+mod limits;
+mod load;
+mod log;
+mod long_poll;
+mod metrics;
+mod secret;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+pub use database::Database;
+pub use embedded::Embedded;
+pub use limits::Limits;
+pub use load::{ConfigError, Effective, Loaded, Sources, load};
+pub use log::{Log, LogFormat};
+pub use long_poll::LongPoll;
+pub use metrics::Metrics;
+pub use secret::Secret;
+pub use server::Server;
+
+/// Every setting of the gateway.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The HTTP listener and the life cycle.
+    pub server: Server,
+    /// The PostgreSQL that holds the queues.
+    pub database: Database,
+    /// The private PostgreSQL that is used when no database is configured.
+    pub embedded: Embedded,
+    /// Waiting receives.
+    pub long_poll: LongPoll,
+    /// What a client may ask for.
+    pub limits: Limits,
+    /// Logs.
+    pub log: Log,
+    /// The Prometheus endpoint.
+    pub metrics: Metrics,
+}
+
+impl Settings {
+    /// Checks every range; the first value outside of it is the error.
+    fn check(&self) -> Result<(), Invalid> {
+        self.server.check()?;
+        self.database.check()?;
+        self.embedded.check()?;
+        self.long_poll.check()?;
+        self.limits.check()?;
+        self.log.check()?;
+        self.metrics.check()
+    }
+}
+
+/// A value of the right type that makes no sense.
+#[derive(Debug)]
+struct Invalid {
+    key: &'static str,
+    allowed: String,
+}
+
+fn within<T: Copy + PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), Invalid> {
+    if value < min || value > max {
+        let allowed = format!("{value} is not within {min} to {max}");
+        return Err(Invalid { key, allowed });
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The words of the problem: queue names, messages as raw JSON, bounded numbers.
+//!
+//! Nothing here does I/O or knows of HTTP or SQL.
+
+mod bounded;
+mod call;
+mod message;
+mod queue;
+mod queue_name;
+mod storable;
+mod time;
+
+pub use bounded::{Bounded, OutOfRange};
+pub use call::CallStats;
+pub use message::{Message, NewMessage, RawJson, Visibility};
+pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
+pub use queue_name::{InvalidQueueName, QueueName};
+pub use storable::{Unstorable, check_storable};
+pub use time::rfc3339;
+
+/// Seconds that a delivered message stays hidden: 0 to 43,200 (12 hours).
+pub type VisibilityTimeout = Bounded<0, 43_200>;
+/// Seconds before a new message is delivered for the first time: 0 to 604,800 (7 days).
+pub type Delay = Bounded<0, 604_800>;
+/// How many messages one receive may return: 1 to 100.
+pub type Quantity = Bounded<1, 100>;
+/// Seconds a receive waits for a first message: 0 to 20.
+pub type Wait = Bounded<0, 20>;
+/// How many messages one page shows: 1 to 100.
+pub type PageSize = Bounded<1, 100>;
+/// How many queues one page of the list shows: 1 to 1,000.
+pub type QueuePageSize = Bounded<1, 1_000>;
+/// A message's number within its queue; PGMQ counts from 1.
+pub type MsgId = Bounded<1, { i64::MAX }>;
+/// The most messages that one batch may carry.
+pub const MAX_BATCH: usize = 1_000;
+/// The visibility timeout of a receive that names none, in seconds.
+pub const DEFAULT_VISIBILITY_TIMEOUT: VisibilityTimeout = VisibilityTimeout::saturating(30);

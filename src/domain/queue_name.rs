@@ -1,0 +1,123 @@
+//! Names of queues.
+
+use std::{fmt, sync::Arc};
+
+/// The name of a queue that PGMQ could hold.
+///
+/// Other clients make queues with names that the gateway would not give (`Orders`, `my queue`);
+/// those are served. [`QueueName::check_creatable`] says whether the gateway itself would.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueName(Arc<str>);
+
+/// Why a queue name was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidQueueName {
+    /// No characters, or more than PGMQ takes.
+    #[error("a queue name has 1 to 47 characters")]
+    Length,
+    /// Characters that PGMQ itself refuses.
+    #[error("a queue name cannot contain `$`, `;`, `'`, `--` or control characters")]
+    Reserved,
+    /// PGMQ folds upper case away in the table's name.
+    #[error(
+        "a queue name is lower case: PGMQ folds upper case away, so `Orders` and `orders` would \
+         share one table"
+    )]
+    UpperCase,
+    /// Anything else outside the alphabet.
+    #[error(
+        "a queue name consists of `a-z`, `0-9`, `_`, `-` and `.`, begins with a letter or digit, \
+         and has no `--`"
+    )]
+    Alphabet,
+}
+
+impl QueueName {
+    /// The most characters PGMQ takes.
+    pub const MAX_CHARS: usize = 47;
+
+    /// Accepts every name that a queue in PGMQ may have, whoever made it.
+    pub fn parse(name: &str) -> Result<Self, InvalidQueueName> {
+        if !(1..=Self::MAX_CHARS).contains(&name.chars().count()) {
+            return Err(InvalidQueueName::Length);
+        }
+        if name.contains(['$', ';', '\''])
+            || name.contains("--")
+            || name.chars().any(char::is_control)
+        {
+            return Err(InvalidQueueName::Reserved);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// Whether the gateway would make a queue of this name.
+    pub fn check_creatable(&self) -> Result<(), InvalidQueueName> {
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+        if self.0.chars().any(char::is_uppercase) {
+            return Err(InvalidQueueName::UpperCase);
+        }
+        let begins_well = self.0.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins_well || !self.0.bytes().all(allowed) {
+            return Err(InvalidQueueName::Alphabet);
+        }
+        Ok(())
+    }
+
+    /// The name as PGMQ's functions take it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn creatable(name: &str) -> Result<(), InvalidQueueName> {
+        QueueName::parse(name)?.check_creatable()
+    }
+
+    #[test]
+    fn ordinary_names_can_be_created() {
+        for name in ["a", "0", "orders", "eu-west.orders_2", "q-", "9.", &"x".repeat(47)] {
+            assert_eq!(creatable(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_reason() {
+        for (name, reason) in [
+            ("", InvalidQueueName::Length),
+            (&*"x".repeat(48), InvalidQueueName::Length),
+            ("Orders", InvalidQueueName::UpperCase),
+            ("ÄRGER", InvalidQueueName::UpperCase),
+            ("a--b", InvalidQueueName::Reserved),
+            ("a;drop", InvalidQueueName::Reserved),
+            ("a$b", InvalidQueueName::Reserved),
+            ("a'b", InvalidQueueName::Reserved),
+            ("a\0b", InvalidQueueName::Reserved),
+            ("_a", InvalidQueueName::Alphabet),
+            (".a", InvalidQueueName::Alphabet),
+            ("-a", InvalidQueueName::Alphabet),
+            ("my queue", InvalidQueueName::Alphabet),
+            ("größe", InvalidQueueName::Alphabet),
+            ("a\"b", InvalidQueueName::Alphabet),
+        ] {
+            assert_eq!(creatable(name), Err(reason), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_made_elsewhere_are_parsed() {
+        for name in ["Orders", "my queue", "größe", "_a", "a/b"] {
+            assert!(QueueName::parse(name).is_ok(), "{name}");
+        }
+    }
+}

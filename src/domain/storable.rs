@@ -1,0 +1,247 @@
+//! Which well-formed JSON PostgreSQL's `jsonb` can store, and give back afterwards.
+
+/// Digits before the decimal point that PostgreSQL's `numeric` holds.
+const MAX_INTEGER_DIGITS: i64 = 131_072;
+/// Digits after the decimal point that PostgreSQL's `numeric` holds.
+const MAX_FRACTION_DIGITS: i64 = 16_383;
+
+/// Well-formed JSON that must not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unstorable {
+    /// PostgreSQL text has no NUL.
+    #[error("a string contains \\u0000, which PostgreSQL cannot store")]
+    NulCharacter,
+    /// Half of a UTF-16 surrogate pair is no character.
+    #[error("a string contains half of a surrogate pair, which is no Unicode character")]
+    LoneSurrogate,
+    /// More digits than `numeric` holds.
+    #[error(
+        "a number has more than 131072 digits before or 16383 digits after its decimal point, \
+         which PostgreSQL cannot store"
+    )]
+    NumberOutOfRange,
+    /// `jsonb` writes `1e131071` out in full when it is read, so that a small message can become
+    /// one that is too large to ever be read.
+    #[error(
+        "its numbers, written out in full, make it {expanded} bytes long; the limit is {limit}"
+    )]
+    Expands {
+        /// Length in bytes once all numbers are written out.
+        expanded: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+}
+
+/// Checks what `jsonb` would refuse, or accept and never be able to give back.
+///
+/// `json` is well-formed; `max_expanded` bounds its length in bytes once every number in it is
+/// written without an exponent.
+pub fn check_storable(json: &str, max_expanded: u64) -> Result<(), Unstorable> {
+    let bytes = json.as_bytes();
+    let mut at = 0;
+    let mut expanded = bytes.len() as u64;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = check_string(bytes, at + 1)?,
+            b'-' | b'0'..=b'9' => {
+                let end = number_end(bytes, at);
+                expanded += expansion(&bytes[at..end])?;
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    if expanded > max_expanded {
+        return Err(Unstorable::Expands { expanded, limit: max_expanded });
+    }
+    Ok(())
+}
+
+/// Checks a string from behind its opening quote; returns the index behind the closing one.
+fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, Unstorable> {
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => return Ok(at + 1),
+            b'\\' if bytes.get(at + 1) == Some(&b'u') => at = check_escape(bytes, at)?,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    Ok(at)
+}
+
+/// Checks the `\uXXXX` at `at`, with its other half where it is one; returns the index behind it.
+fn check_escape(bytes: &[u8], at: usize) -> Result<usize, Unstorable> {
+    match code_unit(bytes, at) {
+        Some(0) => Err(Unstorable::NulCharacter),
+        Some(0xD800..=0xDBFF) => match code_unit(bytes, at + 6) {
+            Some(0xDC00..=0xDFFF) => Ok(at + 12),
+            _ => Err(Unstorable::LoneSurrogate),
+        },
+        Some(0xDC00..=0xDFFF) => Err(Unstorable::LoneSurrogate),
+        _ => Ok(at + 6),
+    }
+}
+
+/// The value of `\uXXXX` at `at`.
+fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let hex = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
+}
+
+fn number_end(bytes: &[u8], start: usize) -> usize {
+    let in_number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let length = bytes[start..].iter().take_while(|b| in_number(b)).count();
+    start + length
+}
+
+/// By how many bytes a number grows when it is written out.
+fn expansion(number: &[u8]) -> Result<u64, Unstorable> {
+    let (sign, unsigned) = match number.strip_prefix(b"-") {
+        Some(rest) => (1, rest),
+        None => (0, number),
+    };
+    let (mantissa, exponent) = match unsigned.iter().position(|b| matches!(b, b'e' | b'E')) {
+        Some(e) => (&unsigned[..e], parse_exponent(&unsigned[e + 1..])),
+        None => (unsigned, 0),
+    };
+    let (integer, fraction) = match mantissa.iter().position(|b| *b == b'.') {
+        Some(dot) => (&mantissa[..dot], &mantissa[dot + 1..]),
+        None => (mantissa, &[][..]),
+    };
+
+    let significant = {
+        let leading_zeros = integer.iter().chain(fraction).take_while(|b| **b == b'0').count();
+        length(integer) + length(fraction) - i64::try_from(leading_zeros).unwrap_or(i64::MAX)
+    };
+    let fraction_digits = length(fraction).saturating_sub(exponent).max(0);
+    let integer_digits = if significant == 0 {
+        1
+    } else {
+        let digits = significant.saturating_add(exponent) - length(fraction);
+        digits.max(1)
+    };
+    if integer_digits > MAX_INTEGER_DIGITS || fraction_digits > MAX_FRACTION_DIGITS {
+        return Err(Unstorable::NumberOutOfRange);
+    }
+    let point = i64::from(fraction_digits > 0);
+    let written_out = sign + integer_digits + point + fraction_digits;
+    Ok(u64::try_from(written_out - length(number)).unwrap_or(0))
+}
+
+/// The exponent behind the `e`; one that does not fit is as far out as one can be.
+fn parse_exponent(text: &[u8]) -> i64 {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    match text.strip_prefix('-') {
+        Some(digits) => -digits.parse().unwrap_or(i64::MAX / 2),
+        None => text.trim_start_matches('+').parse().unwrap_or(i64::MAX / 2),
+    }
+}
+
+fn length(bytes: &[u8]) -> i64 {
+    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: u64 = 1 << 24;
+
+    #[test]
+    fn ordinary_json_is_storable() {
+        for json in [
+            "null",
+            r#"{"n":12345678901234567890.123456789,"s":"a\\u0000 \"q\" \\ud800","e":[1e3,-2.5E-7]}"#,
+            r#""\ud83d\ude00 \u00e9""#,
+            "[0e9999999,-0.0,1e131071,1e-16383]",
+        ] {
+            assert_eq!(check_storable(json, LIMIT), Ok(()), "{json}");
+        }
+    }
+
+    #[test]
+    fn strings_that_postgresql_refuses() {
+        for (json, reason) in [
+            (r#""a\u0000b""#, Unstorable::NulCharacter),
+            (r#"{"\u0000":1}"#, Unstorable::NulCharacter),
+            (r#""\\\u0000""#, Unstorable::NulCharacter),
+            (r#""\ud800""#, Unstorable::LoneSurrogate),
+            (r#""\ud800x\udc00""#, Unstorable::LoneSurrogate),
+            (r#""\ud800\ud800""#, Unstorable::LoneSurrogate),
+            (r#"["\udc00"]"#, Unstorable::LoneSurrogate),
+        ] {
+            assert_eq!(check_storable(json, LIMIT), Err(reason), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_postgresql_refuses() {
+        for json in [
+            "1e131072",
+            "[10e131071]",
+            "1e-16384",
+            "0.1e-16383",
+            "1e99999999999999999999999",
+            "-1e-99999999999999999999999",
+        ] {
+            let found = check_storable(json, LIMIT);
+            assert_eq!(found, Err(Unstorable::NumberOutOfRange), "{json}");
+        }
+    }
+
+    #[test]
+    fn small_numbers_that_would_fill_the_memory() {
+        let json = format!("[{}0]", "1e131071,".repeat(200));
+        let expanded = json.len() as u64 + 200 * (131_072 - 8);
+        let refusal = Unstorable::Expands { expanded, limit: LIMIT };
+        assert_eq!(check_storable(&json, LIMIT), Err(refusal));
+        assert_eq!(check_storable(&json, expanded), Ok(()));
+    }
+
+    /// A number written out by moving the digits about, as PostgreSQL does.
+    fn written_out(digits: &str, fraction: usize, exponent: i32) -> String {
+        let point = i64::try_from(digits.len() - fraction).expect("small") + i64::from(exponent);
+        let mut text = digits.to_owned();
+        let point = if point <= 0 {
+            let zeros = usize::try_from(1 - point).expect("positive");
+            text.insert_str(0, &"0".repeat(zeros));
+            1
+        } else {
+            usize::try_from(point).expect("positive")
+        };
+        while text.len() < point {
+            text.push('0');
+        }
+        text.insert(point, '.');
+        let integer_zeros = text.find(|c| c != '0').unwrap_or(0);
+        let text = text[integer_zeros..].trim_end_matches('.');
+        if text.starts_with('.') || text.is_empty() { format!("0{text}") } else { text.to_owned() }
+    }
+
+    proptest! {
+        #[test]
+        fn the_expansion_is_exact(digits in "[1-9][0-9]{0,12}", cut in 0usize..12, exponent in -300i32..300) {
+            let fraction = cut.min(digits.len() - 1);
+            let (integer, decimals) = digits.split_at(digits.len() - fraction);
+            let number = if fraction == 0 { format!("{integer}e{exponent}") }
+                else { format!("{integer}.{decimals}e{exponent}") };
+            let grown = written_out(&digits, fraction, exponent).len().saturating_sub(number.len());
+            prop_assert_eq!(expansion(number.as_bytes()), Ok(grown as u64), "{}", number);
+        }
+
+        #[test]
+        fn any_text_is_walked_without_panic(text in "[\\\\u0-9a-fD\"eE.+-]{0,40}") {
+            let _ = check_storable(&text, LIMIT);
+        }
+
+        #[test]
+        fn what_serde_writes_is_storable(text in "[^\u{0}]{0,40}", n in any::<f64>()) {
+            let json = serde_json::json!({"t": text, "n": n}).to_string();
+            prop_assert_eq!(check_storable(&json, LIMIT), Ok(()));
+        }
+    }
+}

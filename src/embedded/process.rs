@@ -1,0 +1,258 @@
+//! The running PostgreSQL.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::config::{self, Secret};
+
+use super::{
+    EmbeddedError,
+    cluster::{Cluster, last_lines},
+    failed,
+};
+
+/// Time for a start, recovery from a crash included.
+const START_LIMIT: Duration = Duration::from_secs(600);
+/// Time for a stop before the next harder signal.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Time between two looks at a process that starts or stops.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Connections that the server has beyond those of the gateway: for psql and the like.
+const SPARE_CONNECTIONS: u32 = 30;
+
+/// A private PostgreSQL, while it runs. Dropped, it is left to end with the process.
+#[derive(Debug)]
+pub struct EmbeddedServer {
+    cluster: Cluster,
+    child: Child,
+}
+
+impl EmbeddedServer {
+    /// Starts it, and returns once it takes connections. Call this on the main thread: the server
+    /// is told to stop when the thread that started it ends.
+    ///
+    /// `connections` is how many the gateway will open at the most; `settings` go to the server on
+    /// top of its own.
+    pub async fn start(
+        embedded: &config::Embedded,
+        connections: u32,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, EmbeddedError> {
+        let cluster = Cluster::open(embedded)?;
+        stop_orphan(&cluster.data()).await?;
+        let child = spawn(&cluster, connections, settings)?;
+        let mut server = Self { cluster, child };
+        server.wait_until_ready().await?;
+        info!(directory = %server.cluster.dir.display(), "private PostgreSQL runs");
+        Ok(server)
+    }
+
+    /// Where the gateway connects: the socket.
+    pub fn url(&self) -> Secret {
+        let directory = self.cluster.socket_dir();
+        let host = utf8_percent_encode(&directory.to_string_lossy(), NON_ALPHANUMERIC).to_string();
+        let port = self.cluster.port();
+        Secret::new(format!(
+            "postgres://postgres@localhost:{port}/postgres?host={host}&sslmode=disable"
+        ))
+    }
+
+    /// The command with which a person gets to it.
+    pub fn psql(&self) -> String {
+        let directory = self.cluster.socket_dir();
+        match self.cluster.tcp_port {
+            None => format!("psql -h {} -U postgres", directory.display()),
+            Some(port) => format!(
+                "PGPASSWORD=$(cat {}) psql -h 127.0.0.1 -p {port} -U postgres",
+                self.cluster.password_file().display()
+            ),
+        }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.cluster.dir
+    }
+
+    /// Waits until it ends by itself, which it should not.
+    pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Stops it: open transactions are rolled back, and everything committed is on disk.
+    pub async fn stop(mut self) {
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
+            let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else {
+                return;
+            };
+            if kill(Pid::from_raw(pid), signal).is_err() {
+                return;
+            }
+            if timeout(STOP_LIMIT, self.child.wait()).await.is_ok() {
+                info!("private PostgreSQL stopped");
+                return;
+            }
+            warn!(%signal, "private PostgreSQL does not stop");
+        }
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), EmbeddedError> {
+        let deadline = Instant::now() + START_LIMIT;
+        let pid_file = self.cluster.data().join("postmaster.pid");
+        let own_pid = self.child.id();
+        loop {
+            let ended = self.child.try_wait().map_err(failed("cannot wait for", &pid_file))?;
+            if ended.is_some() || Instant::now() >= deadline {
+                let log = fs::read_to_string(self.cluster.log_dir().join("startup.log"));
+                let output = last_lines(&log.unwrap_or_default());
+                return Err(EmbeddedError::Failed { program: "postgres", output });
+            }
+            let file = PidFile::read(&pid_file);
+            if file.is_some_and(|file| file.ready && Some(file.pid) == own_pid) {
+                return Ok(());
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+fn spawn(
+    cluster: &Cluster,
+    connections: u32,
+    settings: &[(&str, &str)],
+) -> Result<Child, EmbeddedError> {
+    let log_path = cluster.log_dir().join("startup.log");
+    let log = File::create(&log_path).map_err(failed("cannot write", &log_path))?;
+    let log_again = log.try_clone().map_err(failed("cannot write", &log_path))?;
+    let addresses = if cluster.tcp_port.is_some() { "127.0.0.1" } else { "" };
+    let max_connections = (connections + SPARE_CONNECTIONS).max(100).to_string();
+    let directory = cluster.log_dir().display().to_string();
+    let mut command = cluster.command("postgres");
+    command.arg("-D").arg(cluster.data());
+    command.arg("-k").arg(cluster.socket_dir());
+    command.arg("-p").arg(cluster.port().to_string());
+    let own: [(&str, &str); 8] = [
+        ("listen_addresses", addresses),
+        ("max_connections", &max_connections),
+        ("unix_socket_permissions", "0700"),
+        // A log file for each day of the week, the oldest overwritten.
+        ("logging_collector", "on"),
+        ("log_directory", &directory),
+        ("log_filename", "postgresql-%a.log"),
+        ("log_rotation_age", "1d"),
+        ("log_truncate_on_rotation", "on"),
+    ];
+    for (name, value) in own.iter().chain(settings) {
+        command.arg("-c").arg(format!("{name}={value}"));
+    }
+    // A process group of its own: Ctrl-C on a terminal is for the gateway, which stops the server
+    // when its own work is done.
+    command.stdout(Stdio::from(log)).stderr(Stdio::from(log_again)).process_group(0);
+    end_with_parent(&mut command);
+    let program = cluster.binaries.program("postgres");
+    Command::from(command).spawn().map_err(failed("cannot run", &program))
+}
+
+/// Has the system tell the server to stop if the gateway is killed.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the only way to run code between fork and exec")]
+fn end_with_parent(command: &mut std::process::Command) {
+    // SAFETY: prctl(2) is async-signal-safe and touches no memory of the parent's.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?));
+    }
+}
+
+/// Elsewhere the next start stops what was left behind.
+#[cfg(not(target_os = "linux"))]
+fn end_with_parent(_: &mut std::process::Command) {}
+
+/// What `postmaster.pid` says.
+struct PidFile {
+    pid: u32,
+    ready: bool,
+}
+
+impl PidFile {
+    fn read(path: &Path) -> Option<Self> {
+        let content = fs::read_to_string(path).ok()?;
+        let mut lines = content.lines();
+        let pid = lines.next()?.trim().parse().ok()?;
+        // The eighth line is the state.
+        let ready = lines.nth(6).is_some_and(|state| state.trim() == "ready");
+        Some(Self { pid, ready })
+    }
+}
+
+/// Stops a server that runs on our data although we hold the lock: a gateway that was killed left
+/// it behind, perhaps on its way out already.
+async fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
+    let Some(PidFile { pid, .. }) = PidFile::read(&data.join("postmaster.pid")) else {
+        return Ok(());
+    };
+    if !serves(pid, data) {
+        return Ok(());
+    }
+    info!(pid, "stopping the PostgreSQL that an earlier run left behind");
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
+        let Ok(raw) = i32::try_from(pid) else { break };
+        let _ = kill(Pid::from_raw(raw), signal);
+        let deadline = Instant::now() + STOP_LIMIT;
+        while serves(pid, data) && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+        }
+        if !serves(pid, data) {
+            return Ok(());
+        }
+    }
+    let output = format!("process {pid} does not stop");
+    Err(EmbeddedError::Failed { program: "postgres", output })
+}
+
+/// Whether a process is a server on this data: a number in an old file may be anybody's by now.
+fn serves(pid: u32, data: &Path) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let data = data.as_os_str().as_encoded_bytes();
+    arguments.split(|byte| *byte == 0).any(|argument| argument == data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eighth_line_is_the_state() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("postmaster.pid");
+        for (state, ready) in [("ready   ", true), ("starting", false)] {
+            let content = format!("4711\n/data\n1700000000\n5432\n/run\n\n  1 2\n{state}\n");
+            fs::write(&path, content).expect("written");
+            let file = PidFile::read(&path).expect("readable");
+            assert_eq!((file.pid, file.ready), (4711, ready));
+        }
+        fs::write(&path, "4711\n/data\n").expect("written");
+        assert!(!PidFile::read(&path).expect("readable").ready);
+    }
+
+    #[test]
+    fn another_process_is_left_alone() {
+        assert!(!serves(std::process::id(), Path::new("/no/such/data")));
+        assert!(!serves(u32::MAX, Path::new("/no/such/data")));
+    }
+}

@@ -1,0 +1,91 @@
+//! Messages on their way to a client, and their return if it has gone.
+
+use std::{fmt, sync::Arc};
+
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::{
+    domain::{CallStats, Message, QueueName},
+    store::{self, Db},
+};
+
+/// Messages that are leased to one client.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What to deliver, in the order it was sent.
+    pub messages: Vec<Message>,
+    /// Gives them back unless it is told that they were taken.
+    pub lease: Lease,
+}
+
+/// The return ticket of a delivery: dropped without [`Lease::taken`], it makes the messages visible
+/// at once, so that a client that left while it waited costs nobody a visibility timeout.
+#[derive(Default)]
+pub struct Lease(Option<Leased>);
+
+struct Leased {
+    queue: QueueName,
+    delivered: Vec<(i64, i32)>,
+    db: Db,
+    tasks: TaskTracker,
+}
+
+impl Delivery {
+    /// Nothing to deliver.
+    pub fn empty() -> Self {
+        Self { messages: Vec::new(), lease: Lease::default() }
+    }
+
+    pub(super) fn new(
+        queue: &QueueName,
+        messages: Vec<Message>,
+        db: &Db,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let delivered = messages.iter().map(|m| (m.msg_id, m.read_ct)).collect();
+        let leased =
+            Leased { queue: queue.clone(), delivered, db: db.clone(), tasks: tasks.clone() };
+        Self { lease: Lease((!messages.is_empty()).then_some(leased)), messages }
+    }
+}
+
+impl Lease {
+    /// The client has the messages.
+    pub fn taken(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(leased) = self.0.take() else { return };
+        // Without a runtime the process is ending; the visibility timeout will do.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = leased.tasks.clone();
+            tasks.spawn_on(give_back(leased), &runtime);
+        }
+    }
+}
+
+async fn give_back(leased: Leased) {
+    let attempt = async {
+        let mut conn = leased.db.acquire(&Arc::new(CallStats::default())).await?;
+        store::release(&mut conn, &leased.queue, &leased.delivered).await
+    };
+    match attempt.await {
+        // Dropped meanwhile, messages and all.
+        Ok(()) | Err(store::Error::QueueNotFound) => {}
+        Err(error) => {
+            let (queue, messages) = (&leased.queue, leased.delivered.len());
+            warn!(%queue, messages, %error, "not given back: hidden until their timeout is over");
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.0.as_ref().map_or(0, |leased| leased.delivered.len());
+        f.debug_tuple("Lease").field(&open).finish()
+    }
+}

@@ -1,0 +1,14 @@
+//! pgmq-gateway: PGMQ, the message queue inside PostgreSQL, over HTTP.
+//!
+//! The modules are layers; a test (`tests/it/layers.rs`) holds each to what it may use.
+
+pub mod api;
+pub mod app;
+pub mod broker;
+pub mod config;
+pub mod domain;
+pub mod embedded;
+pub mod engine;
+pub mod server;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,123 @@
+//! Connections, and the one place where a statement is run.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use tokio::time::timeout;
+
+use crate::domain::CallStats;
+
+use super::{
+    Health,
+    error::{Access, Error, Result, leaves_connection_usable},
+};
+
+/// What the server's own statement timeout is given before we stop listening to it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A statement with its parameters.
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// A pool with the bounds on everything that is asked of it.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    health: Arc<Health>,
+    statement_timeout: Duration,
+}
+
+/// A connection on loan from a [`Db`], and whose account its statements go on.
+///
+/// Dropped in the middle of a statement, it closes the connection instead of giving it back: the
+/// answer that is still to come belongs to nobody.
+pub struct Conn {
+    inner: PoolConnection<Postgres>,
+    stats: Arc<CallStats>,
+    statement_timeout: Duration,
+    reusable: bool,
+}
+
+impl Db {
+    /// Wraps a pool.
+    pub fn new(pool: PgPool, health: Arc<Health>, statement_timeout: Duration) -> Self {
+        Self { pool, health, statement_timeout }
+    }
+
+    /// Takes a connection, waiting for as long as the pool allows.
+    pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
+        match self.pool.acquire().await {
+            Ok(inner) => Ok(Conn {
+                inner,
+                stats: Arc::clone(stats),
+                statement_timeout: self.statement_timeout,
+                reusable: true,
+            }),
+            Err(error) => Err(Error::from_acquire(error, self.health.last_seen_up())),
+        }
+    }
+
+    /// Connections that are open, and those of them that are idle.
+    pub fn size(&self) -> (u32, u32) {
+        (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
+    }
+
+    /// Waits for the connections that are out, then closes them all.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Conn {
+    /// Runs a statement that only looks, or can be repeated without harm.
+    pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Look, self.statement_timeout).await
+    }
+
+    /// As [`Conn::look`], for a statement that waits inside the database for up to `wait`.
+    pub(super) async fn look_waiting(
+        &mut self,
+        query: Statement<'_>,
+        wait: Duration,
+    ) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Look, self.statement_timeout + wait).await
+    }
+
+    /// Runs a statement that changes messages that are there.
+    pub(super) async fn change(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Change, self.statement_timeout).await
+    }
+
+    /// Runs a statement that stores new messages.
+    pub(super) async fn store(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Store, self.statement_timeout).await
+    }
+
+    /// Every statement of a request passes here: counted, bounded, its errors sorted.
+    async fn run(
+        &mut self,
+        query: Statement<'_>,
+        access: Access,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        self.stats.add_round_trip();
+        self.reusable = false;
+        let Ok(outcome) = timeout(limit + GRACE, query.fetch_all(&mut *self.inner)).await else {
+            return Err(Error::lost(access, None));
+        };
+        self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);
+        outcome.map_err(|error| Error::from_statement(error, access))
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if !self.reusable {
+            self.inner.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What can go wrong in the database, told apart once.
+
+/// The outcome of a statement.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a statement failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such queue: its table is not there.
+    #[error("the queue does not exist")]
+    QueueNotFound,
+    /// PostgreSQL refused the message's content.
+    #[error("PostgreSQL cannot store the message: {0}")]
+    Unstorable(&'static str),
+    /// A message grew too large to be sent when its numbers were written out.
+    #[error("a message is too large to be read")]
+    Unreadable,
+    /// The gateway's database role lacks a right.
+    #[error("the database role lacks a right")]
+    Forbidden(#[source] sqlx::Error),
+    /// Every connection was in use for as long as a request may wait.
+    #[error("no database connection became free in time")]
+    Overloaded,
+    /// The statement took longer than allowed, and was rolled back.
+    #[error("the statement took too long")]
+    Timeout,
+    /// The database is away, or starting, or read-only; nothing was done.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Option<sqlx::Error>),
+    /// The connection broke while something was being changed: it may or may not be done.
+    #[error("the connection broke before the outcome was known")]
+    OutcomeUnknown(#[source] Option<sqlx::Error>),
+    /// The database answered something that makes no sense.
+    #[error("unexpected answer from the database")]
+    Unexpected(#[source] sqlx::Error),
+}
+
+/// Whether a statement changes something that must not be repeated blindly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It only looks, or can be repeated without harm.
+    Look,
+    /// It changes messages that are there.
+    Change,
+    /// It stores new messages.
+    Store,
+}
+
+impl Error {
+    /// Sorts the failure of a statement that was sent to the database.
+    pub(super) fn from_statement(error: sqlx::Error, access: Access) -> Self {
+        let code = match &error {
+            sqlx::Error::Database(db) => db.code().unwrap_or_default().into_owned(),
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                return Self::lost(access, Some(error));
+            }
+            _ => return Self::Unexpected(error),
+        };
+        match &*code {
+            "42P01" => Self::QueueNotFound,
+            "22P02" | "22P05" | "22021" => Self::Unstorable("its text is not valid in PostgreSQL"),
+            "22003" => Self::Unstorable("a number in it is out of PostgreSQL's range"),
+            "54001" => Self::Unstorable("it is nested too deeply"),
+            "54000" if access == Access::Store => Self::Unstorable("it is too large"),
+            "54000" => Self::Unreadable,
+            "57014" => Self::Timeout,
+            "42501" => Self::Forbidden(error),
+            // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
+            "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "55P03" | "40001"
+            | "40P01" | "26000" | "0A000" => Self::Unavailable(Some(error)),
+            code if code.starts_with("53") || code.starts_with("58") => {
+                Self::Unavailable(Some(error))
+            }
+            code if code.starts_with("08") => Self::lost(access, Some(error)),
+            _ => Self::Unexpected(error),
+        }
+    }
+
+    /// The connection broke, or its answer did not come, while a statement was under way.
+    pub(super) fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
+        match access {
+            Access::Look => Self::Unavailable(source),
+            Access::Change | Access::Store => Self::OutcomeUnknown(source),
+        }
+    }
+
+    /// Sorts the failure to get a connection. `up` is what the health check saw last.
+    pub(super) fn from_acquire(error: sqlx::Error, up: bool) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut if up => Self::Overloaded,
+            other => Self::Unavailable(Some(other)),
+        }
+    }
+}
+
+/// Whether the connection can serve another statement after this error.
+pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
+    // A server that ends the session says 57P0x; stale prepared statements say the other two.
+    let fatal = ["57P01", "57P02", "57P03", "26000", "0A000"];
+    match error {
+        sqlx::Error::Database(db) => !db.code().is_some_and(|code| fatal.contains(&&*code)),
+        _ => false,
+    }
+}

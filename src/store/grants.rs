@@ -1,0 +1,53 @@
+//! The rights that a gateway's role needs where an administrator has installed everything.
+
+use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+
+/// Why the rights could not be granted.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// There is no such role.
+    #[error("there is no role {0} in this PostgreSQL: make it with CREATE ROLE first")]
+    NoRole(String),
+    /// The database refused.
+    #[error("cannot grant: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What `role`, as a quoted identifier, needs to send, receive, list, purge and create. Dropping a
+/// queue takes the ownership of its tables, which a role has of the queues that it made.
+fn statements(role: &str) -> Vec<String> {
+    let mut statements = vec![
+        format!("GRANT USAGE ON SCHEMA pgmq_gateway TO {role}"),
+        format!("GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO {role}"),
+        format!("GRANT USAGE, CREATE ON SCHEMA pgmq TO {role}"),
+    ];
+    for (kind, rights) in
+        [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT")]
+    {
+        statements.push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA pgmq TO {role}"));
+        // For the queues that the administrator makes from now on.
+        statements.push(format!(
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA pgmq GRANT {rights} ON {kind} TO {role}"
+        ));
+    }
+    statements
+}
+
+/// Grants `role` what the gateway needs, in one transaction.
+pub async fn grant_to(options: &PgConnectOptions, role: &str) -> Result<(), GrantError> {
+    let mut connection = options.connect().await?;
+    let known: Option<String> = sqlx::query_scalar(
+        "SELECT quote_ident(rolname) FROM pg_catalog.pg_roles WHERE rolname = $1",
+    )
+    .bind(role)
+    .fetch_optional(&mut connection)
+    .await?;
+    let role = known.ok_or_else(|| GrantError::NoRole(role.to_owned()))?;
+    let mut transaction = connection.begin().await?;
+    for statement in statements(&role) {
+        sqlx::query(&statement).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}

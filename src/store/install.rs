@@ -1,0 +1,320 @@
+//! Finding out what is in the database, and installing what is missing.
+
+use std::fmt;
+
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tracing::info;
+
+use super::{pool::describe_target, schema};
+
+/// The version of PGMQ that the gateway installs.
+const EMBEDDED_VERSION: (u32, u32, u32) = (1, 11, 1);
+/// The key of the advisory lock under which gateways install, one at a time.
+const INSTALL_LOCK: i64 = 0x7067_6d71_6777; // "pgmqgw"
+
+/// How PGMQ came into the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PgmqSource {
+    /// `CREATE EXTENSION pgmq`.
+    Extension,
+    /// By SQL, with a record of its version.
+    Sql,
+    /// By SQL, by hand.
+    ByHand,
+}
+
+/// The PGMQ that is in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgmqInstall {
+    /// How it came there.
+    pub source: PgmqSource,
+    /// Its version, where that is on record and may be read.
+    pub version: Option<String>,
+}
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// PGMQ is missing and may not be installed.
+    #[error(
+        "PGMQ is not installed in {target}, and database.install_pgmq is false: have an \
+         administrator run CREATE EXTENSION pgmq, or pgmq-gateway migrate"
+    )]
+    Missing {
+        /// Host, port and database.
+        target: String,
+    },
+    /// PGMQ lacks something that the gateway calls.
+    #[error("PGMQ {found} in {target} is too old, 1.10.0 or later is needed: {remedy}")]
+    TooOld {
+        /// The version found.
+        found: String,
+        /// Host, port and database.
+        target: String,
+        /// Who has to do what.
+        remedy: &'static str,
+    },
+    /// A right is missing.
+    #[error(
+        "the database role {role} may not {what} in {target}: have an administrator run \
+         {statement}"
+    )]
+    Forbidden {
+        /// The role the gateway connects as.
+        role: String,
+        /// What was tried.
+        what: &'static str,
+        /// Host, port and database.
+        target: String,
+        /// What would help.
+        statement: String,
+    },
+    /// The installer failed.
+    #[error("cannot install PGMQ in {target}: {reason}")]
+    Install {
+        /// Host, port and database.
+        target: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Anything else that the database said.
+    #[error("cannot prepare {target}: {source}")]
+    Database {
+        /// Host, port and database.
+        target: String,
+        /// What it said.
+        source: sqlx::Error,
+    },
+}
+
+impl fmt::Display for PgmqInstall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match self.source {
+            PgmqSource::Extension => "extension",
+            PgmqSource::Sql => "installed by SQL",
+            PgmqSource::ByHand => "loaded by hand",
+        };
+        write!(f, "{} ({source})", self.version.as_deref().unwrap_or("of unknown version"))
+    }
+}
+
+/// Makes the database ready: PGMQ where it is missing (or old and ours to upgrade) and `install` is
+/// true, then our own schema. What is there already is not touched, so that a role that may only
+/// use it will do. Gateways that start together take turns.
+pub async fn prepare(
+    options: &PgConnectOptions,
+    install: bool,
+) -> Result<PgmqInstall, PrepareError> {
+    let target = describe_target(options);
+    let failed = |source| PrepareError::Database { target: target.clone(), source };
+    let mut connection = options.connect().await.map_err(failed)?;
+    let outcome = prepare_on(&mut connection, options, install, &target).await;
+    let _ = connection.close().await;
+    outcome
+}
+
+async fn prepare_on(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+    install: bool,
+    target: &str,
+) -> Result<PgmqInstall, PrepareError> {
+    let failed = |source| PrepareError::Database { target: target.to_owned(), source };
+    let found = look(connection).await.map_err(failed)?;
+    let settled = found.as_ref().is_some_and(|pgmq| !(install && is_ours_and_old(pgmq)));
+    if !settled || !schema::is_current(connection).await.map_err(failed)? {
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(INSTALL_LOCK)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+        // Another gateway may have done it while this one waited.
+        install_pgmq(connection, options, install, target).await?;
+        migrate(connection, target).await?;
+    }
+    let pgmq = look(connection).await.map_err(failed)?;
+    let pgmq = pgmq.ok_or_else(|| PrepareError::Missing { target: target.to_owned() })?;
+    check_functions(connection, &pgmq, target).await?;
+    check_rights(connection, target).await?;
+    Ok(pgmq)
+}
+
+async fn install_pgmq(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+    install: bool,
+    target: &str,
+) -> Result<(), PrepareError> {
+    let failed = |source| PrepareError::Database { target: target.to_owned(), source };
+    match look(connection).await.map_err(failed)? {
+        Some(pgmq) if install && is_ours_and_old(&pgmq) => info!(%pgmq, "upgrading PGMQ"),
+        Some(_) => return Ok(()),
+        None if install => info!("installing PGMQ"),
+        None => {
+            return Err(PrepareError::Missing { target: target.to_owned() });
+        }
+    }
+    let right: (bool, String, String) = sqlx::query_as(
+        "SELECT has_database_privilege(current_database(), 'CREATE'), \
+                quote_ident(current_user), quote_ident(current_database())",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let (may_create, role, database) = right;
+    if !may_create {
+        let what = "install PGMQ";
+        let statement = format!("GRANT CREATE ON DATABASE {database} TO {role}");
+        return Err(PrepareError::Forbidden { role, what, target: target.to_owned(), statement });
+    }
+    let pool = single_connection_pool(options);
+    let outcome = pgmq::install::install_sql_from_embedded(&pool).await;
+    pool.close().await;
+    outcome.map_err(|e| PrepareError::Install { target: target.to_owned(), reason: e.to_string() })
+}
+
+/// The installer takes a pool.
+fn single_connection_pool(options: &PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone())
+}
+
+async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
+    match schema::migrate(connection).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_forbidden(&error) => {
+            let names: (String, String) =
+                sqlx::query_as("SELECT quote_ident(current_user), quote_ident(current_database())")
+                    .fetch_one(connection)
+                    .await
+                    .map_err(|source| PrepareError::Database {
+                        target: target.to_owned(),
+                        source,
+                    })?;
+            let (role, database) = names;
+            Err(PrepareError::Forbidden {
+                what: "create or change schema pgmq_gateway",
+                target: target.to_owned(),
+                statement: format!(
+                    "GRANT CREATE ON DATABASE {database} TO {role}, or pgmq-gateway migrate \
+                     --grant-to {role}"
+                ),
+                role,
+            })
+        }
+        Err(source) => Err(PrepareError::Database { target: target.to_owned(), source }),
+    }
+}
+
+fn is_forbidden(error: &sqlx::Error) -> bool {
+    let source = match error {
+        sqlx::Error::Migrate(migrate) => match &**migrate {
+            sqlx::migrate::MigrateError::Execute(inner)
+            | sqlx::migrate::MigrateError::ExecuteMigration(inner, _) => inner,
+            _ => return false,
+        },
+        other => other,
+    };
+    source.as_database_error().is_some_and(|e| e.code().is_some_and(|code| code == "42501"))
+}
+
+/// What is there, asked of the catalogues, which every role may read.
+async fn look(connection: &mut PgConnection) -> Result<Option<PgmqInstall>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pgmq') AS version, \
+                bool_or(c.relname = 'meta') AS has_meta, \
+                bool_or(c.relname = '__pgmq_migrations') AS has_history, \
+                bool_or(c.relname = '__pgmq_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
+                        AND has_table_privilege(c.oid, 'SELECT')) AS may_read_history \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'pgmq'",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let truth = |column: &str| {
+        let value: Option<bool> = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(value.unwrap_or(false))
+    };
+    let extension: Option<String> = row.try_get("version")?;
+    if extension.is_some() {
+        return Ok(Some(PgmqInstall { source: PgmqSource::Extension, version: extension }));
+    }
+    if !truth("has_meta")? {
+        return Ok(None);
+    }
+    if !truth("has_history")? {
+        return Ok(Some(PgmqInstall { source: PgmqSource::ByHand, version: None }));
+    }
+    let version = if truth("may_read_history")? { recorded(connection).await? } else { None };
+    Ok(Some(PgmqInstall { source: PgmqSource::Sql, version }))
+}
+
+/// The highest version in the installer's history.
+async fn recorded(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    let versions: Vec<String> = sqlx::query_scalar("SELECT version FROM pgmq.__pgmq_migrations")
+        .fetch_all(connection)
+        .await?;
+    Ok(versions.into_iter().max_by_key(|version| numbers(version)))
+}
+
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+fn is_ours_and_old(pgmq: &PgmqInstall) -> bool {
+    let version = pgmq.version.as_deref().and_then(numbers);
+    pgmq.source == PgmqSource::Sql && version.is_some_and(|version| version < EMBEDDED_VERSION)
+}
+
+/// Looks for what the newest functions in use need, whatever the version is called.
+async fn check_functions(
+    connection: &mut PgConnection,
+    pgmq: &PgmqInstall,
+    target: &str,
+) -> Result<(), PrepareError> {
+    let complete: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                        WHERE n.nspname = 'pgmq' AND c.relname = 'message_record' \
+                          AND a.attname = 'last_read_at')",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
+    if complete {
+        return Ok(());
+    }
+    Err(PrepareError::TooOld {
+        found: pgmq.to_string(),
+        target: target.to_owned(),
+        remedy: match pgmq.source {
+            PgmqSource::Extension => "have an administrator run ALTER EXTENSION pgmq UPDATE",
+            PgmqSource::Sql => "set database.install_pgmq to true, or run pgmq-gateway migrate",
+            PgmqSource::ByHand => "upgrade it the way it was loaded",
+        },
+    })
+}
+
+/// Says at the start what every request would otherwise fail with.
+async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
+    let (pgmq, gateway, role): (bool, bool, String) = sqlx::query_as(
+        "SELECT has_schema_privilege('pgmq', 'USAGE') AND has_table_privilege('pgmq.meta', 'SELECT'), \
+                has_schema_privilege('pgmq_gateway', 'USAGE'), quote_ident(current_user)",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
+    if pgmq && gateway {
+        return Ok(());
+    }
+    Err(PrepareError::Forbidden {
+        what: "use schema pgmq or pgmq_gateway",
+        target: target.to_owned(),
+        statement: format!("pgmq-gateway migrate --grant-to {role}"),
+        role,
+    })
+}

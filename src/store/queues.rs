@@ -1,0 +1,182 @@
+//! Queues, in SQL.
+
+use sqlx::{Row, postgres::PgRow};
+
+use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName};
+
+use super::{
+    Conn,
+    error::{Error, Result},
+};
+
+/// The columns of a [`Queue`], from `pgmq.meta` as `m`.
+const QUEUE: &str = "m.queue_name::text AS queue, m.is_partitioned, m.is_unlogged, m.created_at, \
+    pg_catalog.to_regclass(pg_catalog.format('pgmq.%I', \
+        pgmq.format_table_name(m.queue_name, 'q') || '_fifo_idx')) IS NOT NULL AS fifo";
+
+/// What became of the wish for a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It is new.
+    Created,
+    /// It was there, and is alike.
+    Exists,
+    /// It was there, with another kind.
+    Differs(String),
+    /// It was there, partitioned in another way.
+    PartitionDiffers,
+    /// Another queue, named here, has its table.
+    Folds(String),
+    /// pg_partman is not installed.
+    NoPartman,
+}
+
+/// What the metrics show of a queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueFigures {
+    /// Messages in the queue; an estimate where there are many.
+    pub length: i64,
+    /// Messages that could be delivered now; an estimate where there are many.
+    pub visible: i64,
+    /// Age of the oldest message in seconds; 0 where there is none.
+    pub oldest_age_seconds: f64,
+}
+
+/// Makes a queue unless it is there.
+pub async fn create(
+    conn: &mut Conn,
+    queue: &QueueName,
+    kind: QueueKind,
+    partition: Option<&Partition>,
+) -> Result<CreateOutcome> {
+    let query = sqlx::query(
+        "/* create_queue */ SELECT outcome, existing FROM pgmq_gateway.create_queue($1, $2, $3, $4)",
+    )
+    .bind(queue.as_str())
+    .bind(kind.as_str())
+    .bind(partition.map(Partition::interval))
+    .bind(partition.map(Partition::retention));
+    let rows = conn.look(query).await?;
+    let row = first(&rows)?;
+    let outcome: String = get(row, "outcome")?;
+    let existing: Option<String> = get(row, "existing")?;
+    let existing = existing.unwrap_or_default();
+    match &*outcome {
+        "created" => Ok(CreateOutcome::Created),
+        "exists" => Ok(CreateOutcome::Exists),
+        "differs" => Ok(CreateOutcome::Differs(existing)),
+        "partition_differs" => Ok(CreateOutcome::PartitionDiffers),
+        "folds" => Ok(CreateOutcome::Folds(existing)),
+        "no_partman" => Ok(CreateOutcome::NoPartman),
+        other => Err(Error::Unexpected(sqlx::Error::Protocol(format!(
+            "pgmq_gateway.create_queue: outcome `{other}`"
+        )))),
+    }
+}
+
+/// One queue.
+pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
+    let sql = format!("/* show_queue */ SELECT {QUEUE} FROM pgmq.meta m WHERE m.queue_name = $1");
+    let rows = conn.look(sqlx::query(&sql).bind(queue.as_str())).await?;
+    rows.first().map(decode).transpose()
+}
+
+/// Whether PGMQ knows a queue by exactly this name.
+pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
+    let query = sqlx::query(
+        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1)",
+    );
+    let rows = conn.look(query.bind(queue.as_str())).await?;
+    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+}
+
+/// Queues whose names begin with `prefix` and come behind `after`, in order of their names' bytes.
+pub async fn list(
+    conn: &mut Conn,
+    prefix: &str,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Queue>> {
+    let sql = format!(
+        "/* list_queues */ SELECT {QUEUE} FROM pgmq.meta m \
+         WHERE pg_catalog.starts_with(m.queue_name::text, $1) \
+           AND ($2::text IS NULL OR m.queue_name::text COLLATE \"C\" > $2) \
+         ORDER BY m.queue_name::text COLLATE \"C\" LIMIT $3"
+    );
+    let query = sqlx::query(&sql).bind(prefix).bind(after).bind(limit);
+    conn.look(query).await?.iter().map(decode).collect()
+}
+
+/// Drops a queue with its archive; false where there is none.
+pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
+    let query = sqlx::query("/* drop_queue */ SELECT pgmq.drop_queue($1)").bind(queue.as_str());
+    let rows = conn.change(query).await?;
+    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+}
+
+/// Deletes every message of a queue, and says how many there were.
+pub async fn purge(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
+    let query = sqlx::query("/* purge_queue */ SELECT pgmq.purge_queue($1)").bind(queue.as_str());
+    let rows = conn.change(query).await?;
+    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+}
+
+/// Exact figures of a queue: counts every message.
+pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics> {
+    let query = sqlx::query("/* metrics */ SELECT * FROM pgmq_gateway.metrics($1)");
+    let rows = conn.look(query.bind(queue.as_str())).await?;
+    let row = first(&rows)?;
+    Ok(QueueMetrics {
+        queue: queue.as_str().to_owned(),
+        queue_length: get(row, "queue_length")?,
+        queue_visible_length: get(row, "queue_visible_length")?,
+        in_flight: get(row, "in_flight")?,
+        newest_msg_age_sec: get(row, "newest_msg_age_sec")?,
+        oldest_msg_age_sec: get(row, "oldest_msg_age_sec")?,
+        total_messages: get(row, "total_messages")?,
+        scrape_time: get(row, "scrape_time")?,
+    })
+}
+
+/// Figures of a queue at a bounded cost: counts at most `count_limit` messages.
+pub async fn figures(conn: &mut Conn, queue: &QueueName, count_limit: u32) -> Result<QueueFigures> {
+    let query = sqlx::query(
+        "/* queue_figures */ SELECT length, visible, oldest_age \
+         FROM pgmq_gateway.queue_figures($1, $2)",
+    )
+    .bind(queue.as_str())
+    .bind(i32::try_from(count_limit).unwrap_or(i32::MAX));
+    let rows = conn.look(query).await?;
+    let row = first(&rows)?;
+    let oldest_age: Option<f64> = get(row, "oldest_age")?;
+    Ok(QueueFigures {
+        length: get(row, "length")?,
+        visible: get(row, "visible")?,
+        oldest_age_seconds: oldest_age.unwrap_or(0.0).max(0.0),
+    })
+}
+
+fn decode(row: &PgRow) -> Result<Queue> {
+    let kind = match (get(row, "is_partitioned")?, get(row, "is_unlogged")?) {
+        (true, _) => QueueKind::Partitioned,
+        (false, true) => QueueKind::Unlogged,
+        (false, false) => QueueKind::Standard,
+    };
+    Ok(Queue {
+        queue: get(row, "queue")?,
+        kind,
+        fifo: get(row, "fifo")?,
+        created_at: get(row, "created_at")?,
+    })
+}
+
+fn first(rows: &[PgRow]) -> Result<&PgRow> {
+    rows.first().ok_or(Error::Unexpected(sqlx::Error::RowNotFound))
+}
+
+fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).map_err(Error::Unexpected)
+}

@@ -1,0 +1,37 @@
+//! Logs on standard error: standard output belongs to what a command prints.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::config::{Log, LogFormat};
+
+/// Sets the process's logger. The filter was checked when the settings were loaded; a second call
+/// changes nothing.
+pub fn init(log: &Log) {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = quieten(filter, &log.level);
+    let registry = tracing_subscriber::registry().with(filter);
+    let outcome = match log.format {
+        LogFormat::Text => {
+            let layer = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+            registry.with(layer.with_target(false)).try_init()
+        }
+        LogFormat::Json => {
+            let layer = fmt::layer().json().flatten_event(true).with_current_span(false);
+            registry.with(layer.with_writer(stderr)).try_init()
+        }
+    };
+    drop(outcome);
+}
+
+/// A plain level is meant for the gateway: its libraries log only what matters.
+fn quieten(filter: EnvFilter, level: &str) -> EnvFilter {
+    if level.contains(['=', ',']) {
+        return filter;
+    }
+    ["sqlx=warn", "hyper=warn", "h2=warn"]
+        .iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive)
+}

@@ -1,0 +1,235 @@
+//! Metrics for Prometheus, in a registry of our own: two gateways in one process don't mix.
+
+use std::{fmt, time::Duration};
+
+use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use metrics_process::Collector;
+use metrics_util::MetricKindMask;
+
+const REQUESTS: &str = "pgmq_gateway_http_requests_total";
+const REQUEST_SECONDS: &str = "pgmq_gateway_http_request_duration_seconds";
+const WAIT_SECONDS: &str = "pgmq_gateway_long_poll_wait_seconds";
+const WAITERS: &str = "pgmq_gateway_long_poll_waiters";
+const POOL: &str = "pgmq_gateway_database_connections";
+const SENT: &str = "pgmq_gateway_messages_sent_total";
+const RECEIVED: &str = "pgmq_gateway_messages_received_total";
+const DELETED: &str = "pgmq_gateway_messages_deleted_total";
+const ARCHIVED: &str = "pgmq_gateway_messages_archived_total";
+const QUARANTINED: &str = "pgmq_gateway_messages_quarantined_total";
+const LENGTH: &str = "pgmq_gateway_queue_length";
+const VISIBLE: &str = "pgmq_gateway_queue_visible";
+const OLDEST: &str = "pgmq_gateway_queue_oldest_message_age_seconds";
+const BUILD: &str = "pgmq_gateway_build_info";
+
+/// Seconds; from a cached statement to the limits of patience.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 20.0];
+
+const METADATA: Metadata<'static> =
+    Metadata::new("pgmq_gateway", Level::INFO, Some("pgmq_gateway"));
+
+/// The gateway's metrics.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    process: Collector,
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The method; one that no route has is `OTHER`.
+    pub method: &'a str,
+    /// The route's pattern, or `unmatched`.
+    pub route: &'a str,
+    /// The status of the answer.
+    pub status: u16,
+    /// Time from the headers to the answer, without `waited`.
+    pub worked: Duration,
+    /// Time spent in a long poll.
+    pub waited: Duration,
+}
+
+/// What was done to messages of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneTo {
+    /// Stored.
+    Sent,
+    /// Delivered.
+    Received,
+    /// Deleted, by a consumer or as they were read.
+    Deleted,
+    /// Archived by a consumer.
+    Archived,
+    /// Archived by the gateway because they could not be read.
+    Quarantined,
+}
+
+impl Metrics {
+    /// An empty registry. A gauge that is not set for `gauge_idle` is forgotten, as that of a queue
+    /// that was dropped.
+    pub fn new(gauge_idle: Duration) -> Self {
+        let builder = PrometheusBuilder::new();
+        let builder = [REQUEST_SECONDS, WAIT_SECONDS].iter().try_fold(builder, |builder, name| {
+            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), &BUCKETS)
+        });
+        let builder = builder.unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder =
+            builder.idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle)).build_recorder();
+        let metrics = Self { handle: recorder.handle(), recorder, process: Collector::default() };
+        metrics.describe();
+        metrics
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    /// Counts a request.
+    pub fn request(&self, request: &Request<'_>) {
+        let labels = vec![
+            Label::new("method", request.method.to_owned()),
+            Label::new("route", request.route.to_owned()),
+            Label::new("status", request.status.to_string()),
+        ];
+        self.count(REQUESTS, labels.clone(), 1);
+        self.observe(REQUEST_SECONDS, labels, request.worked);
+        if !request.waited.is_zero() {
+            self.observe(WAIT_SECONDS, Vec::new(), request.waited);
+        }
+    }
+
+    /// Counts messages of a queue.
+    pub fn messages(&self, queue: &str, done: DoneTo, count: usize) {
+        let name = match done {
+            DoneTo::Sent => SENT,
+            DoneTo::Received => RECEIVED,
+            DoneTo::Deleted => DELETED,
+            DoneTo::Archived => ARCHIVED,
+            DoneTo::Quarantined => QUARANTINED,
+        };
+        if count > 0 {
+            self.count(name, vec![queue_label(queue)], count as u64);
+        }
+    }
+
+    /// Sets the figures of a queue.
+    pub fn queue(&self, queue: &str, length: f64, visible: f64, oldest_age_seconds: f64) {
+        self.set(LENGTH, vec![queue_label(queue)], length);
+        self.set(VISIBLE, vec![queue_label(queue)], visible);
+        self.set(OLDEST, vec![queue_label(queue)], oldest_age_seconds);
+    }
+
+    /// Sets the connections of a pool.
+    pub fn pool(&self, pool: &'static str, open: u32, idle: u32) {
+        for (state, value) in [("busy", open.saturating_sub(idle)), ("idle", idle)] {
+            let labels = vec![Label::new("pool", pool), Label::new("state", state)];
+            self.set(POOL, labels, value.into());
+        }
+    }
+
+    /// Sets the number of clients that wait.
+    pub fn waiters(&self, waiters: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "far from 2^52 clients")]
+        self.set(WAITERS, Vec::new(), waiters as f64);
+    }
+
+    /// Looks at the process: memory, processor time, threads, files.
+    pub fn process(&self) {
+        metrics::with_local_recorder(&self.recorder, || self.process.collect());
+        let version = vec![Label::new("version", env!("CARGO_PKG_VERSION"))];
+        self.set(BUILD, version, 1.0);
+    }
+
+    fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
+        let key = Key::from_parts(name, labels);
+        self.recorder.register_counter(&key, &METADATA).increment(by);
+    }
+
+    fn set(&self, name: &'static str, labels: Vec<Label>, value: f64) {
+        let key = Key::from_parts(name, labels);
+        self.recorder.register_gauge(&key, &METADATA).set(value);
+    }
+
+    fn observe(&self, name: &'static str, labels: Vec<Label>, time: Duration) {
+        let key = Key::from_parts(name, labels);
+        self.recorder.register_histogram(&key, &METADATA).record(time.as_secs_f64());
+    }
+
+    fn describe(&self) {
+        let counter = |name: &'static str, text: &'static str| {
+            self.recorder.describe_counter(name.into(), None, text.into());
+        };
+        counter(REQUESTS, "Requests answered.");
+        counter(SENT, "Messages stored.");
+        counter(RECEIVED, "Messages delivered.");
+        counter(DELETED, "Messages deleted by consumers.");
+        counter(ARCHIVED, "Messages archived by consumers.");
+        counter(QUARANTINED, "Messages archived because they could not be read.");
+        let gauge = |name: &'static str, text: &'static str| {
+            self.recorder.describe_gauge(name.into(), None, text.into());
+        };
+        gauge(WAITERS, "Clients that wait for a message at this gateway.");
+        gauge(POOL, "Database connections.");
+        gauge(LENGTH, "Messages in the queue; an estimate for a long one.");
+        gauge(VISIBLE, "Messages that could be delivered now; an estimate for a long queue.");
+        gauge(OLDEST, "Seconds since the oldest message in the queue was stored.");
+        gauge(BUILD, "The version that runs.");
+        let seconds = |name: &'static str, text: &'static str| {
+            self.recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
+        };
+        seconds(
+            REQUEST_SECONDS,
+            "Time worked on requests, without the time a client asked to wait.",
+        );
+        seconds(WAIT_SECONDS, "Time that receives with `wait` waited.");
+        metrics::with_local_recorder(&self.recorder, || self.process.describe());
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn queue_label(queue: &str) -> Label {
+    Label::new("queue", queue.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let metrics = Metrics::new(Duration::from_secs(60));
+        metrics.messages("orders", DoneTo::Sent, 3);
+        metrics.queue("orders", 7.0, 5.0, 1.5);
+        metrics.request(&Request {
+            method: "GET",
+            route: "/queues",
+            status: 200,
+            worked: Duration::from_millis(3),
+            waited: Duration::ZERO,
+        });
+        metrics.process();
+        let text = metrics.render();
+        for line in [
+            "pgmq_gateway_messages_sent_total{queue=\"orders\"} 3",
+            "pgmq_gateway_queue_length{queue=\"orders\"} 7",
+            "pgmq_gateway_http_requests_total{method=\"GET\",route=\"/queues\",status=\"200\"} 1",
+            "le=\"0.005\"} 1",
+            "process_resident_memory_bytes",
+            "pgmq_gateway_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+        assert!(!text.contains("pgmq_gateway_long_poll_wait_seconds_count"));
+    }
+}
