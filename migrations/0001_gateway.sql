@@ -78,13 +78,42 @@ RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS $$
     ) AS number
 $$;
 
+-- Whether a message can be written out: PostgreSQL makes no text of 1 GiB or more.
+CREATE FUNCTION pgmq_gateway.is_readable(queue text, id bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    size bigint;
+BEGIN
+    EXECUTE pg_catalog.format(
+        'SELECT octet_length(m.message::text)::bigint + coalesce(octet_length(m.headers::text), 0)
+         FROM pgmq.%I m WHERE m.msg_id = $1', pgmq.format_table_name(queue, 'q')
+    ) INTO size USING id;
+    RETURN coalesce(size, 0) < 1000000000;
+EXCEPTION WHEN program_limit_exceeded OR out_of_memory THEN
+    RETURN false;
+END
+$$;
+
 -- Moves messages into the archive that are so large, once read, that PostgreSQL cannot send them,
--- and returns their ids. Looks at the `max_messages` that would be delivered next.
+-- and returns their ids. Looks at the `max_messages` that would be delivered next: at the size of
+-- their numbers or, without `max_expanded`, at what happens when they are written out.
 CREATE FUNCTION pgmq_gateway.quarantine(queue text, max_messages integer, max_expanded bigint)
 RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
     candidate bigint;
 BEGIN
+    IF max_expanded IS NULL THEN
+        FOR candidate IN EXECUTE pg_catalog.format(
+            'SELECT m.msg_id FROM pgmq.%I m WHERE m.vt <= clock_timestamp()
+             ORDER BY m.msg_id LIMIT $1', pgmq.format_table_name(queue, 'q')
+        ) USING max_messages
+        LOOP
+            IF NOT pgmq_gateway.is_readable(queue, candidate) AND pgmq.archive(queue, candidate) THEN
+                RETURN NEXT candidate;
+            END IF;
+        END LOOP;
+        RETURN;
+    END IF;
     FOR candidate IN EXECUTE pg_catalog.format(
         $query$
         SELECT m.msg_id FROM (

@@ -24,7 +24,7 @@ const DISCARDED: u64 = 4;
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
 
-/// A JSON body that may be missing.
+/// A JSON body that may be missing, or null.
 pub(super) struct OptionalJson<T>(pub(super) T);
 
 /// No body, or one without content.
@@ -46,7 +46,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        parse(&bytes).map(Self)
+        parse::<Option<T>>(&bytes).map(|body| Self(body.unwrap_or_default()))
     }
 }
 
@@ -72,7 +72,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
         Problem::invalid(match &*path {
-            "." => format!("body: {reason}"),
+            // Broken off before any field was complete.
+            "." | "?" => format!("body: {reason}"),
             // The path ends in the field that the reason names.
             _ if reason.starts_with("unknown field") => format!("body: {reason}"),
             field => format!("`{field}`: {reason}"),

@@ -33,12 +33,12 @@ pub struct Db {
 
 /// A connection on loan from a [`Db`], and whose account its statements go on.
 ///
-/// Dropped in the middle of a statement, it closes the connection instead of giving it back: the
-/// answer that is still to come belongs to nobody.
+/// One that broke, or was given up on in the middle of a statement, is closed and not given back:
+/// the answer that is still to come belongs to nobody. Its next statement gets another.
 pub struct Conn {
     inner: PoolConnection<Postgres>,
+    db: Db,
     stats: Arc<CallStats>,
-    statement_timeout: Duration,
     reusable: bool,
 }
 
@@ -50,15 +50,13 @@ impl Db {
 
     /// Takes a connection, waiting for as long as the pool allows.
     pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
-        match self.pool.acquire().await {
-            Ok(inner) => Ok(Conn {
-                inner,
-                stats: Arc::clone(stats),
-                statement_timeout: self.statement_timeout,
-                reusable: true,
-            }),
-            Err(error) => Err(Error::from_acquire(error, self.health.last_seen_up())),
-        }
+        let inner = self.checkout().await?;
+        Ok(Conn { inner, db: self.clone(), stats: Arc::clone(stats), reusable: true })
+    }
+
+    async fn checkout(&self) -> Result<PoolConnection<Postgres>> {
+        let checkout = self.pool.acquire().await;
+        checkout.map_err(|error| Error::from_acquire(error, self.health.last_seen_up()))
     }
 
     /// Connections that are open, and those of them that are idle.
@@ -75,7 +73,7 @@ impl Db {
 impl Conn {
     /// Runs a statement that only looks, or can be repeated without harm.
     pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, self.statement_timeout).await
+        self.run(query, Access::Look, self.db.statement_timeout).await
     }
 
     /// As [`Conn::look`], for a statement that waits inside the database for up to `wait`.
@@ -84,17 +82,35 @@ impl Conn {
         query: Statement<'_>,
         wait: Duration,
     ) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, self.statement_timeout + wait).await
+        self.run(query, Access::Look, self.db.statement_timeout + wait).await
     }
 
     /// Runs a statement that changes messages that are there.
     pub(super) async fn change(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Change, self.statement_timeout).await
+        self.run(query, Access::Change, self.db.statement_timeout).await
     }
 
     /// Runs a statement that stores new messages.
     pub(super) async fn store(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Store, self.statement_timeout).await
+        self.run(query, Access::Store, self.db.statement_timeout).await
+    }
+
+    /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
+    /// otherwise.
+    pub(super) async fn look_patiently(
+        &mut self,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        let own_limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+        self.look(sqlx::query("BEGIN")).await?;
+        self.look(sqlx::query(&own_limit)).await?;
+        let outcome = self.run(query, Access::Look, limit).await;
+        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        if self.reusable {
+            self.look(sqlx::query(end)).await?;
+        }
+        outcome
     }
 
     /// Every statement of a request passes here: counted, bounded, its errors sorted.
@@ -105,9 +121,13 @@ impl Conn {
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
         self.stats.add_round_trip();
+        if !self.reusable {
+            self.inner.close_on_drop();
+            self.inner = self.db.checkout().await?;
+        }
         self.reusable = false;
         let Ok(outcome) = timeout(limit + GRACE, query.fetch_all(&mut *self.inner)).await else {
-            return Err(Error::lost(access, None));
+            return Err(Error::unanswered(access));
         };
         self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);
         outcome.map_err(|error| Error::from_statement(error, access))

@@ -1,5 +1,7 @@
 //! What can go wrong in the database, told apart once.
 
+use std::io::ErrorKind;
+
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -21,7 +23,7 @@ pub enum Error {
     /// Every connection was in use for as long as a request may wait.
     #[error("no database connection became free in time")]
     Overloaded,
-    /// The statement took longer than allowed, and was rolled back.
+    /// The statement took longer than allowed; what it did is rolled back, now or soon.
     #[error("the statement took too long")]
     Timeout,
     /// The database is away, or starting, or read-only; nothing was done.
@@ -51,6 +53,10 @@ impl Error {
     pub(super) fn from_statement(error: sqlx::Error, access: Access) -> Self {
         let code = match &error {
             sqlx::Error::Database(db) => db.code().unwrap_or_default().into_owned(),
+            // Only writing fails like this: the end of the statement was never on its way.
+            sqlx::Error::Io(io) if io.kind() == ErrorKind::BrokenPipe => {
+                return Self::Unavailable(Some(error));
+            }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 return Self::lost(access, Some(error));
             }
@@ -76,8 +82,16 @@ impl Error {
         }
     }
 
-    /// The connection broke, or its answer did not come, while a statement was under way.
-    pub(super) fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
+    /// The answer to a statement did not come in time.
+    pub(super) fn unanswered(access: Access) -> Self {
+        match access {
+            Access::Look => Self::Timeout,
+            Access::Change | Access::Store => Self::OutcomeUnknown(None),
+        }
+    }
+
+    /// The connection broke while a statement was under way.
+    fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
         match access {
             Access::Look => Self::Unavailable(source),
             Access::Change | Access::Store => Self::OutcomeUnknown(source),

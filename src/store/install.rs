@@ -123,6 +123,7 @@ async fn prepare_on(
     target: &str,
 ) -> Result<PgmqInstall, PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
+    check_rights(connection, target).await?;
     let found = look(connection).await.map_err(failed)?;
     let settled = found.as_ref().is_some_and(|pgmq| !(install && is_ours_and_old(pgmq)));
     if !settled || !schema::is_current(connection).await.map_err(failed)? {
@@ -138,7 +139,6 @@ async fn prepare_on(
     let pgmq = look(connection).await.map_err(failed)?;
     let pgmq = pgmq.ok_or_else(|| PrepareError::Missing { target: target.to_owned() })?;
     check_functions(connection, &pgmq, target).await?;
-    check_rights(connection, target).await?;
     Ok(pgmq)
 }
 
@@ -299,16 +299,21 @@ async fn check_functions(
     })
 }
 
-/// Says at the start what every request would otherwise fail with.
+/// Says at the start what every request would otherwise fail with: what is there must be open to
+/// the role.
 async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
-    let (pgmq, gateway, role): (bool, bool, String) = sqlx::query_as(
-        "SELECT has_schema_privilege('pgmq', 'USAGE') AND has_table_privilege('pgmq.meta', 'SELECT'), \
-                has_schema_privilege('pgmq_gateway', 'USAGE'), quote_ident(current_user)",
+    let (open, role): (bool, String) = sqlx::query_as(
+        "SELECT coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE')), true) \
+            AND coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), true), \
+                quote_ident(current_user) \
+         FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_class c \
+           ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations') \
+         WHERE n.nspname IN ('pgmq', 'pgmq_gateway')",
     )
     .fetch_one(connection)
     .await
     .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
-    if pgmq && gateway {
+    if open {
         return Ok(());
     }
     Err(PrepareError::Forbidden {

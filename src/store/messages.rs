@@ -13,6 +13,10 @@ use super::{
     error::{Error, Result},
 };
 
+/// Time to search for messages that are too large to be read: a read that was given up on may still
+/// hold them, as PostgreSQL does not stop in the middle of writing one out.
+const QUARANTINE_LIMIT: Duration = Duration::from_secs(60);
+
 /// What to read from a queue.
 #[derive(Clone, Debug)]
 pub struct Read {
@@ -192,18 +196,18 @@ pub async fn set_visibility(
 }
 
 /// Archives those of the next `max_messages` whose numbers take more than `max_expanded` bytes once
-/// they are written out, and returns their ids.
+/// they are written out or, without that, those that cannot be; returns their ids.
 pub async fn quarantine(
     conn: &mut Conn,
     queue: &QueueName,
     max_messages: i32,
-    max_expanded: i64,
+    max_expanded: Option<i64>,
 ) -> Result<Vec<i64>> {
     let query = sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine($1, $2, $3)")
         .bind(queue.as_str())
         .bind(max_messages)
         .bind(max_expanded);
-    ids(&conn.look(query).await?)
+    ids(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
 }
 
 fn ids(rows: &[PgRow]) -> Result<Vec<i64>> {

@@ -1,0 +1,160 @@
+//! The database goes away, and comes back.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::support::{Client, eventually, gateway::try_start, postgres};
+
+/// A gateway on a server of the test's own, which is started on the test's thread and so ends with
+/// it.
+async fn start(directory: &Path) -> (pgmq_gateway::embedded::EmbeddedServer, Client) {
+    let server = postgres::start(directory, &[]).await;
+    let gateway = try_start(server.url().expose(), |settings| {
+        settings.database.acquire_timeout_ms = 500;
+        settings.database.max_connections = 4;
+    });
+    let gateway = gateway.await.expect("gateway started");
+    let client = Client::new(&gateway.url());
+    client.create("q").await;
+    (server, client)
+}
+
+#[tokio::test]
+async fn without_its_database_the_gateway_says_so_and_recovers() {
+    let directory = postgres::new_directory();
+    let (server, client) = start(&directory).await;
+    client.send("q", r#"{"message":1}"#).await;
+    client.get("/readyz").await.expect(200);
+    server.stop().await;
+
+    client.get("/livez").await.expect(200);
+    client.get("/readyz").await.problem(503, "database_unavailable");
+    let answers = [
+        client.post("/queues/q/messages", r#"{"message":2}"#).await,
+        client.get("/queues/q/messages").await,
+        client.get("/queues/q/messages?wait=1").await,
+        client.delete("/queues/q/messages/1").await,
+        client.get("/queues").await,
+    ];
+    for answer in answers {
+        let answer = answer.problem(503, "database_unavailable");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    client.get("/metrics").await.expect(200);
+
+    let _server = postgres::start(&directory, &[]).await;
+    client.get("/readyz").await.expect(200);
+    assert_eq!(client.send("q", r#"{"message":2}"#).await, 2);
+    assert_eq!(client.receive("q", "qty=10").await.len(), 2);
+}
+
+/// Someone waits while the server restarts: an error, or the message, but no hang.
+#[tokio::test]
+async fn a_wait_survives_or_fails_but_does_not_hang() {
+    let directory = postgres::new_directory();
+    let (server, client) = start(&directory).await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/queues/q/messages?wait=20").await }
+    });
+    eventually("it waits", async || {
+        let metrics = client.get("/queues/q/metrics").await.json();
+        (metrics["waiters"] == 1).then_some(())
+    })
+    .await;
+    server.stop().await;
+    waiting.await.expect("no panic").problem(503, "database_unavailable");
+}
+
+/// The server crashes under load and comes back: whatever was acknowledged is there, and whatever
+/// was not is a 503 that says which.
+#[tokio::test]
+async fn nothing_that_was_acknowledged_is_lost_in_a_crash() {
+    let directory = postgres::new_directory();
+    let (mut server, client) = start(&directory).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+    let unknown = Arc::new(Mutex::new(BTreeSet::new()));
+    let senders: Vec<_> = (0..6)
+        .map(|sender| {
+            let (client, stop) = (client.clone(), Arc::clone(&stop));
+            let (acknowledged, unknown) = (Arc::clone(&acknowledged), Arc::clone(&unknown));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.load(Relaxed) {
+                        return;
+                    }
+                    let name = format!("{sender}-{n}");
+                    let body = format!(r#"{{"message":"{name}"}}"#);
+                    let answer = client.post("/queues/q/messages", &body).await;
+                    match answer.status {
+                        201 => drop(acknowledged.lock().expect("set").insert(name)),
+                        _ => {
+                            let code = answer.json()["code"].clone();
+                            match code.as_str() {
+                                Some("outcome_unknown") => {
+                                    unknown.lock().expect("set").insert(name);
+                                }
+                                Some("database_unavailable" | "overloaded") => {}
+                                _ => panic!("{}", answer.text),
+                            }
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+
+    let count = || acknowledged.lock().expect("set").len();
+    for _ in 0..2 {
+        let before = count();
+        eventually("messages are stored", async || (count() > before + 50).then_some(())).await;
+        crash(&directory);
+        server.ended().await.expect("ended");
+        drop(server);
+        server = postgres::start(&directory, &[]).await;
+    }
+    let before = count();
+    eventually("messages are stored again", async || (count() > before + 50).then_some(())).await;
+    stop.store(true, Relaxed);
+    for sender in senders {
+        sender.await.expect("no panic");
+    }
+
+    let mut stored = BTreeSet::new();
+    loop {
+        let popped = client.post("/queues/q/messages/pop?qty=100", "").await.expect(200).messages();
+        if popped.is_empty() {
+            break;
+        }
+        for message in popped {
+            let name = message["message"].as_str().expect("text").to_owned();
+            assert!(stored.insert(name.clone()), "{name} was stored twice");
+        }
+    }
+    let acknowledged = acknowledged.lock().expect("set");
+    let unknown = unknown.lock().expect("set");
+    assert!(acknowledged.is_subset(&stored), "lost: {:?}", acknowledged.difference(&stored));
+    let surprising: Vec<_> =
+        stored.iter().filter(|n| !acknowledged.contains(*n) && !unknown.contains(*n)).collect();
+    assert!(surprising.is_empty(), "stored, though it was said not to be: {surprising:?}");
+}
+
+/// An immediate shutdown: as if the power had failed.
+fn crash(directory: &Path) {
+    let file = fs::read_to_string(directory.join("data/postmaster.pid")).expect("running");
+    let pid = file.lines().next().and_then(|line| line.parse().ok()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGQUIT).expect("signalled");
+}

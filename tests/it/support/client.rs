@@ -1,0 +1,126 @@
+//! A client that keeps everything of an answer.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use serde_json::Value;
+
+/// A client of one gateway.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub base: String,
+    http: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Client {
+    pub fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+        Self { base: base.to_owned(), http: http.expect("client") }
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).expect("method");
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request("GET", path)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &str) -> Answer {
+        Answer::of(self.request("PUT", path).body(body.to_owned())).await
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> Answer {
+        Answer::of(self.request("POST", path).body(body.to_owned())).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &str) -> Answer {
+        Answer::of(self.request("PATCH", path).body(body.to_owned())).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request("DELETE", path)).await
+    }
+
+    /// Makes a queue.
+    pub async fn create(&self, queue: &str) {
+        self.put(&format!("/queues/{queue}"), "").await.expect(201);
+    }
+
+    /// Stores a message, whole with its envelope, and returns its id.
+    pub async fn send(&self, queue: &str, body: &str) -> i64 {
+        let answer = self.post(&format!("/queues/{queue}/messages"), body).await;
+        answer.expect(201).json()["msg_id"].as_i64().expect("an id")
+    }
+
+    /// Receives with these parameters and returns the messages.
+    pub async fn receive(&self, queue: &str, parameters: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/queues/{queue}/messages?{parameters}")).await;
+        answer.expect(200).messages()
+    }
+}
+
+impl Answer {
+    pub async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        Self { status, headers, text }
+    }
+
+    /// Insists on a status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// Insists on an error as the contract has it.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Self {
+        let answer = self.expect(status);
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{}", answer.text);
+        let body = answer.json();
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["status"], status, "{body}");
+        assert_eq!(body["instance"], answer.header("x-request-id"), "{body}");
+        for field in ["type", "title", "detail"] {
+            assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {body}");
+        }
+        let detail = body["detail"].as_str().unwrap_or_default();
+        for internal in ["SELECT", "pgmq.q_", "relation", "stack backtrace", "/run/"] {
+            assert!(!detail.contains(internal), "{internal:?} shows in {detail:?}");
+        }
+        answer
+    }
+
+    /// The `detail` of an error.
+    #[track_caller]
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().expect("a detail").to_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The list under `messages`.
+    #[track_caller]
+    pub fn messages(&self) -> Vec<Value> {
+        self.json()["messages"].as_array().expect("messages").clone()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+}

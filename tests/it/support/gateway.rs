@@ -1,0 +1,59 @@
+//! A gateway in this process, on a port of its own.
+
+use std::future::Future;
+
+use pgmq_gateway::{
+    app::{Database, Gateway, StartError},
+    config::{Secret, Settings},
+};
+
+use super::{Client, TestDatabase};
+
+/// A gateway and a client of it.
+pub struct TestGateway {
+    pub gateway: Gateway,
+    pub client: Client,
+    pub database: TestDatabase,
+}
+
+impl TestGateway {
+    /// On a database of its own.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// On a database of its own, with other settings than the defaults.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::on(&TestDatabase::new().await, change).await
+    }
+
+    /// On a database that is there.
+    pub async fn on(database: &TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
+        let gateway = try_start(&database.url(), change).await.expect("gateway started");
+        let client = Client::new(&gateway.url());
+        Self { gateway, client, database: database.clone() }
+    }
+}
+
+/// Starts a gateway, or says why it doesn't.
+pub fn try_start<F: FnOnce(&mut Settings)>(
+    url: &str,
+    change: F,
+) -> impl Future<Output = Result<Gateway, StartError>> + use<F> {
+    let mut settings = Settings::default();
+    settings.server.port = 0;
+    settings.database.url = Some(Secret::new(url));
+    change(&mut settings);
+    async move {
+        let database = Database::open(&settings).await?;
+        Gateway::start(&settings, &database).await
+    }
+}
+
+impl std::ops::Deref for TestGateway {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}

@@ -1,0 +1,29 @@
+//! What the tests stand on.
+
+pub mod client;
+pub mod gateway;
+pub mod postgres;
+pub mod process;
+
+pub use client::{Answer, Client};
+pub use gateway::TestGateway;
+pub use postgres::TestDatabase;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// How long a condition may take to come true: long, as the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives a value.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,97 @@
+//! The program itself, as a person starts it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{Client, eventually, postgres::bin_dir};
+
+/// A running `pgmq-gateway`, and what it said on standard error.
+pub struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+/// The program with an environment of its own: nothing of the caller's gets in.
+pub fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgmq-gateway"));
+    command.args(arguments).env_clear();
+    for name in ["PATH", "HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command.envs(environment.iter().copied());
+    command
+}
+
+/// What makes the program keep a private PostgreSQL in `directory`, on a free port.
+pub fn embedded_environment(directory: &Path) -> Vec<(String, String)> {
+    let mut environment = vec![
+        ("PGMQ_GATEWAY__SERVER__PORT".to_owned(), "0".to_owned()),
+        ("PGMQ_GATEWAY__EMBEDDED__DATA_DIR".to_owned(), directory.display().to_string()),
+    ];
+    if let Some(bin_dir) = bin_dir() {
+        let bin_dir = bin_dir.display().to_string();
+        environment.push(("PGMQ_GATEWAY__EMBEDDED__BIN_DIR".to_owned(), bin_dir));
+    }
+    environment
+}
+
+impl Program {
+    pub fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("program started");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let writer = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                *writer.lock().expect("log") += &(line + "\n");
+            }
+        });
+        Self { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log").clone()
+    }
+
+    /// Waits until it listens, and returns a client of it.
+    pub async fn client(&mut self) -> Client {
+        let url = eventually("the program listens", async || {
+            let log = self.log();
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the program ended with {status}:\n{log}");
+            }
+            let (_, rest) = log.split_once("listening on ")?;
+            Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+        });
+        Client::new(&url.await)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("signalled");
+    }
+
+    /// Waits for its end; true if it says that all went well.
+    pub async fn ended(&mut self) -> bool {
+        let status = eventually("the program ends", async || self.child.try_wait().ok().flatten());
+        status.await.success()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
