@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sqlx::{Connection, Executor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -226,7 +227,6 @@ async fn too_much_at_once_is_overload_and_not_a_hang() {
     })
     .await;
     gateway.create("q").await;
-    use sqlx::{Connection, Executor};
     let mut connection = gateway.database.connect().await;
     let mut lock = connection.begin().await.expect("begun");
     lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");

@@ -1,6 +1,7 @@
 //! The gateway as its clients see it: over real sockets, on a real PostgreSQL.
 
 #![expect(unreachable_pub, reason = "a test binary has no callers outside")]
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

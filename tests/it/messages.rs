@@ -1,6 +1,7 @@
 //! `/queues/{queue}/messages`.
 
 use serde_json::json;
+use sqlx::{Connection, Executor};
 
 use crate::support::TestGateway;
 
@@ -293,7 +294,6 @@ async fn what_sql_clients_send_is_received() {
 /// An SQL client sends inside its own transaction; an HTTP client gets it after the commit.
 #[tokio::test]
 async fn nothing_is_received_before_it_is_committed() {
-    use sqlx::{Connection, Executor};
     let gateway = with_queue().await;
     let mut connection = gateway.database.connect().await;
     let mut transaction = connection.begin().await.expect("begun");

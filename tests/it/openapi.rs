@@ -1,1 +1,76 @@
+//! The OpenAPI document: current, complete, and served.
 
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::support::{Answer, TestGateway};
+
+fn committed() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
+    fs::read_to_string(path).expect("openapi/openapi.json")
+}
+
+#[test]
+fn the_committed_document_is_current() {
+    let current = pgmq_gateway::api::openapi().to_pretty_json().expect("JSON") + "\n";
+    assert!(committed() == current, "run `make openapi` and commit what it writes");
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_its_routes_are_there() {
+    let gateway = TestGateway::start().await;
+    let served = gateway.get("/openapi.json").await.expect(200);
+    let document: Value = serde_json::from_str(&committed()).expect("JSON");
+    assert_eq!(served.json(), document);
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let concrete = path.replace("{queue}", "none").replace("{msg_id}", "1");
+        for method in item.as_object().expect("methods").keys() {
+            let method = method.to_uppercase();
+            let answer = Answer::of(gateway.request(&method, &concrete)).await;
+            let documented = &item[method.to_lowercase()]["responses"];
+            assert!(answer.status != 405, "{method} {path} is not served");
+            let code =
+                if answer.status < 400 { Value::Null } else { answer.json()["code"].clone() };
+            assert_ne!(code, "route_not_found", "{method} {path}");
+            let status = answer.status.to_string();
+            assert!(documented.get(&status).is_some(), "{method} {path} answers {status}");
+        }
+    }
+}
+
+/// Routes are registered together with their documentation; nothing else may add one, but what has
+/// no place in the document.
+#[test]
+fn no_route_goes_without_documentation() {
+    let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(api).expect("src/api").flatten() {
+        let text = fs::read_to_string(entry.path()).expect("readable");
+        let lines = text.lines().filter(|line| line.contains(".route(") || line.contains("nest"));
+        found.extend(lines.map(|line| line.trim().to_owned()));
+    }
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            ".route(receive::PATH, head(receive::refuse_head))",
+            "Router::new().route(DOCUMENT, get(async move || JsonAnswer(document)))",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_browsable_pages_load_nothing_from_elsewhere() {
+    let gateway = TestGateway::start().await;
+    let page = gateway.get("/docs/").await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let elsewhere = page.text.split(['"', '\'']).find(|part| part.contains("//"));
+    assert_eq!(elsewhere, None);
+    for file in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+        gateway.get(&format!("/docs/{file}")).await.expect(200);
+    }
+    let start = gateway.get("/docs/swagger-initializer.js").await.text;
+    assert!(start.contains("/openapi.json"), "{start}");
+    assert!(start.contains("\"validatorUrl\": \"none\""), "{start}");
+}

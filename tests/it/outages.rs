@@ -99,19 +99,15 @@ async fn nothing_that_was_acknowledged_is_lost_in_a_crash() {
                     let name = format!("{sender}-{n}");
                     let body = format!(r#"{{"message":"{name}"}}"#);
                     let answer = client.post("/queues/q/messages", &body).await;
-                    match answer.status {
-                        201 => drop(acknowledged.lock().expect("set").insert(name)),
-                        _ => {
-                            let code = answer.json()["code"].clone();
-                            match code.as_str() {
-                                Some("outcome_unknown") => {
-                                    unknown.lock().expect("set").insert(name);
-                                }
-                                Some("database_unavailable" | "overloaded") => {}
-                                _ => panic!("{}", answer.text),
-                            }
-                        }
+                    if answer.status == 201 {
+                        acknowledged.lock().expect("set").insert(name);
+                        continue;
                     }
+                    match answer.expect(503).json()["code"].as_str() {
+                        Some("outcome_unknown") => unknown.lock().expect("set").insert(name),
+                        Some("database_unavailable" | "overloaded") => false,
+                        code => panic!("{code:?}"),
+                    };
                 }
             })
         })

@@ -72,7 +72,8 @@ impl Program {
                 panic!("the program ended with {status}:\n{log}");
             }
             let (_, rest) = log.split_once("listening on ")?;
-            Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+            // In JSON a quote stands behind it.
+            Some(rest.split(|c: char| c == '"' || c.is_whitespace()).next()?.to_owned())
         });
         Client::new(&url.await)
     }

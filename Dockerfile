@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+# The dependencies first, with an empty program, so that they are built again only when they change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked \
+    && rm -r src target/release/pgmq-gateway target/release/deps/*pgmq_gateway*
+COPY migrations migrations
+COPY src src
+# Copied files may be older than the empty program's.
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked
+
+FROM debian:bookworm-slim
+# Certificates, for PostgreSQL over TLS: the newest are wanted.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /build/target/release/pgmq-gateway /usr/local/bin/pgmq-gateway
+# A number, so that Kubernetes can tell that it is not root.
+USER 65532:65532
+# Inside a container every network is the container's own; publish the port with care.
+ENV PGMQ_GATEWAY__SERVER__HOST=0.0.0.0
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["pgmq-gateway", "healthcheck"]
+ENTRYPOINT ["pgmq-gateway"]

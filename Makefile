@@ -1,0 +1,43 @@
+# Two commands for everyone: `make run` and `make test`. The others are for working on it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: run
+run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:8080
+	$(CARGO) build --release --locked
+	exec target/release/pgmq-gateway
+
+.PHONY: test
+test: setup setup-test lint ## Run every check and every test
+	$(CARGO) test --locked
+
+.PHONY: lint
+lint: ## Check the format, and lint with warnings denied
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	bash -n tools/setup .ci/run
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: openapi
+openapi: ## Write openapi/openapi.json from the code
+	$(CARGO) run --quiet --locked -- openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json
+
+.PHONY: setup
+setup: ## Install PostgreSQL and a C compiler, where they are missing
+	@tools/setup
+
+.PHONY: setup-test
+setup-test:
+	@tools/setup --test
