@@ -1,7 +1,7 @@
 //! A PostgreSQL for all tests, and a database for each.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -146,10 +146,10 @@ pub fn bin_dir() -> Option<PathBuf> {
 pub fn new_directory() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let parent = std::env::temp_dir();
-    let entries = fs::read_dir(&parent).expect("temporary directory").flatten();
-    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)) {
-        let lock = File::options().write(true).open(entry.path().join("lock"));
-        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+    for entry in fs::read_dir(&parent).expect("temporary directory").flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let run = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if run.is_some_and(|run| !Path::new("/proc").join(run).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
