@@ -41,3 +41,7 @@ setup: ## Install PostgreSQL and a C compiler, where they are missing
 .PHONY: setup-test
 setup-test:
 	@tools/setup --test
+
+.PHONY: bench
+bench: setup ## Measure the gateway beside direct SQL; BENCH=--short takes two minutes
+	$(CARGO) bench --locked --bench load -- $(BENCH)

@@ -67,20 +67,26 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
+    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+}
+
+/// Reads what could not be read once more, taking note of where: noting it every time would cost
+/// those who make no mistakes.
+fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = error.into_inner().to_string();
-        Problem::invalid(match &*path {
-            // Broken off before any field was complete.
-            "." | "?" => format!("body: {reason}"),
-            // The path ends in the field that the reason names.
-            _ if reason.starts_with("unknown field") => format!("body: {reason}"),
-            field => format!("`{field}`: {reason}"),
-        })
-    })?;
-    deserializer.end().map_err(|reason| Problem::invalid(format!("body: {reason}")))?;
-    Ok(parsed)
+    let Err(found) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+        // Behind the end of the value.
+        return Problem::invalid(format!("body: {error}"));
+    };
+    let path = found.path().to_string();
+    let reason = found.into_inner().to_string();
+    Problem::invalid(match &*path {
+        // Broken off before any field was complete.
+        "." | "?" => format!("body: {reason}"),
+        // The path ends in the field that the reason names.
+        _ if reason.starts_with("unknown field") => format!("body: {reason}"),
+        field => format!("`{field}`: {reason}"),
+    })
 }
 
 /// The whole body, within its limits of size and time.

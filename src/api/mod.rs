@@ -13,7 +13,7 @@ mod query;
 mod queues;
 mod receive;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{Router, middleware, routing::head};
 use tokio_util::sync::CancellationToken;
@@ -24,9 +24,13 @@ use crate::{broker::Broker, telemetry::Metrics};
 
 pub use docs::openapi;
 
-/// What the handlers share. A clone is the same.
+/// What the handlers share. A clone is the same, and costs next to nothing: every request makes some.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub struct Api(Arc<ApiParts>);
+
+/// What the handlers need.
+#[derive(Debug)]
+pub struct ApiParts {
     /// The operations.
     pub broker: Broker,
     /// Where requests are counted.
@@ -37,6 +41,21 @@ pub struct Api {
     pub body_timeout: Duration,
     /// Cancelled when a shutdown begins.
     pub draining: CancellationToken,
+}
+
+impl Api {
+    /// Puts the parts together.
+    pub fn new(parts: ApiParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Api {
+    type Target = ApiParts;
+
+    fn deref(&self) -> &ApiParts {
+        &self.0
+    }
 }
 
 /// Every route with its documentation; what is registered here is in both.

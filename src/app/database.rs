@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tracing::info;
 
 use crate::{
     config::{Secret, Settings},
     embedded::{EmbeddedError, EmbeddedServer},
     server::ListenError,
-    store::{self, ConnectError, GrantError, PgmqInstall, PrepareError},
+    store::{self, ConnectError, ConnectOptions, GrantError, PgmqInstall, PrepareError},
 };
 
 /// Connections besides the pools': health, installer.
@@ -60,7 +59,7 @@ impl Database {
     }
 
     /// Options for the pools.
-    pub(super) fn options(&self, settings: &Settings) -> Result<PgConnectOptions, ConnectError> {
+    pub(super) fn options(&self, settings: &Settings) -> Result<ConnectOptions, ConnectError> {
         let database = &settings.database;
         let pooler = database.transaction_pooler;
         store::options(self.url.expose(), database.statement_timeout(), pooler)
@@ -70,12 +69,23 @@ impl Database {
     pub(super) fn direct_options(
         &self,
         settings: &Settings,
-    ) -> Result<PgConnectOptions, ConnectError> {
+    ) -> Result<ConnectOptions, ConnectError> {
         let (url, pooler) = match &self.direct_url {
             Some(direct) => (direct, false),
             None => (&self.url, settings.database.transaction_pooler),
         };
         store::options(url.expose(), PREPARE_STATEMENT_TIMEOUT, pooler)
+    }
+
+    /// Options for listening, if there is a way that takes LISTEN: a transaction pooler does not.
+    pub(super) fn listen_options(
+        &self,
+        settings: &Settings,
+    ) -> Result<Option<ConnectOptions>, ConnectError> {
+        if self.direct_url.is_none() && settings.database.transaction_pooler {
+            return Ok(None);
+        }
+        self.direct_options(settings).map(Some)
     }
 
     /// Installs and migrates, whatever `database.install_pgmq` says: it was asked for by name.

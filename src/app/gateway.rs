@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api},
+    api::{self, Api, ApiParts},
     broker::{Broker, BrokerParts, Collector},
     config::Settings,
     server::Listener,
@@ -32,7 +32,7 @@ pub struct Gateway {
     draining: CancellationToken,
     stop: CancellationToken,
     server: JoinHandle<()>,
-    collector: JoinHandle<()>,
+    background: JoinHandle<((), ())>,
     shutdown_timeout: Duration,
 }
 
@@ -58,25 +58,29 @@ impl Gateway {
         let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics) };
         let broker = Broker::new(parts, settings);
         let collector = Collector::new(broker.clone(), settings.metrics.clone());
+        let listen = database.listen_options(settings)?;
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let router = api::router(Api {
+        let router = api::router(Api::new(ApiParts {
             broker: broker.clone(),
             metrics,
             max_body_bytes: settings.limits.max_body_bytes,
             body_timeout: settings.server.request_timeout(),
             draining: draining.clone(),
-        });
+        }));
         let address = listener.address();
         let shutdown_timeout = settings.server.shutdown_timeout();
         let header_timeout = settings.server.header_timeout();
         let serve = listener.serve(router, header_timeout, stop.clone(), shutdown_timeout);
         Ok(Self {
             address,
-            broker,
+            broker: broker.clone(),
             draining,
             stop,
             server: tokio::spawn(serve),
-            collector: tokio::spawn(collector.run()),
+            background: tokio::spawn({
+                let broker = broker.clone();
+                async move { tokio::join!(collector.run(), broker.wake_waiters(listen)) }
+            }),
             shutdown_timeout,
         })
     }
@@ -104,7 +108,7 @@ impl Gateway {
     /// Lets requests in hand finish, then closes every connection; gives up when the time is up.
     pub async fn shut_down(self) {
         self.drain();
-        self.collector.abort();
+        self.background.abort();
         self.stop.cancel();
         if let Err(error) = self.server.await {
             warn!(%error, "the listener failed");

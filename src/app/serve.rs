@@ -5,12 +5,16 @@ use std::{future::pending, process::ExitCode};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::{config::Settings, server::Signals};
+use crate::{
+    config::Settings,
+    server::{Signals, raise_file_limit},
+};
 
 use super::{Database, Gateway, StartError};
 
 /// Serves until a signal, or until the private PostgreSQL ends.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
+    raise_file_limit();
     let mut signals = Signals::new()?;
     let mut database = tokio::select! {
         opened = Database::open(settings) => opened?,

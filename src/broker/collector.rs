@@ -109,10 +109,12 @@ impl Collector {
 fn collect_process(broker: &Broker) {
     let (open, idle) = broker.db.size();
     broker.metrics.pool("shared", open, idle);
-    let (open, idle) = broker.receiver.pool_size();
-    broker.metrics.pool("long_poll", open, idle);
-    broker.metrics.waiters(broker.receiver.waiters());
+    if let Some((open, idle)) = broker.engine.waiting_pool_size() {
+        broker.metrics.pool("long_poll", open, idle);
+    }
+    broker.metrics.waiters(broker.engine.waiters());
     broker.metrics.process();
+    broker.metrics.upkeep();
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far from 2^52 messages")]

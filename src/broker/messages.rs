@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::timeout;
 
 use crate::{
     domain::{
@@ -52,14 +53,8 @@ impl Broker {
         new: NewMessage,
     ) -> Result<i64> {
         self.check_new(&new, None)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let id = store::send(&mut conn, &queue, &new).await.map_err(Error::on(&queue))?;
-            broker.metrics.messages(queue.as_str(), DoneTo::Sent, 1);
-            Ok(id)
-        })
-        .await
+        let ids = self.store(stats, &queue, vec![new]).await?;
+        ids.first().copied().ok_or_else(|| Error::Internal("no id for a stored message".into()))
     }
 
     /// Stores messages, all or none, and returns their ids in order.
@@ -78,33 +73,35 @@ impl Broker {
         for (index, new) in batch.iter().enumerate() {
             self.check_new(new, Some(index))?;
         }
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let ids =
-                store::send_batch(&mut conn, &queue, &batch).await.map_err(Error::on(&queue))?;
-            broker.metrics.messages(queue.as_str(), DoneTo::Sent, ids.len());
-            Ok(ids)
-        })
-        .await
+        self.store(stats, &queue, batch).await
+    }
+
+    async fn store(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<i64>> {
+        self.admit(queue, stats).await?;
+        let ids = self.engine.send(queue, messages, stats);
+        let ids = self.within_time(ids).await.map_err(Error::on(queue))?;
+        self.metrics.messages(queue.as_str(), DoneTo::Sent, ids.len());
+        Ok(ids)
     }
 
     /// Leases what can be delivered, waiting for it if that is wished.
     pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
         let queue = what.queue;
-        if queue.check_creatable().is_err() {
-            self.open(&queue, stats).await?;
-        }
+        self.admit(&queue, stats).await?;
         let read = Read {
             queue: queue.clone(),
             vt: what.vt.unwrap_or(DEFAULT_VISIBILITY_TIMEOUT).as_i32(),
             qty: what.qty.as_i32(),
-            filter: what.filter,
+            filter: what.filter.filter(|filter| !is_empty_object(filter.get())),
         };
-        let delivery = match self.receiver.receive(read, what.wait, stats).await {
+        let delivery = match self.engine.receive(read, what.wait, stats).await {
             Err(store::Error::Overloaded) if what.wait.get() > 0 => Err(Error::Overloaded(
-                "as many clients wait as this gateway takes (long_poll.max_connections); try \
-                 again in a moment",
+                "as many clients wait as this gateway takes; try again in a moment",
             )),
             outcome => outcome.map_err(Error::on(&queue)),
         }?;
@@ -180,32 +177,24 @@ impl Broker {
 
     /// Deletes a message.
     pub async fn delete(&self, stats: &Arc<CallStats>, queue: QueueName, id: MsgId) -> Result<()> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let found = store::delete(&mut conn, &queue, id).await.map_err(Error::on(&queue))?;
-            if !found {
-                return Err(not_found(&queue, id));
-            }
-            broker.metrics.messages(queue.as_str(), DoneTo::Deleted, 1);
-            Ok(())
-        })
-        .await
+        self.admit(&queue, stats).await?;
+        let found = self.within_time(self.engine.delete(&queue, id, stats)).await;
+        if !found.map_err(Error::on(&queue))? {
+            return Err(not_found(&queue, id));
+        }
+        self.metrics.messages(queue.as_str(), DoneTo::Deleted, 1);
+        Ok(())
     }
 
     /// Moves a message into the archive.
     pub async fn archive(&self, stats: &Arc<CallStats>, queue: QueueName, id: MsgId) -> Result<()> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let found = store::archive(&mut conn, &queue, id).await.map_err(Error::on(&queue))?;
-            if !found {
-                return Err(not_found(&queue, id));
-            }
-            broker.metrics.messages(queue.as_str(), DoneTo::Archived, 1);
-            Ok(())
-        })
-        .await
+        self.admit(&queue, stats).await?;
+        let found = self.within_time(self.engine.archive(&queue, id, stats)).await;
+        if !found.map_err(Error::on(&queue))? {
+            return Err(not_found(&queue, id));
+        }
+        self.metrics.messages(queue.as_str(), DoneTo::Archived, 1);
+        Ok(())
     }
 
     /// Sets the moment from which a message may be delivered again.
@@ -217,17 +206,23 @@ impl Broker {
         visible: Visibility,
     ) -> Result<Message> {
         check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            match store::set_visibility(&mut conn, &queue, id, visible).await {
-                Ok(Some(message)) => Ok(message),
-                Ok(None) => Err(not_found(&queue, id)),
-                Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
-                Err(error) => Err(Error::on(&queue)(error)),
-            }
-        })
-        .await
+        self.admit(&queue, stats).await?;
+        let changed = self.engine.set_visibility(&queue, id, visible, stats);
+        match self.within_time(changed).await {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => Err(not_found(&queue, id)),
+            Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
+            Err(error) => Err(Error::on(&queue)(error)),
+        }
+    }
+
+    /// Bounds a change that goes through a lane. What is over the time may still be done.
+    async fn within_time<T>(
+        &self,
+        change: impl Future<Output = store::Result<T>>,
+    ) -> store::Result<T> {
+        let outcome = timeout(self.request_timeout, change).await;
+        outcome.unwrap_or(Err(store::Error::OutcomeUnknown(None)))
     }
 
     /// Refuses what must not be stored, before anything is.
@@ -269,6 +264,12 @@ fn check_moment<const MAX_SECONDS: i64>(field: &str, visible: Visibility) -> Res
     }
     let latest = Bounded::<0, MAX_SECONDS>::MAX;
     Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
+}
+
+/// What everything contains, and not objects alone.
+fn is_empty_object(json: &str) -> bool {
+    let inside = json.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
 fn not_found(queue: &QueueName, id: MsgId) -> Error {

@@ -7,16 +7,21 @@ mod error;
 mod messages;
 mod queues;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Limits, Settings},
-    domain::{CallStats, QueueName},
-    engine::{Receiver, ReceiverParts},
-    store::{self, Conn, Db, Health},
+    config::{Limits, Settings, Strategy},
+    domain::{CallStats, InvalidQueueName, QueueName},
+    engine::{Engine, Shared},
+    store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
 
@@ -29,14 +34,20 @@ pub use error::{Error, Result};
 pub use messages::{Peek, Receive};
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 
-/// The gateway's operations. A clone is the same broker.
+/// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
+/// makes some.
 #[derive(Clone, Debug)]
-pub struct Broker {
+pub struct Broker(Arc<Inner>);
+
+/// What a broker is made of.
+#[derive(Debug)]
+pub struct Inner {
     db: Db,
     health: Arc<Health>,
-    receiver: Receiver,
+    engine: Engine,
     limits: Limits,
     request_timeout: Duration,
+    acquire_timeout: Duration,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -47,7 +58,7 @@ pub struct Broker {
 pub struct BrokerParts {
     /// The shared pool.
     pub db: Db,
-    /// The pool of those who wait.
+    /// The pool of those who wait with `pgmq.read_with_poll`.
     pub waiting: Db,
     /// The health check.
     pub health: Arc<Health>,
@@ -60,25 +71,40 @@ impl Broker {
     pub fn new(parts: BrokerParts, settings: &Settings) -> Self {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
-        let receiver = Receiver::new(ReceiverParts {
-            work: parts.db.clone(),
-            waiting: parts.waiting,
-            places: settings.long_poll.max_connections as usize,
+        let connections = settings.database.max_connections as usize;
+        let shared = Shared {
+            db: parts.db.clone(),
+            settings: settings.engine.clone(),
+            statements_per_queue: (connections * 3 / 4).max(1),
+            max_waiters: settings.long_poll.max_waiters,
+            waiters: Arc::default(),
             poll_interval: settings.long_poll.poll_interval(),
-            closing: closing.clone(),
             tasks: tasks.clone(),
+            closing: closing.clone(),
             metrics: Arc::clone(&parts.metrics),
-        });
-        Self {
+        };
+        let places = settings.long_poll.max_connections as usize;
+        let engine = match settings.long_poll.strategy {
+            Strategy::Shared => Engine::new(shared, None),
+            Strategy::ReadWithPoll => Engine::new(shared, Some((parts.waiting, places))),
+        };
+        Self(Arc::new(Inner {
             db: parts.db,
             health: parts.health,
-            receiver,
+            engine,
             limits: settings.limits.clone(),
             request_timeout: settings.server.request_timeout(),
+            acquire_timeout: settings.database.acquire_timeout(),
             metrics: parts.metrics,
             tasks,
             closing,
-        }
+        }))
+    }
+
+    /// Wakes those who wait, until it is dropped. `listen` is a way to the database that takes
+    /// LISTEN, if there is one.
+    pub async fn wake_waiters(&self, listen: Option<ConnectOptions>) {
+        self.engine.clone().run(listen).await;
     }
 
     /// Asks the database whether it can serve.
@@ -96,7 +122,7 @@ impl Broker {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        tokio::join!(self.db.close(), self.receiver.close(), self.health.close());
+        tokio::join!(self.db.close(), self.engine.close(), self.health.close());
     }
 
     /// Runs work that its client does not cancel by leaving. `changes` says whether the outcome
@@ -114,15 +140,59 @@ impl Broker {
         }
     }
 
-    /// A connection for work on a queue, once its name is known to mean that queue alone.
-    async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<Conn> {
+    /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
+    /// alone.
+    async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
+        let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
+        let permit = permit.map_err(|_| store::Error::Overloaded)?;
         let mut conn = self.db.acquire(stats).await?;
-        // PGMQ folds upper case away: `Orders` would reach the table of `orders`.
-        if let Err(reason) = queue.check_creatable()
-            && !store::exists(&mut conn, queue).await?
-        {
-            return Err(Error::Invalid(format!("queue `{queue}`: {reason}")));
+        if let Err(reason) = queue.check_creatable() {
+            check_exact(&mut conn, queue, reason).await?;
         }
-        Ok(conn)
+        Ok(QueueConn { conn, _permit: permit })
     }
+
+    /// Refuses a name that would reach the table of another queue.
+    async fn admit(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<()> {
+        if queue.check_creatable().is_ok() {
+            return Ok(());
+        }
+        self.open(queue, stats).await.map(drop)
+    }
+}
+
+/// A connection that counts among those of its queue.
+struct QueueConn {
+    conn: Conn,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for QueueConn {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for QueueConn {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}
+
+impl Deref for Broker {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// PGMQ folds upper case away: `Orders` would reach the table of `orders`.
+async fn check_exact(conn: &mut Conn, queue: &QueueName, reason: InvalidQueueName) -> Result<()> {
+    if store::exists(conn, queue).await? {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("queue `{queue}`: {reason}")))
 }

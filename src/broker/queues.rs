@@ -165,7 +165,7 @@ impl Broker {
         stats: &Arc<CallStats>,
         queue: QueueName,
     ) -> Result<(QueueMetrics, usize)> {
-        let waiters = self.receiver.waiters_on(&queue);
+        let waiters = self.engine.waiters_on(&queue);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let mut conn = broker.open(&queue, &stats).await?;

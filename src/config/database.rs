@@ -35,7 +35,7 @@ impl Default for Database {
             direct_url: None,
             transaction_pooler: false,
             install_pgmq: true,
-            max_connections: 20,
+            max_connections: 8,
             connect_timeout_seconds: 30,
             acquire_timeout_ms: 5_000,
             statement_timeout_ms: 15_000,

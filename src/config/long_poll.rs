@@ -8,25 +8,58 @@ use super::{Invalid, within};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LongPoll {
-    /// Clients that can wait at the same time; each holds one connection of a pool of its own.
+    /// How clients wait.
+    pub strategy: Strategy,
+    /// Clients that can wait at the same time with `shared`.
+    pub max_waiters: usize,
+    /// Clients that can wait at the same time with `read_with_poll`; each holds one connection of a
+    /// pool of its own.
     pub max_connections: u32,
-    /// Milliseconds between two looks at a queue on behalf of a waiting client.
+    /// Milliseconds between two looks at the queues in which somebody waits.
     pub poll_interval_ms: u32,
+}
+
+/// How clients wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", try_from = "String")]
+pub enum Strategy {
+    /// In a line, without a connection: one read serves all who stand there.
+    Shared,
+    /// Each with a `pgmq.read_with_poll` of its own.
+    ReadWithPoll,
+}
+
+impl TryFrom<String> for Strategy {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match &*name {
+            "shared" => Ok(Self::Shared),
+            "read_with_poll" => Ok(Self::ReadWithPoll),
+            _ => Err(format!("`{name}` is neither shared nor read_with_poll")),
+        }
+    }
 }
 
 impl Default for LongPoll {
     fn default() -> Self {
-        Self { max_connections: 16, poll_interval_ms: 100 }
+        Self {
+            strategy: Strategy::Shared,
+            max_waiters: 20_000,
+            max_connections: 16,
+            poll_interval_ms: 100,
+        }
     }
 }
 
 impl LongPoll {
-    /// Time between two looks at a queue on behalf of a waiting client.
+    /// Time between two looks at the queues in which somebody waits.
     pub fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.poll_interval_ms.into())
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
+        within("long_poll.max_waiters", self.max_waiters, 1, 1_000_000)?;
         within("long_poll.max_connections", self.max_connections, 1, 1_000)?;
         within("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
     }

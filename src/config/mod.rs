@@ -5,6 +5,7 @@
 
 mod database;
 mod embedded;
+mod engine;
 mod limits;
 mod load;
 mod log;
@@ -17,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 pub use database::Database;
 pub use embedded::Embedded;
+pub use engine::{Engine, ReadMode};
 pub use limits::Limits;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use log::{Log, LogFormat};
-pub use long_poll::LongPoll;
+pub use long_poll::{LongPoll, Strategy};
 pub use metrics::Metrics;
 pub use secret::Secret;
 pub use server::Server;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub database: Database,
     /// The private PostgreSQL that is used when no database is configured.
     pub embedded: Embedded,
+    /// How requests share statements.
+    pub engine: Engine,
     /// Waiting receives.
     pub long_poll: LongPoll,
     /// What a client may ask for.
@@ -51,6 +55,7 @@ impl Settings {
         self.server.check()?;
         self.database.check()?;
         self.embedded.check()?;
+        self.engine.check()?;
         self.long_poll.check()?;
         self.limits.check()?;
         self.log.check()?;

@@ -1,10 +1,182 @@
-//! Getting messages to clients: who waits, who is served, and what is given back.
+//! The engine: who goes into which statement, who waits, who is served, and what is given back.
 
+mod batch;
 mod delivery;
-mod receiver;
+mod lane;
+mod lanes;
+mod line;
+mod news;
+mod peers;
+mod poller;
+mod receive_lane;
+mod shared;
+mod sweeper;
 mod unreadable;
 mod waiters;
+mod works;
 
-pub use delivery::{Delivery, Lease};
-pub use receiver::{Receiver, ReceiverParts};
-pub use unreadable::UnreadableSearch;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    domain::{CallStats, Message, MsgId, NewMessage, QueueName, Visibility, Wait},
+    store::{ConnectOptions, Db, Error, Read, Result},
+};
+
+use self::{batch::Size, lanes::Lanes, peers::Peers, poller::Poller};
+
+pub use self::{
+    delivery::{Delivery, Lease},
+    shared::Shared,
+    unreadable::UnreadableSearch,
+};
+
+/// What a row weighs beyond its message.
+const ROW_BYTES: usize = 64;
+
+/// The lanes of all queues, and what wakes those who wait. A clone is the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    lanes: Arc<Lanes>,
+    peers: Arc<OnceLock<Arc<Peers>>>,
+    shared: Shared,
+    /// Set where clients wait with `pgmq.read_with_poll`.
+    poller: Option<Poller>,
+}
+
+impl Engine {
+    /// An engine whose clients wait in line or, with a pool for that and so many places, with
+    /// `pgmq.read_with_poll`.
+    pub fn new(shared: Shared, read_with_poll: Option<(Db, usize)>) -> Self {
+        let peers = Arc::new(OnceLock::new());
+        let lanes = Lanes::new(shared.clone(), Arc::clone(&peers));
+        let poller = read_with_poll.map(|(db, places)| Poller::new(&shared, db, places));
+        Self { lanes, peers, shared, poller }
+    }
+
+    /// Wakes those who wait, until it is dropped. `listen` is a way to the database that takes
+    /// LISTEN; without one, other gateways are not heard.
+    pub async fn run(self, listen: Option<ConnectOptions>) {
+        let Some(options) = listen else {
+            return sweeper::run(self.shared, self.lanes, None).await;
+        };
+        let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone())));
+        tokio::join!(
+            sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
+            peers.speak(),
+            peers.listen(&options, &self.lanes),
+        );
+    }
+
+    /// Stores messages, all or none, and returns their ids in order.
+    pub async fn send(
+        &self,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+        stats: &Arc<CallStats>,
+    ) -> Result<Vec<i64>> {
+        let weigh = |new: &NewMessage| {
+            ROW_BYTES + new.message.get().len() + new.headers.as_ref().map_or(0, |h| h.get().len())
+        };
+        let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
+        self.lanes.of(queue).send.submit(messages, size, stats).await
+    }
+
+    /// Deletes a message; false where there is none.
+    pub async fn delete(
+        &self,
+        queue: &QueueName,
+        id: MsgId,
+        stats: &Arc<CallStats>,
+    ) -> Result<bool> {
+        self.lanes.of(queue).delete.submit(id, Size { rows: 1, bytes: ROW_BYTES }, stats).await
+    }
+
+    /// Moves a message into the archive; false where there is none.
+    pub async fn archive(
+        &self,
+        queue: &QueueName,
+        id: MsgId,
+        stats: &Arc<CallStats>,
+    ) -> Result<bool> {
+        self.lanes.of(queue).archive.submit(id, Size { rows: 1, bytes: ROW_BYTES }, stats).await
+    }
+
+    /// Sets the moment from which a message may be delivered again.
+    pub async fn set_visibility(
+        &self,
+        queue: &QueueName,
+        id: MsgId,
+        visible: Visibility,
+        stats: &Arc<CallStats>,
+    ) -> Result<Option<Message>> {
+        let size = Size { rows: 1, bytes: ROW_BYTES };
+        self.lanes.of(queue).visibility.submit((id, visible), size, stats).await
+    }
+
+    /// What can be delivered now, or within `wait`.
+    pub async fn receive(
+        &self,
+        read: Read,
+        wait: Wait,
+        stats: &Arc<CallStats>,
+    ) -> Result<Delivery> {
+        if let Some(poller) = &self.poller {
+            return poller.receive(read, wait, stats).await;
+        }
+        if wait.get() > 0 {
+            if self.shared.waiters.load(Relaxed) >= self.shared.max_waiters {
+                return Err(Error::Overloaded);
+            }
+            self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
+        }
+        let lanes = self.lanes.of(&read.queue);
+        lanes.receive.receive(read, wait, stats).await
+    }
+
+    /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for
+    /// it with a bound.
+    pub async fn admit(&self, queue: &QueueName) -> Option<OwnedSemaphorePermit> {
+        let statements = Arc::clone(&self.lanes.of(queue).statements);
+        // It is never closed.
+        statements.acquire_owned().await.ok()
+    }
+
+    /// Clients that wait for a message of `queue`.
+    pub fn waiters_on(&self, queue: &QueueName) -> usize {
+        match &self.poller {
+            Some(poller) => poller.waiters_on(queue),
+            None => self.lanes.in_use(queue).map_or(0, |lanes| lanes.receive.len()),
+        }
+    }
+
+    /// Clients that wait for a message of any queue.
+    pub fn waiters(&self) -> usize {
+        match &self.poller {
+            Some(poller) => poller.waiters(),
+            None => self.shared.waiters.load(Relaxed),
+        }
+    }
+
+    /// Open and idle connections of the pool of those who wait with `pgmq.read_with_poll`.
+    pub fn waiting_pool_size(&self) -> Option<(u32, u32)> {
+        self.poller.as_ref().map(Poller::pool_size)
+    }
+
+    /// Closes the pool of those who wait.
+    pub async fn close(&self) {
+        if let Some(poller) = &self.poller {
+            poller.close().await;
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}

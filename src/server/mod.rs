@@ -15,8 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+mod files;
 mod signals;
 
+pub use files::raise_file_limit;
 pub use signals::Signals;
 
 /// A pause after the system refused to hand over a connection, for want of files for instance.

@@ -1,12 +1,12 @@
 //! What can go wrong in the database, told apart once.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, sync::Arc};
 
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a statement failed.
-#[derive(Debug, thiserror::Error)]
+/// Why a statement failed. A clone for everyone who was in the same batch.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such queue: its table is not there.
     #[error("the queue does not exist")]
@@ -19,7 +19,7 @@ pub enum Error {
     Unreadable,
     /// The gateway's database role lacks a right.
     #[error("the database role lacks a right")]
-    Forbidden(#[source] sqlx::Error),
+    Forbidden(#[source] Arc<sqlx::Error>),
     /// Every connection was in use for as long as a request may wait.
     #[error("no database connection became free in time")]
     Overloaded,
@@ -28,13 +28,13 @@ pub enum Error {
     Timeout,
     /// The database is away, or starting, or read-only; nothing was done.
     #[error("the database is unavailable")]
-    Unavailable(#[source] Option<sqlx::Error>),
+    Unavailable(#[source] Option<Arc<sqlx::Error>>),
     /// The connection broke while something was being changed: it may or may not be done.
     #[error("the connection broke before the outcome was known")]
-    OutcomeUnknown(#[source] Option<sqlx::Error>),
+    OutcomeUnknown(#[source] Option<Arc<sqlx::Error>>),
     /// The database answered something that makes no sense.
     #[error("unexpected answer from the database")]
-    Unexpected(#[source] sqlx::Error),
+    Unexpected(#[source] Arc<sqlx::Error>),
 }
 
 /// Whether a statement changes something that must not be repeated blindly.
@@ -55,12 +55,12 @@ impl Error {
             sqlx::Error::Database(db) => db.code().unwrap_or_default().into_owned(),
             // Only writing fails like this: the end of the statement was never on its way.
             sqlx::Error::Io(io) if io.kind() == ErrorKind::BrokenPipe => {
-                return Self::Unavailable(Some(error));
+                return Self::Unavailable(Some(error.into()));
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                return Self::lost(access, Some(error));
+                return Self::lost(access, error);
             }
-            _ => return Self::Unexpected(error),
+            _ => return Self::unexpected(error),
         };
         match &*code {
             "42P01" => Self::QueueNotFound,
@@ -70,16 +70,21 @@ impl Error {
             "54000" if access == Access::Store => Self::Unstorable("it is too large"),
             "54000" => Self::Unreadable,
             "57014" => Self::Timeout,
-            "42501" => Self::Forbidden(error),
+            "42501" => Self::Forbidden(error.into()),
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
             "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "55P03" | "40001"
-            | "40P01" | "26000" | "0A000" => Self::Unavailable(Some(error)),
+            | "40P01" | "26000" | "0A000" => Self::Unavailable(Some(error.into())),
             code if code.starts_with("53") || code.starts_with("58") => {
-                Self::Unavailable(Some(error))
+                Self::Unavailable(Some(error.into()))
             }
-            code if code.starts_with("08") => Self::lost(access, Some(error)),
-            _ => Self::Unexpected(error),
+            code if code.starts_with("08") => Self::lost(access, error),
+            _ => Self::unexpected(error),
         }
+    }
+
+    /// An answer that makes no sense.
+    pub(super) fn unexpected(error: sqlx::Error) -> Self {
+        Self::Unexpected(error.into())
     }
 
     /// The answer to a statement did not come in time.
@@ -91,7 +96,8 @@ impl Error {
     }
 
     /// The connection broke while a statement was under way.
-    fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
+    fn lost(access: Access, source: sqlx::Error) -> Self {
+        let source = Some(Arc::new(source));
         match access {
             Access::Look => Self::Unavailable(source),
             Access::Change | Access::Store => Self::OutcomeUnknown(source),
@@ -102,7 +108,7 @@ impl Error {
     pub(super) fn from_acquire(error: sqlx::Error, up: bool) -> Self {
         match error {
             sqlx::Error::PoolTimedOut if up => Self::Overloaded,
-            other => Self::Unavailable(Some(other)),
+            other => Self::Unavailable(Some(other.into())),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::{Row, postgres::PgRow, query::Query, types::Json};
+use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::domain::{Message, MsgId, NewMessage, QueueName, RawJson, Visibility};
 
@@ -49,33 +49,39 @@ pub async fn send(conn: &mut Conn, queue: &QueueName, new: &NewMessage) -> Resul
         }
     };
     let rows = conn.store(query).await?;
-    let row = rows.first().ok_or(Error::Unexpected(sqlx::Error::RowNotFound))?;
-    row.try_get(0).map_err(Error::Unexpected)
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    row.try_get(0).map_err(Error::unexpected)
 }
 
 /// Stores messages in one statement, all or none, and returns their ids in order.
 pub async fn send_batch(
     conn: &mut Conn,
     queue: &QueueName,
-    batch: &[NewMessage],
+    batch: &[&NewMessage],
 ) -> Result<Vec<i64>> {
     let messages: Vec<Json<&RawValue>> = batch.iter().map(|m| Json(&*m.message)).collect();
     let headers: Vec<Option<Json<&RawValue>>> =
         batch.iter().map(|m| m.headers.as_deref().map(Json)).collect();
-    let (delays, times): (Vec<i32>, Vec<Option<DateTime<Utc>>>) = batch
-        .iter()
-        .map(|m| match m.visible {
-            Visibility::After(delay) => (delay.as_i32(), None),
-            Visibility::At(time) => (0, Some(time)),
-        })
-        .unzip();
-    let query =
-        sqlx::query("/* send_batch */ SELECT * FROM pgmq_gateway.send_batch($1, $2, $3, $4, $5)")
+    let (delays, times) = moments(batch.iter().map(|m| m.visible));
+    let one_delay =
+        delays.iter().all(|delay| *delay == delays[0]) && times.iter().all(Option::is_none);
+    let query = if one_delay {
+        let headers = headers.iter().any(Option::is_some).then_some(headers);
+        sqlx::query("/* send_batch */ SELECT * FROM pgmq.send_batch($1, $2, $3, $4::integer)")
             .bind(queue.as_str())
             .bind(messages)
             .bind(headers)
-            .bind(delays)
-            .bind(times);
+            .bind(delays.first().copied())
+    } else {
+        sqlx::query(
+            "/* send_batch_each */ SELECT * FROM pgmq_gateway.send_batch($1, $2, $3, $4, $5)",
+        )
+        .bind(queue.as_str())
+        .bind(messages)
+        .bind(headers)
+        .bind(delays)
+        .bind(times)
+    };
     ids(&conn.store(query).await?)
 }
 
@@ -90,6 +96,33 @@ pub async fn read(conn: &mut Conn, read: &Read) -> Result<Vec<Message>> {
     .bind(read.qty)
     .bind(read.filter.as_deref().map(Json));
     messages(&conn.look(query).await?)
+}
+
+/// As [`read`], at a cost that does not grow with the messages in flight, the longest visible first.
+/// With `want_due`, and fewer messages than asked for, tells when the next hidden one is visible.
+pub async fn read_indexed(
+    conn: &mut Conn,
+    read: &Read,
+    want_due: bool,
+) -> Result<(Vec<Message>, Option<Duration>)> {
+    let query = sqlx::query(
+        "/* read_indexed */ \
+         SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, due_in \
+         FROM pgmq_gateway.read($1, $2, $3, $4, $5)",
+    )
+    .bind(read.queue.as_str())
+    .bind(read.vt)
+    .bind(read.qty)
+    .bind(read.filter.as_deref().map(Json))
+    .bind(want_due);
+    let rows = conn.look(query).await?;
+    // Without an id, the last row only tells of the next.
+    let due = match rows.last() {
+        Some(row) => row.try_get::<Option<f64>, _>("due_in").map_err(Error::unexpected)?,
+        None => None,
+    };
+    let found = if due.is_some() { &rows[..rows.len() - 1] } else { &rows[..] };
+    Ok((messages(found)?, due.map(seconds)))
 }
 
 /// As [`read`], looking every `poll_interval` for whole `seconds` until there is something.
@@ -155,44 +188,33 @@ pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Op
     Ok(found.into_iter().find(|message| message.msg_id == id.get()))
 }
 
-/// Deletes a message; false where there is none.
-pub async fn delete(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<bool> {
-    let query = sqlx::query("/* delete */ SELECT pgmq.delete($1, $2::bigint)")
-        .bind(queue.as_str())
-        .bind(id.get());
-    boolean(&conn.change(query).await?)
+/// Deletes messages and returns the ids of those that were there.
+pub async fn delete(conn: &mut Conn, queue: &QueueName, messages: &[i64]) -> Result<Vec<i64>> {
+    let query = sqlx::query("/* delete */ SELECT * FROM pgmq.delete($1, $2::bigint[])");
+    ids(&conn.change(query.bind(queue.as_str()).bind(messages)).await?)
 }
 
-/// Moves a message into the archive; false where there is none.
-pub async fn archive(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<bool> {
-    let query = sqlx::query("/* archive */ SELECT pgmq.archive($1, $2::bigint)")
-        .bind(queue.as_str())
-        .bind(id.get());
-    boolean(&conn.change(query).await?)
+/// Moves messages into the archive and returns the ids of those that were there.
+pub async fn archive(conn: &mut Conn, queue: &QueueName, messages: &[i64]) -> Result<Vec<i64>> {
+    let query = sqlx::query("/* archive */ SELECT * FROM pgmq.archive($1, $2::bigint[])");
+    ids(&conn.change(query.bind(queue.as_str()).bind(messages)).await?)
 }
 
-/// Sets the moment from which a message may be delivered again.
+/// Sets the moments from which messages may be delivered again, each its own, and returns those
+/// that were there. No id may stand there twice.
 pub async fn set_visibility(
     conn: &mut Conn,
     queue: &QueueName,
-    id: MsgId,
-    visible: Visibility,
-) -> Result<Option<Message>> {
-    const COLUMNS: &str = "msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers";
-    let sql = match visible {
-        Visibility::After(_) => {
-            format!("/* set_vt */ SELECT {COLUMNS} FROM pgmq.set_vt($1, $2::bigint, $3::integer)")
-        }
-        Visibility::At(_) => format!(
-            "/* set_vt_at */ SELECT {COLUMNS} FROM pgmq.set_vt($1, $2::bigint, $3::timestamptz)"
-        ),
-    };
-    let query = sqlx::query(&sql).bind(queue.as_str()).bind(id.get());
-    let query: Query<'_, _, _> = match visible {
-        Visibility::After(delay) => query.bind(delay.as_i32()),
-        Visibility::At(time) => query.bind(time),
-    };
-    Ok(messages(&conn.change(query).await?)?.pop())
+    wishes: &[(MsgId, Visibility)],
+) -> Result<Vec<Message>> {
+    let msg_ids: Vec<i64> = wishes.iter().map(|(id, _)| id.get()).collect();
+    let (delays, times) = moments(wishes.iter().map(|(_, visible)| *visible));
+    let query = sqlx::query("/* set_vt */ SELECT * FROM pgmq_gateway.set_vt($1, $2, $3, $4)")
+        .bind(queue.as_str())
+        .bind(msg_ids)
+        .bind(delays)
+        .bind(times);
+    messages(&conn.change(query).await?)
 }
 
 /// Archives those of the next `max_messages` whose numbers take more than `max_expanded` bytes once
@@ -214,18 +236,27 @@ fn ids(rows: &[PgRow]) -> Result<Vec<i64>> {
     rows.iter()
         .map(|row| row.try_get(0))
         .collect::<std::result::Result<_, _>>()
-        .map_err(Error::Unexpected)
+        .map_err(Error::unexpected)
 }
 
-fn boolean(rows: &[PgRow]) -> Result<bool> {
-    let row = rows.first().ok_or(Error::Unexpected(sqlx::Error::RowNotFound))?;
-    row.try_get(0).map_err(Error::Unexpected)
+/// Moments as two arrays: seconds from now, and times that win where they are set.
+fn moments(visible: impl Iterator<Item = Visibility>) -> (Vec<i32>, Vec<Option<DateTime<Utc>>>) {
+    let both = visible.map(|visible| match visible {
+        Visibility::After(delay) => (delay.as_i32(), None),
+        Visibility::At(time) => (0, Some(time)),
+    });
+    both.unzip()
+}
+
+/// Seconds that PostgreSQL computed; what is due already is due now.
+pub(super) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 /// PGMQ returns what it read in no particular order; clients get it in the order it was sent.
 fn messages(rows: &[PgRow]) -> Result<Vec<Message>> {
     let decoded: std::result::Result<Vec<Message>, sqlx::Error> = rows.iter().map(decode).collect();
-    let mut messages = decoded.map_err(Error::Unexpected)?;
+    let mut messages = decoded.map_err(Error::unexpected)?;
     messages.sort_unstable_by_key(|message| message.msg_id);
     Ok(messages)
 }

@@ -12,6 +12,8 @@ use sqlx::{
 use tokio::time::{sleep, timeout};
 use tracing::{info, log::LevelFilter, warn};
 
+/// A connection that was idle for so long is closed: a crowd of them is of no use to those who wait.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -113,7 +115,7 @@ fn pool(options: &PgConnectOptions, max_connections: u32, acquire_timeout: Durat
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
-        .idle_timeout(Duration::from_secs(300))
+        .idle_timeout(IDLE_LIMIT)
         // Trying every connection would be a round trip for every request; a busy one is known
         // to be good.
         .test_before_acquire(false)

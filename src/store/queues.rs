@@ -68,7 +68,7 @@ pub async fn create(
         "partition_differs" => Ok(CreateOutcome::PartitionDiffers),
         "folds" => Ok(CreateOutcome::Folds(existing)),
         "no_partman" => Ok(CreateOutcome::NoPartman),
-        other => Err(Error::Unexpected(sqlx::Error::Protocol(format!(
+        other => Err(Error::unexpected(sqlx::Error::Protocol(format!(
             "pgmq_gateway.create_queue: outcome `{other}`"
         )))),
     }
@@ -87,7 +87,7 @@ pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
         "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1)",
     );
     let rows = conn.look(query.bind(queue.as_str())).await?;
-    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+    first(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// Queues whose names begin with `prefix` and come behind `after`, in order of their names' bytes.
@@ -111,14 +111,14 @@ pub async fn list(
 pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
     let query = sqlx::query("/* drop_queue */ SELECT pgmq.drop_queue($1)").bind(queue.as_str());
     let rows = conn.change(query).await?;
-    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+    first(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// Deletes every message of a queue, and says how many there were.
 pub async fn purge(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
     let query = sqlx::query("/* purge_queue */ SELECT pgmq.purge_queue($1)").bind(queue.as_str());
     let rows = conn.change(query).await?;
-    first(&rows)?.try_get(0).map_err(Error::Unexpected)
+    first(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// Exact figures of a queue: counts every message.
@@ -171,12 +171,12 @@ fn decode(row: &PgRow) -> Result<Queue> {
 }
 
 fn first(rows: &[PgRow]) -> Result<&PgRow> {
-    rows.first().ok_or(Error::Unexpected(sqlx::Error::RowNotFound))
+    rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))
 }
 
 fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
-    row.try_get(column).map_err(Error::Unexpected)
+    row.try_get(column).map_err(Error::unexpected)
 }

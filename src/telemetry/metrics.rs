@@ -1,8 +1,14 @@
 //! Metrics for Prometheus, in a registry of our own: two gateways in one process don't mix.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
+use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
@@ -36,6 +42,14 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     process: Collector,
+    hasher: RandomState,
+    known: RwLock<HashMap<u64, Arc<Series>>>,
+}
+
+/// A counter and, for requests, their times.
+struct Series {
+    count: Counter,
+    time: Histogram,
 }
 
 /// A request that was answered.
@@ -54,7 +68,7 @@ pub struct Request<'a> {
 }
 
 /// What was done to messages of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DoneTo {
     /// Stored.
     Sent,
@@ -79,7 +93,13 @@ impl Metrics {
         let builder = builder.unwrap_or_else(|_| PrometheusBuilder::new());
         let recorder =
             builder.idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle)).build_recorder();
-        let metrics = Self { handle: recorder.handle(), recorder, process: Collector::default() };
+        let metrics = Self {
+            handle: recorder.handle(),
+            recorder,
+            process: Collector::default(),
+            hasher: RandomState::new(),
+            known: RwLock::default(),
+        };
         metrics.describe();
         metrics
     }
@@ -92,30 +112,66 @@ impl Metrics {
 
     /// Counts a request.
     pub fn request(&self, request: &Request<'_>) {
-        let labels = vec![
-            Label::new("method", request.method.to_owned()),
-            Label::new("route", request.route.to_owned()),
-            Label::new("status", request.status.to_string()),
-        ];
-        self.count(REQUESTS, labels.clone(), 1);
-        self.observe(REQUEST_SECONDS, labels, request.worked);
+        let (method, route, status) = (request.method, request.route, request.status);
+        let series = self.series((method, route, status), || {
+            let labels = vec![
+                Label::new("method", method.to_owned()),
+                Label::new("route", route.to_owned()),
+                Label::new("status", status.to_string()),
+            ];
+            let count = Key::from_parts(REQUESTS, labels.clone());
+            let time = Key::from_parts(REQUEST_SECONDS, labels);
+            Series {
+                count: self.recorder.register_counter(&count, &METADATA),
+                time: self.recorder.register_histogram(&time, &METADATA),
+            }
+        });
+        series.count.increment(1);
+        series.time.record(request.worked.as_secs_f64());
         if !request.waited.is_zero() {
-            self.observe(WAIT_SECONDS, Vec::new(), request.waited);
+            let key = Key::from_static_name(WAIT_SECONDS);
+            let wait = self.recorder.register_histogram(&key, &METADATA);
+            wait.record(request.waited.as_secs_f64());
         }
     }
 
     /// Counts messages of a queue.
     pub fn messages(&self, queue: &str, done: DoneTo, count: usize) {
-        let name = match done {
-            DoneTo::Sent => SENT,
-            DoneTo::Received => RECEIVED,
-            DoneTo::Deleted => DELETED,
-            DoneTo::Archived => ARCHIVED,
-            DoneTo::Quarantined => QUARANTINED,
-        };
-        if count > 0 {
-            self.count(name, vec![queue_label(queue)], count as u64);
+        if count == 0 {
+            return;
         }
+        let series = self.series((queue, done), || {
+            let name = match done {
+                DoneTo::Sent => SENT,
+                DoneTo::Received => RECEIVED,
+                DoneTo::Deleted => DELETED,
+                DoneTo::Archived => ARCHIVED,
+                DoneTo::Quarantined => QUARANTINED,
+            };
+            let key = Key::from_parts(name, vec![queue_label(queue)]);
+            Series {
+                count: self.recorder.register_counter(&key, &METADATA),
+                time: Histogram::noop(),
+            }
+        });
+        series.count.increment(count as u64);
+    }
+
+    /// Works off what the histograms have gathered, which would otherwise grow until somebody
+    /// scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The series of a label set. Looking one up by its labels would make strings of them for every
+    /// request.
+    fn series(&self, labels: impl Hash, make: impl FnOnce() -> Series) -> Arc<Series> {
+        let hash = self.hasher.hash_one(labels);
+        if let Some(series) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+            return Arc::clone(series);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(hash).or_insert_with(|| Arc::new(make())))
     }
 
     /// Sets the figures of a queue.
@@ -146,19 +202,9 @@ impl Metrics {
         self.set(BUILD, version, 1.0);
     }
 
-    fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
-        let key = Key::from_parts(name, labels);
-        self.recorder.register_counter(&key, &METADATA).increment(by);
-    }
-
     fn set(&self, name: &'static str, labels: Vec<Label>, value: f64) {
         let key = Key::from_parts(name, labels);
         self.recorder.register_gauge(&key, &METADATA).set(value);
-    }
-
-    fn observe(&self, name: &'static str, labels: Vec<Label>, time: Duration) {
-        let key = Key::from_parts(name, labels);
-        self.recorder.register_histogram(&key, &METADATA).record(time.as_secs_f64());
     }
 
     fn describe(&self) {

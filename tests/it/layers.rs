@@ -8,7 +8,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("config", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("store", &["domain"]),
-    ("engine", &["domain", "store", "telemetry"]),
+    ("engine", &["config", "domain", "store", "telemetry"]),
     ("broker", &["config", "domain", "engine", "store", "telemetry"]),
     ("api", &["broker", "domain", "telemetry"]),
     ("embedded", &["config"]),
@@ -47,6 +47,8 @@ fn every_module_uses_only_its_layers() {
                 let fine = used == module || allowed.contains(&&*used);
                 assert!(fine, "{} uses `{used}`, which {module} may not", file.display());
             }
+            let sqlx = text.contains("sqlx::") && module != "store";
+            assert!(!sqlx, "{} uses sqlx, which is for store alone", file.display());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod engine;
 mod errors;
 mod layers;
 mod lifecycle;

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use pgmq_gateway::{
     app::{Database, Gateway, StartError},
-    config::{Secret, Settings},
+    config::{Log, Secret, Settings},
 };
 
 use super::{Client, TestDatabase};
@@ -41,6 +41,10 @@ pub fn try_start<F: FnOnce(&mut Settings)>(
     change: F,
 ) -> impl Future<Output = Result<Gateway, StartError>> + use<F> {
     let mut settings = Settings::default();
+    // `TEST_LOG=debug cargo test …` shows what the gateways say.
+    if let Ok(level) = std::env::var("TEST_LOG") {
+        pgmq_gateway::telemetry::init_logs(&Log { level, ..Log::default() });
+    }
     settings.server.port = 0;
     settings.database.url = Some(Secret::new(url));
     change(&mut settings);

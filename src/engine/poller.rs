@@ -1,4 +1,4 @@
-//! Receiving: a look at a queue, or a wait for its next message.
+//! Receiving with a `pgmq.read_with_poll` for each client that waits.
 //!
 //! The work runs in a task of its own and the client only waits for its outcome: a client that
 //! leaves cancels no statement half-way, and what was read for it is given back.
@@ -9,15 +9,13 @@ use tokio::{
     sync::{Semaphore, oneshot},
     time::{Instant, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     domain::{CallStats, Message, QueueName, Wait},
     store::{self, Conn, Db, Error, Read, Result},
-    telemetry::Metrics,
 };
 
-use super::{Delivery, unreadable::UnreadableSearch, waiters::Waiters};
+use super::{Delivery, Shared, UnreadableSearch, waiters::Waiters};
 
 /// Seconds that one statement waits inside the database. Short, so that a client that left frees
 /// its place soon and no snapshot is held for long; `pgmq.read_with_poll` takes whole seconds.
@@ -26,99 +24,68 @@ const SLICE_SECONDS: u32 = 1;
 const SHORTEST_SLICE: Duration = Duration::from_millis(900);
 /// Reads queues on behalf of clients.
 #[derive(Clone, Debug)]
-pub struct Receiver {
-    work: Db,
+pub(super) struct Poller {
+    shared: Shared,
     waiting: Db,
     places: Arc<Semaphore>,
-    poll_interval: Duration,
-    closing: CancellationToken,
-    tasks: TaskTracker,
     waiters: Waiters,
-    metrics: Arc<Metrics>,
 }
 
-/// What a [`Receiver`] is made of.
-#[derive(Debug)]
-pub struct ReceiverParts {
-    /// The shared pool.
-    pub work: Db,
-    /// The pool of those who wait.
-    pub waiting: Db,
-    /// Clients that can wait at the same time.
-    pub places: usize,
-    /// Time between two looks at a queue for a waiting client.
-    pub poll_interval: Duration,
-    /// Cancelled when the gateway stops: those who wait are answered at once.
-    pub closing: CancellationToken,
-    /// Where tasks are run that outlive their client.
-    pub tasks: TaskTracker,
-    /// Where it counts.
-    pub metrics: Arc<Metrics>,
-}
-
-impl Receiver {
-    /// Puts the parts together.
-    pub fn new(parts: ReceiverParts) -> Self {
-        Self {
-            work: parts.work,
-            waiting: parts.waiting,
-            places: Arc::new(Semaphore::new(parts.places)),
-            poll_interval: parts.poll_interval,
-            closing: parts.closing,
-            tasks: parts.tasks,
-            waiters: Waiters::default(),
-            metrics: parts.metrics,
-        }
+impl Poller {
+    /// `waiting` is the pool of those who wait, so many at the same time.
+    pub(super) fn new(shared: &Shared, waiting: Db, places: usize) -> Self {
+        let places = Arc::new(Semaphore::new(places));
+        Self { shared: shared.clone(), waiting, places, waiters: Waiters::default() }
     }
 
     /// What can be delivered now, or within `wait`.
-    pub async fn receive(
+    pub(super) async fn receive(
         &self,
         read: Read,
         wait: Wait,
         stats: &Arc<CallStats>,
     ) -> Result<Delivery> {
         let (client, outcome) = oneshot::channel();
-        let receiver = self.clone();
+        let poller = self.clone();
         let stats = Arc::clone(stats);
-        if wait.get() == 0 || self.closing.is_cancelled() {
-            self.tasks.spawn(async move { receiver.look(&read, &stats, client).await });
+        if wait.get() == 0 || self.shared.closing.is_cancelled() {
+            self.shared.tasks.spawn(async move { poller.look(&read, &stats, client).await });
             return outcome.await.unwrap_or(Err(Error::Unavailable(None)));
         }
 
         let started = Instant::now();
         let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
         let _waiting = self.waiters.enter(&read.queue);
-        self.tasks.spawn({
+        self.shared.tasks.spawn({
             let stats = Arc::clone(&stats);
-            async move { receiver.wait(&read, deadline, &stats, client).await }
+            async move { poller.wait(&read, deadline, &stats, client).await }
         });
         let answer = tokio::select! {
             biased;
             answer = outcome => answer.unwrap_or(Err(Error::Unavailable(None))),
-            () = self.closing.cancelled() => Ok(Delivery::empty()),
+            () = self.shared.closing.cancelled() => Ok(Delivery::empty()),
         };
         stats.add_waited(started.elapsed());
         answer
     }
 
     /// Clients that wait for a message of `queue`.
-    pub fn waiters_on(&self, queue: &QueueName) -> usize {
+    pub(super) fn waiters_on(&self, queue: &QueueName) -> usize {
         self.waiters.on(queue)
     }
 
     /// Clients that wait for a message of any queue.
-    pub fn waiters(&self) -> usize {
+    pub(super) fn waiters(&self) -> usize {
         self.waiters.total()
     }
 
     /// Open and idle connections of the pool of those who wait.
-    pub fn pool_size(&self) -> (u32, u32) {
+    pub(super) fn pool_size(&self) -> (u32, u32) {
         self.waiting.size()
     }
 
     /// Closes the pool of those who wait.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.waiting.close().await;
     }
 
@@ -133,11 +100,11 @@ impl Receiver {
         stats: &Arc<CallStats>,
         client: &Client,
     ) -> Result<Vec<Message>> {
-        let mut conn = self.work.acquire(stats).await?;
+        let mut conn = self.shared.db.acquire(stats).await?;
         if client.is_closed() {
             return Ok(Vec::new());
         }
-        let mut search = UnreadableSearch::new(&read.queue, &self.metrics);
+        let mut search = UnreadableSearch::new(&read.queue, &self.shared.metrics);
         loop {
             let outcome = store::read(&mut conn, read).await;
             if !search.cleared(&mut conn, outcome.as_ref().err()).await? {
@@ -171,8 +138,8 @@ impl Receiver {
         client: &Client,
     ) -> Result<Vec<Message>> {
         let mut conn = self.waiting.acquire(stats).await?;
-        let mut search = UnreadableSearch::new(&read.queue, &self.metrics);
-        while !client.is_closed() && !self.closing.is_cancelled() {
+        let mut search = UnreadableSearch::new(&read.queue, &self.shared.metrics);
+        while !client.is_closed() && !self.shared.closing.is_cancelled() {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let outcome = self.look_for_a_slice(&mut conn, read, remaining).await;
             if search.cleared(&mut conn, outcome.as_ref().err()).await? {
@@ -193,16 +160,17 @@ impl Receiver {
         remaining: Duration,
     ) -> Result<Vec<Message>> {
         if remaining < SHORTEST_SLICE {
-            sleep(self.poll_interval.min(remaining)).await;
+            sleep(self.shared.poll_interval.min(remaining)).await;
             return store::read(conn, read).await;
         }
-        store::read_with_poll(conn, read, SLICE_SECONDS, self.poll_interval).await
+        store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await
     }
 
     /// Gives the outcome to the client; if it has gone, the messages go back.
     fn hand_over(&self, read: &Read, answer: Result<Vec<Message>>, client: Client) {
-        let delivery =
-            answer.map(|messages| Delivery::new(&read.queue, messages, &self.work, &self.tasks));
+        let delivery = answer.map(|messages| {
+            Delivery::new(&read.queue, messages, &self.shared.db, &self.shared.tasks)
+        });
         // What cannot be handed over is dropped, and thereby given back.
         drop(client.send(delivery));
     }

@@ -1,0 +1,106 @@
+//! The lanes of all queues in use: made when first needed, dropped when idle.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use tokio::sync::Semaphore;
+
+use crate::domain::QueueName;
+
+use super::{
+    Shared,
+    lane::Lane,
+    news::News,
+    peers::Peers,
+    receive_lane::ReceiveLane,
+    works::{Archive, Delete, Send, SetVisibility},
+};
+
+/// The lanes of one queue.
+pub(super) struct QueueLanes {
+    pub(super) send: Arc<Lane<Send>>,
+    pub(super) delete: Arc<Lane<Delete>>,
+    pub(super) archive: Arc<Lane<Archive>>,
+    pub(super) visibility: Arc<Lane<SetVisibility>>,
+    pub(super) receive: Arc<ReceiveLane>,
+    /// Statements that the queue may have under way, of all kinds.
+    pub(super) statements: Arc<Semaphore>,
+}
+
+/// The lanes of all queues.
+pub(super) struct Lanes {
+    queues: Mutex<HashMap<QueueName, Arc<QueueLanes>>>,
+    shared: Shared,
+    peers: Arc<OnceLock<Arc<Peers>>>,
+}
+
+impl Lanes {
+    pub(super) fn new(shared: Shared, peers: Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
+        Arc::new(Self { queues: Mutex::default(), shared, peers })
+    }
+
+    /// The lanes of a queue, whether or not there is such a queue.
+    pub(super) fn of(&self, queue: &QueueName) -> Arc<QueueLanes> {
+        let mut queues = self.lock();
+        if let Some(lanes) = queues.get(queue) {
+            return Arc::clone(lanes);
+        }
+        let lanes = Arc::new(QueueLanes::new(queue, &self.shared, &self.peers));
+        queues.insert(queue.clone(), Arc::clone(&lanes));
+        lanes
+    }
+
+    /// The lanes of a queue, if it is in use.
+    pub(super) fn in_use(&self, queue: &QueueName) -> Option<Arc<QueueLanes>> {
+        self.lock().get(queue).map(Arc::clone)
+    }
+
+    /// The queues in which somebody waits, with their lines.
+    pub(super) fn waited_on(&self) -> Vec<(QueueName, Arc<ReceiveLane>)> {
+        let waited = |lanes: &QueueLanes| lanes.receive.has_patient();
+        let queues = self.lock();
+        let waited = queues.iter().filter(|(_, lanes)| waited(lanes));
+        waited.map(|(queue, lanes)| (queue.clone(), Arc::clone(&lanes.receive))).collect()
+    }
+
+    /// Everyone who waits is looked for: what was said in between is not known.
+    pub(super) fn news_for_all(&self) {
+        self.waited_on().iter().for_each(|(_, line)| line.news());
+    }
+
+    /// Drops the lanes that nobody uses.
+    pub(super) fn drop_idle(&self) {
+        // One that somebody holds besides the map may be about to be used.
+        self.lock().retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.is_idle());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Arc<QueueLanes>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueLanes {
+    fn new(queue: &QueueName, shared: &Shared, peers: &Arc<OnceLock<Arc<Peers>>>) -> Self {
+        let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
+        let receive = ReceiveLane::new(queue, shared, &statements);
+        let news = News::new(queue, &receive, peers);
+        Self {
+            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements),
+            delete: Lane::new(Delete, queue, shared, &statements),
+            archive: Lane::new(Archive, queue, shared, &statements),
+            visibility: Lane::new(SetVisibility(news), queue, shared, &statements),
+            receive,
+            statements,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.send.is_idle()
+            && self.delete.is_idle()
+            && self.archive.is_idle()
+            && self.visibility.is_idle()
+            && self.receive.is_idle()
+    }
+}

@@ -1,0 +1,376 @@
+//! The line of clients that want messages of one queue: one read serves all who could share it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    config::ReadMode,
+    domain::{CallStats, Message, QueueName, Wait},
+    store::{self, Conn, Read, Result},
+};
+
+use super::{
+    Delivery, Shared, UnreadableSearch,
+    line::{Line, Look, Served, Ticket},
+};
+
+/// The most messages of one read, however many want some.
+const MAX_ROWS: usize = 200;
+/// What the messages of one read may weigh, going by those of the reads before.
+const READ_BYTES: usize = 8 << 20;
+/// The shortest time in which it makes sense to look again for a message that is about to become
+/// visible: one that is due already is in somebody's hands.
+const SHORTEST_TIMER: Duration = Duration::from_millis(2);
+
+/// The receivers of one queue.
+pub(super) struct ReceiveLane {
+    queue: QueueName,
+    shared: Shared,
+    statements: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    lines: HashMap<Arc<Key>, Line<Client>>,
+    /// Larger than every ticket of the lines that are gone.
+    first_ticket: Ticket,
+    timer: Option<(Instant, AbortHandle)>,
+    /// Bytes of a message, from the last reads.
+    message_bytes: usize,
+}
+
+impl State {
+    fn remove_idle(&mut self, key: &Arc<Key>) {
+        if let Some(line) = self.lines.get(key).filter(|line| line.is_idle()) {
+            self.first_ticket = self.first_ticket.max(line.next_ticket());
+            self.lines.remove(key);
+        }
+    }
+}
+
+/// Clients whose keys are equal can be served by the same read.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    vt: i32,
+    filter: Option<Box<str>>,
+}
+
+/// Who stands in line.
+struct Client {
+    reply: oneshot::Sender<Result<Delivery>>,
+    stats: Arc<CallStats>,
+}
+
+/// Counts a client that waits, until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiters: &'a AtomicUsize) -> Self {
+        waiters.fetch_add(1, Relaxed);
+        Self(waiters)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A place in a line, which is left when this is dropped.
+struct Place<'a> {
+    lane: &'a ReceiveLane,
+    key: Arc<Key>,
+    ticket: Ticket,
+}
+
+impl Place<'_> {
+    /// As [`Line::give_up`].
+    fn give_up(&self) -> bool {
+        let mut state = self.lane.lock();
+        state.lines.get_mut(&self.key).is_none_or(|line| line.give_up(self.ticket))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lane.lock();
+        if let Some(line) = state.lines.get_mut(&self.key) {
+            line.leave(self.ticket);
+        }
+        state.remove_idle(&self.key);
+    }
+}
+
+/// Nobody answers where a look panicked.
+fn unanswered() -> Result<Delivery> {
+    Err(store::Error::Unavailable(None))
+}
+
+impl ReceiveLane {
+    pub(super) fn new(
+        queue: &QueueName,
+        shared: &Shared,
+        statements: &Arc<Semaphore>,
+    ) -> Arc<Self> {
+        let state =
+            State { lines: HashMap::new(), first_ticket: 0, timer: None, message_bytes: 256 };
+        Arc::new(Self {
+            queue: queue.clone(),
+            shared: shared.clone(),
+            statements: Arc::clone(statements),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// What can be delivered now, or within `wait`.
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        read: Read,
+        wait: Wait,
+        stats: &Arc<CallStats>,
+    ) -> Result<Delivery> {
+        let closing = &self.shared.closing;
+        let patient = wait.get() > 0 && !closing.is_cancelled();
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
+        let (reply, mut outcome) = oneshot::channel();
+        let client = Client { reply, stats: Arc::clone(stats) };
+        let wants = usize::try_from(read.qty).unwrap_or(1);
+        let filter = read.filter.map(|filter| filter.get().into());
+        let _waits = patient.then(|| Waits::new(&self.shared.waiters));
+        let place = self.join(Key { vt: read.vt, filter }, wants, patient, client);
+        self.look(&place.key);
+        if !patient {
+            return outcome.await.unwrap_or_else(|_| unanswered());
+        }
+        let time_is_up = tokio::select! {
+            biased;
+            answer = &mut outcome => Err(answer),
+            () = sleep_until(deadline) => Ok(place.give_up()),
+            () = closing.cancelled() => Ok(true),
+        };
+        let answer = match time_is_up {
+            Err(answer) => answer,
+            Ok(false) => outcome.await,
+            Ok(true) => {
+                // With nothing, or with what was handed over in the same moment.
+                drop(place);
+                outcome.close();
+                outcome.try_recv().or_else(|_| Ok(Ok(Delivery::empty())))
+            }
+        };
+        stats.add_waited(started.elapsed());
+        answer.unwrap_or_else(|_| unanswered())
+    }
+
+    /// There may be something: everyone who waits is looked for.
+    pub(super) fn news(self: &Arc<Self>) {
+        let keys: Vec<Arc<Key>> = {
+            let mut state = self.lock();
+            state.lines.values_mut().for_each(Line::news);
+            state.lines.keys().cloned().collect()
+        };
+        for key in &keys {
+            self.look(key);
+        }
+    }
+
+    /// The next message becomes visible after `due_in`.
+    pub(super) fn set_timer(self: &Arc<Self>, due_in: Duration) {
+        let Some(at) = Instant::now().checked_add(due_in.max(SHORTEST_TIMER)) else { return };
+        let mut state = self.lock();
+        if !state.lines.values().any(Line::has_patient) {
+            return;
+        }
+        if let Some((earlier, handle)) = &state.timer {
+            if *earlier <= at && !handle.is_finished() {
+                return;
+            }
+            handle.abort();
+        }
+        let lane = Arc::downgrade(self);
+        let timer = tokio::spawn(async move {
+            sleep_until(at).await;
+            if let Some(lane) = lane.upgrade() {
+                lane.lock().timer = None;
+                lane.news();
+            }
+        });
+        state.timer = Some((at, timer.abort_handle()));
+    }
+
+    /// Clients that stand in line.
+    pub(super) fn len(&self) -> usize {
+        self.lock().lines.values().map(Line::len).sum()
+    }
+
+    /// Whether somebody waits for what is not there yet.
+    pub(super) fn has_patient(&self) -> bool {
+        self.lock().lines.values().any(Line::has_patient)
+    }
+
+    /// Whether nobody is there.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().lines.is_empty()
+    }
+
+    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Place<'_> {
+        let mut state = self.lock();
+        let key = match state.lines.get_key_value(&key) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::new(key),
+        };
+        let first = state.first_ticket;
+        let line = state.lines.entry(Arc::clone(&key)).or_insert_with(|| Line::new(first));
+        let ticket = line.join(wants, patient, client);
+        Place { lane: self, key, ticket }
+    }
+
+    /// Begins a look for a line if one is due.
+    fn look(self: &Arc<Self>, key: &Arc<Key>) {
+        if let Some(look) = self.begin_look(key) {
+            let (lane, key) = (Arc::clone(self), Arc::clone(key));
+            self.shared.tasks.spawn(async move { lane.run_looks(&key, look).await });
+        }
+    }
+
+    fn begin_look(&self, key: &Arc<Key>) -> Option<Look> {
+        let mut state = self.lock();
+        let most = self.shared.settings.max_batch_rows.min(MAX_ROWS);
+        let rows = (READ_BYTES / state.message_bytes.max(1)).clamp(1, most);
+        let line = state.lines.get_mut(key)?;
+        line.begin_look(self.shared.settings.statements_per_lane, rows)
+    }
+
+    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
+    async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look) {
+        let mut conn = None;
+        let mut next = Some(first);
+        while let Some(look) = next {
+            let outcome = {
+                let _statement = self.statements.acquire().await;
+                self.read(&mut conn, key, &look).await
+            };
+            match outcome {
+                Ok((messages, due_in)) => {
+                    self.deal(key, &look, messages);
+                    if let Some(due_in) = due_in {
+                        self.set_timer(due_in);
+                    }
+                }
+                Err(error) => self.fail(key, &look, &error),
+            }
+            next = self.begin_look(key);
+        }
+        self.lock().remove_idle(key);
+    }
+
+    async fn read(
+        &self,
+        conn: &mut Option<Conn>,
+        key: &Key,
+        look: &Look,
+    ) -> Result<(Vec<Message>, Option<Duration>)> {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
+        };
+        let filter = key
+            .filter
+            .as_ref()
+            .map(|filter| serde_json::value::RawValue::from_string(filter.to_string()));
+        let read = Read {
+            queue: self.queue.clone(),
+            vt: key.vt,
+            qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
+            filter: filter.and_then(std::result::Result::ok),
+        };
+        let mut search = UnreadableSearch::new(&self.queue, &self.shared.metrics);
+        loop {
+            let outcome = match self.shared.settings.read {
+                ReadMode::Indexed => store::read_indexed(conn, &read, look.patient).await,
+                ReadMode::Pgmq => store::read(conn, &read).await.map(|found| (found, None)),
+            };
+            if !search.cleared(conn, outcome.as_ref().err()).await? {
+                return outcome;
+            }
+        }
+    }
+
+    /// Hands out what was found. What nobody takes goes back.
+    fn deal(&self, key: &Arc<Key>, look: &Look, messages: Vec<Message>) {
+        let (served, rest) = {
+            let mut state = self.lock();
+            if let Some(last) = messages.last() {
+                let bytes = last.message.get().len() + 64;
+                state.message_bytes = (state.message_bytes * 7 + bytes) / 8;
+            }
+            match state.lines.get_mut(key) {
+                Some(line) => line.end_look(look, messages),
+                None => (Vec::new(), messages),
+            }
+        };
+        for served in served {
+            self.hand_over(key, served);
+        }
+        drop(self.delivery(rest));
+    }
+
+    fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>) {
+        loop {
+            let Served { reply: client, messages } = served;
+            client.stats.add_round_trip();
+            let Err(Ok(mut returned)) = client.reply.send(Ok(self.delivery(messages))) else {
+                return;
+            };
+            // It left in this very moment: who is next?
+            let messages = std::mem::take(&mut returned.messages);
+            if messages.is_empty() {
+                return;
+            }
+            let mut state = self.lock();
+            let next = state.lines.get_mut(key).map(|line| line.pass_on(messages));
+            match next {
+                Some(Ok(next)) => {
+                    returned.lease.taken();
+                    served = next;
+                }
+                // Dropped, it is given back.
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn fail(&self, key: &Arc<Key>, look: &Look, error: &store::Error) {
+        let failed = match self.lock().lines.get_mut(key) {
+            Some(line) => line.fail_look(look),
+            None => Vec::new(),
+        };
+        for client in failed {
+            client.stats.add_round_trip();
+            drop(client.reply.send(Err(error.clone())));
+        }
+    }
+
+    fn delivery(&self, messages: Vec<Message>) -> Delivery {
+        Delivery::new(&self.queue, messages, &self.shared.db, &self.shared.tasks)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole between any two statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
