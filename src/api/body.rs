@@ -12,6 +12,8 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::domain::Object;
+
 use super::{
     Api,
     problem::{Code, Problem},
@@ -46,7 +48,10 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        parse::<Option<T>>(&bytes).map(|body| Self(body.unwrap_or_default()))
+        if bytes.trim_ascii() == b"null" {
+            return Ok(Self(T::default()));
+        }
+        parse(&bytes).map(Self)
     }
 }
 
@@ -63,11 +68,13 @@ impl FromRequest<Api> for NoBody {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// Reads JSON, or says what is wrong with it and where.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
-    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+    let read = serde_json::from_slice::<Object<T>>(bytes);
+    read.map(|body| body.0).map_err(|error| explain::<Object<T>>(bytes, &error))
 }
 
 /// Reads what could not be read once more, taking note of where: noting it every time would cost
@@ -84,13 +91,15 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         // Broken off before any field was complete.
         "." | "?" => format!("body: {reason}"),
         // The path ends in the field that the reason names.
-        _ if reason.starts_with("unknown field") => format!("body: {reason}"),
+        field if !field.contains('.') && reason.starts_with("unknown field") => {
+            format!("body: {reason}")
+        }
         field => format!("`{field}`: {reason}"),
     })
 }
 
 /// The whole body, within its limits of size and time.
-async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
+pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
     let limit = api.max_body_bytes;
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

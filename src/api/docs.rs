@@ -38,6 +38,9 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     document.tags = Some(vec![
         tag("Queues", "Making, finding, emptying and dropping queues."),
         tag("Messages", "Sending, receiving, looking at and settling messages."),
+        tag("Transactions", "Several operations across queues, all or none."),
+        tag("Archive and dead letters", "What is over, and taking it back."),
+        tag("Topics", "Messages that go to every queue whose patterns match."),
         tag("Operations", "For operators and orchestrators."),
     ]);
     for (path, item) in &mut document.paths.paths {
@@ -55,7 +58,9 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 
 /// The errors that a route can have because of what it takes.
 fn add_errors(path: &str, operation: &mut Operation) {
-    if !path.starts_with("/queues") {
+    let is_of_queues =
+        ["/queues", "/topics", "/bindings", "/transactions"].iter().any(|p| path.starts_with(p));
+    if !is_of_queues {
         return;
     }
     let mut add = |status: &str, description: &str| {

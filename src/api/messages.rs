@@ -13,9 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::Peek,
+    broker::{Peek, SettleTarget},
     domain::{
-        Bounded, Delay, Message, NewMessage, PageSize, RawJson, Visibility, VisibilityTimeout,
+        Bounded, Delay, Message, MsgId, NewMessage, Object, PageSize, RawJson, Visibility,
+        VisibilityTimeout,
     },
 };
 
@@ -23,6 +24,7 @@ use super::{
     Api,
     body::{Json, NoBody},
     context::Stats,
+    idempotency::{OnceJson, mark},
     path::{InQueue, OneMessage},
     problem::Problem,
     query::{NoParameters, Query, parsed},
@@ -62,6 +64,11 @@ pub(super) struct MessageSchema {
     /// The headers that were sent with it.
     #[schema(required, value_type = Option<Object>)]
     headers: Option<serde_json::Value>,
+    /// Stands for this one delivery; null where the message was only looked at. Passed on to a
+    /// delete, an archive or a change of visibility, it makes that fail if the message has been
+    /// delivered again since.
+    #[schema(required, example = "AQAAQIUAAAAAAAAAKgAAAAGgW1FhWp-2zR3tLQo")]
+    receipt: Option<String>,
 }
 
 /// Messages.
@@ -86,15 +93,17 @@ struct MessagePage {
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewMessage)]
-struct NewMessageBody {
+#[schema(as = NewMessage, example = json!({
+    "message": {"order": 7}, "headers": {"trace": "abc"}, "delay": 5
+}))]
+pub(super) struct NewMessageBody {
     /// Any JSON value. It is stored as it is: no digit is lost.
     #[schema(value_type = serde_json::Value)]
     message: RawJson,
     /// A JSON object to go with it.
     #[schema(value_type = Option<Object>)]
     headers: Option<RawJson>,
-    /// Seconds before it can be delivered.
+    /// Seconds before it can be delivered; as the queue's settings say if not given.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered, at most 604800 seconds from
@@ -103,14 +112,14 @@ struct NewMessageBody {
 }
 
 impl NewMessageBody {
-    fn into_new(self, at: &str) -> Result<NewMessage, Problem> {
+    pub(super) fn into_new(self, at: &str) -> Result<NewMessage, Problem> {
         let visible = match (self.delay, self.visible_at) {
             (Some(_), Some(_)) => {
                 let detail = format!("`{at}delay` and `{at}visible_at` exclude each other");
                 return Err(Problem::invalid(detail));
             }
-            (delay, None) => Visibility::After(delay.unwrap_or(Delay::saturating(0))),
-            (None, Some(time)) => Visibility::at(time),
+            (delay, None) => delay.map(Visibility::After),
+            (None, Some(time)) => Some(Visibility::at(time)),
         };
         Ok(NewMessage { message: self.message, headers: self.headers, visible })
     }
@@ -127,7 +136,7 @@ struct Sent {
 /// Stores a message. It is answered once it is committed.
 #[utoipa::path(
     post, path = "/queues/{queue}/messages", tag = TAG, operation_id = "send_message",
-    params(("queue" = String, Path)), request_body(content = NewMessageBody),
+    params(("queue" = String, Path), IdempotencyKey), request_body(content = NewMessageBody),
     responses((status = 201, description = "It is stored", body = Sent,
                headers(("Location" = String, description = "Where it can be looked at"))))
 )]
@@ -136,25 +145,47 @@ async fn send(
     Stats(stats): Stats,
     InQueue(queue): InQueue,
     Query(NoParameters {}): Query<NoParameters>,
-    Json(body): Json<NewMessageBody>,
+    OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
-    let msg_id = api.broker.send(&stats, queue, body.into_new("")?).await?;
+    let sent = api.broker.send(&stats, queue, body.into_new("")?, once).await?;
+    let msg_id = sent.result;
     let location = format!("/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    Ok(mark(sent.replayed, response))
 }
 
 /// Messages to send, all or none.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+#[schema(example = json!({"messages": [{"message": "a"}, {"message": "b", "delay": 5}]}))]
+pub(super) struct Batch {
     /// 1 to 1000 messages.
-    #[schema(min_items = 1, max_items = 1000)]
-    messages: Vec<NewMessageBody>,
+    #[schema(value_type = Vec<NewMessageBody>, min_items = 1, max_items = 1000)]
+    messages: Vec<Object<NewMessageBody>>,
+}
+
+impl Batch {
+    pub(super) fn into_new(self) -> Result<Vec<NewMessage>, Problem> {
+        let new = |(index, message): (usize, Object<NewMessageBody>)| {
+            message.0.into_new(&format!("messages[{index}]."))
+        };
+        self.messages.into_iter().enumerate().map(new).collect()
+    }
+}
+
+/// The key under which a request is done once.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header")]
+pub(super) struct IdempotencyKey {
+    /// 1 to 255 characters. For 24 hours the same key with the same body gives the first answer
+    /// again, with `Idempotency-Replayed: true`; with another body it is refused.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
+    idempotency_key: Option<String>,
 }
 
 /// The ids of stored messages.
@@ -168,7 +199,7 @@ struct SentBatch {
 /// Stores messages in one transaction: all, or none if one of them is refused.
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/batch", tag = TAG, operation_id = "send_batch",
-    params(("queue" = String, Path)), request_body(content = Batch),
+    params(("queue" = String, Path), IdempotencyKey), request_body(content = Batch),
     responses((status = 201, description = "They are stored", body = SentBatch))
 )]
 async fn send_batch(
@@ -176,14 +207,11 @@ async fn send_batch(
     Stats(stats): Stats,
     InQueue(queue): InQueue,
     Query(NoParameters {}): Query<NoParameters>,
-    Json(body): Json<Batch>,
-) -> Result<(StatusCode, JsonAnswer<SentBatch>), Problem> {
-    let new = |(index, message): (usize, NewMessageBody)| {
-        message.into_new(&format!("messages[{index}]."))
-    };
-    let batch = body.messages.into_iter().enumerate().map(new).collect::<Result<_, _>>()?;
-    let msg_ids = api.broker.send_batch(&stats, queue, batch).await?;
-    Ok((StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids })))
+    OnceJson(body, once): OnceJson<Batch>,
+) -> Result<Response, Problem> {
+    let sent = api.broker.send_batch(&stats, queue, body.into_new()?, once).await?;
+    let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
+    Ok(mark(sent.replayed, answer.into_response()))
 }
 
 /// Which messages to look at.
@@ -237,21 +265,37 @@ async fn show(
     Ok(JsonAnswer(api.broker.message(&stats, queue, id).await?))
 }
 
+/// For which delivery a consumer speaks.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ReceiptParameter {
+    /// The `receipt` of the delivery. The request is refused if the message has been delivered again
+    /// since; without it, it is about whatever delivery there was.
+    receipt: Option<String>,
+}
+
+impl ReceiptParameter {
+    fn of(self, id: MsgId) -> SettleTarget {
+        SettleTarget { msg_id: Some(id), receipt: self.receipt }
+    }
+}
+
 /// Deletes a message: it has been dealt with.
 #[utoipa::path(
     delete, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "delete_message",
-    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses((status = 204, description = "It is gone"))
 )]
 async fn delete(
     State(api): State<Api>,
     Stats(stats): Stats,
     OneMessage(queue, id): OneMessage,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    api.broker.delete(&stats, queue, id).await?;
+    api.broker.delete(&stats, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -271,7 +315,7 @@ struct SetVisibility {
 #[utoipa::path(
     patch, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "set_visibility",
-    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     request_body(content = SetVisibility),
     responses((status = 200, description = "The message as it is now", body = MessageSchema))
 )]
@@ -279,33 +323,40 @@ async fn set_visibility(
     State(api): State<Api>,
     Stats(stats): Stats,
     OneMessage(queue, id): OneMessage,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(receipt): Query<ReceiptParameter>,
     Json(body): Json<SetVisibility>,
 ) -> Result<JsonAnswer<Message>, Problem> {
-    let visible = match (body.vt, body.visible_at) {
-        (Some(vt), None) => Visibility::After(Delay::saturating(vt.get())),
-        (None, Some(time)) => Visibility::at(time),
-        _ => {
-            return Err(Problem::invalid("the body must have either `vt` or `visible_at`"));
-        }
-    };
-    Ok(JsonAnswer(api.broker.set_visibility(&stats, queue, id, visible).await?))
+    let visible = visibility(body.vt, body.visible_at, "the body")?;
+    Ok(JsonAnswer(api.broker.set_visibility(&stats, queue, receipt.of(id), visible).await?))
+}
+
+/// The one of the two that is given.
+pub(super) fn visibility(
+    vt: Option<VisibilityTimeout>,
+    visible_at: Option<DateTime<Utc>>,
+    whose: &str,
+) -> Result<Visibility, Problem> {
+    match (vt, visible_at) {
+        (Some(vt), None) => Ok(Visibility::After(Delay::saturating(vt.get()))),
+        (None, Some(time)) => Ok(Visibility::at(time)),
+        _ => Err(Problem::invalid(format!("{whose} must have either `vt` or `visible_at`"))),
+    }
 }
 
 /// Moves a message into the queue's archive.
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/{msg_id}/archive", tag = TAG,
     operation_id = "archive_message",
-    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses((status = 204, description = "It is in the archive"))
 )]
 async fn archive(
     State(api): State<Api>,
     Stats(stats): Stats,
     OneMessage(queue, id): OneMessage,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    api.broker.archive(&stats, queue, id).await?;
+    api.broker.archive(&stats, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

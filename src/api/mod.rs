@@ -1,9 +1,11 @@
 //! REST: one file a resource, each with its routes, bodies and documentation.
 
+mod archive;
 mod body;
 mod context;
 mod docs;
 mod edge;
+mod idempotency;
 mod leased_body;
 mod messages;
 mod operations;
@@ -12,6 +14,9 @@ mod problem;
 mod query;
 mod queues;
 mod receive;
+mod settle;
+mod topics;
+mod transactions;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
@@ -64,6 +69,10 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(queues::routes())
         .merge(messages::routes())
         .merge(receive::routes())
+        .merge(settle::routes())
+        .merge(transactions::routes())
+        .merge(archive::routes())
+        .merge(topics::routes())
         .merge(operations::routes())
 }
 

@@ -17,6 +17,20 @@ pub(super) struct InQueue(pub(super) QueueName);
 /// `/queues/{queue}/messages/{msg_id}`.
 pub(super) struct OneMessage(pub(super) QueueName, pub(super) MsgId);
 
+/// `/topics/{routing_key}`.
+pub(super) struct RoutingKey(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RoutingKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let mut parameters = parameters(parts, state).await?;
+        let key = parameters.remove("routing_key").unwrap_or_default();
+        check_text("routing key", &key)?;
+        Ok(Self(key))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for InQueue {
     type Rejection = Problem;
 
@@ -36,6 +50,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
         let id = text.parse().map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
         Ok(Self(queue, id))
     }
+}
+
+/// Refuses what is no text in PostgreSQL.
+pub(super) fn check_text(what: &str, text: &str) -> Result<(), Problem> {
+    if text.contains('\0') {
+        return Err(Problem::invalid(format!("`{what}` must not contain NUL")));
+    }
+    Ok(())
 }
 
 async fn parameters<S: Send + Sync>(

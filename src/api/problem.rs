@@ -19,8 +19,11 @@ pub(super) enum Code {
     MessageNotFound,
     RouteNotFound,
     MethodNotAllowed,
+    BindingNotFound,
     RequestTimeout,
     QueueConflict,
+    ReceiptStale,
+    IdempotencyConflict,
     MessageTooLarge,
     UnsupportedMediaType,
     MessageRejected,
@@ -49,6 +52,13 @@ impl Code {
             }
             Self::QueueConflict => {
                 (S::CONFLICT, "queue_conflict", "The queue exists and is different")
+            }
+            Self::BindingNotFound => (S::NOT_FOUND, "binding_not_found", "Binding not found"),
+            Self::ReceiptStale => {
+                (S::CONFLICT, "receipt_stale", "The message has been delivered again since")
+            }
+            Self::IdempotencyConflict => {
+                (S::CONFLICT, "idempotency_conflict", "The key was used for another request")
             }
             Self::MessageTooLarge => {
                 (S::PAYLOAD_TOO_LARGE, "message_too_large", "Message too large")
@@ -90,6 +100,8 @@ impl Code {
 pub(super) struct Problem {
     pub(super) code: Code,
     pub(super) detail: Cow<'static, str>,
+    /// The operation of a transaction that is to blame.
+    pub(super) operation: Option<usize>,
     /// For the log alone.
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -117,11 +129,14 @@ pub(super) struct ProblemBody<'a> {
     /// The kind of problem for programs; it does not change.
     #[schema(example = "queue_not_found")]
     code: &'a str,
+    /// Of a transaction: the place of the operation that is to blame, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), source: None }
+        Self { code, detail: detail.into(), operation: None, source: None }
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -138,6 +153,7 @@ impl Problem {
             detail: &self.detail,
             instance: request_id,
             code,
+            index: self.operation,
         };
         // Strings and a number: this cannot fail.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -163,21 +179,34 @@ impl IntoResponse for Problem {
 impl From<broker::Error> for Problem {
     /// The table from the broker's errors to the contract's.
     fn from(error: broker::Error) -> Self {
-        use broker::Error as E;
-        let code = match &error {
-            E::Invalid(_) => Code::InvalidRequest,
-            E::QueueNotFound(_) => Code::QueueNotFound,
-            E::MessageNotFound { .. } => Code::MessageNotFound,
-            E::QueueConflict(_) => Code::QueueConflict,
-            E::MessageTooLarge { .. } => Code::MessageTooLarge,
-            E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
-            E::Forbidden { .. } => Code::Forbidden,
-            E::NotSupported(_) => Code::NotSupported,
-            E::Overloaded(_) => Code::Overloaded,
-            E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,
-            E::OutcomeUnknown(_) => Code::OutcomeUnknown,
-            E::Internal(_) => Code::InternalError,
+        let operation = match &error {
+            broker::Error::InOperation { operation, .. } => Some(*operation),
+            _ => None,
         };
-        Self { code, detail: error.to_string().into(), source: Some(error.into()) }
+        let (code, detail) = (code_of(&error), error.to_string().into());
+        Self { code, detail, operation, source: Some(error.into()) }
+    }
+}
+
+/// The code of the broker's errors.
+pub(super) fn code_of(error: &broker::Error) -> Code {
+    use broker::Error as E;
+    match error {
+        E::Invalid(_) => Code::InvalidRequest,
+        E::QueueNotFound(_) => Code::QueueNotFound,
+        E::MessageNotFound { .. } => Code::MessageNotFound,
+        E::BindingNotFound { .. } => Code::BindingNotFound,
+        E::QueueConflict(_) => Code::QueueConflict,
+        E::ReceiptStale { .. } => Code::ReceiptStale,
+        E::IdempotencyConflict => Code::IdempotencyConflict,
+        E::InOperation { source, .. } => code_of(source),
+        E::MessageTooLarge { .. } => Code::MessageTooLarge,
+        E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
+        E::Forbidden { .. } => Code::Forbidden,
+        E::NotSupported(_) => Code::NotSupported,
+        E::Overloaded(_) => Code::Overloaded,
+        E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,
+        E::OutcomeUnknown(_) => Code::OutcomeUnknown,
+        E::Internal(_) => Code::InternalError,
     }
 }

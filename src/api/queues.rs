@@ -8,12 +8,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{ListQueues, NewQueue},
-    domain::{Partition, Queue, QueueKind, QueueMetrics, QueuePageSize},
+    domain::{Object, Partition, Queue, QueueKind, QueueMetrics, QueuePageSize, SettingsChange},
 };
 
 use super::{
     Api,
-    body::{NoBody, OptionalJson},
+    body::{Json, NoBody, OptionalJson},
     context::Stats,
     path::InQueue,
     problem::Problem,
@@ -25,7 +25,7 @@ const TAG: &str = "Queues";
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list))
-        .routes(routes!(create, show, drop_queue))
+        .routes(routes!(create, show, change_settings, drop_queue))
         .routes(routes!(purge))
         .routes(routes!(metrics))
 }
@@ -44,6 +44,70 @@ struct QueueSchema {
     fifo: bool,
     /// When it was made.
     created_at: DateTime<Utc>,
+    /// What was set for it, or the defaults.
+    settings: SettingsSchema,
+}
+
+/// Settings of a queue.
+#[derive(ToSchema)]
+#[schema(as = QueueSettings)]
+#[expect(dead_code, reason = "describes domain::QueueSettings, which knows no OpenAPI")]
+struct SettingsSchema {
+    /// Seconds that a delivered message stays hidden unless the receive says otherwise.
+    #[schema(minimum = 0, maximum = 43_200, default = 30)]
+    visibility_timeout: i64,
+    /// Seconds before a message is delivered unless the send says otherwise.
+    #[schema(minimum = 0, maximum = 604_800, default = 0)]
+    delay: i64,
+    /// Bytes in one message, headers included; at most the server's limit.
+    #[schema(minimum = 1)]
+    max_message_bytes: i64,
+    /// Deliveries after which a message is not delivered again.
+    #[schema(required, minimum = 1, maximum = 1_000)]
+    max_receives: Option<i64>,
+    /// The queue that such a message is moved to; the archive where none is named.
+    #[schema(required)]
+    dead_letter_queue: Option<String>,
+    /// Seconds after which a message is deleted.
+    #[schema(required, minimum = 1, maximum = 315_360_000)]
+    message_retention: Option<i64>,
+    /// Seconds after which an archived message is deleted.
+    #[schema(required, minimum = 1, maximum = 315_360_000)]
+    archive_retention: Option<i64>,
+    /// PGMQ's own insert notifications, which slow down inserts; the gateway does not need them.
+    #[schema(required)]
+    notify: Option<NotifySchema>,
+}
+
+/// PGMQ's insert notifications.
+#[derive(ToSchema)]
+#[schema(as = Notify)]
+#[expect(dead_code, reason = "describes domain::Notify, which knows no OpenAPI")]
+struct NotifySchema {
+    /// Milliseconds within which there is at most one.
+    #[schema(minimum = 0, maximum = 86_400_000, example = 250)]
+    throttle_ms: i64,
+}
+
+/// Settings to change: those that are given, to null for the default.
+#[derive(ToSchema)]
+#[schema(as = SettingsChange, example = json!({"visibility_timeout": 60, "max_receives": 5}))]
+#[expect(dead_code, reason = "describes domain::SettingsChange, which knows no OpenAPI")]
+struct ChangeSchema {
+    #[schema(minimum = 0, maximum = 43_200)]
+    visibility_timeout: Option<i64>,
+    #[schema(minimum = 0, maximum = 604_800)]
+    delay: Option<i64>,
+    #[schema(minimum = 1)]
+    max_message_bytes: Option<i64>,
+    #[schema(minimum = 1, maximum = 1_000)]
+    max_receives: Option<i64>,
+    dead_letter_queue: Option<String>,
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    message_retention: Option<i64>,
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    archive_retention: Option<i64>,
+    notify: Option<NotifySchema>,
 }
 
 /// `standard`: an ordinary table. `unlogged`: faster, and empty after a crash of the database.
@@ -60,12 +124,21 @@ enum KindSchema {
 /// Body of `PUT /queues/{queue}`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "kind": "standard", "fifo": true, "settings": {"visibility_timeout": 60, "max_receives": 5}
+}))]
 struct CreateQueue {
     /// How PGMQ stores it; `standard` if not given.
     #[schema(value_type = Option<KindSchema>)]
     kind: Option<QueueKind>,
     /// For `partitioned` alone.
-    partition: Option<PartitionBody>,
+    #[schema(value_type = Option<PartitionBody>)]
+    partition: Option<Object<PartitionBody>>,
+    /// Whether it gets the index by which it can be read in groups; false if not given.
+    fifo: Option<bool>,
+    /// Those that are to differ from their defaults.
+    #[schema(value_type = Option<ChangeSchema>)]
+    settings: Option<Object<SettingsChange>>,
 }
 
 /// Numbers of messages, or times: both the same.
@@ -111,9 +184,11 @@ async fn create(
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
 ) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
-    let partition = body.partition.map(PartitionBody::into_partition).transpose()?;
+    let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.unwrap_or(QueueKind::Standard);
-    let created = api.broker.create_queue(&stats, NewQueue { queue, kind, partition }).await?;
+    let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
+    let new = NewQueue { queue, kind, partition, fifo, settings };
+    let created = api.broker.create_queue(&stats, new).await?;
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(created.queue)))
 }
@@ -176,6 +251,33 @@ async fn show(
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
     Ok(JsonAnswer(api.broker.show_queue(&stats, queue).await?))
+}
+
+/// Body of `PATCH /queues/{queue}`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"settings": {"visibility_timeout": 60, "max_receives": null}}))]
+struct ChangeSettings {
+    /// Those that are to change.
+    #[schema(value_type = ChangeSchema)]
+    settings: Object<SettingsChange>,
+}
+
+/// Changes settings of a queue: those that are given, to null for the default. They are in force
+/// here at once, and at every other gateway within a second.
+#[utoipa::path(
+    patch, path = "/queues/{queue}", tag = TAG, operation_id = "change_settings",
+    params(("queue" = String, Path)), request_body(content = ChangeSettings),
+    responses((status = 200, description = "The queue as it is now", body = QueueSchema))
+)]
+async fn change_settings(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    Json(body): Json<ChangeSettings>,
+) -> Result<JsonAnswer<Queue>, Problem> {
+    Ok(JsonAnswer(api.broker.change_settings(&stats, queue, body.settings.0).await?))
 }
 
 /// Drops a queue with its messages and its archive.

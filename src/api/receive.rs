@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::Receive,
-    domain::{Message, Quantity, VisibilityTimeout, Wait},
+    domain::{FifoMode, Message, Quantity, VisibilityTimeout, Wait},
 };
 
 use super::{
@@ -42,7 +42,7 @@ struct ReceiveParameters {
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     qty: Option<Quantity>,
-    /// Seconds that they stay hidden from others, 30 if not given.
+    /// Seconds that they stay hidden from others; as the queue's settings say if not given.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
     vt: Option<VisibilityTimeout>,
@@ -54,6 +54,22 @@ struct ReceiveParameters {
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<String>, example = "{\"type\":\"invoice\"}")]
     filter: Option<Filter>,
+    /// Reads in groups, by the header `x-pgmq-group`: of each group its messages in order, up to the
+    /// first that is hidden. `grouped` takes as many as possible of the oldest group first,
+    /// `round_robin` one of each group in turn, `head` the first of each group.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<FifoSchema>)]
+    fifo: Option<FifoMode>,
+}
+
+/// How to read in groups.
+#[derive(ToSchema)]
+#[schema(as = FifoMode, rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes domain::FifoMode, which knows no OpenAPI")]
+enum FifoSchema {
+    Grouped,
+    RoundRobin,
+    Head,
 }
 
 /// Leases messages: they are hidden from others for `vt` seconds, and come back unless they are
@@ -78,6 +94,7 @@ async fn receive(
         vt: parameters.vt,
         wait: parameters.wait.unwrap_or(Wait::saturating(0)),
         filter: parameters.filter.map(|filter| filter.0),
+        fifo: parameters.fifo,
     };
     let delivery = api.broker.receive(&stats, what).await?;
     let bytes = to_json(&delivery.messages)?;

@@ -99,7 +99,7 @@ impl Database {
         let patience = database.connect_timeout();
         let pool = store::connect(&options, 1, database.acquire_timeout(), patience).await?;
         pool.close().await;
-        let pgmq = store::prepare(&options, true).await?;
+        let pgmq = store::prepare(&options, true).await?.pgmq;
         if let Some(role) = grant_to {
             store::grant_to(&options, role).await?;
         }

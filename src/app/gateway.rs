@@ -12,8 +12,9 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Api, ApiParts},
-    broker::{Broker, BrokerParts, Collector},
+    broker::{Broker, BrokerParts, Collector, Janitor},
     config::Settings,
+    domain::ReceiptKey,
     server::Listener,
     store::{self, Db, Health},
     telemetry::Metrics,
@@ -32,7 +33,7 @@ pub struct Gateway {
     draining: CancellationToken,
     stop: CancellationToken,
     server: JoinHandle<()>,
-    background: JoinHandle<((), ())>,
+    background: JoinHandle<((), (), ())>,
     shutdown_timeout: Duration,
 }
 
@@ -44,8 +45,9 @@ impl Gateway {
         let options = database.options(settings)?;
         let (acquire, patience) = (limits.acquire_timeout(), limits.connect_timeout());
         let pool = store::connect(&options, limits.max_connections, acquire, patience).await?;
-        let pgmq = store::prepare(&database.direct_options(settings)?, limits.install_pgmq).await?;
-        info!(%pgmq, "database is ready");
+        let direct = database.direct_options(settings)?;
+        let prepared = store::prepare(&direct, limits.install_pgmq).await?;
+        info!(pgmq = %prepared.pgmq, "database is ready");
         let listener = Listener::bind(address).await?;
 
         let health = Arc::new(Health::new(options.clone()));
@@ -53,11 +55,17 @@ impl Gateway {
         let gauge_idle = (interval * GAUGE_ROUNDS).max(Duration::from_secs(60));
         let metrics = Arc::new(Metrics::new(gauge_idle));
         let waiting = store::long_poll_pool(&options, settings.long_poll.max_connections, acquire);
-        let db = |pool| Db::new(pool, Arc::clone(&health), limits.statement_timeout());
+        let (timeout, features) = (limits.statement_timeout(), prepared.features);
+        let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
         let (db, waiting) = (db(pool), db(waiting));
-        let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics) };
+        let key = &settings.receipts.signing_key;
+        let receipt_key = key
+            .as_ref()
+            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
+        let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics), receipt_key };
         let broker = Broker::new(parts, settings);
         let collector = Collector::new(broker.clone(), settings.metrics.clone());
+        let janitor = Janitor::new(broker.clone(), settings.maintenance.clone());
         let listen = database.listen_options(settings)?;
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let router = api::router(Api::new(ApiParts {
@@ -79,7 +87,7 @@ impl Gateway {
             server: tokio::spawn(serve),
             background: tokio::spawn({
                 let broker = broker.clone();
-                async move { tokio::join!(collector.run(), broker.wake_waiters(listen)) }
+                async move { tokio::join!(collector.run(), broker.wake_waiters(listen), janitor.run()) }
             }),
             shutdown_timeout,
         })

@@ -24,6 +24,36 @@ pub enum Error {
         /// The message.
         msg_id: i64,
     },
+    /// A message has been delivered to someone else since.
+    #[error(
+        "message {msg_id} of queue `{queue}` has been delivered again since, or is another message \
+         of a new queue: this receipt does not stand for it any more"
+    )]
+    ReceiptStale {
+        /// The queue.
+        queue: String,
+        /// The message.
+        msg_id: i64,
+    },
+    /// The same key was used for another request.
+    #[error("this Idempotency-Key was used for another request; a new request needs a new key")]
+    IdempotencyConflict,
+    /// A queue is not bound to a pattern.
+    #[error("queue `{queue}` is not bound to `{pattern}`")]
+    BindingNotFound {
+        /// The queue.
+        queue: String,
+        /// The pattern.
+        pattern: String,
+    },
+    /// An operation of a transaction failed, so that nothing was done.
+    #[error("`operations[{operation}]`: {source}; nothing was done")]
+    InOperation {
+        /// Its place, from 0.
+        operation: usize,
+        /// Why it failed.
+        source: Box<Error>,
+    },
     /// A queue is there, but is another than the caller wants.
     #[error("{0}")]
     QueueConflict(String),
@@ -56,7 +86,7 @@ pub enum Error {
     },
     /// The database lacks something.
     #[error("{0}")]
-    NotSupported(&'static str),
+    NotSupported(String),
     /// Too much at once.
     #[error("{0}")]
     Overloaded(&'static str),
@@ -87,6 +117,21 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The failure of one operation of several.
+    pub(super) fn in_operation(self, operation: usize) -> Self {
+        Self::InOperation { operation, source: Box::new(self) }
+    }
+
+    /// The failure alone, where there was one operation only.
+    pub(super) fn without_operation(self) -> Self {
+        match self {
+            Self::InOperation { source, .. } => *source,
+            other => other,
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     /// Sorts what the store said where no queue is known.
     fn from(error: store::Error) -> Self {
@@ -101,6 +146,11 @@ impl From<store::Error> for Error {
                 Self::DatabaseUnavailable(error)
             }
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            store::Error::NotSupported(what) => {
+                Self::NotSupported(format!("{what}: upgrade PGMQ in this database to have this"))
+            }
+            store::Error::RoutingKey(reason) => Self::Invalid(format!("routing key: {reason}")),
+            store::Error::Refused { .. } => super::transactions::refused(error),
             store::Error::QueueNotFound
             | store::Error::Forbidden(_)
             | store::Error::Unreadable

@@ -2,10 +2,17 @@
 //!
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
+mod archives;
 mod collector;
 mod error;
-mod messages;
+mod janitor;
+mod policies;
 mod queues;
+mod receiving;
+mod sending;
+mod settling;
+mod topics;
+mod transactions;
 
 use std::{
     future::Future,
@@ -18,8 +25,8 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Limits, Settings, Strategy},
-    domain::{CallStats, InvalidQueueName, QueueName},
+    config::{Limits, ReadMode, Settings, Strategy},
+    domain::{CallStats, InvalidQueueName, QueueName, ReceiptKey},
     engine::{Engine, Shared},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
@@ -27,12 +34,19 @@ use crate::{
 
 pub use crate::{
     engine::{Delivery, Lease},
-    store::HealthState,
+    store::{Action, Archived, Binding, HealthState},
 };
+pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use error::{Error, Result};
-pub use messages::{Peek, Receive};
+pub use janitor::Janitor;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
+pub use receiving::{Peek, Receive};
+pub use sending::{MaybeReplayed, Once};
+pub use settling::{Settle, SettleTarget, SettledEntry};
+pub use transactions::{Outcome, TopicDelivery, Wish};
+
+use policies::Policies;
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
 /// makes some.
@@ -45,6 +59,10 @@ pub struct Inner {
     db: Db,
     health: Arc<Health>,
     engine: Engine,
+    policies: Arc<Policies>,
+    receipt_key: ReceiptKey,
+    read_mode: ReadMode,
+    idempotency_lifetime: Duration,
     limits: Limits,
     request_timeout: Duration,
     acquire_timeout: Duration,
@@ -64,6 +82,8 @@ pub struct BrokerParts {
     pub health: Arc<Health>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// The key with which receipts are signed.
+    pub receipt_key: ReceiptKey,
 }
 
 impl Broker {
@@ -89,6 +109,10 @@ impl Broker {
             Strategy::ReadWithPoll => Engine::new(shared, Some((parts.waiting, places))),
         };
         Self(Arc::new(Inner {
+            policies: Policies::new(parts.db.clone()),
+            receipt_key: parts.receipt_key,
+            read_mode: settings.engine.read,
+            idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             db: parts.db,
             health: parts.health,
             engine,
@@ -143,13 +167,27 @@ impl Broker {
     /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
     /// alone.
     async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
-        let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
-        let permit = permit.map_err(|_| store::Error::Overloaded)?;
+        let permit = self.permit(queue).await?;
         let mut conn = self.db.acquire(stats).await?;
         if let Err(reason) = queue.check_creatable() {
             check_exact(&mut conn, queue, reason).await?;
         }
         Ok(QueueConn { conn, _permit: permit })
+    }
+
+    /// Leave for one statement on a queue outside the lanes.
+    async fn permit(&self, queue: &QueueName) -> Result<Option<OwnedSemaphorePermit>> {
+        let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
+        Ok(permit.map_err(|_| store::Error::Overloaded)?)
+    }
+
+    /// Bounds a change that goes through a lane. What is over the time may still be done.
+    async fn within_time<T>(
+        &self,
+        change: impl Future<Output = store::Result<T>>,
+    ) -> store::Result<T> {
+        let outcome = timeout(self.request_timeout, change).await;
+        outcome.unwrap_or(Err(store::Error::OutcomeUnknown(None)))
     }
 
     /// Refuses a name that would reach the table of another queue.

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize},
-    store::{self, CreateOutcome},
+    domain::{
+        Bounded, CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
+        SettingsChange,
+    },
+    store::{self, Conn, CreateOutcome},
 };
 
 use super::{Broker, Error, Result};
@@ -18,6 +21,10 @@ pub struct NewQueue {
     pub kind: QueueKind,
     /// How it is partitioned; PGMQ's defaults where nothing is said.
     pub partition: Option<Partition>,
+    /// Whether it is read in groups; of one that is there this is compared only if it is said.
+    pub fifo: Option<bool>,
+    /// Its settings; of one that is there those that are given are compared.
+    pub settings: SettingsChange,
 }
 
 /// A queue, and whether it is new.
@@ -67,6 +74,7 @@ impl Broker {
                  takes for the end of a schema's name"
             )));
         }
+        self.check_settings(name, &new.settings)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         // Asking again is harmless, so a lost answer is no unknown outcome.
         self.run(false, async move { broker.create(&stats, &new).await }).await
@@ -75,7 +83,11 @@ impl Broker {
     async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue) -> Result<Created> {
         let queue = &new.queue;
         let mut conn = self.db.acquire(stats).await?;
-        let outcome = store::create(&mut conn, queue, new.kind, new.partition.as_ref()).await;
+        must_have_dead_letter_queue(&mut conn, &new.settings).await?;
+        let fifo = new.fifo.unwrap_or(false);
+        let partition = new.partition.as_ref();
+        let outcome =
+            store::create(&mut conn, queue, new.kind, partition, fifo, &new.settings).await;
         let created = match outcome.map_err(Error::on(queue))? {
             CreateOutcome::Created => true,
             CreateOutcome::Exists => false,
@@ -99,20 +111,26 @@ impl Broker {
                 return Err(Error::NotSupported(
                     "partitioned queues need the PostgreSQL extension pg_partman: have an \
                      administrator install it and run CREATE EXTENSION pg_partman in the queues' \
-                     database",
+                     database"
+                        .to_owned(),
                 ));
             }
         };
         let shown = store::show(&mut conn, queue).await.map_err(Error::on(queue))?;
         let queue = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
-        Ok(Created { queue, created })
+        if created {
+            self.policies.forget();
+        } else {
+            check_alike(new, &queue)?;
+        }
+        Ok(Created { queue: self.complete(queue), created })
     }
 
     /// Lists queues by name.
     pub async fn list_queues(&self, stats: &Arc<CallStats>, what: ListQueues) -> Result<QueuePage> {
-        let (db, stats) = (self.db.clone(), Arc::clone(stats));
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = db.acquire(&stats).await?;
+            let mut conn = broker.db.acquire(&stats).await?;
             // One more than asked for tells whether there is a rest.
             let limit = what.limit.get();
             let mut queues =
@@ -121,6 +139,7 @@ impl Broker {
             if more {
                 queues.pop();
             }
+            let queues: Vec<Queue> = queues.into_iter().map(|q| broker.complete(q)).collect();
             let next = queues.last().filter(|_| more).map(|queue| queue.queue.clone());
             Ok(QueuePage { queues, next })
         })
@@ -133,9 +152,61 @@ impl Broker {
         self.run(false, async move {
             let mut conn = broker.open(&queue, &stats).await?;
             let found = store::show(&mut conn, &queue).await.map_err(Error::on(&queue))?;
-            found.ok_or_else(|| Error::QueueNotFound(queue.to_string()))
+            let found = found.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
+            Ok(broker.complete(found))
         })
         .await
+    }
+
+    /// Changes settings of a queue.
+    pub async fn change_settings(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        change: SettingsChange,
+    ) -> Result<Queue> {
+        self.check_settings(&queue, &change)?;
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.open(&queue, &stats).await?;
+            must_have_dead_letter_queue(&mut conn, &change).await?;
+            let gone = || Error::QueueNotFound(queue.to_string());
+            let changed = store::change_settings(&mut conn, &queue, &change).await;
+            broker.policies.forget();
+            if !changed.map_err(Error::on(&queue))? {
+                return Err(gone());
+            }
+            let shown = store::show(&mut conn, &queue).await.map_err(Error::on(&queue))?;
+            Ok(broker.complete(shown.ok_or_else(gone)?))
+        })
+        .await
+    }
+
+    /// Refuses settings that cannot be right, whatever is in the database.
+    fn check_settings(&self, queue: &QueueName, settings: &SettingsChange) -> Result<()> {
+        let limit = settings.max_message_bytes.flatten().map_or(0, Bounded::get);
+        let most = self.limits.max_message_bytes;
+        if limit.unsigned_abs() > most {
+            return Err(Error::Invalid(format!(
+                "`settings.max_message_bytes` must be at most {most}, the limit of this server, \
+                 not {limit}"
+            )));
+        }
+        let dead_letters = settings.dead_letter_queue.as_ref().and_then(Option::as_ref);
+        if dead_letters.is_some_and(|dead_letters| dead_letters.0 == *queue) {
+            return Err(Error::Invalid(
+                "`settings.dead_letter_queue` must be another queue than this".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Fills in what the server knows.
+    fn complete(&self, mut queue: Queue) -> Queue {
+        let most = i64::try_from(self.limits.max_message_bytes).unwrap_or(i64::MAX);
+        let limit = queue.settings.max_message_bytes.map_or(most, |limit| limit.get().min(most));
+        queue.settings.max_message_bytes = Some(Bounded::saturating(limit));
+        queue
     }
 
     /// Drops a queue with its messages and its archive.
@@ -144,6 +215,8 @@ impl Broker {
         self.run(true, async move {
             let mut conn = broker.open(&queue, &stats).await?;
             let found = store::drop_queue(&mut conn, &queue).await.map_err(Error::on(&queue))?;
+            broker.policies.forget();
+            broker.engine.tell(&queue);
             if found { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
         })
         .await
@@ -174,4 +247,34 @@ impl Broker {
         })
         .await
     }
+}
+
+/// Refuses a dead-letter queue that is not there: a typo would send messages into the archive.
+async fn must_have_dead_letter_queue(conn: &mut Conn, settings: &SettingsChange) -> Result<()> {
+    let Some(Some(name)) = &settings.dead_letter_queue else { return Ok(()) };
+    if store::exists(conn, &name.0).await? {
+        return Ok(());
+    }
+    let name = &name.0;
+    Err(Error::Invalid(format!(
+        "`settings.dead_letter_queue`: there is no queue `{name}`; PUT /queues/{name} creates it"
+    )))
+}
+
+/// Compares what is wished with what is there.
+fn check_alike(wished: &NewQueue, there: &Queue) -> Result<()> {
+    let name = &wished.queue;
+    if wished.fifo.is_some_and(|fifo| fifo != there.fifo) {
+        let (is, wish) = if there.fifo { ("has", "without") } else { ("has no", "with") };
+        return Err(Error::QueueConflict(format!(
+            "queue `{name}` exists and {is} index for reading in groups; it cannot be made {wish} \
+             one"
+        )));
+    }
+    if wished.settings.applied_to(&there.settings) != there.settings {
+        return Err(Error::QueueConflict(format!(
+            "queue `{name}` exists with other settings; PATCH /queues/{name} changes them"
+        )));
+    }
+    Ok(())
 }

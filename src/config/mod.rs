@@ -10,7 +10,9 @@ mod limits;
 mod load;
 mod log;
 mod long_poll;
+mod maintenance;
 mod metrics;
+mod receipts;
 mod secret;
 mod server;
 
@@ -23,7 +25,9 @@ pub use limits::Limits;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use log::{Log, LogFormat};
 pub use long_poll::{LongPoll, Strategy};
+pub use maintenance::Maintenance;
 pub use metrics::Metrics;
+pub use receipts::Receipts;
 pub use secret::Secret;
 pub use server::Server;
 
@@ -43,6 +47,10 @@ pub struct Settings {
     pub long_poll: LongPoll,
     /// What a client may ask for.
     pub limits: Limits,
+    /// What stands for one delivery of a message.
+    pub receipts: Receipts,
+    /// What is forgotten, and when.
+    pub maintenance: Maintenance,
     /// Logs.
     pub log: Log,
     /// The Prometheus endpoint.
@@ -58,6 +66,8 @@ impl Settings {
         self.engine.check()?;
         self.long_poll.check()?;
         self.limits.check()?;
+        self.receipts.check()?;
+        self.maintenance.check()?;
         self.log.check()?;
         self.metrics.check()
     }

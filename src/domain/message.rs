@@ -1,10 +1,12 @@
 //! Messages: what is sent and what is delivered.
 
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Delay, time};
+use super::{Delay, Delivered, Receipt, ReceiptKey, time};
 
 /// JSON text, checked to be well-formed and otherwise left as it came, so that no digit is lost.
 pub type RawJson = Box<RawValue>;
@@ -19,9 +21,12 @@ pub enum Visibility {
 }
 
 impl Visibility {
+    /// At once.
+    pub const NOW: Self = Self::After(Delay::saturating(0));
+
     /// At a moment; PostgreSQL's calendar does not reach as far back as ours, and the past is now.
     pub fn at(time: DateTime<Utc>) -> Self {
-        if time > Utc::now() { Self::At(time) } else { Self::After(Delay::saturating(0)) }
+        if time > Utc::now() { Self::At(time) } else { Self::NOW }
     }
 }
 
@@ -32,8 +37,16 @@ pub struct NewMessage {
     pub message: RawJson,
     /// A JSON object, or nothing.
     pub headers: Option<RawJson>,
-    /// When it becomes visible.
-    pub visible: Visibility,
+    /// When it becomes visible; when the queue's settings say where nothing is said.
+    pub visible: Option<Visibility>,
+}
+
+impl NewMessage {
+    /// Bytes of the message and its headers.
+    pub fn bytes(&self) -> u64 {
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());
+        (self.message.get().len() + headers) as u64
+    }
 }
 
 /// A message in a queue, as PGMQ keeps it.
@@ -56,4 +69,80 @@ pub struct Message {
     pub message: RawJson,
     /// The headers that were sent with it.
     pub headers: Option<RawJson>,
+    /// The table that it stands in.
+    #[serde(skip)]
+    pub relation: u32,
+    /// What stands for this delivery; nothing where the message was only looked at.
+    pub receipt: Option<Receipt>,
+}
+
+impl Message {
+    /// Adds the receipt of a delivery.
+    pub fn sign(&mut self, key: &ReceiptKey) {
+        let Self { msg_id, read_ct, relation, .. } = *self;
+        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, relation }));
+    }
+}
+
+/// A message in an archive.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArchivedMessage {
+    /// The message as it was.
+    #[serde(flatten)]
+    pub message: Message,
+    /// When it was archived.
+    #[serde(serialize_with = "time::serialize")]
+    pub archived_at: DateTime<Utc>,
+}
+
+/// Which message is meant, and for which delivery its consumer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The message.
+    pub msg_id: i64,
+    /// The delivery; nothing for whatever delivery it was.
+    pub delivered: Option<Delivered>,
+}
+
+/// What became of something that was to be done to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// There is no such message.
+    Missing,
+    /// The message has been delivered again since.
+    Stale,
+}
+
+/// How a queue is read in groups, by the header `x-pgmq-group`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FifoMode {
+    /// As many messages as possible of the oldest group first.
+    Grouped,
+    /// One message of each group in turn.
+    RoundRobin,
+    /// The first message of each group.
+    Head,
+}
+
+impl FifoMode {
+    /// The word for it, on the wire and in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grouped => "grouped",
+            Self::RoundRobin => "round_robin",
+            Self::Head => "head",
+        }
+    }
+}
+
+impl FromStr for FifoMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let modes = [Self::Grouped, Self::RoundRobin, Self::Head];
+        let mode = modes.into_iter().find(|mode| mode.as_str() == text);
+        mode.ok_or("must be `grouped`, `round_robin` or `head`")
+    }
 }

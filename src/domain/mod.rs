@@ -5,16 +5,26 @@
 mod bounded;
 mod call;
 mod message;
+mod object;
 mod queue;
 mod queue_name;
+mod receipt;
+mod settings;
 mod storable;
 mod time;
 
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;
-pub use message::{Message, NewMessage, RawJson, Visibility};
+pub use message::{
+    ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility,
+};
+pub use object::Object;
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
+pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
+pub use settings::{
+    DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
+};
 pub use storable::{Unstorable, check_storable};
 pub use time::rfc3339;
 

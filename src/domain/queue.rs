@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::time;
+use super::{QueueSettings, time};
 
 /// How PGMQ stores a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,8 @@ pub struct Queue {
     /// When it was made.
     #[serde(serialize_with = "time::serialize")]
     pub created_at: DateTime<Utc>,
+    /// What was set for it.
+    pub settings: QueueSettings,
 }
 
 /// `pgmq.metrics`, and what hides in it.

@@ -130,7 +130,9 @@ impl<W: Work> Lane<W> {
                         drop(request.reply.send(Ok(output)));
                     }
                 }
-                Err(Error::Unstorable(_) | Error::Unreadable) if part.len() > 1 => {
+                Err(Error::Unstorable(_) | Error::Unreadable | Error::NotSupported(_))
+                    if part.len() > 1 =>
+                {
                     let rest = part.split_off(part.len() / 2);
                     parts.push(rest);
                     parts.push(part);

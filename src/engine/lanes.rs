@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::domain::QueueName;
+use crate::{domain::QueueName, store::Action};
 
 use super::{
     Shared,
@@ -15,14 +15,14 @@ use super::{
     news::News,
     peers::Peers,
     receive_lane::ReceiveLane,
-    works::{Archive, Delete, Send, SetVisibility},
+    works::{End, Send, SetVisibility},
 };
 
 /// The lanes of one queue.
 pub(super) struct QueueLanes {
     pub(super) send: Arc<Lane<Send>>,
-    pub(super) delete: Arc<Lane<Delete>>,
-    pub(super) archive: Arc<Lane<Archive>>,
+    pub(super) delete: Arc<Lane<End>>,
+    pub(super) archive: Arc<Lane<End>>,
     pub(super) visibility: Arc<Lane<SetVisibility>>,
     pub(super) receive: Arc<ReceiveLane>,
     /// Statements that the queue may have under way, of all kinds.
@@ -86,10 +86,11 @@ impl QueueLanes {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
         let receive = ReceiveLane::new(queue, shared, &statements);
         let news = News::new(queue, &receive, peers);
+        let end = |action| End { action, news: Arc::clone(&news) };
         Self {
             send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements),
-            delete: Lane::new(Delete, queue, shared, &statements),
-            archive: Lane::new(Archive, queue, shared, &statements),
+            delete: Lane::new(end(Action::Delete), queue, shared, &statements),
+            archive: Lane::new(end(Action::Archive), queue, shared, &statements),
             visibility: Lane::new(SetVisibility(news), queue, shared, &statements),
             receive,
             statements,

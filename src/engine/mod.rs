@@ -23,11 +23,17 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    domain::{CallStats, Message, MsgId, NewMessage, QueueName, Visibility, Wait},
+    domain::{CallStats, Message, NewMessage, QueueName, Settled, Target, Visibility, Wait},
     store::{ConnectOptions, Db, Error, Read, Result},
 };
 
-use self::{batch::Size, lanes::Lanes, peers::Peers, poller::Poller};
+use self::{
+    batch::Size,
+    lanes::Lanes,
+    peers::Peers,
+    poller::Poller,
+    works::{Ended, NewMessages},
+};
 
 pub use self::{
     delivery::{Delivery, Lease},
@@ -37,6 +43,8 @@ pub use self::{
 
 /// What a row weighs beyond its message.
 const ROW_BYTES: usize = 64;
+/// A request about one message that is there.
+const ONE_ROW: Size = Size { rows: 1, bytes: ROW_BYTES };
 
 /// The lanes of all queues, and what wakes those who wait. A clone is the same engine.
 #[derive(Clone)]
@@ -72,50 +80,66 @@ impl Engine {
         );
     }
 
-    /// Stores messages, all or none, and returns their ids in order.
+    /// Stores messages, all or none, and returns their ids in order. `in_turn` makes ids grow from
+    /// commit to commit.
     pub async fn send(
         &self,
         queue: &QueueName,
         messages: Vec<NewMessage>,
+        in_turn: bool,
         stats: &Arc<CallStats>,
     ) -> Result<Vec<i64>> {
         let weigh = |new: &NewMessage| {
             ROW_BYTES + new.message.get().len() + new.headers.as_ref().map_or(0, |h| h.get().len())
         };
         let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
-        self.lanes.of(queue).send.submit(messages, size, stats).await
+        let input = NewMessages { messages, in_turn };
+        self.lanes.of(queue).send.submit(input, size, stats).await
     }
 
-    /// Deletes a message; false where there is none.
+    /// Deletes a message. `unblocks` says that others may be delivered then.
     pub async fn delete(
         &self,
         queue: &QueueName,
-        id: MsgId,
+        target: Target,
+        unblocks: bool,
         stats: &Arc<CallStats>,
-    ) -> Result<bool> {
-        self.lanes.of(queue).delete.submit(id, Size { rows: 1, bytes: ROW_BYTES }, stats).await
+    ) -> Result<Settled> {
+        let input = Ended { target, unblocks };
+        self.lanes.of(queue).delete.submit(input, ONE_ROW, stats).await
     }
 
-    /// Moves a message into the archive; false where there is none.
+    /// Moves a message into the archive. `unblocks` says that others may be delivered then.
     pub async fn archive(
         &self,
         queue: &QueueName,
-        id: MsgId,
+        target: Target,
+        unblocks: bool,
         stats: &Arc<CallStats>,
-    ) -> Result<bool> {
-        self.lanes.of(queue).archive.submit(id, Size { rows: 1, bytes: ROW_BYTES }, stats).await
+    ) -> Result<Settled> {
+        let input = Ended { target, unblocks };
+        self.lanes.of(queue).archive.submit(input, ONE_ROW, stats).await
     }
 
     /// Sets the moment from which a message may be delivered again.
     pub async fn set_visibility(
         &self,
         queue: &QueueName,
-        id: MsgId,
+        target: Target,
         visible: Visibility,
         stats: &Arc<CallStats>,
-    ) -> Result<Option<Message>> {
-        let size = Size { rows: 1, bytes: ROW_BYTES };
-        self.lanes.of(queue).visibility.submit((id, visible), size, stats).await
+    ) -> Result<(Settled, Option<Message>)> {
+        self.lanes.of(queue).visibility.submit((target, visible), ONE_ROW, stats).await
+    }
+
+    /// Something was committed in a queue outside the lanes: those who wait are looked for.
+    pub fn tell(&self, queue: &QueueName) {
+        if let Some(lanes) = self.lanes.in_use(queue) {
+            lanes.receive.news();
+        }
+        if let Some(peers) = self.peers.get() {
+            peers.tell(queue);
+        }
     }
 
     /// What can be delivered now, or within `wait`.

@@ -106,9 +106,9 @@ impl Poller {
         }
         let mut search = UnreadableSearch::new(&read.queue, &self.shared.metrics);
         loop {
-            let outcome = store::read(&mut conn, read).await;
+            let outcome = store::read(&mut conn, read, false).await;
             if !search.cleared(&mut conn, outcome.as_ref().err()).await? {
-                return outcome;
+                return outcome.map(|found| found.messages);
             }
         }
     }
@@ -159,9 +159,10 @@ impl Poller {
         read: &Read,
         remaining: Duration,
     ) -> Result<Vec<Message>> {
-        if remaining < SHORTEST_SLICE {
+        let by_pgmq = read.is_plain() && self.shared.db.features().modern;
+        if remaining < SHORTEST_SLICE || !by_pgmq {
             sleep(self.shared.poll_interval.min(remaining)).await;
-            return store::read(conn, read).await;
+            return store::read(conn, read, false).await.map(|found| found.messages);
         }
         store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await
     }

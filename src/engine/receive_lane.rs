@@ -17,8 +17,9 @@ use tokio::{
 
 use crate::{
     config::ReadMode,
-    domain::{CallStats, Message, QueueName, Wait},
-    store::{self, Conn, Read, Result},
+    domain::{CallStats, FifoMode, Message, QueueName, Wait},
+    store::{self, Conn, DeadLetters, Found, Read, Result},
+    telemetry::DoneTo,
 };
 
 use super::{
@@ -65,6 +66,16 @@ impl State {
 struct Key {
     vt: i32,
     filter: Option<Box<str>>,
+    fifo: Option<FifoMode>,
+    dead_letters: Option<DeadLetters>,
+}
+
+impl Key {
+    /// Whether a client must not be given the messages of a read that others are given messages of:
+    /// of a group, the next message is for whoever has those before it.
+    fn is_exclusive(&self) -> bool {
+        matches!(self.fifo, Some(FifoMode::Grouped | FifoMode::RoundRobin))
+    }
 }
 
 /// Who stands in line.
@@ -151,7 +162,8 @@ impl ReceiveLane {
         let wants = usize::try_from(read.qty).unwrap_or(1);
         let filter = read.filter.map(|filter| filter.get().into());
         let _waits = patient.then(|| Waits::new(&self.shared.waiters));
-        let place = self.join(Key { vt: read.vt, filter }, wants, patient, client);
+        let key = Key { vt: read.vt, filter, fifo: read.fifo, dead_letters: read.dead_letters };
+        let place = self.join(key, wants, patient, client);
         self.look(&place.key);
         if !patient {
             return outcome.await.unwrap_or_else(|_| unanswered());
@@ -234,7 +246,9 @@ impl ReceiveLane {
             None => Arc::new(key),
         };
         let first = state.first_ticket;
-        let line = state.lines.entry(Arc::clone(&key)).or_insert_with(|| Line::new(first));
+        let exclusive = key.is_exclusive();
+        let line = state.lines.entry(Arc::clone(&key));
+        let line = line.or_insert_with(|| Line::new(first, exclusive));
         let ticket = line.join(wants, patient, client);
         Place { lane: self, key, ticket }
     }
@@ -265,9 +279,14 @@ impl ReceiveLane {
                 self.read(&mut conn, key, &look).await
             };
             match outcome {
-                Ok((messages, due_in)) => {
-                    self.deal(key, &look, messages);
-                    if let Some(due_in) = due_in {
+                Ok(found) => {
+                    self.shared.metrics.messages(
+                        self.queue.as_str(),
+                        DoneTo::DeadLettered,
+                        found.dead,
+                    );
+                    self.deal(key, &look, found.messages);
+                    if let Some(due_in) = found.due_in {
                         self.set_timer(due_in);
                     }
                 }
@@ -278,12 +297,7 @@ impl ReceiveLane {
         self.lock().remove_idle(key);
     }
 
-    async fn read(
-        &self,
-        conn: &mut Option<Conn>,
-        key: &Key,
-        look: &Look,
-    ) -> Result<(Vec<Message>, Option<Duration>)> {
+    async fn read(&self, conn: &mut Option<Conn>, key: &Key, look: &Look) -> Result<Found> {
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
@@ -297,13 +311,13 @@ impl ReceiveLane {
             vt: key.vt,
             qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
             filter: filter.and_then(std::result::Result::ok),
+            fifo: key.fifo,
+            dead_letters: key.dead_letters.clone(),
+            as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
         let mut search = UnreadableSearch::new(&self.queue, &self.shared.metrics);
         loop {
-            let outcome = match self.shared.settings.read {
-                ReadMode::Indexed => store::read_indexed(conn, &read, look.patient).await,
-                ReadMode::Pgmq => store::read(conn, &read).await.map(|found| (found, None)),
-            };
+            let outcome = store::read(conn, &read, look.patient).await;
             if !search.cleared(conn, outcome.as_ref().err()).await? {
                 return outcome;
             }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::domain::CallStats;
 
 use super::{
-    Health,
+    Features, Health,
     error::{Access, Error, Result, leaves_connection_usable},
 };
 
@@ -29,6 +29,7 @@ pub struct Db {
     pool: PgPool,
     health: Arc<Health>,
     statement_timeout: Duration,
+    features: Features,
 }
 
 /// A connection on loan from a [`Db`], and whose account its statements go on.
@@ -44,8 +45,18 @@ pub struct Conn {
 
 impl Db {
     /// Wraps a pool.
-    pub fn new(pool: PgPool, health: Arc<Health>, statement_timeout: Duration) -> Self {
-        Self { pool, health, statement_timeout }
+    pub fn new(
+        pool: PgPool,
+        health: Arc<Health>,
+        statement_timeout: Duration,
+        features: Features,
+    ) -> Self {
+        Self { pool, health, statement_timeout, features }
+    }
+
+    /// What the PGMQ in the database can do.
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     /// Takes a connection, waiting for as long as the pool allows.
@@ -71,6 +82,11 @@ impl Db {
 }
 
 impl Conn {
+    /// Whether PGMQ's own functions take and return everything; older ones are stood in for.
+    pub(super) fn is_modern(&self) -> bool {
+        self.db.features.modern
+    }
+
     /// Runs a statement that only looks, or can be repeated without harm.
     pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
         self.run(query, Access::Look, self.db.statement_timeout).await

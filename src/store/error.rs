@@ -2,6 +2,8 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
+use sqlx::postgres::PgDatabaseError;
+
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -32,9 +34,43 @@ pub enum Error {
     /// The connection broke while something was being changed: it may or may not be done.
     #[error("the connection broke before the outcome was known")]
     OutcomeUnknown(#[source] Option<Arc<sqlx::Error>>),
+    /// PGMQ in the database is too old for it; says which version is needed.
+    #[error("{0}")]
+    NotSupported(Arc<str>),
+    /// A routing key is refused; says why.
+    #[error("{0}")]
+    RoutingKey(Arc<str>),
+    /// An operation of a transaction was refused: nothing was done.
+    #[error("operation {operation} was refused")]
+    Refused {
+        /// Its place in the transaction, from 0.
+        operation: usize,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The database answered something that makes no sense.
     #[error("unexpected answer from the database")]
     Unexpected(#[source] Arc<sqlx::Error>),
+}
+
+/// Why an operation of a transaction was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such queue.
+    QueueNotFound(String),
+    /// There is no such message in the queue.
+    MessageNotFound(String, i64),
+    /// The message of this queue has been delivered to someone else since.
+    Stale(String, i64),
+    /// A message is over the limit of the queue.
+    MessageTooLarge {
+        /// The queue.
+        queue: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
 }
 
 /// Whether a statement changes something that must not be repeated blindly.
@@ -62,6 +98,9 @@ impl Error {
             }
             _ => return Self::unexpected(error),
         };
+        if let Some(own) = Self::own(&code, &error) {
+            return own;
+        }
         match &*code {
             "42P01" => Self::QueueNotFound,
             "22P02" | "22P05" | "22021" => Self::Unstorable("its text is not valid in PostgreSQL"),
@@ -80,6 +119,38 @@ impl Error {
             code if code.starts_with("08") => Self::lost(access, error),
             _ => Self::unexpected(error),
         }
+    }
+
+    /// Reads what functions of our own complain of.
+    fn own(code: &str, error: &sqlx::Error) -> Option<Self> {
+        let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+        let message = || error.message();
+        let mut words = error.detail().unwrap_or_default().split(' ');
+        let mut number = || words.next().and_then(|word| word.parse::<i64>().ok()).unwrap_or(0);
+        let refused = |operation: i64, refusal| Self::Refused {
+            operation: usize::try_from(operation).unwrap_or(0),
+            refusal,
+        };
+        Some(match code {
+            "PGW01" => Self::NotSupported(message().into()),
+            "PGW41" => Self::RoutingKey(message().into()),
+            "PGW40" => refused(number(), Refusal::QueueNotFound(message().to_owned())),
+            "PGW04" => {
+                let (operation, id) = (number(), number());
+                refused(operation, Refusal::MessageNotFound(message().to_owned(), id))
+            }
+            "PGW09" => {
+                let (operation, id) = (number(), number());
+                refused(operation, Refusal::Stale(message().to_owned(), id))
+            }
+            "PGW13" => {
+                let (operation, bytes, limit) = (number(), number(), number());
+                let (bytes, limit) = (bytes.unsigned_abs(), limit.unsigned_abs());
+                let queue = message().to_owned();
+                refused(operation, Refusal::MessageTooLarge { queue, bytes, limit })
+            }
+            _ => return None,
+        })
     }
 
     /// An answer that makes no sense.

@@ -19,6 +19,10 @@ fn statements(role: &str) -> Vec<String> {
     let mut statements = vec![
         format!("GRANT USAGE ON SCHEMA pgmq_gateway TO {role}"),
         format!("GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO {role}"),
+        format!(
+            "GRANT INSERT, UPDATE, DELETE ON pgmq_gateway.queue_settings, \
+             pgmq_gateway.idempotency_keys TO {role}"
+        ),
         format!("GRANT USAGE, CREATE ON SCHEMA pgmq TO {role}"),
     ];
     for (kind, rights) in

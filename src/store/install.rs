@@ -8,6 +8,8 @@ use sqlx::{
 };
 use tracing::info;
 
+use crate::domain::ReceiptKey;
+
 use super::{pool::describe_target, schema};
 
 /// The version of PGMQ that the gateway installs.
@@ -35,6 +37,24 @@ pub struct PgmqInstall {
     pub version: Option<String>,
 }
 
+/// What the PGMQ in the database can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Messages have headers and `last_read_at` (1.10 or later), so that its own functions can be
+    /// called; otherwise ours stand in for them.
+    pub modern: bool,
+}
+
+/// A database that is ready.
+pub struct Prepared {
+    /// How PGMQ came there.
+    pub pgmq: PgmqInstall,
+    /// What it can do.
+    pub features: Features,
+    /// The key with which receipts are signed, unless the configuration has one.
+    pub receipt_key: ReceiptKey,
+}
+
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -48,7 +68,7 @@ pub enum PrepareError {
         target: String,
     },
     /// PGMQ lacks something that the gateway calls.
-    #[error("PGMQ {found} in {target} is too old, 1.10.0 or later is needed: {remedy}")]
+    #[error("PGMQ {found} in {target} is too old, 1.4.4 or later is needed: {remedy}")]
     TooOld {
         /// The version found.
         found: String,
@@ -104,10 +124,7 @@ impl fmt::Display for PgmqInstall {
 /// Makes the database ready: PGMQ where it is missing (or old and ours to upgrade) and `install` is
 /// true, then our own schema. What is there already is not touched, so that a role that may only
 /// use it will do. Gateways that start together take turns.
-pub async fn prepare(
-    options: &PgConnectOptions,
-    install: bool,
-) -> Result<PgmqInstall, PrepareError> {
+pub async fn prepare(options: &PgConnectOptions, install: bool) -> Result<Prepared, PrepareError> {
     let target = describe_target(options);
     let failed = |source| PrepareError::Database { target: target.clone(), source };
     let mut connection = options.connect().await.map_err(failed)?;
@@ -121,7 +138,7 @@ async fn prepare_on(
     options: &PgConnectOptions,
     install: bool,
     target: &str,
-) -> Result<PgmqInstall, PrepareError> {
+) -> Result<Prepared, PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
     check_rights(connection, target).await?;
     let found = look(connection).await.map_err(failed)?;
@@ -138,8 +155,13 @@ async fn prepare_on(
     }
     let pgmq = look(connection).await.map_err(failed)?;
     let pgmq = pgmq.ok_or_else(|| PrepareError::Missing { target: target.to_owned() })?;
-    check_functions(connection, &pgmq, target).await?;
-    Ok(pgmq)
+    let features = features(connection, &pgmq, target).await?;
+    let secret: Vec<u8> =
+        sqlx::query_scalar("SELECT value FROM pgmq_gateway.secret WHERE name = 'receipts'")
+            .fetch_one(connection)
+            .await
+            .map_err(failed)?;
+    Ok(Prepared { pgmq, features, receipt_key: ReceiptKey::new(&secret) })
 }
 
 async fn install_pgmq(
@@ -269,24 +291,24 @@ fn is_ours_and_old(pgmq: &PgmqInstall) -> bool {
     pgmq.source == PgmqSource::Sql && version.is_some_and(|version| version < EMBEDDED_VERSION)
 }
 
-/// Looks for what the newest functions in use need, whatever the version is called.
-async fn check_functions(
+/// Looks at what is there, whatever the version is called.
+async fn features(
     connection: &mut PgConnection,
     pgmq: &PgmqInstall,
     target: &str,
-) -> Result<(), PrepareError> {
-    let complete: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-                        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                        WHERE n.nspname = 'pgmq' AND c.relname = 'message_record' \
+) -> Result<Features, PrepareError> {
+    let (complete, modern): (bool, bool) = sqlx::query_as(
+        "SELECT to_regprocedure('pgmq.format_table_name(text, text)') IS NOT NULL \
+            AND to_regprocedure('pgmq.archive(text, bigint[])') IS NOT NULL, \
+                EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                        WHERE a.attrelid = to_regclass('pgmq.message_record') \
                           AND a.attname = 'last_read_at')",
     )
     .fetch_one(connection)
     .await
     .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
     if complete {
-        return Ok(());
+        return Ok(Features { modern });
     }
     Err(PrepareError::TooOld {
         found: pgmq.to_string(),
@@ -307,7 +329,7 @@ async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(),
             AND coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), true), \
                 quote_ident(current_user) \
          FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_class c \
-           ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations') \
+           ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations', 'secret', 'queue_settings') \
          WHERE n.nspname IN ('pgmq', 'pgmq_gateway')",
     )
     .fetch_one(connection)

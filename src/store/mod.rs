@@ -2,6 +2,7 @@
 //!
 //! Free functions over a [`Conn`]; SQLSTATEs become typed errors in `error`, once.
 
+mod archives;
 mod conn;
 mod error;
 mod grants;
@@ -10,22 +11,30 @@ mod install;
 mod messages;
 mod pool;
 mod queues;
+mod reads;
 mod schema;
+mod settings;
+mod settling;
+mod topics;
+mod transactions;
 mod wakeups;
 
+pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use conn::{Conn, Db};
-pub use error::{Error, Result};
+pub use error::{Error, Refusal, Result};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
-pub use install::{PgmqInstall, PgmqSource, PrepareError, prepare};
-pub use messages::{
-    Read, archive, delete, message, peek, pop, quarantine, read, read_indexed, read_with_poll,
-    release, send, send_batch, set_visibility,
-};
+pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
+pub use messages::{message, peek, send};
 pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
 pub use queues::{
     CreateOutcome, QueueFigures, create, drop_queue, exists, figures, list, metrics, purge, show,
 };
+pub use reads::{DeadLetters, Found, Read, pop, quarantine, read, read_with_poll, release};
+pub use settings::{Configured, all_settings, change_settings};
+pub use settling::{Action, archive, delete, set_visibility, settle};
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
+pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
+pub use transactions::{Idempotency, Operation, Transacted, forget_old, transact};
 pub use wakeups::{Ears, Heard, Swept, say, sweep};

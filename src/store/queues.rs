@@ -1,18 +1,16 @@
 //! Queues, in SQL.
 
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow, types::Json};
 
-use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName};
+use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange};
 
 use super::{
     Conn,
     error::{Error, Result},
+    settings::settings,
 };
 
-/// The columns of a [`Queue`], from `pgmq.meta` as `m`.
-const QUEUE: &str = "m.queue_name::text AS queue, m.is_partitioned, m.is_unlogged, m.created_at, \
-    pg_catalog.to_regclass(pg_catalog.format('pgmq.%I', \
-        pgmq.format_table_name(m.queue_name, 'q') || '_fifo_idx')) IS NOT NULL AS fifo";
+const LIST: &str = "/* list_queues */ SELECT * FROM pgmq_gateway.list_queues($1, $2, $3, $4)";
 
 /// What became of the wish for a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,20 +40,25 @@ pub struct QueueFigures {
     pub oldest_age_seconds: f64,
 }
 
-/// Makes a queue unless it is there.
+/// Makes a queue with all that belongs to it, unless it is there.
 pub async fn create(
     conn: &mut Conn,
     queue: &QueueName,
     kind: QueueKind,
     partition: Option<&Partition>,
+    fifo: bool,
+    change: &SettingsChange,
 ) -> Result<CreateOutcome> {
     let query = sqlx::query(
-        "/* create_queue */ SELECT outcome, existing FROM pgmq_gateway.create_queue($1, $2, $3, $4)",
+        "/* put_queue */ \
+         SELECT outcome, existing FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6)",
     )
     .bind(queue.as_str())
     .bind(kind.as_str())
     .bind(partition.map(Partition::interval))
-    .bind(partition.map(Partition::retention));
+    .bind(partition.map(Partition::retention))
+    .bind(fifo)
+    .bind(Json(change.to_json()));
     let rows = conn.look(query).await?;
     let row = first(&rows)?;
     let outcome: String = get(row, "outcome")?;
@@ -76,9 +79,8 @@ pub async fn create(
 
 /// One queue.
 pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
-    let sql = format!("/* show_queue */ SELECT {QUEUE} FROM pgmq.meta m WHERE m.queue_name = $1");
-    let rows = conn.look(sqlx::query(&sql).bind(queue.as_str())).await?;
-    rows.first().map(decode).transpose()
+    let query = sqlx::query(LIST).bind("").bind(None::<&str>).bind(1_i64).bind(queue.as_str());
+    conn.look(query).await?.first().map(decode).transpose()
 }
 
 /// Whether PGMQ knows a queue by exactly this name.
@@ -97,19 +99,14 @@ pub async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Queue>> {
-    let sql = format!(
-        "/* list_queues */ SELECT {QUEUE} FROM pgmq.meta m \
-         WHERE pg_catalog.starts_with(m.queue_name::text, $1) \
-           AND ($2::text IS NULL OR m.queue_name::text COLLATE \"C\" > $2) \
-         ORDER BY m.queue_name::text COLLATE \"C\" LIMIT $3"
-    );
-    let query = sqlx::query(&sql).bind(prefix).bind(after).bind(limit);
+    let query = sqlx::query(LIST).bind(prefix).bind(after).bind(limit).bind(None::<&str>);
     conn.look(query).await?.iter().map(decode).collect()
 }
 
 /// Drops a queue with its archive; false where there is none.
 pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query("/* drop_queue */ SELECT pgmq.drop_queue($1)").bind(queue.as_str());
+    let query =
+        sqlx::query("/* drop_queue */ SELECT pgmq_gateway.drop_queue($1)").bind(queue.as_str());
     let rows = conn.change(query).await?;
     first(&rows)?.try_get(0).map_err(Error::unexpected)
 }
@@ -167,6 +164,7 @@ fn decode(row: &PgRow) -> Result<Queue> {
         kind,
         fifo: get(row, "fifo")?,
         created_at: get(row, "created_at")?,
+        settings: settings(get(row, "settings")?, get(row, "notify_ms")?),
     })
 }
 

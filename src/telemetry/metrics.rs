@@ -25,6 +25,7 @@ const RECEIVED: &str = "pgmq_gateway_messages_received_total";
 const DELETED: &str = "pgmq_gateway_messages_deleted_total";
 const ARCHIVED: &str = "pgmq_gateway_messages_archived_total";
 const QUARANTINED: &str = "pgmq_gateway_messages_quarantined_total";
+const DEAD_LETTERED: &str = "pgmq_gateway_messages_dead_lettered_total";
 const LENGTH: &str = "pgmq_gateway_queue_length";
 const VISIBLE: &str = "pgmq_gateway_queue_visible";
 const OLDEST: &str = "pgmq_gateway_queue_oldest_message_age_seconds";
@@ -80,6 +81,8 @@ pub enum DoneTo {
     Archived,
     /// Archived by the gateway because they could not be read.
     Quarantined,
+    /// Moved away by the gateway because they had been delivered often enough.
+    DeadLettered,
 }
 
 impl Metrics {
@@ -147,6 +150,7 @@ impl Metrics {
                 DoneTo::Deleted => DELETED,
                 DoneTo::Archived => ARCHIVED,
                 DoneTo::Quarantined => QUARANTINED,
+                DoneTo::DeadLettered => DEAD_LETTERED,
             };
             let key = Key::from_parts(name, vec![queue_label(queue)]);
             Series {
@@ -216,6 +220,7 @@ impl Metrics {
         counter(RECEIVED, "Messages delivered.");
         counter(DELETED, "Messages deleted by consumers.");
         counter(ARCHIVED, "Messages archived by consumers.");
+        counter(DEAD_LETTERED, "Messages moved away because they had been delivered often enough.");
         counter(QUARANTINED, "Messages archived because they could not be read.");
         let gauge = |name: &'static str, text: &'static str| {
             self.recorder.describe_gauge(name.into(), None, text.into());

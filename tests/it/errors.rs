@@ -30,7 +30,7 @@ async fn bad_parameters_are_named_with_what_is_allowed() {
         ("/queues/q/messages?wait=21", "`wait` must be a whole number from 0 to 20"),
         ("/queues/q/messages?qyt=1", "unknown query parameter `qyt`, expected one of `qty`"),
         ("/queues/q/messages?qty=1&qty=2", "duplicate"),
-        ("/queues/q/messages?fifo=grouped", "`fifo`"),
+        ("/queues/q/messages?fifo=both", "`fifo` must be `grouped`, `round_robin` or `head`"),
         ("/queues/q/messages/1?receipt=x", "`receipt`"),
         ("/queues/q?x=1", "`x`"),
         ("/queues/q/peek?limit=101", "`limit`"),
@@ -143,7 +143,7 @@ async fn what_is_not_served_says_so() {
         gateway.get(path).await.problem(404, "route_not_found");
     }
     for (method, path, allowed) in [
-        ("POST", "/queues/q", "DELETE,GET,HEAD,PUT"),
+        ("POST", "/queues/q", "DELETE,GET,HEAD,PATCH,PUT"),
         ("PATCH", "/queues", "GET,HEAD"),
         ("DELETE", "/queues/q/messages", "GET,POST"),
         ("GET", "/queues/q/messages/batch", "POST"),

@@ -5,17 +5,27 @@
 
 mod support;
 
+mod archive;
+mod dead_letters;
 mod engine;
 mod errors;
+mod fifo;
+mod idempotency;
 mod layers;
 mod lifecycle;
 mod long_poll;
 mod messages;
+mod older_pgmq;
 mod openapi;
 mod operations;
 mod outages;
 mod poison;
 mod queues;
 mod readme;
+mod receipts;
 mod roles;
+mod settings;
+mod settle;
 mod several_gateways;
+mod topics;
+mod transactions;

@@ -1,9 +1,9 @@
 //! A client that keeps everything of an answer.
 
-use std::time::Duration;
+use std::{panic::Location, time::Duration};
 
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A client of one gateway.
 #[derive(Clone, Debug)]
@@ -56,6 +56,17 @@ impl Client {
         self.put(&format!("/queues/{queue}"), "").await.expect(201);
     }
 
+    /// Makes a queue that is described by `body`.
+    pub async fn create_with(&self, queue: &str, body: &Value) {
+        self.put(&format!("/queues/{queue}"), &body.to_string()).await.expect(201);
+    }
+
+    /// Changes settings of a queue.
+    pub async fn configure(&self, queue: &str, settings: Value) -> Answer {
+        let body = json!({"settings": settings}).to_string();
+        self.patch(&format!("/queues/{queue}"), &body).await
+    }
+
     /// Stores a message, whole with its envelope, and returns its id.
     pub async fn send(&self, queue: &str, body: &str) -> i64 {
         let answer = self.post(&format!("/queues/{queue}/messages"), body).await;
@@ -66,6 +77,22 @@ impl Client {
     pub async fn receive(&self, queue: &str, parameters: &str) -> Vec<Value> {
         let answer = self.get(&format!("/queues/{queue}/messages?{parameters}")).await;
         answer.expect(200).messages()
+    }
+
+    /// Receives with these parameters and insists on one message.
+    #[track_caller]
+    pub fn receive_one(&self, queue: &str, parameters: &str) -> impl Future<Output = Value> {
+        let at = Location::caller();
+        async move {
+            let mut received = self.receive(queue, parameters).await;
+            assert_eq!(received.len(), 1, "{at}: {received:?}");
+            received.remove(0)
+        }
+    }
+
+    /// Everything in a queue, in order of `msg_id`, leased and delayed messages too.
+    pub async fn all(&self, queue: &str) -> Vec<Value> {
+        self.get(&format!("/queues/{queue}/peek?limit=100")).await.expect(200).messages()
     }
 }
 

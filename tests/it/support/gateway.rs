@@ -27,6 +27,12 @@ impl TestGateway {
         Self::on(&TestDatabase::new().await, change).await
     }
 
+    /// Two, side by side on a database of their own.
+    pub async fn pair() -> [Self; 2] {
+        let database = TestDatabase::new().await;
+        [Self::on(&database, |_| {}).await, Self::on(&database, |_| {}).await]
+    }
+
     /// On a database that is there.
     pub async fn on(database: &TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let gateway = try_start(&database.url(), change).await.expect("gateway started");

@@ -1,0 +1,173 @@
+-- Reading in groups (header x-pgmq-group): what may be delivered of a group is its messages in order
+-- of msg_id, up to the first that is hidden.
+
+-- The group of a message in the table `q`, as the index has it.
+CREATE FUNCTION pgmq_gateway.group_of()
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'coalesce(q.headers ->> ''x-pgmq-group'', ''_default_fifo_group'')'
+$$;
+
+-- First messages of groups that may be delivered, in order of msg_id: of the groups of those 1000
+-- messages that have been visible for longest or, with `everywhere`, of all groups. `all_seen` says
+-- that there are no others.
+CREATE FUNCTION pgmq_gateway.heads(
+    queue text, everywhere boolean, OUT heads bigint[], OUT all_seen boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    group_of text := pgmq_gateway.group_of();
+    -- Each step goes to the next group by the index.
+    walk text := format(
+        'WITH RECURSIVE walk AS (
+            (SELECT %1$s AS g, q.msg_id, q.vt FROM %2$s q ORDER BY %1$s, q.msg_id LIMIT 1)
+            UNION ALL
+            SELECT next.* FROM walk w, LATERAL (
+                SELECT %1$s AS g, q.msg_id, q.vt FROM %2$s q WHERE %1$s > w.g
+                ORDER BY %1$s, q.msg_id LIMIT 1) next
+         ) SELECT * FROM walk', group_of, q_table);
+BEGIN
+    all_seen := true;
+    IF NOT pgmq_gateway.has_fifo_index(queue) THEN
+        walk := format('SELECT DISTINCT ON (%1$s) %1$s AS g, q.msg_id, q.vt FROM %2$s q
+                        ORDER BY %1$s, q.msg_id', group_of, q_table);
+    ELSIF NOT everywhere THEN
+        EXECUTE format(
+            'WITH front AS (
+                SELECT %1$s AS g FROM (
+                    SELECT q.headers FROM %2$s q WHERE q.vt <= statement_timestamp()
+                    ORDER BY q.vt LIMIT 1000) q
+             )
+             SELECT array_agg(h.msg_id ORDER BY h.msg_id), (SELECT count(*) < 1000 FROM front)
+             FROM (SELECT DISTINCT f.g FROM front f) f, LATERAL (
+                SELECT q.msg_id, q.vt FROM %2$s q WHERE %1$s = f.g
+                ORDER BY %1$s, q.msg_id LIMIT 1) h
+             WHERE h.vt <= statement_timestamp()', group_of, q_table
+        ) INTO heads, all_seen;
+        all_seen := coalesce(all_seen, true);
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT array_agg(w.msg_id ORDER BY w.msg_id) FROM (%s) w
+                    WHERE w.vt <= statement_timestamp()', walk) INTO heads;
+END
+$$;
+
+-- Takes the first messages of a group that may be delivered, if nobody else is at it: the lock on
+-- the first one is the lock on the group. Moves those away that were delivered often enough.
+CREATE FUNCTION pgmq_gateway.take_of_group(
+    queue text, head bigint, max_messages integer, max_receives integer, dead_letter_queue text,
+    OUT ids bigint[], OUT dead integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    group_of text := pgmq_gateway.group_of();
+    name text;
+    buried bigint[];
+    is_dead text := CASE WHEN max_receives IS NULL THEN 'false'
+                         ELSE pgmq_gateway.is_dead(q_table, '$3') END;
+BEGIN
+    dead := 0;
+    EXECUTE format('SELECT %s FROM %s q WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
+                    FOR UPDATE SKIP LOCKED', group_of, q_table) INTO name USING head;
+    WHILE name IS NOT NULL LOOP
+        -- A statement of its own sees what was committed before the lock was there. What somebody
+        -- else has locked is as good as hidden.
+        EXECUTE format(
+            $query$
+            WITH first AS MATERIALIZED (
+                SELECT q.msg_id, q.vt, %3$s AS dead FROM %2$s q WHERE %1$s = $1
+                ORDER BY %1$s, q.msg_id LIMIT $2
+            ), locked AS MATERIALIZED (
+                SELECT q.msg_id FROM %2$s q
+                WHERE q.msg_id = ANY (ARRAY(SELECT f.msg_id FROM first f))
+                FOR UPDATE SKIP LOCKED
+            ), open AS (
+                SELECT f.msg_id, f.dead, bool_and(f.vt <= statement_timestamp() AND l.msg_id IS NOT NULL)
+                                         OVER (ORDER BY f.msg_id) AS open
+                FROM first f LEFT JOIN locked l ON l.msg_id = f.msg_id
+            )
+            SELECT array_agg(o.msg_id ORDER BY o.msg_id) FILTER (WHERE NOT o.dead),
+                   array_agg(o.msg_id) FILTER (WHERE o.dead)
+            FROM open o WHERE o.open
+            $query$, group_of, q_table, is_dead
+        ) INTO ids, buried USING name, max_messages, max_receives;
+        EXIT WHEN buried IS NULL;
+        dead := dead + pgmq_gateway.dead_letter(queue, buried, dead_letter_queue);
+        EXIT WHEN dead >= 1000;
+    END LOOP;
+    ids := coalesce(ids, '{}');
+END
+$$;
+
+-- Leases messages in groups: `grouped` takes as many as possible of the oldest group first,
+-- `round_robin` one of each group in turn, `head` the first of each group and no more, and they come
+-- in that order. Otherwise as pgmq_gateway.receive.
+CREATE FUNCTION pgmq_gateway.receive_fifo(
+    queue text, mode text, hide_seconds integer, max_messages integer, want_due boolean,
+    max_receives integer, dead_letter_queue text
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, relation oid, due_in float8, dead integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    chosen bigint[] := '{}';
+    -- The place of each within its group.
+    places integer[] := '{}';
+    tried bigint[] := '{}';
+    candidates record;
+    taken record;
+    head bigint;
+BEGIN
+    dead := 0;
+    IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
+        RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+    FOR attempt IN 1..2 LOOP
+        candidates := pgmq_gateway.heads(queue, attempt = 2);
+        FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
+            EXIT WHEN CASE mode
+                WHEN 'grouped' THEN cardinality(chosen)
+                -- As many groups as messages are wanted: the first of each will do.
+                ELSE cardinality(array_positions(places, 1)) END >= max_messages;
+            CONTINUE WHEN head = ANY (tried);
+            tried := tried || head;
+            taken := pgmq_gateway.take_of_group(
+                queue, head,
+                CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
+                     ELSE max_messages END,
+                max_receives, dead_letter_queue);
+            dead := dead + taken.dead;
+            chosen := chosen || taken.ids;
+            places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));
+        END LOOP;
+        EXIT WHEN candidates.all_seen OR cardinality(chosen) >= max_messages;
+    END LOOP;
+    IF mode = 'round_robin' THEN
+        chosen := ARRAY(SELECT c.id FROM unnest(chosen, places) AS c (id, place)
+                        ORDER BY c.place, c.id LIMIT max_messages);
+    END IF;
+    RETURN QUERY EXECUTE format(
+        $query$
+        WITH delivered AS (
+            UPDATE %s m
+            SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %s
+            WHERE m.msg_id = ANY ($2)
+            RETURNING m.*
+        )
+        SELECT %s, $3::oid, NULL::float8, NULL::integer
+        FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
+        ORDER BY c.place
+        $query$,
+        q_table,
+        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
+             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
+        pgmq_gateway.columns(q_table)
+    ) USING hide_seconds, chosen, q_table;
+    IF want_due AND cardinality(chosen) < max_messages THEN
+        due_in := pgmq_gateway.due_in(pgmq.format_table_name(queue, 'q'));
+    END IF;
+    IF due_in IS NOT NULL OR dead > 0 THEN
+        RETURN NEXT;
+    END IF;
+END
+$$;

@@ -1,0 +1,220 @@
+//! `/queues/{queue}/archive` and dead letters: looking at what is over, and taking it back.
+
+use axum::{Json as JsonAnswer, extract::State};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{Archived, Browse, Redrive, Replay},
+    domain::{ArchivedMessage, Bounded, PageSize, QueueName, RawJson},
+};
+
+use super::{
+    Api,
+    body::OptionalJson,
+    context::Stats,
+    messages::MessageSchema,
+    path::InQueue,
+    problem::Problem,
+    query::{Filter, NoParameters, Query, parsed},
+};
+
+const TAG: &str = "Archive and dead letters";
+/// The most ids that one replay may name.
+const MAX_IDS: usize = 1_000;
+
+/// How many messages are to be moved at most.
+type Limit = Bounded<1, 1_000_000_000>;
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(browse)).routes(routes!(replay)).routes(routes!(redrive))
+}
+
+/// Which archived messages to look at.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct BrowseParameters {
+    /// The most messages to return, 10 if not given.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    limit: Option<PageSize>,
+    /// The `next` of the page before: a `msg_id`.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<i64>, minimum = 0)]
+    after: Option<Bounded<0, { i64::MAX }>>,
+    /// Archived then or later.
+    since: Option<DateTime<Utc>>,
+    /// Archived before.
+    until: Option<DateTime<Utc>>,
+    /// A JSON object that a message must contain.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<String>, example = "{\"type\":\"invoice\"}")]
+    filter: Option<Filter>,
+}
+
+/// A message in the archive.
+#[derive(ToSchema)]
+#[schema(as = ArchivedMessage)]
+#[expect(dead_code, reason = "describes domain::ArchivedMessage, which knows no OpenAPI")]
+struct ArchivedSchema {
+    #[schema(inline)]
+    #[serde(flatten)]
+    message: MessageSchema,
+    /// When it was archived.
+    archived_at: DateTime<Utc>,
+}
+
+/// A page of archived messages.
+#[derive(Serialize, ToSchema)]
+struct ArchivePage {
+    /// In order of `msg_id`.
+    #[schema(value_type = Vec<ArchivedSchema>)]
+    messages: Vec<ArchivedMessage>,
+    /// What to pass as `after` for the next page; null on the last one.
+    #[schema(required, example = "42")]
+    next: Option<String>,
+}
+
+/// Looks at archived messages in order of `msg_id`.
+#[utoipa::path(
+    get, path = "/queues/{queue}/archive", tag = TAG, operation_id = "browse_archive",
+    params(("queue" = String, Path), BrowseParameters),
+    responses((status = 200, description = "A page of messages", body = ArchivePage))
+)]
+async fn browse(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(parameters): Query<BrowseParameters>,
+) -> Result<JsonAnswer<ArchivePage>, Problem> {
+    let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
+    let which = Archived {
+        since: parameters.since,
+        until: parameters.until,
+        filter: parameters.filter.map(|filter| filter.0),
+        msg_ids: None,
+    };
+    let after = parameters.after.map_or(0, Bounded::get);
+    let messages = api.broker.browse_archive(&stats, Browse { queue, after, limit, which }).await?;
+    // A full page may be the last: then the next one is empty.
+    let full = i64::try_from(messages.len()).is_ok_and(|count| count == limit.get());
+    let next = messages.last().filter(|_| full).map(|last| last.message.msg_id.to_string());
+    Ok(JsonAnswer(ArchivePage { messages, next }))
+}
+
+/// Which archived messages to deliver once more: those that fit everything that is said.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"filter": {"order": 7}, "limit": 100, "dry_run": true}))]
+struct ReplayBody {
+    /// The queue to put them into; the one they were archived from if not given.
+    #[schema(value_type = Option<String>)]
+    to: Option<Name>,
+    /// Their ids, at most 1000.
+    #[schema(max_items = 1_000)]
+    msg_ids: Option<Vec<i64>>,
+    /// Archived then or later.
+    since: Option<DateTime<Utc>>,
+    /// Archived before.
+    until: Option<DateTime<Utc>>,
+    /// A JSON object that a message must contain.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<RawJson>,
+    /// The most messages to move, the oldest first; all if not given.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    limit: Option<Limit>,
+    /// Whether to count them only.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// A queue's name in a body.
+struct Name(QueueName);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        QueueName::parse(&name).map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// How many messages will be delivered once more.
+#[derive(Serialize, ToSchema)]
+struct Replayed {
+    /// The number of messages.
+    replayed: i64,
+}
+
+/// Moves archived messages back, as new ones that have not been delivered yet. Many are moved in
+/// several transactions: if the request takes too long, asking again goes on from there.
+#[utoipa::path(
+    post, path = "/queues/{queue}/archive/replay", tag = TAG, operation_id = "replay_archive",
+    params(("queue" = String, Path)),
+    request_body(content = inline(Option<ReplayBody>), content_type = "application/json"),
+    responses((status = 200, description = "How many were moved, or would be", body = Replayed))
+)]
+async fn replay(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    OptionalJson(body): OptionalJson<ReplayBody>,
+) -> Result<JsonAnswer<Replayed>, Problem> {
+    if body.msg_ids.as_ref().is_some_and(|ids| ids.len() > MAX_IDS) {
+        return Err(Problem::invalid(format!("`msg_ids` must hold at most {MAX_IDS} ids")));
+    }
+    let filter = body.filter.map(|filter| filter.get().parse::<Filter>());
+    let filter = filter.transpose().map_err(|e| Problem::invalid(format!("`filter` {e}")))?;
+    let which = Archived {
+        since: body.since,
+        until: body.until,
+        filter: filter.map(|filter| filter.0),
+        msg_ids: body.msg_ids,
+    };
+    let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    let what = Replay { queue, to, which, limit, dry_run: body.dry_run };
+    Ok(JsonAnswer(Replayed { replayed: api.broker.replay(&stats, what).await? }))
+}
+
+/// Which dead letters to deliver once more.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"limit": 100}))]
+struct RedriveBody {
+    /// The queue to put them into; each into the one that it came from if not given.
+    #[schema(value_type = Option<String>)]
+    to: Option<Name>,
+    /// The most messages to move, the oldest first; all if not given.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    limit: Option<Limit>,
+}
+
+/// How many messages were moved.
+#[derive(Serialize, ToSchema)]
+struct Moved {
+    /// The number of messages.
+    moved: i64,
+}
+
+/// Moves dead letters back to where they came from, as new messages. Those that a consumer has in
+/// hand stay, and those whose queue is not known or not there. As for a replay, asking again goes on.
+#[utoipa::path(
+    post, path = "/queues/{queue}/redrive", tag = TAG, operation_id = "redrive",
+    params(("queue" = String, Path)),
+    request_body(content = inline(Option<RedriveBody>), content_type = "application/json"),
+    responses((status = 200, description = "How many were moved", body = Moved))
+)]
+async fn redrive(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    OptionalJson(body): OptionalJson<RedriveBody>,
+) -> Result<JsonAnswer<Moved>, Problem> {
+    let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    let moved = api.broker.redrive(&stats, Redrive { queue, to, limit }).await?;
+    Ok(JsonAnswer(Moved { moved }))
+}

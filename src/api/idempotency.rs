@@ -1,0 +1,62 @@
+//! Requests that are done once, however often they are sent.
+
+use axum::{
+    extract::{FromRequest, Request},
+    http::{HeaderMap, HeaderValue},
+    response::Response,
+};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::broker::Once;
+
+use super::{
+    Api,
+    body::{parse, read},
+    problem::Problem,
+};
+
+const KEY: &str = "idempotency-key";
+const REPLAYED: &str = "idempotency-replayed";
+/// The most characters of a key.
+const MAX_KEY: usize = 255;
+
+/// A JSON body, and the key under which its request is done once, if it has one.
+pub(super) struct OnceJson<T>(pub(super) T, pub(super) Option<Once>);
+
+impl<T: DeserializeOwned> FromRequest<Api> for OnceJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let key = key(request.headers())?;
+        // Its key is of no concern to other requests' paths.
+        let scoped = key.map(|key| (format!("{} {}", request.method(), request.uri().path()), key));
+        let bytes = read(request, api).await?;
+        let value = parse(&bytes)?;
+        let once = scoped.map(|(scope, key)| {
+            let fingerprint = Sha256::digest(&bytes).into();
+            Once { scope, key, fingerprint }
+        });
+        Ok(Self(value, once))
+    }
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(value) = keys.next() else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default();
+    if keys.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) {
+        return Err(Problem::invalid(format!(
+            "`Idempotency-Key` must be one header of 1 to {MAX_KEY} visible ASCII characters"
+        )));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// Marks an answer that was given before.
+pub(super) fn mark(replayed: bool, mut response: Response) -> Response {
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}

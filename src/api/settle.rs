@@ -1,0 +1,169 @@
+//! `POST /queues/{queue}/messages/settle`: for consumers that work in batches.
+
+use axum::{Json as JsonAnswer, extract::State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{Action, Settle, SettleTarget, SettledEntry},
+    domain::{Delay, MsgId, Object, Visibility},
+};
+
+use super::{
+    Api,
+    body::Json,
+    context::Stats,
+    messages::TAG,
+    path::InQueue,
+    problem::{Problem, code_of},
+    query::{NoParameters, Query},
+};
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(settle))
+}
+
+/// What became of messages that were delivered; at most 1000 entries in all.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "delete": [{"msg_id": 42}], "archive": [{"msg_id": 43}], "retry": [{"msg_id": 44, "delay": 10}]
+}))]
+struct SettleBody {
+    /// Done with.
+    #[serde(default)]
+    #[schema(value_type = Vec<Entry>)]
+    delete: Vec<Object<Entry>>,
+    /// Done with, and to be kept.
+    #[serde(default)]
+    #[schema(value_type = Vec<Entry>)]
+    archive: Vec<Object<Entry>>,
+    /// To be delivered again.
+    #[serde(default)]
+    #[schema(value_type = Vec<Retry>)]
+    retry: Vec<Object<Retry>>,
+}
+
+/// A message, by one of the two.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// Its id, whatever delivery it was.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    msg_id: Option<MsgId>,
+    /// What stands for its delivery.
+    receipt: Option<String>,
+}
+
+/// A message to deliver again.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    /// Its id, whatever delivery it was.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    msg_id: Option<MsgId>,
+    /// What stands for its delivery.
+    receipt: Option<String>,
+    /// Seconds until then; at once if not given.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
+    delay: Option<Delay>,
+}
+
+/// The ids of messages by what became of them.
+#[derive(Default, Serialize, ToSchema)]
+struct Settled {
+    /// Were deleted.
+    deleted: Vec<i64>,
+    /// Were archived.
+    archived: Vec<i64>,
+    /// Will be delivered again.
+    retried: Vec<i64>,
+    /// Could not be settled.
+    failed: Vec<Failed>,
+}
+
+/// An entry that could not be settled.
+#[derive(Serialize, ToSchema)]
+struct Failed {
+    /// The message; null if the receipt does not tell.
+    #[schema(required)]
+    msg_id: Option<i64>,
+    /// Why, for programs.
+    #[schema(example = "message_not_found")]
+    code: &'static str,
+    /// Why, for people.
+    detail: String,
+}
+
+/// Either an id or a receipt.
+pub(super) fn target(
+    msg_id: Option<MsgId>,
+    receipt: Option<String>,
+    whose: &dyn Fn() -> String,
+) -> Result<SettleTarget, Problem> {
+    if msg_id.is_some() == receipt.is_some() {
+        let whose = whose();
+        let detail = format!("`{whose}` must have either `msg_id` or `receipt`");
+        return Err(Problem::invalid(detail));
+    }
+    Ok(SettleTarget { msg_id, receipt })
+}
+
+impl SettleBody {
+    fn into_settle(self) -> Result<Settle, Problem> {
+        let mut entries = Vec::new();
+        let mut add = |list: &str, index: usize, action, msg_id, receipt| {
+            let target = target(msg_id, receipt, &|| format!("{list}[{index}]"));
+            target.map(|target| entries.push((action, target)))
+        };
+        for (index, Object(entry)) in self.delete.into_iter().enumerate() {
+            add("delete", index, Action::Delete, entry.msg_id, entry.receipt)?;
+        }
+        for (index, Object(entry)) in self.archive.into_iter().enumerate() {
+            add("archive", index, Action::Archive, entry.msg_id, entry.receipt)?;
+        }
+        for (index, Object(entry)) in self.retry.into_iter().enumerate() {
+            let action = Action::Hide(entry.delay.map_or(Visibility::NOW, Visibility::After));
+            add("retry", index, action, entry.msg_id, entry.receipt)?;
+        }
+        Ok(Settle { entries })
+    }
+}
+
+impl Settled {
+    fn of(entries: Vec<SettledEntry>) -> Self {
+        let mut settled = Self::default();
+        for SettledEntry { action, msg_id, error } in entries {
+            if let Some(error) = error {
+                let (code, detail) = (code_of(&error).as_str(), error.to_string());
+                settled.failed.push(Failed { msg_id, code, detail });
+                continue;
+            }
+            let done = match action {
+                Action::Delete => &mut settled.deleted,
+                Action::Archive => &mut settled.archived,
+                Action::Hide(_) => &mut settled.retried,
+            };
+            done.extend(msg_id);
+        }
+        settled
+    }
+}
+
+/// Deletes, archives and gives back messages in one transaction. What cannot be done fails alone.
+#[utoipa::path(
+    post, path = "/queues/{queue}/messages/settle", tag = TAG, operation_id = "settle",
+    params(("queue" = String, Path)), request_body(content = SettleBody),
+    responses((status = 200, description = "What became of each", body = Settled))
+)]
+async fn settle(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    Json(body): Json<SettleBody>,
+) -> Result<JsonAnswer<Settled>, Problem> {
+    let settled = api.broker.settle(&stats, queue, body.into_settle()?).await?;
+    Ok(JsonAnswer(Settled::of(settled)))
+}

@@ -1,0 +1,250 @@
+//! `/bindings` and `/topics`: messages that go to every queue whose patterns match.
+
+use axum::{
+    Json as JsonAnswer,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{self, TopicDelivery},
+    domain::rfc3339,
+};
+
+use super::{
+    Api,
+    body::{Json, NoBody},
+    context::Stats,
+    idempotency::{OnceJson, mark},
+    messages::{Batch, IdempotencyKey, NewMessageBody},
+    path::{InQueue, RoutingKey, check_text},
+    problem::Problem,
+    query::{NoParameters, Query},
+};
+
+const TAG: &str = "Topics";
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(queue_bindings, bind, unbind))
+        .routes(routes!(publish))
+        .routes(routes!(publish_batch))
+        .routes(routes!(route))
+}
+
+/// A queue that is bound to a pattern.
+#[derive(Serialize, ToSchema)]
+struct Binding {
+    /// Words between dots; `*` stands for one word, `#` for any number.
+    #[schema(example = "orders.#")]
+    pattern: String,
+    /// The queue.
+    #[schema(example = "invoices")]
+    queue: String,
+    /// When it was bound.
+    #[schema(value_type = String, format = DateTime)]
+    bound_at: String,
+}
+
+impl From<broker::Binding> for Binding {
+    fn from(binding: broker::Binding) -> Self {
+        let broker::Binding { pattern, queue, bound_at } = binding;
+        Self { pattern, queue, bound_at: rfc3339(&bound_at) }
+    }
+}
+
+/// Bindings.
+#[derive(Serialize, ToSchema)]
+struct Bindings {
+    /// By pattern, then by queue.
+    bindings: Vec<Binding>,
+}
+
+impl From<Vec<broker::Binding>> for Bindings {
+    fn from(bindings: Vec<broker::Binding>) -> Self {
+        Self { bindings: bindings.into_iter().map(Binding::from).collect() }
+    }
+}
+
+/// Lists the bindings of all queues.
+#[utoipa::path(
+    get, path = "/bindings", tag = TAG, operation_id = "list_bindings",
+    responses((status = 200, description = "The bindings", body = Bindings))
+)]
+async fn list(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<JsonAnswer<Bindings>, Problem> {
+    Ok(JsonAnswer(api.broker.bindings(&stats, None).await?.into()))
+}
+
+/// Lists the bindings of a queue.
+#[utoipa::path(
+    get, path = "/queues/{queue}/bindings", tag = TAG, operation_id = "queue_bindings",
+    params(("queue" = String, Path)),
+    responses((status = 200, description = "The bindings", body = Bindings))
+)]
+async fn queue_bindings(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<JsonAnswer<Bindings>, Problem> {
+    Ok(JsonAnswer(api.broker.bindings(&stats, Some(queue)).await?.into()))
+}
+
+/// A pattern to bind to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"pattern": "orders.#"}))]
+struct Bind {
+    /// 1 to 255 characters: words of `a-z A-Z 0-9 _ -` between dots; `*` stands for one word, `#`
+    /// for any number.
+    #[schema(min_length = 1, max_length = 255)]
+    pattern: String,
+}
+
+/// Binds a queue to a pattern; asking again is fine.
+#[utoipa::path(
+    post, path = "/queues/{queue}/bindings", tag = TAG, operation_id = "bind",
+    params(("queue" = String, Path)), request_body(content = Bind),
+    responses(
+        (status = 201, description = "It is bound now", body = Binding),
+        (status = 200, description = "It was bound already", body = Binding),
+    )
+)]
+async fn bind(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(NoParameters {}): Query<NoParameters>,
+    Json(body): Json<Bind>,
+) -> Result<(StatusCode, JsonAnswer<Binding>), Problem> {
+    check_text("pattern", &body.pattern)?;
+    let (new, binding) = api.broker.bind(&stats, queue, body.pattern).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, JsonAnswer(binding.into())))
+}
+
+/// Which binding to end.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UnbindParameters {
+    /// Its pattern.
+    #[param(example = "orders.#")]
+    pattern: String,
+}
+
+/// Ends a binding.
+#[utoipa::path(
+    delete, path = "/queues/{queue}/bindings", tag = TAG, operation_id = "unbind",
+    params(("queue" = String, Path), UnbindParameters),
+    responses((status = 204, description = "It is gone"))
+)]
+async fn unbind(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    InQueue(queue): InQueue,
+    Query(parameters): Query<UnbindParameters>,
+    _: NoBody,
+) -> Result<StatusCode, Problem> {
+    check_text("pattern", &parameters.pattern)?;
+    api.broker.unbind(&stats, queue, parameters.pattern).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where messages were stored.
+#[derive(Serialize, ToSchema)]
+struct Deliveries {
+    /// One for each message and queue; empty if no binding matches.
+    deliveries: Vec<Delivery>,
+}
+
+/// A message in a queue.
+#[derive(Serialize, ToSchema)]
+struct Delivery {
+    /// The queue.
+    #[schema(example = "invoices")]
+    queue: String,
+    /// The message's number within it.
+    #[schema(example = 42)]
+    msg_id: i64,
+}
+
+fn deliveries(published: broker::MaybeReplayed<Vec<TopicDelivery>>) -> Response {
+    let delivery = |delivery: TopicDelivery| {
+        let TopicDelivery { queue, msg_id } = delivery;
+        Delivery { queue, msg_id }
+    };
+    let deliveries = published.result.into_iter().map(delivery).collect();
+    let answer = (StatusCode::CREATED, JsonAnswer(Deliveries { deliveries }));
+    mark(published.replayed, answer.into_response())
+}
+
+/// Stores a message in every queue with a pattern that the routing key matches, once in each, in one
+/// transaction.
+#[utoipa::path(
+    post, path = "/topics/{routing_key}/messages", tag = TAG, operation_id = "publish",
+    params(("routing_key" = String, Path, example = "orders.eu"), IdempotencyKey),
+    request_body(content = NewMessageBody),
+    responses((status = 201, description = "Where it was stored", body = Deliveries))
+)]
+async fn publish(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    RoutingKey(routing_key): RoutingKey,
+    Query(NoParameters {}): Query<NoParameters>,
+    OnceJson(body, once): OnceJson<NewMessageBody>,
+) -> Result<Response, Problem> {
+    let new = body.into_new("")?;
+    Ok(deliveries(api.broker.publish(&stats, routing_key, new, once).await?))
+}
+
+/// As for one message, for 1 to 1000 of them.
+#[utoipa::path(
+    post, path = "/topics/{routing_key}/messages/batch", tag = TAG,
+    operation_id = "publish_batch",
+    params(("routing_key" = String, Path, example = "orders.eu"), IdempotencyKey),
+    request_body(content = Batch),
+    responses((status = 201, description = "Where they were stored", body = Deliveries))
+)]
+async fn publish_batch(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    RoutingKey(routing_key): RoutingKey,
+    Query(NoParameters {}): Query<NoParameters>,
+    OnceJson(body, once): OnceJson<Batch>,
+) -> Result<Response, Problem> {
+    let batch = body.into_new()?;
+    Ok(deliveries(api.broker.publish_batch(&stats, routing_key, batch, once).await?))
+}
+
+/// Queues that a message would go to.
+#[derive(Serialize, ToSchema)]
+struct Route {
+    /// Their names.
+    #[schema(example = json!(["invoices"]))]
+    queues: Vec<String>,
+}
+
+/// Tells where a message with a routing key would go.
+#[utoipa::path(
+    get, path = "/topics/{routing_key}/queues", tag = TAG, operation_id = "route",
+    params(("routing_key" = String, Path, example = "orders.eu")),
+    responses((status = 200, description = "The queues", body = Route))
+)]
+async fn route(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    RoutingKey(routing_key): RoutingKey,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<JsonAnswer<Route>, Problem> {
+    Ok(JsonAnswer(Route { queues: api.broker.routed_to(&stats, routing_key).await? }))
+}

@@ -1,0 +1,217 @@
+//! `POST /transactions`: several operations across queues, all or none.
+
+use axum::{
+    Json as JsonAnswer,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{Outcome, Wish},
+    domain::{Delay, MsgId, NewMessage, Object, QueueName, RawJson, Visibility, VisibilityTimeout},
+};
+
+use super::{
+    Api,
+    context::Stats,
+    idempotency::{OnceJson, mark},
+    messages::{IdempotencyKey, visibility},
+    problem::Problem,
+    query::{NoParameters, Query},
+    settle::target,
+};
+
+const TAG: &str = "Transactions";
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(transact))
+}
+
+/// Operations that are done in order, in one transaction.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"operations": [
+    {"delete": {"queue": "orders", "msg_id": 42}},
+    {"send": {"queue": "invoices", "message": {"order": 7}}}
+]}))]
+struct Transaction {
+    /// 1 to 100 operations.
+    #[schema(value_type = Vec<Operation>, min_items = 1, max_items = 100)]
+    operations: Vec<Object<Operation>>,
+}
+
+/// One of the four.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    /// Stores a message.
+    #[schema(value_type = Option<Send>)]
+    send: Option<Object<Send>>,
+    /// Deletes a message.
+    #[schema(value_type = Option<End>)]
+    delete: Option<Object<End>>,
+    /// Moves a message into the archive of its queue.
+    #[schema(value_type = Option<End>)]
+    archive: Option<Object<End>>,
+    /// Sets when a message may be delivered again.
+    #[schema(value_type = Option<SetVt>)]
+    set_vt: Option<Object<SetVt>>,
+}
+
+/// A message to send, and where to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SendOperation)]
+struct Send {
+    /// The queue.
+    #[schema(value_type = String)]
+    queue: InQueue,
+    /// Any JSON value.
+    #[schema(value_type = serde_json::Value)]
+    message: RawJson,
+    /// A JSON object to go with it.
+    #[schema(value_type = Option<Object>)]
+    headers: Option<RawJson>,
+    /// Seconds before it can be delivered.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
+    delay: Option<Delay>,
+    /// In place of `delay`: the moment from which it can be delivered.
+    visible_at: Option<DateTime<Utc>>,
+}
+
+/// A message to end, by its id or a receipt.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EndOperation)]
+struct End {
+    /// The queue.
+    #[schema(value_type = String)]
+    queue: InQueue,
+    /// The message.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    msg_id: Option<MsgId>,
+    /// What stands for its delivery.
+    receipt: Option<String>,
+}
+
+/// A message to hide, by its id or a receipt, and until when.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SetVtOperation)]
+struct SetVt {
+    /// The queue.
+    #[schema(value_type = String)]
+    queue: InQueue,
+    /// The message.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    msg_id: Option<MsgId>,
+    /// What stands for its delivery.
+    receipt: Option<String>,
+    /// Seconds from now.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
+    vt: Option<VisibilityTimeout>,
+    /// In place of `vt`: a moment.
+    visible_at: Option<DateTime<Utc>>,
+}
+
+/// A queue's name in a body.
+struct InQueue(QueueName);
+
+impl<'de> Deserialize<'de> for InQueue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        QueueName::parse(&name).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl Operation {
+    fn into_wish(self, index: usize) -> Result<Wish, Problem> {
+        let at = |action: &str| format!("operations[{index}].{action}");
+        let end = |action: &str, end: End| {
+            let target = target(end.msg_id, end.receipt, &|| at(action))?;
+            Ok::<_, Problem>((end.queue.0, target))
+        };
+        match self {
+            Self { send: Some(Object(new)), delete: None, archive: None, set_vt: None } => {
+                let visible = match (new.delay, new.visible_at) {
+                    (Some(_), Some(_)) => Err(Problem::invalid(format!(
+                        "`{0}.delay` and `{0}.visible_at` exclude each other",
+                        at("send")
+                    ))),
+                    (delay, None) => Ok(delay.map(Visibility::After)),
+                    (None, Some(time)) => Ok(Some(Visibility::at(time))),
+                }?;
+                let message = NewMessage { message: new.message, headers: new.headers, visible };
+                Ok(Wish::Send(new.queue.0, message))
+            }
+            Self { send: None, delete: Some(Object(old)), archive: None, set_vt: None } => {
+                end("delete", old).map(|(queue, target)| Wish::Delete(queue, target))
+            }
+            Self { send: None, delete: None, archive: Some(Object(old)), set_vt: None } => {
+                end("archive", old).map(|(queue, target)| Wish::Archive(queue, target))
+            }
+            Self { send: None, delete: None, archive: None, set_vt: Some(Object(wish)) } => {
+                let visible = visibility(wish.vt, wish.visible_at, &at("set_vt"))?;
+                let target = target(wish.msg_id, wish.receipt, &|| at("set_vt"))?;
+                Ok(Wish::SetVisibility(wish.queue.0, target, visible))
+            }
+            _ => Err(Problem::invalid(format!(
+                "`operations[{index}]` must be one of `send`, `delete`, `archive` and `set_vt`"
+            ))),
+        }
+    }
+}
+
+/// What the operations came to.
+#[derive(Serialize, ToSchema)]
+struct Results {
+    /// In the order of the operations.
+    results: Vec<OperationResult>,
+}
+
+/// What an operation came to.
+#[derive(Serialize, ToSchema)]
+struct OperationResult {
+    /// The message that was stored, ended or hidden.
+    #[schema(required, example = 42)]
+    msg_id: Option<i64>,
+    /// Of `set_vt`: the moment from which it may be delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    vt: Option<String>,
+}
+
+impl From<Outcome> for OperationResult {
+    fn from(outcome: Outcome) -> Self {
+        let msg_id = outcome.msg_id.or_else(|| outcome.msg_ids.first().copied());
+        Self { msg_id, vt: outcome.vt }
+    }
+}
+
+/// Does 1 to 100 operations in one transaction: all, or none if one of them fails. So a worker can
+/// finish one message and send the next step in one commit.
+#[utoipa::path(
+    post, path = "/transactions", tag = TAG, operation_id = "transact",
+    params(IdempotencyKey), request_body(content = Transaction),
+    responses(
+        (status = 200, description = "All is done", body = Results),
+        (status = 404, description = "A queue or a message is not there; nothing was done",
+         body = super::problem::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn transact(
+    State(api): State<Api>,
+    Stats(stats): Stats,
+    Query(NoParameters {}): Query<NoParameters>,
+    OnceJson(body, once): OnceJson<Transaction>,
+) -> Result<Response, Problem> {
+    let wish = |(index, operation): (usize, Object<Operation>)| operation.0.into_wish(index);
+    let wishes = body.operations.into_iter().enumerate().map(wish).collect::<Result<_, _>>()?;
+    let done = api.broker.transact(&stats, wishes, once).await?;
+    let results = done.result.into_iter().map(OperationResult::from).collect();
+    Ok(mark(done.replayed, JsonAnswer(Results { results }).into_response()))
+}

@@ -1,0 +1,174 @@
+//! Archives and dead-letter queues: looking at them, and taking back from them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{ArchivedMessage, CallStats, PageSize, QueueName},
+    store::{self, Archived, Moved},
+    telemetry::DoneTo,
+};
+
+use super::{Broker, Error, Result};
+
+/// Messages that are moved in one transaction.
+const STEP: i64 = 500;
+
+/// A page of an archive.
+#[derive(Clone, Debug)]
+pub struct Browse {
+    /// The queue.
+    pub queue: QueueName,
+    /// The id behind which to begin.
+    pub after: i64,
+    /// The most messages to return.
+    pub limit: PageSize,
+    /// Which messages.
+    pub which: Archived,
+}
+
+/// Archived messages to deliver once more.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The queue in whose archive they are.
+    pub queue: QueueName,
+    /// The queue to put them into; the same one where nothing is said.
+    pub to: Option<QueueName>,
+    /// Which messages.
+    pub which: Archived,
+    /// The most messages to move.
+    pub limit: Option<i64>,
+    /// Whether to count them only.
+    pub dry_run: bool,
+}
+
+/// Dead letters to deliver once more.
+#[derive(Clone, Debug)]
+pub struct Redrive {
+    /// The dead-letter queue.
+    pub queue: QueueName,
+    /// The queue to put them into; each to where it came from where nothing is said.
+    pub to: Option<QueueName>,
+    /// The most messages to move.
+    pub limit: Option<i64>,
+}
+
+impl Broker {
+    /// Archived messages in order of their ids.
+    pub async fn browse_archive(
+        &self,
+        stats: &Arc<CallStats>,
+        what: Browse,
+    ) -> Result<Vec<ArchivedMessage>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let queue = &what.queue;
+            let mut conn = broker.open(queue, &stats).await?;
+            let limit = what.limit.as_i32();
+            let page =
+                store::browse_archive(&mut conn, queue, what.after, limit, &what.which).await;
+            page.map_err(Error::on(queue))
+        })
+        .await
+    }
+
+    /// Moves archived messages into a queue, as new ones, and says how many.
+    pub async fn replay(&self, stats: &Arc<CallStats>, what: Replay) -> Result<i64> {
+        let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
+        self.must_exist(stats, &to).await?;
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let Replay { queue, which, limit, dry_run, .. } = what;
+            let mut conn = broker.open(&queue, &stats).await?;
+            if dry_run {
+                let limit = limit.unwrap_or(i64::MAX);
+                let counted = store::count_archived(&mut conn, &queue, limit, &which).await;
+                return counted.map_err(Error::on(&queue));
+            }
+            let mut steps = broker.steps(limit);
+            while let Some((after, step)) = steps.next() {
+                let moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
+                steps.done(moved.map_err(Error::on(&queue))?);
+            }
+            broker.moved_to(&to, steps.moved);
+            Ok(steps.moved)
+        })
+        .await
+    }
+
+    /// Moves dead letters back to where they came from, or into a queue, and says how many.
+    pub async fn redrive(&self, stats: &Arc<CallStats>, what: Redrive) -> Result<i64> {
+        if what.to.as_ref() == Some(&what.queue) {
+            return Err(Error::Invalid("`to` must be another queue than this".to_owned()));
+        }
+        if let Some(to) = &what.to {
+            self.must_exist(stats, to).await?;
+        }
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let Redrive { queue, to, limit } = what;
+            let mut conn = broker.open(&queue, &stats).await?;
+            let mut steps = broker.steps(limit);
+            while let Some((after, step)) = steps.next() {
+                let moved = store::redrive(&mut conn, &queue, to.as_ref(), after, step).await;
+                steps.done(moved.map_err(Error::on(&queue))?);
+            }
+            if let Some(to) = &to {
+                broker.moved_to(to, steps.moved);
+            }
+            Ok(steps.moved)
+        })
+        .await
+    }
+
+    fn steps(&self, limit: Option<i64>) -> Steps {
+        Steps::new(limit, self.request_timeout / 2)
+    }
+
+    fn moved_to(&self, queue: &QueueName, count: i64) {
+        self.metrics.messages(queue.as_str(), DoneTo::Sent, usize::try_from(count).unwrap_or(0));
+        self.engine.tell(queue);
+    }
+
+    /// Refuses a queue that messages are to be moved into if it is not there.
+    async fn must_exist(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<()> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(false, async move {
+            let mut conn = broker.db.acquire(&stats).await?;
+            match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
+                (true, _) => Ok(()),
+                (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
+                (false, Err(reason)) => Err(Error::Invalid(format!("`to`: {reason}"))),
+            }
+        })
+        .await
+    }
+}
+
+/// Moving messages in transactions of a bounded size, until there are no more, the limit is reached,
+/// or the time is over. Whoever asks again goes on from there.
+struct Steps {
+    moved: i64,
+    limit: Option<i64>,
+    after: Option<i64>,
+    deadline: Instant,
+}
+
+impl Steps {
+    fn new(limit: Option<i64>, time: Duration) -> Self {
+        Self { moved: 0, limit, after: Some(0), deadline: Instant::now() + time }
+    }
+
+    /// The id behind which the next step begins, and how many messages it moves.
+    fn next(&self) -> Option<(i64, i32)> {
+        let wanted = self.limit.map_or(STEP, |limit| (limit - self.moved).min(STEP));
+        let after = self.after.filter(|_| wanted > 0)?;
+        Some((after, i32::try_from(wanted).unwrap_or(1)))
+    }
+
+    fn done(&mut self, step: Moved) {
+        self.moved += step.count;
+        self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
+    }
+}

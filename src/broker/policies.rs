@@ -1,0 +1,165 @@
+//! The settings of queues, as far as they are not the defaults.
+//!
+//! Kept for less than a second, so that a change at one gateway is soon in force at all of them,
+//! and whatever an SQL client does to a queue is noticed: nobody has to tell.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    domain::{CallStats, QueueName, QueueSettings},
+    store::{self, Db},
+};
+
+/// Age at which settings are not used any more.
+const MAX_AGE: Duration = Duration::from_millis(800);
+/// Age at which they are loaded again while they are still used.
+const REFRESH_AGE: Duration = Duration::from_millis(400);
+
+/// What holds for a queue.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    pub(super) settings: QueueSettings,
+    /// Whether it is read in groups.
+    pub(super) fifo: bool,
+}
+
+/// What holds for all queues.
+pub(super) struct Policies {
+    db: Db,
+    default: Arc<Policy>,
+    known: StdMutex<Known>,
+    /// Held by whoever loads: the others wait for that.
+    loading: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    queues: HashMap<String, Arc<Policy>>,
+    /// When these were asked for.
+    as_of: Option<Instant>,
+    /// How the last attempt failed that nothing came after, and when it began.
+    failed: Option<(Instant, store::Error)>,
+    /// Grows with every change made here.
+    generation: u64,
+    refreshing: bool,
+}
+
+impl Policies {
+    pub(super) fn new(db: Db) -> Arc<Self> {
+        let (default, known) = (Arc::default(), StdMutex::default());
+        Arc::new(Self { db, default, known, loading: Mutex::new(()) })
+    }
+
+    /// What holds for a queue.
+    pub(super) async fn of(self: &Arc<Self>, queue: &QueueName) -> store::Result<Arc<Policy>> {
+        self.ensure_fresh().await?;
+        let known = self.lock();
+        Ok(Arc::clone(known.queues.get(queue.as_str()).unwrap_or(&self.default)))
+    }
+
+    /// Whether any queue is known to have something that has to be enforced from time to time.
+    pub(super) fn any_retention(&self) -> bool {
+        let retains = |policy: &Arc<Policy>| {
+            let settings = &policy.settings;
+            settings.message_retention.is_some() || settings.archive_retention.is_some()
+        };
+        self.lock().queues.values().any(retains)
+    }
+
+    /// What is known is not true any more.
+    pub(super) fn forget(&self) {
+        let mut known = self.lock();
+        known.as_of = None;
+        known.generation += 1;
+    }
+
+    /// Loads what is not known, or not fresh any more.
+    pub(super) async fn ensure_fresh(self: &Arc<Self>) -> store::Result<()> {
+        match self.age() {
+            Some(age) if age < REFRESH_AGE => Ok(()),
+            Some(age) if age < MAX_AGE => {
+                self.refresh_beside();
+                Ok(())
+            }
+            _ => self.refresh(Instant::now()).await,
+        }
+    }
+
+    /// Loads while others go on with what is known.
+    fn refresh_beside(self: &Arc<Self>) {
+        let mut known = self.lock();
+        if !known.refreshing {
+            known.refreshing = true;
+            let policies = Arc::clone(self);
+            tokio::spawn(async move {
+                let _ = policies.refresh(Instant::now()).await;
+                policies.lock().refreshing = false;
+            });
+        }
+    }
+
+    /// Loads, unless somebody else has done so since `asked`.
+    async fn refresh(&self, asked: Instant) -> store::Result<()> {
+        let _turn = self.loading.lock().await;
+        let generation = {
+            let known = self.lock();
+            if known.as_of.is_some_and(|as_of| as_of >= asked) {
+                return Ok(());
+            }
+            // Whoever waited for an attempt that failed has waited enough.
+            if let Some((began, error)) = &known.failed
+                && *began >= asked
+            {
+                return Err(error.clone());
+            }
+            known.generation
+        };
+        let began = Instant::now();
+        let loaded = self.load().await;
+        let mut known = self.lock();
+        match loaded {
+            Ok(queues) => {
+                known.queues = queues;
+                known.as_of = (known.generation == generation).then_some(began);
+                known.failed = None;
+                Ok(())
+            }
+            Err(error) => {
+                known.failed = Some((began, error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn load(&self) -> store::Result<HashMap<String, Arc<Policy>>> {
+        let mut conn = self.db.acquire(&Arc::new(CallStats::default())).await?;
+        let configured = store::all_settings(&mut conn).await?;
+        let policies = configured.into_iter().map(|queue| {
+            let policy = Policy { settings: queue.settings, fifo: queue.fifo };
+            (queue.queue, Arc::new(policy))
+        });
+        Ok(policies.collect())
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.lock().as_of.map(|as_of| as_of.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Whole between any two statements: a panic elsewhere does not spoil it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policies").field("age", &self.age()).finish_non_exhaustive()
+    }
+}

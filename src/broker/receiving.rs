@@ -1,0 +1,165 @@
+//! Delivering messages, and looking at them.
+
+use std::sync::Arc;
+
+use crate::{
+    config::ReadMode,
+    domain::{
+        Bounded, CallStats, FifoMode, Message, MsgId, PageSize, Quantity, QueueName, RawJson,
+        VisibilityTimeout, Wait,
+    },
+    engine::{Delivery, UnreadableSearch},
+    store::{self, DeadLetters, Read},
+    telemetry::DoneTo,
+};
+
+use super::{Broker, Error, Result, policies::Policy, settling::not_found};
+
+/// A receive.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    /// The queue.
+    pub queue: QueueName,
+    /// The most messages to return.
+    pub qty: Quantity,
+    /// How long they stay hidden; as the queue's settings say where nothing is said.
+    pub vt: Option<VisibilityTimeout>,
+    /// How long to wait for a first one.
+    pub wait: Wait,
+    /// A JSON object that they must contain.
+    pub filter: Option<RawJson>,
+    /// Whether and how to read in groups.
+    pub fifo: Option<FifoMode>,
+}
+
+/// A page of messages to look at.
+#[derive(Clone, Debug)]
+pub struct Peek {
+    /// The queue.
+    pub queue: QueueName,
+    /// The id behind which to begin.
+    pub after: i64,
+    /// The most messages to return.
+    pub limit: PageSize,
+}
+
+impl Broker {
+    /// Leases what can be delivered, waiting for it if that is wished.
+    pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
+        if what.fifo.is_some() && what.filter.is_some() {
+            return Err(Error::Invalid(
+                "`filter` and `fifo` exclude each other: what a filter leaves out would block its \
+                 group"
+                    .to_owned(),
+            ));
+        }
+        let queue = what.queue;
+        let policy = self.policies.of(&queue).await?;
+        self.admit(&queue, stats).await?;
+        let read = Read {
+            queue: queue.clone(),
+            vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
+            qty: what.qty.as_i32(),
+            filter: what.filter.filter(|filter| !is_empty_object(filter.get())),
+            fifo: what.fifo,
+            dead_letters: dead_letters(&policy),
+            as_pgmq: self.read_mode == ReadMode::Pgmq,
+        };
+        let mut delivery = match self.engine.receive(read, what.wait, stats).await {
+            Err(store::Error::Overloaded) if what.wait.get() > 0 => Err(Error::Overloaded(
+                "as many clients wait as this gateway takes; try again in a moment",
+            )),
+            outcome => outcome.map_err(Error::on(&queue)),
+        }?;
+        for message in &mut delivery.messages {
+            message.sign(&self.receipt_key);
+        }
+        self.metrics.messages(queue.as_str(), DoneTo::Received, delivery.messages.len());
+        Ok(delivery)
+    }
+
+    /// Reads messages and deletes them in the same statement. A client that leaves before the
+    /// statement is sent loses nothing; later than that, the messages are gone.
+    pub async fn pop(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        qty: Quantity,
+    ) -> Result<Vec<Message>> {
+        let policy = self.policies.of(&queue).await?;
+        let mut conn = self.open(&queue, stats).await?;
+        let broker = self.clone();
+        self.run(true, async move {
+            let mut search = UnreadableSearch::new(&queue, &broker.metrics);
+            let (as_pgmq, dead) = (broker.read_mode == ReadMode::Pgmq, dead_letters(&policy));
+            let popped = loop {
+                let qty = qty.as_i32();
+                let popped = store::pop(&mut conn, &queue, qty, as_pgmq, dead.as_ref()).await;
+                let cleared = search.cleared(&mut conn, popped.as_ref().err()).await;
+                if !cleared.map_err(Error::on(&queue))? {
+                    break popped;
+                }
+            };
+            let messages = popped.map_err(Error::on(&queue))?;
+            broker.metrics.messages(queue.as_str(), DoneTo::Received, messages.len());
+            broker.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
+            if policy.fifo {
+                broker.engine.tell(&queue);
+            }
+            Ok(messages)
+        })
+        .await
+    }
+
+    /// One message, without leasing it.
+    pub async fn message(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        id: MsgId,
+    ) -> Result<Message> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.open(&queue, &stats).await?;
+            match store::message(&mut conn, &queue, id).await {
+                Ok(Some(message)) => Ok(message),
+                Ok(None) => Err(not_found(&queue, id.get())),
+                Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
+                Err(error) => Err(Error::on(&queue)(error)),
+            }
+        })
+        .await
+    }
+
+    /// Messages in order of their ids, leasing none.
+    pub async fn peek(&self, stats: &Arc<CallStats>, what: Peek) -> Result<Vec<Message>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let queue = &what.queue;
+            let mut conn = broker.open(queue, &stats).await?;
+            let mut search = UnreadableSearch::new(queue, &broker.metrics);
+            let seen = loop {
+                let seen = store::peek(&mut conn, queue, what.after, what.limit.as_i32()).await;
+                let cleared = search.cleared(&mut conn, seen.as_ref().err()).await;
+                if !cleared.map_err(Error::on(queue))? {
+                    break seen;
+                }
+            };
+            seen.map_err(Error::on(queue))
+        })
+        .await
+    }
+}
+
+fn dead_letters(policy: &Policy) -> Option<DeadLetters> {
+    let settings = &policy.settings;
+    let max_receives = settings.max_receives.map(Bounded::as_i32)?;
+    let queue = settings.dead_letter_queue.as_ref().map(|queue| queue.0.clone());
+    Some(DeadLetters { max_receives, queue })
+}
+
+/// What everything contains, and not objects alone.
+fn is_empty_object(json: &str) -> bool {
+    let inside = json.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
+}

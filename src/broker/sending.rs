@@ -1,0 +1,177 @@
+//! Storing messages.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    domain::{
+        Bounded, CallStats, Delay, MAX_BATCH, NewMessage, QueueName, Visibility, check_storable,
+    },
+    store::{Idempotency, Operation},
+    telemetry::DoneTo,
+};
+
+use super::{Broker, Error, Result, policies::Policy, transactions::Outcome};
+
+/// What stands for a request that is to be done once, however often it is sent.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// What the key is for: a method and a path.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// What tells one request from another.
+    pub fingerprint: [u8; 32],
+}
+
+/// Something that was done, maybe before.
+#[derive(Clone, Debug)]
+pub struct MaybeReplayed<T> {
+    /// What it came to.
+    pub result: T,
+    /// Whether that was the answer to an earlier request.
+    pub replayed: bool,
+}
+
+impl<T> MaybeReplayed<T> {
+    /// The same with something else made of the result.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> MaybeReplayed<U> {
+        MaybeReplayed { result: make(self.result), replayed: self.replayed }
+    }
+}
+
+impl Broker {
+    /// Stores a message and returns its id.
+    pub async fn send(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        new: NewMessage,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<i64>> {
+        let policy = self.policies.of(&queue).await?;
+        self.check_new(&new, &policy, &|field| field.to_owned())?;
+        let sent = self.store(stats, &queue, vec![new], &policy, once).await?;
+        let id = sent.result.first().copied();
+        let id = id.ok_or_else(|| Error::Internal("no id for a stored message".into()))?;
+        Ok(sent.map(|_| id))
+    }
+
+    /// Stores messages, all or none, and returns their ids in order.
+    pub async fn send_batch(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        batch: Vec<NewMessage>,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<i64>>> {
+        let policy = self.policies.of(&queue).await?;
+        self.check_batch(&batch, &policy)?;
+        self.store(stats, &queue, batch, &policy, once).await
+    }
+
+    /// Refuses a batch that is empty, too long, or has something in it that must not be stored.
+    pub(super) fn check_batch(&self, batch: &[NewMessage], policy: &Policy) -> Result<()> {
+        if !(1..=MAX_BATCH).contains(&batch.len()) {
+            return Err(Error::Invalid(format!(
+                "`messages` must hold 1 to {MAX_BATCH} messages, not {}",
+                batch.len()
+            )));
+        }
+        for (index, new) in batch.iter().enumerate() {
+            self.check_new(new, policy, &|field| format!("messages[{index}]{}", dotted(field)))?;
+        }
+        Ok(())
+    }
+
+    async fn store(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        mut messages: Vec<NewMessage>,
+        policy: &Policy,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<i64>>> {
+        self.admit(queue, stats).await?;
+        for new in &mut messages {
+            new.visible.get_or_insert(Visibility::After(policy.settings.delay));
+        }
+        if let Some(once) = once {
+            return self.store_once(stats, queue, messages, once).await;
+        }
+        let ids = self.engine.send(queue, messages, policy.fifo, stats);
+        let result = self.within_time(ids).await.map_err(Error::on(queue))?;
+        self.metrics.messages(queue.as_str(), DoneTo::Sent, result.len());
+        Ok(MaybeReplayed { result, replayed: false })
+    }
+
+    /// Outside the lanes, as the key is stored in the same transaction.
+    async fn store_once(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+        once: Once,
+    ) -> Result<MaybeReplayed<Vec<i64>>> {
+        let once = self.idempotency(once, Some(queue.clone()));
+        let operations = vec![Operation::Send(queue.clone(), messages)];
+        let outcomes = self.do_all(stats, operations, Some(once)).await;
+        let outcomes = outcomes.map_err(Error::without_operation)?;
+        Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(Outcome::into_ids).collect()))
+    }
+
+    pub(super) fn idempotency(&self, once: Once, queue: Option<QueueName>) -> Idempotency {
+        let Once { scope, key, fingerprint } = once;
+        Idempotency { scope, key, fingerprint, queue, lifetime: self.idempotency_lifetime }
+    }
+
+    /// Refuses what must not be stored, before anything is. `at` names a field, or the whole.
+    pub(super) fn check_new(
+        &self,
+        new: &NewMessage,
+        policy: &Policy,
+        at: &dyn Fn(&str) -> String,
+    ) -> Result<()> {
+        let headers = new.headers.as_deref().map_or("", |headers| headers.get());
+        if !headers.is_empty() && !headers.starts_with('{') {
+            return Err(Error::Invalid(format!("`{}` must be a JSON object", at("headers"))));
+        }
+        let of_queue = policy.settings.max_message_bytes.map(Bounded::get);
+        let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
+        let limit = of_queue.unwrap_or(u64::MAX).min(self.limits.max_message_bytes);
+        let bytes = new.bytes();
+        if bytes > limit {
+            let whole = at("");
+            let what =
+                if whole.is_empty() { "the message".to_owned() } else { format!("`{whole}`") };
+            return Err(Error::MessageTooLarge { what, bytes, limit });
+        }
+        for (field, json) in [("message", new.message.get()), ("headers", headers)] {
+            check_storable(json, self.limits.max_expanded_message_bytes)
+                .map_err(|reason| Error::MessageRejected(format!("`{}`: {reason}", at(field))))?;
+        }
+        match new.visible {
+            Some(visible) => check_moment::<{ Delay::MAX }>(&at("visible_at"), visible),
+            None => Ok(()),
+        }
+    }
+}
+
+fn dotted(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!(".{field}") }
+}
+
+/// Refuses a moment too far ahead.
+pub(super) fn check_moment<const MAX_SECONDS: i64>(field: &str, visible: Visibility) -> Result<()> {
+    let Visibility::At(time) = visible else {
+        return Ok(());
+    };
+    let now: DateTime<Utc> = Utc::now();
+    // A second of grace for a client whose clock is ahead.
+    if time <= now + TimeDelta::seconds(MAX_SECONDS + 1) {
+        return Ok(());
+    }
+    let latest = Bounded::<0, MAX_SECONDS>::MAX;
+    Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
+}

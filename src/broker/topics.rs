@@ -1,0 +1,140 @@
+//! Topics: messages that go to every queue whose patterns match their routing key.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{CallStats, NewMessage, QueueName},
+    store::{self, BindOutcome, Binding, Conn, Operation},
+};
+
+use super::{
+    Broker, Error, MaybeReplayed, Once, Result, policies::Policy, transactions::TopicDelivery,
+};
+
+impl Broker {
+    /// The bindings of all queues, or of one.
+    pub async fn bindings(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: Option<QueueName>,
+    ) -> Result<Vec<Binding>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.db.acquire(&stats).await?;
+            if let Some(queue) = &queue {
+                must_exist(&mut conn, queue).await?;
+            }
+            Ok(store::bindings(&mut conn, queue.as_ref()).await?)
+        })
+        .await
+    }
+
+    /// Binds a queue to a pattern; true if it was not bound to it before.
+    pub async fn bind(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        pattern: String,
+    ) -> Result<(bool, Binding)> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.open(&queue, &stats).await?;
+            let new = match store::bind(&mut conn, &queue, &pattern).await? {
+                BindOutcome::Done => true,
+                BindOutcome::AsBefore => false,
+                BindOutcome::NoQueue => return Err(Error::QueueNotFound(queue.to_string())),
+                BindOutcome::Refused(reason) => {
+                    return Err(Error::Invalid(format!("`pattern`: {reason}")));
+                }
+            };
+            let bound = store::bindings(&mut conn, Some(&queue)).await?;
+            let bound = bound.into_iter().find(|binding| binding.pattern == pattern);
+            Ok((new, bound.ok_or_else(|| no_binding(&queue, &pattern))?))
+        })
+        .await
+    }
+
+    /// Ends a binding.
+    pub async fn unbind(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        pattern: String,
+    ) -> Result<()> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let mut conn = broker.open(&queue, &stats).await?;
+            match store::unbind(&mut conn, &queue, &pattern).await? {
+                BindOutcome::Done => Ok(()),
+                BindOutcome::NoQueue => Err(Error::QueueNotFound(queue.to_string())),
+                BindOutcome::AsBefore | BindOutcome::Refused(_) => {
+                    Err(no_binding(&queue, &pattern))
+                }
+            }
+        })
+        .await
+    }
+
+    /// The queues that a routing key leads to.
+    pub async fn routed_to(
+        &self,
+        stats: &Arc<CallStats>,
+        routing_key: String,
+    ) -> Result<Vec<String>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.db.acquire(&stats).await?;
+            Ok(store::route(&mut conn, &routing_key).await?)
+        })
+        .await
+    }
+
+    /// Stores a message in every queue that the routing key leads to, all or none.
+    pub async fn publish(
+        &self,
+        stats: &Arc<CallStats>,
+        routing_key: String,
+        new: NewMessage,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        self.check_new(&new, &Policy::default(), &|field| field.to_owned())?;
+        self.publish_all(stats, routing_key, vec![new], once).await
+    }
+
+    /// Stores messages in every queue that the routing key leads to, all or none.
+    pub async fn publish_batch(
+        &self,
+        stats: &Arc<CallStats>,
+        routing_key: String,
+        batch: Vec<NewMessage>,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        self.check_batch(&batch, &Policy::default())?;
+        self.publish_all(stats, routing_key, batch, once).await
+    }
+
+    async fn publish_all(
+        &self,
+        stats: &Arc<CallStats>,
+        routing_key: String,
+        messages: Vec<NewMessage>,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        let once = once.map(|once| self.idempotency(once, None));
+        let operations = vec![Operation::Publish(routing_key, messages)];
+        let outcomes = self.do_all(stats, operations, once).await;
+        let outcomes = outcomes.map_err(Error::without_operation)?;
+        Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(|o| o.deliveries).collect()))
+    }
+}
+
+async fn must_exist(conn: &mut Conn, queue: &QueueName) -> Result<()> {
+    if store::exists(conn, queue).await? {
+        return Ok(());
+    }
+    Err(Error::QueueNotFound(queue.to_string()))
+}
+
+fn no_binding(queue: &QueueName, pattern: &str) -> Error {
+    Error::BindingNotFound { queue: queue.to_string(), pattern: pattern.to_owned() }
+}

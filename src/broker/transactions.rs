@@ -1,0 +1,206 @@
+//! Several operations in one transaction.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::{
+    domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
+    store::{self, Action, Idempotency, Operation, Refusal, Transacted},
+    telemetry::DoneTo,
+};
+
+use super::{
+    Broker, Error, MaybeReplayed, Once, Result, SettleTarget, policies::Policy,
+    sending::check_moment,
+};
+
+/// The most operations of a transaction.
+pub(super) const MAX_OPERATIONS: usize = 100;
+
+/// An operation that a client asks for.
+#[derive(Debug)]
+pub enum Wish {
+    /// Stores a message.
+    Send(QueueName, NewMessage),
+    /// Deletes a message.
+    Delete(QueueName, SettleTarget),
+    /// Moves a message into the archive.
+    Archive(QueueName, SettleTarget),
+    /// Sets when a message may be delivered again.
+    SetVisibility(QueueName, SettleTarget, Visibility),
+}
+
+/// What an operation came to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Outcome {
+    /// The message.
+    pub msg_id: Option<i64>,
+    /// Messages that were stored.
+    #[serde(default)]
+    pub msg_ids: Vec<i64>,
+    /// From when on it is visible, as it was set.
+    pub vt: Option<String>,
+    /// Messages that were stored in several queues.
+    #[serde(default)]
+    pub deliveries: Vec<TopicDelivery>,
+}
+
+/// A message that was stored in a queue because of a routing key.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TopicDelivery {
+    /// The queue.
+    pub queue: String,
+    /// The message.
+    pub msg_id: i64,
+}
+
+impl Outcome {
+    pub(super) fn into_ids(self) -> Vec<i64> {
+        self.msg_ids
+    }
+}
+
+impl Broker {
+    /// Does operations across queues in order, all or none.
+    pub async fn transact(
+        &self,
+        stats: &Arc<CallStats>,
+        wishes: Vec<Wish>,
+        once: Option<Once>,
+    ) -> Result<MaybeReplayed<Vec<Outcome>>> {
+        if !(1..=MAX_OPERATIONS).contains(&wishes.len()) {
+            return Err(Error::Invalid(format!(
+                "`operations` must hold 1 to {MAX_OPERATIONS} operations, not {}",
+                wishes.len()
+            )));
+        }
+        let mut operations = Vec::with_capacity(wishes.len());
+        for (index, wish) in wishes.into_iter().enumerate() {
+            let operation = self.operation(index, wish);
+            operations.push(operation.map_err(|error| error.in_operation(index))?);
+        }
+        let once = once.map(|once| self.idempotency(once, None));
+        self.do_all(stats, operations, once).await
+    }
+
+    fn operation(&self, index: usize, wish: Wish) -> Result<Operation> {
+        let action = match &wish {
+            Wish::Send(..) => "send",
+            Wish::Delete(..) => "delete",
+            Wish::Archive(..) => "archive",
+            Wish::SetVisibility(..) => "set_vt",
+        };
+        let settle = |queue, action, target: SettleTarget| -> Result<Operation> {
+            Ok(Operation::Settle(queue, action, self.target(&target)?))
+        };
+        match wish {
+            Wish::Send(queue, new) => {
+                // The queue's own limits are applied where the message is stored.
+                self.check_new(&new, &Policy::default(), &|field| {
+                    let dot = if field.is_empty() { "" } else { "." };
+                    format!("operations[{index}].{action}{dot}{field}")
+                })?;
+                Ok(Operation::Send(queue, vec![new]))
+            }
+            Wish::Delete(queue, target) => settle(queue, Action::Delete, target),
+            Wish::Archive(queue, target) => settle(queue, Action::Archive, target),
+            Wish::SetVisibility(queue, target, visible) => {
+                let field = format!("operations[{index}].{action}.visible_at");
+                check_moment::<{ VisibilityTimeout::MAX }>(&field, visible)?;
+                settle(queue, Action::Hide(visible), target)
+            }
+        }
+    }
+
+    /// Does operations, and tells whom it may concern.
+    pub(super) async fn do_all(
+        &self,
+        stats: &Arc<CallStats>,
+        operations: Vec<Operation>,
+        once: Option<Idempotency>,
+    ) -> Result<MaybeReplayed<Vec<Outcome>>> {
+        for (index, operation) in operations.iter().enumerate() {
+            if let Some(queue) = queue_of(operation) {
+                let admitted = self.admit(queue, stats).await;
+                admitted.map_err(|error| error.in_operation(index))?;
+            }
+        }
+        let permit = match operations.first().and_then(queue_of) {
+            Some(queue) => Some(self.permit(queue).await?),
+            None => None,
+        };
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let _permit = permit;
+            let mut conn = broker.db.acquire(&stats).await?;
+            let only = once.as_ref().and_then(|once| once.queue.clone());
+            let transacted = store::transact(&mut conn, &operations, once.as_ref()).await;
+            let transacted = match (transacted, &only) {
+                (Err(error), Some(queue)) => Err(Error::on(queue)(error)),
+                (Err(error), None) => Err(refused(error)),
+                (Ok(transacted), _) => Ok(transacted),
+            }?;
+            match transacted {
+                Transacted::Done(result) => {
+                    broker.tell_of(&operations, &result);
+                    Ok(MaybeReplayed { result, replayed: false })
+                }
+                Transacted::Replayed(result) => Ok(MaybeReplayed { result, replayed: true }),
+                Transacted::Conflict => Err(Error::IdempotencyConflict),
+            }
+        })
+        .await
+    }
+
+    /// Counts what was done, and has those looked for who wait for it.
+    fn tell_of(&self, operations: &[Operation], outcomes: &[Outcome]) {
+        for (operation, outcome) in operations.iter().zip(outcomes) {
+            let (queue, done, count) = match operation {
+                Operation::Send(queue, messages) => (queue, DoneTo::Sent, messages.len()),
+                Operation::Settle(queue, Action::Delete, _) => (queue, DoneTo::Deleted, 1),
+                Operation::Settle(queue, Action::Archive, _) => (queue, DoneTo::Archived, 1),
+                Operation::Settle(queue, Action::Hide(_), _) => (queue, DoneTo::Received, 0),
+                Operation::Publish(..) => {
+                    self.tell_of_deliveries(&outcome.deliveries);
+                    continue;
+                }
+            };
+            self.metrics.messages(queue.as_str(), done, count);
+            self.engine.tell(queue);
+        }
+    }
+
+    fn tell_of_deliveries(&self, deliveries: &[TopicDelivery]) {
+        for delivery in deliveries {
+            self.metrics.messages(&delivery.queue, DoneTo::Sent, 1);
+            if let Ok(queue) = QueueName::parse(&delivery.queue) {
+                self.engine.tell(&queue);
+            }
+        }
+    }
+}
+
+fn queue_of(operation: &Operation) -> Option<&QueueName> {
+    match operation {
+        Operation::Send(queue, _) | Operation::Settle(queue, ..) => Some(queue),
+        Operation::Publish(..) => None,
+    }
+}
+
+/// What a transaction was refused for, with the operation that is to blame.
+pub(super) fn refused(error: store::Error) -> Error {
+    let store::Error::Refused { operation, refusal } = error else {
+        return error.into();
+    };
+    let error = match refusal {
+        Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),
+        Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
+        Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
+        Refusal::MessageTooLarge { queue, bytes, limit } => {
+            let what = format!("a message for queue `{queue}`");
+            Error::MessageTooLarge { what, bytes, limit }
+        }
+    };
+    error.in_operation(operation)
+}

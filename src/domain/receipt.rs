@@ -1,0 +1,140 @@
+//! Receipts: what stands for one delivery of a message.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use serde::{Serialize, Serializer};
+use sha2::Sha256;
+
+/// Bytes of the signature that are kept: enough that nobody guesses one.
+const SIGNATURE: usize = 12;
+/// The layout, for the day when there is another.
+const VERSION: u8 = 1;
+/// Version, table, message, delivery.
+const PAYLOAD: usize = 1 + 4 + 8 + 4;
+
+/// One delivery of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The message.
+    pub msg_id: i64,
+    /// The number of the delivery.
+    pub read_ct: i32,
+    /// The table that the message stands in, by PostgreSQL's number for it: a queue that is dropped
+    /// and made anew has another.
+    pub relation: u32,
+}
+
+/// An opaque, URL-safe string that stands for one delivery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Receipt([u8; PAYLOAD + SIGNATURE]);
+
+/// A string that is no receipt of this gateway's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a receipt that was given out here")]
+pub struct InvalidReceipt;
+
+/// The key with which receipts are signed; the same for all gateways on a database.
+#[derive(Clone)]
+pub struct ReceiptKey(Hmac<Sha256>);
+
+impl ReceiptKey {
+    /// A key from secret bytes.
+    pub fn new(secret: &[u8]) -> Self {
+        // A key of any length is fine: HMAC hashes what is too long and pads what is short.
+        let mac = Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length"));
+        Self(mac)
+    }
+
+    /// The receipt of a delivery.
+    pub fn sign(&self, delivered: &Delivered) -> Receipt {
+        let mut bytes = [0; PAYLOAD + SIGNATURE];
+        bytes[0] = VERSION;
+        bytes[1..5].copy_from_slice(&delivered.relation.to_be_bytes());
+        bytes[5..13].copy_from_slice(&delivered.msg_id.to_be_bytes());
+        bytes[13..PAYLOAD].copy_from_slice(&delivered.read_ct.to_be_bytes());
+        let mut mac = self.0.clone();
+        mac.update(&bytes[..PAYLOAD]);
+        let signature = mac.finalize().into_bytes();
+        bytes[PAYLOAD..].copy_from_slice(&signature[..SIGNATURE]);
+        Receipt(bytes)
+    }
+
+    /// Reads a receipt; refuses one that was not signed with this key. Takes the same time wherever
+    /// it differs.
+    pub fn verify(&self, text: &str) -> Result<Delivered, InvalidReceipt> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidReceipt)?;
+        let bytes: [u8; PAYLOAD + SIGNATURE] = bytes.try_into().map_err(|_| InvalidReceipt)?;
+        let mut mac = self.0.clone();
+        mac.update(&bytes[..PAYLOAD]);
+        mac.verify_truncated_left(&bytes[PAYLOAD..]).map_err(|_| InvalidReceipt)?;
+        let [version, payload @ ..] = bytes;
+        if version != VERSION {
+            return Err(InvalidReceipt);
+        }
+        let mut number = [0; 8];
+        number.copy_from_slice(&payload[4..12]);
+        Ok(Delivered {
+            relation: u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]),
+            msg_id: i64::from_be_bytes(number),
+            read_ct: i32::from_be_bytes([payload[12], payload[13], payload[14], payload[15]]),
+        })
+    }
+}
+
+impl fmt::Debug for ReceiptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReceiptKey")
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
+}
+
+impl Serialize for Receipt {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_signed_can_be_read(msg_id in 1i64.., read_ct in 0i32.., relation in any::<u32>()) {
+            let key = ReceiptKey::new(b"secret");
+            let delivered = Delivered { msg_id, read_ct, relation };
+            let text = key.sign(&delivered).to_string();
+            prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+            prop_assert_eq!(key.verify(&text), Ok(delivered));
+            prop_assert_eq!(ReceiptKey::new(b"other").verify(&text), Err(InvalidReceipt));
+        }
+
+        #[test]
+        fn one_other_bit_makes_it_invalid(bit in 0usize..(PAYLOAD + SIGNATURE) * 8) {
+            let key = ReceiptKey::new(b"secret");
+            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 });
+            receipt.0[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in ".{0,60}") {
+            prop_assert_eq!(ReceiptKey::new(b"").verify(&text), Err(InvalidReceipt));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The line, step by step and at random.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn replies<M>(served: &[Served<&'static str, M>]) -> Vec<&'static str> {
+    served.iter().map(|served| served.reply).collect()
+}
+
+#[test]
+fn one_look_serves_all_who_stand_there() {
+    let mut line = Line::new(0, false);
+    line.join(1, false, "a");
+    line.join(3, true, "b");
+    line.join(1, true, "c");
+    let look = line.begin_look(2, 100).expect("due");
+    assert_eq!((look.wants, look.patient), (5, true));
+    assert_eq!(line.begin_look(2, 100), None, "everyone has been looked for");
+    let (served, rest) = line.end_look(&look, vec![1, 2, 3]);
+    assert_eq!(replies(&served), ["a", "b"]);
+    assert_eq!(served[0].messages, [1]);
+    assert_eq!(served[1].messages, [2, 3]);
+    assert!(rest.is_empty());
+    assert_eq!(line.begin_look(2, 100), None, "c waits for news");
+    line.news();
+    assert_eq!(line.begin_look(2, 100).expect("due").wants, 1);
+}
+
+#[test]
+fn who_does_not_wait_is_sent_away_after_a_look_of_its_own() {
+    let mut line = Line::new(0, false);
+    line.join(1, false, "early");
+    let look = line.begin_look(1, 100).expect("due");
+    line.join(1, false, "late");
+    let (served, _) = line.end_look::<()>(&look, Vec::new());
+    assert_eq!(replies(&served), ["early"]);
+    let look = line.begin_look(1, 100).expect("the late one has not been looked for");
+    let (served, _) = line.end_look::<()>(&look, Vec::new());
+    assert_eq!(replies(&served), ["late"]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn news_during_a_look_is_not_missed() {
+    let mut line = Line::new(0, false);
+    line.join(1, true, "a");
+    let look = line.begin_look(1, 100).expect("due");
+    line.news();
+    assert_eq!(line.begin_look(1, 100), None, "one at a time");
+    line.end_look::<()>(&look, Vec::new());
+    assert!(line.begin_look(1, 100).is_some(), "the news came after that look began");
+}
+
+#[test]
+fn a_full_look_is_followed_by_another() {
+    let mut line = Line::new(0, false);
+    line.join(10, true, "a");
+    line.join(10, true, "b");
+    let look = line.begin_look(1, 10).expect("due");
+    assert_eq!(look.wants, 10);
+    let (served, _) = line.end_look(&look, (0..10).collect());
+    assert_eq!(replies(&served), ["a"]);
+    assert!(line.begin_look(1, 10).is_some(), "there may be more");
+}
+
+#[test]
+fn who_joins_those_that_wait_in_vain_needs_no_look_of_its_own() {
+    let mut line = Line::new(0, false);
+    line.join(1, true, "a");
+    let look = line.begin_look(1, 10).expect("due");
+    line.end_look::<()>(&look, Vec::new());
+    let ticket = line.join(1, true, "b");
+    assert_eq!(line.begin_look(1, 10), None, "there is nothing, and no news");
+    line.news();
+    let look = line.begin_look(1, 10).expect("due");
+    assert_eq!(look.wants, 2);
+    line.end_look::<()>(&look, Vec::new());
+    assert!(line.give_up(ticket));
+    line.join(1, false, "c");
+    assert!(line.begin_look(1, 10).is_some(), "one that does not wait has a look of its own");
+}
+
+#[test]
+fn in_an_exclusive_line_each_look_is_for_one() {
+    let mut line = Line::new(0, true);
+    line.join(2, true, "a");
+    line.join(3, true, "b");
+    let look = line.begin_look(2, 100).expect("due");
+    assert_eq!((look.wants, line.begin_look(2, 100)), (2, None));
+    let (served, rest) = line.end_look(&look, vec![1, 2]);
+    assert_eq!((replies(&served), rest), (vec!["a"], vec![]));
+    let look = line.begin_look(2, 100).expect("there may be more");
+    assert_eq!(look.wants, 3);
+    line.join(1, true, "c");
+    line.leave(1);
+    let (served, rest) = line.end_look(&look, vec![3, 4]);
+    assert!(served.is_empty(), "c wants one alone");
+    assert_eq!(rest, [3, 4]);
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_returned() {
+    let mut line = Line::new(0, false);
+    let ticket = line.join(2, true, "a");
+    let look = line.begin_look(1, 10).expect("due");
+    line.leave(ticket);
+    line.leave(ticket);
+    let (served, rest) = line.end_look(&look, vec![1, 2]);
+    assert!(served.is_empty());
+    assert_eq!(rest, [1, 2]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_gives_up_before_it_was_looked_for_is_answered_all_the_same() {
+    let mut line = Line::new(0, false);
+    let ticket = line.join(1, true, "a");
+    let look = line.begin_look(1, 10).expect("due");
+    assert!(!line.give_up(ticket), "the look may find something");
+    let (served, _) = line.end_look(&look, vec![1]);
+    assert_eq!(replies(&served), ["a"]);
+
+    let ticket = line.join(1, true, "b");
+    let look = line.begin_look(1, 10).expect("due");
+    line.end_look::<()>(&look, Vec::new());
+    assert!(line.give_up(ticket));
+    assert!(line.is_idle());
+}
+
+#[test]
+fn a_failed_look_fails_for_whom_it_was() {
+    let mut line = Line::new(0, false);
+    line.join(1, true, "a");
+    let look = line.begin_look(1, 10).expect("due");
+    line.join(1, true, "b");
+    assert_eq!(line.fail_look(&look), ["a"]);
+    assert_eq!(line.len(), 1);
+    assert!(line.begin_look(1, 10).is_some());
+}
+
+proptest! {
+    /// A queue, a line, and everything that can happen between them in any order: nobody is
+    /// forgotten, nobody is served twice, no message is dropped or given to two, order is kept.
+    #[test]
+    fn everyone_is_served_or_waits_for_good_reason(
+        steps in prop::collection::vec((0u8..6, 1usize..5, any::<bool>()), 1..300)
+    ) {
+        let mut line = Line::new(0, false);
+        let mut queue: Vec<usize> = Vec::new();
+        let (mut sent, mut client) = (0, 0);
+        let mut standing: BTreeMap<usize, Ticket> = BTreeMap::new();
+        let mut looks: Vec<(Look, Vec<usize>)> = Vec::new();
+        let mut delivered: BTreeSet<usize> = BTreeSet::new();
+        for (step, n, flag) in steps {
+            match step {
+                0 => {
+                    standing.insert(client, line.join(n, flag, client));
+                    client += 1;
+                }
+                1 => if let Some(leaver) = standing.keys().nth(n).copied() {
+                    line.leave(standing.remove(&leaver).expect("stands there"));
+                },
+                2 => {
+                    queue.extend(sent..sent + n);
+                    sent += n;
+                    line.news();
+                }
+                3 => if let Some(look) = line.begin_look(2, 7) {
+                    let taken = queue.drain(..look.wants.min(queue.len())).collect();
+                    looks.push((look, taken));
+                },
+                _ => if !looks.is_empty() {
+                    let (look, found) = looks.remove(n % looks.len());
+                    let (served, rest) = line.end_look(&look, found);
+                    for served in served {
+                        prop_assert!(standing.remove(&served.reply).is_some(), "served twice");
+                        prop_assert!(served.messages.is_sorted(), "order");
+                        for message in served.messages {
+                            prop_assert!(delivered.insert(message), "given to two");
+                        }
+                    }
+                    if !rest.is_empty() {
+                        queue.extend(rest);
+                        queue.sort_unstable();
+                        line.news();
+                    }
+                },
+            }
+            prop_assert_eq!(line.len(), standing.len());
+        }
+        // Let everything come to rest.
+        loop {
+            while let Some((look, found)) = looks.pop() {
+                let (served, rest) = line.end_look(&look, found);
+                for served in served {
+                    prop_assert!(standing.remove(&served.reply).is_some());
+                    delivered.extend(served.messages);
+                }
+                if !rest.is_empty() {
+                    queue.extend(rest);
+                        queue.sort_unstable();
+                    line.news();
+                }
+            }
+            let Some(look) = line.begin_look(2, 7) else { break };
+            let taken = queue.drain(..look.wants.min(queue.len())).collect();
+            looks.push((look, taken));
+        }
+        prop_assert!(queue.is_empty() || standing.is_empty(), "one waits beside a message");
+        prop_assert_eq!(delivered.len() + queue.len(), sent, "a message was dropped");
+        prop_assert!(line.waiters.values().all(|waiter| waiter.patient), "one was forgotten");
+        prop_assert_eq!((line.sent_for, line.looks), (0, 0));
+        prop_assert_eq!(line.wanted, line.waiters.values().map(|w| w.wants).sum::<usize>());
+    }
+}

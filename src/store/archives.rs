@@ -1,0 +1,130 @@
+//! Archives and dead-letter queues, in SQL.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Row, postgres::PgRow, types::Json};
+
+use crate::domain::{ArchivedMessage, QueueName, RawJson};
+
+use super::{
+    Conn,
+    error::{Error, Result},
+    messages::decode,
+};
+
+/// Which archived messages are meant: those that fit everything that is said.
+#[derive(Clone, Debug, Default)]
+pub struct Archived {
+    /// Archived then or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Archived before.
+    pub until: Option<DateTime<Utc>>,
+    /// A JSON object that a message must contain.
+    pub filter: Option<RawJson>,
+    /// Their ids.
+    pub msg_ids: Option<Vec<i64>>,
+}
+
+/// What a step of moving messages came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// How many messages were moved.
+    pub count: i64,
+    /// The id behind which to go on, if there may be more.
+    pub last_id: Option<i64>,
+}
+
+/// Archived messages behind `after`, in order of their ids.
+pub async fn browse_archive(
+    conn: &mut Conn,
+    queue: &QueueName,
+    after: i64,
+    limit: i32,
+    which: &Archived,
+) -> Result<Vec<ArchivedMessage>> {
+    let query = sqlx::query(
+        "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(queue.as_str())
+    .bind(after)
+    .bind(limit)
+    .bind(which.since)
+    .bind(which.until)
+    .bind(which.filter.as_deref().map(Json));
+    let rows = conn.look(query).await?;
+    rows.iter()
+        .map(|row| {
+            let archived_at = row.try_get("archived_at").map_err(Error::unexpected)?;
+            Ok(ArchivedMessage { message: decode(row)?, archived_at })
+        })
+        .collect()
+}
+
+/// How many archived messages are meant, counting no further than `limit`.
+pub async fn count_archived(
+    conn: &mut Conn,
+    queue: &QueueName,
+    limit: i64,
+    which: &Archived,
+) -> Result<i64> {
+    let query = sqlx::query(
+        "/* count_archived */ SELECT pgmq_gateway.count_archived($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(queue.as_str())
+    .bind(limit)
+    .bind(which.since)
+    .bind(which.until)
+    .bind(which.filter.as_deref().map(Json))
+    .bind(which.msg_ids.as_deref());
+    let rows = conn.look(query).await?;
+    first(&rows)?.try_get(0).map_err(Error::unexpected)
+}
+
+/// Moves the next archived messages into a queue, as new ones.
+pub async fn replay(
+    conn: &mut Conn,
+    queue: &QueueName,
+    to: &QueueName,
+    after: i64,
+    limit: i32,
+    which: &Archived,
+) -> Result<Moved> {
+    let query = sqlx::query(
+        "/* replay */ SELECT * FROM pgmq_gateway.replay($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(queue.as_str())
+    .bind(to.as_str())
+    .bind(after)
+    .bind(limit)
+    .bind(which.since)
+    .bind(which.until)
+    .bind(which.filter.as_deref().map(Json))
+    .bind(which.msg_ids.as_deref());
+    moved(&conn.change(query).await?)
+}
+
+/// Moves the next messages of a dead-letter queue back to where each came from, or to one queue.
+pub async fn redrive(
+    conn: &mut Conn,
+    queue: &QueueName,
+    to: Option<&QueueName>,
+    after: i64,
+    limit: i32,
+) -> Result<Moved> {
+    let query = sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4)")
+        .bind(queue.as_str())
+        .bind(to.map(QueueName::as_str))
+        .bind(after)
+        .bind(limit);
+    moved(&conn.change(query).await?)
+}
+
+fn moved(rows: &[PgRow]) -> Result<Moved> {
+    let row = first(rows)?;
+    let count: Option<i32> = row.try_get("moved").map_err(Error::unexpected)?;
+    let last_id = row.try_get("last_id").map_err(Error::unexpected)?;
+    Ok(Moved { count: count.unwrap_or(0).into(), last_id })
+}
+
+fn first(rows: &[PgRow]) -> Result<&PgRow> {
+    rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))
+}

@@ -1,0 +1,193 @@
+//! Several operations in one transaction, and requests that are answered once, in SQL.
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use sqlx::{Row, types::Json};
+
+use crate::domain::{NewMessage, QueueName, Target, Visibility, rfc3339};
+
+use super::{
+    Action, Conn,
+    error::{Error, Result},
+};
+
+/// What stands for a request that is to be done once.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// What the key is for: a method and a path.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// What tells one request from another.
+    pub fingerprint: [u8; 32],
+    /// The queue with whose end the key is forgotten, if it is about one alone.
+    pub queue: Option<QueueName>,
+    /// How long the key is remembered.
+    pub lifetime: Duration,
+}
+
+/// An operation of a transaction.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Stores messages in a queue.
+    Send(QueueName, Vec<NewMessage>),
+    /// Stores messages in the queues that a routing key leads to.
+    Publish(String, Vec<NewMessage>),
+    /// Ends or hides a message.
+    Settle(QueueName, Action, Target),
+}
+
+/// What a transaction came to.
+#[derive(Debug)]
+pub enum Transacted<T> {
+    /// It is done.
+    Done(Vec<T>),
+    /// It was done before.
+    Replayed(Vec<T>),
+    /// Its key stands for another request.
+    Conflict,
+}
+
+/// An operation as the function in the database reads it.
+#[derive(Serialize)]
+struct Step<'a> {
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Vec<StepMessage<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msg_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_ct: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relation: Option<u32>,
+    #[serde(flatten)]
+    moment: Moment,
+}
+
+/// A message as the function in the database reads it.
+#[derive(Serialize)]
+struct StepMessage<'a> {
+    message: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<&'a RawValue>,
+    bytes: u64,
+    #[serde(flatten)]
+    moment: Moment,
+}
+
+#[derive(Default, Serialize)]
+struct Moment {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visible_at: Option<String>,
+}
+
+impl From<Option<Visibility>> for Moment {
+    fn from(visible: Option<Visibility>) -> Self {
+        match visible {
+            Some(Visibility::After(delay)) => {
+                Self { delay: Some(delay.as_i32()), visible_at: None }
+            }
+            Some(Visibility::At(time)) => Self { delay: None, visible_at: Some(rfc3339(&time)) },
+            None => Self::default(),
+        }
+    }
+}
+
+impl<'a> Step<'a> {
+    fn new(action: &'static str) -> Self {
+        Self {
+            action,
+            queue: None,
+            routing_key: None,
+            messages: None,
+            msg_id: None,
+            read_ct: None,
+            relation: None,
+            moment: Moment::default(),
+        }
+    }
+
+    fn of(operation: &'a Operation) -> Self {
+        match operation {
+            Operation::Send(queue, messages) => Self {
+                queue: Some(queue.as_str()),
+                messages: Some(rows(messages)),
+                ..Self::new("send")
+            },
+            Operation::Publish(routing_key, messages) => Self {
+                routing_key: Some(routing_key),
+                messages: Some(rows(messages)),
+                ..Self::new("publish")
+            },
+            Operation::Settle(queue, action, target) => Self {
+                queue: Some(queue.as_str()),
+                msg_id: Some(target.msg_id),
+                read_ct: target.delivered.map(|delivered| delivered.read_ct),
+                relation: target.delivered.map(|delivered| delivered.relation),
+                moment: match action {
+                    Action::Hide(visible) => Some(*visible).into(),
+                    Action::Delete | Action::Archive => Moment::default(),
+                },
+                ..Self::new(action.as_str())
+            },
+        }
+    }
+}
+
+fn rows(messages: &[NewMessage]) -> Vec<StepMessage<'_>> {
+    let sized = messages.iter().map(|new| StepMessage {
+        message: &new.message,
+        headers: new.headers.as_deref(),
+        bytes: new.bytes(),
+        moment: new.visible.into(),
+    });
+    sized.collect()
+}
+
+/// Does operations in order, all or none, and returns what each came to. With `once`, a request that
+/// was done before is not done again.
+pub async fn transact<T: DeserializeOwned>(
+    conn: &mut Conn,
+    operations: &[Operation],
+    once: Option<&Idempotency>,
+) -> Result<Transacted<T>> {
+    let steps: Vec<Step<'_>> = operations.iter().map(Step::of).collect();
+    let seconds = |once: &Idempotency| i32::try_from(once.lifetime.as_secs()).unwrap_or(i32::MAX);
+    let query = sqlx::query(
+        "/* transact */ SELECT outcome, results FROM pgmq_gateway.transact($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(Json(steps))
+    .bind(once.map(|once| &once.scope))
+    .bind(once.map(|once| &once.key))
+    .bind(once.map(|once| &once.fingerprint[..]))
+    .bind(once.and_then(|once| once.queue.as_ref()).map(QueueName::as_str))
+    .bind(once.map(seconds));
+    let rows = conn.store(query).await?;
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    let outcome: &str = row.try_get("outcome").map_err(Error::unexpected)?;
+    if outcome == "conflict" {
+        return Ok(Transacted::Conflict);
+    }
+    let results: Json<Vec<T>> = row.try_get("results").map_err(Error::unexpected)?;
+    Ok(match outcome {
+        "replayed" => Transacted::Replayed(results.0),
+        _ => Transacted::Done(results.0),
+    })
+}
+
+/// Forgets a little of what is old, unless another gateway is at it; true if there is more.
+pub async fn forget_old(conn: &mut Conn, key_lifetime: Duration, max_rows: i32) -> Result<bool> {
+    let lifetime = i32::try_from(key_lifetime.as_secs()).unwrap_or(i32::MAX);
+    let query = sqlx::query("/* forget_old */ SELECT pgmq_gateway.forget_old($1, $2)");
+    let rows = conn.look(query.bind(lifetime).bind(max_rows)).await?;
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    row.try_get(0).map_err(Error::unexpected)
+}
