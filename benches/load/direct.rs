@@ -6,8 +6,8 @@ use crate::stage::Stage;
 
 /// A client with a connection of its own.
 pub struct Direct {
-    connection: PgConnection,
-    queue: &'static str,
+    pub connection: PgConnection,
+    pub queue: &'static str,
     payload: serde_json::Value,
 }
 

@@ -8,6 +8,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use uuid::Uuid;
 
 /// A client with a connection of its own.
 pub struct Http {
@@ -46,12 +47,24 @@ async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
 impl Http {
     /// A request for this queue; returns the status and the body.
     pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> (u16, Bytes) {
-        let request = Request::builder()
+        self.call_with(method, path, body, None).await
+    }
+
+    async fn call_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+        key: Option<String>,
+    ) -> (u16, Bytes) {
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("/queues/{}{path}", self.queue))
-            .header("host", &self.address)
-            .body(Full::new(body))
-            .expect("request");
+            .header("host", &self.address);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(Full::new(body)).expect("request");
         self.sender.ready().await.expect("connection");
         let response = self.sender.send_request(request).await.expect("answer");
         let status = response.status().as_u16();
@@ -76,6 +89,13 @@ impl Http {
 
 pub async fn send(mut client: Http) -> (Http, usize) {
     client.send_one().await;
+    (client, 1)
+}
+
+pub async fn send_once(mut client: Http) -> (Http, usize) {
+    let key = Uuid::now_v7().to_string();
+    let (status, body) = client.call_with("POST", "/messages", client.one.clone(), Some(key)).await;
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
     (client, 1)
 }
 

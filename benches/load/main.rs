@@ -10,10 +10,12 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 mod direct;
+mod fifo;
 mod http;
 mod measure;
 mod scenarios;
 mod stage;
+mod waiting;
 
 use std::env;
 

@@ -2,16 +2,15 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     direct::{self, Direct},
+    fifo,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
     stage::Stage,
+    waiting,
 };
 
 type Run = for<'a> fn(&'a Stage, &'a Plan) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -22,14 +21,16 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("consume", |s, p| Box::pin(consumes(s, p))),
         ("batch", |s, p| Box::pin(batches(s, p))),
         ("single", |s, p| Box::pin(single(s, p))),
-        ("waiting", |s, p| Box::pin(waiting(s, p))),
+        ("waiting", |s, p| Box::pin(waiting::waiting(s, p))),
         ("latency", |s, p| Box::pin(latency(s, p))),
         ("in-flight", |s, p| Box::pin(in_flight(s, p))),
         ("long", |s, p| Box::pin(long_queue(s, p))),
+        ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
+        ("once", |s, p| Box::pin(once(s, p))),
     ]
 }
 
-fn row(name: &str, a: &Round, b: &Round, c: Option<&Round>) {
+pub fn row(name: &str, a: &Round, b: &Round, c: Option<&Round>) {
     let cell =
         |r: &Round| format!("{:.0}/s, p50 {:.2}, p99 {:.2} ms", r.per_second, r.p50_ms, r.p99_ms);
     let ratio = b.per_second / a.per_second;
@@ -37,7 +38,7 @@ fn row(name: &str, a: &Round, b: &Round, c: Option<&Round>) {
     println!("| {name} | {} | {} | {c} | **{ratio:.2}** |", cell(a), cell(b));
 }
 
-fn note(name: &str, text: &str) {
+pub fn note(name: &str, text: &str) {
     println!("| {name} | – | {text} | – | – |");
 }
 
@@ -125,65 +126,6 @@ async fn single(stage: &Stage, plan: &Plan) {
     let (a, b) = (median(&a), median(&b));
     row("send, one client", &a, &b, None);
     note("its p50 over direct SQL", &format!("{:+.2} ms", b.p50_ms - a.p50_ms));
-}
-
-/// Clients that wait on 100 queues, and what that costs.
-async fn waiting(stage: &Stage, plan: &Plan) {
-    const QUEUES: usize = 100;
-    let crowd = if plan.short { 2_000 } else { 10_000 };
-    let create = format!("SELECT pgmq.create('wait_' || n) FROM generate_series(1, {QUEUES}) n");
-    stage.execute(&create).await;
-    stage.fill("bench_b", 0).await;
-    let mut without = Vec::new();
-    for _ in 0..plan.rounds {
-        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
-        without.push(round(plan, clients, http::send).await);
-    }
-    let before = stage.gateway.resident_kb();
-    let mut waiting = JoinSet::new();
-    for n in 0..crowd {
-        let queue = format!("wait_{}", n % QUEUES + 1);
-        let mut client = http::clients(&stage.gateway.address, 1, &queue).await.remove(0);
-        waiting.spawn(async move {
-            loop {
-                assert!(client.receive("wait=20").await.is_empty());
-            }
-        });
-    }
-    // Until idle connections have been given up.
-    sleep(Duration::from_secs(if plan.short { 3 } else { 40 })).await;
-    let each = stage.gateway.resident_kb().saturating_sub(before) / crowd as u64;
-    let connections = stage
-        .number(
-            "SELECT count(*) FROM pg_stat_activity \
-             WHERE application_name = 'pgmq-gateway' AND state IS NOT NULL",
-        )
-        .await;
-    let mut oldest = 0;
-    for _ in 0..20 {
-        let age = stage
-            .number(
-                "SELECT coalesce(max(extract(epoch FROM now() - xact_start) * 1000), 0)::bigint \
-                 FROM pg_stat_activity WHERE backend_xmin IS NOT NULL \
-                 AND application_name = 'pgmq-gateway'",
-            )
-            .await;
-        oldest = oldest.max(age);
-        sleep(Duration::from_millis(50)).await;
-    }
-    note(
-        &format!("{crowd} clients wait on {QUEUES} queues"),
-        &format!(
-            "{each} kB each; {connections} connections of all 3 gateways; oldest snapshot {oldest} ms"
-        ),
-    );
-    let mut with = Vec::new();
-    for _ in 0..plan.rounds {
-        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
-        with.push(round(plan, clients, http::send).await);
-    }
-    row("send elsewhere, without (A) and with (B) them", &median(&without), &median(&with), None);
-    waiting.shutdown().await;
 }
 
 /// From the answer to a send, or the commit of an insert, to the answer of who waited.
@@ -277,4 +219,22 @@ async fn long_queue(stage: &Stage, plan: &Plan) {
         let name = format!("{name}, in a queue of 20000 (A) and of a million (B)");
         row(&name, &median(&little), &median(&lot), None);
     }
+}
+
+/// Sends with an Idempotency-Key each, beside sends without.
+async fn once(stage: &Stage, plan: &Plan) {
+    stage.fill("bench_b", 0).await;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        without.push(round(plan, clients, http::send).await);
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        with.push(round(plan, clients, http::send_once).await);
+    }
+    row(
+        "send, without (A) and with (B) an Idempotency-Key",
+        &median(&without),
+        &median(&with),
+        None,
+    );
 }

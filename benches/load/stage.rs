@@ -103,7 +103,7 @@ impl Stage {
 }
 
 impl Gateway {
-    fn start(url: &str, more: &[(&str, &str)]) -> Self {
+    pub fn start(url: &str, more: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgmq-gateway"));
         command.env("DATABASE_URL", url).env("PGMQ_GATEWAY__SERVER__PORT", "0");
         // A line for every request is for those who want it; here it would measure the terminal.

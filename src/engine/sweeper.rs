@@ -1,29 +1,46 @@
-//! The safety net: one statement, now and then, that asks about all queues in which somebody waits.
-//! It is what finds messages that SQL clients send.
+//! The safety net: one look, now and then, at all queues in which somebody waits. It is what finds
+//! messages that SQL clients send.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     domain::QueueName,
-    store::{self, Conn, Error},
+    store::{self, Conn, Error, Result, Swept},
 };
 
-use super::{Shared, lanes::Lanes, peers::Peers};
+use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
 
 /// Time between two looks for lanes that nobody uses.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// A sweep takes at most one part in so many of the time.
 const SWEEP_SHARE: u32 = 20;
+/// Queues that are asked about in one statement.
+const CHUNK: usize = 64;
+/// Sweeps after which it is asked again which queues have notifications.
+const THOROUGH_EVERY: u32 = 50;
+/// Sweeps of the same queues after which it is worth planning a statement for them.
+const WORTH_PLANNING: u32 = 3;
+
+/// What the sweeper keeps from one sweep to the next.
+#[derive(Default)]
+struct Sweeper {
+    /// Kept for as long as somebody waits: taking another each time would keep them all from being
+    /// idle.
+    conn: Option<Conn>,
+    /// The queues of the last sweep, and how often they were swept.
+    queues: Vec<QueueName>,
+    times: u32,
+}
 
 /// Sweeps until it is dropped.
 pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Peers>>) {
-    let mut conn = None;
+    let mut sweeper = Sweeper::default();
     let mut tidied = Instant::now();
     loop {
         let started = Instant::now();
-        sweep(&shared, &lanes, peers.as_deref(), &mut conn).await;
+        sweeper.sweep(&shared, &lanes, peers.as_deref()).await;
         if tidied.elapsed() >= TIDY_INTERVAL {
             lanes.drop_idle();
             tidied = Instant::now();
@@ -33,33 +50,51 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
     }
 }
 
-/// Keeps a connection for as long as somebody waits: taking another each time would keep them all
-/// from being idle.
-async fn sweep(shared: &Shared, lanes: &Lanes, peers: Option<&Peers>, conn: &mut Option<Conn>) {
-    let (queues, lines): (Vec<QueueName>, Vec<_>) = lanes.waited_on().into_iter().unzip();
-    if queues.is_empty() {
-        *conn = None;
-        return;
-    }
-    let swept = async {
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(shared.db.acquire(&Arc::default()).await?),
-        };
-        store::sweep(conn, &queues).await
-    };
-    let swept = match swept.await {
-        Ok(swept) => swept,
-        // Those who wait learn of it by looking for themselves.
-        Err(Error::Unavailable(_)) => {
-            for line in &lines {
-                line.news();
-            }
+impl Sweeper {
+    async fn sweep(&mut self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
+        let mut waited_on = lanes.waited_on();
+        if waited_on.is_empty() {
+            self.conn = None;
             return;
         }
-        Err(error) => return tracing::debug!(%error, "sweep"),
-    };
-    for (swept, line) in swept.iter().zip(&lines) {
+        // In an order, so that the same queues make the same statement.
+        waited_on.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        if !waited_on.iter().map(|(queue, _)| queue).eq(&self.queues) {
+            self.queues = waited_on.iter().map(|(queue, _)| queue.clone()).collect();
+            self.times = 0;
+        }
+        self.times += 1;
+        for chunk in waited_on.chunks(CHUNK) {
+            let queues: Vec<QueueName> = chunk.iter().map(|(queue, _)| queue.clone()).collect();
+            match self.look(shared, &queues).await {
+                Ok(swept) => tell(chunk, &swept, peers),
+                // Those who wait learn of it by looking for themselves.
+                Err(Error::Unavailable(_)) => chunk.iter().for_each(|(_, line)| line.news()),
+                Err(error) => tracing::debug!(%error, "sweep"),
+            }
+        }
+    }
+
+    async fn look(&mut self, shared: &Shared, queues: &[QueueName]) -> Result<Vec<Swept>> {
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            None => self.conn.insert(shared.db.acquire(&Arc::default()).await?),
+        };
+        let planned = self.times > WORTH_PLANNING && !self.times.is_multiple_of(THOROUGH_EVERY);
+        if planned && queues.iter().all(|queue| queue.check_creatable().is_ok()) {
+            match store::sweep_again(conn, queues).await {
+                // The thorough way knows what to make of a queue that is gone.
+                Err(Error::QueueNotFound) => {}
+                outcome => return outcome,
+            }
+        }
+        store::sweep(conn, queues).await
+    }
+}
+
+/// Tells those who wait of what was found.
+fn tell(chunk: &[(QueueName, Arc<ReceiveLane>)], swept: &[Swept], peers: Option<&Peers>) {
+    for (swept, (_, line)) in swept.iter().zip(chunk) {
         if swept.ready {
             line.news();
         }

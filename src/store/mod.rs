@@ -37,4 +37,4 @@ pub use settling::{Action, archive, delete, set_visibility, settle};
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, Transacted, forget_old, transact};
-pub use wakeups::{Ears, Heard, Swept, say, sweep};
+pub use wakeups::{Ears, Heard, Swept, say, sweep, sweep_again};
