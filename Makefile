@@ -30,9 +30,10 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 .PHONY: openapi
-openapi: ## Write openapi/openapi.json from the code
+openapi: ## Write openapi/openapi.json from the code, and from that the Postman collection
 	$(CARGO) run --quiet --locked -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
+	tools/postman
 
 .PHONY: setup
 setup: ## Install PostgreSQL and a C compiler, where they are missing
