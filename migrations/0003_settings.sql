@@ -61,7 +61,11 @@ BEGIN
     RETURN QUERY EXECUTE format(
         $query$
         SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
-               pgmq_gateway.has_fifo_index(m.queue_name), s.settings,
+               pgmq_gateway.has_fifo_index(m.queue_name)
+               -- PGMQ's own index for groups, which helps its own functions.
+               OR to_regclass(format('pgmq.%%I', pgmq.format_table_name(m.queue_name, 'q')
+                                                 || '_fifo_idx')) IS NOT NULL,
+               s.settings,
                CASE WHEN t.oid IS NOT NULL THEN coalesce(%s, 0) END
         FROM pgmq.meta m
         LEFT JOIN pgmq_gateway.queue_settings s
