@@ -12,6 +12,8 @@ use crate::{
 };
 
 const QUEUES: usize = 100;
+/// Time for connections that do nothing, between two waits.
+const IDLE: (&str, &str) = ("PGMQ_GATEWAY__SERVER__HEADER_TIMEOUT_SECONDS", "300");
 
 /// Clients with a connection of their own that wait while they are told to.
 struct Crowd {
@@ -52,7 +54,7 @@ pub async fn waiting(stage: &Stage, plan: &Plan) {
     stage.execute(&create).await;
     stage.execute("CREATE ROLE waited SUPERUSER LOGIN").await;
     stage.fill("bench_b", 0).await;
-    let gateway = Gateway::start(&stage.url.replace("//postgres@", "//waited@"), &[]);
+    let gateway = Gateway::start(&stage.url.replace("//postgres@", "//waited@"), &[IDLE]);
     // As it is after a while of work.
     let clients = http::clients(&gateway.address, 64, "bench_b").await;
     round(plan, clients, http::send).await;

@@ -1,12 +1,12 @@
 //! The figures that `/metrics` shows and that somebody has to go and get.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     config,
-    domain::{CallStats, QueueName, QueuePageSize},
+    domain::{QueueName, QueuePageSize},
     store,
     telemetry::Metrics,
 };
@@ -60,9 +60,8 @@ impl Collector {
     /// One round over the queues, or as many as the budget allows; the next goes on from there.
     async fn collect_queues(&mut self) {
         let deadline = Instant::now() + self.settings.queue_budget();
-        let stats = Arc::new(CallStats::default());
         loop {
-            match self.collect_page(deadline, &stats).await {
+            match self.collect_page(deadline).await {
                 Ok(resume_after) => self.resume_after = resume_after,
                 // The next round begins here.
                 Err(error) => {
@@ -77,20 +76,18 @@ impl Collector {
     }
 
     /// Figures of a page of queues; returns the queue to go on behind, if there are more.
-    async fn collect_page(
-        &self,
-        deadline: Instant,
-        stats: &Arc<CallStats>,
-    ) -> store::Result<Option<String>> {
-        let mut conn = self.broker.db.acquire(stats).await?;
+    async fn collect_page(&self, deadline: Instant) -> store::Result<Option<String>> {
+        let db = &self.broker.db;
         let after = self.resume_after.as_deref();
-        let queues = store::list(&mut conn, "", after, PAGE.get()).await?;
+        let queues = store::list(&mut *db.errand().await?, "", after, PAGE.get()).await?;
         let full = i64::try_from(queues.len()).is_ok_and(|count| count == PAGE.get());
         let mut last = None;
         for queue in queues {
             let Ok(name) = QueueName::parse(&queue.queue) else {
                 continue;
             };
+            // An errand for each: others go in between.
+            let mut conn = db.errand().await?;
             match store::figures(&mut conn, &name, self.settings.queue_count_limit).await {
                 Ok(figures) => show(&self.broker.metrics, &queue.queue, &figures),
                 // Dropped since it was listed.

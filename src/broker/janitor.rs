@@ -1,10 +1,10 @@
 //! What is past its time is deleted, a little at a time and by one gateway at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::{config, domain::CallStats, store};
+use crate::{config, store};
 
 use super::Broker;
 
@@ -58,7 +58,7 @@ impl Janitor {
 
     async fn step(&self) -> store::Result<bool> {
         self.broker.policies.ensure_fresh().await?;
-        let mut conn = self.broker.db.acquire(&Arc::new(CallStats::default())).await?;
+        let mut conn = self.broker.db.errand().await?;
         let lifetime = self.settings.idempotency_lifetime();
         store::forget_old(&mut conn, lifetime, STEP_ROWS).await
     }

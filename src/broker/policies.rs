@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    domain::{CallStats, QueueName, QueueSettings},
+    domain::{QueueName, QueueSettings},
     store::{self, Db},
 };
 
@@ -139,7 +139,7 @@ impl Policies {
     }
 
     async fn load(&self) -> store::Result<HashMap<String, Arc<Policy>>> {
-        let mut conn = self.db.acquire(&Arc::new(CallStats::default())).await?;
+        let mut conn = self.db.errand().await?;
         let configured = store::all_settings(&mut conn).await?;
         let policies = configured.into_iter().map(|queue| {
             let policy = Policy { settings: queue.settings, fifo: queue.fifo };

@@ -226,7 +226,7 @@ impl Peers {
         if said.is_empty() {
             return Ok(());
         }
-        let mut conn = self.db.acquire(&Arc::default()).await?;
+        let mut conn = self.db.errand().await?;
         for said in said {
             // Strings and lists of strings: this cannot fail.
             let payload = serde_json::to_string(said).unwrap_or_default();

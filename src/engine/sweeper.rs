@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     domain::QueueName,
-    store::{self, Conn, Error, Result, Swept},
+    store::{self, Error, Result, Swept},
 };
 
 use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
@@ -26,9 +26,6 @@ const WORTH_PLANNING: u32 = 3;
 /// What the sweeper keeps from one sweep to the next.
 #[derive(Default)]
 struct Sweeper {
-    /// Kept for as long as somebody waits: taking another each time would keep them all from being
-    /// idle.
-    conn: Option<Conn>,
     /// The queues of the last sweep, and how often they were swept.
     queues: Vec<QueueName>,
     times: u32,
@@ -54,7 +51,7 @@ impl Sweeper {
     async fn sweep(&mut self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
         let mut waited_on = lanes.waited_on();
         if waited_on.is_empty() {
-            self.conn = None;
+            shared.db.keep_none();
             return;
         }
         // In an order, so that the same queues make the same statement.
@@ -75,20 +72,17 @@ impl Sweeper {
         }
     }
 
-    async fn look(&mut self, shared: &Shared, queues: &[QueueName]) -> Result<Vec<Swept>> {
-        let conn = match &mut self.conn {
-            Some(conn) => conn,
-            None => self.conn.insert(shared.db.acquire(&Arc::default()).await?),
-        };
+    async fn look(&self, shared: &Shared, queues: &[QueueName]) -> Result<Vec<Swept>> {
+        let mut conn = shared.db.errand().await?;
         let planned = self.times > WORTH_PLANNING && !self.times.is_multiple_of(THOROUGH_EVERY);
         if planned && queues.iter().all(|queue| queue.check_creatable().is_ok()) {
-            match store::sweep_again(conn, queues).await {
+            match store::sweep_again(&mut conn, queues).await {
                 // The thorough way knows what to make of a queue that is gone.
                 Err(Error::QueueNotFound) => {}
                 outcome => return outcome,
             }
         }
-        store::sweep(conn, queues).await
+        store::sweep(&mut conn, queues).await
     }
 }
 

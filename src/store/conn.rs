@@ -14,6 +14,7 @@ use crate::domain::CallStats;
 
 use super::{
     Features, Health,
+    errand::Kept,
     error::{Access, Error, Result, leaves_connection_usable},
 };
 
@@ -30,6 +31,7 @@ pub struct Db {
     health: Arc<Health>,
     statement_timeout: Duration,
     features: Features,
+    kept: Kept,
 }
 
 /// A connection on loan from a [`Db`], and whose account its statements go on.
@@ -51,7 +53,7 @@ impl Db {
         statement_timeout: Duration,
         features: Features,
     ) -> Self {
-        Self { pool, health, statement_timeout, features }
+        Self { pool, health, statement_timeout, features, kept: Kept::default() }
     }
 
     /// What the PGMQ in the database can do.
@@ -63,6 +65,10 @@ impl Db {
     pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
         let inner = self.checkout().await?;
         Ok(Conn { inner, db: self.clone(), stats: Arc::clone(stats), reusable: true })
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     async fn checkout(&self) -> Result<PoolConnection<Postgres>> {
@@ -77,11 +83,25 @@ impl Db {
 
     /// Waits for the connections that are out, then closes them all.
     pub async fn close(&self) {
+        self.keep_none();
         self.pool.close().await;
     }
 }
 
 impl Conn {
+    pub(super) fn max_connections(&self) -> u32 {
+        self.db.pool.options().get_max_connections()
+    }
+
+    pub(super) fn is_reusable(&self) -> bool {
+        self.reusable && !self.db.pool.is_closed()
+    }
+
+    /// Whether the server still answers.
+    pub(super) async fn ping(&mut self) -> Result<()> {
+        self.look(sqlx::query("/* ping */ SELECT 1")).await.map(drop)
+    }
+
     /// Whether PGMQ's own functions take and return everything; older ones are stood in for.
     pub(super) fn is_modern(&self) -> bool {
         self.db.features.modern

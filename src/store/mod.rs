@@ -4,6 +4,7 @@
 
 mod archives;
 mod conn;
+mod errand;
 mod error;
 mod grants;
 mod health;
@@ -21,6 +22,7 @@ mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use conn::{Conn, Db};
+pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};

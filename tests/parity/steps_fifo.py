@@ -95,7 +95,9 @@ def read_grouped_rr_with_poll(t):
 
 
 def has_index(t, queue):
-    return t.value("SELECT to_regclass(%s) IS NOT NULL", f"pgmq.q_{queue}_fifo_idx")
+    """Whether there is an index for groups: PGMQ's own, or the gateway's, which serves its reads."""
+    names = [f"pgmq.q_{queue}_fifo_idx", f"pgmq.q_{queue}_gw_fifo_idx"]
+    return any(t.value("SELECT to_regclass(%s) IS NOT NULL", name) for name in names)
 
 
 @step("create_fifo_index")
