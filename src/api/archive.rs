@@ -92,8 +92,8 @@ async fn browse(
 ) -> Result<JsonAnswer<ArchivePage>, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let which = Archived {
-        since: parameters.since,
-        until: parameters.until,
+        since: parameters.since.map(known_to_postgresql),
+        until: parameters.until.map(known_to_postgresql),
         filter: parameters.filter.map(|filter| filter.0),
         msg_ids: None,
     };
@@ -129,6 +129,11 @@ struct ReplayBody {
     /// Whether to count them only.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// Nothing was archived before 1970, and PostgreSQL's calendar begins later than ours.
+fn known_to_postgresql(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.max(DateTime::UNIX_EPOCH)
 }
 
 /// A queue's name in a body.
@@ -169,8 +174,8 @@ async fn replay(
     let filter = body.filter.map(|filter| filter.get().parse::<Filter>());
     let filter = filter.transpose().map_err(|e| Problem::invalid(format!("`filter` {e}")))?;
     let which = Archived {
-        since: body.since,
-        until: body.until,
+        since: body.since.map(known_to_postgresql),
+        until: body.until.map(known_to_postgresql),
         filter: filter.map(|filter| filter.0),
         msg_ids: body.msg_ids,
     };

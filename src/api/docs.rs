@@ -63,32 +63,45 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if !is_of_queues {
         return;
     }
+    let id = operation.operation_id.clone().unwrap_or_default();
+    let is = |ids: &[&str]| ids.contains(&&*id);
+    let takes_body = operation.request_body.is_some();
     let mut add = |status: &str, description: &str| {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
     };
     add("400", "`invalid_request`: a parameter, the body or the queue's name is wrong");
+    add("403", "`forbidden`: the gateway's database role may not do this");
     add("500", "`internal_error`: a defect");
     add("503", "`database_unavailable`, `overloaded` or `outcome_unknown`: try again");
-    if path.contains("{msg_id}") {
+    if is(&["unbind"]) {
+        add("404", "`queue_not_found` or `binding_not_found`");
+    } else if path.contains("{msg_id}") {
         add("404", "`queue_not_found` or `message_not_found`");
         add("422", "`message_rejected`: the message cannot be read");
     } else if path.contains("{queue}") {
         add("404", "`queue_not_found`");
     }
-    if path.contains("{queue}") {
-        add("403", "`forbidden`: the gateway's database role may not do this");
+    if is(&["delete_message", "set_visibility", "archive_message"]) {
+        add("409", "`receipt_stale`: the message has been delivered again since");
     }
-    if operation.request_body.is_some() {
-        let mut add = |status: &str, description: &str| {
-            let responses = &mut operation.responses.responses;
-            responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
-        };
+    if is(&["transact"]) {
+        add("409", "`receipt_stale` or `idempotency_conflict`; nothing was done");
+    }
+    if is(&["send_message", "send_batch", "publish", "publish_batch"]) {
+        add("409", "`idempotency_conflict`: the key was used for another request");
+        add("404", "`queue_not_found`");
+    }
+    let has_topics = path.starts_with("/topics") || path.ends_with("/bindings");
+    if has_topics || takes_body || is(&["receive_messages"]) {
+        add("501", "`not_supported`: PGMQ is too old for this; `detail` says which version has it");
+    }
+    if takes_body {
         add("408", "`request_timeout`: the body did not arrive in time");
         add("413", "`message_too_large`");
-        add("415", "`unsupported_media_type`: from another site, and not JSON");
         add("422", "`message_rejected`: JSON that PostgreSQL cannot store");
     }
+    add("415", "`unsupported_media_type`: from another site, and not JSON");
 }
 
 fn problem(description: &str) -> Response {

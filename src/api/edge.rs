@@ -20,6 +20,7 @@ use super::{
     Api,
     context::RequestContext,
     problem::{Code, Problem},
+    receive,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -170,7 +171,10 @@ fn problem_of(response: &Response) -> Option<Arc<Problem>> {
 /// A browser sends a plain form anywhere without asking. Where one marks a request as another
 /// site's, only a content type that it does ask about first is taken.
 fn refuse_foreign_form(request: &Request) -> Result<(), Problem> {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    // What another site's page shows as a picture must not lease messages.
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if only_looks && path != Some(receive::PATH) {
         return Ok(());
     }
     if !is_foreign(request.headers()) || says_json(request.headers()) {

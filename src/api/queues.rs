@@ -15,7 +15,7 @@ use super::{
     Api,
     body::{Json, NoBody, OptionalJson},
     context::Stats,
-    path::InQueue,
+    path::{InQueue, check_text},
     problem::Problem,
     query::{NoParameters, Query, parsed},
 };
@@ -229,6 +229,9 @@ async fn list(
     Stats(stats): Stats,
     Query(parameters): Query<ListParameters>,
 ) -> Result<JsonAnswer<QueueList>, Problem> {
+    for (name, text) in [("prefix", &parameters.prefix), ("after", &parameters.after)] {
+        check_text(name, text.as_deref().unwrap_or_default())?;
+    }
     let what = ListQueues {
         prefix: parameters.prefix.unwrap_or_default(),
         after: parameters.after,
@@ -328,6 +331,8 @@ async fn purge(
 struct MetricsSchema {
     /// The queue's name.
     queue: String,
+    /// The same, as `pgmq.metrics` calls it.
+    queue_name: String,
     /// Messages in the queue, visible or not.
     queue_length: i64,
     /// Messages that could be delivered now.
@@ -353,6 +358,7 @@ struct MetricsSchema {
 struct MetricsAnswer {
     #[serde(flatten)]
     metrics: QueueMetrics,
+    queue_name: String,
     waiters: usize,
 }
 
@@ -369,5 +375,6 @@ async fn metrics(
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<impl Serialize>, Problem> {
     let (metrics, waiters) = api.broker.queue_metrics(&stats, queue).await?;
-    Ok(JsonAnswer(MetricsAnswer { metrics, waiters }))
+    let queue_name = metrics.queue.clone();
+    Ok(JsonAnswer(MetricsAnswer { metrics, queue_name, waiters }))
 }

@@ -68,7 +68,14 @@ impl Broker {
             let limit = what.limit.as_i32();
             let page =
                 store::browse_archive(&mut conn, queue, what.after, limit, &what.which).await;
-            page.map_err(Error::on(queue))
+            match page {
+                Err(store::Error::Unreadable) => Err(Error::MessageRejected(
+                    "a message of this page cannot be read, as its numbers, written out in full, \
+                     are too large; a smaller `limit` finds it, and `after` its id goes on behind it"
+                        .to_owned(),
+                )),
+                page => page.map_err(Error::on(queue)),
+            }
         })
         .await
     }
@@ -78,7 +85,7 @@ impl Broker {
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
         self.must_exist(stats, &to).await?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
+        self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
             let mut conn = broker.open(&queue, &stats).await?;
             if dry_run {
@@ -89,7 +96,7 @@ impl Broker {
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
                 let moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
-                steps.done(moved.map_err(Error::on(&queue))?);
+                steps.done(moved).map_err(Error::on(&queue))?;
             }
             broker.moved_to(&to, steps.moved);
             Ok(steps.moved)
@@ -112,7 +119,7 @@ impl Broker {
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
                 let moved = store::redrive(&mut conn, &queue, to.as_ref(), after, step).await;
-                steps.done(moved.map_err(Error::on(&queue))?);
+                steps.done(moved).map_err(Error::on(&queue))?;
             }
             if let Some(to) = &to {
                 broker.moved_to(to, steps.moved);
@@ -167,8 +174,19 @@ impl Steps {
         Some((after, i32::try_from(wanted).unwrap_or(1)))
     }
 
-    fn done(&mut self, step: Moved) {
-        self.moved += step.count;
-        self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
+    /// Takes a step into account. One that failed is the end; what those before it moved is moved.
+    fn done(&mut self, step: store::Result<Moved>) -> store::Result<()> {
+        match step {
+            Ok(step) => {
+                self.moved += step.count;
+                self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
+                Ok(())
+            }
+            Err(_) if self.moved > 0 => {
+                self.after = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 }

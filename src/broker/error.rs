@@ -75,11 +75,11 @@ pub enum Error {
     MessageUnreadable(i64),
     /// The gateway's database role lacks a right.
     #[error(
-        "the gateway's database role may not do this to queue `{queue}`: an administrator has to \
-         grant it the right, or make it the owner of the queue's tables"
+        "the gateway's database role may not do this to {queue}: an administrator has to grant it \
+         the right, or make it the owner of the queue's tables"
     )]
     Forbidden {
-        /// The queue.
+        /// The queue, in words.
         queue: String,
         /// What the database said.
         source: store::Error,
@@ -91,7 +91,7 @@ pub enum Error {
     #[error("{0}")]
     Overloaded(&'static str),
     /// The database does not answer.
-    #[error("the database is unavailable; nothing was changed")]
+    #[error("the database is unavailable; try again in a moment")]
     DatabaseUnavailable(#[source] store::Error),
     /// It may or may not be done.
     #[error(
@@ -110,7 +110,7 @@ impl Error {
         move |error| match error {
             store::Error::QueueNotFound => Self::QueueNotFound(queue.to_string()),
             store::Error::Forbidden(_) => {
-                Self::Forbidden { queue: queue.to_string(), source: error }
+                Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
             }
             other => other.into(),
         }
@@ -142,7 +142,10 @@ impl From<store::Error> for Error {
             store::Error::Overloaded => {
                 Self::Overloaded("every database connection was in use; try again in a moment")
             }
-            store::Error::Unavailable(_) | store::Error::Timeout => {
+            store::Error::Crowded => Self::Overloaded(
+                "as many clients wait as this gateway takes; try again in a moment",
+            ),
+            store::Error::Unavailable(_) | store::Error::Timeout | store::Error::Deadlock(_) => {
                 Self::DatabaseUnavailable(error)
             }
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
@@ -151,8 +154,10 @@ impl From<store::Error> for Error {
             }
             store::Error::RoutingKey(reason) => Self::Invalid(format!("routing key: {reason}")),
             store::Error::Refused { .. } => super::transactions::refused(error),
+            store::Error::Forbidden(_) => {
+                Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
+            }
             store::Error::QueueNotFound
-            | store::Error::Forbidden(_)
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),
         }

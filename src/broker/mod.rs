@@ -21,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -63,6 +66,8 @@ pub struct Inner {
     receipt_key: ReceiptKey,
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
+    /// Leave for a transaction that may wait for another one: half of the connections are for others.
+    apart: Arc<Semaphore>,
     limits: Limits,
     request_timeout: Duration,
     acquire_timeout: Duration,
@@ -113,6 +118,7 @@ impl Broker {
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
+            apart: Arc::new(Semaphore::new((connections / 2).max(1))),
             db: parts.db,
             health: parts.health,
             engine,

@@ -88,7 +88,12 @@ impl Policies {
                 self.refresh_beside();
                 Ok(())
             }
-            _ => self.refresh(Instant::now()).await,
+            // Not cancelled by a client that leaves: others wait for it too.
+            _ => {
+                let policies = Arc::clone(self);
+                let loading = tokio::spawn(async move { policies.refresh(Instant::now()).await });
+                loading.await.unwrap_or(Err(store::Error::Unavailable(None)))
+            }
         }
     }
 

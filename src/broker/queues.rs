@@ -118,12 +118,13 @@ impl Broker {
         };
         let shown = store::show(&mut conn, queue).await.map_err(Error::on(queue))?;
         let queue = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
+        let queue = self.complete(queue);
         if created {
             self.policies.forget();
         } else {
-            check_alike(new, &queue)?;
+            self.check_alike(new, &queue)?;
         }
-        Ok(Created { queue: self.complete(queue), created })
+        Ok(Created { queue, created })
     }
 
     /// Lists queues by name.
@@ -209,6 +210,25 @@ impl Broker {
         queue
     }
 
+    /// Compares what is wished with what is there.
+    fn check_alike(&self, wished: &NewQueue, there: &Queue) -> Result<()> {
+        let name = &wished.queue;
+        if wished.fifo.is_some_and(|fifo| fifo != there.fifo) {
+            let (is, wish) = if there.fifo { ("has", "without") } else { ("has no", "with") };
+            return Err(Error::QueueConflict(format!(
+                "queue `{name}` exists and {is} index for reading in groups; it cannot be made {wish} \
+                 one"
+            )));
+        }
+        let settings = wished.settings.applied_to(&there.settings);
+        if self.complete(Queue { settings, ..there.clone() }) != *there {
+            return Err(Error::QueueConflict(format!(
+                "queue `{name}` exists with other settings; PATCH /queues/{name} changes them"
+            )));
+        }
+        Ok(())
+    }
+
     /// Drops a queue with its messages and its archive.
     pub async fn drop_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<()> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
@@ -259,22 +279,4 @@ async fn must_have_dead_letter_queue(conn: &mut Conn, settings: &SettingsChange)
     Err(Error::Invalid(format!(
         "`settings.dead_letter_queue`: there is no queue `{name}`; PUT /queues/{name} creates it"
     )))
-}
-
-/// Compares what is wished with what is there.
-fn check_alike(wished: &NewQueue, there: &Queue) -> Result<()> {
-    let name = &wished.queue;
-    if wished.fifo.is_some_and(|fifo| fifo != there.fifo) {
-        let (is, wish) = if there.fifo { ("has", "without") } else { ("has no", "with") };
-        return Err(Error::QueueConflict(format!(
-            "queue `{name}` exists and {is} index for reading in groups; it cannot be made {wish} \
-             one"
-        )));
-    }
-    if wished.settings.applied_to(&there.settings) != there.settings {
-        return Err(Error::QueueConflict(format!(
-            "queue `{name}` exists with other settings; PATCH /queues/{name} changes them"
-        )));
-    }
-    Ok(())
 }

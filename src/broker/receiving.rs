@@ -1,6 +1,8 @@
 //! Delivering messages, and looking at them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use crate::{
     config::ReadMode,
@@ -65,12 +67,11 @@ impl Broker {
             dead_letters: dead_letters(&policy),
             as_pgmq: self.read_mode == ReadMode::Pgmq,
         };
-        let mut delivery = match self.engine.receive(read, what.wait, stats).await {
-            Err(store::Error::Overloaded) if what.wait.get() > 0 => Err(Error::Overloaded(
-                "as many clients wait as this gateway takes; try again in a moment",
-            )),
-            outcome => outcome.map_err(Error::on(&queue)),
-        }?;
+        let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
+        let delivery = timeout(limit, self.engine.receive(read, what.wait, stats)).await;
+        // Whatever comes too late is given back.
+        let delivery = delivery.unwrap_or(Err(store::Error::Timeout));
+        let mut delivery = delivery.map_err(Error::on(&queue))?;
         for message in &mut delivery.messages {
             message.sign(&self.receipt_key);
         }

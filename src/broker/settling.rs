@@ -123,16 +123,7 @@ impl Broker {
             .iter()
             .filter_map(|(action, target)| target.as_ref().ok().map(|target| (*action, *target)));
         let valid: Vec<(Action, Target)> = valid.collect();
-        let settled = self.settle_all(stats, &queue, valid.clone()).await?;
-        for ((action, _), settled) in valid.iter().zip(&settled) {
-            let done = match action {
-                Action::Delete => DoneTo::Deleted,
-                Action::Archive => DoneTo::Archived,
-                Action::Hide(_) => continue,
-            };
-            self.metrics.messages(queue.as_str(), done, usize::from(*settled == Settled::Done));
-        }
-        self.engine.tell(&queue);
+        let settled = self.settle_all(stats, &queue, valid).await?;
         let mut settled = settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {
             Err(error) => SettledEntry { action, msg_id: None, error: Some(error) },
@@ -154,7 +145,19 @@ impl Broker {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
         self.run(true, async move {
             let mut conn = broker.open(&queue, &stats).await?;
-            store::settle(&mut conn, &queue, &entries).await.map_err(Error::on(&queue))
+            let settled = store::settle(&mut conn, &queue, &entries).await;
+            let settled = settled.map_err(Error::on(&queue))?;
+            for ((action, _), settled) in entries.iter().zip(&settled) {
+                let done = match action {
+                    Action::Delete => DoneTo::Deleted,
+                    Action::Archive => DoneTo::Archived,
+                    Action::Hide(_) => continue,
+                };
+                let count = usize::from(*settled == Settled::Done);
+                broker.metrics.messages(queue.as_str(), done, count);
+            }
+            broker.engine.tell(&queue);
+            Ok(settled)
         })
         .await
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
@@ -130,12 +131,21 @@ impl Broker {
             Some(queue) => Some(self.permit(queue).await?),
             None => None,
         };
+        // These may wait for each other inside the database.
+        let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
+        let apart = apart.map_err(|_| store::Error::Overloaded)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let _permit = permit;
+            let _permits = (permit, apart);
             let mut conn = broker.db.acquire(&stats).await?;
             let only = once.as_ref().and_then(|once| once.queue.clone());
-            let transacted = store::transact(&mut conn, &operations, once.as_ref()).await;
+            let transacted = match store::transact(&mut conn, &operations, once.as_ref()).await {
+                // Undone for certain, and the other one is through.
+                Err(store::Error::Deadlock(_)) => {
+                    store::transact(&mut conn, &operations, once.as_ref()).await
+                }
+                outcome => outcome,
+            };
             let transacted = match (transacted, &only) {
                 (Err(error), Some(queue)) => Err(Error::on(queue)(error)),
                 (Err(error), None) => Err(refused(error)),

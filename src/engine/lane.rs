@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::{
     domain::{CallStats, QueueName},
@@ -109,11 +109,15 @@ impl<W: Work> Lane<W> {
         let mut conn = None;
         while !self.lock().gathering.is_empty() {
             // What arrives while this waits joins the batch.
-            let _statement = self.statements.acquire().await;
+            let _statement = leave(&self.statements, &mut conn).await;
             let mut batch = self.lock().gathering.take();
             batch.retain(|request| !request.reply.is_closed());
             if !batch.is_empty() {
                 self.run(&mut conn, batch).await;
+            }
+            if self.shared.db.is_exhausted() {
+                // Others wait for one.
+                conn = None;
             }
         }
     }
@@ -123,7 +127,12 @@ impl<W: Work> Lane<W> {
     async fn run(&self, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
-            match self.try_run(conn, &part).await {
+            let outcome = match self.try_run(conn, &part).await {
+                // Undone for certain, and the other one is through.
+                Err(Error::Deadlock(_)) => self.try_run(conn, &part).await,
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(outputs) => {
                     for (request, output) in part.into_iter().zip(outputs) {
                         // Who has gone has gone: it is done all the same.
@@ -167,6 +176,20 @@ impl<W: Work> Lane<W> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for leave to run a statement on a queue. Whoever has to wait keeps no connection meanwhile:
+/// those that have leave may wait for one.
+pub(super) async fn leave<'a>(
+    statements: &'a Semaphore,
+    conn: &mut Option<Conn>,
+) -> Option<SemaphorePermit<'a>> {
+    if let Ok(leave) = statements.try_acquire() {
+        return Some(leave);
+    }
+    *conn = None;
+    // It is never closed.
+    statements.acquire().await.ok()
 }
 
 /// A worker that is counted until it ends, however it ends.

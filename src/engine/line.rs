@@ -21,6 +21,9 @@ pub(super) struct Line<R> {
     sent_for: usize,
     /// Whether what a look finds is for one client alone.
     exclusive: bool,
+    /// Who came before this was looked for in vain, by a look that ended while others were under way:
+    /// those may hold what that one did not get to see.
+    dry_before: Ticket,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,8 @@ impl<R> Line<R> {
     /// finds is for one client.
     pub(super) fn new(first: Ticket, exclusive: bool) -> Self {
         let waiters = BTreeMap::new();
-        Self { waiters, next: first, unlooked: 0, wanted: 0, looks: 0, sent_for: 0, exclusive }
+        let (unlooked, wanted, looks, sent_for, dry_before) = (0, 0, 0, 0, 0);
+        Self { waiters, next: first, unlooked, wanted, looks, sent_for, exclusive, dry_before }
     }
 
     /// Joins the line. One that is not patient is answered after one look; one that is, and finds
@@ -131,7 +135,8 @@ impl<R> Line<R> {
     }
 
     /// Ends a look: deals out what it found in order of arrival, as much to each as it wants or, where
-    /// the line is exclusive, all to one, and sends those away that did not want to wait. Returns who is served, and what nobody wants.
+    /// the line is exclusive, all to one. The last look that ends sends those away that did not want to
+    /// wait. Returns who is served, and what nobody wants.
     pub(super) fn end_look<M>(
         &mut self,
         look: &Look,
@@ -146,9 +151,14 @@ impl<R> Line<R> {
             waiter.looked_for = true;
         }
         if dry {
-            served.extend(self.dismiss(look.before, |waiter| !waiter.patient));
+            self.dry_before = self.dry_before.max(look.before);
         } else {
+            self.dry_before = 0;
             self.news();
+        }
+        if self.looks == 0 {
+            let before = std::mem::take(&mut self.dry_before);
+            served.extend(self.dismiss(before, |waiter| !waiter.patient));
         }
         (served, rest)
     }

@@ -102,6 +102,24 @@ fn in_an_exclusive_line_each_look_is_for_one() {
 }
 
 #[test]
+fn who_another_look_may_serve_is_not_sent_away() {
+    let mut line = Line::new(0, false);
+    line.join(100, false, "a");
+    let first = line.begin_look(2, 100).expect("due");
+    line.join(100, false, "b");
+    let second = line.begin_look(2, 100).expect("worth another");
+    // The first one has locked everything: the second finds nothing.
+    let (served, _) = line.end_look::<i32>(&second, Vec::new());
+    assert!(served.is_empty());
+    let (served, _) = line.end_look(&first, (0..100).collect());
+    assert_eq!(replies(&served), ["a"]);
+    let look = line.begin_look(2, 100).expect("there may be more");
+    let (served, _) = line.end_look::<i32>(&look, Vec::new());
+    assert_eq!(replies(&served), ["b"]);
+    assert!(line.is_idle());
+}
+
+#[test]
 fn what_nobody_wants_any_more_is_returned() {
     let mut line = Line::new(0, false);
     let ticket = line.join(2, true, "a");

@@ -154,7 +154,7 @@ impl Engine {
         }
         if wait.get() > 0 {
             if self.shared.waiters.load(Relaxed) >= self.shared.max_waiters {
-                return Err(Error::Overloaded);
+                return Err(Error::Crowded);
             }
             self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
         }

@@ -123,7 +123,7 @@ impl Poller {
             }
             // Every place is taken: one look, and no hang.
             Err(_) => match self.read_once(read, stats, &client).await {
-                Ok(messages) if messages.is_empty() => Err(Error::Overloaded),
+                Ok(messages) if messages.is_empty() => Err(Error::Crowded),
                 answer => answer,
             },
         };

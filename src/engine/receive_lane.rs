@@ -24,6 +24,7 @@ use crate::{
 
 use super::{
     Delivery, Shared, UnreadableSearch,
+    lane::leave,
     line::{Line, Look, Served, Ticket},
 };
 
@@ -125,7 +126,34 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Nobody answers where a look panicked.
+/// A look that is under way: one that panics ends as one that failed.
+struct Unfinished<'a> {
+    lane: &'a ReceiveLane,
+    key: &'a Arc<Key>,
+    look: Option<Look>,
+}
+
+impl Unfinished<'_> {
+    #[expect(clippy::expect_used, reason = "it is taken at the end")]
+    fn look(&self) -> &Look {
+        self.look.as_ref().expect("not finished")
+    }
+
+    #[expect(clippy::expect_used, reason = "it is taken at the end")]
+    fn finish(mut self) -> Look {
+        self.look.take().expect("not finished")
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(look) = self.look.take() {
+            self.lane.fail(self.key, &look, &store::Error::Unavailable(None));
+        }
+    }
+}
+
+/// Nobody answers where a gateway ends.
 fn unanswered() -> Result<Delivery> {
     Err(store::Error::Unavailable(None))
 }
@@ -274,10 +302,16 @@ impl ReceiveLane {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
+            let unfinished = Unfinished { lane: self, key, look: Some(look) };
             let outcome = {
-                let _statement = self.statements.acquire().await;
-                self.read(&mut conn, key, &look).await
+                let _statement = leave(&self.statements, &mut conn).await;
+                self.read(&mut conn, key, unfinished.look()).await
             };
+            if self.shared.db.is_exhausted() {
+                // Others wait for one.
+                conn = None;
+            }
+            let look = unfinished.finish();
             match outcome {
                 Ok(found) => {
                     self.shared.metrics.messages(

@@ -81,6 +81,11 @@ impl Db {
         (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
     }
 
+    /// Whether every connection is in use that there may be.
+    pub fn is_exhausted(&self) -> bool {
+        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+    }
+
     /// Waits for the connections that are out, then closes them all.
     pub async fn close(&self) {
         self.keep_none();

@@ -10,6 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
 use crate::domain::CallStats;
 
 use super::{Conn, Db, error::Result};
@@ -19,39 +24,57 @@ const SMALLEST_POOL: u32 = 3;
 /// One that was kept unused for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
+/// Time to wait for the one that is out; who waits for longer takes another.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Where the connection is while nobody is on an errand.
-#[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<(Conn, Instant)>>>);
+#[derive(Clone)]
+pub(super) struct Kept {
+    place: Arc<Mutex<Option<(Conn, Instant)>>>,
+    turn: Arc<Semaphore>,
+}
 
 /// A connection for short statements, which is kept for the next errand.
 pub struct Errand {
     conn: Option<Conn>,
     kept: Kept,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { place: Arc::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 impl Kept {
     fn take(&self) -> Option<(Conn, Instant)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn put(&self, conn: Conn) {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of two that were out at the same time one is enough.
-        place.get_or_insert((conn, Instant::now()));
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some((conn, Instant::now()));
     }
 }
 
 impl Db {
-    /// A connection for short statements: the one that is kept, unless it is out.
+    /// A connection for short statements: the one that is kept, unless it is out for long.
     pub async fn errand(&self) -> Result<Errand> {
         let kept = self.kept().clone();
+        let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
+        // It is never closed.
+        let Ok(turn) = turn.map(std::result::Result::ok) else {
+            let conn = self.acquire(&Arc::new(CallStats::default())).await?;
+            return Ok(Errand { conn: Some(conn), kept, turn: None });
+        };
         if let Some((mut conn, since)) = kept.take()
             && (since.elapsed() < TRUSTED_IDLE || conn.ping().await.is_ok())
         {
-            return Ok(Errand { conn: Some(conn), kept });
+            return Ok(Errand { conn: Some(conn), kept, turn });
         }
         let conn = self.acquire(&Arc::new(CallStats::default())).await?;
-        Ok(Errand { conn: Some(conn), kept })
+        Ok(Errand { conn: Some(conn), kept, turn })
     }
 
     /// Gives up the connection that is kept, if one is.
@@ -63,6 +86,7 @@ impl Db {
 impl Drop for Errand {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take()
+            && self.turn.is_some()
             && conn.max_connections() >= SMALLEST_POOL
             && conn.is_reusable()
         {

@@ -28,6 +28,12 @@ pub enum Error {
     /// The statement took longer than allowed; what it did is rolled back, now or soon.
     #[error("the statement took too long")]
     Timeout,
+    /// It waited for another one that waited for it: undone, and worth another try.
+    #[error("the statement was undone because of a deadlock")]
+    Deadlock(#[source] Arc<sqlx::Error>),
+    /// As many clients wait as may.
+    #[error("too many clients wait")]
+    Crowded,
     /// The database is away, or starting, or read-only; nothing was done.
     #[error("the database is unavailable")]
     Unavailable(#[source] Option<Arc<sqlx::Error>>),
@@ -111,8 +117,9 @@ impl Error {
             "57014" => Self::Timeout,
             "42501" => Self::Forbidden(error.into()),
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
-            "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "55P03" | "40001"
-            | "40P01" | "26000" | "0A000" => Self::Unavailable(Some(error.into())),
+            "40P01" | "40001" => Self::Deadlock(error.into()),
+            "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "55P03" | "26000"
+            | "0A000" => Self::Unavailable(Some(error.into())),
             code if code.starts_with("53") || code.starts_with("58") => {
                 Self::Unavailable(Some(error.into()))
             }
