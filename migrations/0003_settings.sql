@@ -52,7 +52,8 @@ RETURNS TABLE (
     settings jsonb, notify_ms integer
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    throttle text := 'NULL::integer';
+    -- Without the table there is no throttle; without the row there are no notifications.
+    throttle text := '0';
 BEGIN
     IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
         throttle := '(SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
@@ -61,12 +62,8 @@ BEGIN
     RETURN QUERY EXECUTE format(
         $query$
         SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
-               pgmq_gateway.has_fifo_index(m.queue_name)
-               -- PGMQ's own index for groups, which helps its own functions.
-               OR to_regclass(format('pgmq.%%I', pgmq.format_table_name(m.queue_name, 'q')
-                                                 || '_fifo_idx')) IS NOT NULL,
-               s.settings,
-               CASE WHEN t.oid IS NOT NULL THEN coalesce(%s, 0) END
+               pgmq_gateway.has_fifo_index(m.queue_name), s.settings,
+               CASE WHEN t.oid IS NOT NULL THEN %s END
         FROM pgmq.meta m
         LEFT JOIN pgmq_gateway.queue_settings s
                ON s.queue_name = m.queue_name AND s.queue_created_at = m.created_at
@@ -173,6 +170,12 @@ BEGIN
     SELECT c.outcome, c.existing INTO outcome, existing
     FROM pgmq_gateway.create_queue(queue, kind, partition_interval, retention) c;
     IF outcome = 'created' THEN
+        -- Of an unlogged table the ids would begin anew after a crash, beside an archive and receipts
+        -- that know the old ones.
+        IF kind = 'unlogged' AND current_setting('server_version_num')::integer >= 150000 THEN
+            EXECUTE format('ALTER SEQUENCE pgmq.%I SET LOGGED',
+                           pgmq.format_table_name(queue, 'q') || '_msg_id_seq');
+        END IF;
         IF fifo THEN
             PERFORM pgmq_gateway.add_fifo_index(queue);
         END IF;

@@ -20,7 +20,10 @@ CREATE FUNCTION pgmq_gateway.columns(relation regclass)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format(
-        'm.msg_id, m.read_ct, m.enqueued_at, %s, m.vt, m.message, %s',
+        -- PostgreSQL knows moments that no calendar has.
+        'm.msg_id, m.read_ct, m.enqueued_at, %s,
+         least(greatest(m.vt, ''0001-01-01 00:00+00''::timestamptz),
+               ''9999-12-31 00:00+00''::timestamptz), m.message, %s',
         CASE WHEN pgmq_gateway.has_column(relation, 'last_read_at')
              THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END,
         CASE WHEN pgmq_gateway.has_column(relation, 'headers')
@@ -140,6 +143,11 @@ BEGIN
     END IF;
     vals := columns;
     IF NOT to_archive THEN
+        IF NOT (pgmq_gateway.has_column(source, 'headers')
+                AND pgmq_gateway.has_column(destination, 'headers')) THEN
+            -- Without headers there is no telling which deliveries were elsewhere.
+            vals := replace(vals, 'read_ct', '0');
+        END IF;
         vals := replace(vals, 'vt', 'clock_timestamp()');
         IF pgmq_gateway.has_fifo_index(target) THEN
             PERFORM pgmq_gateway.send_in_turn(target);
@@ -175,7 +183,6 @@ CREATE FUNCTION pgmq_gateway.bury(
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     dead bigint[];
-    moved integer;
     total integer := 0;
 BEGIN
     -- Bounded: who comes next goes on.
@@ -193,8 +200,13 @@ BEGIN
             pgmq_gateway.is_dead(q_table, '$2')
         ) INTO dead USING greatest(max_messages, 10), max_receives, filter;
         EXIT WHEN dead IS NULL;
-        moved := pgmq_gateway.dead_letter(queue, dead, target);
-        total := total + moved;
+        BEGIN
+            total := total + pgmq_gateway.dead_letter(queue, dead, target);
+        EXCEPTION WHEN OTHERS THEN
+            -- They are not delivered, and do not keep others from being delivered.
+            RAISE WARNING 'dead letters of % stay: %', queue, SQLERRM;
+            EXIT;
+        END;
     END LOOP;
     RETURN total;
 END

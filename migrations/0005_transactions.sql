@@ -229,6 +229,12 @@ BEGIN
             RETURN;
         END IF;
     END IF;
+    -- In the same order for everyone, so that two transactions don't wait for each other.
+    PERFORM pgmq_gateway.send_in_turn(f.queue) FROM (
+        SELECT DISTINCT e ->> 'queue' AS queue FROM jsonb_array_elements(operations) e
+        WHERE CASE WHEN e ->> 'action' = 'send'
+                   THEN pgmq_gateway.has_fifo_index(e ->> 'queue') ELSE false END
+        ORDER BY 1) f;
     results := '[]';
     FOR operation IN SELECT e FROM jsonb_array_elements(operations) WITH ORDINALITY AS o (e, n)
                      ORDER BY o.n

@@ -125,7 +125,7 @@ BEGIN
             SELECT %s AS origin, m.msg_id FROM %s m
             WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
             ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c
-         GROUP BY c.origin', origin, source
+         GROUP BY c.origin ORDER BY c.origin', origin, source
     ) USING after_msg_id, max_messages, target LOOP
         looked_at := looked_at || batch.ids;
         IF batch.origin <> queue
@@ -160,35 +160,46 @@ BEGIN
         JOIN pgmq.meta m ON m.queue_name = s.queue_name AND m.created_at = s.queue_created_at
         WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
     LOOP
-        IF queue.messages IS NOT NULL THEN
-            more := pgmq_gateway.forget_messages(queue.name, queue.messages, queue.position,
-                                                 max_rows) OR more;
-        END IF;
-        IF queue.archive IS NOT NULL THEN
-            EXECUTE format(
-                'DELETE FROM pgmq.%1$I m WHERE m.msg_id = ANY (ARRAY(
-                     SELECT a.msg_id FROM pgmq.%1$I a
-                     WHERE a.archived_at < now() - make_interval(secs => $1)
-                     ORDER BY a.archived_at LIMIT $2))', pgmq.format_table_name(queue.name, 'a')
-            ) USING queue.archive, max_rows;
-            GET DIAGNOSTICS deleted = ROW_COUNT;
-            more := more OR deleted = max_rows;
-        END IF;
+        BEGIN
+            IF queue.messages IS NOT NULL THEN
+                more := pgmq_gateway.forget_messages(queue.name, queue.messages, queue.position,
+                                                     max_rows) OR more;
+            END IF;
+            IF queue.archive IS NOT NULL THEN
+                EXECUTE format(
+                    'DELETE FROM pgmq.%1$I m WHERE m.msg_id = ANY (ARRAY(
+                         SELECT a.msg_id FROM pgmq.%1$I a
+                         WHERE a.archived_at < now() - make_interval(secs => $1)
+                         ORDER BY a.archived_at LIMIT $2))', pgmq.format_table_name(queue.name, 'a')
+                ) USING queue.archive, max_rows;
+                GET DIAGNOSTICS deleted = ROW_COUNT;
+                more := more OR deleted = max_rows;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            -- One queue that is out of reach does not keep the others.
+            RAISE WARNING 'retention of %: %', queue.name, SQLERRM;
+        END;
     END LOOP;
     DELETE FROM pgmq_gateway.idempotency_keys k WHERE (k.scope, k.key) IN (
         SELECT o.scope, o.key FROM pgmq_gateway.idempotency_keys o
         WHERE o.created_at < now() - make_interval(secs => key_lifetime_seconds)
-        ORDER BY o.created_at LIMIT max_rows);
+        ORDER BY o.created_at LIMIT max_rows)
+      -- One that was claimed anew meanwhile is not old any more.
+      AND k.created_at < now() - make_interval(secs => key_lifetime_seconds);
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM pgmq_gateway.queue_settings s
-    WHERE NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name
-                      AND m.created_at = s.queue_created_at);
+    WITH gone AS MATERIALIZED (
+        SELECT s.queue_name, s.queue_created_at FROM pgmq_gateway.queue_settings s
+        WHERE NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name
+                          AND m.created_at = s.queue_created_at)
+    )
+    DELETE FROM pgmq_gateway.queue_settings s USING gone g
+    WHERE s.queue_name = g.queue_name AND s.queue_created_at = g.queue_created_at;
     RETURN more OR deleted = max_rows;
 END
 $$;
 
 -- Deletes those of the next messages that are past their retention and that nobody has in hand, and
--- remembers where to go on. True if there are messages behind them.
+-- remembers where to go on. True if there were some, and there are messages behind them.
 CREATE FUNCTION pgmq_gateway.forget_messages(
     queue text, retention_seconds bigint, after_msg_id bigint, max_rows integer
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -206,13 +217,14 @@ BEGIN
             WHERE m.msg_id = ANY (ARRAY(SELECT n.msg_id FROM next n WHERE n.old))
               AND m.vt <= now()
          )
-         SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last FROM next n',
+         SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last, bool_or(n.old) AS some_old
+         FROM next n',
         pgmq.format_table_name(queue, 'q')
     ) INTO looked USING after_msg_id, max_rows, retention_seconds;
     next_position := CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
     UPDATE pgmq_gateway.queue_settings s SET retention_cursor = next_position
     WHERE s.queue_name = queue AND s.retention_cursor <> next_position;
-    RETURN looked.is_full;
+    RETURN looked.is_full AND looked.some_old;
 END
 $$;
 

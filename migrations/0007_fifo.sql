@@ -74,15 +74,17 @@ BEGIN
         EXECUTE format(
             $query$
             WITH first AS MATERIALIZED (
-                SELECT q.msg_id, q.vt, %3$s AS dead FROM %2$s q WHERE %1$s = $1
+                SELECT q.msg_id, %3$s AS dead FROM %2$s q WHERE %1$s = $1
                 ORDER BY %1$s, q.msg_id LIMIT $2
             ), locked AS MATERIALIZED (
-                SELECT q.msg_id FROM %2$s q
+                SELECT q.msg_id, q.vt FROM %2$s q
                 WHERE q.msg_id = ANY (ARRAY(SELECT f.msg_id FROM first f))
                 FOR UPDATE SKIP LOCKED
             ), open AS (
-                SELECT f.msg_id, f.dead, bool_and(f.vt <= statement_timestamp() AND l.msg_id IS NOT NULL)
-                                         OVER (ORDER BY f.msg_id) AS open
+                -- As it was when the lock was had, which may be later than what the statement sees.
+                SELECT f.msg_id, f.dead,
+                       bool_and(coalesce(l.vt <= statement_timestamp(), false))
+                           OVER (ORDER BY f.msg_id) AS open
                 FROM first f LEFT JOIN locked l ON l.msg_id = f.msg_id
             )
             SELECT array_agg(o.msg_id ORDER BY o.msg_id) FILTER (WHERE NOT o.dead),
@@ -91,7 +93,14 @@ BEGIN
             $query$, group_of, q_table, is_dead
         ) INTO ids, buried USING name, max_messages, max_receives;
         EXIT WHEN buried IS NULL;
-        dead := dead + pgmq_gateway.dead_letter(queue, buried, dead_letter_queue);
+        BEGIN
+            dead := dead + pgmq_gateway.dead_letter(queue, buried, dead_letter_queue);
+        EXCEPTION WHEN OTHERS THEN
+            -- They block their group, as nothing may overtake them.
+            RAISE WARNING 'dead letters of % stay: %', queue, SQLERRM;
+            ids := '{}';
+            EXIT;
+        END;
         EXIT WHEN dead >= 1000;
     END LOOP;
     ids := coalesce(ids, '{}');
@@ -136,6 +145,9 @@ BEGIN
                 CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
                      ELSE max_messages END,
                 max_receives, dead_letter_queue);
+            -- What came in front meanwhile may have made a head of what is chosen already.
+            taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
+                               WHERE t.id <> ALL (chosen) ORDER BY t.id);
             dead := dead + taken.dead;
             chosen := chosen || taken.ids;
             places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));

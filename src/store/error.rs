@@ -108,7 +108,8 @@ impl Error {
             return own;
         }
         match &*code {
-            "42P01" => Self::QueueNotFound,
+            // The latter where a table's name became a number, as it was dropped in that moment.
+            "42P01" | "42601" => Self::QueueNotFound,
             "22P02" | "22P05" | "22021" => Self::Unstorable("its text is not valid in PostgreSQL"),
             "22003" => Self::Unstorable("a number in it is out of PostgreSQL's range"),
             "54001" => Self::Unstorable("it is nested too deeply"),

@@ -13,9 +13,9 @@ pub enum GrantError {
     Database(#[from] sqlx::Error),
 }
 
-/// What `role`, as a quoted identifier, needs to send, receive, list, purge and create. Dropping a
+/// What `role`, as a quoted identifier, needs, with the schema of pg_partman if that is there, to send, receive, list, purge and create. Dropping a
 /// queue takes the ownership of its tables, which a role has of the queues that it made.
-fn statements(role: &str) -> Vec<String> {
+fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
     let mut statements = vec![
         format!("GRANT USAGE ON SCHEMA pgmq_gateway TO {role}"),
         format!("GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO {role}"),
@@ -24,7 +24,15 @@ fn statements(role: &str) -> Vec<String> {
              pgmq_gateway.idempotency_keys TO {role}"
         ),
         format!("GRANT USAGE, CREATE ON SCHEMA pgmq TO {role}"),
+        format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgmq_gateway, pgmq TO {role}"),
     ];
+    if let Some(schema) = partman {
+        statements.extend([
+            format!("GRANT ALL ON SCHEMA {schema} TO {role}"),
+            format!("GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"),
+            format!("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role}"),
+        ]);
+    }
     for (kind, rights) in
         [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT")]
     {
@@ -47,8 +55,14 @@ pub async fn grant_to(options: &PgConnectOptions, role: &str) -> Result<(), Gran
     .fetch_optional(&mut connection)
     .await?;
     let role = known.ok_or_else(|| GrantError::NoRole(role.to_owned()))?;
+    let partman: Option<String> = sqlx::query_scalar(
+        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman'",
+    )
+    .fetch_optional(&mut connection)
+    .await?;
     let mut transaction = connection.begin().await?;
-    for statement in statements(&role) {
+    for statement in statements(&role, partman.as_deref()) {
         sqlx::query(&statement).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;

@@ -54,7 +54,7 @@ pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> 
 pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> {
     let due = |queue: &QueueName| {
         format!(
-            "(SELECT extract(epoch FROM q.vt - clock_timestamp())::float8 \
+            "(SELECT pgmq_gateway.seconds_until(q.vt) \
               FROM pgmq.\"q_{queue}\" q ORDER BY q.vt LIMIT 1)"
         )
     };

@@ -15,6 +15,7 @@ mod layers;
 mod lifecycle;
 mod long_poll;
 mod messages;
+mod oddities;
 mod older_pgmq;
 mod openapi;
 mod operations;
