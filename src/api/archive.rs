@@ -1,6 +1,6 @@
 //! `/queues/{queue}/archive` and dead letters: looking at what is over, and taking it back.
 
-use axum::{Json as JsonAnswer, extract::State};
+use axum::{Json as JsonAnswer, extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::{IntoParams, ToSchema};
@@ -8,15 +8,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, PageSize, QueueName, RawJson},
+    domain::{ArchivedMessage, Bounded, PageSize, QueueName, RawJson, Right, fitting},
 };
 
 use super::{
     Api,
+    access::{Caller, On, ToManage, ToReceive},
+    answer::{json, json_answer, room_for},
     body::OptionalJson,
-    context::Stats,
     messages::MessageSchema,
-    path::InQueue,
     problem::Problem,
     query::{Filter, NoParameters, Query, parsed},
 };
@@ -86,10 +86,9 @@ struct ArchivePage {
 )]
 async fn browse(
     State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToReceive>,
     Query(parameters): Query<BrowseParameters>,
-) -> Result<JsonAnswer<ArchivePage>, Problem> {
+) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let which = Archived {
         since: parameters.since.map(known_to_postgresql),
@@ -98,11 +97,16 @@ async fn browse(
         msg_ids: None,
     };
     let after = parameters.after.map_or(0, Bounded::get);
-    let messages = api.broker.browse_archive(&stats, Browse { queue, after, limit, which }).await?;
+    let what = Browse { queue, after, limit, which };
+    let mut messages = broker.browse_archive(&stats, what).await?;
+    let kept = fitting(messages.iter().map(|archived| &archived.message), api.max_answer_bytes);
     // A full page may be the last: then the next one is empty.
     let full = i64::try_from(messages.len()).is_ok_and(|count| count == limit.get());
-    let next = messages.last().filter(|_| full).map(|last| last.message.msg_id.to_string());
-    Ok(JsonAnswer(ArchivePage { messages, next }))
+    let more = full || kept < messages.len();
+    messages.truncate(kept);
+    let next = messages.last().filter(|_| more).map(|last| last.message.msg_id.to_string());
+    let held = room_for(&api, messages.iter().map(|archived| &archived.message))?;
+    Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))
 }
 
 /// Which archived messages to deliver once more: those that fit everything that is said.
@@ -162,9 +166,7 @@ struct Replayed {
     responses((status = 200, description = "How many were moved, or would be", body = Replayed))
 )]
 async fn replay(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, caller, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<ReplayBody>,
 ) -> Result<JsonAnswer<Replayed>, Problem> {
@@ -180,8 +182,9 @@ async fn replay(
         msg_ids: body.msg_ids,
     };
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    may_send(&caller, to.as_ref().unwrap_or(&queue))?;
     let what = Replay { queue, to, which, limit, dry_run: body.dry_run };
-    Ok(JsonAnswer(Replayed { replayed: api.broker.replay(&stats, what).await? }))
+    Ok(JsonAnswer(Replayed { replayed: broker.replay(&stats, what).await? }))
 }
 
 /// Which dead letters to deliver once more.
@@ -195,6 +198,11 @@ struct RedriveBody {
     /// The most messages to move, the oldest first; all if not given.
     #[schema(value_type = Option<i64>, minimum = 1)]
     limit: Option<Limit>,
+}
+
+/// Messages that are taken back are sent once more.
+fn may_send(caller: &Caller, to: &QueueName) -> Result<(), Problem> {
+    caller.must(Some(Right::Send), to)
 }
 
 /// How many messages were moved.
@@ -213,13 +221,15 @@ struct Moved {
     responses((status = 200, description = "How many were moved", body = Moved))
 )]
 async fn redrive(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, caller, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
-    let moved = api.broker.redrive(&stats, Redrive { queue, to, limit }).await?;
+    if let Some(to) = &to {
+        may_send(&caller, to)?;
+    }
+    let within = caller.scope(Some(Right::Send));
+    let moved = broker.redrive(&stats, Redrive { queue, to, within, limit }).await?;
     Ok(JsonAnswer(Moved { moved }))
 }

@@ -1,6 +1,6 @@
 //! What stands in the body: JSON, whatever its content type says.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -16,6 +16,8 @@ use crate::domain::Object;
 
 use super::{
     Api,
+    context::RequestContext,
+    hold::{Exhausted, Held},
     problem::{Code, Problem},
 };
 
@@ -36,7 +38,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        parse(&read(request, api).await?).map(Self)
+        let bytes = read(request, api).await?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -101,17 +104,28 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
 /// The whole body, within its limits of size and time.
 pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
     let limit = api.max_body_bytes;
+    let context = request.extensions().get::<Arc<RequestContext>>().cloned();
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let body = request.into_body();
     if announced.is_some_and(|length| length > limit.saturating_mul(DISCARDED)) {
         return Err(too_large(limit));
     }
-    let collected = timeout(api.body_timeout, collect(body, limit)).await;
-    collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)))
+    let mut held = api.bytes_in_hand.hold();
+    let collected = timeout(api.body_timeout, collect(body, limit, &mut held)).await;
+    let collected = collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)));
+    if let Some(context) = context {
+        // Until the request is answered: what is made of the bytes lives as long.
+        context.holds_body(held);
+    }
+    collected.inspect_err(|problem| {
+        if problem.code == Code::Overloaded {
+            api.metrics.refused("max_bytes_in_hand");
+        }
+    })
 }
 
-async fn collect(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, limit: u64, held: &mut Held) -> Result<Bytes, Problem> {
     let mut kept = BytesMut::new();
     let mut received: u64 = 0;
     while let Some(frame) = body.frame().await {
@@ -121,6 +135,7 @@ async fn collect(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
         };
         received += data.len() as u64;
         if received <= limit {
+            held.grow_to(kept.len() + data.len()).map_err(|Exhausted| too_many_bytes())?;
             kept.extend_from_slice(&data);
         } else if received > limit.saturating_mul(DISCARDED) {
             break;
@@ -132,6 +147,13 @@ async fn collect(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
 fn too_large(limit: u64) -> Problem {
     let detail = format!("the body is larger than {limit} bytes, which is the limit");
     Problem::new(Code::MessageTooLarge, detail)
+}
+
+/// Also for answers.
+pub(super) fn too_many_bytes() -> Problem {
+    let detail = "the requests in hand hold as many bytes as this gateway has room for; try again in a \
+                  moment";
+    Problem::new(Code::Overloaded, detail)
 }
 
 fn too_slow(limit: Duration) -> Problem {

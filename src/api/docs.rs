@@ -5,12 +5,18 @@ use utoipa::openapi::{
     ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Response,
     ResponseBuilder,
     path::{Operation, PathItem},
+    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     tag::TagBuilder,
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Api;
 
+/// The names of the ways to show a key.
+const BEARER: &str = "bearer";
+const BASIC: &str = "basic";
+/// Routes that need none.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Where the document is served.
 const DOCUMENT: &str = "/openapi.json";
 
@@ -43,8 +49,18 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         tag("Topics", "Messages that go to every queue whose patterns match."),
         tag("Operations", "For operators and orchestrators."),
     ]);
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A key, or a token of the configured signer"));
+    let basic = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Basic)
+        .description(Some("A key as the password; the user does not matter"));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
+    components.add_security_scheme(BASIC, SecurityScheme::Http(basic.build()));
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
+            add_security(path, operation);
             add_errors(path, operation);
         }
     }
@@ -54,6 +70,24 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
     methods.into_iter().flatten()
+}
+
+/// Who a route asks for a key. A gateway that serves its own machine alone may need none.
+fn add_security(path: &str, operation: &mut Operation) {
+    if PROBES.contains(&path) {
+        return;
+    }
+    let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
+    let either = vec![SecurityRequirement::default(), scheme(BEARER), scheme(BASIC)];
+    operation.security = Some(either);
+    let mut add = |status: &str, description: &str| {
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    };
+    add("401", "`unauthenticated`: there is no valid key in `Authorization`");
+    add("403", "`forbidden`: the key, or the gateway's database role, may not do this");
+    add("429", "`rate_limited`: try again after `Retry-After` seconds");
+    add("503", "`overloaded`, `database_unavailable` or `outcome_unknown`: try again");
 }
 
 /// The errors that a route can have because of what it takes.
@@ -71,9 +105,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
     };
     add("400", "`invalid_request`: a parameter, the body or the queue's name is wrong");
-    add("403", "`forbidden`: the gateway's database role may not do this");
     add("500", "`internal_error`: a defect");
-    add("503", "`database_unavailable`, `overloaded` or `outcome_unknown`: try again");
     if is(&["unbind"]) {
         add("404", "`queue_not_found` or `binding_not_found`");
     } else if path.contains("{msg_id}") {

@@ -19,32 +19,40 @@ use crate::telemetry::Request as Answered;
 use super::{
     Api,
     context::RequestContext,
+    hold::{Counted, NotNow},
     problem::{Code, Problem},
-    receive,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Characters of a caller's request id that are taken over.
 const MAX_REQUEST_ID: usize = 128;
 /// Routes whose every request would only fill the log.
 const QUIET: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Routes that are served however many requests are in hand.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 /// The outermost layer.
 pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
-    let context = Arc::new(RequestContext::default());
-    request.extensions_mut().insert(Arc::clone(&context));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let no_store = ["/queues", "/topics"].iter().any(|p| request.uri().path().starts_with(p));
-
-    let mut response = match refuse_foreign_form(&request) {
-        Err(problem) => problem.into_response(),
-        Ok(()) => next.run(request).await,
+    // An orchestrator is answered however many others ask.
+    let entered = if PROBES.contains(&route) { Ok(None) } else { enter(&api).map(Some) };
+    let (counted, refused) = match entered {
+        Ok(counted) => (counted, api.rules.check(&request).err()),
+        Err(problem) => (None, Some(problem)),
     };
+    let context = Arc::new(RequestContext::counted(counted));
+    request.extensions_mut().insert(Arc::clone(&context));
+
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    context.let_go();
     let problem = problem_of(&response);
     if let Some(problem) = &problem {
         let allow = response.headers_mut().remove(header::ALLOW);
@@ -78,9 +86,25 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     response
 }
 
+/// Counts a request in, if there is room for it.
+fn enter(api: &Api) -> Result<Counted, Problem> {
+    api.in_hand.enter().map_err(|reason| match reason {
+        NotNow::Full => {
+            api.metrics.refused("max_requests");
+            let detail = "as many requests are served as this gateway takes; try again in a moment";
+            Problem::new(Code::Overloaded, detail)
+        }
+        NotNow::TooFast(wait) => {
+            api.metrics.refused("requests_per_second");
+            Problem::rate_limited("this gateway gets more requests than it takes", wait)
+        }
+    })
+}
+
 /// The one line of a request. Never a body, a query or a credential.
 fn log(answered: &Answered<'_>, context: &RequestContext, id: &str, problem: Option<&Problem>) {
     let queue = context.queue.get().map(String::as_str);
+    let key = context.caller.get().map(String::as_str);
     let code = problem.map(|problem| problem.code.as_str());
     let error = problem.and_then(|problem| problem.source.as_deref()).map(causes);
     let error = error.filter(|_| answered.status >= 500);
@@ -94,6 +118,7 @@ fn log(answered: &Answered<'_>, context: &RequestContext, id: &str, problem: Opt
                 method,
                 route,
                 queue,
+                key,
                 status,
                 code,
                 duration_ms,
@@ -168,45 +193,6 @@ fn problem_of(response: &Response) -> Option<Arc<Problem>> {
     Some(Arc::new(Problem::new(code, "the request could not be served")))
 }
 
-/// A browser sends a plain form anywhere without asking. Where one marks a request as another
-/// site's, only a content type that it does ask about first is taken.
-fn refuse_foreign_form(request: &Request) -> Result<(), Problem> {
-    // What another site's page shows as a picture must not lease messages.
-    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if only_looks && path != Some(receive::PATH) {
-        return Ok(());
-    }
-    if !is_foreign(request.headers()) || says_json(request.headers()) {
-        return Ok(());
-    }
-    Err(Problem::new(
-        Code::UnsupportedMediaType,
-        "a request from another site must have `Content-Type: application/json`",
-    ))
-}
-
-fn is_foreign(headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get(SEC_FETCH_SITE) {
-        return !matches!(site.as_bytes(), b"same-origin" | b"none");
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return false;
-    };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    match (origin, host) {
-        (Some((_, origin)), Some(host)) => !origin.eq_ignore_ascii_case(host),
-        _ => true,
-    }
-}
-
-fn says_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next());
-    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-}
-
 /// Nothing is served at this path.
 pub(super) async fn route_not_found(request: Request) -> Problem {
     let path = request.uri().path();
@@ -263,22 +249,6 @@ mod tests {
         assert_eq!(request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
         for wrong in ["", "a b", &"x".repeat(129)] {
             assert_ne!(request_id(&headers(&[("x-request-id", wrong)])), wrong);
-        }
-    }
-
-    #[test]
-    fn foreign_is_what_a_browser_calls_so() {
-        for (given, foreign) in [
-            (&[][..], false),
-            (&[("sec-fetch-site", "cross-site")], true),
-            (&[("sec-fetch-site", "same-site")], true),
-            (&[("sec-fetch-site", "same-origin"), ("origin", "http://evil")], false),
-            (&[("sec-fetch-site", "none")], false),
-            (&[("origin", "http://evil.example"), ("host", "localhost:8080")], true),
-            (&[("origin", "http://localhost:8080"), ("host", "localhost:8080")], false),
-            (&[("origin", "null"), ("host", "localhost:8080")], true),
-        ] {
-            assert_eq!(is_foreign(&headers(given)), foreign, "{given:?}");
         }
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct LeasedBody {
 }
 
 impl LeasedBody {
-    pub(super) fn new(bytes: Vec<u8>, lease: Lease) -> Self {
-        Self { bytes: Some(bytes.into()), lease }
+    pub(super) fn new(bytes: Bytes, lease: Lease) -> Self {
+        Self { bytes: Some(bytes), lease }
     }
 }
 

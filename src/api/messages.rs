@@ -16,16 +16,17 @@ use crate::{
     broker::{Peek, SettleTarget},
     domain::{
         Bounded, Delay, Message, MsgId, NewMessage, Object, PageSize, RawJson, Visibility,
-        VisibilityTimeout,
+        VisibilityTimeout, fitting,
     },
 };
 
 use super::{
     Api,
+    access::{On, ToReceive, ToSend},
+    answer::{json, json_answer, room_for},
     body::{Json, NoBody},
-    context::Stats,
     idempotency::{OnceJson, mark},
-    path::{InQueue, OneMessage},
+    path::OneMessage,
     problem::Problem,
     query::{NoParameters, Query, parsed},
 };
@@ -141,14 +142,12 @@ struct Sent {
                headers(("Location" = String, description = "Where it can be looked at"))))
 )]
 async fn send(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToSend>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
-    let sent = api.broker.send(&stats, queue, body.into_new("")?, once).await?;
+    let sent = broker.send(&stats, queue, body.into_new("")?, once).await?;
     let msg_id = sent.result;
     let location = format!("/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
@@ -203,13 +202,11 @@ struct SentBatch {
     responses((status = 201, description = "They are stored", body = SentBatch))
 )]
 async fn send_batch(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToSend>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let sent = api.broker.send_batch(&stats, queue, body.into_new()?, once).await?;
+    let sent = broker.send_batch(&stats, queue, body.into_new()?, once).await?;
     let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
     Ok(mark(sent.replayed, answer.into_response()))
 }
@@ -237,17 +234,20 @@ struct PeekParameters {
 )]
 async fn peek(
     State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToReceive>,
     Query(parameters): Query<PeekParameters>,
-) -> Result<JsonAnswer<MessagePage>, Problem> {
+) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let after = parameters.after.map_or(0, Bounded::get);
-    let messages = api.broker.peek(&stats, Peek { queue, after, limit }).await?;
+    let mut messages = broker.peek(&stats, Peek { queue, after, limit }).await?;
+    let kept = fitting(&messages, api.max_answer_bytes);
     // A full page may be the last: then the next one is empty.
     let full = i64::try_from(messages.len()).is_ok_and(|count| count == limit.get());
-    let next = messages.last().filter(|_| full).map(|message| message.msg_id.to_string());
-    Ok(JsonAnswer(MessagePage { messages, next }))
+    let more = full || kept < messages.len();
+    messages.truncate(kept);
+    let next = messages.last().filter(|_| more).map(|message| message.msg_id.to_string());
+    let held = room_for(&api, messages.iter())?;
+    Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))
 }
 
 /// Looks at a message without leasing it.
@@ -257,12 +257,11 @@ async fn peek(
     responses((status = 200, description = "The message", body = MessageSchema))
 )]
 async fn show(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    OneMessage(queue, id): OneMessage,
+    On { broker, stats, queue, .. }: On<ToReceive>,
+    OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Message>, Problem> {
-    Ok(JsonAnswer(api.broker.message(&stats, queue, id).await?))
+    Ok(JsonAnswer(broker.message(&stats, queue, id).await?))
 }
 
 /// For which delivery a consumer speaks.
@@ -289,13 +288,12 @@ impl ReceiptParameter {
     responses((status = 204, description = "It is gone"))
 )]
 async fn delete(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    OneMessage(queue, id): OneMessage,
+    On { broker, stats, queue, .. }: On<ToReceive>,
+    OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    api.broker.delete(&stats, queue, receipt.of(id)).await?;
+    broker.delete(&stats, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -320,14 +318,13 @@ struct SetVisibility {
     responses((status = 200, description = "The message as it is now", body = MessageSchema))
 )]
 async fn set_visibility(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    OneMessage(queue, id): OneMessage,
+    On { broker, stats, queue, .. }: On<ToReceive>,
+    OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     Json(body): Json<SetVisibility>,
 ) -> Result<JsonAnswer<Message>, Problem> {
     let visible = visibility(body.vt, body.visible_at, "the body")?;
-    Ok(JsonAnswer(api.broker.set_visibility(&stats, queue, receipt.of(id), visible).await?))
+    Ok(JsonAnswer(broker.set_visibility(&stats, queue, receipt.of(id), visible).await?))
 }
 
 /// The one of the two that is given.
@@ -351,12 +348,11 @@ pub(super) fn visibility(
     responses((status = 204, description = "It is in the archive"))
 )]
 async fn archive(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    OneMessage(queue, id): OneMessage,
+    On { broker, stats, queue, .. }: On<ToReceive>,
+    OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    api.broker.archive(&stats, queue, receipt.of(id)).await?;
+    broker.archive(&stats, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,10 +1,14 @@
 //! REST: one file a resource, each with its routes, bodies and documentation.
 
+mod access;
+mod answer;
 mod archive;
 mod body;
 mod context;
 mod docs;
 mod edge;
+mod foreign;
+mod hold;
 mod idempotency;
 mod leased_body;
 mod messages;
@@ -18,50 +22,13 @@ mod settle;
 mod topics;
 mod transactions;
 
-use std::{ops::Deref, sync::Arc, time::Duration};
-
 use axum::{Router, middleware, routing::head};
-use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{broker::Broker, telemetry::Metrics};
-
+pub use access::{Api, ApiParts};
 pub use docs::openapi;
-
-/// What the handlers share. A clone is the same, and costs next to nothing: every request makes some.
-#[derive(Clone, Debug)]
-pub struct Api(Arc<ApiParts>);
-
-/// What the handlers need.
-#[derive(Debug)]
-pub struct ApiParts {
-    /// The operations.
-    pub broker: Broker,
-    /// Where requests are counted.
-    pub metrics: Arc<Metrics>,
-    /// Bytes in the body of a request.
-    pub max_body_bytes: u64,
-    /// Time for a client to send the body of a request.
-    pub body_timeout: Duration,
-    /// Cancelled when a shutdown begins.
-    pub draining: CancellationToken,
-}
-
-impl Api {
-    /// Puts the parts together.
-    pub fn new(parts: ApiParts) -> Self {
-        Self(Arc::new(parts))
-    }
-}
-
-impl Deref for Api {
-    type Target = ApiParts;
-
-    fn deref(&self) -> &ApiParts {
-        &self.0
-    }
-}
+pub use foreign::EdgeRules;
 
 /// Every route with its documentation; what is registered here is in both.
 fn routes() -> OpenApiRouter<Api> {
@@ -84,6 +51,7 @@ pub fn router(api: Api) -> Router {
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(edge::catch_panic())
+        .layer(api.rules.cors())
         .layer(middleware::from_fn_with_state(api.clone(), edge::edge))
         .with_state(api)
 }

@@ -10,6 +10,7 @@ use crate::broker::HealthState;
 
 use super::{
     Api,
+    access::Operator,
     problem::{Code, Problem, ProblemBody},
 };
 
@@ -41,7 +42,7 @@ async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
     if api.draining.is_cancelled() {
         return Err(Problem::new(Code::Overloaded, "the gateway is shutting down"));
     }
-    let reason = match api.broker.check_health().await {
+    let reason = match api.check_health().await {
         HealthState::Ready => return Ok("ok\n"),
         HealthState::SchemaMissing => {
             "PGMQ or schema pgmq_gateway is missing or old; restart the gateway, or run \
@@ -59,7 +60,8 @@ async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
     responses((status = 200, description = "Prometheus text format", body = String,
                content_type = "text/plain"))
 )]
-async fn metrics(State(api): State<Api>) -> ([(HeaderName, HeaderValue); 1], String) {
+async fn metrics(_: Operator, State(api): State<Api>) -> ([(HeaderName, HeaderValue); 1], String) {
+    api.metrics.in_hand(api.in_hand.len(), api.bytes_in_hand.held());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], api.metrics.render())
 }

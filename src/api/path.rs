@@ -11,11 +11,8 @@ use crate::domain::{MsgId, QueueName};
 
 use super::{context::context, problem::Problem};
 
-/// `/queues/{queue}`.
-pub(super) struct InQueue(pub(super) QueueName);
-
 /// `/queues/{queue}/messages/{msg_id}`.
-pub(super) struct OneMessage(pub(super) QueueName, pub(super) MsgId);
+pub(super) struct OneMessage(pub(super) MsgId);
 
 /// `/topics/{routing_key}`.
 pub(super) struct RoutingKey(pub(super) String);
@@ -31,24 +28,14 @@ impl<S: Send + Sync> FromRequestParts<S> for RoutingKey {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for InQueue {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let parameters = parameters(parts, state).await?;
-        queue(parts, &parameters).map(Self)
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = parameters(parts, state).await?;
-        let queue = queue(parts, &parameters)?;
         let text = parameters.get("msg_id").map_or("", String::as_str);
         let id = text.parse().map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
-        Ok(Self(queue, id))
+        Ok(Self(id))
     }
 }
 
@@ -72,7 +59,12 @@ async fn parameters<S: Send + Sync>(
     }
 }
 
-fn queue(parts: &Parts, parameters: &HashMap<String, String>) -> Result<QueueName, Problem> {
+/// The `{queue}` of a path.
+pub(super) async fn queue<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<QueueName, Problem> {
+    let parameters = parameters(parts, state).await?;
     let name = parameters.get("queue").map_or("", String::as_str);
     let queue = QueueName::parse(name)
         .map_err(|reason| Problem::invalid(format!("queue `{name}`: {reason}")))?;

@@ -1,6 +1,6 @@
 //! Errors on the wire: RFC 9457 problem details with a stable code.
 
-use std::{borrow::Cow, error::Error as StdError, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -10,6 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::broker;
+
+/// What a client without a valid key is told to show.
+const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
 
 /// What a problem is, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,9 @@ pub(super) enum Code {
     MessageTooLarge,
     UnsupportedMediaType,
     MessageRejected,
+    Unauthenticated,
     Forbidden,
+    RateLimited,
     NotSupported,
     Overloaded,
     DatabaseUnavailable,
@@ -69,6 +74,8 @@ impl Code {
             Self::MessageRejected => {
                 (S::UNPROCESSABLE_ENTITY, "message_rejected", "The message cannot be stored")
             }
+            Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "A valid key is needed"),
+            Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "Not allowed"),
             Self::NotSupported => (S::NOT_IMPLEMENTED, "not_supported", "Not supported here"),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
@@ -86,10 +93,10 @@ impl Code {
     }
 
     /// Seconds after which trying again makes sense.
-    const fn retry_after(self) -> Option<&'static str> {
+    const fn retry_after(self) -> Option<u64> {
         match self {
-            Self::Overloaded | Self::OutcomeUnknown => Some("1"),
-            Self::DatabaseUnavailable => Some("2"),
+            Self::Overloaded | Self::OutcomeUnknown | Self::RateLimited => Some(1),
+            Self::DatabaseUnavailable => Some(2),
             _ => None,
         }
     }
@@ -102,6 +109,8 @@ pub(super) struct Problem {
     pub(super) detail: Cow<'static, str>,
     /// The operation of a transaction that is to blame.
     pub(super) operation: Option<usize>,
+    /// Seconds after which trying again makes sense, where that is known.
+    pub(super) retry_after: Option<u64>,
     /// For the log alone.
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -136,11 +145,17 @@ pub(super) struct ProblemBody<'a> {
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), operation: None, source: None }
+        Self { code, detail: detail.into(), operation: None, retry_after: None, source: None }
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InvalidRequest, detail)
+    }
+
+    /// Too many requests: the next one is taken after this time.
+    pub(super) fn rate_limited(detail: &'static str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after: Some(seconds.max(1)), ..Self::new(Code::RateLimited, detail) }
     }
 
     /// The answer as the client gets it.
@@ -161,8 +176,11 @@ impl Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        if let Some(seconds) = self.code.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        if let Some(seconds) = self.retry_after.or(self.code.retry_after()) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         response
     }
@@ -183,8 +201,8 @@ impl From<broker::Error> for Problem {
             broker::Error::InOperation { operation, .. } => Some(*operation),
             _ => None,
         };
-        let (code, detail) = (code_of(&error), error.to_string().into());
-        Self { code, detail, operation, source: Some(error.into()) }
+        let (code, detail) = (code_of(&error), error.to_string());
+        Self { operation, source: Some(error.into()), ..Self::new(code, detail) }
     }
 }
 
@@ -202,7 +220,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::InOperation { source, .. } => code_of(source),
         E::MessageTooLarge { .. } => Code::MessageTooLarge,
         E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
-        E::Forbidden { .. } => Code::Forbidden,
+        E::Forbidden { .. } | E::Denied(_) => Code::Forbidden,
         E::NotSupported(_) => Code::NotSupported,
         E::Overloaded(_) => Code::Overloaded,
         E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,

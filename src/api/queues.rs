@@ -1,6 +1,6 @@
 //! `/queues`.
 
-use axum::{Json as JsonAnswer, extract::State, http::StatusCode};
+use axum::{Json as JsonAnswer, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -8,14 +8,16 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{ListQueues, NewQueue},
-    domain::{Object, Partition, Queue, QueueKind, QueueMetrics, QueuePageSize, SettingsChange},
+    domain::{
+        Object, Partition, Queue, QueueKind, QueueMetrics, QueuePageSize, Right, SettingsChange,
+    },
 };
 
 use super::{
     Api,
+    access::{Caller, On, Over, ToManage, ToSee},
     body::{Json, NoBody, OptionalJson},
-    context::Stats,
-    path::{InQueue, check_text},
+    path::check_text,
     problem::Problem,
     query::{NoParameters, Query, parsed},
 };
@@ -178,17 +180,16 @@ impl PartitionBody {
     )
 )]
 async fn create(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, caller, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
 ) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.unwrap_or(QueueKind::Standard);
     let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
+    may_send_dead_letters(&caller, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
-    let created = api.broker.create_queue(&stats, new).await?;
+    let created = broker.create_queue(&stats, new).await?;
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(created.queue)))
 }
@@ -225,8 +226,7 @@ struct QueueList {
     responses((status = 200, description = "A page of queues", body = QueueList))
 )]
 async fn list(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    Over { broker, stats, scope, .. }: Over<ToSee>,
     Query(parameters): Query<ListParameters>,
 ) -> Result<JsonAnswer<QueueList>, Problem> {
     for (name, text) in [("prefix", &parameters.prefix), ("after", &parameters.after)] {
@@ -236,8 +236,9 @@ async fn list(
         prefix: parameters.prefix.unwrap_or_default(),
         after: parameters.after,
         limit: parameters.limit.unwrap_or(QueuePageSize::saturating(100)),
+        visible: scope,
     };
-    let page = api.broker.list_queues(&stats, what).await?;
+    let page = broker.list_queues(&stats, what).await?;
     Ok(JsonAnswer(QueueList { queues: page.queues, next: page.next }))
 }
 
@@ -248,12 +249,10 @@ async fn list(
     responses((status = 200, description = "The queue", body = QueueSchema))
 )]
 async fn show(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToSee>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    Ok(JsonAnswer(api.broker.show_queue(&stats, queue).await?))
+    Ok(JsonAnswer(broker.show_queue(&stats, queue).await?))
 }
 
 /// Body of `PATCH /queues/{queue}`.
@@ -274,13 +273,20 @@ struct ChangeSettings {
     responses((status = 200, description = "The queue as it is now", body = QueueSchema))
 )]
 async fn change_settings(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, caller, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    Ok(JsonAnswer(api.broker.change_settings(&stats, queue, body.settings.0).await?))
+    may_send_dead_letters(&caller, &body.settings.0)?;
+    Ok(JsonAnswer(broker.change_settings(&stats, queue, body.settings.0).await?))
+}
+
+/// Whoever names a dead-letter queue has messages put into it.
+fn may_send_dead_letters(caller: &Caller, settings: &SettingsChange) -> Result<(), Problem> {
+    match settings.dead_letter_queue.as_ref().and_then(Option::as_ref) {
+        Some(queue) => caller.must(Some(Right::Send), &queue.0),
+        None => Ok(()),
+    }
 }
 
 /// Drops a queue with its messages and its archive.
@@ -290,13 +296,11 @@ async fn change_settings(
     responses((status = 204, description = "It is gone"))
 )]
 async fn drop_queue(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    api.broker.drop_queue(&stats, queue).await?;
+    broker.drop_queue(&stats, queue).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -314,13 +318,11 @@ struct Purged {
     responses((status = 200, description = "How many there were", body = Purged))
 )]
 async fn purge(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<JsonAnswer<Purged>, Problem> {
-    let purged = api.broker.purge_queue(&stats, queue).await?;
+    let purged = broker.purge_queue(&stats, queue).await?;
     Ok(JsonAnswer(Purged { purged }))
 }
 
@@ -369,12 +371,10 @@ struct MetricsAnswer {
     responses((status = 200, description = "The figures", body = MetricsSchema))
 )]
 async fn metrics(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToSee>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<impl Serialize>, Problem> {
-    let (metrics, waiters) = api.broker.queue_metrics(&stats, queue).await?;
+    let (metrics, waiters) = broker.queue_metrics(&stats, queue).await?;
     let queue_name = metrics.queue.clone();
     Ok(JsonAnswer(MetricsAnswer { metrics, queue_name, waiters }))
 }

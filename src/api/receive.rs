@@ -11,17 +11,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::Receive,
-    domain::{FifoMode, Message, Quantity, VisibilityTimeout, Wait},
+    broker::{Delivery, Receive},
+    domain::{FifoMode, Quantity, VisibilityTimeout, Wait},
 };
 
 use super::{
     Api,
+    access::{On, ToReceive},
+    answer::{json, json_answer, room_for},
     body::NoBody,
-    context::Stats,
     leased_body::LeasedBody,
     messages::{MessageList, TAG},
-    path::InQueue,
     problem::{Code, Problem},
     query::{Filter, Query, parsed},
 };
@@ -84,20 +84,24 @@ enum FifoSchema {
 )]
 async fn receive(
     State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    leave: On<ToReceive>,
     Query(parameters): Query<ReceiveParameters>,
 ) -> Result<Response, Problem> {
     let what = Receive {
-        queue,
+        queue: leave.queue.clone(),
         qty: parameters.qty.unwrap_or(Quantity::saturating(1)),
         vt: parameters.vt,
         wait: parameters.wait.unwrap_or(Wait::saturating(0)),
         filter: parameters.filter.map(|filter| filter.0),
         fifo: parameters.fifo,
     };
-    let delivery = api.broker.receive(&stats, what).await?;
-    let bytes = to_json(&delivery.messages)?;
+    let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
+    let received = leave.while_let_in(leave.broker.receive(&leave.stats, what)).await?;
+    let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+    // What is over it is given back.
+    delivery.keep_within(api.max_answer_bytes);
+    let messages = &delivery.messages;
+    let bytes = json(room_for(&api, messages.iter())?, &MessageList { messages })?;
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease))))
 }
 
@@ -121,14 +125,15 @@ struct PopParameters {
 )]
 async fn pop(
     State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToReceive>,
     Query(parameters): Query<PopParameters>,
     _: NoBody,
 ) -> Result<Response, Problem> {
     let qty = parameters.qty.unwrap_or(Quantity::saturating(1));
-    let messages = api.broker.pop(&stats, queue, qty).await?;
-    Ok(json_answer(Body::from(to_json(&messages)?)))
+    let messages = broker.pop(&stats, queue, qty).await?;
+    // They are deleted, so they are answered even where there is no room for them.
+    let held = room_for(&api, messages.iter()).unwrap_or_else(|_| api.bytes_in_hand.hold());
+    Ok(json_answer(json(held, &MessageList { messages: &messages })?.into()))
 }
 
 /// `HEAD` has no body, so it must not lease: what it leased nobody would see.
@@ -138,16 +143,4 @@ pub(super) async fn refuse_head() -> Response {
     let allow = HeaderValue::from_static("GET,POST");
     response.headers_mut().insert(header::ALLOW, allow);
     response
-}
-
-fn to_json(messages: &[Message]) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(&MessageList { messages }).map_err(|error| Problem {
-        source: Some(error.into()),
-        ..Problem::new(Code::InternalError, "the messages could not be written as JSON")
-    })
-}
-
-fn json_answer(body: Body) -> Response {
-    let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], body).into_response()
 }

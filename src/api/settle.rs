@@ -1,6 +1,6 @@
 //! `POST /queues/{queue}/messages/settle`: for consumers that work in batches.
 
-use axum::{Json as JsonAnswer, extract::State};
+use axum::Json as JsonAnswer;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,10 +12,9 @@ use crate::{
 
 use super::{
     Api,
+    access::{On, ToReceive},
     body::Json,
-    context::Stats,
     messages::TAG,
-    path::InQueue,
     problem::{Problem, code_of},
     query::{NoParameters, Query},
 };
@@ -158,12 +157,10 @@ impl Settled {
     responses((status = 200, description = "What became of each", body = Settled))
 )]
 async fn settle(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToReceive>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<SettleBody>,
 ) -> Result<JsonAnswer<Settled>, Problem> {
-    let settled = api.broker.settle(&stats, queue, body.into_settle()?).await?;
+    let settled = broker.settle(&stats, queue, body.into_settle()?).await?;
     Ok(JsonAnswer(Settled::of(settled)))
 }

@@ -2,7 +2,6 @@
 
 use axum::{
     Json as JsonAnswer,
-    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -11,17 +10,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{self, TopicDelivery},
-    domain::rfc3339,
+    broker::{self, Topic, TopicDelivery},
+    domain::{Scope, rfc3339},
 };
 
 use super::{
     Api,
+    access::{On, Over, ToManage, ToSee, ToSend},
     body::{Json, NoBody},
-    context::Stats,
     idempotency::{OnceJson, mark},
     messages::{Batch, IdempotencyKey, NewMessageBody},
-    path::{InQueue, RoutingKey, check_text},
+    path::{RoutingKey, check_text},
     problem::Problem,
     query::{NoParameters, Query},
 };
@@ -77,11 +76,10 @@ impl From<Vec<broker::Binding>> for Bindings {
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn list(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    Over { broker, stats, scope, .. }: Over<ToSee>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(api.broker.bindings(&stats, None).await?.into()))
+    Ok(JsonAnswer(broker.bindings(&stats, None, scope).await?.into()))
 }
 
 /// Lists the bindings of a queue.
@@ -91,12 +89,10 @@ async fn list(
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn queue_bindings(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToSee>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(api.broker.bindings(&stats, Some(queue)).await?.into()))
+    Ok(JsonAnswer(broker.bindings(&stats, Some(queue), Scope::ALL).await?.into()))
 }
 
 /// A pattern to bind to.
@@ -120,14 +116,12 @@ struct Bind {
     )
 )]
 async fn bind(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToManage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<Bind>,
 ) -> Result<(StatusCode, JsonAnswer<Binding>), Problem> {
     check_text("pattern", &body.pattern)?;
-    let (new, binding) = api.broker.bind(&stats, queue, body.pattern).await?;
+    let (new, binding) = broker.bind(&stats, queue, body.pattern).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(binding.into())))
 }
@@ -149,14 +143,12 @@ struct UnbindParameters {
     responses((status = 204, description = "It is gone"))
 )]
 async fn unbind(
-    State(api): State<Api>,
-    Stats(stats): Stats,
-    InQueue(queue): InQueue,
+    On { broker, stats, queue, .. }: On<ToManage>,
     Query(parameters): Query<UnbindParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
     check_text("pattern", &parameters.pattern)?;
-    api.broker.unbind(&stats, queue, parameters.pattern).await?;
+    broker.unbind(&stats, queue, parameters.pattern).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -197,14 +189,13 @@ fn deliveries(published: broker::MaybeReplayed<Vec<TopicDelivery>>) -> Response 
     responses((status = 201, description = "Where it was stored", body = Deliveries))
 )]
 async fn publish(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    Over { broker, stats, scope, .. }: Over<ToSend>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
-    let new = body.into_new("")?;
-    Ok(deliveries(api.broker.publish(&stats, routing_key, new, once).await?))
+    let (new, topic) = (body.into_new("")?, Topic { routing_key, within: scope });
+    Ok(deliveries(broker.publish(&stats, topic, new, once).await?))
 }
 
 /// As for one message, for 1 to 1000 of them.
@@ -216,14 +207,13 @@ async fn publish(
     responses((status = 201, description = "Where they were stored", body = Deliveries))
 )]
 async fn publish_batch(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    Over { broker, stats, scope, .. }: Over<ToSend>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let batch = body.into_new()?;
-    Ok(deliveries(api.broker.publish_batch(&stats, routing_key, batch, once).await?))
+    let (batch, topic) = (body.into_new()?, Topic { routing_key, within: scope });
+    Ok(deliveries(broker.publish_batch(&stats, topic, batch, once).await?))
 }
 
 /// Queues that a message would go to.
@@ -241,10 +231,9 @@ struct Route {
     responses((status = 200, description = "The queues", body = Route))
 )]
 async fn route(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    Over { broker, stats, scope, .. }: Over<ToSee>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Route>, Problem> {
-    Ok(JsonAnswer(Route { queues: api.broker.routed_to(&stats, routing_key).await? }))
+    Ok(JsonAnswer(Route { queues: broker.routed_to(&stats, routing_key, scope).await? }))
 }

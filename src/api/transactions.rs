@@ -2,7 +2,6 @@
 
 use axum::{
     Json as JsonAnswer,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -12,12 +11,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Outcome, Wish},
-    domain::{Delay, MsgId, NewMessage, Object, QueueName, RawJson, Visibility, VisibilityTimeout},
+    domain::{
+        Delay, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility, VisibilityTimeout,
+    },
 };
 
 use super::{
     Api,
-    context::Stats,
+    access::Across,
     idempotency::{OnceJson, mark},
     messages::{IdempotencyKey, visibility},
     problem::Problem,
@@ -166,6 +167,16 @@ impl Operation {
     }
 }
 
+/// What an operation takes.
+fn needed(wish: &Wish) -> (Right, &QueueName) {
+    match wish {
+        Wish::Send(queue, _) => (Right::Send, queue),
+        Wish::Delete(queue, _) | Wish::Archive(queue, _) | Wish::SetVisibility(queue, ..) => {
+            (Right::Receive, queue)
+        }
+    }
+}
+
 /// What the operations came to.
 #[derive(Serialize, ToSchema)]
 struct Results {
@@ -204,14 +215,15 @@ impl From<Outcome> for OperationResult {
     )
 )]
 async fn transact(
-    State(api): State<Api>,
-    Stats(stats): Stats,
+    across: Across,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Transaction>,
 ) -> Result<Response, Problem> {
     let wish = |(index, operation): (usize, Object<Operation>)| operation.0.into_wish(index);
-    let wishes = body.operations.into_iter().enumerate().map(wish).collect::<Result<_, _>>()?;
-    let done = api.broker.transact(&stats, wishes, once).await?;
+    let wishes = body.operations.into_iter().enumerate().map(wish);
+    let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
+    let (broker, stats) = across.for_all(wishes.iter().map(needed))?;
+    let done = broker.transact(&stats, wishes, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();
     Ok(mark(done.replayed, JsonAnswer(Results { results }).into_response()))
 }

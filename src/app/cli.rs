@@ -15,7 +15,12 @@ use crate::{
     telemetry,
 };
 
-use super::{check, database::Database, serve};
+use super::{
+    check,
+    database::Database,
+    keys::{self, KeyCommand},
+    serve,
+};
 
 /// PGMQ, the message queue inside PostgreSQL, over HTTP.
 ///
@@ -45,6 +50,13 @@ enum Command {
         /// Also grant this role the rights that the gateway needs.
         #[arg(long, value_name = "ROLE")]
         grant_to: Option<String>,
+    },
+    /// Make, list, rotate and revoke the keys with which clients are let in.
+    ///
+    /// They are kept in the database, hashed, and are in force on every gateway within a second.
+    Keys {
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Print the OpenAPI document.
     Openapi,
@@ -92,6 +104,9 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
             let outcome = database.migrate(&loaded.settings, grant_to.as_deref()).await;
             database.stop().await;
             print(&format!("PGMQ {}; schema pgmq_gateway is up to date\n", outcome?))?;
+        }
+        Command::Keys { command } => {
+            keys::run(&loaded.settings, command).await?;
         }
         Command::Serve => {
             telemetry::init_logs(&loaded.settings.log);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::{
+    auth::AccessError,
     config::{Secret, Settings},
     embedded::{EmbeddedError, EmbeddedServer},
     server::ListenError,
-    store::{self, ConnectError, ConnectOptions, GrantError, PgmqInstall, PrepareError},
+    store::{self, ConnectError, ConnectOptions, GrantError, KeyError, PgmqInstall, PrepareError},
 };
 
 /// Connections besides the pools': health, installer.
@@ -18,17 +19,30 @@ const PREPARE_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why the gateway does not start: one line for the person who started it.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
 pub enum StartError {
     /// The private PostgreSQL does not run.
+    #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// The database is out of reach.
+    #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The database lacks something.
+    #[error(transparent)]
     Prepare(#[from] PrepareError),
     /// Rights could not be granted.
+    #[error(transparent)]
     Grant(#[from] GrantError),
+    /// Who is let in is not clear.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The keys in the database cannot be loaded.
+    #[error("cannot load the keys in the database: {0}")]
+    Doorkeeper(store::Error),
+    /// Keys could not be administered.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// Nothing can be listened on.
+    #[error(transparent)]
     Listen(#[from] ListenError),
     /// The system refuses to tell of signals.
     #[error("cannot catch signals: {0}")]
@@ -56,6 +70,17 @@ impl Database {
         let server = EmbeddedServer::start(&settings.embedded, connections, &[]).await?;
         info!(data = %server.dir().display(), psql = server.psql(), "no database configured: using a private PostgreSQL");
         Ok(Self { url: server.url(), direct_url: None, server: Some(server) })
+    }
+
+    /// As [`Database::open`], for short work beside a gateway that may run already.
+    pub(super) async fn reach(settings: &Settings) -> Result<Self, StartError> {
+        match Self::open(settings).await {
+            Err(StartError::Embedded(EmbeddedError::InUse(_))) => {
+                let url = EmbeddedServer::url_of_running(&settings.embedded)?;
+                Ok(Self { url, direct_url: None, server: None })
+            }
+            outcome => outcome,
+        }
     }
 
     /// Options for the pools.

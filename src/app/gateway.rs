@@ -11,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api, ApiParts},
+    api::{self, Api, ApiParts, EdgeRules},
+    auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor},
-    config::Settings,
+    config::{Http, Settings},
     domain::ReceiptKey,
     server::Listener,
     store::{self, Db, Health},
     telemetry::Metrics,
 };
 
-use super::{Database, StartError};
+use super::{Database, StartError, doorkeeper::Doorkeeper};
 
 /// A gauge that was not set for so many rounds of the collector belongs to nothing any more.
 const GAUGE_ROUNDS: u32 = 4;
@@ -33,7 +34,7 @@ pub struct Gateway {
     draining: CancellationToken,
     stop: CancellationToken,
     server: JoinHandle<()>,
-    background: JoinHandle<((), (), ())>,
+    background: JoinHandle<((), (), (), ())>,
     shutdown_timeout: Duration,
 }
 
@@ -49,6 +50,11 @@ impl Gateway {
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
         info!(pgmq = %prepared.pgmq, "database is ready");
         let listener = Listener::bind(address).await?;
+        // A client of TLS takes the provider of cryptography that the process has.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let limits_per_key = settings.limits.requests_per_second_per_key;
+        let access = Access::new(&settings.auth, &settings.jwt, limits_per_key).await?;
+        let access = Arc::new(access);
 
         let health = Arc::new(Health::new(options.clone()));
         let interval = settings.metrics.queue_interval().unwrap_or_default();
@@ -58,6 +64,9 @@ impl Gateway {
         let (timeout, features) = (limits.statement_timeout(), prepared.features);
         let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
         let (db, waiting) = (db(pool), db(waiting));
+        let doorkeeper = Doorkeeper::new(&access, db.clone(), settings);
+        doorkeeper.load().await?;
+        access.check(Some(address))?;
         let key = &settings.receipts.signing_key;
         let receipt_key = key
             .as_ref()
@@ -70,9 +79,15 @@ impl Gateway {
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let router = api::router(Api::new(ApiParts {
             broker: broker.clone(),
+            access,
             metrics,
             max_body_bytes: settings.limits.max_body_bytes,
+            max_answer_bytes: settings.limits.max_answer_bytes,
+            max_bytes_in_hand: settings.limits.max_bytes_in_hand,
+            max_requests: settings.limits.max_requests,
+            requests_per_second: settings.limits.requests_per_second,
             body_timeout: settings.server.request_timeout(),
+            rules: rules(&settings.http, address.ip()),
             draining: draining.clone(),
         }));
         let address = listener.address();
@@ -87,7 +102,14 @@ impl Gateway {
             server: tokio::spawn(serve),
             background: tokio::spawn({
                 let broker = broker.clone();
-                async move { tokio::join!(collector.run(), broker.wake_waiters(listen), janitor.run()) }
+                async move {
+                    tokio::join!(
+                        collector.run(),
+                        broker.wake_waiters(listen),
+                        janitor.run(),
+                        doorkeeper.run(),
+                    )
+                }
             }),
             shutdown_timeout,
         })
@@ -125,4 +147,15 @@ impl Gateway {
             warn!("the database's connections could not be closed in time");
         }
     }
+}
+
+/// Which names and pages are answered to, at an address.
+fn rules(settings: &Http, address: IpAddr) -> EdgeRules {
+    let hosts = settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let hosts = match settings.allowed_hosts.is_empty() {
+        false => Some(hosts),
+        true if address.is_loopback() => Some(EdgeRules::loopback_hosts()),
+        true => None,
+    };
+    EdgeRules { hosts, origins: settings.cors_origins.clone() }
 }

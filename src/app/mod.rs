@@ -3,7 +3,9 @@
 mod check;
 mod cli;
 mod database;
+mod doorkeeper;
 mod gateway;
+mod keys;
 mod serve;
 
 pub use cli::{Cli, run};

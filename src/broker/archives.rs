@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{ArchivedMessage, CallStats, PageSize, QueueName},
+    domain::{ArchivedMessage, CallStats, PageSize, QueueName, Scope},
     store::{self, Archived, Moved},
     telemetry::DoneTo,
 };
@@ -50,6 +50,8 @@ pub struct Redrive {
     pub queue: QueueName,
     /// The queue to put them into; each to where it came from where nothing is said.
     pub to: Option<QueueName>,
+    /// The queues that they may go back to; what came from another one stays.
+    pub within: Scope,
     /// The most messages to move.
     pub limit: Option<i64>,
 }
@@ -114,11 +116,12 @@ impl Broker {
         }
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let Redrive { queue, to, limit } = what;
+            let Redrive { queue, to, within, limit } = what;
             let mut conn = broker.open(&queue, &stats).await?;
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = store::redrive(&mut conn, &queue, to.as_ref(), after, step).await;
+                let moved =
+                    store::redrive(&mut conn, &queue, to.as_ref(), &within, after, step).await;
                 steps.done(moved).map_err(Error::on(&queue))?;
             }
             if let Some(to) = &to {

@@ -47,6 +47,7 @@ pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{MaybeReplayed, Once};
 pub use settling::{Settle, SettleTarget, SettledEntry};
+pub use topics::Topic;
 pub use transactions::{Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
@@ -102,6 +103,7 @@ impl Broker {
             settings: settings.engine.clone(),
             statements_per_queue: (connections * 3 / 4).max(1),
             max_waiters: settings.long_poll.max_waiters,
+            max_waiters_per_queue: settings.long_poll.max_waiters_per_queue,
             waiters: Arc::default(),
             poll_interval: settings.long_poll.poll_interval(),
             tasks: tasks.clone(),

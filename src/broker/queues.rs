@@ -5,12 +5,15 @@ use std::sync::Arc;
 use crate::{
     domain::{
         Bounded, CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
-        SettingsChange,
+        Scope, SettingsChange,
     },
     store::{self, Conn, CreateOutcome},
 };
 
 use super::{Broker, Error, Result};
+
+/// Queues that are looked at together where not all of them are shown.
+const FILTERED_PAGE: usize = 1_000;
 
 /// A queue to make.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct ListQueues {
     pub after: Option<String>,
     /// The most queues to list.
     pub limit: QueuePageSize,
+    /// Those that are shown.
+    pub visible: Scope,
 }
 
 /// A part of the list of queues.
@@ -133,13 +138,10 @@ impl Broker {
         self.run(false, async move {
             let mut conn = broker.db.acquire(&stats).await?;
             // One more than asked for tells whether there is a rest.
-            let limit = what.limit.get();
-            let mut queues =
-                store::list(&mut conn, &what.prefix, what.after.as_deref(), limit + 1).await?;
-            let more = queues.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-            if more {
-                queues.pop();
-            }
+            let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
+            let mut queues = visible_queues(&mut conn, &what, limit + 1).await?;
+            let more = queues.len() > limit;
+            queues.truncate(limit);
             let queues: Vec<Queue> = queues.into_iter().map(|q| broker.complete(q)).collect();
             let next = queues.last().filter(|_| more).map(|queue| queue.queue.clone());
             Ok(QueuePage { queues, next })
@@ -279,4 +281,27 @@ async fn must_have_dead_letter_queue(conn: &mut Conn, settings: &SettingsChange)
     Err(Error::Invalid(format!(
         "`settings.dead_letter_queue`: there is no queue `{name}`; PUT /queues/{name} creates it"
     )))
+}
+
+/// The first `count` of the queues that are asked for and shown. Who is shown a few of many has the
+/// others looked at all the same, a page at a time.
+async fn visible_queues(
+    conn: &mut Conn,
+    what: &ListQueues,
+    count: usize,
+) -> store::Result<Vec<Queue>> {
+    let page = if what.visible.is_all() { count } else { count.max(FILTERED_PAGE) };
+    let mut visible = Vec::new();
+    let mut after = what.after.clone();
+    loop {
+        let limit = i64::try_from(page).unwrap_or(i64::MAX);
+        let found = store::list(conn, &what.prefix, after.as_deref(), limit).await?;
+        let is_last = found.len() < page;
+        after = found.last().map(|queue| queue.queue.clone());
+        visible.extend(found.into_iter().filter(|queue| what.visible.contains(&queue.queue)));
+        if is_last || visible.len() >= count {
+            visible.truncate(count);
+            return Ok(visible);
+        }
+    }
 }

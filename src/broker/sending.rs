@@ -5,9 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    domain::{
-        Bounded, CallStats, Delay, MAX_BATCH, NewMessage, QueueName, Visibility, check_storable,
-    },
+    domain::{Bounded, CallStats, Delay, NewMessage, QueueName, Visibility, check_storable},
     store::{Idempotency, Operation},
     telemetry::DoneTo,
 };
@@ -73,9 +71,10 @@ impl Broker {
 
     /// Refuses a batch that is empty, too long, or has something in it that must not be stored.
     pub(super) fn check_batch(&self, batch: &[NewMessage], policy: &Policy) -> Result<()> {
-        if !(1..=MAX_BATCH).contains(&batch.len()) {
+        let most = self.limits.max_batch_messages;
+        if !(1..=most).contains(&batch.len()) {
             return Err(Error::Invalid(format!(
-                "`messages` must hold 1 to {MAX_BATCH} messages, not {}",
+                "`messages` must hold 1 to {most} messages, not {}",
                 batch.len()
             )));
         }

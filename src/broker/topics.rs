@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{CallStats, NewMessage, QueueName},
+    domain::{CallStats, NewMessage, QueueName, Scope},
     store::{self, BindOutcome, Binding, Conn, Operation},
 };
 
@@ -11,12 +11,22 @@ use super::{
     Broker, Error, MaybeReplayed, Once, Result, policies::Policy, transactions::TopicDelivery,
 };
 
+/// Where messages are published to.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// What the bindings' patterns are compared with.
+    pub routing_key: String,
+    /// The queues that it may lead to.
+    pub within: Scope,
+}
+
 impl Broker {
-    /// The bindings of all queues, or of one.
+    /// The bindings of all queues, or of one; of the former those that are `visible`.
     pub async fn bindings(
         &self,
         stats: &Arc<CallStats>,
         queue: Option<QueueName>,
+        visible: Scope,
     ) -> Result<Vec<Binding>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
@@ -24,7 +34,9 @@ impl Broker {
             if let Some(queue) = &queue {
                 must_exist(&mut conn, queue).await?;
             }
-            Ok(store::bindings(&mut conn, queue.as_ref()).await?)
+            let mut bindings = store::bindings(&mut conn, queue.as_ref()).await?;
+            bindings.retain(|binding| visible.contains(&binding.queue));
+            Ok(bindings)
         })
         .await
     }
@@ -75,56 +87,82 @@ impl Broker {
         .await
     }
 
-    /// The queues that a routing key leads to.
+    /// The queues that a routing key leads to, as far as they are `visible`.
     pub async fn routed_to(
         &self,
         stats: &Arc<CallStats>,
         routing_key: String,
+        visible: Scope,
     ) -> Result<Vec<String>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let mut conn = broker.db.acquire(&stats).await?;
-            Ok(store::route(&mut conn, &routing_key).await?)
+            let mut queues = store::route(&mut conn, &routing_key).await?;
+            queues.retain(|queue| visible.contains(queue));
+            Ok(queues)
         })
         .await
     }
 
-    /// Stores a message in every queue that the routing key leads to, all or none.
+    /// Stores a message in every queue that the topic leads to, all or none.
     pub async fn publish(
         &self,
         stats: &Arc<CallStats>,
-        routing_key: String,
+        topic: Topic,
         new: NewMessage,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
         self.check_new(&new, &Policy::default(), &|field| field.to_owned())?;
-        self.publish_all(stats, routing_key, vec![new], once).await
+        self.publish_all(stats, topic, vec![new], once).await
     }
 
-    /// Stores messages in every queue that the routing key leads to, all or none.
+    /// Stores messages in every queue that the topic leads to, all or none.
     pub async fn publish_batch(
         &self,
         stats: &Arc<CallStats>,
-        routing_key: String,
+        topic: Topic,
         batch: Vec<NewMessage>,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
         self.check_batch(&batch, &Policy::default())?;
-        self.publish_all(stats, routing_key, batch, once).await
+        self.publish_all(stats, topic, batch, once).await
     }
 
     async fn publish_all(
         &self,
         stats: &Arc<CallStats>,
-        routing_key: String,
+        topic: Topic,
         messages: Vec<NewMessage>,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        let Topic { routing_key, within } = topic;
+        if !within.is_all() {
+            self.check_within(stats, &routing_key, within).await?;
+        }
         let once = once.map(|once| self.idempotency(once, None));
         let operations = vec![Operation::Publish(routing_key, messages)];
         let outcomes = self.do_all(stats, operations, once).await;
         let outcomes = outcomes.map_err(Error::without_operation)?;
         Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(|o| o.deliveries).collect()))
+    }
+
+    /// Refuses a topic that leads elsewhere too. A queue that is bound between this and the sending
+    /// gets the message: whoever may bind it wants it.
+    async fn check_within(
+        &self,
+        stats: &Arc<CallStats>,
+        routing_key: &str,
+        within: Scope,
+    ) -> Result<()> {
+        let queues = self.routed_to(stats, routing_key.to_owned(), Scope::ALL).await?;
+        if queues.iter().all(|queue| within.contains(queue)) {
+            return Ok(());
+        }
+        Err(Error::Denied(
+            "this topic leads to a queue that the key may not send to; a key that publishes needs \
+             the right to send to every queue that is bound to the topic"
+                .to_owned(),
+        ))
     }
 }
 

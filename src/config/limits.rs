@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::domain::MAX_BATCH;
+
 use super::{Invalid, within};
 
 /// `[limits]`: what a client may ask for.
@@ -12,6 +14,18 @@ pub struct Limits {
     pub max_expanded_message_bytes: u64,
     /// Bytes in the body of a request.
     pub max_body_bytes: u64,
+    /// Bytes in an answer that carries messages; one message always fits.
+    pub max_answer_bytes: u64,
+    /// Bytes of large bodies and answers at the same time.
+    pub max_bytes_in_hand: u64,
+    /// Messages in one batch.
+    pub max_batch_messages: usize,
+    /// Requests that are served at the same time; clients that wait are not counted.
+    pub max_requests: usize,
+    /// Requests in a second, of all clients together.
+    pub requests_per_second: Option<u32>,
+    /// Requests in a second of a key that has no limit of its own.
+    pub requests_per_second_per_key: Option<u32>,
 }
 
 impl Default for Limits {
@@ -20,6 +34,12 @@ impl Default for Limits {
             max_message_bytes: 1 << 20,
             max_expanded_message_bytes: 16 << 20,
             max_body_bytes: 16 << 20,
+            max_answer_bytes: 16 << 20,
+            max_bytes_in_hand: 256 << 20,
+            max_batch_messages: MAX_BATCH,
+            max_requests: 4_096,
+            requests_per_second: None,
+            requests_per_second_per_key: None,
         }
     }
 }
@@ -33,6 +53,15 @@ impl Limits {
             self.max_message_bytes,
             128 << 20,
         )?;
-        within("limits.max_body_bytes", self.max_body_bytes, self.max_message_bytes, 256 << 20)
+        within("limits.max_body_bytes", self.max_body_bytes, self.max_message_bytes, 256 << 20)?;
+        within("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;
+        let least = self.max_body_bytes.max(self.max_answer_bytes);
+        within("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
+        within("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
+        within("limits.max_requests", self.max_requests, 1, 1_000_000)?;
+        let rate = self.requests_per_second.unwrap_or(1);
+        within("limits.requests_per_second", rate, 1, 10_000_000)?;
+        let rate = self.requests_per_second_per_key.unwrap_or(1);
+        within("limits.requests_per_second_per_key", rate, 1, 10_000_000)
     }
 }

@@ -11,7 +11,8 @@ const PREFIX: &str = "PGMQ_GATEWAY__";
 /// Variables that platforms set, and the settings they stand for.
 const CUSTOMARY: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("PORT", "server.port")];
 /// Settings that are never shown.
-const SECRETS: [&str; 3] = ["database.url", "database.direct_url", "receipts.signing_key"];
+const SECRETS: [&str; 4] =
+    ["database.url", "database.direct_url", "receipts.signing_key", "auth.admin_key"];
 
 /// Where settings come from, weakest first; the defaults stand before them.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,8 @@ pub struct LongPoll {
     pub strategy: Strategy,
     /// Clients that can wait at the same time with `shared`.
     pub max_waiters: usize,
+    /// Those of them that can wait for messages of the same queue.
+    pub max_waiters_per_queue: usize,
     /// Clients that can wait at the same time with `read_with_poll`; each holds one connection of a
     /// pool of its own.
     pub max_connections: u32,
@@ -46,6 +48,7 @@ impl Default for LongPoll {
         Self {
             strategy: Strategy::Shared,
             max_waiters: 20_000,
+            max_waiters_per_queue: 20_000,
             max_connections: 16,
             poll_interval_ms: 100,
         }
@@ -60,6 +63,7 @@ impl LongPoll {
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("long_poll.max_waiters", self.max_waiters, 1, 1_000_000)?;
+        within("long_poll.max_waiters_per_queue", self.max_waiters_per_queue, 1, 1_000_000)?;
         within("long_poll.max_connections", self.max_connections, 1, 1_000)?;
         within("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
     }

@@ -3,9 +3,12 @@
 //! Defaults first, then a TOML file, then the environment. [`load`] takes its sources as
 //! arguments; only the command line reads the real environment.
 
+mod auth;
 mod database;
 mod embedded;
 mod engine;
+mod http;
+mod jwt;
 mod limits;
 mod load;
 mod log;
@@ -18,9 +21,12 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 
+pub use auth::{Auth, AuthMode, KeySettings};
 pub use database::Database;
 pub use embedded::Embedded;
 pub use engine::{Engine, ReadMode};
+pub use http::Http;
+pub use jwt::Jwt;
 pub use limits::Limits;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use log::{Log, LogFormat};
@@ -37,6 +43,12 @@ pub use server::Server;
 pub struct Settings {
     /// The HTTP listener and the life cycle.
     pub server: Server,
+    /// Who is let in.
+    pub auth: Auth,
+    /// Tokens that somebody else signs.
+    pub jwt: Jwt,
+    /// Which names and which web pages are answered to.
+    pub http: Http,
     /// The PostgreSQL that holds the queues.
     pub database: Database,
     /// The private PostgreSQL that is used when no database is configured.
@@ -61,6 +73,9 @@ impl Settings {
     /// Checks every range; the first value outside of it is the error.
     fn check(&self) -> Result<(), Invalid> {
         self.server.check()?;
+        self.auth.check()?;
+        self.jwt.check()?;
+        self.http.check()?;
         self.database.check()?;
         self.embedded.check()?;
         self.engine.check()?;

@@ -76,7 +76,25 @@ pub struct Message {
     pub receipt: Option<Receipt>,
 }
 
+/// How many messages from the first on have at most so many bytes together; one always fits.
+pub fn fitting<'a>(messages: impl IntoIterator<Item = &'a Message>, bytes: u64) -> usize {
+    let mut total = 0;
+    let fits = |message: &&Message| {
+        total += message.bytes();
+        total <= bytes
+    };
+    messages.into_iter().take_while(fits).count().max(1)
+}
+
 impl Message {
+    /// Bytes of the message and its headers, and what is written around them.
+    pub fn bytes(&self) -> u64 {
+        /// What the names and numbers take.
+        const AROUND: usize = 300;
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());
+        (self.message.get().len() + headers + AROUND) as u64
+    }
+
     /// Adds the receipt of a delivery.
     pub fn sign(&mut self, key: &ReceiptKey) {
         let Self { msg_id, read_ct, relation, .. } = *self;

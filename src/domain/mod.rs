@@ -2,6 +2,8 @@
 //!
 //! Nothing here does I/O or knows of HTTP or SQL.
 
+mod access;
+mod api_key;
 mod bounded;
 mod call;
 mod message;
@@ -13,10 +15,12 @@ mod settings;
 mod storable;
 mod time;
 
+pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
+pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;
 pub use message::{
-    ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility,
+    ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
 pub use object::Object;
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};

@@ -40,10 +40,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Makes what is missing; fails if another gateway is at home there.
     pub(super) fn open(settings: &config::Embedded) -> Result<Self, EmbeddedError> {
-        let dir = match &settings.data_dir {
-            Some(dir) => std::path::absolute(dir).map_err(failed("cannot find", dir))?,
-            None => default_dir()?,
-        };
+        let dir = directory(settings)?;
         let owner = Owner::find(settings.user.as_deref())?;
         let binaries = Binaries::find(settings.bin_dir.as_deref(), &dir.join("data"))?;
         if socket_file(&dir, settings.port).as_os_str().len() > MAX_SOCKET_PATH {
@@ -60,6 +57,11 @@ impl Cluster {
             cluster.init()?;
         }
         Ok(cluster)
+    }
+
+    /// The directory of the socket of a cluster that is open elsewhere, and the port that names it.
+    pub(super) fn socket(settings: &config::Embedded) -> Result<(PathBuf, u16), EmbeddedError> {
+        Ok((socket_dir(&directory(settings)?), settings.port.unwrap_or(SOCKET_PORT)))
     }
 
     /// PostgreSQL's data directory.
@@ -143,6 +145,13 @@ impl Cluster {
         file.and_then(write).map_err(failed("cannot write", &path))?;
         self.owner.take(&path)?;
         Ok(path)
+    }
+}
+
+fn directory(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
+    match &settings.data_dir {
+        Some(dir) => std::path::absolute(dir).map_err(failed("cannot find", dir)),
+        None => default_dir(),
     }
 }
 

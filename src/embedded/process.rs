@@ -65,12 +65,13 @@ impl EmbeddedServer {
 
     /// Where the gateway connects: the socket.
     pub fn url(&self) -> Secret {
-        let directory = self.cluster.socket_dir();
-        let host = utf8_percent_encode(&directory.to_string_lossy(), NON_ALPHANUMERIC).to_string();
-        let port = self.cluster.port();
-        Secret::new(format!(
-            "postgres://postgres@localhost:{port}/postgres?host={host}&sslmode=disable"
-        ))
+        socket_url(&self.cluster.socket_dir(), self.cluster.port())
+    }
+
+    /// Where one that another gateway runs is reached, by whoever may enter its directory.
+    pub fn url_of_running(embedded: &config::Embedded) -> Result<Secret, EmbeddedError> {
+        let (directory, port) = Cluster::socket(embedded)?;
+        Ok(socket_url(&directory, port))
     }
 
     /// The command with which a person gets to it.
@@ -230,6 +231,13 @@ fn serves(pid: u32, data: &Path) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let data = data.as_os_str().as_encoded_bytes();
     arguments.split(|byte| *byte == 0).any(|argument| argument == data)
+}
+
+fn socket_url(directory: &Path, port: u16) -> Secret {
+    let host = utf8_percent_encode(&directory.to_string_lossy(), NON_ALPHANUMERIC).to_string();
+    Secret::new(format!(
+        "postgres://postgres@localhost:{port}/postgres?host={host}&sslmode=disable"
+    ))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::{
-    domain::{CallStats, Message, QueueName},
+    domain::{CallStats, Message, QueueName, fitting},
     store::{self, Db},
 };
 
@@ -37,6 +37,16 @@ impl Delivery {
         Self { messages: Vec::new(), lease: Lease::default() }
     }
 
+    /// Keeps the first messages that have at most so many bytes, and at least one; the others are
+    /// given back.
+    pub fn keep_within(&mut self, bytes: u64) {
+        let kept = fitting(&self.messages, bytes);
+        if kept < self.messages.len() {
+            self.messages.truncate(kept);
+            self.lease.give_back_behind(kept);
+        }
+    }
+
     pub(super) fn new(
         queue: &QueueName,
         messages: Vec<Message>,
@@ -51,6 +61,13 @@ impl Delivery {
 }
 
 impl Lease {
+    fn give_back_behind(&mut self, kept: usize) {
+        let Some(leased) = &mut self.0 else { return };
+        let delivered = leased.delivered.split_off(kept.min(leased.delivered.len()));
+        let (queue, db, tasks) = (leased.queue.clone(), leased.db.clone(), leased.tasks.clone());
+        drop(Self(Some(Leased { queue, delivered, db, tasks })));
+    }
+
     /// The client has the messages.
     pub fn taken(&mut self) {
         self.0 = None;

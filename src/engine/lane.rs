@@ -85,7 +85,10 @@ impl<W: Work> Lane<W> {
         let request = Request { input, stats: Arc::clone(stats), reply };
         {
             let mut state = self.lock();
-            state.gathering.push(request, size).map_err(|Full| Error::Overloaded)?;
+            state.gathering.push(request, size).map_err(|Full| {
+                self.shared.metrics.refused("max_pending");
+                Error::Overloaded
+            })?;
             let most = self.shared.settings.statements_per_lane;
             let worth_it = state.workers == 0 || state.gathering.is_worth_another();
             if state.workers < most && worth_it {

@@ -154,6 +154,11 @@ impl Engine {
         }
         if wait.get() > 0 {
             if self.shared.waiters.load(Relaxed) >= self.shared.max_waiters {
+                self.shared.metrics.refused("max_waiters");
+                return Err(Error::Crowded);
+            }
+            if self.waiters_on(&read.queue) >= self.shared.max_waiters_per_queue {
+                self.shared.metrics.refused("max_waiters_per_queue");
                 return Err(Error::Crowded);
             }
             self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));

@@ -21,6 +21,8 @@ pub struct Shared {
     pub statements_per_queue: usize,
     /// Clients that can wait at the same time.
     pub max_waiters: usize,
+    /// Those of them that can wait for messages of the same queue.
+    pub max_waiters_per_queue: usize,
     /// Clients that wait.
     pub waiters: Arc<AtomicUsize>,
     /// Time between two sweeps.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
-use crate::domain::{ArchivedMessage, QueueName, RawJson};
+use crate::domain::{ArchivedMessage, QueueName, RawJson, Scope};
 
 use super::{
     Conn,
@@ -102,14 +102,23 @@ pub async fn replay(
     moved(&conn.change(query).await?)
 }
 
-/// Moves the next messages of a dead-letter queue back to where each came from, or to one queue.
+/// Moves the next messages of a dead-letter queue back to where each came from, as far as that is
+/// `within` what is allowed, or to one queue.
 pub async fn redrive(
     conn: &mut Conn,
     queue: &QueueName,
     to: Option<&QueueName>,
+    within: &Scope,
     after: i64,
     limit: i32,
 ) -> Result<Moved> {
+    if let (None, Some(allowed)) = (to, within.to_regex()) {
+        let query = sqlx::query(
+            "/* redrive_within */ SELECT * FROM pgmq_gateway.redrive_within($1, $2, $3, $4)",
+        );
+        let query = query.bind(queue.as_str()).bind(after).bind(limit).bind(allowed);
+        return moved(&conn.change(query).await?);
+    }
     let query = sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4)")
         .bind(queue.as_str())
         .bind(to.map(QueueName::as_str))

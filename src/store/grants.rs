@@ -13,8 +13,9 @@ pub enum GrantError {
     Database(#[from] sqlx::Error),
 }
 
-/// What `role`, as a quoted identifier, needs, with the schema of pg_partman if that is there, to send, receive, list, purge and create. Dropping a
-/// queue takes the ownership of its tables, which a role has of the queues that it made.
+/// What `role`, as a quoted identifier, needs, with the schema of pg_partman if that is there, to
+/// send, receive, list, purge and create. Dropping a queue takes the ownership of its tables, which a
+/// role has of the queues that it made.
 fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
     let mut statements = vec![
         format!("GRANT USAGE ON SCHEMA pgmq_gateway TO {role}"),
@@ -23,6 +24,8 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
             "GRANT INSERT, UPDATE, DELETE ON pgmq_gateway.queue_settings, \
              pgmq_gateway.idempotency_keys TO {role}"
         ),
+        // It notes when a key was used, and makes none.
+        format!("GRANT UPDATE (last_used_at) ON pgmq_gateway.api_keys TO {role}"),
         format!("GRANT USAGE, CREATE ON SCHEMA pgmq TO {role}"),
         format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgmq_gateway, pgmq TO {role}"),
     ];

@@ -9,6 +9,7 @@ mod error;
 mod grants;
 mod health;
 mod install;
+mod keys;
 mod messages;
 mod pool;
 mod queues;
@@ -27,6 +28,9 @@ pub use error::{Error, Refusal, Result};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
+pub use keys::{
+    KeyError, ListedKey, create_key, keys_used, list_keys, load_keys, revoke_key, rotate_key,
+};
 pub use messages::{message, peek, send};
 pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
 pub use queues::{

@@ -29,6 +29,9 @@ const DEAD_LETTERED: &str = "pgmq_gateway_messages_dead_lettered_total";
 const LENGTH: &str = "pgmq_gateway_queue_length";
 const VISIBLE: &str = "pgmq_gateway_queue_visible";
 const OLDEST: &str = "pgmq_gateway_queue_oldest_message_age_seconds";
+const REFUSED: &str = "pgmq_gateway_refused_total";
+const REQUESTS_IN_HAND: &str = "pgmq_gateway_requests_in_hand";
+const BYTES_IN_HAND: &str = "pgmq_gateway_bytes_in_hand";
 const BUILD: &str = "pgmq_gateway_build_info";
 
 /// Seconds; from a cached statement to the limits of patience.
@@ -138,6 +141,20 @@ impl Metrics {
         }
     }
 
+    /// Counts something that was refused because of a limit.
+    pub fn refused(&self, limit: &'static str) {
+        let key = Key::from_parts(REFUSED, vec![Label::new("limit", limit)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Sets how many requests are served at this moment, and how many bytes they hold.
+    pub fn in_hand(&self, requests: usize, bytes: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "far from 2^52")]
+        for (name, value) in [(REQUESTS_IN_HAND, requests as f64), (BYTES_IN_HAND, bytes as f64)] {
+            self.set(name, Vec::new(), value);
+        }
+    }
+
     /// Counts messages of a queue.
     pub fn messages(&self, queue: &str, done: DoneTo, count: usize) {
         if count == 0 {
@@ -222,6 +239,7 @@ impl Metrics {
         counter(ARCHIVED, "Messages archived by consumers.");
         counter(DEAD_LETTERED, "Messages moved away because they had been delivered often enough.");
         counter(QUARANTINED, "Messages archived because they could not be read.");
+        counter(REFUSED, "What was refused because of a limit, or for want of a key.");
         let gauge = |name: &'static str, text: &'static str| {
             self.recorder.describe_gauge(name.into(), None, text.into());
         };
@@ -230,6 +248,11 @@ impl Metrics {
         gauge(LENGTH, "Messages in the queue; an estimate for a long one.");
         gauge(VISIBLE, "Messages that could be delivered now; an estimate for a long queue.");
         gauge(OLDEST, "Seconds since the oldest message in the queue was stored.");
+        gauge(
+            REQUESTS_IN_HAND,
+            "Requests that are served at this moment, those that wait left out.",
+        );
+        gauge(BYTES_IN_HAND, "Bytes of large bodies and answers at this moment.");
         gauge(BUILD, "The version that runs.");
         let seconds = |name: &'static str, text: &'static str| {
             self.recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());

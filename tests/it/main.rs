@@ -6,6 +6,7 @@
 mod support;
 
 mod archive;
+mod auth;
 mod dead_letters;
 mod engine;
 mod errors;
@@ -21,6 +22,7 @@ mod openapi;
 mod operations;
 mod outages;
 mod parity;
+mod permissions;
 mod poison;
 mod postman;
 mod queues;

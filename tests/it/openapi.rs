@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{Answer, TestGateway};
+use crate::{
+    layers::files,
+    support::{Answer, TestGateway},
+};
 
 fn committed() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
@@ -45,8 +48,8 @@ async fn the_document_is_served_and_its_routes_are_there() {
 fn no_route_goes_without_documentation() {
     let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
     let mut found = Vec::new();
-    for entry in fs::read_dir(api).expect("src/api").flatten() {
-        let text = fs::read_to_string(entry.path()).expect("readable");
+    for file in files(&api) {
+        let text = fs::read_to_string(file).expect("readable");
         let lines = text.lines().filter(|line| line.contains(".route(") || line.contains("nest"));
         found.extend(lines.map(|line| line.trim().to_owned()));
     }

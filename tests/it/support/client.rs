@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 pub struct Client {
     pub base: String,
     http: reqwest::Client,
+    key: Option<String>,
 }
 
 /// An answer.
@@ -22,13 +23,23 @@ pub struct Answer {
 
 impl Client {
     pub fn new(base: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
-        Self { base: base.to_owned(), http: http.expect("client") }
+        Self { base: base.to_owned(), http: http.expect("client"), key: None }
+    }
+
+    /// The same client, its connections too, with a key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).expect("method");
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -1,0 +1,149 @@
+//! Leave for one kind of operation, as a handler's signature asks for it.
+
+use std::{future::Future, marker::PhantomData, sync::Arc};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use crate::{
+    auth::WaitingPlace,
+    broker::Broker,
+    domain::{CallStats, QueueName, Right, Scope},
+};
+
+use super::{
+    super::{path::queue, problem::Problem},
+    Api, Caller,
+};
+
+/// What a handler wants to do.
+pub(in crate::api) trait Wish {
+    /// The right that it takes; any will do where none is named.
+    const RIGHT: Option<Right>;
+}
+
+/// To store messages.
+pub(in crate::api) struct ToSend;
+/// To take messages, look at them, or say what became of them.
+pub(in crate::api) struct ToReceive;
+/// To make, change, empty, drop or bind a queue, or take messages back.
+pub(in crate::api) struct ToManage;
+/// To see that there is a queue, and how full it is.
+pub(in crate::api) struct ToSee;
+
+impl Wish for ToSend {
+    const RIGHT: Option<Right> = Some(Right::Send);
+}
+
+impl Wish for ToReceive {
+    const RIGHT: Option<Right> = Some(Right::Receive);
+}
+
+impl Wish for ToManage {
+    const RIGHT: Option<Right> = Some(Right::Manage);
+}
+
+impl Wish for ToSee {
+    const RIGHT: Option<Right> = None;
+}
+
+/// Leave to do something to the queue that the path names.
+pub(in crate::api) struct On<W> {
+    pub(in crate::api) broker: Broker,
+    pub(in crate::api) stats: Arc<CallStats>,
+    pub(in crate::api) queue: QueueName,
+    pub(in crate::api) caller: Caller,
+    _wish: PhantomData<W>,
+}
+
+/// Leave to do something to those queues to which the caller may.
+pub(in crate::api) struct Over<W> {
+    pub(in crate::api) broker: Broker,
+    pub(in crate::api) stats: Arc<CallStats>,
+    pub(in crate::api) scope: Scope,
+    _wish: PhantomData<W>,
+}
+
+/// A caller who will say of each queue what they want to do to it.
+pub(in crate::api) struct Across(Caller);
+
+/// Leave to see what concerns the gateway as a whole.
+pub(in crate::api) struct Operator;
+
+impl<W: Wish> FromRequestParts<Api> for On<W> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let caller = Caller::of(parts, api).await?;
+        let queue = queue(parts, api).await?;
+        caller.must(W::RIGHT, &queue)?;
+        let (broker, stats) = (api.broker.clone(), Arc::clone(&caller.context.stats));
+        Ok(Self { broker, stats, queue, caller, _wish: PhantomData })
+    }
+}
+
+impl<W: Wish> FromRequestParts<Api> for Over<W> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let caller = Caller::of(parts, api).await?;
+        let (broker, stats) = (api.broker.clone(), Arc::clone(&caller.context.stats));
+        Ok(Self { broker, stats, scope: caller.scope(W::RIGHT), _wish: PhantomData })
+    }
+}
+
+impl FromRequestParts<Api> for Across {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        Caller::of(parts, api).await.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        Caller::of(parts, api).await?.must_operate().map(|()| Self)
+    }
+}
+
+impl Across {
+    /// Leave for all of it, or for none. The place of what is refused is told.
+    pub(in crate::api) fn for_all<'a>(
+        self,
+        wishes: impl IntoIterator<Item = (Right, &'a QueueName)>,
+    ) -> Result<(Broker, Arc<CallStats>), Problem> {
+        for (index, (right, queue)) in wishes.into_iter().enumerate() {
+            self.0.must(Some(right), queue).map_err(|problem| Problem {
+                detail: format!("`operations[{index}]`: {}; nothing was done", problem.detail)
+                    .into(),
+                operation: Some(index),
+                ..problem
+            })?;
+        }
+        Ok((self.0.api.broker.clone(), Arc::clone(&self.0.context.stats)))
+    }
+}
+
+impl<W> On<W> {
+    /// A place for a client that is going to wait, which from now on does not count among the
+    /// requests in hand.
+    pub(in crate::api) fn wait(&self) -> Result<WaitingPlace, Problem> {
+        let place = self.caller.wait()?;
+        self.caller.context.waits();
+        Ok(place)
+    }
+
+    /// Waits for something, but no longer than the credential is in force. `None` where it changed,
+    /// and still lets its owner in.
+    pub(in crate::api) async fn while_let_in<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, Problem> {
+        tokio::select! {
+            biased;
+            done = work => Ok(Some(done)),
+            changed = self.caller.credential_changed() => changed.map(|()| None),
+        }
+    }
+}

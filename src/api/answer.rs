@@ -1,0 +1,47 @@
+//! Answers that carry messages: bounded, and held until they are on their way.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::domain::Message;
+
+use super::{
+    Api,
+    body::too_many_bytes,
+    hold::{Exhausted, Held},
+    problem::{Code, Problem},
+};
+
+/// Room for messages, if there is some.
+pub(super) fn room_for<'a>(
+    api: &Api,
+    messages: impl Iterator<Item = &'a Message>,
+) -> Result<Held, Problem> {
+    let mut held = api.bytes_in_hand.hold();
+    let bytes = messages.map(Message::bytes).sum::<u64>();
+    held.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|Exhausted| {
+        api.metrics.refused("max_bytes_in_hand");
+        too_many_bytes()
+    })?;
+    Ok(held)
+}
+
+/// An answer as JSON, which is held until its last byte is gone.
+pub(super) fn json(held: Held, answer: &impl Serialize) -> Result<Bytes, Problem> {
+    let json = serde_json::to_vec(answer).map_err(|error| Problem {
+        source: Some(error.into()),
+        ..Problem::new(Code::InternalError, "the messages could not be written as JSON")
+    })?;
+    Ok(held.keep(json))
+}
+
+/// A body that is JSON.
+pub(super) fn json_answer(body: Body) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}

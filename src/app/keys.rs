@@ -1,0 +1,138 @@
+//! `keys`: making them, listing them, and ending them.
+
+use std::io::{self, Write};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Subcommand;
+
+use crate::{
+    auth,
+    config::Settings,
+    domain::{Grant, KeyHash, KeyLimits, NewApiKey},
+    store::{self, ConnectOptions, ListedKey},
+};
+
+use super::{StartError, database::Database};
+
+/// What to do with the keys in the database. Gateways on it know of a change within a second.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key, and print it: it is shown this once, and only its hash is kept.
+    Create {
+        /// What people call it, and the logs.
+        #[arg(long)]
+        name: String,
+        /// What it may do: rights among send, receive, manage and admin, and queues by name, in which
+        /// `*` stands for any characters. Can be given more than once.
+        #[arg(long = "grant", value_name = "RIGHTS:QUEUES", required = true)]
+        grants: Vec<Grant>,
+        /// The end of its life, such as 90days or 12h from now; none if not given.
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<humantime::Duration>,
+        /// Requests in a second.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        requests_per_second: Option<u32>,
+        /// Clients that wait with it at the same time, at each gateway.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        max_waiters: Option<u32>,
+    },
+    /// List the keys, without what is secret in them.
+    List,
+    /// End a key for good.
+    Revoke {
+        /// Its id, which stands in it behind the first `_`.
+        id: String,
+    },
+    /// Give a key a new secret, and print it.
+    Rotate {
+        /// Its id.
+        id: String,
+        /// For how long the old one is taken too, such as 1h.
+        #[arg(long, value_name = "TIME", default_value = "0s")]
+        overlap: humantime::Duration,
+    },
+}
+
+/// Does it.
+pub(super) async fn run(settings: &Settings, command: KeyCommand) -> Result<(), StartError> {
+    let database = Database::reach(settings).await?;
+    let outcome = administer(&database, settings, command).await;
+    database.stop().await;
+    outcome
+}
+
+async fn administer(
+    database: &Database,
+    settings: &Settings,
+    command: KeyCommand,
+) -> Result<(), StartError> {
+    let options = database.direct_options(settings)?;
+    store::prepare(&options, settings.database.install_pgmq).await?;
+    let said = match command {
+        KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters } => {
+            let id = auth::new_key_id();
+            let key = auth::new_key(&id);
+            let new = NewApiKey {
+                id,
+                name,
+                hash: KeyHash::of(&key),
+                grants: grants.iter().map(Grant::to_string).collect(),
+                expires_at: expires_in.and_then(|time| Utc::now().checked_add_signed(delta(time))),
+                limits: KeyLimits { requests_per_second, max_waiters },
+            };
+            store::create_key(&options, &new).await?;
+            key
+        }
+        KeyCommand::List => table(&store::list_keys(&options).await?),
+        KeyCommand::Revoke { id } => {
+            store::revoke_key(&options, &id).await?;
+            format!("{id} is revoked")
+        }
+        KeyCommand::Rotate { id, overlap } => rotate(&options, &id, delta(overlap)).await?,
+    };
+    // As with `| head`.
+    let _ = writeln!(io::stdout(), "{said}");
+    Ok(())
+}
+
+async fn rotate(
+    options: &ConnectOptions,
+    id: &str,
+    overlap: TimeDelta,
+) -> Result<String, StartError> {
+    let key = auth::new_key(id);
+    store::rotate_key(options, id, KeyHash::of(&key), overlap).await?;
+    Ok(key)
+}
+
+fn delta(time: humantime::Duration) -> TimeDelta {
+    // As long as PostgreSQL's calendar allows for.
+    TimeDelta::from_std(*time).unwrap_or(TimeDelta::MAX).min(TimeDelta::days(365_000))
+}
+
+fn table(keys: &[ListedKey]) -> String {
+    let head = ["ID", "STATE", "GRANTS", "CREATED", "EXPIRES", "LAST USED", "NAME"];
+    let mut rows = vec![head.map(str::to_owned)];
+    let now = Utc::now();
+    let day = |time: Option<DateTime<Utc>>| {
+        time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
+    };
+    rows.extend(keys.iter().map(|key| {
+        let state = match (key.revoked_at, key.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(at)) if at <= now => "expired",
+            _ => "in force",
+        };
+        let (created, expires) = (day(Some(key.created_at)), day(key.expires_at));
+        let used = day(key.last_used_at);
+        let grants = key.grants.join(" ");
+        [key.id.clone(), state.to_owned(), grants, created, expires, used, key.name.clone()]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,38 @@
+//! Who is let in: a credential becomes a principal, and a principal may do some things to some queues.
+//!
+//! Knows no HTTP beyond the text of a credential, and no SQL: the keys in the database are handed in.
+
+mod access;
+mod credential;
+mod jwks;
+mod jwt;
+mod keyring;
+mod principal;
+
+use rand::{Rng, distr::Alphanumeric};
+
+use crate::domain::ApiKey;
+
+pub use access::{Access, AccessError, Unauthenticated};
+pub use credential::Credential;
+pub use principal::{Principal, Refusal, WaitingPlace};
+
+/// Characters of a key's id.
+const ID_CHARS: usize = 10;
+/// Characters of a key's secret, of 62 possible ones each: more than 2^255 keys.
+const SECRET_CHARS: usize = 43;
+
+/// A new id for a key.
+pub fn new_key_id() -> String {
+    random(ID_CHARS).to_lowercase()
+}
+
+/// A new key with this id, as its owner shows it.
+pub fn new_key(id: &str) -> String {
+    ApiKey::write(id, &random(SECRET_CHARS))
+}
+
+fn random(characters: usize) -> String {
+    // A generator for secrets, seeded by the system.
+    rand::rng().sample_iter(Alphanumeric).take(characters).map(char::from).collect()
+}

@@ -1,0 +1,186 @@
+//! Whoever was let in, with what they may do.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Grants, KeyLimits, Right, Scope};
+
+/// Whoever was let in. Lives for as long as the credential is in force.
+pub struct Principal {
+    name: String,
+    grants: Grants,
+    expires_at: Option<DateTime<Utc>>,
+    limiter: Option<DefaultDirectRateLimiter>,
+    max_waiters: usize,
+    waiters: AtomicUsize,
+    /// Seconds since 1970; 0 for never.
+    last_used: AtomicI64,
+    /// Cancelled when the credential is not in force any more.
+    ended: CancellationToken,
+}
+
+/// Why a request is not served now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// More requests than allowed; the next is allowed after this time.
+    Rate(Duration),
+    /// More clients that wait than allowed.
+    Waiters(usize),
+}
+
+/// A client that waits, for as long as this is kept.
+#[derive(Debug)]
+pub struct WaitingPlace(Arc<Principal>);
+
+impl Principal {
+    /// A principal with these limits.
+    pub(super) fn new(
+        name: &str,
+        grants: Grants,
+        expires_at: Option<DateTime<Utc>>,
+        limits: KeyLimits,
+    ) -> Arc<Self> {
+        let rate = limits.requests_per_second.and_then(NonZeroU32::new);
+        Arc::new(Self {
+            name: name.to_owned(),
+            grants,
+            expires_at,
+            limiter: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            max_waiters: limits.max_waiters.map_or(usize::MAX, |most| most as usize),
+            waiters: AtomicUsize::new(0),
+            last_used: AtomicI64::new(0),
+            ended: CancellationToken::new(),
+        })
+    }
+
+    /// What the logs call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether something may be done to a queue; with no right named, whether anything may.
+    pub fn may(&self, right: Option<Right>, queue: &str) -> bool {
+        self.grants.allow(right, queue)
+    }
+
+    /// Whether what concerns the gateway as a whole may be seen.
+    pub fn may_see_operations(&self) -> bool {
+        self.grants.allow_operations()
+    }
+
+    /// The queues to which something may be done.
+    pub fn scope(&self, right: Option<Right>) -> Scope {
+        self.grants.scope(right)
+    }
+
+    /// Takes note of a request, or refuses it.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        limiter
+            .check()
+            .map_err(|until| Refusal::Rate(until.wait_time_from(DefaultClock::default().now())))
+    }
+
+    /// A place for a client that is going to wait.
+    pub fn wait(self: &Arc<Self>) -> Result<WaitingPlace, Refusal> {
+        if self.waiters.fetch_add(1, Relaxed) >= self.max_waiters {
+            self.waiters.fetch_sub(1, Relaxed);
+            return Err(Refusal::Waiters(self.max_waiters));
+        }
+        Ok(WaitingPlace(Arc::clone(self)))
+    }
+
+    /// Waits until the credential is not in force any more, or may not be.
+    pub async fn ended(&self) {
+        let left = self.expires_at.map(|at| (at - Utc::now()).to_std().unwrap_or_default());
+        match left {
+            None => self.ended.cancelled().await,
+            Some(left) => tokio::select! {
+                () = self.ended.cancelled() => {}
+                () = tokio::time::sleep(left) => {}
+            },
+        }
+    }
+
+    pub(super) fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    pub(super) fn used(&self, now: DateTime<Utc>) {
+        self.last_used.store(now.timestamp(), Relaxed);
+    }
+
+    /// When it was last used, if it was since this was last asked.
+    pub(super) fn take_last_used(&self) -> Option<DateTime<Utc>> {
+        let seconds = self.last_used.swap(0, Relaxed);
+        DateTime::from_timestamp(seconds, 0).filter(|_| seconds > 0)
+    }
+}
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Principal").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limited(limits: KeyLimits) -> Arc<Principal> {
+        Principal::new("test", Grants::default(), None, limits)
+    }
+
+    #[test]
+    fn more_than_its_rate_is_refused_and_told_for_how_long() {
+        let limits = KeyLimits { requests_per_second: Some(2), ..KeyLimits::default() };
+        let principal = limited(limits);
+        assert_eq!(principal.admit(), Ok(()));
+        assert_eq!(principal.admit(), Ok(()));
+        let Err(Refusal::Rate(wait)) = principal.admit() else { panic!("must be refused") };
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(500), "{wait:?}");
+    }
+
+    #[test]
+    fn a_place_to_wait_is_free_again_once_it_is_given_up() {
+        let principal = limited(KeyLimits { max_waiters: Some(1), ..KeyLimits::default() });
+        let place = principal.wait().expect("a place");
+        assert!(matches!(principal.wait(), Err(Refusal::Waiters(1))));
+        drop(place);
+        assert!(principal.wait().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_it_is_ended_or_expires() {
+        let principal = limited(KeyLimits::default());
+        let soon = Utc::now() + Duration::from_secs(5);
+        let expiring = Principal::new("x", Grants::default(), Some(soon), KeyLimits::default());
+        expiring.ended().await;
+        principal.end();
+        principal.ended().await;
+    }
+}

@@ -1,0 +1,120 @@
+use std::{path::PathBuf, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Grant, KeyHash};
+
+use super::{Invalid, Secret, within};
+
+/// `[auth]`: who is let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Whether clients need a credential.
+    pub mode: AuthMode,
+    /// A key that may do everything.
+    pub admin_key: Option<Secret>,
+    /// Further keys.
+    pub keys: Vec<KeySettings>,
+    /// Milliseconds between two looks at the keys in the database.
+    pub refresh_interval_ms: u64,
+}
+
+/// Whether clients need a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// As soon as there is one that they could have; until then only this machine is served.
+    #[default]
+    Auto,
+    /// They do.
+    Required,
+    /// Nobody does, wherever the gateway listens.
+    None,
+}
+
+/// A key in the configuration, of which one of the first three is given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// What people call it, and the logs.
+    pub name: String,
+    /// The key.
+    #[serde(default)]
+    pub key: Option<Secret>,
+    /// A file that holds the key, such as a mounted secret.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// What `sha256sum` says of the key.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// What it may do, each as `send,receive:orders*`.
+    pub grants: Vec<Grant>,
+    /// The end of its life.
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Requests in a second.
+    #[serde(default)]
+    pub requests_per_second: Option<u32>,
+    /// Clients that wait at the same time.
+    #[serde(default)]
+    pub max_waiters: Option<u32>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::default(),
+            admin_key: None,
+            keys: Vec::new(),
+            refresh_interval_ms: 1_000,
+        }
+    }
+}
+
+impl Auth {
+    /// The fewest characters of a key: one that can be guessed keeps nobody out.
+    pub const MIN_KEY_CHARS: usize = 16;
+
+    /// Time between two looks at the keys in the database.
+    pub fn refresh_interval(&self) -> Duration {
+        Duration::from_millis(self.refresh_interval_ms)
+    }
+
+    /// Whether the configuration has a key.
+    pub fn has_keys(&self) -> bool {
+        self.admin_key.is_some() || !self.keys.is_empty()
+    }
+
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        within("auth.refresh_interval_ms", self.refresh_interval_ms, 100, 4_000)?;
+        check_key("auth.admin_key", self.admin_key.as_ref())?;
+        for key in &self.keys {
+            let given = [key.key.is_some(), key.key_file.is_some(), key.sha256.is_some()];
+            if given.iter().filter(|given| **given).count() != 1 {
+                let name = &key.name;
+                let allowed = format!("`{name}` needs one of `key`, `key_file` and `sha256`");
+                return Err(Invalid { key: "auth.keys", allowed });
+            }
+            if key.sha256.as_ref().is_some_and(|hash| KeyHash::from_hex(hash).is_none()) {
+                let allowed = "`sha256` has 64 hexadecimal digits, as sha256sum prints them";
+                return Err(Invalid { key: "auth.keys", allowed: allowed.to_owned() });
+            }
+            check_key("auth.keys", key.key.as_ref())?;
+            for limit in [key.requests_per_second, key.max_waiters].into_iter().flatten() {
+                within("auth.keys", limit, 1, 1_000_000)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_key(key: &'static str, secret: Option<&Secret>) -> Result<(), Invalid> {
+    let length = secret.map_or(Auth::MIN_KEY_CHARS, |secret| secret.expose().chars().count());
+    if (Auth::MIN_KEY_CHARS..=512).contains(&length) {
+        return Ok(());
+    }
+    let allowed = format!("a key has {} to 512 characters, not {length}", Auth::MIN_KEY_CHARS);
+    Err(Invalid { key, allowed })
+}

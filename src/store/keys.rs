@@ -1,0 +1,181 @@
+//! Keys with which clients are let in.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
+use tracing::warn;
+
+use crate::domain::{Grant, Grants, KeyHash, KeyLimits, NewApiKey, StoredKey};
+
+use super::{
+    Conn,
+    error::{self, Error},
+};
+
+/// Why a key could not be administered: one line for the person who tried.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such key.
+    #[error("there is no key {0} that is in force; `pgmq-gateway keys list` shows the keys")]
+    NoKey(String),
+    /// The database refused.
+    #[error("cannot change the keys: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A key as it is listed.
+#[derive(Clone, Debug)]
+pub struct ListedKey {
+    /// What names it.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// What it may do.
+    pub grants: Vec<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// The end of its life.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used, by the minute or so.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// Stores a key.
+pub async fn create_key(options: &PgConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
+    let query = sqlx::query(
+        "/* create_key */ INSERT INTO pgmq_gateway.api_keys \
+         (id, name, hash, grants, expires_at, requests_per_second, max_waiters) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&new.id)
+    .bind(&new.name)
+    .bind(&new.hash.as_bytes()[..])
+    .bind(&new.grants)
+    .bind(new.expires_at)
+    .bind(new.limits.requests_per_second.and_then(|limit| i32::try_from(limit).ok()))
+    .bind(new.limits.max_waiters.and_then(|limit| i32::try_from(limit).ok()));
+    let mut connection = options.connect().await?;
+    query.execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
+/// Every key, the newest last.
+pub async fn list_keys(options: &PgConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
+    let mut connection = options.connect().await?;
+    let rows = sqlx::query(
+        "/* list_keys */ SELECT id, name, grants, created_at, expires_at, revoked_at, last_used_at \
+         FROM pgmq_gateway.api_keys ORDER BY created_at, id",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let listed = rows.iter().map(|row| {
+        Ok(ListedKey {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            grants: row.try_get("grants")?,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            revoked_at: row.try_get("revoked_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+        })
+    });
+    listed.collect()
+}
+
+/// Ends a key for good.
+pub async fn revoke_key(options: &PgConnectOptions, id: &str) -> Result<(), KeyError> {
+    let query = sqlx::query(
+        "/* revoke_key */ UPDATE pgmq_gateway.api_keys SET revoked_at = now() \
+         WHERE id = $1 AND revoked_at IS NULL",
+    );
+    change_one(options, id, query.bind(id)).await
+}
+
+/// Gives a key another secret; the one before is taken for as long as `overlap` says.
+pub async fn rotate_key(
+    options: &PgConnectOptions,
+    id: &str,
+    hash: KeyHash,
+    overlap: TimeDelta,
+) -> Result<(), KeyError> {
+    let query = sqlx::query(
+        "/* rotate_key */ UPDATE pgmq_gateway.api_keys \
+         SET previous_hash = hash, previous_until = now() + $3, hash = $2 \
+         WHERE id = $1 AND revoked_at IS NULL",
+    );
+    change_one(options, id, query.bind(id).bind(&hash.as_bytes()[..]).bind(overlap)).await
+}
+
+async fn change_one(
+    options: &PgConnectOptions,
+    id: &str,
+    query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
+) -> Result<(), KeyError> {
+    let mut connection: PgConnection = options.connect().await?;
+    let changed = query.execute(&mut connection).await?.rows_affected();
+    connection.close().await?;
+    if changed == 0 { Err(KeyError::NoKey(id.to_owned())) } else { Ok(()) }
+}
+
+/// The keys that a gateway has to know. One that makes no sense is left out, and said.
+pub async fn load_keys(conn: &mut Conn) -> error::Result<Vec<StoredKey>> {
+    let rows = conn
+        .look(sqlx::query(
+            "/* load_keys */ SELECT id, name, hash, previous_hash, previous_until, grants, \
+             requests_per_second, max_waiters, expires_at, revoked_at IS NOT NULL AS revoked \
+             FROM pgmq_gateway.api_keys",
+        ))
+        .await?;
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match stored(row).map_err(Error::unexpected)? {
+            Ok(key) => keys.push(key),
+            Err(id) => {
+                warn!(id, "a row of pgmq_gateway.api_keys makes no sense and lets nobody in");
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// A row as a key, or the id of one that makes no sense.
+fn stored(row: &PgRow) -> Result<Result<StoredKey, String>, sqlx::Error> {
+    let id: String = row.try_get("id")?;
+    let hash: Vec<u8> = row.try_get("hash")?;
+    let previous: Option<Vec<u8>> = row.try_get("previous_hash")?;
+    let previous = previous.and_then(|hash| KeyHash::from_bytes(&hash));
+    let until: Option<DateTime<Utc>> = row.try_get("previous_until")?;
+    let grants: Vec<String> = row.try_get("grants")?;
+    let grants = grants.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<_, _>>();
+    let (Some(hash), Ok(grants)) = (KeyHash::from_bytes(&hash), grants) else {
+        return Ok(Err(id));
+    };
+    let limit = |limit: Option<i32>| limit.and_then(|limit| u32::try_from(limit).ok());
+    Ok(Ok(StoredKey {
+        id,
+        name: row.try_get("name")?,
+        hash,
+        previous: previous.zip(until),
+        grants: Grants::new(grants),
+        expires_at: row.try_get("expires_at")?,
+        limits: KeyLimits {
+            requests_per_second: limit(row.try_get("requests_per_second")?),
+            max_waiters: limit(row.try_get("max_waiters")?),
+        },
+        revoked: row.try_get("revoked")?,
+    }))
+}
+
+/// Notes that keys were used.
+pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) -> error::Result<()> {
+    let query = sqlx::query(
+        "/* keys_used */ UPDATE pgmq_gateway.api_keys k SET last_used_at = used.at \
+         FROM unnest($1, $2) AS used (id, at) WHERE k.id = used.id",
+    );
+    conn.change(query.bind(ids).bind(at)).await.map(drop)
+}
