@@ -6,7 +6,7 @@ use std::{any::Any, sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -31,6 +31,15 @@ const QUIET: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// Routes that are served however many requests are in hand.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
+/// Marks a request that came in by the listener for operations, where nobody is asked for a key.
+#[derive(Clone, Copy)]
+pub(super) struct Apart;
+
+/// Whether a request is marked so.
+pub(super) fn is_apart(extensions: &Extensions) -> bool {
+    extensions.get::<Apart>().is_some()
+}
+
 /// The outermost layer.
 pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -42,6 +51,7 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     // An orchestrator is answered however many others ask.
     let entered = if PROBES.contains(&route) { Ok(None) } else { enter(&api).map(Some) };
     let (counted, refused) = match entered {
+        Ok(counted) if is_apart(request.extensions()) => (counted, None),
         Ok(counted) => (counted, api.rules.check(&request).err()),
         Err(problem) => (None, Some(problem)),
     };

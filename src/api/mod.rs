@@ -22,7 +22,7 @@ mod settle;
 mod topics;
 mod transactions;
 
-use axum::{Router, middleware, routing::head};
+use axum::{Extension, Router, middleware, routing::head};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -32,6 +32,10 @@ pub use foreign::EdgeRules;
 
 /// Every route with its documentation; what is registered here is in both.
 fn routes() -> OpenApiRouter<Api> {
+    client_routes().merge(operations::routes())
+}
+
+fn client_routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(queues::routes())
         .merge(messages::routes())
@@ -40,14 +44,26 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(transactions::routes())
         .merge(archive::routes())
         .merge(topics::routes())
-        .merge(operations::routes())
 }
 
-/// The service: routes, documentation, and what every request passes on its way in and out.
+/// The service: routes and documentation.
 pub fn router(api: Api) -> Router {
-    let (router, document) = routes().split_for_parts();
-    serve_documents(router, docs::complete(document))
-        .route(receive::PATH, head(receive::refuse_head))
+    let routes = if api.operations_apart { client_routes() } else { routes() };
+    let (router, document) = routes.split_for_parts();
+    let router = serve_documents(router, docs::complete(document))
+        .route(receive::PATH, head(receive::refuse_head));
+    finish(router, api)
+}
+
+/// What an operator or an orchestrator asks for, where that has a listener of its own.
+pub fn operations_router(api: Api) -> Router {
+    let router = finish(operations::routes().split_for_parts().0, api);
+    router.layer(Extension(edge::Apart))
+}
+
+/// What every request passes on its way in and out.
+fn finish(router: Router<Api>, api: Api) -> Router {
+    router
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(edge::method_not_allowed)
         .layer(edge::catch_panic())

@@ -1,10 +1,6 @@
 //! The gateway put together: pools, broker, routes, listener.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +12,7 @@ use crate::{
     broker::{Broker, BrokerParts, Collector, Janitor},
     config::{Http, Settings},
     domain::ReceiptKey,
-    server::Listener,
+    server::{Endpoint, Listener, Rules},
     store::{self, Db, Health},
     telemetry::Metrics,
 };
@@ -29,7 +25,8 @@ const GAUGE_ROUNDS: u32 = 4;
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct Gateway {
-    address: SocketAddr,
+    endpoint: Endpoint,
+    operations: Option<Endpoint>,
     broker: Broker,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -41,7 +38,6 @@ pub struct Gateway {
 impl Gateway {
     /// Prepares the database and begins to serve.
     pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
-        let address = SocketAddr::new(settings.server.host, settings.server.port);
         let limits = &settings.database;
         let options = database.options(settings)?;
         let (acquire, patience) = (limits.acquire_timeout(), limits.connect_timeout());
@@ -49,7 +45,6 @@ impl Gateway {
         let direct = database.direct_options(settings)?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
         info!(pgmq = %prepared.pgmq, "database is ready");
-        let listener = Listener::bind(address).await?;
         // A client of TLS takes the provider of cryptography that the process has.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let limits_per_key = settings.limits.requests_per_second_per_key;
@@ -66,7 +61,11 @@ impl Gateway {
         let (db, waiting) = (db(pool), db(waiting));
         let doorkeeper = Doorkeeper::new(&access, db.clone(), settings);
         doorkeeper.load().await?;
-        access.check(Some(address))?;
+        let server = &settings.server;
+        let address = server.unix_socket.is_none().then(|| (server.host, server.port).into());
+        access.check(address)?;
+        let listener = Listener::for_clients(settings).await?;
+        let operations = Listener::for_operations(settings).await?;
         let key = &settings.receipts.signing_key;
         let receipt_key = key
             .as_ref()
@@ -77,7 +76,8 @@ impl Gateway {
         let janitor = Janitor::new(broker.clone(), settings.maintenance.clone());
         let listen = database.listen_options(settings)?;
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let router = api::router(Api::new(ApiParts {
+        let rules = Rules::new(settings, Arc::clone(&metrics));
+        let api = Api::new(ApiParts {
             broker: broker.clone(),
             access,
             metrics,
@@ -87,19 +87,20 @@ impl Gateway {
             max_requests: settings.limits.max_requests,
             requests_per_second: settings.limits.requests_per_second,
             body_timeout: settings.server.request_timeout(),
-            rules: rules(&settings.http, address.ip()),
+            rules: edge_rules(&settings.http, address.filter(|_| settings.tls.files().is_none())),
             draining: draining.clone(),
-        }));
-        let address = listener.address();
-        let shutdown_timeout = settings.server.shutdown_timeout();
-        let header_timeout = settings.server.header_timeout();
-        let serve = listener.serve(router, header_timeout, stop.clone(), shutdown_timeout);
+            operations_apart: operations.is_some(),
+        });
+        let endpoint = listener.endpoint().clone();
+        let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
+        let server = tokio::spawn(serve(listener, operations, api, rules, stop.clone()));
         Ok(Self {
-            address,
+            endpoint,
+            operations: operations_endpoint,
             broker: broker.clone(),
             draining,
             stop,
-            server: tokio::spawn(serve),
+            server,
             background: tokio::spawn({
                 let broker = broker.clone();
                 async move {
@@ -111,22 +112,28 @@ impl Gateway {
                     )
                 }
             }),
-            shutdown_timeout,
+            shutdown_timeout: settings.server.shutdown_timeout(),
         })
     }
 
-    /// The address it listens on.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The address it listens on, unless that is a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
     }
 
     /// An address a client on this machine can use.
     pub fn url(&self) -> String {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        }
-        format!("http://{address}")
+        self.endpoint.url()
+    }
+
+    /// The same for operations, where they have a listener of their own.
+    pub fn operations_url(&self) -> Option<String> {
+        self.operations.as_ref().map(Endpoint::url)
     }
 
     /// Says that it is not ready any more and answers those who wait; still serves.
@@ -149,13 +156,39 @@ impl Gateway {
     }
 }
 
-/// Which names and pages are answered to, at an address.
-fn rules(settings: &Http, address: IpAddr) -> EdgeRules {
-    let hosts = settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let hosts = match settings.allowed_hosts.is_empty() {
-        false => Some(hosts),
-        true if address.is_loopback() => Some(EdgeRules::loopback_hosts()),
-        true => None,
+/// Which names and pages are answered to, at an address or, without one, where no page can have a name
+/// of its own lead: at a Unix socket, and by TLS, as the certificate has none for it.
+fn edge_rules(settings: &Http, address: Option<SocketAddr>) -> EdgeRules {
+    let given = || settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
+    let hosts = if settings.allowed_hosts.is_empty() {
+        is_loopback.then(EdgeRules::loopback_hosts)
+    } else {
+        Some(given())
     };
     EdgeRules { hosts, origins: settings.cors_origins.clone() }
+}
+
+/// Serves clients, and operations where they have a listener of their own, which goes last: it tells
+/// how the shutdown goes.
+async fn serve(
+    clients: Listener,
+    operations: Option<Listener>,
+    api: Api,
+    rules: Rules,
+    stop: CancellationToken,
+) {
+    let stop_operations = CancellationToken::new();
+    let operations = operations.map(|listener| {
+        let router = api::operations_router(api.clone());
+        let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
+        tokio::spawn(serve)
+    });
+    clients.serve(api::router(api), rules, stop).await;
+    stop_operations.cancel();
+    if let Some(operations) = operations
+        && let Err(error) = operations.await
+    {
+        warn!(%error, "the operations listener failed");
+    }
 }

@@ -14,7 +14,10 @@ use super::{Database, Gateway, StartError};
 
 /// Serves until a signal, or until the private PostgreSQL ends.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
-    raise_file_limit();
+    let connections = u64::from(settings.limits.max_connections);
+    if let Some(files) = raise_file_limit().filter(|files| *files < connections) {
+        warn!(files, connections, "the system allows fewer open files than limits.max_connections");
+    }
     let mut signals = Signals::new()?;
     let mut database = tokio::select! {
         opened = Database::open(settings) => opened?,
@@ -34,8 +37,9 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
             return Err(error);
         }
     };
-    let url = gateway.url();
-    info!(docs = format!("{url}/docs"), "listening on {url}");
+    let (url, operations) = (gateway.url(), gateway.operations_url());
+    let docs = gateway.address().map(|_| format!("{url}/docs"));
+    info!(docs, operations, "listening on {url}");
 
     let code = tokio::select! {
         signal = signals.next() => {

@@ -26,6 +26,12 @@ pub struct Limits {
     pub requests_per_second: Option<u32>,
     /// Requests in a second of a key that has no limit of its own.
     pub requests_per_second_per_key: Option<u32>,
+    /// Connections of clients that are open at the same time.
+    pub max_connections: u32,
+    /// Bytes in the headers of a request, its first line included.
+    pub max_header_bytes: u32,
+    /// Headers of a request.
+    pub max_headers: u32,
 }
 
 impl Default for Limits {
@@ -40,6 +46,9 @@ impl Default for Limits {
             max_requests: 4_096,
             requests_per_second: None,
             requests_per_second_per_key: None,
+            max_connections: 16_384,
+            max_header_bytes: 32 << 10,
+            max_headers: 100,
         }
     }
 }
@@ -62,6 +71,9 @@ impl Limits {
         let rate = self.requests_per_second.unwrap_or(1);
         within("limits.requests_per_second", rate, 1, 10_000_000)?;
         let rate = self.requests_per_second_per_key.unwrap_or(1);
-        within("limits.requests_per_second_per_key", rate, 1, 10_000_000)
+        within("limits.requests_per_second_per_key", rate, 1, 10_000_000)?;
+        within("limits.max_connections", self.max_connections, 1, 1_000_000)?;
+        within("limits.max_header_bytes", self.max_header_bytes, 8_192, 1 << 20)?;
+        within("limits.max_headers", self.max_headers, 10, 1_000)
     }
 }

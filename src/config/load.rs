@@ -310,6 +310,25 @@ mod tests {
             ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "inof")], &["`log.level`", "inof", "debug"]),
             ("", &[("PGMQ_GATEWAY__EMBEDDED__PORT", "0")], &["`embedded.port`", "1 to 65535"]),
             (
+                "[server]\nunix_socket_mode = \"0888\"\n",
+                &[],
+                &["`server.unix_socket_mode`", ".toml", "octal", "0777"],
+            ),
+            (
+                "[server]\nunix_socket_mode = \"+660\"\n",
+                &[],
+                &["`server.unix_socket_mode`", "octal"],
+            ),
+            ("[tls]\ncert_file = \"c\"\n", &[], &["`tls.cert_file`", ".toml", "tls.key_file"]),
+            ("", &[("PGMQ_GATEWAY__TLS__KEY_FILE", "k")], &["`tls.key_file`", "tls.cert_file"]),
+            ("[tls]\nclient_ca_file = \"a\"\n", &[], &["`tls.client_ca_file`", "tls.cert_file"]),
+            ("[limits]\nmax_connections = 0\n", &[], &["`limits.max_connections`", "1 to 1000000"]),
+            (
+                "[limits]\nmax_header_bytes = 100\n",
+                &[],
+                &["`limits.max_header_bytes`", "8192 to 1048576"],
+            ),
+            (
                 "[database]\nmax_connections = 0\n",
                 &[],
                 &["`database.max_connections`", ".toml", "1 to 1000"],

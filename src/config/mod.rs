@@ -18,6 +18,7 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
+mod tls;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,7 @@ pub use metrics::Metrics;
 pub use receipts::Receipts;
 pub use secret::Secret;
 pub use server::Server;
+pub use tls::{Tls, TlsFiles};
 
 /// Every setting of the gateway.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ pub struct Settings {
     pub jwt: Jwt,
     /// Which names and which web pages are answered to.
     pub http: Http,
+    /// HTTPS in place of HTTP.
+    pub tls: Tls,
     /// The PostgreSQL that holds the queues.
     pub database: Database,
     /// The private PostgreSQL that is used when no database is configured.
@@ -76,6 +80,7 @@ impl Settings {
         self.auth.check()?;
         self.jwt.check()?;
         self.http.check()?;
+        self.tls.check()?;
         self.database.check()?;
         self.embedded.check()?;
         self.engine.check()?;

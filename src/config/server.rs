@@ -1,4 +1,8 @@
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +16,21 @@ pub struct Server {
     pub host: IpAddr,
     /// Port to listen on; 0 lets the system choose.
     pub port: u16,
+    /// A Unix socket to listen on in place of the address and the port.
+    pub unix_socket: Option<PathBuf>,
+    /// Who may use the Unix socket: permissions as an octal number.
+    pub unix_socket_mode: String,
+    /// Address for operations, where they have a port of their own.
+    pub operations_host: IpAddr,
+    /// Port for `/livez`, `/readyz` and `/metrics`, which are then served there alone; 0 lets the
+    /// system choose.
+    pub operations_port: Option<u16>,
     /// Seconds for one request, `wait` not counted.
     pub request_timeout_seconds: u64,
     /// Seconds for a client to send a request's headers.
     pub header_timeout_seconds: u64,
+    /// Seconds for a client to take the next part of an answer.
+    pub write_timeout_seconds: u64,
     /// Seconds during which a stopping gateway still accepts requests, while `/readyz` says 503.
     pub shutdown_delay_seconds: u64,
     /// Seconds after which a stopping gateway gives up on requests in hand.
@@ -25,10 +40,15 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            host: IpAddr::from([127, 0, 0, 1]),
+            host: Ipv4Addr::LOCALHOST.into(),
             port: 8080,
+            unix_socket: None,
+            unix_socket_mode: "0660".to_owned(),
+            operations_host: Ipv4Addr::LOCALHOST.into(),
+            operations_port: None,
             request_timeout_seconds: 30,
             header_timeout_seconds: 15,
+            write_timeout_seconds: 30,
             shutdown_delay_seconds: 0,
             shutdown_timeout_seconds: 30,
         }
@@ -46,6 +66,23 @@ impl Server {
         Duration::from_secs(self.header_timeout_seconds)
     }
 
+    /// Time for a client to take the next part of an answer.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_secs(self.write_timeout_seconds)
+    }
+
+    /// The permissions of the Unix socket; `check` has seen that there are some.
+    pub fn unix_socket_permissions(&self) -> u32 {
+        self.parse_mode().unwrap_or(0o600)
+    }
+
+    fn parse_mode(&self) -> Option<u32> {
+        let mode = &self.unix_socket_mode;
+        let is_octal = mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = u32::from_str_radix(mode, 8).ok().filter(|_| is_octal)?;
+        (mode <= 0o777).then_some(mode)
+    }
+
     /// Time during which a stopping gateway still accepts requests.
     pub fn shutdown_delay(&self) -> Duration {
         Duration::from_secs(self.shutdown_delay_seconds)
@@ -59,6 +96,12 @@ impl Server {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("server.request_timeout_seconds", self.request_timeout_seconds, 1, 3_600)?;
         within("server.header_timeout_seconds", self.header_timeout_seconds, 1, 300)?;
+        within("server.write_timeout_seconds", self.write_timeout_seconds, 1, 3_600)?;
+        if self.parse_mode().is_none() {
+            let mode = &self.unix_socket_mode;
+            let allowed = format!("`{mode}` is not an octal number from 0000 to 0777");
+            return Err(Invalid { key: "server.unix_socket_mode", allowed });
+        }
         within("server.shutdown_delay_seconds", self.shutdown_delay_seconds, 0, 600)?;
         within("server.shutdown_timeout_seconds", self.shutdown_timeout_seconds, 1, 3_600)
     }

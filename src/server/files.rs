@@ -4,12 +4,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::debug;
 
 /// Raises the limit on open files as far as the system lets a process do that by itself: at first it
-/// is often 1024.
-pub fn raise_file_limit() {
+/// is often 1024. Returns how many there may be now.
+pub fn raise_file_limit() -> Option<u64> {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most));
     match raised {
-        Ok(limit) => debug!(limit, "open files"),
-        Err(error) => debug!(%error, "the limit on open files stays as it is"),
+        Ok(limit) => {
+            debug!(limit, "open files");
+            Some(limit)
+        }
+        Err(error) => {
+            debug!(%error, "the limit on open files stays as it is");
+            None
+        }
     }
 }

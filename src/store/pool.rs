@@ -1,6 +1,7 @@
 //! Connecting, with every wait bounded.
 
 use std::{
+    io::ErrorKind,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -87,7 +88,7 @@ pub async fn connect(
         let limit = acquire_timeout.max(Duration::from_secs(5));
         let reason = match timeout(limit, attempt).await {
             Ok(Ok(())) => break,
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => explain(&error, options),
             Err(_) => "no answer".to_owned(),
         };
         let target = describe_target(options);
@@ -100,6 +101,22 @@ pub async fn connect(
     }
     info!(target_database = %describe_target(options), "connected");
     Ok(pool(options, max_connections, acquire_timeout))
+}
+
+/// What the driver says, and what would be right where it says little.
+fn explain(error: &sqlx::Error, options: &PgConnectOptions) -> String {
+    let text = error.to_string();
+    if text.contains("invalid peer certificate") {
+        return text
+            + " (sslrootcert in the database URL names the authority that must have signed it, and \
+               with sslmode=verify-full the URL's host must be in it)";
+    }
+    let missing = matches!(error, sqlx::Error::Io(io) if io.kind() == ErrorKind::NotFound);
+    let by_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+    if missing && !by_socket {
+        return text + " (it is sslrootcert, sslcert or sslkey in the database URL that names one)";
+    }
+    text
 }
 
 /// A pool of its own for statements that wait, so that those who wait never starve those who work.

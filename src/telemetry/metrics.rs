@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasher, Hash, RandomState},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,7 @@ const OLDEST: &str = "pgmq_gateway_queue_oldest_message_age_seconds";
 const REFUSED: &str = "pgmq_gateway_refused_total";
 const REQUESTS_IN_HAND: &str = "pgmq_gateway_requests_in_hand";
 const BYTES_IN_HAND: &str = "pgmq_gateway_bytes_in_hand";
+const CONNECTIONS: &str = "pgmq_gateway_connections";
 const BUILD: &str = "pgmq_gateway_build_info";
 
 /// Seconds; from a cached statement to the limits of patience.
@@ -48,6 +52,7 @@ pub struct Metrics {
     process: Collector,
     hasher: RandomState,
     known: RwLock<HashMap<u64, Arc<Series>>>,
+    connections: AtomicUsize,
 }
 
 /// A counter and, for requests, their times.
@@ -105,6 +110,7 @@ impl Metrics {
             process: Collector::default(),
             hasher: RandomState::new(),
             known: RwLock::default(),
+            connections: AtomicUsize::new(0),
         };
         metrics.describe();
         metrics
@@ -112,6 +118,8 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "far from 2^52 connections")]
+        self.set(CONNECTIONS, Vec::new(), self.connections.load(Relaxed) as f64);
         self.handle.run_upkeep();
         self.handle.render()
     }
@@ -176,6 +184,16 @@ impl Metrics {
             }
         });
         series.count.increment(count as u64);
+    }
+
+    /// A client's connection was accepted.
+    pub fn connection_opened(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// A client's connection has ended.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Relaxed);
     }
 
     /// Works off what the histograms have gathered, which would otherwise grow until somebody
@@ -244,6 +262,7 @@ impl Metrics {
             self.recorder.describe_gauge(name.into(), None, text.into());
         };
         gauge(WAITERS, "Clients that wait for a message at this gateway.");
+        gauge(CONNECTIONS, "Connections of clients.");
         gauge(POOL, "Database connections.");
         gauge(LENGTH, "Messages in the queue; an estimate for a long one.");
         gauge(VISIBLE, "Messages that could be delivered now; an estimate for a long queue.");
@@ -292,6 +311,11 @@ mod tests {
             worked: Duration::from_millis(3),
             waited: Duration::ZERO,
         });
+        for _ in 0..2 {
+            metrics.refused("connections");
+            metrics.connection_opened();
+        }
+        metrics.connection_closed();
         metrics.process();
         let text = metrics.render();
         for line in [
@@ -299,6 +323,8 @@ mod tests {
             "pgmq_gateway_queue_length{queue=\"orders\"} 7",
             "pgmq_gateway_http_requests_total{method=\"GET\",route=\"/queues\",status=\"200\"} 1",
             "le=\"0.005\"} 1",
+            "pgmq_gateway_refused_total{limit=\"connections\"} 2",
+            "pgmq_gateway_connections 1",
             "process_resident_memory_bytes",
             "pgmq_gateway_build_info{version=",
         ] {

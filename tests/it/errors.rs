@@ -207,7 +207,8 @@ async fn every_answer_carries_a_request_id() {
 async fn a_body_that_does_not_arrive_times_out() {
     let gateway = TestGateway::with(|settings| settings.server.request_timeout_seconds = 1).await;
     gateway.create("q").await;
-    let mut stream = TcpStream::connect(gateway.gateway.address()).await.expect("connected");
+    let mut stream =
+        TcpStream::connect(gateway.gateway.address().expect("TCP")).await.expect("connected");
     let head =
         "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{\"mess";
     stream.write_all(head.as_bytes()).await.expect("sent");

@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("auth", &["config", "domain"]),
     ("api", &["auth", "broker", "domain", "telemetry"]),
     ("embedded", &["config"]),
-    ("server", &[]),
+    ("server", &["config", "telemetry"]),
     (
         "app",
         &[

@@ -66,7 +66,8 @@ async fn until_waiting(gateway: &TestGateway, count: i64) {
 
 /// Begins to wait, and returns the connection to leave by.
 async fn begin_to_wait(gateway: &TestGateway) -> TcpStream {
-    let mut stream = TcpStream::connect(gateway.gateway.address()).await.expect("connected");
+    let mut stream =
+        TcpStream::connect(gateway.gateway.address().expect("TCP")).await.expect("connected");
     let request = b"GET /queues/q/messages?wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(request).await.expect("sent");
     stream

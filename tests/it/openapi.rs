@@ -57,7 +57,7 @@ fn no_route_goes_without_documentation() {
     assert_eq!(
         found,
         [
-            ".route(receive::PATH, head(receive::refuse_head))",
+            ".route(receive::PATH, head(receive::refuse_head));",
             "Router::new().route(DOCUMENT, get(async move || JsonAnswer(document)))",
         ]
     );

@@ -54,6 +54,9 @@ pub struct ApiParts {
     pub rules: EdgeRules,
     /// Cancelled when a shutdown begins.
     pub draining: CancellationToken,
+    /// Whether what is for operators is served by [`operations_router`](super::operations_router)
+    /// alone.
+    pub operations_apart: bool,
 }
 
 /// The parts, of which the broker stays here.
@@ -77,6 +80,8 @@ pub struct Shared {
     pub(super) rules: EdgeRules,
     /// Cancelled when a shutdown begins.
     pub(super) draining: CancellationToken,
+    /// Whether what is for operators has a listener of its own.
+    pub(super) operations_apart: bool,
 }
 
 impl Api {
@@ -93,6 +98,7 @@ impl Api {
             body_timeout: parts.body_timeout,
             rules: parts.rules,
             draining: parts.draining,
+            operations_apart: parts.operations_apart,
         }))
     }
 

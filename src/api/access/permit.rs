@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    super::{path::queue, problem::Problem},
+    super::{edge::is_apart, path::queue, problem::Problem},
     Api, Caller,
 };
 
@@ -66,7 +66,8 @@ pub(in crate::api) struct Over<W> {
 /// A caller who will say of each queue what they want to do to it.
 pub(in crate::api) struct Across(Caller);
 
-/// Leave to see what concerns the gateway as a whole.
+/// Leave to see what concerns the gateway as a whole; whoever reaches the listener for operations has
+/// it.
 pub(in crate::api) struct Operator;
 
 impl<W: Wish> FromRequestParts<Api> for On<W> {
@@ -103,6 +104,9 @@ impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        if is_apart(&parts.extensions) {
+            return Ok(Self);
+        }
         Caller::of(parts, api).await?.must_operate().map(|()| Self)
     }
 }

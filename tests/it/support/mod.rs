@@ -1,9 +1,11 @@
 //! What the tests stand on.
 
+pub mod certificates;
 pub mod client;
 pub mod gateway;
 pub mod postgres;
 pub mod process;
+pub mod raw;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;

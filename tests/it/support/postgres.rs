@@ -129,9 +129,19 @@ async fn start_shared() -> (EmbeddedServer, String) {
 
 /// Starts a server in a directory. `TEST_PG_BIN` names the programs of another version.
 pub async fn start(directory: &Path, settings: &[(&str, &str)]) -> EmbeddedServer {
+    start_on(None, directory, settings).await
+}
+
+/// The same, with a port for TCP.
+pub async fn start_on(
+    port: Option<u16>,
+    directory: &Path,
+    settings: &[(&str, &str)],
+) -> EmbeddedServer {
     let embedded = Embedded {
         data_dir: Some(directory.to_owned()),
         bin_dir: bin_dir(),
+        port,
         ..Embedded::default()
     };
     EmbeddedServer::start(&embedded, 100, settings).await.expect("PostgreSQL started")

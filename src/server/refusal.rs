@@ -1,0 +1,101 @@
+//! What a client gets when there are too many of them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Semaphore,
+    time::timeout,
+};
+use uuid::Uuid;
+
+/// Refused clients that are given time to hear of it; more are closed without a word.
+const LINGERING: usize = 256;
+/// The time that they are given.
+const TIME: Duration = Duration::from_secs(1);
+
+/// Says no, beside the loop that accepts.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals {
+    lingering: Arc<Semaphore>,
+}
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        Self { lingering: Arc::new(Semaphore::new(LINGERING)) }
+    }
+
+    /// Answers and closes; never waits.
+    pub(super) fn refuse<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(place) = Arc::clone(&self.lingering).try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let _ = timeout(TIME, answer(stream)).await;
+            drop(place);
+        });
+    }
+}
+
+/// Answers, and then reads what the client had sent already: closing with that unread would
+/// destroy the answer on its way.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Result<()> {
+    stream.write_all(overloaded(&Uuid::now_v7().to_string()).as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// The answer: a problem as every other one, made without having read the request.
+fn overloaded(id: &str) -> String {
+    let body = format!(
+        "{{\"type\":\"urn:pgmq-gateway:problem:overloaded\",\"title\":\"Overloaded\",\"status\":503,\
+         \"detail\":\"too many connections; limits.max_connections bounds them\",\
+         \"instance\":\"{id}\",\"code\":\"overloaded\"}}"
+    );
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: 1\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_refused_clients_is_bounded() {
+        let refusals = Refusals::new();
+        let mut clients = Vec::new();
+        for _ in 0..=LINGERING {
+            let (client, server) = duplex(4096);
+            refusals.refuse(server);
+            clients.push(client);
+        }
+        let mut said = String::new();
+        let mut last = clients.pop().expect("one too many");
+        last.read_to_string(&mut said).await.expect("closed");
+        assert_eq!(said, "", "the last one is closed at once");
+        for client in &mut clients {
+            said.clear();
+            client.read_to_string(&mut said).await.expect("answered");
+            assert!(said.starts_with("HTTP/1.1 503 ") && said.ends_with('}'), "{said}");
+            client.write_all(b"a request on its way").await.expect("it is still read");
+        }
+        // None of them closes, and yet there is room again.
+        tokio::time::sleep(TIME * 2).await;
+        let (mut client, server) = duplex(4096);
+        refusals.refuse(server);
+        said.clear();
+        client.read_to_string(&mut said).await.expect("answered");
+        assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    }
+}

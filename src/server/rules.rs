@@ -1,0 +1,81 @@
+//! What a listener asks of its clients.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto::Builder,
+};
+
+use crate::{config::Settings, telemetry::Metrics};
+
+/// Connections to the operations listener: more than anybody needs.
+const OPERATIONS_CONNECTIONS: usize = 64;
+/// Headers of HTTP/1 for which hyper needs no memory of its own.
+const USUAL_HEADERS: usize = 100;
+/// Requests of one HTTP/2 client at the same time; many may be receives that wait.
+const MAX_STREAMS: u32 = 250;
+/// Bytes that an HTTP/2 client may send ahead, over all of its requests.
+const WINDOW: u32 = 256 << 10;
+/// Bytes that wait for an HTTP/2 client, by request.
+const SEND_BUFFER: usize = 128 << 10;
+
+/// Bounds in time and number.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Time for a handshake, for the beginning of a connection, for headers, and without any.
+    pub(super) header_timeout: Duration,
+    /// Time for the next part of an answer.
+    pub(super) write_timeout: Duration,
+    /// Time for requests in hand when the listener stops.
+    pub(super) shutdown_timeout: Duration,
+    pub(super) max_connections: usize,
+    max_header_bytes: u32,
+    max_headers: usize,
+    /// Where connections are counted.
+    pub(super) metrics: Option<Arc<Metrics>>,
+}
+
+impl Rules {
+    /// For clients.
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Self {
+        let (server, limits) = (&settings.server, &settings.limits);
+        Self {
+            header_timeout: server.header_timeout(),
+            write_timeout: server.write_timeout(),
+            shutdown_timeout: server.shutdown_timeout(),
+            max_connections: limits.max_connections as usize,
+            max_header_bytes: limits.max_header_bytes,
+            max_headers: limits.max_headers as usize,
+            metrics: Some(metrics),
+        }
+    }
+
+    /// For those who look after the gateway: however many clients there are, there is room for them.
+    #[must_use]
+    pub fn for_operations(&self) -> Self {
+        Self { max_connections: OPERATIONS_CONNECTIONS, metrics: None, ..self.clone() }
+    }
+
+    /// HTTP by these rules.
+    pub(super) fn http(&self) -> Builder<TokioExecutor> {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(self.max_header_bytes as usize);
+        if self.max_headers != USUAL_HEADERS {
+            http.http1().max_headers(self.max_headers);
+        }
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.header_timeout)
+            .keep_alive_timeout(self.header_timeout)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(self.max_header_bytes)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buf_size(SEND_BUFFER);
+        http
+    }
+}
