@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, PageSize, QueueName, RawJson, Right, fitting},
+    domain::{ArchivedMessage, Bounded, Moment, PageSize, QueueName, RawJson, Right, fitting},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     access::{Caller, On, ToManage, ToReceive},
     answer::{json, json_answer, room_for},
     body::OptionalJson,
-    messages::MessageSchema,
+    messages::{MessageSchema, message_example, seen},
     problem::Problem,
     query::{Filter, NoParameters, Query, parsed},
 };
@@ -46,9 +46,13 @@ struct BrowseParameters {
     #[param(value_type = Option<i64>, minimum = 0)]
     after: Option<Bounded<0, { i64::MAX }>>,
     /// Archived then or later.
-    since: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<DateTime<Utc>>)]
+    since: Option<Moment>,
     /// Archived before.
-    until: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<DateTime<Utc>>)]
+    until: Option<Moment>,
     /// A JSON object that a message must contain.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<String>, example = "{\"type\":\"invoice\"}")]
@@ -67,8 +71,16 @@ struct ArchivedSchema {
     archived_at: DateTime<Utc>,
 }
 
+/// What a message looks like in the archive.
+fn archived_example() -> serde_json::Value {
+    let mut message = seen(message_example());
+    message["archived_at"] = "2026-01-01T12:00:02.000000Z".into();
+    message
+}
+
 /// A page of archived messages.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"messages": [archived_example()], "next": "42"}))]
 struct ArchivePage {
     /// In order of `msg_id`.
     #[schema(value_type = Vec<ArchivedSchema>)]
@@ -112,7 +124,6 @@ async fn browse(
 /// Which archived messages to deliver once more: those that fit everything that is said.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"filter": {"order": 7}, "limit": 100, "dry_run": true}))]
 struct ReplayBody {
     /// The queue to put them into; the one they were archived from if not given.
     #[schema(value_type = Option<String>)]
@@ -121,9 +132,11 @@ struct ReplayBody {
     #[schema(max_items = 1_000)]
     msg_ids: Option<Vec<i64>>,
     /// Archived then or later.
-    since: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    since: Option<Moment>,
     /// Archived before.
-    until: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    until: Option<Moment>,
     /// A JSON object that a message must contain.
     #[schema(value_type = Option<Object>)]
     filter: Option<RawJson>,
@@ -136,8 +149,8 @@ struct ReplayBody {
 }
 
 /// Nothing was archived before 1970, and PostgreSQL's calendar begins later than ours.
-fn known_to_postgresql(time: DateTime<Utc>) -> DateTime<Utc> {
-    time.max(DateTime::UNIX_EPOCH)
+fn known_to_postgresql(moment: Moment) -> DateTime<Utc> {
+    moment.0.max(DateTime::UNIX_EPOCH)
 }
 
 /// A queue's name in a body.
@@ -152,6 +165,7 @@ impl<'de> Deserialize<'de> for Name {
 
 /// How many messages will be delivered once more.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"replayed": 3}))]
 struct Replayed {
     /// The number of messages.
     replayed: i64,
@@ -162,7 +176,8 @@ struct Replayed {
 #[utoipa::path(
     post, path = "/queues/{queue}/archive/replay", tag = TAG, operation_id = "replay_archive",
     params(("queue" = String, Path)),
-    request_body(content = inline(Option<ReplayBody>), content_type = "application/json"),
+    request_body(content = inline(Option<ReplayBody>), content_type = "application/json",
+                 example = json!({"filter": {"order": 7}, "limit": 100, "dry_run": true})),
     responses((status = 200, description = "How many were moved, or would be", body = Replayed))
 )]
 async fn replay(
@@ -190,7 +205,6 @@ async fn replay(
 /// Which dead letters to deliver once more.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"limit": 100}))]
 struct RedriveBody {
     /// The queue to put them into; each into the one that it came from if not given.
     #[schema(value_type = Option<String>)]
@@ -207,6 +221,7 @@ fn may_send(caller: &Caller, to: &QueueName) -> Result<(), Problem> {
 
 /// How many messages were moved.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"moved": 3}))]
 struct Moved {
     /// The number of messages.
     moved: i64,
@@ -217,7 +232,8 @@ struct Moved {
 #[utoipa::path(
     post, path = "/queues/{queue}/redrive", tag = TAG, operation_id = "redrive",
     params(("queue" = String, Path)),
-    request_body(content = inline(Option<RedriveBody>), content_type = "application/json"),
+    request_body(content = inline(Option<RedriveBody>), content_type = "application/json",
+                 example = json!({"limit": 100})),
     responses((status = 200, description = "How many were moved", body = Moved))
 )]
 async fn redrive(

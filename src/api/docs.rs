@@ -1,16 +1,23 @@
 //! The OpenAPI document and the pages that show it.
 
 use axum::{Json as JsonAnswer, Router, routing::get};
-use utoipa::openapi::{
-    ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Response,
-    ResponseBuilder,
-    path::{Operation, PathItem},
-    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
-    tag::TagBuilder,
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Response,
+        ResponseBuilder,
+        example::ExampleBuilder,
+        path::{Operation, PathItem},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        tag::TagBuilder,
+    },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::Api;
+use super::{
+    Api,
+    problem::{Code, Problem, ProblemBody},
+};
 
 /// The names of the ways to show a key.
 const BEARER: &str = "bearer";
@@ -19,6 +26,8 @@ const BASIC: &str = "basic";
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Where the document is served.
 const DOCUMENT: &str = "/openapi.json";
+/// The request's id in examples.
+const REQUEST_ID: &str = "01980f2e-1b0c-7000-8000-000000000000";
 
 /// The OpenAPI document.
 pub fn openapi() -> OpenApi {
@@ -58,6 +67,7 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
     components.add_security_scheme(BASIC, SecurityScheme::Http(basic.build()));
+    components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             add_security(path, operation);
@@ -80,69 +90,138 @@ fn add_security(path: &str, operation: &mut Operation) {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
     let either = vec![SecurityRequirement::default(), scheme(BEARER), scheme(BASIC)];
     operation.security = Some(either);
-    let mut add = |status: &str, description: &str| {
-        let responses = &mut operation.responses.responses;
-        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
-    };
-    add("401", "`unauthenticated`: there is no valid key in `Authorization`");
-    add("403", "`forbidden`: the key, or the gateway's database role, may not do this");
-    add("429", "`rate_limited`: try again after `Retry-After` seconds");
-    add("503", "`overloaded`, `database_unavailable` or `outcome_unknown`: try again");
 }
 
 /// The errors that a route can have because of what it takes.
 fn add_errors(path: &str, operation: &mut Operation) {
+    use Code as C;
     let is_of_queues =
         ["/queues", "/topics", "/bindings", "/transactions"].iter().any(|p| path.starts_with(p));
-    if !is_of_queues {
-        return;
-    }
     let id = operation.operation_id.clone().unwrap_or_default();
     let is = |ids: &[&str]| ids.contains(&&*id);
     let takes_body = operation.request_body.is_some();
-    let mut add = |status: &str, description: &str| {
-        let responses = &mut operation.responses.responses;
-        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    let responses = &mut operation.responses.responses;
+    let mut add = |status: &str, codes: &[Code], description: &str| {
+        let new = || RefOr::T(problem(codes, description));
+        responses.entry(status.to_owned()).or_insert_with(new);
     };
-    add("400", "`invalid_request`: a parameter, the body or the queue's name is wrong");
-    add("500", "`internal_error`: a defect");
+    add("400", &[C::InvalidRequest], "A parameter, the body or the queue's name is wrong");
+    if is(&["readyz"]) {
+        add("503", &[C::DatabaseUnavailable, C::Overloaded], "Not ready, and why");
+    }
+    if !PROBES.contains(&path) {
+        add("401", &[C::Unauthenticated], "There is no valid key in `Authorization`");
+        add("403", &[C::Forbidden], "The key, or the gateway's database role, may not do this");
+        add("429", &[C::RateLimited], "Try again after `Retry-After` seconds");
+        add("503", &[C::Overloaded, C::DatabaseUnavailable, C::OutcomeUnknown], "Try again");
+    }
+    if !is_of_queues {
+        return;
+    }
+    add("500", &[C::InternalError], "A defect");
     if is(&["unbind"]) {
-        add("404", "`queue_not_found` or `binding_not_found`");
+        add(
+            "404",
+            &[C::QueueNotFound, C::BindingNotFound],
+            "The queue or the binding is not there",
+        );
     } else if path.contains("{msg_id}") {
-        add("404", "`queue_not_found` or `message_not_found`");
-        add("422", "`message_rejected`: the message cannot be read");
-    } else if path.contains("{queue}") {
-        add("404", "`queue_not_found`");
+        let codes = [C::QueueNotFound, C::MessageNotFound];
+        add("404", &codes, "The queue or the message is not there");
+        add("422", &[C::MessageRejected], "The message cannot be read");
+    } else if is(&["transact"]) {
+        let codes = [C::QueueNotFound, C::MessageNotFound];
+        add("404", &codes, "A queue or a message is not there; nothing was done");
+    } else if path.contains("{queue}") || is(&["publish", "publish_batch"]) {
+        add("404", &[C::QueueNotFound], "The queue is not there");
+    }
+    if is(&["create_queue"]) {
+        add("409", &[C::QueueConflict], "It was there, and is different");
     }
     if is(&["delete_message", "set_visibility", "archive_message"]) {
-        add("409", "`receipt_stale`: the message has been delivered again since");
+        add("409", &[C::ReceiptStale], "The message has been delivered again since");
     }
     if is(&["transact"]) {
-        add("409", "`receipt_stale` or `idempotency_conflict`; nothing was done");
+        let codes = [C::ReceiptStale, C::IdempotencyConflict];
+        add(
+            "409",
+            &codes,
+            "A message has been delivered again since, or the key was used for another request; \
+             nothing was done",
+        );
     }
     if is(&["send_message", "send_batch", "publish", "publish_batch"]) {
-        add("409", "`idempotency_conflict`: the key was used for another request");
-        add("404", "`queue_not_found`");
+        add("409", &[C::IdempotencyConflict], "The key was used for another request");
     }
     let has_topics = path.starts_with("/topics") || path.ends_with("/bindings");
     if has_topics || takes_body || is(&["receive_messages"]) {
-        add("501", "`not_supported`: PGMQ is too old for this; `detail` says which version has it");
+        add(
+            "501",
+            &[C::NotSupported],
+            "PGMQ is too old for this, or pg_partman is missing; `detail` says what to install",
+        );
     }
     if takes_body {
-        add("408", "`request_timeout`: the body did not arrive in time");
-        add("413", "`message_too_large`");
-        add("422", "`message_rejected`: JSON that PostgreSQL cannot store");
+        add("408", &[C::RequestTimeout], "The body did not arrive in time");
+        add("413", &[C::MessageTooLarge], "A message or the body is over the limit");
+        add("422", &[C::MessageRejected], "JSON that PostgreSQL cannot store");
     }
-    add("415", "`unsupported_media_type`: from another site, and not JSON");
+    add("415", &[C::UnsupportedMediaType], "From another site, and not JSON");
 }
 
-fn problem(description: &str) -> Response {
-    let schema = Ref::from_schema_name("Problem");
-    let content = ContentBuilder::new().schema(Some(schema)).build();
+fn problem(codes: &[Code], description: &str) -> Response {
+    let named: Vec<String> = codes.iter().map(|code| format!("`{}`", code.as_str())).collect();
+    let examples = codes.iter().map(|code| {
+        let value = serde_json::to_value(example(*code).body(REQUEST_ID)).ok();
+        (code.as_str(), RefOr::T(ExampleBuilder::new().value(value).build()))
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(&*ProblemBody::name())))
+        .examples_from_iter(examples)
+        .build();
     ResponseBuilder::new()
-        .description(description)
+        .description(format!("{}: {description}", named.join(" or ")))
         .content("application/problem+json", content)
         .build()
+}
+
+/// What an error with a code looks like.
+fn example(code: Code) -> Problem {
+    let detail = match code {
+        Code::InvalidRequest => "`qty` must be a whole number from 1 to 100, not `1000`",
+        Code::QueueNotFound => "there is no queue `orders`; PUT /queues/orders creates it",
+        Code::MessageNotFound => {
+            "queue `orders` has no message 42: it was never there, or is deleted or archived"
+        }
+        Code::BindingNotFound => "queue `orders` is not bound to `orders.#`",
+        Code::RouteNotFound => "there is no /queue; /docs shows what there is",
+        Code::MethodNotAllowed => "/queues does not take PUT; the header Allow says what it takes",
+        Code::RequestTimeout => "the body did not arrive within 30 seconds",
+        Code::QueueConflict => "queue `orders` exists and is unlogged, not standard",
+        Code::ReceiptStale => {
+            "message 42 of queue `orders` has been delivered again since, or is another message \
+             of a new queue: this receipt does not stand for it any more"
+        }
+        Code::IdempotencyConflict => {
+            "this Idempotency-Key was used for another request; a new request needs a new key"
+        }
+        Code::MessageTooLarge => "the message has 1048577 bytes; the limit is 1048576",
+        Code::UnsupportedMediaType => {
+            "a request from another site must have `Content-Type: application/json`"
+        }
+        Code::MessageRejected => {
+            "`message`: a string contains \\u0000, which PostgreSQL cannot store"
+        }
+        Code::Unauthenticated => "a valid key is needed: `Authorization: Bearer <key>`",
+        Code::Forbidden => "this needs `send` on queue `orders`, which the key lacks",
+        Code::RateLimited => "this key makes more requests than it may",
+        Code::NotSupported => "topics need PGMQ 1.11.0 or later",
+        Code::Overloaded => "too many requests wait for this queue",
+        Code::DatabaseUnavailable => "the database does not answer",
+        Code::OutcomeUnknown => "the connection broke while the change was being committed",
+        Code::InternalError => "an unexpected error; the log of the gateway tells more",
+    };
+    Problem::new(code, detail)
 }
 
 /// Serves the document.

@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Peek, SettleTarget},
     domain::{
-        Bounded, Delay, Message, MsgId, NewMessage, Object, PageSize, RawJson, Visibility,
+        Bounded, Delay, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson, Visibility,
         VisibilityTimeout, fitting,
     },
 };
@@ -44,7 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 
 /// A message in a queue.
 #[derive(ToSchema)]
-#[schema(as = Message)]
+#[schema(as = Message, example = message_example)]
 #[expect(dead_code, reason = "describes domain::Message, which knows no OpenAPI")]
 pub(super) struct MessageSchema {
     /// Its number within the queue.
@@ -72,8 +72,19 @@ pub(super) struct MessageSchema {
     receipt: Option<String>,
 }
 
+/// What a message looks like that was delivered.
+pub(super) fn message_example() -> serde_json::Value {
+    serde_json::json!({
+        "msg_id": 42, "read_ct": 1, "enqueued_at": "2026-01-01T12:00:00.000000Z",
+        "last_read_at": "2026-01-01T12:00:01.000000Z", "vt": "2026-01-01T12:00:31.000000Z",
+        "message": {"order": 7}, "headers": {"trace": "abc"},
+        "receipt": "AQAAQIUAAAAAAAAAKgAAAAGgW1FhWp-2zR3tLQo"
+    })
+}
+
 /// Messages.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"messages": [message_example()]}))]
 pub(super) struct MessageList<'a> {
     /// In the order they were sent.
     #[schema(value_type = Vec<MessageSchema>)]
@@ -82,6 +93,7 @@ pub(super) struct MessageList<'a> {
 
 /// A page of messages.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"messages": [seen(message_example())], "next": "42"}))]
 struct MessagePage {
     /// In order of `msg_id`.
     #[schema(value_type = Vec<MessageSchema>)]
@@ -89,6 +101,12 @@ struct MessagePage {
     /// What to pass as `after` for the next page; null on the last one.
     #[schema(required, example = "42")]
     next: Option<String>,
+}
+
+/// The same message, looked at.
+pub(super) fn seen(mut message: serde_json::Value) -> serde_json::Value {
+    message["receipt"] = serde_json::Value::Null;
+    message
 }
 
 /// A message to send.
@@ -109,7 +127,8 @@ pub(super) struct NewMessageBody {
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered, at most 604800 seconds from
     /// now. One in the past means at once.
-    visible_at: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    visible_at: Option<Moment>,
 }
 
 impl NewMessageBody {
@@ -120,7 +139,7 @@ impl NewMessageBody {
                 return Err(Problem::invalid(detail));
             }
             (delay, None) => delay.map(Visibility::After),
-            (None, Some(time)) => Some(Visibility::at(time)),
+            (None, Some(moment)) => Some(Visibility::at(moment.0)),
         };
         Ok(NewMessage { message: self.message, headers: self.headers, visible })
     }
@@ -128,6 +147,7 @@ impl NewMessageBody {
 
 /// The id of a stored message.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"msg_id": 42}))]
 struct Sent {
     /// Its number within the queue.
     #[schema(example = 42)]
@@ -189,6 +209,7 @@ pub(super) struct IdempotencyKey {
 
 /// The ids of stored messages.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"msg_ids": [42, 43]}))]
 struct SentBatch {
     /// In the order of the messages.
     #[schema(example = json!([42, 43]))]
@@ -306,7 +327,8 @@ struct SetVisibility {
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
     vt: Option<VisibilityTimeout>,
     /// A moment, at most 43200 seconds from now. One in the past means at once.
-    visible_at: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    visible_at: Option<Moment>,
 }
 
 /// Changes when a message may be delivered again: sooner, or later for more time to work on it.
@@ -330,12 +352,12 @@ async fn set_visibility(
 /// The one of the two that is given.
 pub(super) fn visibility(
     vt: Option<VisibilityTimeout>,
-    visible_at: Option<DateTime<Utc>>,
+    visible_at: Option<Moment>,
     whose: &str,
 ) -> Result<Visibility, Problem> {
     match (vt, visible_at) {
         (Some(vt), None) => Ok(Visibility::After(Delay::saturating(vt.get()))),
-        (None, Some(time)) => Ok(Visibility::at(time)),
+        (None, Some(moment)) => Ok(Visibility::at(moment.0)),
         _ => Err(Problem::invalid(format!("{whose} must have either `vt` or `visible_at`"))),
     }
 }

@@ -65,7 +65,7 @@ pub fn operations_router(api: Api) -> Router {
 fn finish(router: Router<Api>, api: Api) -> Router {
     router
         .fallback(edge::route_not_found)
-        .method_not_allowed_fallback(edge::method_not_allowed)
+        .method_not_allowed_fallback(receive::refuse_method)
         .layer(edge::catch_panic())
         .layer(api.rules.cors())
         .layer(middleware::from_fn_with_state(api.clone(), edge::edge))

@@ -11,7 +11,8 @@ use crate::broker::HealthState;
 use super::{
     Api,
     access::Operator,
-    problem::{Code, Problem, ProblemBody},
+    problem::{Code, Problem},
+    query::{NoParameters, Query},
 };
 
 const TAG: &str = "Operations";
@@ -23,9 +24,10 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 /// The process runs.
 #[utoipa::path(
     get, path = "/livez", tag = TAG,
-    responses((status = 200, description = "It does", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain",
+               example = "ok"))
 )]
-async fn livez() -> &'static str {
+async fn livez(Query(NoParameters {}): Query<NoParameters>) -> &'static str {
     "ok\n"
 }
 
@@ -33,12 +35,14 @@ async fn livez() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", tag = TAG,
     responses(
-        (status = 200, description = "Ready", body = String, content_type = "text/plain"),
-        (status = 503, description = "Not ready, and why", body = ProblemBody,
-         content_type = "application/problem+json"),
+        (status = 200, description = "Ready", body = String, content_type = "text/plain",
+         example = "ok"),
     )
 )]
-async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
+async fn readyz(
+    State(api): State<Api>,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<&'static str, Problem> {
     if api.draining.is_cancelled() {
         return Err(Problem::new(Code::Overloaded, "the gateway is shutting down"));
     }
@@ -58,9 +62,14 @@ async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
 #[utoipa::path(
     get, path = "/metrics", tag = TAG,
     responses((status = 200, description = "Prometheus text format", body = String,
-               content_type = "text/plain"))
+               content_type = "text/plain",
+               example = "pgmq_gateway_messages_sent_total{queue=\"orders\"} 3"))
 )]
-async fn metrics(_: Operator, State(api): State<Api>) -> ([(HeaderName, HeaderValue); 1], String) {
+async fn metrics(
+    _: Operator,
+    State(api): State<Api>,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> ([(HeaderName, HeaderValue); 1], String) {
     api.metrics.in_hand(api.in_hand.len(), api.bytes_in_hand.held());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], api.metrics.render())

@@ -117,7 +117,11 @@ pub(super) struct Problem {
 
 /// The body of an error.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
+#[schema(as = Problem, example = json!({
+    "type": "urn:pgmq-gateway:problem:queue_not_found", "title": "Queue not found", "status": 404,
+    "detail": "there is no queue `orders`; PUT /queues/orders creates it",
+    "instance": "01980f2e-1b0c-7000-8000-000000000000", "code": "queue_not_found"
+}))]
 pub(super) struct ProblemBody<'a> {
     /// Names the kind of problem.
     #[serde(rename = "type")]
@@ -158,10 +162,10 @@ impl Problem {
         Self { retry_after: Some(seconds.max(1)), ..Self::new(Code::RateLimited, detail) }
     }
 
-    /// The answer as the client gets it.
-    pub(super) fn render(&self, request_id: &str) -> Response {
+    /// The body as the client gets it.
+    pub(super) fn body<'a>(&'a self, request_id: &'a str) -> ProblemBody<'a> {
         let (status, code, title) = self.code.parts();
-        let body = ProblemBody {
+        ProblemBody {
             kind: format!("urn:pgmq-gateway:problem:{code}"),
             title,
             status: status.as_u16(),
@@ -169,10 +173,14 @@ impl Problem {
             instance: request_id,
             code,
             index: self.operation,
-        };
+        }
+    }
+
+    /// The answer as the client gets it.
+    pub(super) fn render(&self, request_id: &str) -> Response {
         // Strings and a number: this cannot fail.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let body = serde_json::to_vec(&self.body(request_id)).unwrap_or_default();
+        let mut response = (self.code.parts().0, body).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);

@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 
 /// A queue.
 #[derive(ToSchema)]
-#[schema(as = Queue)]
+#[schema(as = Queue, example = queue_example)]
 #[expect(dead_code, reason = "describes domain::Queue, which knows no OpenAPI")]
 struct QueueSchema {
     /// Its name; one made by another client may have upper case in it.
@@ -48,6 +48,19 @@ struct QueueSchema {
     created_at: DateTime<Utc>,
     /// What was set for it, or the defaults.
     settings: SettingsSchema,
+}
+
+/// What a queue looks like.
+fn queue_example() -> serde_json::Value {
+    serde_json::json!({
+        "queue": "orders", "kind": "standard", "fifo": false,
+        "created_at": "2026-01-01T12:00:00.000000Z",
+        "settings": {
+            "visibility_timeout": 30, "delay": 0, "max_message_bytes": 1_048_576, "max_receives": 5,
+            "dead_letter_queue": "orders-dead", "message_retention": null,
+            "archive_retention": 604_800, "notify": null
+        }
+    })
 }
 
 /// Settings of a queue.
@@ -126,9 +139,6 @@ enum KindSchema {
 /// Body of `PUT /queues/{queue}`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({
-    "kind": "standard", "fifo": true, "settings": {"visibility_timeout": 60, "max_receives": 5}
-}))]
 struct CreateQueue {
     /// How PGMQ stores it; `standard` if not given.
     #[schema(value_type = Option<KindSchema>)]
@@ -169,14 +179,12 @@ impl PartitionBody {
     put, path = "/queues/{queue}", tag = TAG, operation_id = "create_queue",
     params(("queue" = String, Path, description =
         "1 to 47 characters of `a-z 0-9 _ - .`, beginning with a letter or digit, without `--`")),
-    request_body(content = inline(Option<CreateQueue>), content_type = "application/json"),
+    request_body(content = inline(Option<CreateQueue>), content_type = "application/json", example =
+        json!({"kind": "standard", "fifo": true,
+               "settings": {"visibility_timeout": 60, "max_receives": 5}})),
     responses(
         (status = 201, description = "It is new", body = QueueSchema),
         (status = 200, description = "It was there already, and alike", body = QueueSchema),
-        (status = 409, description = "It was there, and is different", body = super::problem::ProblemBody,
-         content_type = "application/problem+json"),
-        (status = 501, description = "pg_partman is missing", body = super::problem::ProblemBody,
-         content_type = "application/problem+json"),
     )
 )]
 async fn create(
@@ -211,6 +219,7 @@ struct ListParameters {
 
 /// A page of queues.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"queues": [queue_example()], "next": "orders"}))]
 struct QueueList {
     /// By name.
     #[schema(value_type = Vec<QueueSchema>)]
@@ -306,6 +315,7 @@ async fn drop_queue(
 
 /// How many messages were deleted.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"purged": 3}))]
 struct Purged {
     /// The number of messages.
     purged: i64,
@@ -328,7 +338,11 @@ async fn purge(
 
 /// Exact figures of a queue.
 #[derive(ToSchema)]
-#[schema(as = QueueMetrics)]
+#[schema(as = QueueMetrics, example = json!({
+    "queue": "orders", "queue_name": "orders", "queue_length": 5, "queue_visible_length": 3,
+    "in_flight": 2, "newest_msg_age_sec": 1, "oldest_msg_age_sec": 60, "total_messages": 42,
+    "scrape_time": "2026-01-01T12:00:00.000000Z", "waiters": 0
+}))]
 #[expect(dead_code, reason = "describes domain::QueueMetrics, which knows no OpenAPI")]
 struct MetricsSchema {
     /// The queue's name.

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -20,6 +20,7 @@ use super::{
     access::{On, ToReceive},
     answer::{json, json_answer, room_for},
     body::NoBody,
+    edge::method_not_allowed,
     leased_body::LeasedBody,
     messages::{MessageList, TAG},
     problem::{Code, Problem},
@@ -28,6 +29,8 @@ use super::{
 
 /// Where messages are received.
 pub(super) const PATH: &str = "/queues/{queue}/messages";
+/// What is taken there.
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET,POST");
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(receive)).routes(routes!(pop))
@@ -140,7 +143,17 @@ async fn pop(
 pub(super) async fn refuse_head() -> Response {
     let detail = "receiving is GET; HEAD has no body to carry messages";
     let mut response = Problem::new(Code::MethodNotAllowed, detail).into_response();
-    let allow = HeaderValue::from_static("GET,POST");
-    response.headers_mut().insert(header::ALLOW, allow);
+    response.headers_mut().insert(header::ALLOW, ALLOWED);
+    response
+}
+
+/// A method that a path does not take. Here the router would name `HEAD` among those that it does.
+pub(super) async fn refuse_method(request: Request) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let is_here = path.is_some_and(|path| path.as_str() == PATH);
+    let mut response = method_not_allowed(request).await.into_response();
+    if is_here {
+        response.headers_mut().insert(header::ALLOW, ALLOWED);
+    }
     response
 }

@@ -71,6 +71,11 @@ struct Retry {
 
 /// The ids of messages by what became of them.
 #[derive(Default, Serialize, ToSchema)]
+#[schema(example = json!({
+    "deleted": [42], "archived": [43], "retried": [],
+    "failed": [{"msg_id": 44, "code": "message_not_found", "detail":
+                "queue `orders` has no message 44: it was never there, or is deleted or archived"}]
+}))]
 struct Settled {
     /// Were deleted.
     deleted: Vec<i64>,

@@ -36,8 +36,16 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(route))
 }
 
+/// What a binding looks like.
+fn binding_example() -> serde_json::Value {
+    serde_json::json!({
+        "pattern": "orders.#", "queue": "invoices", "bound_at": "2026-01-01T12:00:00.000000Z"
+    })
+}
+
 /// A queue that is bound to a pattern.
 #[derive(Serialize, ToSchema)]
+#[schema(example = binding_example)]
 struct Binding {
     /// Words between dots; `*` stands for one word, `#` for any number.
     #[schema(example = "orders.#")]
@@ -59,6 +67,7 @@ impl From<broker::Binding> for Binding {
 
 /// Bindings.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"bindings": [binding_example()]}))]
 struct Bindings {
     /// By pattern, then by queue.
     bindings: Vec<Binding>,
@@ -154,6 +163,7 @@ async fn unbind(
 
 /// Where messages were stored.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"deliveries": [{"queue": "invoices", "msg_id": 42}]}))]
 struct Deliveries {
     /// One for each message and queue; empty if no binding matches.
     deliveries: Vec<Delivery>,
@@ -218,6 +228,7 @@ async fn publish_batch(
 
 /// Queues that a message would go to.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"queues": ["invoices"]}))]
 struct Route {
     /// Their names.
     #[schema(example = json!(["invoices"]))]

@@ -4,7 +4,6 @@ use axum::{
     Json as JsonAnswer,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,7 +11,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Outcome, Wish},
     domain::{
-        Delay, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility, VisibilityTimeout,
+        Delay, Moment, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility,
+        VisibilityTimeout,
     },
 };
 
@@ -81,7 +81,8 @@ struct Send {
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered.
-    visible_at: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    visible_at: Option<Moment>,
 }
 
 /// A message to end, by its id or a receipt.
@@ -116,7 +117,8 @@ struct SetVt {
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
     vt: Option<VisibilityTimeout>,
     /// In place of `vt`: a moment.
-    visible_at: Option<DateTime<Utc>>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    visible_at: Option<Moment>,
 }
 
 /// A queue's name in a body.
@@ -144,7 +146,7 @@ impl Operation {
                         at("send")
                     ))),
                     (delay, None) => Ok(delay.map(Visibility::After)),
-                    (None, Some(time)) => Ok(Some(Visibility::at(time))),
+                    (None, Some(moment)) => Ok(Some(Visibility::at(moment.0))),
                 }?;
                 let message = NewMessage { message: new.message, headers: new.headers, visible };
                 Ok(Wish::Send(new.queue.0, message))
@@ -156,7 +158,7 @@ impl Operation {
                 end("archive", old).map(|(queue, target)| Wish::Archive(queue, target))
             }
             Self { send: None, delete: None, archive: None, set_vt: Some(Object(wish)) } => {
-                let visible = visibility(wish.vt, wish.visible_at, &at("set_vt"))?;
+                let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
                 let target = target(wish.msg_id, wish.receipt, &|| at("set_vt"))?;
                 Ok(Wish::SetVisibility(wish.queue.0, target, visible))
             }
@@ -179,6 +181,7 @@ fn needed(wish: &Wish) -> (Right, &QueueName) {
 
 /// What the operations came to.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"results": [{"msg_id": 42}, {"msg_id": 1}]}))]
 struct Results {
     /// In the order of the operations.
     results: Vec<OperationResult>,
@@ -210,8 +213,6 @@ impl From<Outcome> for OperationResult {
     params(IdempotencyKey), request_body(content = Transaction),
     responses(
         (status = 200, description = "All is done", body = Results),
-        (status = 404, description = "A queue or a message is not there; nothing was done",
-         body = super::problem::ProblemBody, content_type = "application/problem+json"),
     )
 )]
 async fn transact(

@@ -10,7 +10,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result};
+use super::{Broker, Error, Result, receiving::chooses, undone};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -61,8 +61,9 @@ impl Broker {
     pub async fn browse_archive(
         &self,
         stats: &Arc<CallStats>,
-        what: Browse,
+        mut what: Browse,
     ) -> Result<Vec<ArchivedMessage>> {
+        what.which.filter = what.which.filter.filter(chooses);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
@@ -83,7 +84,8 @@ impl Broker {
     }
 
     /// Moves archived messages into a queue, as new ones, and says how many.
-    pub async fn replay(&self, stats: &Arc<CallStats>, what: Replay) -> Result<i64> {
+    pub async fn replay(&self, stats: &Arc<CallStats>, mut what: Replay) -> Result<i64> {
+        what.which.filter = what.which.filter.filter(chooses);
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
         self.must_exist(stats, &to).await?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
@@ -97,7 +99,10 @@ impl Broker {
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
+                let mut moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
+                if undone(&moved) {
+                    moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
+                }
                 steps.done(moved).map_err(Error::on(&queue))?;
             }
             broker.moved_to(&to, steps.moved);
@@ -120,8 +125,11 @@ impl Broker {
             let mut conn = broker.open(&queue, &stats).await?;
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved =
-                    store::redrive(&mut conn, &queue, to.as_ref(), &within, after, step).await;
+                let to = to.as_ref();
+                let mut moved = store::redrive(&mut conn, &queue, to, &within, after, step).await;
+                if undone(&moved) {
+                    moved = store::redrive(&mut conn, &queue, to, &within, after, step).await;
+                }
                 steps.done(moved).map_err(Error::on(&queue))?;
             }
             if let Some(to) = &to {

@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
-    domain::{CallStats, InvalidQueueName, QueueName, ReceiptKey},
+    domain::{CallStats, QueueName, ReceiptKey},
     engine::{Engine, Shared},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
@@ -175,12 +175,13 @@ impl Broker {
     /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
     /// alone.
     async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
+        let doubt = self.doubt(queue).await?;
         let permit = self.permit(queue).await?;
         let mut conn = self.db.acquire(stats).await?;
-        if let Err(reason) = queue.check_creatable() {
-            check_exact(&mut conn, queue, reason).await?;
+        match doubt {
+            Some(doubt) if !store::exists(&mut conn, queue).await? => Err(doubt),
+            _ => Ok(QueueConn { conn, _permit: permit }),
         }
-        Ok(QueueConn { conn, _permit: permit })
     }
 
     /// Leave for one statement on a queue outside the lanes.
@@ -200,11 +201,28 @@ impl Broker {
 
     /// Refuses a name that would reach the table of another queue.
     async fn admit(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<()> {
-        if queue.check_creatable().is_ok() {
-            return Ok(());
+        match self.doubt(queue).await? {
+            Some(_) => self.open(queue, stats).await.map(drop),
+            None => Ok(()),
         }
-        self.open(queue, stats).await.map(drop)
     }
+
+    /// What is to be said of a name unless there is a queue of exactly this name: PGMQ folds upper
+    /// case away, so `Orders` would reach the table of `orders`, and the other way round.
+    async fn doubt(&self, queue: &QueueName) -> Result<Option<Error>> {
+        match queue.check_creatable() {
+            Err(reason) => Ok(Some(Error::Invalid(format!("queue `{queue}`: {reason}")))),
+            Ok(()) if self.policies.is_folded(queue).await? => {
+                Ok(Some(Error::QueueNotFound(queue.to_string())))
+            }
+            Ok(()) => Ok(None),
+        }
+    }
+}
+
+/// Whether it was undone because of a deadlock. Once more is enough: whoever was in the way is through.
+const fn undone<T>(outcome: &store::Result<T>) -> bool {
+    matches!(outcome, Err(store::Error::Deadlock(_)))
 }
 
 /// A connection that counts among those of its queue.
@@ -233,12 +251,4 @@ impl Deref for Broker {
     fn deref(&self) -> &Inner {
         &self.0
     }
-}
-
-/// PGMQ folds upper case away: `Orders` would reach the table of `orders`.
-async fn check_exact(conn: &mut Conn, queue: &QueueName, reason: InvalidQueueName) -> Result<()> {
-    if store::exists(conn, queue).await? {
-        return Ok(());
-    }
-    Err(Error::Invalid(format!("queue `{queue}`: {reason}")))
 }

@@ -4,7 +4,7 @@
 //! and whatever an SQL client does to a queue is noticed: nobody has to tell.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
@@ -42,6 +42,8 @@ pub(super) struct Policies {
 #[derive(Default)]
 struct Known {
     queues: HashMap<String, Arc<Policy>>,
+    /// What the tables of queues with upper case in their names are called.
+    folded: HashSet<String>,
     /// When these were asked for.
     as_of: Option<Instant>,
     /// How the last attempt failed that nothing came after, and when it began.
@@ -62,6 +64,12 @@ impl Policies {
         self.ensure_fresh().await?;
         let known = self.lock();
         Ok(Arc::clone(known.queues.get(queue.as_str()).unwrap_or(&self.default)))
+    }
+
+    /// Whether this name would reach the table of a queue that has upper case in its own.
+    pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> store::Result<bool> {
+        self.ensure_fresh().await?;
+        Ok(self.lock().folded.contains(queue.as_str()))
     }
 
     /// Whether any queue is known to have something that has to be enforced from time to time.
@@ -131,6 +139,7 @@ impl Policies {
         let mut known = self.lock();
         match loaded {
             Ok(queues) => {
+                known.folded = queues.keys().filter_map(|name| folded(name)).collect();
                 known.queues = queues;
                 known.as_of = (known.generation == generation).then_some(began);
                 known.failed = None;
@@ -161,6 +170,11 @@ impl Policies {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What PGMQ makes of a name with upper case.
+fn folded(name: &str) -> Option<String> {
+    Some(name.to_lowercase()).filter(|folded| folded != name)
 }
 
 impl fmt::Debug for Policies {

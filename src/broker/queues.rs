@@ -10,7 +10,7 @@ use crate::{
     store::{self, Conn, CreateOutcome},
 };
 
-use super::{Broker, Error, Result};
+use super::{Broker, Error, Result, undone};
 
 /// Queues that are looked at together where not all of them are shown.
 const FILTERED_PAGE: usize = 1_000;
@@ -82,7 +82,14 @@ impl Broker {
         self.check_settings(name, &new.settings)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         // Asking again is harmless, so a lost answer is no unknown outcome.
-        self.run(false, async move { broker.create(&stats, &new).await }).await
+        self.run(false, async move {
+            match broker.create(&stats, &new).await {
+                // Dropped before it could be shown: who asks for it means to have it.
+                Err(Error::QueueNotFound(_)) => broker.create(&stats, &new).await,
+                outcome => outcome,
+            }
+        })
+        .await
     }
 
     async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue) -> Result<Created> {
@@ -174,7 +181,10 @@ impl Broker {
             let mut conn = broker.open(&queue, &stats).await?;
             must_have_dead_letter_queue(&mut conn, &change).await?;
             let gone = || Error::QueueNotFound(queue.to_string());
-            let changed = store::change_settings(&mut conn, &queue, &change).await;
+            let mut changed = store::change_settings(&mut conn, &queue, &change).await;
+            if undone(&changed) {
+                changed = store::change_settings(&mut conn, &queue, &change).await;
+            }
             broker.policies.forget();
             if !changed.map_err(Error::on(&queue))? {
                 return Err(gone());
@@ -236,10 +246,17 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let mut conn = broker.open(&queue, &stats).await?;
-            let found = store::drop_queue(&mut conn, &queue).await.map_err(Error::on(&queue))?;
+            let mut found = store::drop_queue(&mut conn, &queue).await;
+            if undone(&found) {
+                found = store::drop_queue(&mut conn, &queue).await;
+            }
             broker.policies.forget();
             broker.engine.tell(&queue);
-            if found { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
+            if found.map_err(Error::on(&queue))? {
+                Ok(())
+            } else {
+                Err(Error::QueueNotFound(queue.to_string()))
+            }
         })
         .await
     }
@@ -249,7 +266,11 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let mut conn = broker.open(&queue, &stats).await?;
-            store::purge(&mut conn, &queue).await.map_err(Error::on(&queue))
+            let mut purged = store::purge(&mut conn, &queue).await;
+            if undone(&purged) {
+                purged = store::purge(&mut conn, &queue).await;
+            }
+            purged.map_err(Error::on(&queue))
         })
         .await
     }

@@ -62,7 +62,7 @@ impl Broker {
             queue: queue.clone(),
             vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
             qty: what.qty.as_i32(),
-            filter: what.filter.filter(|filter| !is_empty_object(filter.get())),
+            filter: what.filter.filter(chooses),
             fifo: what.fifo,
             dead_letters: dead_letters(&policy),
             as_pgmq: self.read_mode == ReadMode::Pgmq,
@@ -159,8 +159,8 @@ fn dead_letters(policy: &Policy) -> Option<DeadLetters> {
     Some(DeadLetters { max_receives, queue })
 }
 
-/// What everything contains, and not objects alone.
-fn is_empty_object(json: &str) -> bool {
-    let inside = json.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    inside.is_some_and(|inside| inside.trim().is_empty())
+/// Whether a filter leaves anything out: `{}` does not, of messages that are no objects either.
+pub(super) fn chooses(filter: &RawJson) -> bool {
+    let inside = filter.get().trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    !inside.is_some_and(|inside| inside.trim().is_empty())
 }

@@ -11,7 +11,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, sending::check_moment};
+use super::{Broker, Error, Result, sending::check_moment, undone};
 
 /// The most entries of one settling.
 pub(super) const MAX_SETTLED: usize = 1_000;
@@ -145,7 +145,10 @@ impl Broker {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
         self.run(true, async move {
             let mut conn = broker.open(&queue, &stats).await?;
-            let settled = store::settle(&mut conn, &queue, &entries).await;
+            let mut settled = store::settle(&mut conn, &queue, &entries).await;
+            if undone(&settled) {
+                settled = store::settle(&mut conn, &queue, &entries).await;
+            }
             let settled = settled.map_err(Error::on(&queue))?;
             for ((action, _), settled) in entries.iter().zip(&settled) {
                 let done = match action {

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    store::{self, Action, Idempotency, Operation, Refusal, Transacted},
+    store::{self, Action, Conn, Idempotency, Operation, Refusal, Transacted},
     telemetry::DoneTo,
 };
 
@@ -18,6 +18,8 @@ use super::{
 
 /// The most operations of a transaction.
 pub(super) const MAX_OPERATIONS: usize = 100;
+/// How often a transaction is tried that others undo.
+const ATTEMPTS: usize = 3;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
@@ -139,13 +141,7 @@ impl Broker {
             let _permits = (permit, apart);
             let mut conn = broker.db.acquire(&stats).await?;
             let only = once.as_ref().and_then(|once| once.queue.clone());
-            let transacted = match store::transact(&mut conn, &operations, once.as_ref()).await {
-                // Undone for certain, and the other one is through.
-                Err(store::Error::Deadlock(_)) => {
-                    store::transact(&mut conn, &operations, once.as_ref()).await
-                }
-                outcome => outcome,
-            };
+            let transacted = persist(&mut conn, &operations, once.as_ref()).await;
             let transacted = match (transacted, &only) {
                 (Err(error), Some(queue)) => Err(Error::on(queue)(error)),
                 (Err(error), None) => Err(refused(error)),
@@ -191,6 +187,26 @@ impl Broker {
     }
 }
 
+/// Does operations, again if they were undone by what others did meanwhile.
+async fn persist(
+    conn: &mut Conn,
+    operations: &[Operation],
+    once: Option<&Idempotency>,
+) -> store::Result<Transacted<Outcome>> {
+    let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
+    let is_of_one = once.is_some_and(|once| once.queue.is_some());
+    for _ in 1..ATTEMPTS {
+        match store::transact(conn, operations, once).await {
+            Err(store::Error::Deadlock(_)) => {}
+            // Dropped under our hands: next time it is known which, or no longer bound.
+            Err(store::Error::QueueNotFound) if !is_of_one => {}
+            Err(store::Error::Refused { refusal: Refusal::QueueNotFound(_), .. }) if publishes => {}
+            outcome => return outcome,
+        }
+    }
+    store::transact(conn, operations, once).await
+}
+
 fn queue_of(operation: &Operation) -> Option<&QueueName> {
     match operation {
         Operation::Send(queue, _) | Operation::Settle(queue, ..) => Some(queue),
@@ -200,8 +216,11 @@ fn queue_of(operation: &Operation) -> Option<&QueueName> {
 
 /// What a transaction was refused for, with the operation that is to blame.
 pub(super) fn refused(error: store::Error) -> Error {
-    let store::Error::Refused { operation, refusal } = error else {
-        return error.into();
+    let (operation, refusal) = match error {
+        store::Error::Refused { operation, refusal } => (operation, refusal),
+        // Nothing was done.
+        store::Error::QueueNotFound => return store::Error::Unavailable(None).into(),
+        error => return error.into(),
     };
     let error = match refusal {
         Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),

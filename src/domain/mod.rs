@@ -30,7 +30,7 @@ pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };
 pub use storable::{Unstorable, check_storable};
-pub use time::rfc3339;
+pub use time::{Moment, rfc3339};
 
 /// Seconds that a delivered message stays hidden: 0 to 43,200 (12 hours).
 pub type VisibilityTimeout = Bounded<0, 43_200>;

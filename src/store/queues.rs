@@ -113,7 +113,7 @@ pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
 
 /// Deletes every message of a queue, and says how many there were.
 pub async fn purge(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
-    let query = sqlx::query("/* purge_queue */ SELECT pgmq.purge_queue($1)").bind(queue.as_str());
+    let query = sqlx::query("/* purge_queue */ SELECT pgmq_gateway.purge($1)").bind(queue.as_str());
     let rows = conn.change(query).await?;
     first(&rows)?.try_get(0).map_err(Error::unexpected)
 }

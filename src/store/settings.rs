@@ -10,7 +10,7 @@ use super::{
     error::{Error, Result},
 };
 
-/// A queue that has settings, or is read in groups.
+/// A queue that has settings, is read in groups, or has a table of another name.
 #[derive(Clone, Debug)]
 pub struct Configured {
     /// Its name.
@@ -21,7 +21,7 @@ pub struct Configured {
     pub fifo: bool,
 }
 
-/// The settings of all queues that have some, or are read in groups.
+/// The settings of all queues that have some, are read in groups, or have a table of another name.
 pub async fn all_settings(conn: &mut Conn) -> Result<Vec<Configured>> {
     let rows = conn
         .look(sqlx::query("/* all_settings */ SELECT * FROM pgmq_gateway.all_settings()"))

@@ -139,6 +139,12 @@ async fn a_filter_and_times_choose() {
     assert_eq!(archived(&gateway, &both).await, [5]);
     assert_eq!(archived(&gateway, &format!("since={middle}&until={middle}")).await, [0; 0]);
     assert_eq!(archived(&gateway, "since=2020-01-01T02:00:00%2B02:00").await.len(), 6);
+    let body = r#"{"message":"no object"}"#;
+    let id = gateway.send("q", body).await;
+    gateway.post(&format!("/queues/q/messages/{id}/archive"), "").await.expect(204);
+    let everything = gateway.get("/queues/q/archive?filter={}").await.expect(200);
+    assert_eq!(everything.messages().len(), 7);
+    assert_eq!(replay(&gateway, json!({"filter": {}, "dry_run": true})).await, 7);
     // A filter that chooses few does not end the pages early.
     let path = format!("/queues/q/archive?limit=1&filter={odd}");
     let mut page = gateway.get(&path).await.expect(200).json();

@@ -372,7 +372,7 @@ async fn many_consumers_keep_every_group_in_order() {
     gateways[0].post("/queues/q/messages/batch", &batch).await.expect(201);
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let mut consumers = JoinSet::new();
-    for (consumer, gateway) in gateways.iter().cycle().take(12).enumerate() {
+    for (consumer, gateway) in gateways.iter().cycle().take(16).enumerate() {
         consumers.spawn(consume(consumer, gateway.client.clone(), Arc::clone(&ledger)));
     }
     let all = async {

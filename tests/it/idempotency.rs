@@ -9,8 +9,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use pgmq_gateway::config::Settings;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use sqlx::Executor;
 use tokio::time::sleep;
 
 use crate::support::{
@@ -214,6 +216,47 @@ async fn a_queue_that_is_made_anew_knows_no_keys() {
     gateway.database.execute("SELECT pgmq.drop_queue('q'); SELECT pgmq.create('q')").await;
     is_first(&post(&gateway, MESSAGES, "key", body).await, 201);
     assert_eq!(gateway.all("q").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_when_its_time_is_over() {
+    let short = |settings: &mut Settings| settings.maintenance.idempotency_lifetime_seconds = 1;
+    let gateway = TestGateway::with(short).await;
+    gateway.create("q").await;
+    is_first(&post(&gateway, MESSAGES, "key", r#"{"message":1}"#).await, 201);
+    let other = async || {
+        let answer = post(&gateway, MESSAGES, "key", r#"{"message":2}"#).await;
+        (answer.status != 409).then_some(answer)
+    };
+    is_first(&eventually("the key is forgotten", other).await, 201);
+    assert_eq!(gateway.all("q").await.len(), 2);
+}
+
+/// Small steps, one gateway at a time, and only what is old.
+#[tokio::test]
+async fn old_keys_are_swept_little_by_little() {
+    let idle = |settings: &mut Settings| settings.maintenance.interval_ms = 3_600_000;
+    let gateway = TestGateway::with(idle).await;
+    gateway.create("q").await;
+    is_first(&post(&gateway, MESSAGES, "young", r#"{"message":1}"#).await, 201);
+    let database = &gateway.database;
+    let old = "INSERT INTO pgmq_gateway.idempotency_keys
+               SELECT 'old', n::text, '', 0, '[]', now() - interval '25 hours'
+               FROM generate_series(1, 2500) n";
+    database.execute(old).await;
+    let keys =
+        async || database.value::<i64>("SELECT count(*) FROM pgmq_gateway.idempotency_keys").await;
+    let step = async || database.value::<bool>("SELECT pgmq_gateway.forget_old(86400, 1000)").await;
+    let mut other = database.connect().await;
+    let lock = "SELECT pg_advisory_lock(hashtextextended('pgmq_gateway.forget_old', 0))";
+    other.execute(lock).await.expect("locked");
+    assert_eq!((step().await, keys().await), (false, 2501), "another gateway is at it");
+    other.execute("SELECT pg_advisory_unlock_all()").await.expect("unlocked");
+    assert_eq!((step().await, keys().await), (true, 1501), "there is more to do");
+    let _other = TestGateway::on(database, |_| {}).await;
+    eventually("a gateway does it by itself", async || (keys().await == 1).then_some(())).await;
+    let again = post(&gateway, MESSAGES, "young", r#"{"message":1}"#).await;
+    assert_eq!(again.header("idempotency-replayed"), "true");
 }
 
 #[tokio::test]

@@ -310,8 +310,9 @@ async fn notifications_of_pgmq_end_the_wait() {
 async fn waiting_takes_no_connection() {
     let gateway = TestGateway::with(|settings| settings.database.max_connections = 2).await;
     gateway.create("q").await;
-    let mut connections = Vec::new();
-    for _ in 0..200 {
+    let mut connections = vec![begin_to_wait(&gateway).await];
+    until_waiting(&gateway, 1).await;
+    for _ in 1..200 {
         connections.push(begin_to_wait(&gateway).await);
     }
     until_waiting(&gateway, 200).await;

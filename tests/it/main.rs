@@ -29,6 +29,7 @@ mod permissions;
 mod poison;
 mod postman;
 mod queues;
+mod races;
 mod readme;
 mod receipts;
 mod roles;

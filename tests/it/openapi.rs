@@ -77,3 +77,77 @@ async fn the_browsable_pages_load_nothing_from_elsewhere() {
     assert!(start.contains("/openapi.json"), "{start}");
     assert!(start.contains("\"validatorUrl\": \"none\""), "{start}");
 }
+
+/// Every body in the document, with where it is.
+fn bodies(document: &Value) -> Vec<(String, &Value)> {
+    let mut bodies = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("methods") {
+            let responses = operation["responses"].as_object().expect("responses");
+            let request = operation.get("requestBody").map(|body| ("request", body));
+            let all = responses.iter().map(|(status, body)| (&**status, body)).chain(request);
+            for (what, body) in all {
+                for (kind, content) in body["content"].as_object().into_iter().flatten() {
+                    bodies.push((format!("{method} {path} {what} {kind}"), content));
+                }
+            }
+        }
+    }
+    bodies
+}
+
+/// The schema that is meant, and not where it stands.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(&reference[1..]).expect(reference),
+        None => schema,
+    }
+}
+
+/// Whether a value has what the schema demands, and nothing that it does not know.
+fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
+    let schema = resolved(document, schema);
+    for choice in ["oneOf", "anyOf"] {
+        if let Some(choices) = schema[choice].as_array() {
+            return choices.iter().any(|schema| fits(document, schema, value));
+        }
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => return true,
+    };
+    types.into_iter().any(|kind| match (kind, value) {
+        ("null", Value::Null) | ("boolean", Value::Bool(_)) | ("string", Value::String(_)) => true,
+        ("integer", value) => value.is_i64(),
+        ("array", Value::Array(items)) => {
+            items.iter().all(|item| fits(document, &schema["items"], item))
+        }
+        ("object", Value::Object(fields)) => {
+            let Some(known) = schema["properties"].as_object() else { return true };
+            let required = schema["required"].as_array().into_iter().flatten();
+            required.filter_map(Value::as_str).all(|name| fields.contains_key(name))
+                && fields.iter().all(|(name, value)| {
+                    known.get(name).is_some_and(|schema| fits(document, schema, value))
+                })
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn every_body_has_an_example_that_fits_its_schema() {
+    let document: Value = serde_json::from_str(&committed()).expect("JSON");
+    let bodies = bodies(&document);
+    assert!(bodies.len() > 200, "{}", bodies.len());
+    for (whose, content) in bodies {
+        let schema = resolved(&document, &content["schema"]);
+        let named = content["examples"].as_object().into_iter().flatten();
+        let mut examples: Vec<&Value> = named.map(|(_, example)| &example["value"]).collect();
+        examples.extend(content.get("example").or_else(|| schema.get("example")));
+        assert!(!examples.is_empty(), "{whose} has no example");
+        for example in examples {
+            assert!(fits(&document, schema, example), "{whose}: {example}");
+        }
+    }
+}

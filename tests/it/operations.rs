@@ -15,6 +15,15 @@ async fn healthy_means_alive_and_ready() {
 }
 
 #[tokio::test]
+async fn they_take_no_parameters() {
+    let gateway = TestGateway::start().await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let refused = gateway.get(&format!("{path}?verbose=1")).await;
+        assert!(refused.problem(400, "invalid_request").detail().contains("`verbose`"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_tell_what_happened() {
     let gateway = TestGateway::with(|settings| {
         settings.metrics.queue_interval_seconds = 1;

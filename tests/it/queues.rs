@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{TestDatabase, TestGateway};
+use crate::support::{Answer, TestDatabase, TestGateway};
 
 #[tokio::test]
 async fn a_queue_is_made_once() {
@@ -200,6 +200,59 @@ async fn queues_made_by_sql_are_served() {
     let folds = gateway.put("/queues/shared", "").await.problem(409, "queue_conflict");
     assert!(folds.detail().contains("`Shared`"));
     gateway.delete(path).await.expect(204);
+}
+
+/// A queue with upper case in its name is not reached by another spelling, and not dropped by it.
+#[tokio::test]
+async fn a_queue_in_upper_case_has_one_name() {
+    let database = TestDatabase::new().await;
+    database.execute("SELECT pgmq.create('Orders')").await;
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    gateway.send("Orders", r#"{"message":"kept"}"#).await;
+    gateway.post("/queues/Orders/messages", r#"{"message":"archived"}"#).await.expect(201);
+    gateway.post("/queues/Orders/messages/2/archive", "").await.expect(204);
+    for (method, path, body) in [
+        ("POST", "/messages", r#"{"message":1}"#),
+        ("POST", "/messages/batch", r#"{"messages":[{"message":1}]}"#),
+        ("GET", "/messages", ""),
+        ("GET", "/messages/1", ""),
+        ("DELETE", "/messages/1", ""),
+        ("PATCH", "/messages/1", r#"{"vt":5}"#),
+        ("POST", "/messages/1/archive", ""),
+        ("POST", "/messages/pop", ""),
+        ("POST", "/messages/settle", r#"{"delete":[{"msg_id":1}]}"#),
+        ("GET", "/peek", ""),
+        ("GET", "/archive", ""),
+        ("POST", "/archive/replay", "{}"),
+        ("POST", "/redrive", ""),
+        ("POST", "/purge", ""),
+        ("GET", "/metrics", ""),
+        ("GET", "", ""),
+        ("PATCH", "", r#"{"settings":{"delay":1}}"#),
+        ("DELETE", "", ""),
+    ] {
+        let request = gateway.request(method, &format!("/queues/orders{path}")).body(body);
+        let refused = Answer::of(request).await;
+        assert_eq!(refused.status, 404, "{method} {path}: {}", refused.text);
+        refused.problem(404, "queue_not_found");
+    }
+    assert_eq!(gateway.receive_one("Orders", "").await["message"], "kept");
+    gateway.delete("/queues/Orders").await.expect(204);
+    gateway.get("/queues/Orders").await.problem(400, "invalid_request");
+}
+
+/// PGMQ lets one table have two names, and fails for every queue if it has a name without a table.
+#[tokio::test]
+async fn no_name_is_left_without_a_table() {
+    let database = TestDatabase::new().await;
+    database.execute("SELECT pgmq.create('Two'), pgmq.create('two'), pgmq.create('gone')").await;
+    database.execute("DROP TABLE pgmq.q_gone").await;
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    gateway.delete("/queues/two").await.expect(204);
+    gateway.delete("/queues/gone").await.expect(204);
+    gateway.delete("/queues/gone").await.problem(404, "queue_not_found");
+    assert_eq!(gateway.get("/queues").await.expect(200).json()["queues"], json!([]));
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM pgmq.metrics_all()").await, 0);
 }
 
 /// A queue that was dropped and made again by SQL works at once.

@@ -23,8 +23,17 @@ pub struct Answer {
 
 impl Client {
     pub fn new(base: &str) -> Self {
+        Self::with_timeout(base, Duration::from_secs(60))
+    }
+
+    /// One that waits for as long as a gateway may work.
+    pub fn patient(base: &str) -> Self {
+        Self::with_timeout(base, Duration::from_secs(600))
+    }
+
+    fn with_timeout(base: &str, timeout: Duration) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+        let http = reqwest::Client::builder().timeout(timeout).build();
         Self { base: base.to_owned(), http: http.expect("client"), key: None }
     }
 
