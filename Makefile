@@ -20,10 +20,11 @@ test: setup setup-test lint ## Run every check and every test
 	$(CARGO) test --locked
 
 .PHONY: lint
-lint: ## Check the format, and lint with warnings denied
+lint: setup-test ## Check the format, lint with warnings denied, and check what is depended on
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	bash -n tools/setup .ci/run
+	target/tools/bin/cargo-deny --locked check bans licenses sources
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -34,6 +35,11 @@ openapi: ## Write openapi/openapi.json from the code, and from that the Postman 
 	$(CARGO) run --quiet --locked -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 	tools/postman
+
+.PHONY: fuzz
+fuzz: setup setup-test ## Test the API at random by its own document; FUZZ=300 is more of it, SEED=7 repeats
+	TEST_FUZZ=$(or $(FUZZ),100) $(if $(SEED),TEST_SEED=$(SEED)) \
+		$(CARGO) test --locked --test it schemathesis -- --nocapture
 
 .PHONY: setup
 setup: ## Install PostgreSQL and a C compiler, where they are missing

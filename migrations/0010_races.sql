@@ -109,3 +109,41 @@ BEGIN
     RETURN pgmq.purge_queue(queue);
 END
 $$;
+
+-- Moves the next messages of a dead-letter queue that nobody has in hand to the queue that each came
+-- from, or all to `target`. Those whose queue is not known, or is gone, stay. `last_id` is where to go
+-- on, null when there are no more.
+CREATE OR REPLACE FUNCTION pgmq_gateway.redrive(
+    queue text, target text, after_msg_id bigint, max_messages integer,
+    OUT moved integer, OUT last_id bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    source regclass := pgmq_gateway.queue_table(queue);
+    origin text := '$3';
+    looked_at bigint[] := '{}';
+    batch record;
+BEGIN
+    moved := 0;
+    IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
+        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    ELSIF target IS NULL THEN
+        origin := 'm.headers ->> ''x-dead-letter-queue''';
+    END IF;
+    FOR batch IN EXECUTE format(
+        'SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
+            SELECT %s AS origin, m.msg_id FROM %s m
+            WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
+            ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c
+         GROUP BY c.origin ORDER BY c.origin', origin, source
+    ) USING after_msg_id, max_messages, target LOOP
+        looked_at := looked_at || batch.ids;
+        IF batch.origin <> queue
+           AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin) THEN
+            moved := moved + pgmq_gateway.move_back(source, batch.origin, batch.ids);
+        END IF;
+    END LOOP;
+    IF cardinality(looked_at) = max_messages THEN
+        last_id := (SELECT max(id) FROM unnest(looked_at) AS l (id));
+    END IF;
+END
+$$;

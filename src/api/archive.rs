@@ -27,6 +27,8 @@ const MAX_IDS: usize = 1_000;
 
 /// How many messages are to be moved at most.
 type Limit = Bounded<1, 1_000_000_000>;
+/// An id, or a number that is none.
+type AnyId = Bounded<{ i64::MIN }, { i64::MAX }>;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(browse)).routes(routes!(replay)).routes(routes!(redrive))
@@ -55,7 +57,7 @@ struct BrowseParameters {
     until: Option<Moment>,
     /// A JSON object that a message must contain.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<String>, example = "{\"type\":\"invoice\"}")]
+    #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
     filter: Option<Filter>,
 }
 
@@ -129,8 +131,8 @@ struct ReplayBody {
     #[schema(value_type = Option<String>)]
     to: Option<Name>,
     /// Their ids, at most 1000.
-    #[schema(max_items = 1_000)]
-    msg_ids: Option<Vec<i64>>,
+    #[schema(value_type = Option<Vec<i64>>, max_items = 1_000)]
+    msg_ids: Option<Vec<AnyId>>,
     /// Archived then or later.
     #[schema(value_type = Option<DateTime<Utc>>)]
     since: Option<Moment>,
@@ -141,7 +143,7 @@ struct ReplayBody {
     #[schema(value_type = Option<Object>)]
     filter: Option<RawJson>,
     /// The most messages to move, the oldest first; all if not given.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
     limit: Option<Limit>,
     /// Whether to count them only.
     #[serde(default)]
@@ -194,7 +196,7 @@ async fn replay(
         since: body.since.map(known_to_postgresql),
         until: body.until.map(known_to_postgresql),
         filter: filter.map(|filter| filter.0),
-        msg_ids: body.msg_ids,
+        msg_ids: body.msg_ids.map(|ids| ids.into_iter().map(Bounded::get).collect()),
     };
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
     may_send(&caller, to.as_ref().unwrap_or(&queue))?;
@@ -210,7 +212,7 @@ struct RedriveBody {
     #[schema(value_type = Option<String>)]
     to: Option<Name>,
     /// The most messages to move, the oldest first; all if not given.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
     limit: Option<Limit>,
 }
 

@@ -17,6 +17,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     Api,
     problem::{Code, Problem, ProblemBody},
+    schemas,
 };
 
 /// The names of the ways to show a key.
@@ -74,10 +75,11 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
             add_errors(path, operation);
         }
     }
+    schemas::refine(&mut document);
     document
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
     methods.into_iter().flatten()
 }

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderValue},
     response::Response,
 };
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -29,8 +30,9 @@ impl<T: DeserializeOwned> FromRequest<Api> for OnceJson<T> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let key = key(request.headers())?;
-        // Its key is of no concern to other requests' paths.
-        let scoped = key.map(|key| (format!("{} {}", request.method(), request.uri().path()), key));
+        // Its key is of no concern to other requests' paths, however they are written.
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+        let scoped = key.map(|key| (format!("{} {path}", request.method()), key));
         let bytes = read(request, api).await?;
         let value = parse(&bytes)?;
         let once = scoped.map(|(scope, key)| {

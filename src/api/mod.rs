@@ -18,6 +18,7 @@ mod problem;
 mod query;
 mod queues;
 mod receive;
+mod schemas;
 mod settle;
 mod topics;
 mod transactions;

@@ -96,6 +96,7 @@ struct SettingsSchema {
 
 /// PGMQ's insert notifications.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Notify)]
 #[expect(dead_code, reason = "describes domain::Notify, which knows no OpenAPI")]
 struct NotifySchema {
@@ -106,6 +107,7 @@ struct NotifySchema {
 
 /// Settings to change: those that are given, to null for the default.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = SettingsChange, example = json!({"visibility_timeout": 60, "max_receives": 5}))]
 #[expect(dead_code, reason = "describes domain::SettingsChange, which knows no OpenAPI")]
 struct ChangeSchema {
@@ -113,7 +115,7 @@ struct ChangeSchema {
     visibility_timeout: Option<i64>,
     #[schema(minimum = 0, maximum = 604_800)]
     delay: Option<i64>,
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 67_108_864)]
     max_message_bytes: Option<i64>,
     #[schema(minimum = 1, maximum = 1_000)]
     max_receives: Option<i64>,

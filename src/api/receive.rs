@@ -55,13 +55,13 @@ struct ReceiveParameters {
     wait: Option<Wait>,
     /// A JSON object that a message must contain.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<String>, example = "{\"type\":\"invoice\"}")]
+    #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
     filter: Option<Filter>,
     /// Reads in groups, by the header `x-pgmq-group`: of each group its messages in order, up to the
     /// first that is hidden. `grouped` takes as many as possible of the oldest group first,
     /// `round_robin` one of each group in turn, `head` the first of each group.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<FifoSchema>)]
+    #[param(value_type = Option<FifoSchema>, inline)]
     fifo: Option<FifoMode>,
 }
 

@@ -100,12 +100,21 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Bounded<MIN, MAX>
             }
 
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-                Bounded::checked(None, &value).map_err(E::custom)
+                Bounded::checked(whole(value), &value).map_err(E::custom)
             }
         }
 
         deserializer.deserialize_i64(Visitor)
     }
+}
+
+/// `5.0` is a whole number in JSON, whose numbers have no kinds; one that is so large that others
+/// are read as the same is not.
+fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    let whole = value.fract() == 0.0 && value.abs() <= EXACT;
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number within 53 bits")]
+    whole.then_some(value as i64)
 }
 
 #[cfg(test)]
@@ -130,10 +139,25 @@ mod tests {
 
     #[test]
     fn json_takes_whole_numbers_only() {
-        assert_eq!(serde_json::from_str::<Percent>("7").expect("in range").get(), 7);
+        for seven in ["7", "7.0", "0.7e1"] {
+            assert_eq!(serde_json::from_str::<Percent>(seven).expect("in range").get(), 7);
+        }
         for wrong in ["101", "-1", "7.5", "\"7\"", "null", "true", "1e400", "99999999999999999999"]
         {
             assert!(serde_json::from_str::<Percent>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// One that is read as another would be about another message.
+    #[test]
+    fn large_numbers_are_read_to_the_digit_or_refused() {
+        type Id = Bounded<1, { i64::MAX }>;
+        let read = |text: &str| serde_json::from_str::<Id>(text).map(Bounded::get).ok();
+        assert_eq!(read("1839830313596429.0"), Some(1_839_830_313_596_429));
+        assert_eq!(read("9007199254740991.0"), Some(9_007_199_254_740_991));
+        assert_eq!(read("9223372036854775807"), Some(i64::MAX));
+        for wrong in ["9007199254740993.0", "1e17", "9223372036854775808"] {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

@@ -89,15 +89,16 @@ enum Measure {
 
 fn measure(text: &str) -> Option<Measure> {
     const UNITS: [&str; 7] = ["second", "minute", "hour", "day", "week", "month", "year"];
-    let positive = |digits: &str| {
+    // Within what PostgreSQL's `interval` and pg_partman's counts hold.
+    let positive = |digits: &str, most: usize| {
         let plain = digits.bytes().all(|b| b.is_ascii_digit());
-        plain && digits.parse::<i32>().is_ok_and(|n| n > 0)
+        plain && (1..=most).contains(&digits.len()) && !digits.starts_with('0')
     };
     match text.split_once(' ') {
-        None => positive(text).then_some(Measure::Messages),
+        None => positive(text, 9).then_some(Measure::Messages),
         Some((count, unit)) => {
             let known = UNITS.contains(&unit.strip_suffix('s').unwrap_or(unit));
-            (positive(count) && known).then_some(Measure::Time)
+            (positive(count, 4) && known).then_some(Measure::Time)
         }
     }
 }

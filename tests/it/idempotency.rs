@@ -232,6 +232,15 @@ async fn a_key_is_free_again_when_its_time_is_over() {
     assert_eq!(gateway.all("q").await.len(), 2);
 }
 
+#[tokio::test]
+async fn a_path_may_be_written_in_two_ways() {
+    let gateway = with_queue().await;
+    let first = post(&gateway, MESSAGES, "key", r#"{"message":1}"#).await;
+    is_first(&first, 201);
+    let again = post(&gateway, "/queues/%71/messages", "key", r#"{"message":1}"#).await;
+    is_replay(&again, &first);
+}
+
 /// Small steps, one gateway at a time, and only what is old.
 #[tokio::test]
 async fn old_keys_are_swept_little_by_little() {

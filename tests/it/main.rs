@@ -33,6 +33,7 @@ mod races;
 mod readme;
 mod receipts;
 mod roles;
+mod schemathesis;
 mod settings;
 mod settle;
 mod several_gateways;

@@ -105,7 +105,9 @@ async fn dead_letters_work_without_headers() {
     gateway.send("q", r#"{"message":"poison"}"#).await;
     assert_eq!(gateway.receive("q", "vt=0").await.len(), 1);
     assert_eq!(gateway.receive("q", "vt=0").await.len(), 0);
-    assert_eq!(gateway.receive("dead", "").await[0]["message"], "poison");
+    let moved = gateway.post("/queues/dead/redrive", r#"{"to":"q"}"#).await.expect(200);
+    assert_eq!(moved.json()["moved"], 1);
+    assert_eq!(gateway.receive("q", "").await[0]["message"], "poison");
 }
 
 #[tokio::test]
@@ -118,6 +120,7 @@ async fn what_it_lacks_names_the_version_that_has_it() {
         ("GET", "/queues/q/messages?fifo=grouped", "", "1.5.0"),
         ("PUT", "/queues/f", r#"{"fifo":true}"#, "1.5.0"),
         ("PATCH", "/queues/q", r#"{"settings":{"notify":{"throttle_ms":250}}}"#, "1.6.0"),
+        ("POST", "/queues/q/redrive", "", "1.5.0"),
         ("GET", "/bindings", "", "1.11.0"),
         ("POST", "/queues/q/bindings", r#"{"pattern":"a"}"#, "1.11.0"),
         ("DELETE", "/queues/q/bindings?pattern=a", "", "1.11.0"),
