@@ -58,9 +58,10 @@ impl EdgeRules {
     fn refuse_foreign_form(&self, request: &Request) -> Result<(), Problem> {
         // What another site's page shows as a picture must not lease messages.
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let only_looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if only_looks && path != Some(receive::PATH) {
-            return Ok(());
+        match *request.method() {
+            Method::OPTIONS => return Ok(()),
+            Method::GET | Method::HEAD if path != Some(receive::PATH) => return Ok(()),
+            _ => {}
         }
         let headers = request.headers();
         if !is_foreign(headers) || says_json(headers) || self.is_welcome(headers) {
@@ -78,9 +79,9 @@ impl EdgeRules {
     }
 
     /// What tells browsers which pages may use the gateway; nothing where none may.
-    pub(super) fn cors(&self) -> CorsLayer {
+    pub(super) fn cors(&self) -> Option<CorsLayer> {
         if self.origins.is_empty() {
-            return CorsLayer::new();
+            return None;
         }
         let origins = self.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
         let allowed = if self.origins.iter().any(|origin| origin == "*") {
@@ -89,7 +90,7 @@ impl EdgeRules {
             AllowOrigin::list(origins)
         };
         let header = HeaderName::from_static;
-        CorsLayer::new()
+        let cors = CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([
@@ -104,7 +105,8 @@ impl EdgeRules {
                 header("idempotency-replayed"),
                 header("x-request-id"),
             ])
-            .max_age(MAX_AGE)
+            .max_age(MAX_AGE);
+        Some(cors)
     }
 }
 

@@ -47,7 +47,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(value) = keys.next() else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
-    if keys.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) {
+    let printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if keys.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !printable {
         return Err(Problem::invalid(format!(
             "`Idempotency-Key` must be one header of 1 to {MAX_KEY} visible ASCII characters"
         )));
@@ -61,4 +62,38 @@ pub(super) fn mark(replayed: bool, mut response: Response) -> Response {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_is_printable_and_of_some_length(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let headers = HeaderMap::from_iter([(axum::http::HeaderName::from_static(KEY), value)]);
+            let printable = bytes.iter().all(|b| (0x20..0x7f).contains(b));
+            let fits = printable && !bytes.is_empty() && bytes.len() <= 255;
+            prop_assert_eq!(key(&headers).is_ok(), fits);
+        }
+
+        #[test]
+        fn a_key_is_taken_as_it_is(text in "[ -~]{1,255}") {
+            let value = HeaderValue::from_str(&text).expect("printable");
+            let headers = HeaderMap::from_iter([(axum::http::HeaderName::from_static(KEY), value)]);
+            prop_assert_eq!(key(&headers).ok().flatten(), Some(text));
+        }
+    }
+
+    #[test]
+    fn two_keys_are_refused() {
+        let mut headers = HeaderMap::new();
+        assert!(key(&headers).is_ok_and(|key| key.is_none()));
+        headers.append(KEY, HeaderValue::from_static("a"));
+        headers.append(KEY, HeaderValue::from_static("a"));
+        assert!(key(&headers).is_err());
+    }
 }

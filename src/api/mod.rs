@@ -24,6 +24,7 @@ mod topics;
 mod transactions;
 
 use axum::{Extension, Router, middleware, routing::head};
+use tower::util::option_layer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -68,7 +69,7 @@ fn finish(router: Router<Api>, api: Api) -> Router {
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(receive::refuse_method)
         .layer(edge::catch_panic())
-        .layer(api.rules.cors())
+        .layer(option_layer(api.rules.cors()))
         .layer(middleware::from_fn_with_state(api.clone(), edge::edge))
         .with_state(api)
 }

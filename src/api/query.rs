@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
-use crate::domain::{RawJson, check_storable};
+use crate::domain::{MAX_JSON_DEPTH, RawJson, StorableLimits, check_storable};
 
 use super::problem::Problem;
 
@@ -18,19 +18,22 @@ impl<S: Send + Sync, T: de::DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let deserializer = serde_urlencoded::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(deserializer).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            let reason = error.into_inner().to_string();
-            Problem::invalid(match reason.strip_prefix("unknown field") {
-                Some(rest) => format!("unknown query parameter{rest}"),
-                None if path == "." => format!("query: {reason}"),
-                None => format!("`{path}` {reason}"),
-            })
-        })
+        read(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let deserializer = serde_urlencoded::Deserializer::new(pairs);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        Problem::invalid(match reason.strip_prefix("unknown field") {
+            Some(rest) => format!("unknown query parameter{rest}"),
+            None if path == "." => format!("query: {reason}"),
+            None => format!("`{path}` {reason}"),
+        })
+    })
 }
 
 /// For routes that take no parameters.
@@ -67,12 +70,77 @@ impl FromStr for Filter {
 
 fn check(json: &RawValue) -> Result<(), String> {
     // What no message can contain cannot be looked for.
-    check_storable(json.get(), 1 << 20).map_err(|reason| reason.to_string())
+    let limits = StorableLimits { expanded: 1 << 20, depth: MAX_JSON_DEPTH };
+    check_storable(json.get(), limits).map_err(|reason| reason.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::domain::{Bounded, Moment};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        #[serde(default, deserialize_with = "parsed")]
+        limit: Option<Bounded<1, 100>>,
+        #[serde(default, deserialize_with = "parsed")]
+        since: Option<Moment>,
+        #[serde(default, deserialize_with = "parsed")]
+        filter: Option<Filter>,
+        name: Option<String>,
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused_in_one_line(query in "\\PC{0,60}|((limit|since|filter|name|x)=[^&]{0,20}&?){0,4}") {
+            if let Err(problem) = read::<Parameters>(&query) {
+                prop_assert!(!problem.detail.is_empty(), "{}", query);
+            }
+        }
+
+        #[test]
+        fn text_comes_through_as_it_was(name in any::<String>(), limit in 1i64..=100) {
+            let filter = serde_json::json!({ name.replace('\0', ""): [limit] }).to_string();
+            let time = "2026-01-01T00:00:00.5+01:00";
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("name", &name)
+                .append_pair("limit", &limit.to_string())
+                .append_pair("filter", &filter)
+                .append_pair("since", time)
+                .finish();
+            let read = read::<Parameters>(&query).expect("valid");
+            prop_assert_eq!(read.name, Some(name));
+            prop_assert_eq!(read.limit.map(Bounded::get), Some(limit));
+            prop_assert_eq!(read.since.map(|time| time.0.timestamp_millis()), Some(1_767_222_000_500));
+            let read = read.filter.expect("given");
+            prop_assert_eq!(read.0.get(), &filter);
+        }
+
+        #[test]
+        fn any_filter_is_an_object_or_refused(text in "\\PC{0,40}|[\\[\\]{}\":,\\\\u0-9aef ]{0,40}") {
+            if let Ok(filter) = Filter::from_str(&text) {
+                let object = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(filter.0.get());
+                prop_assert!(object.is_ok(), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (query, named) in [
+            ("limt=1", "unknown query parameter `limt`"),
+            ("limit=0", "`limit` must be a whole number from 1 to 100"),
+            ("limit=1&limit=2", "duplicate field `limit`"),
+            ("since=yesterday", "`since` must be a time such as `2026"),
+            ("filter=[1]", "`filter` must be a JSON object"),
+        ] {
+            let problem = read::<Parameters>(query).err().expect("refused");
+            assert!(problem.detail.contains(named), "{query}: {}", problem.detail);
+        }
+    }
 
     #[test]
     fn a_filter_is_a_json_object() {

@@ -146,8 +146,9 @@ impl Broker {
                 if whole.is_empty() { "the message".to_owned() } else { format!("`{whole}`") };
             return Err(Error::MessageTooLarge { what, bytes, limit });
         }
+        let storable = self.limits.storable();
         for (field, json) in [("message", new.message.get()), ("headers", headers)] {
-            check_storable(json, self.limits.max_expanded_message_bytes)
+            check_storable(json, storable)
                 .map_err(|reason| Error::MessageRejected(format!("`{}`: {reason}", at(field))))?;
         }
         match new.visible {

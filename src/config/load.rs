@@ -26,7 +26,7 @@ pub struct Sources {
 /// Why the configuration was refused: one line that names the setting, its source and what is
 /// allowed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", one_line(.0))]
 pub struct ConfigError(String);
 
 /// The settings in force.
@@ -63,9 +63,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let merged = builder
         .add_source(Environment(environment_values(&sources.environment, &known)?))
         .build()
-        .map_err(|e| {
-            ConfigError(format!("configuration file {file}: {}", one_line(&e.to_string())))
-        })?;
+        .map_err(|e| ConfigError(format!("configuration file {file}: {e}")))?;
 
     let mut given = BTreeMap::new();
     flatten("", &merged.cache, &mut given);
@@ -195,12 +193,14 @@ fn reason(error: &config::ConfigError) -> String {
             format!("{unexpected} is not {expected}")
         }
         config::ConfigError::At { error, .. } => reason(error),
-        other => one_line(&other.to_string()),
+        other => other.to_string(),
     }
 }
 
+/// Without what would end the line, or write over it.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let ends = |c: char| c.is_whitespace() || c.is_control();
+    text.split(ends).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The environment as a source of the merge.
@@ -220,6 +220,8 @@ impl Source for Environment {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -263,6 +265,49 @@ mod tests {
         assert_eq!(find("database.direct_url"), ("unset".into(), "default".into()));
         assert_eq!(find("database.url").0, "(hidden)");
         assert!(!format!("{loaded:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_would_break_a_line_does_not() {
+        for (file, environment) in [
+            ("\"a\\nb\" = 1\n", &[][..]),
+            ("[server]\n\"\\u001b[31m\" = 1\n", &[]),
+            ("[log]\nlevel = \"\"\"a\nb\"\"\"\n", &[]),
+            ("[server]\nhost = \"a\\nb\"\n", &[]),
+            ("", &[("PGMQ_GATEWAY__A\nB", "1")]),
+            ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "a\nb")]),
+            ("", &[("DATABASE_URL_FILE", "/no\nwhere")]),
+        ] {
+            let line = refusal(file, environment);
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+    }
+
+    fn one_line_at_most(loaded: Result<Loaded, ConfigError>) -> Result<(), TestCaseError> {
+        if let Err(error) = loaded {
+            let line = error.to_string();
+            prop_assert!(!line.is_empty() && !line.contains(char::is_control), "{:?}", line);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_or_refused_in_one_line(
+            text in "\\PC{0,60}|(\\[?(server|limits|log|x\"\ny|database)\\]?[.= \n]{0,3}(port|url|\"\\\\n\"|1e9|'|nan|\\{\\}|-1|1979-05-27)?[ \n]?){0,8}",
+        ) {
+            let (sources, _file) = sources(&text, &[]);
+            one_line_at_most(load(&sources))?;
+        }
+
+        #[test]
+        fn any_environment_is_read_or_refused_in_one_line(
+            name in "(PGMQ_GATEWAY__)?(\\PC{0,20}|(SERVER|LIMITS|LOG|DATABASE)__(PORT|HOST|LEVEL|URL|MAX_BODY_BYTES)(_FILE)?)",
+            value in any::<String>(),
+        ) {
+            let (sources, _file) = sources("", &[(&name, &value)]);
+            one_line_at_most(load(&sources))?;
+        }
     }
 
     #[test]

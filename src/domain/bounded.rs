@@ -119,9 +119,43 @@ fn whole(value: f64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     type Percent = Bounded<0, 100>;
+    type Any = Bounded<{ i64::MIN }, { i64::MAX }>;
+
+    proptest! {
+        #[test]
+        fn text_and_json_agree_with_the_range(value in prop_oneof![any::<i64>(), -5i64..110]) {
+            let within = (0..=100).contains(&value).then_some(value);
+            let text = value.to_string();
+            prop_assert_eq!(text.parse::<Percent>().ok().map(Bounded::get), within);
+            prop_assert_eq!(serde_json::from_str::<Percent>(&text).ok().map(Bounded::get), within);
+            prop_assert_eq!(Percent::saturating(value).get(), value.clamp(0, 100));
+            prop_assert_eq!(text.parse::<Any>().map(Bounded::get), Ok(value));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,30}|[-+0-9eE. _]{0,30}") {
+            if let Ok(value) = text.parse::<Any>() {
+                let digits = text.strip_prefix('-').unwrap_or(&text);
+                prop_assert!(digits.bytes().all(|b| b.is_ascii_digit()), "{}", text);
+                prop_assert!(digits.trim_start_matches('0').len() <= 19, "{} {}", text, value);
+            }
+        }
+
+        #[test]
+        fn any_json_number_is_read_exactly_or_refused(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,4})?(e[+-]?[0-9]{1,3})?") {
+            if let Ok(value) = serde_json::from_str::<Any>(&text) {
+                let float: f64 = text.parse().expect("a number");
+                #[expect(clippy::cast_precision_loss, reason = "as precise as the other side")]
+                let read = value.get() as f64;
+                prop_assert!(read.to_bits() == float.to_bits() || read == 0.0, "{} {}", text, value);
+            }
+        }
+    }
 
     #[test]
     fn both_ends_belong_to_the_range() {

@@ -29,7 +29,7 @@ pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };
-pub use storable::{Unstorable, check_storable};
+pub use storable::{MAX_JSON_DEPTH, StorableLimits, Unstorable, check_storable};
 pub use time::{Moment, rfc3339};
 
 /// Seconds that a delivered message stays hidden: 0 to 43,200 (12 hours).

@@ -78,7 +78,36 @@ impl fmt::Display for QueueName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The contract's words, read by someone else.
+    fn reference(name: &str) -> bool {
+        let mut before = '-';
+        (1..=47).contains(&name.len())
+            && !name.starts_with(['-', '_', '.'])
+            && name.chars().all(|c| {
+                let fine = "abcdefghijklmnopqrstuvwxyz0123456789_.".contains(c)
+                    || (c == '-' && before != '-');
+                before = c;
+                fine
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_judged_by_the_contract(name in "[a-cA0_.\\-$;' \u{e9}\u{0}]{0,5}|[a-z-]{40,50}") {
+            prop_assert_eq!(creatable(&name).is_ok(), reference(&name), "{:?}", name);
+        }
+
+        #[test]
+        fn any_text_is_judged_without_panic(name in any::<String>()) {
+            let Ok(parsed) = QueueName::parse(&name) else { return Ok(()) };
+            prop_assert_eq!(parsed.as_str(), &name);
+            prop_assert!(!name.contains(['\'', ';', '$', '\0']) && !name.contains("--"));
+        }
+    }
 
     fn creatable(name: &str) -> Result<(), InvalidQueueName> {
         QueueName::parse(name)?.check_creatable()

@@ -113,6 +113,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn one_other_bit_makes_it_invalid() {
+        let key = ReceiptKey::new(b"secret");
+        for bit in 0..(PAYLOAD + SIGNATURE) * 8 {
+            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 });
+            receipt.0[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt), "{bit}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_signed_can_be_read(msg_id in 1i64.., read_ct in 0i32.., relation in any::<u32>()) {
@@ -125,16 +135,25 @@ mod tests {
         }
 
         #[test]
-        fn one_other_bit_makes_it_invalid(bit in 0usize..(PAYLOAD + SIGNATURE) * 8) {
+        fn one_other_character_makes_it_invalid(at in 0usize..39, other in "[A-Za-z0-9_=+/ \u{e9}-]") {
             let key = ReceiptKey::new(b"secret");
-            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 });
-            receipt.0[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt));
+            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 }).to_string();
+            prop_assume!(!text[at..].starts_with(&other));
+            let forged = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            prop_assert_eq!(key.verify(&forged), Err(InvalidReceipt), "{}", forged);
+            prop_assert_eq!(key.verify(&text[..at]), Err(InvalidReceipt));
+            prop_assert_eq!(key.verify(&(text + &other)), Err(InvalidReceipt));
         }
 
         #[test]
-        fn any_text_is_read_without_panic(text in ".{0,60}") {
+        fn any_text_is_read_without_panic(text in any::<String>()) {
             prop_assert_eq!(ReceiptKey::new(b"").verify(&text), Err(InvalidReceipt));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let text = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(ReceiptKey::new(b"secret").verify(&text), Err(InvalidReceipt));
         }
     }
 }

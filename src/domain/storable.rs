@@ -31,15 +31,31 @@ pub enum Unstorable {
         /// The limit in bytes.
         limit: u64,
     },
+    /// What reads it may have no stack for more, and PostgreSQL has not for much more.
+    #[error("it is nested too deeply: the limit is {limit} levels of arrays and objects")]
+    TooDeep {
+        /// The limit in levels.
+        limit: u32,
+    },
 }
 
-/// Checks what `jsonb` would refuse, or accept and never be able to give back.
-///
-/// `json` is well-formed; `max_expanded` bounds its length in bytes once every number in it is
-/// written without an exponent.
-pub fn check_storable(json: &str, max_expanded: u64) -> Result<(), Unstorable> {
+/// What storable JSON is held to beside what PostgreSQL refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorableLimits {
+    /// Bytes once every number is written without an exponent.
+    pub expanded: u64,
+    /// Levels of arrays and objects.
+    pub depth: u32,
+}
+
+/// The most levels of arrays and objects: PostgreSQL's stack holds them whatever stands around them.
+pub const MAX_JSON_DEPTH: u32 = 10_000;
+
+/// Checks what `jsonb` would refuse, or accept and never be able to give back. `json` is well-formed.
+pub fn check_storable(json: &str, limits: StorableLimits) -> Result<(), Unstorable> {
     let bytes = json.as_bytes();
     let mut at = 0;
+    let mut depth: u32 = 0;
     let mut expanded = bytes.len() as u64;
     while let Some(&byte) = bytes.get(at) {
         match byte {
@@ -49,11 +65,22 @@ pub fn check_storable(json: &str, max_expanded: u64) -> Result<(), Unstorable> {
                 expanded += expansion(&bytes[at..end])?;
                 at = end;
             }
+            b'[' | b'{' => {
+                depth = depth.saturating_add(1);
+                if depth > limits.depth {
+                    return Err(Unstorable::TooDeep { limit: limits.depth });
+                }
+                at += 1;
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
             _ => at += 1,
         }
     }
-    if expanded > max_expanded {
-        return Err(Unstorable::Expands { expanded, limit: max_expanded });
+    if expanded > limits.expanded {
+        return Err(Unstorable::Expands { expanded, limit: limits.expanded });
     }
     Ok(())
 }
@@ -151,6 +178,10 @@ mod tests {
 
     const LIMIT: u64 = 1 << 24;
 
+    fn check_storable(json: &str, expanded: u64) -> Result<(), Unstorable> {
+        super::check_storable(json, StorableLimits { expanded, depth: 4 })
+    }
+
     #[test]
     fn ordinary_json_is_storable() {
         for json in [
@@ -202,6 +233,21 @@ mod tests {
         assert_eq!(check_storable(&json, expanded), Ok(()));
     }
 
+    #[test]
+    fn levels_are_counted_and_not_brackets() {
+        let refusal = Err(Unstorable::TooDeep { limit: 4 });
+        for (json, outcome) in [
+            ("[[[[1]]]]", Ok(())),
+            (r#"{"a":[{"b":[]}],"c":[[[2]]]}"#, Ok(())),
+            (r#"["[[[[[[","{{{{{{",{"]]":"\"[[[[["}]"#, Ok(())),
+            ("[[[[[]]]]]", refusal),
+            (r#"{"a":[{"b":[{}]}]}"#, refusal),
+            (&"[".repeat(1_000_000), refusal),
+        ] {
+            assert_eq!(check_storable(json, LIMIT), outcome, "{json:.40}");
+        }
+    }
+
     /// A number written out by moving the digits about, as PostgreSQL does.
     fn written_out(digits: &str, fraction: usize, exponent: i32) -> String {
         let point = i64::try_from(digits.len() - fraction).expect("small") + i64::from(exponent);
@@ -236,6 +282,29 @@ mod tests {
         #[test]
         fn any_text_is_walked_without_panic(text in "[\\\\u0-9a-fD\"eE.+-]{0,40}") {
             let _ = check_storable(&text, LIMIT);
+        }
+
+        #[test]
+        fn escapes_are_characters_or_refused(units in prop::collection::vec(
+            prop_oneof![any::<u16>(), 0xD7F0u16..0xE010, Just(0)], 0..6,
+        )) {
+            let json = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
+            let characters: Result<String, _> = char::decode_utf16(units).collect();
+            let fine = characters.is_ok_and(|text| !text.contains('\0'));
+            prop_assert_eq!(check_storable(&format!("\"{json}\""), LIMIT).is_ok(), fine, "{}", json);
+        }
+
+        #[test]
+        fn levels_are_those_of_a_parser(json in "[\\[\\]1, ]{1,14}|(\\[\"[\\[{]{0,9}\",){0,6}") {
+            fn levels(value: &serde_json::Value) -> u32 {
+                let items = value.as_array();
+                items.map_or(0, |items| 1 + items.iter().map(levels).max().unwrap_or(0))
+            }
+            let closed = json.matches('[').count().saturating_sub(json.matches(']').count());
+            for json in [json.clone(), format!("{json}1{}", "]".repeat(closed))] {
+                let Ok(value) = serde_json::from_str(&json) else { continue };
+                prop_assert_eq!(check_storable(&json, LIMIT).is_ok(), levels(&value) <= 4, "{}", json);
+            }
         }
 
         #[test]

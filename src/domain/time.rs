@@ -17,7 +17,7 @@ impl FromStr for Moment {
             let found: String = text.chars().take(40).collect();
             format!("must be a time such as `2026-01-01T00:00:00Z`, not `{found}`")
         };
-        text.parse().map(Self).map_err(|_| refusal())
+        parse_rfc3339(text).map(Self).ok_or_else(refusal)
     }
 }
 
@@ -46,6 +46,14 @@ pub fn rfc3339(time: &DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// Reads RFC 3339, and nothing that only looks like it.
+fn parse_rfc3339(text: &str) -> Option<DateTime<Utc>> {
+    // Some write a space there, which JSON Schema's `date-time` is not.
+    let has_t = matches!(text.as_bytes().get(10), Some(b'T' | b't'));
+    let parsed = DateTime::parse_from_rfc3339(text).ok().filter(|_| has_t)?;
+    Some(parsed.to_utc())
+}
+
 pub(super) fn serialize<S: Serializer>(time: &DateTime<Utc>, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&rfc3339(time))
 }
@@ -63,7 +71,62 @@ pub(super) fn serialize_option<S: Serializer>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(micros in 0i64..253_402_300_800_000_000) {
+            let time = DateTime::from_timestamp_micros(micros).expect("before the year 10000");
+            prop_assert_eq!(parse_rfc3339(&rfc3339(&time)), Some(time));
+        }
+
+        #[test]
+        fn an_offset_is_taken_off(seconds in 0i64..4_000_000_000, hours in -23i64..=23, minutes in 0i64..60) {
+            let time = DateTime::from_timestamp(seconds, 0).expect("valid");
+            let sign = if hours < 0 { '-' } else { '+' };
+            let offset = hours * 60 + if hours < 0 { -minutes } else { minutes };
+            let local = time + chrono::TimeDelta::minutes(offset);
+            let text = format!("{}{sign}{:02}:{minutes:02}", local.format("%Y-%m-%dT%H:%M:%S"), hours.abs());
+            prop_assert_eq!(parse_rfc3339(&text), Some(time), "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
+            let _ = parse_rfc3339(&text);
+        }
+
+        #[test]
+        fn what_is_almost_a_time_is_read_or_refused(text in "[-+0-9TtZz:. ]{10,40}") {
+            if let Some(time) = parse_rfc3339(&text) {
+                // Whatever was taken is a time on the wire again, as far as the year goes.
+                prop_assert!(rfc3339(&time).len() >= 27, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_refused() {
+        for wrong in [
+            "",
+            "now",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01T00:00:00 Z",
+            "2026-01-01T00:00:00+01",
+            "2026-01-01T00:00:00+0100",
+            "2026-13-01T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "+12026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00Z ",
+            "1767225600",
+        ] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_moment_may_have_any_offset() {

@@ -460,3 +460,55 @@ async fn a_key_can_be_made_beside_a_running_private_postgresql() {
     client.with_key(&key).get("/queues").await.expect(200);
     assert!(!gateway.log().contains(&key));
 }
+
+/// As a browser does it for a page of another site.
+#[tokio::test]
+async fn pages_of_other_sites_are_told_nothing_unless_they_are_welcome() {
+    let preflight = |gateway: &TestGateway, origin: &str| {
+        let request = gateway.request("OPTIONS", "/queues/q/messages").header("origin", origin);
+        let request = request.header("access-control-request-headers", "content-type");
+        Answer::of(request.header("access-control-request-method", "POST"))
+    };
+    let send = |gateway: &TestGateway, origin: &str| {
+        let request = gateway.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
+        Answer::of(request.header("origin", origin))
+    };
+    let closed = TestGateway::start().await;
+    closed.create("q").await;
+    let refused = preflight(&closed, "https://app.example").await;
+    refused.clone().problem(405, "method_not_allowed");
+    assert_eq!(refused.header("access-control-allow-origin"), "");
+    send(&closed, "https://app.example").await.problem(415, "unsupported_media_type");
+
+    let open = TestGateway::with(|settings| {
+        settings.http.cors_origins = vec!["https://app.example".to_owned()];
+    })
+    .await;
+    open.create("q").await;
+    let welcome = preflight(&open, "https://app.example").await.expect(200);
+    assert_eq!(welcome.header("access-control-allow-origin"), "https://app.example");
+    let sent = send(&open, "https://app.example").await.expect(201);
+    assert_eq!(sent.header("access-control-allow-origin"), "https://app.example");
+    assert!(sent.header("access-control-expose-headers").contains("location"));
+    let other = preflight(&open, "https://evil.example").await;
+    assert_eq!(other.header("access-control-allow-origin"), "");
+    send(&open, "https://evil.example").await.problem(415, "unsupported_media_type");
+}
+
+#[tokio::test]
+async fn a_name_that_leads_here_and_is_not_ours_is_refused() {
+    let gateway = TestGateway::start().await;
+    let under = |gateway: &TestGateway, host: &str| {
+        Answer::of(gateway.request("GET", "/queues").header("host", host))
+    };
+    under(&gateway, "evil.example").await.problem(403, "forbidden");
+    for known in ["localhost", "127.0.0.1:9", "[::1]:8080"] {
+        under(&gateway, known).await.expect(200);
+    }
+    let named = TestGateway::with(|settings| {
+        settings.http.allowed_hosts = vec!["Queue.Example".to_owned()];
+    })
+    .await;
+    under(&named, "queue.example:443").await.expect(200);
+    under(&named, "localhost").await.problem(403, "forbidden");
+}

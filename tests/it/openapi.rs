@@ -145,6 +145,7 @@ fn every_body_has_an_example_that_fits_its_schema() {
         let named = content["examples"].as_object().into_iter().flatten();
         let mut examples: Vec<&Value> = named.map(|(_, example)| &example["value"]).collect();
         examples.extend(content.get("example").or_else(|| schema.get("example")));
+        examples.extend(schema["examples"].as_array().into_iter().flatten());
         assert!(!examples.is_empty(), "{whose} has no example");
         for example in examples {
             assert!(fits(&document, schema, example), "{whose}: {example}");

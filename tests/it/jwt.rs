@@ -1,0 +1,220 @@
+//! Tokens that somebody else signs.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, routing::get};
+use chrono::Utc;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use pgmq_gateway::config::Settings;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::support::{Answer, TestDatabase, TestGateway, eventually, gateway::try_start};
+
+/// A signer with a key of its own.
+struct Signer {
+    id: &'static str,
+    algorithm: Algorithm,
+    key: EncodingKey,
+    jwk: Value,
+}
+
+impl Signer {
+    /// A new key; openssl makes it, so that another implementation than ours is spoken to.
+    fn new(id: &'static str, algorithm: Algorithm) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("key.pem");
+        let options: &[&str] = match algorithm {
+            Algorithm::RS256 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            Algorithm::ES256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            _ => &["-algorithm", "ED25519"],
+        };
+        let made = std::process::Command::new("openssl")
+            .arg("genpkey")
+            .args(options)
+            .arg("-out")
+            .arg(&file)
+            .output()
+            .expect("openssl");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let pem = fs::read(&file).expect("a key");
+        let key = match algorithm {
+            Algorithm::RS256 => EncodingKey::from_rsa_pem(&pem),
+            Algorithm::ES256 => EncodingKey::from_ec_pem(&pem),
+            _ => EncodingKey::from_ed_pem(&pem),
+        };
+        let key = key.expect("a key");
+        let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, algorithm).expect("public");
+        let mut jwk = serde_json::to_value(jwk).expect("JSON");
+        jwk["kid"] = json!(id);
+        Self { id, algorithm, key, jwk }
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(self.algorithm) };
+        encode(&header, claims, &self.key).expect("signed")
+    }
+}
+
+fn claims(scope: &str) -> Value {
+    let now = Utc::now().timestamp();
+    json!({"iss": "https://login.example/", "aud": ["queues", "others"], "sub": "somebody",
+           "iat": now, "exp": now + 300, "scope": scope})
+}
+
+fn with(mut claims: Value, name: &str, value: Value) -> Value {
+    claims[name] = value;
+    claims
+}
+
+fn set(signers: &[&Signer]) -> String {
+    json!({"keys": signers.iter().map(|signer| &signer.jwk).collect::<Vec<_>>()}).to_string()
+}
+
+fn trust(jwks: String) -> impl FnOnce(&mut Settings) {
+    move |settings| {
+        settings.jwt.jwks = Some(jwks);
+        settings.jwt.issuer = Some("https://login.example/".to_owned());
+        settings.jwt.audience = Some("queues".to_owned());
+        settings.jwt.leeway_seconds = 0;
+    }
+}
+
+fn file(directory: &TempDir, set: &str) -> String {
+    let path: PathBuf = directory.path().join("jwks.json");
+    fs::write(&path, set).expect("written");
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn tokens_of_every_algorithm_are_taken_and_do_what_they_say() {
+    let signers = [
+        Signer::new("rsa", Algorithm::RS256),
+        Signer::new("ec", Algorithm::ES256),
+        Signer::new("ed", Algorithm::EdDSA),
+    ];
+    let directory = TempDir::new().expect("a directory");
+    let jwks = file(&directory, &set(&signers.each_ref()));
+    let gateway = TestGateway::with(trust(jwks)).await;
+    gateway.get("/queues").await.problem(401, "unauthenticated");
+    for signer in &signers {
+        let token = signer.token(&claims("openid manage:q send,receive:q"));
+        let client = gateway.with_key(&token);
+        client.put("/queues/q", "").await;
+        client.send("q", r#"{"message":1}"#).await;
+        client.receive_one("q", "").await;
+        client.get("/queues/other").await.problem(403, "forbidden");
+        client.get("/metrics").await.problem(403, "forbidden");
+    }
+    let operator = signers[0].token(&with(claims(""), "scope", json!(["admin:*"])));
+    gateway.with_key(&operator).get("/metrics").await.expect(200);
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_token_it_lets_nobody_in() {
+    let signer = Signer::new("one", Algorithm::ES256);
+    let stranger = Signer::new("one", Algorithm::ES256);
+    let directory = TempDir::new().expect("a directory");
+    // With a secret in it, by which anybody who reads it could sign.
+    let mut keys: Value = serde_json::from_str(&set(&[&signer])).expect("JSON");
+    let secret = json!({"kty": "oct", "kid": "secret", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldA"});
+    keys["keys"].as_array_mut().expect("keys").push(secret);
+    let gateway = TestGateway::with(trust(file(&directory, &keys.to_string()))).await;
+    let now = Utc::now().timestamp();
+    let right = claims("admin:*");
+    let good = signer.token(&right);
+    gateway.with_key(&good).get("/queues").await.expect(200);
+    let mut wrong = vec![
+        stranger.token(&right),
+        signer.token(&with(right.clone(), "exp", json!(now - 1))),
+        signer.token(&with(right.clone(), "nbf", json!(now + 100))),
+        signer.token(&with(right.clone(), "iss", json!("https://login.example"))),
+        signer.token(&with(right.clone(), "aud", json!("others"))),
+        signer.token(&json!({"scope": "admin:*", "exp": now + 300})),
+        good.rsplit_once('.').expect("a token").0.to_owned() + ".",
+    ];
+    // As HS256, with the secret, and with what is public as one.
+    for secret in [b"secret-secret".to_vec(), set(&[&signer]).into_bytes()] {
+        let header = Header { kid: Some("secret".to_owned()), ..Header::new(Algorithm::HS256) };
+        let forged = encode(&header, &right, &EncodingKey::from_secret(&secret));
+        wrong.push(forged.expect("signed"));
+    }
+    // Unsigned.
+    let (_, body) = good.split_once('.').expect("a token");
+    wrong.push(format!("eyJhbGciOiJub25lIn0.{body}"));
+    // One other bit, anywhere.
+    for place in (0..good.len()).step_by(23) {
+        let mut bytes = good.clone().into_bytes();
+        bytes[place] ^= 1;
+        let flipped = String::from_utf8(bytes).expect("ASCII");
+        // The last digit of a part may carry bits that stand for nothing; a dot is a part's end.
+        if flipped.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            wrong.push(flipped);
+        }
+    }
+    for token in wrong {
+        let answer = Answer::of(gateway.request("GET", "/queues").bearer_auth(&token)).await;
+        assert_eq!(answer.status, 401, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_changes_its_keys_is_followed() {
+    let (old, new) = (Signer::new("old", Algorithm::EdDSA), Signer::new("new", Algorithm::EdDSA));
+    let published = Arc::new(Mutex::new((set(&[&old]), 0)));
+    let shown = Arc::clone(&published);
+    let show = async move || {
+        let mut shown = shown.lock().expect("the set");
+        shown.1 += 1;
+        shown.0.clone()
+    };
+    let router = Router::new().route("/jwks", get(show));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let gateway = TestGateway::with(|settings| {
+        trust(url)(settings);
+        settings.jwt.refresh_interval_seconds = 1;
+    })
+    .await;
+    let (old_token, new_token) = (old.token(&claims("admin:*")), new.token(&claims("admin:*")));
+    gateway.with_key(&old_token).get("/queues").await.expect(200);
+    gateway.with_key(&new_token).get("/queues").await.problem(401, "unauthenticated");
+    published.lock().expect("the set").0 = set(&[&new]);
+    let client = gateway.with_key(&new_token);
+    eventually("the new key is known", async || {
+        (client.get("/queues").await.status == 200).then_some(())
+    })
+    .await;
+    gateway.with_key(&old_token).get("/queues").await.problem(401, "unauthenticated");
+    // A signer that is away for a moment, or answers nonsense, changes nothing.
+    let seen = {
+        let mut published = published.lock().expect("the set");
+        published.0 = "nonsense".to_owned();
+        published.1
+    };
+    eventually("it was asked twice", async || {
+        (published.lock().expect("the set").1 >= seen + 2).then_some(())
+    })
+    .await;
+    client.get("/queues").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_signer_without_keys_stops_the_start() {
+    let database = TestDatabase::new().await;
+    let directory = TempDir::new().expect("a directory");
+    for (jwks, said) in [
+        ("/nowhere/jwks.json".to_owned(), "cannot read"),
+        (file(&directory, "[]"), "no JSON Web Key Set"),
+        ("http://127.0.0.1:1/jwks".to_owned(), "cannot fetch"),
+    ] {
+        let error = try_start(&database.url(), trust(jwks)).await.expect_err("refused").to_string();
+        assert!(error.contains("jwt.jwks") && error.contains(said), "{error}");
+    }
+}
