@@ -15,6 +15,7 @@ pub struct Http {
     sender: SendRequest<Full<Bytes>>,
     address: String,
     queue: String,
+    key: Option<String>,
     one: Bytes,
     batch: Bytes,
 }
@@ -29,10 +30,18 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
             sender: connect(address).await,
             address: address.to_owned(),
             queue: queue.to_owned(),
+            key: None,
             one: one.clone(),
             batch: batch.clone(),
         });
     }
+    clients
+}
+
+/// The same with a key.
+pub async fn clients_with_key(address: &str, count: usize, queue: &str, key: &str) -> Vec<Http> {
+    let mut clients = clients(address, count, queue).await;
+    clients.iter_mut().for_each(|client| client.key = Some(key.to_owned()));
     clients
 }
 
@@ -63,6 +72,9 @@ impl Http {
             .header("host", &self.address);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
         }
         let request = request.body(Full::new(body)).expect("request");
         self.sender.ready().await.expect("connection");
@@ -116,4 +128,16 @@ pub async fn consume(mut client: Http) -> (Http, usize) {
         assert_eq!(status, 204);
     }
     (client, 1)
+}
+
+/// What the gateway says that it refused.
+pub async fn refused(address: &str) -> String {
+    let request = Request::get("/metrics").header("host", address).body(Full::default());
+    let mut sender = connect(address).await;
+    let answer = sender.send_request(request.expect("request")).await.expect("answer");
+    let text = answer.into_body().collect().await.expect("body").to_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("pgmq_gateway_refused_total"));
+    let refused: Vec<&str> = lines.collect();
+    if refused.is_empty() { "nothing".to_owned() } else { refused.join(", ") }
 }

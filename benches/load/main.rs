@@ -9,6 +9,7 @@
 #![expect(clippy::expect_used, reason = "a measurement that cannot go on is none")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
+mod abuse;
 mod direct;
 mod fifo;
 mod http;

@@ -5,11 +5,12 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    abuse,
     direct::{self, Direct},
     fifo,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
-    stage::Stage,
+    stage::{Gateway, Stage},
     waiting,
 };
 
@@ -27,6 +28,8 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("long", |s, p| Box::pin(long_queue(s, p))),
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
+        ("keys", |s, p| Box::pin(keys(s, p))),
+        ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
     ]
 }
 
@@ -237,4 +240,34 @@ async fn once(stage: &Stage, plan: &Plan) {
         &median(&with),
         None,
     );
+}
+
+/// What it costs to be asked for a key: of the configuration, and of the database.
+async fn keys(stage: &Stage, plan: &Plan) {
+    const CONFIGURED: &str = "a-key-of-the-configuration";
+    const STORED: &str = "pgk_bench_a-key-of-the-database";
+    stage.fill("bench_b", 0).await;
+    stage
+        .execute(&format!(
+            "INSERT INTO pgmq_gateway.api_keys (id, name, hash, grants) \
+             VALUES ('bench', 'bench', sha256('{STORED}'), '{{send:bench*}}')"
+        ))
+        .await;
+    let locked = Gateway::start(&stage.url, &[("PGMQ_GATEWAY__AUTH__ADMIN_KEY", CONFIGURED)]);
+    let open = Gateway::start(&stage.url, &[("PGMQ_GATEWAY__AUTH__MODE", "none")]);
+    let (mut without, mut configured, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds * 2 {
+        let clients = http::clients(&open.address, 64, "bench_b").await;
+        without.push(round(plan, clients, http::send).await);
+        for (key, rounds) in [(CONFIGURED, &mut configured), (STORED, &mut stored)] {
+            let clients = http::clients_with_key(&locked.address, 64, "bench_b", key).await;
+            rounds.push(round(plan, clients, http::send).await);
+        }
+    }
+    // The other gateways of this run ask for none.
+    stage.execute("DELETE FROM pgmq_gateway.api_keys").await;
+    let name = "send, without a key (A) and with one of the configuration (B)";
+    row(name, &median(&without), &median(&configured), None);
+    let name = "send, without a key (A) and with one of the database (B)";
+    row(name, &median(&without), &median(&stored), None);
 }
