@@ -23,7 +23,8 @@ RUN apt-get update \
 COPY --from=build /build/target/release/pgmq-gateway /usr/local/bin/pgmq-gateway
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
-# Inside a container every network is the container's own; publish the port with care.
+# Every address of the container. There the gateway does not start without a key, unless
+# PGMQ_GATEWAY__AUTH__MODE=none says that whoever reaches it may come in.
 ENV PGMQ_GATEWAY__SERVER__HOST=0.0.0.0
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["pgmq-gateway", "healthcheck"]
