@@ -30,7 +30,7 @@ DECLARE
 BEGIN
     moved := 0;
     IF NOT pgmq_gateway.has_column(source, 'headers') THEN
-        RETURN;
+        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     END IF;
     FOR batch IN EXECUTE format(
         'SELECT c.origin, array_agg(c.msg_id) AS ids FROM (

@@ -41,7 +41,9 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
 /// The same with a key.
 pub async fn clients_with_key(address: &str, count: usize, queue: &str, key: &str) -> Vec<Http> {
     let mut clients = clients(address, count, queue).await;
-    clients.iter_mut().for_each(|client| client.key = Some(key.to_owned()));
+    for client in &mut clients {
+        client.key = Some(key.to_owned());
+    }
     clients
 }
 

@@ -200,6 +200,9 @@ async fn replay(
     };
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
     may_send(&caller, to.as_ref().unwrap_or(&queue))?;
+    if to.as_ref().is_some_and(|to| *to != queue) {
+        may_take(&caller, &queue)?;
+    }
     let what = Replay { queue, to, which, limit, dry_run: body.dry_run };
     Ok(JsonAnswer(Replayed { replayed: broker.replay(&stats, what).await? }))
 }
@@ -219,6 +222,11 @@ struct RedriveBody {
 /// Messages that are taken back are sent once more.
 fn may_send(caller: &Caller, to: &QueueName) -> Result<(), Problem> {
     caller.must(Some(Right::Send), to)
+}
+
+/// Messages that are moved elsewhere can be read there.
+fn may_take(caller: &Caller, from: &QueueName) -> Result<(), Problem> {
+    caller.must(Some(Right::Receive), from)
 }
 
 /// How many messages were moved.
@@ -244,6 +252,7 @@ async fn redrive(
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    may_take(&caller, &queue)?;
     if let Some(to) = &to {
         may_send(&caller, to)?;
     }

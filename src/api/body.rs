@@ -1,6 +1,6 @@
 //! What stands in the body: JSON, whatever its content type says.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -16,7 +16,8 @@ use crate::domain::Object;
 
 use super::{
     Api,
-    context::RequestContext,
+    access::must_still_be_let_in,
+    context::context,
     hold::{Exhausted, Held},
     problem::{Code, Problem},
 };
@@ -104,20 +105,18 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
 /// The whole body, within its limits of size and time.
 pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
     let limit = api.max_body_bytes;
-    let context = request.extensions().get::<Arc<RequestContext>>().cloned();
-    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let body = request.into_body();
     if announced.is_some_and(|length| length > limit.saturating_mul(DISCARDED)) {
         return Err(too_large(limit));
     }
     let mut held = api.bytes_in_hand.hold();
     let collected = timeout(api.body_timeout, collect(body, limit, &mut held)).await;
     let collected = collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)));
-    if let Some(context) = context {
-        // Until the request is answered: what is made of the bytes lives as long.
-        context.holds_body(held);
-    }
+    must_still_be_let_in(&parts, api).await?;
+    // Until the request is answered: what is made of the bytes lives as long.
+    context(&parts).holds_body(held);
     collected.inspect_err(|problem| {
         if problem.code == Code::Overloaded {
             api.metrics.refused("max_bytes_in_hand");

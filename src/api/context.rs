@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::http::request::Parts;
 
-use crate::domain::CallStats;
+use crate::{auth::Principal, domain::CallStats};
 
 use super::hold::{Counted, Held};
 
@@ -16,7 +16,7 @@ pub(super) struct RequestContext {
     /// The queue it is about, once the path was read.
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
-    pub(super) caller: OnceLock<String>,
+    pub(super) caller: OnceLock<Arc<Principal>>,
     holds: Mutex<Holds>,
 }
 

@@ -19,7 +19,8 @@ use crate::telemetry::Request as Answered;
 use super::{
     Api,
     context::RequestContext,
-    hold::{Counted, NotNow},
+    foreign::EdgeRules,
+    hold::{Counted, Full},
     problem::{Code, Problem},
 };
 
@@ -31,13 +32,18 @@ const QUIET: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// Routes that are served however many requests are in hand.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
-/// Marks a request that came in by the listener for operations, where nobody is asked for a key.
-#[derive(Clone, Copy)]
-pub(super) struct Apart;
+/// Marks a request that came in by the listener for operations, where nobody is asked for a key, and
+/// which answers to names of its own.
+#[derive(Clone)]
+pub(super) struct Apart(pub(super) Arc<EdgeRules>);
 
 /// Whether a request is marked so.
 pub(super) fn is_apart(extensions: &Extensions) -> bool {
     extensions.get::<Apart>().is_some()
+}
+
+fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
+    extensions.get::<Apart>().map_or(&api.rules, |apart| &apart.0)
 }
 
 /// The outermost layer.
@@ -51,8 +57,7 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     // An orchestrator is answered however many others ask.
     let entered = if PROBES.contains(&route) { Ok(None) } else { enter(&api).map(Some) };
     let (counted, refused) = match entered {
-        Ok(counted) if is_apart(request.extensions()) => (counted, None),
-        Ok(counted) => (counted, api.rules.check(&request).err()),
+        Ok(counted) => (counted, rules_for(&api, request.extensions()).check(&request).err()),
         Err(problem) => (None, Some(problem)),
     };
     let context = Arc::new(RequestContext::counted(counted));
@@ -65,11 +70,10 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     context.let_go();
     let problem = problem_of(&response);
     if let Some(problem) = &problem {
-        let allow = response.headers_mut().remove(header::ALLOW);
-        response = problem.render(&request_id);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
+        let before = std::mem::replace(&mut response, problem.render(&request_id));
+        let kept = before.headers().iter().filter(|(name, _)| stays(name));
+        let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        response.headers_mut().extend(kept);
     }
     let status = response.status();
     let headers = response.headers_mut();
@@ -96,25 +100,24 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     response
 }
 
+/// Whether a header of an answer that is rendered anew stays: what says what would be allowed.
+fn stays(name: &HeaderName) -> bool {
+    *name == header::ALLOW || *name == header::VARY || name.as_str().starts_with("access-control-")
+}
+
 /// Counts a request in, if there is room for it.
 fn enter(api: &Api) -> Result<Counted, Problem> {
-    api.in_hand.enter().map_err(|reason| match reason {
-        NotNow::Full => {
-            api.metrics.refused("max_requests");
-            let detail = "as many requests are served as this gateway takes; try again in a moment";
-            Problem::new(Code::Overloaded, detail)
-        }
-        NotNow::TooFast(wait) => {
-            api.metrics.refused("requests_per_second");
-            Problem::rate_limited("this gateway gets more requests than it takes", wait)
-        }
+    api.in_hand.enter().map_err(|Full| {
+        api.metrics.refused("max_requests");
+        let detail = "as many requests are served as this gateway takes; try again in a moment";
+        Problem::new(Code::Overloaded, detail)
     })
 }
 
 /// The one line of a request. Never a body, a query or a credential.
 fn log(answered: &Answered<'_>, context: &RequestContext, id: &str, problem: Option<&Problem>) {
     let queue = context.queue.get().map(String::as_str);
-    let key = context.caller.get().map(String::as_str);
+    let key = context.caller.get().map(|caller| caller.name());
     let code = problem.map(|problem| problem.code.as_str());
     let error = problem.and_then(|problem| problem.source.as_deref()).map(causes);
     let error = error.filter(|_| answered.status >= 500);

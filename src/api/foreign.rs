@@ -75,7 +75,8 @@ impl EdgeRules {
 
     fn is_welcome(&self, headers: &HeaderMap) -> bool {
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-        origin.is_some_and(|origin| self.origins.iter().any(|o| o == "*" || o == origin))
+        // Where any page may use it, each has to ask first, which a browser does for JSON.
+        origin.is_some_and(|origin| self.origins.iter().any(|o| o == origin))
     }
 
     /// What tells browsers which pages may use the gateway; nothing where none may.
@@ -120,6 +121,11 @@ fn without_port(authority: &str) -> &str {
 }
 
 fn is_foreign(headers: &HeaderMap) -> bool {
+    // A browser says no more than this where the connection is not to be trusted.
+    let accepts = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+    if accepts.starts_with(b"image/") {
+        return true;
+    }
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");
     }
@@ -165,6 +171,8 @@ mod tests {
             (&[("origin", "http://evil.example"), ("host", "localhost:8080")], true),
             (&[("origin", "http://localhost:8080"), ("host", "localhost:8080")], false),
             (&[("origin", "null"), ("host", "localhost:8080")], true),
+            (&[("accept", "image/avif,*/*")], true),
+            (&[("accept", "*/*")], false),
         ] {
             assert_eq!(is_foreign(&headers(given)), foreign, "{given:?}");
         }

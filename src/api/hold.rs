@@ -110,14 +110,9 @@ pub(super) struct InHand {
 #[derive(Debug)]
 pub(super) struct Counted(Arc<AtomicUsize>);
 
-/// Why a request is not taken.
+/// There are as many as may be.
 #[derive(Debug)]
-pub(super) enum NotNow {
-    /// There are as many as may be.
-    Full,
-    /// They come too fast; the next is taken after this time.
-    TooFast(Duration),
-}
+pub(super) struct Full;
 
 impl InHand {
     pub(super) fn new(most: usize, requests_per_second: Option<u32>) -> Self {
@@ -127,16 +122,18 @@ impl InHand {
     }
 
     /// Counts a request in, or refuses it.
-    pub(super) fn enter(&self) -> Result<Counted, NotNow> {
-        if let Some(Err(until)) = self.rate.as_ref().map(DefaultDirectRateLimiter::check) {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            return Err(NotNow::TooFast(wait));
-        }
+    pub(super) fn enter(&self) -> Result<Counted, Full> {
         let counted = Counted(Arc::clone(&self.count));
         if self.count.fetch_add(1, Relaxed) >= self.most {
-            return Err(NotNow::Full);
+            return Err(Full);
         }
         Ok(counted)
+    }
+
+    /// Takes note of a request of somebody who was let in, or says when there may be another.
+    pub(super) fn pace(&self) -> Result<(), Duration> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        rate.check().map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
     /// How many there are.
@@ -190,7 +187,7 @@ mod tests {
     fn one_more_than_may_be_is_refused() {
         let in_hand = InHand::new(1, None);
         let first = in_hand.enter().expect("room");
-        assert!(matches!(in_hand.enter(), Err(NotNow::Full)));
+        assert!(in_hand.enter().is_err());
         assert_eq!(in_hand.len(), 1);
         drop(first);
         in_hand.enter().expect("room again");
@@ -199,8 +196,8 @@ mod tests {
     #[test]
     fn one_that_comes_too_fast_is_told_when_to_come_again() {
         let in_hand = InHand::new(10, Some(1));
-        in_hand.enter().expect("the first");
-        let Err(NotNow::TooFast(wait)) = in_hand.enter() else { panic!("must be refused") };
+        in_hand.pace().expect("the first");
+        let wait = in_hand.pace().expect_err("must be refused");
         assert!(wait <= Duration::from_secs(1));
     }
 }

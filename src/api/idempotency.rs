@@ -1,5 +1,7 @@
 //! Requests that are done once, however often they are sent.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, HeaderValue},
@@ -14,6 +16,7 @@ use crate::broker::Once;
 use super::{
     Api,
     body::{parse, read},
+    context::RequestContext,
     problem::Problem,
 };
 
@@ -32,7 +35,11 @@ impl<T: DeserializeOwned> FromRequest<Api> for OnceJson<T> {
         let key = key(request.headers())?;
         // Its key is of no concern to other requests' paths, however they are written.
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
-        let scoped = key.map(|key| (format!("{} {path}", request.method()), key));
+        let caller = request.extensions().get::<Arc<RequestContext>>();
+        let caller = caller.and_then(|context| context.caller.get().cloned());
+        // Nor to those of other keys' owners.
+        let caller = caller.as_ref().map_or("", |caller| caller.name());
+        let scoped = key.map(|key| (format!("{} {path} {caller}", request.method()), key));
         let bytes = read(request, api).await?;
         let value = parse(&bytes)?;
         let once = scoped.map(|(scope, key)| {

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Api,
-    access::{On, ToReceive, ToSend},
+    access::{Caller, On, ToReceive, ToSend},
     answer::{json, json_answer, room_for},
     body::{Json, NoBody},
     idempotency::{OnceJson, mark},
@@ -132,7 +132,8 @@ pub(super) struct NewMessageBody {
 }
 
 impl NewMessageBody {
-    pub(super) fn into_new(self, at: &str) -> Result<NewMessage, Problem> {
+    pub(super) fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
+        caller.may_claim(self.headers.as_ref(), at)?;
         let visible = match (self.delay, self.visible_at) {
             (Some(_), Some(_)) => {
                 let detail = format!("`{at}delay` and `{at}visible_at` exclude each other");
@@ -162,12 +163,13 @@ struct Sent {
                headers(("Location" = String, description = "Where it can be looked at"))))
 )]
 async fn send(
-    On { broker, stats, queue, .. }: On<ToSend>,
+    On { broker, stats, queue, caller, .. }: On<ToSend>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
+    let new = body.into_new("", &caller)?;
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
-    let sent = broker.send(&stats, queue, body.into_new("")?, once).await?;
+    let sent = broker.send(&stats, queue, new, once).await?;
     let msg_id = sent.result;
     let location = format!("/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
@@ -188,9 +190,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn into_new(self) -> Result<Vec<NewMessage>, Problem> {
+    pub(super) fn into_new(self, caller: &Caller) -> Result<Vec<NewMessage>, Problem> {
         let new = |(index, message): (usize, Object<NewMessageBody>)| {
-            message.0.into_new(&format!("messages[{index}]."))
+            message.0.into_new(&format!("messages[{index}]."), caller)
         };
         self.messages.into_iter().enumerate().map(new).collect()
     }
@@ -223,11 +225,11 @@ struct SentBatch {
     responses((status = 201, description = "They are stored", body = SentBatch))
 )]
 async fn send_batch(
-    On { broker, stats, queue, .. }: On<ToSend>,
+    On { broker, stats, queue, caller, .. }: On<ToSend>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let sent = broker.send_batch(&stats, queue, body.into_new()?, once).await?;
+    let sent = broker.send_batch(&stats, queue, body.into_new(&caller)?, once).await?;
     let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
     Ok(mark(sent.replayed, answer.into_response()))
 }

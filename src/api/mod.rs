@@ -23,6 +23,8 @@ mod settle;
 mod topics;
 mod transactions;
 
+use std::sync::Arc;
+
 use axum::{Extension, Router, middleware, routing::head};
 use tower::util::option_layer;
 use utoipa::openapi::OpenApi;
@@ -58,9 +60,9 @@ pub fn router(api: Api) -> Router {
 }
 
 /// What an operator or an orchestrator asks for, where that has a listener of its own.
-pub fn operations_router(api: Api) -> Router {
+pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
     let router = finish(operations::routes().split_for_parts().0, api);
-    router.layer(Extension(edge::Apart))
+    router.layer(Extension(edge::Apart(Arc::new(rules))))
 }
 
 /// What every request passes on its way in and out.

@@ -228,7 +228,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::InOperation { source, .. } => code_of(source),
         E::MessageTooLarge { .. } => Code::MessageTooLarge,
         E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
-        E::Forbidden { .. } | E::Denied(_) => Code::Forbidden,
+        E::Forbidden { .. } => Code::Forbidden,
         E::NotSupported(_) => Code::NotSupported,
         E::Overloaded(_) => Code::Overloaded,
         E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,

@@ -9,7 +9,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{ListQueues, NewQueue},
     domain::{
-        Object, Partition, Queue, QueueKind, QueueMetrics, QueuePageSize, Right, SettingsChange,
+        Object, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
+        SettingsChange,
     },
 };
 
@@ -197,7 +198,7 @@ async fn create(
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.unwrap_or(QueueKind::Standard);
     let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
-    may_send_dead_letters(&caller, &settings)?;
+    may_bury(&caller, &queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
     let created = broker.create_queue(&stats, new).await?;
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -288,16 +289,17 @@ async fn change_settings(
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    may_send_dead_letters(&caller, &body.settings.0)?;
+    may_bury(&caller, &queue, &body.settings.0)?;
     Ok(JsonAnswer(broker.change_settings(&stats, queue, body.settings.0).await?))
 }
 
-/// Whoever names a dead-letter queue has messages put into it.
-fn may_send_dead_letters(caller: &Caller, settings: &SettingsChange) -> Result<(), Problem> {
-    match settings.dead_letter_queue.as_ref().and_then(Option::as_ref) {
-        Some(queue) => caller.must(Some(Right::Send), &queue.0),
-        None => Ok(()),
-    }
+/// Whoever names a dead-letter queue has messages taken from the one and put into the other.
+fn may_bury(caller: &Caller, queue: &QueueName, settings: &SettingsChange) -> Result<(), Problem> {
+    let Some(target) = settings.dead_letter_queue.as_ref().and_then(Option::as_ref) else {
+        return Ok(());
+    };
+    caller.must(Some(Right::Receive), queue)?;
+    caller.must(Some(Right::Send), &target.0)
 }
 
 /// Drops a queue with its messages and its archive.

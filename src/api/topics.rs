@@ -199,12 +199,12 @@ fn deliveries(published: broker::MaybeReplayed<Vec<TopicDelivery>>) -> Response 
     responses((status = 201, description = "Where it was stored", body = Deliveries))
 )]
 async fn publish(
-    Over { broker, stats, scope, .. }: Over<ToSend>,
+    Over { broker, stats, scope, caller, .. }: Over<ToSend>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
-    let (new, topic) = (body.into_new("")?, Topic { routing_key, within: scope });
+    let (new, topic) = (body.into_new("", &caller)?, Topic { routing_key, within: scope });
     Ok(deliveries(broker.publish(&stats, topic, new, once).await?))
 }
 
@@ -217,12 +217,12 @@ async fn publish(
     responses((status = 201, description = "Where they were stored", body = Deliveries))
 )]
 async fn publish_batch(
-    Over { broker, stats, scope, .. }: Over<ToSend>,
+    Over { broker, stats, scope, caller, .. }: Over<ToSend>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let (batch, topic) = (body.into_new()?, Topic { routing_key, within: scope });
+    let (batch, topic) = (body.into_new(&caller)?, Topic { routing_key, within: scope });
     Ok(deliveries(broker.publish_batch(&stats, topic, batch, once).await?))
 }
 

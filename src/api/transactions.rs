@@ -220,7 +220,13 @@ async fn transact(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Transaction>,
 ) -> Result<Response, Problem> {
-    let wish = |(index, operation): (usize, Object<Operation>)| operation.0.into_wish(index);
+    let wish = |(index, operation): (usize, Object<Operation>)| {
+        if let Some(Object(new)) = &operation.0.send {
+            let at = format!("operations[{index}].send.");
+            across.caller().may_claim(new.headers.as_ref(), &at)?;
+        }
+        operation.0.into_wish(index)
+    };
     let wishes = body.operations.into_iter().enumerate().map(wish);
     let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
     let (broker, stats) = across.for_all(wishes.iter().map(needed))?;

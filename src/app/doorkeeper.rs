@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::{
     auth::Access,
@@ -15,6 +15,9 @@ use super::StartError;
 
 /// Time between two notes of which keys were used.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time between two complaints that keys cannot be loaded.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tells the door which keys there are, and the database which were used.
 #[derive(Debug)]
@@ -49,30 +52,44 @@ impl Doorkeeper {
 
     /// Works until it is dropped. Keys that cannot be loaded stay as they were.
     pub(super) async fn run(self) {
-        if self.idle {
-            return;
+        if !self.idle {
+            tokio::join!(self.watch_keys(), self.watch_signer());
         }
-        let (mut noted, mut signer_seen) = (Instant::now(), Instant::now());
+    }
+
+    async fn watch_keys(&self) {
+        let (mut noted, mut complained) = (Instant::now(), None::<Instant>);
         loop {
             sleep(self.refresh).await;
-            if let Err(error) = self.refresh().await {
-                debug!(%error, "keys cannot be looked at");
+            match self.refresh().await {
+                Ok(()) if complained.take().is_some() => info!("keys are looked at again"),
+                Ok(()) => {}
+                Err(error) => {
+                    if complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+                        warn!(%error, "keys cannot be looked at: one that is revoked stays in force");
+                        complained = Some(Instant::now());
+                    }
+                }
             }
             if noted.elapsed() >= NOTE_INTERVAL {
                 self.note().await;
                 noted = Instant::now();
             }
-            if self.signer.is_some_and(|interval| signer_seen.elapsed() >= interval) {
-                self.access.reload_signer().await;
-                signer_seen = Instant::now();
-            }
+        }
+    }
+
+    async fn watch_signer(&self) {
+        let Some(interval) = self.signer else { return };
+        loop {
+            sleep(interval).await;
+            self.access.reload_signer().await;
         }
     }
 
     async fn refresh(&self) -> store::Result<()> {
         let mut conn = self.db.errand().await?;
-        let keys = store::load_keys(&mut conn).await?;
-        self.access.replace_keys(keys);
+        let loaded = store::load_keys(&mut conn).await?;
+        self.access.replace_keys(loaded.keys, loaded.any);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::{
     auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor},
     config::{Http, Settings},
-    domain::ReceiptKey,
+    domain::{KeyLimits, ReceiptKey},
     server::{Endpoint, Listener, Rules},
     store::{self, Db, Health},
     telemetry::Metrics,
@@ -47,8 +47,11 @@ impl Gateway {
         info!(pgmq = %prepared.pgmq, "database is ready");
         // A client of TLS takes the provider of cryptography that the process has.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let limits_per_key = settings.limits.requests_per_second_per_key;
-        let access = Access::new(&settings.auth, &settings.jwt, limits_per_key).await?;
+        let per_key = KeyLimits {
+            requests_per_second: settings.limits.requests_per_second_per_key,
+            max_waiters: settings.long_poll.max_waiters_per_key,
+        };
+        let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
         let access = Arc::new(access);
 
         let health = Arc::new(Health::new(options.clone()));
@@ -93,6 +96,8 @@ impl Gateway {
         });
         let endpoint = listener.endpoint().clone();
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
+        let names = edge_rules(&settings.http, Some((server.operations_host, 0).into()));
+        let operations = operations.map(|listener| (listener, names));
         let server = tokio::spawn(serve(listener, operations, api, rules, stop.clone()));
         Ok(Self {
             endpoint,
@@ -173,14 +178,15 @@ fn edge_rules(settings: &Http, address: Option<SocketAddr>) -> EdgeRules {
 /// how the shutdown goes.
 async fn serve(
     clients: Listener,
-    operations: Option<Listener>,
+    operations: Option<(Listener, EdgeRules)>,
     api: Api,
     rules: Rules,
     stop: CancellationToken,
 ) {
     let stop_operations = CancellationToken::new();
     let operations = operations.map(|listener| {
-        let router = api::operations_router(api.clone());
+        let (listener, names) = listener;
+        let router = api::operations_router(api.clone(), names);
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });

@@ -4,7 +4,10 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use chrono::{DateTime, Utc};
@@ -16,17 +19,15 @@ use crate::{
 
 use super::{Credential, Principal, jwks::JwksError, jwt::Verifier, keyring::Keyring};
 
-/// Whoever comes where nobody needs a credential.
-static ANYONE: LazyLock<Arc<Principal>> = LazyLock::new(|| {
-    let grants = Grants::new(vec![Grant::everything()]);
-    Principal::new("anyone", grants, None, KeyLimits::default())
-});
-
 /// Who is let in, and who is not.
 pub struct Access {
     mode: AuthMode,
     keyring: Keyring,
     jwt: Option<Verifier>,
+    /// Set once a credential is needed, and never taken back: keys that are gone open no door.
+    needed: AtomicBool,
+    /// Whoever comes while nobody needs a credential.
+    anyone: Arc<Principal>,
 }
 
 /// No credential that is in force: missing, wrong, revoked and expired are all alike.
@@ -77,15 +78,32 @@ impl Access {
     pub async fn new(
         auth: &config::Auth,
         jwt: &config::Jwt,
-        requests_per_second: Option<u32>,
+        defaults: KeyLimits,
     ) -> Result<Self, AccessError> {
-        let jwt = Verifier::new(jwt, requests_per_second).await?;
-        Ok(Self { mode: auth.mode, keyring: Keyring::new(auth, requests_per_second)?, jwt })
+        let jwt = Verifier::new(jwt, defaults).await?;
+        let keyring = Keyring::new(auth, defaults)?;
+        let needed = match auth.mode {
+            AuthMode::Required => true,
+            AuthMode::None => false,
+            AuthMode::Auto => auth.has_keys() || jwt.is_some(),
+        };
+        let everything = Grants::new(vec![Grant::everything()]);
+        let anyone = Principal::new("anyone", everything, None, KeyLimits::default());
+        Ok(Self { mode: auth.mode, keyring, jwt, needed: AtomicBool::new(needed), anyone })
     }
 
-    /// Takes over the keys of the database.
-    pub fn replace_keys(&self, keys: Vec<StoredKey>) {
+    /// Takes over the keys of the database; `any` says whether there is a key at all, of use or not.
+    pub fn replace_keys(&self, keys: Vec<StoredKey>, any: bool) {
         self.keyring.replace(keys);
+        if any && self.mode == AuthMode::Auto {
+            self.need();
+        }
+    }
+
+    /// From now on a credential is needed, also by those who wait.
+    fn need(&self) {
+        self.needed.store(true, Relaxed);
+        self.anyone.end();
     }
 
     /// Which keys of the database were used since this was last asked, and when.
@@ -102,11 +120,7 @@ impl Access {
 
     /// Whether clients need a credential.
     pub fn is_required(&self) -> bool {
-        match self.mode {
-            AuthMode::Required => true,
-            AuthMode::None => false,
-            AuthMode::Auto => self.keyring.has_keys() || self.jwt.is_some(),
-        }
+        self.needed.load(Relaxed)
     }
 
     /// Refuses to serve at an address that others reach where no credential is needed, and nobody
@@ -115,7 +129,7 @@ impl Access {
         if self.mode == AuthMode::Required && !self.keyring.has_keys() && self.jwt.is_none() {
             return Err(AccessError::NoKeys);
         }
-        match address.filter(|address| !address.ip().is_loopback()) {
+        match address.filter(|address| !address.ip().to_canonical().is_loopback()) {
             Some(exposed) if self.mode == AuthMode::Auto && !self.is_required() => {
                 Err(AccessError::Exposed(exposed))
             }
@@ -129,7 +143,7 @@ impl Access {
         credential: Option<&Credential>,
     ) -> Result<Arc<Principal>, Unauthenticated> {
         if !self.is_required() {
-            return Ok(Arc::clone(&ANYONE));
+            return Ok(Arc::clone(&self.anyone));
         }
         let now = Utc::now();
         let text = credential.ok_or(Unauthenticated)?.expose();

@@ -1,11 +1,12 @@
 //! The public keys of whoever signs tokens: a JSON Web Key Set from a file or a URL.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
 };
+use tokio::time::timeout;
 
 /// Time for fetching a set.
 const FETCH_LIMIT: Duration = Duration::from_secs(5);
@@ -28,7 +29,7 @@ pub(super) enum Source {
 pub enum JwksError {
     /// The file cannot be read.
     #[error("jwt.jwks: cannot read {0}: {1}")]
-    File(PathBuf, std::io::Error),
+    File(PathBuf, io::Error),
     /// The signer does not answer.
     #[error("jwt.jwks: cannot fetch the signer's keys: {0}")]
     Fetch(String),
@@ -57,9 +58,11 @@ impl Source {
     /// Loads the keys.
     pub(super) async fn load(&self) -> Result<KeySet, JwksError> {
         let text = match self {
-            Self::File(path) => tokio::fs::read_to_string(path)
-                .await
-                .map_err(|error| JwksError::File(path.clone(), error))?,
+            Self::File(path) => {
+                let read = timeout(FETCH_LIMIT, tokio::fs::read_to_string(path)).await;
+                let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                read.map_err(|error| JwksError::File(path.clone(), error))?
+            }
             Self::Url(url) => fetch(url).await?,
         };
         KeySet::parse(text)

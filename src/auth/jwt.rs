@@ -20,6 +20,7 @@ use crate::{
 use super::{
     Principal,
     jwks::{JwksError, KeySet, Source},
+    principal::Shares,
 };
 
 /// Tokens whose signature was checked are remembered, so many of them.
@@ -33,7 +34,7 @@ const SUBJECT_CHARS: usize = 64;
 pub(super) struct Verifier {
     source: Source,
     settings: config::Jwt,
-    rate: Option<u32>,
+    limits: KeyLimits,
     state: Mutex<State>,
     /// When the set was last loaded; held by whoever loads it.
     loaded: AsyncMutex<Instant>,
@@ -42,13 +43,15 @@ pub(super) struct Verifier {
 struct State {
     keys: Arc<KeySet>,
     remembered: HashMap<[u8; 32], Arc<Principal>>,
+    /// What is bounded for a subject, however many tokens they have.
+    subjects: HashMap<String, Arc<Shares>>,
 }
 
 impl Verifier {
     /// A verifier with the signer's keys, if tokens are to be taken.
     pub(super) async fn new(
         settings: &config::Jwt,
-        rate: Option<u32>,
+        limits: KeyLimits,
     ) -> Result<Option<Self>, JwksError> {
         let source = match (settings.published_at(), &settings.jwks) {
             (Some(url), _) => Source::Url(url.to_owned()),
@@ -56,9 +59,10 @@ impl Verifier {
             (None, None) => return Ok(None),
         };
         let keys = Arc::new(source.load().await?);
-        let state = Mutex::new(State { keys, remembered: HashMap::new() });
+        let state = State { keys, remembered: HashMap::new(), subjects: HashMap::new() };
+        let state = Mutex::new(state);
         let loaded = AsyncMutex::new(Instant::now());
-        Ok(Some(Self { source, settings: settings.clone(), rate, state, loaded }))
+        Ok(Some(Self { source, settings: settings.clone(), limits, state, loaded }))
     }
 
     /// Whose token this is.
@@ -67,7 +71,8 @@ impl Verifier {
         if let Some(known) = self.lock().remembered.get(&fingerprint) {
             return Some(Arc::clone(known)).filter(|principal| !principal.is_expired(now));
         }
-        let header = decode_header(token).ok()?;
+        // What a signer marks as critical would have to be understood.
+        let header = decode_header(token).ok().filter(|header| header.crit.is_none())?;
         let mut keys = self.keys();
         if header.kid.as_deref().is_some_and(|id| !keys.knows(id)) {
             // The signer may have a new one.
@@ -126,9 +131,18 @@ impl Verifier {
             let leeway = i64::try_from(self.settings.leeway_seconds).ok()?;
             at.checked_add_signed(TimeDelta::seconds(leeway))
         });
-        let limits = KeyLimits { requests_per_second: self.rate, max_waiters: None };
         let grants = Grants::new(grants(claims.get(&self.settings.grants_claim)));
-        Principal::new(&name, grants, expires_at, limits)
+        let shares = self.shares(text("sub").unwrap_or_default());
+        Principal::sharing(&name, grants, expires_at, shares)
+    }
+
+    fn shares(&self, subject: &str) -> Arc<Shares> {
+        let mut state = self.lock();
+        if state.subjects.len() >= REMEMBERED {
+            state.subjects.retain(|_, shares| Arc::strong_count(shares) > 1);
+        }
+        let new = || Shares::new(self.limits);
+        Arc::clone(state.subjects.entry(subject.to_owned()).or_insert_with(new))
     }
 
     fn remember(

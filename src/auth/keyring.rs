@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use chrono::{DateTime, Utc};
@@ -13,30 +13,31 @@ use crate::{
     domain::{ApiKey, Grant, Grants, KeyHash, KeyLimits, StoredKey},
 };
 
-use super::{AccessError, Principal};
+use super::{AccessError, Principal, principal::Shares};
 
 /// Every key there is.
 pub(super) struct Keyring {
     configured: Vec<(KeyHash, Arc<Principal>)>,
     stored: RwLock<HashMap<String, Stored>>,
-    default_rate: Option<u32>,
+    defaults: KeyLimits,
+    /// Uses of keys that have changed since, and are not noted yet.
+    unnoted: Mutex<Vec<(String, DateTime<Utc>)>>,
 }
 
 struct Stored {
     key: StoredKey,
     principal: Arc<Principal>,
+    /// Whoever still shows the secret before the last rotation.
+    previous: Option<Arc<Principal>>,
 }
 
 impl Keyring {
-    /// The keys of the configuration; `default_rate` is for those without a limit of their own.
-    pub(super) fn new(
-        settings: &config::Auth,
-        default_rate: Option<u32>,
-    ) -> Result<Self, AccessError> {
+    /// The keys of the configuration; `defaults` are for those without limits of their own.
+    pub(super) fn new(settings: &config::Auth, defaults: KeyLimits) -> Result<Self, AccessError> {
         let mut configured = Vec::new();
         if let Some(key) = &settings.admin_key {
             let grants = Grants::new(vec![Grant::everything()]);
-            let limits = limits(KeyLimits::default(), default_rate);
+            let limits = limits(KeyLimits::default(), defaults);
             let principal = Principal::new("admin_key", grants, None, limits);
             configured.push((KeyHash::of(key.expose()), principal));
         }
@@ -46,11 +47,11 @@ impl Keyring {
                 max_waiters: key.max_waiters,
             };
             let grants = Grants::new(key.grants.clone());
-            let limits = limits(own, default_rate);
+            let limits = limits(own, defaults);
             let principal = Principal::new(&key.name, grants, key.expires_at, limits);
             configured.push((hash(key)?, principal));
         }
-        Ok(Self { configured, stored: RwLock::default(), default_rate })
+        Ok(Self { configured, stored: RwLock::default(), defaults, unnoted: Mutex::default() })
     }
 
     /// Whether there is a key, in force or not: then nobody gets in without.
@@ -70,7 +71,7 @@ impl Keyring {
         let found = found.or_else(|| {
             let stored = self.read();
             let stored = stored.get(ApiKey::parse(key)?.id)?;
-            stored.takes(&hash, now).then(|| Arc::clone(&stored.principal))
+            stored.takes(&hash)
         });
         found.filter(|principal| !principal.is_expired(now))
     }
@@ -82,18 +83,29 @@ impl Keyring {
         let mut before = std::mem::take(&mut *stored);
         for key in keys {
             let id = key.id.clone();
-            let same = before.remove(&id).filter(|old| old.key == key);
-            stored.insert(id, same.unwrap_or_else(|| Stored::new(key, self.default_rate)));
+            let same = match before.remove(&id) {
+                Some(old) if old.key == key => Some(old),
+                Some(old) => {
+                    let used = old.take_last_used().map(|at| (id.clone(), at));
+                    self.unnoted.lock().unwrap_or_else(PoisonError::into_inner).extend(used);
+                    None
+                }
+                None => None,
+            };
+            stored.insert(id, same.unwrap_or_else(|| Stored::new(key, self.defaults)));
         }
     }
 
     /// Which keys of the database were used since this was last asked, and when.
     pub(super) fn take_used(&self) -> Vec<(String, DateTime<Utc>)> {
+        let mut unnoted = self.unnoted.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = self.read();
-        let used = stored
-            .iter()
-            .filter_map(|(id, stored)| Some((id.clone(), stored.principal.take_last_used()?)));
-        used.collect()
+        let used =
+            stored.iter().filter_map(|(id, stored)| Some((id.clone(), stored.take_last_used()?)));
+        // One that was used before and after its change counts from then on.
+        let mut all: HashMap<String, DateTime<Utc>> = unnoted.drain(..).collect();
+        all.extend(used);
+        all.into_iter().collect()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Stored>> {
@@ -102,17 +114,30 @@ impl Keyring {
 }
 
 impl Stored {
-    fn new(key: StoredKey, default_rate: Option<u32>) -> Self {
+    fn new(key: StoredKey, defaults: KeyLimits) -> Self {
         let name = format!("{} ({})", key.name, key.id);
-        let limits = limits(key.limits, default_rate);
-        let principal = Principal::new(&name, key.grants.clone(), key.expires_at, limits);
-        Self { key, principal }
+        let shares = Shares::new(limits(key.limits, defaults));
+        let until = |end: Option<DateTime<Utc>>| {
+            Principal::sharing(&name, key.grants.clone(), end, Arc::clone(&shares))
+        };
+        let ends = |at: DateTime<Utc>| key.expires_at.map_or(at, |end| end.min(at));
+        let previous = key.previous.as_ref().map(|(_, at)| until(Some(ends(*at))));
+        Self { principal: until(key.expires_at), previous, key }
     }
 
-    fn takes(&self, hash: &KeyHash, now: DateTime<Utc>) -> bool {
-        let previous = self.key.previous.as_ref().filter(|(_, until)| *until > now);
-        let matches = self.key.hash == *hash || previous.is_some_and(|(old, _)| old == hash);
-        matches && !self.key.revoked
+    fn takes(&self, hash: &KeyHash) -> Option<Arc<Principal>> {
+        let previous = self.key.previous.as_ref().is_some_and(|(old, _)| old == hash);
+        let found = if self.key.hash == *hash {
+            Some(&self.principal)
+        } else {
+            self.previous.as_ref().filter(|_| previous)
+        };
+        found.filter(|_| !self.key.revoked).cloned()
+    }
+
+    fn take_last_used(&self) -> Option<DateTime<Utc>> {
+        let previous = self.previous.as_ref().and_then(|previous| previous.take_last_used());
+        self.principal.take_last_used().max(previous)
     }
 }
 
@@ -120,11 +145,15 @@ impl Drop for Stored {
     /// Whoever waits with it has to show their credential again.
     fn drop(&mut self) {
         self.principal.end();
+        self.previous.iter().for_each(|previous| previous.end());
     }
 }
 
-fn limits(own: KeyLimits, default_rate: Option<u32>) -> KeyLimits {
-    KeyLimits { requests_per_second: own.requests_per_second.or(default_rate), ..own }
+fn limits(own: KeyLimits, defaults: KeyLimits) -> KeyLimits {
+    KeyLimits {
+        requests_per_second: own.requests_per_second.or(defaults.requests_per_second),
+        max_waiters: own.max_waiters.or(defaults.max_waiters),
+    }
 }
 
 /// The hash of a configured key, of which one of three forms is given.
@@ -166,7 +195,7 @@ mod tests {
     }
 
     fn ring(keys: Vec<StoredKey>) -> Keyring {
-        let ring = Keyring::new(&config::Auth::default(), None).expect("no keys");
+        let ring = Keyring::new(&config::Auth::default(), KeyLimits::default()).expect("no keys");
         ring.replace(keys);
         ring
     }
@@ -202,6 +231,16 @@ mod tests {
         assert!(ring.find("pgk_a_old", until).is_none());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_with_the_secret_before_is_told_when_that_is_over() {
+        let now = Utc::now();
+        let until = now + TimeDelta::seconds(5);
+        let old = KeyHash::of("pgk_a_old");
+        let ring = ring(vec![StoredKey { previous: Some((old, until)), ..stored("a", "new") }]);
+        let previous = ring.find("pgk_a_old", now).expect("still taken");
+        previous.ended().await;
+    }
+
     #[tokio::test]
     async fn whoever_waits_is_told_when_the_key_changes_and_only_then() {
         let now = Utc::now();
@@ -222,5 +261,9 @@ mod tests {
         let used = ring.take_used();
         assert_eq!(used.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a"]);
         assert!(ring.take_used().is_empty());
+        // A change does not lose it.
+        ring.find("pgk_b_s", Utc::now()).expect("a key").used(Utc::now());
+        ring.replace(vec![StoredKey { revoked: true, ..stored("b", "s") }]);
+        assert_eq!(ring.take_used().len(), 1);
     }
 }

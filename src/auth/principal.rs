@@ -24,13 +24,19 @@ pub struct Principal {
     name: String,
     grants: Grants,
     expires_at: Option<DateTime<Utc>>,
-    limiter: Option<DefaultDirectRateLimiter>,
-    max_waiters: usize,
-    waiters: AtomicUsize,
+    shares: Arc<Shares>,
     /// Seconds since 1970; 0 for never.
     last_used: AtomicI64,
     /// Cancelled when the credential is not in force any more.
     ended: CancellationToken,
+}
+
+/// What is bounded for an owner, however many credentials they have.
+#[derive(Debug)]
+pub(super) struct Shares {
+    limiter: Option<DefaultDirectRateLimiter>,
+    max_waiters: usize,
+    waiters: AtomicUsize,
 }
 
 /// Why a request is not served now.
@@ -44,24 +50,31 @@ pub enum Refusal {
 
 /// A client that waits, for as long as this is kept.
 #[derive(Debug)]
-pub struct WaitingPlace(Arc<Principal>);
+pub struct WaitingPlace(Arc<Shares>);
 
 impl Principal {
-    /// A principal with these limits.
+    /// A principal with limits of its own.
     pub(super) fn new(
         name: &str,
         grants: Grants,
         expires_at: Option<DateTime<Utc>>,
         limits: KeyLimits,
     ) -> Arc<Self> {
-        let rate = limits.requests_per_second.and_then(NonZeroU32::new);
+        Self::sharing(name, grants, expires_at, Shares::new(limits))
+    }
+
+    /// A principal that shares its limits with others of the same owner.
+    pub(super) fn sharing(
+        name: &str,
+        grants: Grants,
+        expires_at: Option<DateTime<Utc>>,
+        shares: Arc<Shares>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             grants,
             expires_at,
-            limiter: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
-            max_waiters: limits.max_waiters.map_or(usize::MAX, |most| most as usize),
-            waiters: AtomicUsize::new(0),
+            shares,
             last_used: AtomicI64::new(0),
             ended: CancellationToken::new(),
         })
@@ -89,19 +102,19 @@ impl Principal {
 
     /// Takes note of a request, or refuses it.
     pub fn admit(&self) -> Result<(), Refusal> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let Some(limiter) = &self.shares.limiter else { return Ok(()) };
         limiter
             .check()
             .map_err(|until| Refusal::Rate(until.wait_time_from(DefaultClock::default().now())))
     }
 
     /// A place for a client that is going to wait.
-    pub fn wait(self: &Arc<Self>) -> Result<WaitingPlace, Refusal> {
-        if self.waiters.fetch_add(1, Relaxed) >= self.max_waiters {
-            self.waiters.fetch_sub(1, Relaxed);
-            return Err(Refusal::Waiters(self.max_waiters));
+    pub fn wait(&self) -> Result<WaitingPlace, Refusal> {
+        let place = WaitingPlace(Arc::clone(&self.shares));
+        if self.shares.waiters.fetch_add(1, Relaxed) >= self.shares.max_waiters {
+            return Err(Refusal::Waiters(self.shares.max_waiters));
         }
-        Ok(WaitingPlace(Arc::clone(self)))
+        Ok(place)
     }
 
     /// Waits until the credential is not in force any more, or may not be.
@@ -114,6 +127,11 @@ impl Principal {
                 () = tokio::time::sleep(left) => {}
             },
         }
+    }
+
+    /// Whether the credential is not in force any more, or may not be.
+    pub fn is_over(&self) -> bool {
+        self.ended.is_cancelled() || self.is_expired(Utc::now())
     }
 
     pub(super) fn is_expired(&self, now: DateTime<Utc>) -> bool {
@@ -132,6 +150,17 @@ impl Principal {
     pub(super) fn take_last_used(&self) -> Option<DateTime<Utc>> {
         let seconds = self.last_used.swap(0, Relaxed);
         DateTime::from_timestamp(seconds, 0).filter(|_| seconds > 0)
+    }
+}
+
+impl Shares {
+    pub(super) fn new(limits: KeyLimits) -> Arc<Self> {
+        let rate = limits.requests_per_second.and_then(NonZeroU32::new);
+        Arc::new(Self {
+            limiter: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            max_waiters: limits.max_waiters.map_or(usize::MAX, |most| most as usize),
+            waiters: AtomicUsize::new(0),
+        })
     }
 }
 

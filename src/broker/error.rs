@@ -84,9 +84,6 @@ pub enum Error {
         /// What the database said.
         source: store::Error,
     },
-    /// The caller may not do this.
-    #[error("{0}")]
-    Denied(String),
     /// The database lacks something.
     #[error("{0}")]
     NotSupported(String),

@@ -14,6 +14,8 @@ pub struct LongPoll {
     pub max_waiters: usize,
     /// Those of them that can wait for messages of the same queue.
     pub max_waiters_per_queue: usize,
+    /// Those of them that can wait with the same key, at one gateway, where it has no limit of its own.
+    pub max_waiters_per_key: Option<u32>,
     /// Clients that can wait at the same time with `read_with_poll`; each holds one connection of a
     /// pool of its own.
     pub max_connections: u32,
@@ -49,6 +51,7 @@ impl Default for LongPoll {
             strategy: Strategy::Shared,
             max_waiters: 20_000,
             max_waiters_per_queue: 20_000,
+            max_waiters_per_key: None,
             max_connections: 16,
             poll_interval_ms: 100,
         }
@@ -64,6 +67,8 @@ impl LongPoll {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("long_poll.max_waiters", self.max_waiters, 1, 1_000_000)?;
         within("long_poll.max_waiters_per_queue", self.max_waiters_per_queue, 1, 1_000_000)?;
+        let per_key = self.max_waiters_per_key.unwrap_or(1);
+        within("long_poll.max_waiters_per_key", per_key, 1, 1_000_000)?;
         within("long_poll.max_connections", self.max_connections, 1, 1_000)?;
         within("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
     }

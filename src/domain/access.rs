@@ -207,6 +207,11 @@ impl Scope {
         self.0.is_none()
     }
 
+    /// Whether no queue is part of it.
+    pub fn is_nothing(&self) -> bool {
+        self.0.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Whether a queue is part of it.
     pub fn contains(&self, queue: &str) -> bool {
         self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(queue)))

@@ -122,8 +122,17 @@ async fn change_one(
     if changed == 0 { Err(KeyError::NoKey(id.to_owned())) } else { Ok(()) }
 }
 
+/// The keys in the database.
+#[derive(Clone, Debug)]
+pub struct LoadedKeys {
+    /// Those that make sense.
+    pub keys: Vec<StoredKey>,
+    /// Whether there is any, of use or not.
+    pub any: bool,
+}
+
 /// The keys that a gateway has to know. One that makes no sense is left out, and said.
-pub async fn load_keys(conn: &mut Conn) -> error::Result<Vec<StoredKey>> {
+pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
     let rows = conn
         .look(sqlx::query(
             "/* load_keys */ SELECT id, name, hash, previous_hash, previous_until, grants, \
@@ -140,7 +149,7 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<Vec<StoredKey>> {
             }
         }
     }
-    Ok(keys)
+    Ok(LoadedKeys { keys, any: !rows.is_empty() })
 }
 
 /// A row as a key, or the id of one that makes no sense.

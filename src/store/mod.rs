@@ -29,7 +29,8 @@ pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
-    KeyError, ListedKey, create_key, keys_used, list_keys, load_keys, revoke_key, rotate_key,
+    KeyError, ListedKey, LoadedKeys, create_key, keys_used, list_keys, load_keys, revoke_key,
+    rotate_key,
 };
 pub use messages::{message, peek, send};
 pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};

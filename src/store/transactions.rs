@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sqlx::{Row, types::Json};
 
-use crate::domain::{NewMessage, QueueName, Target, Visibility, rfc3339};
+use crate::domain::{NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
 
 use super::{
     Action, Conn,
@@ -33,8 +33,9 @@ pub struct Idempotency {
 pub enum Operation {
     /// Stores messages in a queue.
     Send(QueueName, Vec<NewMessage>),
-    /// Stores messages in the queues that a routing key leads to.
-    Publish(String, Vec<NewMessage>),
+    /// Stores messages in the queues that a routing key leads to, as far as they are within what the
+    /// caller may send to.
+    Publish(String, Vec<NewMessage>, Scope),
     /// Ends or hides a message.
     Settle(QueueName, Action, Target),
 }
@@ -58,6 +59,8 @@ struct Step<'a> {
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     routing_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<StepMessage<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +110,7 @@ impl<'a> Step<'a> {
             action,
             queue: None,
             routing_key: None,
+            within: None,
             messages: None,
             msg_id: None,
             read_ct: None,
@@ -122,8 +126,9 @@ impl<'a> Step<'a> {
                 messages: Some(rows(messages)),
                 ..Self::new("send")
             },
-            Operation::Publish(routing_key, messages) => Self {
+            Operation::Publish(routing_key, messages, within) => Self {
                 routing_key: Some(routing_key),
+                within: within.to_regex(),
                 messages: Some(rows(messages)),
                 ..Self::new("publish")
             },

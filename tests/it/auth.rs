@@ -8,12 +8,14 @@ use pgmq_gateway::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     Answer, Client, TestDatabase, TestGateway, eventually,
     gateway::try_start,
     postgres::new_directory,
     process::{Program, embedded_environment, program},
+    raw,
 };
 
 pub const ADMIN: &str = "the-key-of-the-administrator";
@@ -146,7 +148,7 @@ async fn a_key_does_what_it_was_granted_and_nothing_else() {
         with_admin(settings);
         settings.auth.keys = vec![
             key("producer", "the-key-of-a-producer", &["send:orders"]),
-            key("manager", "the-key-of-a-manager", &["manage:eu-*", "receive:dead"]),
+            key("manager", "the-key-of-a-manager", &["manage,receive:eu-*", "receive:dead"]),
         ];
     })
     .await;
@@ -180,7 +182,10 @@ async fn a_key_does_what_it_was_granted_and_nothing_else() {
 async fn lists_show_what_the_key_may_see() {
     let gateway = TestGateway::with(|settings| {
         with_admin(settings);
-        settings.auth.keys = vec![key("some", "the-key-of-somebody", &["send:b*", "receive:d"])];
+        settings.auth.keys = vec![
+            key("some", "the-key-of-somebody", &["send:b*", "receive:d"]),
+            key("reader", "the-key-of-a-reader", &["receive:*"]),
+        ];
     })
     .await;
     let admin = gateway.with_key(ADMIN);
@@ -204,14 +209,17 @@ async fn lists_show_what_the_key_may_see() {
     let route = some.get("/topics/t.x/queues").await.expect(200);
     assert_eq!(route.json()["queues"], json!(["b1", "b2", "d"]));
 
-    // A topic that leads to queues that the key may not send to is not for it.
+    // Of a topic's queues those get the message to which the key may send: whoever binds theirs to
+    // everything neither gets it nor stops it.
     let publish = r#"{"message":1}"#;
-    some.post("/topics/t.x/messages", publish).await.problem(403, "forbidden");
-    for queue in ["a", "c", "d"] {
-        admin.delete(&format!("/queues/{queue}/bindings?pattern=t.%23")).await.expect(204);
-    }
-    let deliveries = some.post("/topics/t.x/messages", publish).await.expect(201).json();
-    assert_eq!(deliveries["deliveries"].as_array().map(Vec::len), Some(2), "{deliveries}");
+    let published = some.post("/topics/t.x/messages", publish).await.expect(201);
+    let queues = names(Answer { status: 200, ..published }, "deliveries", "queue");
+    assert_eq!(queues, ["b1", "b2"]);
+    assert!(admin.all("a").await.is_empty());
+    let all = admin.post("/topics/t.x/messages", publish).await.expect(201).json();
+    assert_eq!(all["deliveries"].as_array().map(Vec::len), Some(5), "{all}");
+    let reader = gateway.with_key("the-key-of-a-reader");
+    reader.post("/topics/t.x/messages", publish).await.problem(403, "forbidden");
 }
 
 #[tokio::test]
@@ -242,24 +250,171 @@ async fn a_transaction_needs_every_right_that_it_uses() {
 async fn dead_letters_go_back_only_to_where_the_key_may_send() {
     let gateway = TestGateway::with(|settings| {
         with_admin(settings);
-        let grants = ["manage,send:mine*", "manage:dead"];
+        let grants = ["manage,send:a.c*", "manage,receive,send:dead"];
         settings.auth.keys = vec![key("manager", "the-key-of-a-manager", &grants)];
     })
     .await;
     let admin = gateway.with_key(ADMIN);
-    for queue in ["mine.1", "theirs", "dead"] {
+    // The pattern means the first of these, and neither as a regular expression nor in the middle.
+    let queues = ["a.c1", "abc1", "xa.c1"];
+    for queue in queues.iter().chain(&["dead"]) {
         admin.create(queue).await;
     }
-    for origin in ["mine.1", "theirs", "minex1"] {
-        let headers = json!({"x-dead-letter-queue": origin});
-        admin.send("dead", &json!({"message": origin, "headers": headers}).to_string()).await;
+    for queue in queues {
+        let headers = json!({"x-dead-letter-queue": queue});
+        admin.send("dead", &json!({"message": queue, "headers": headers}).to_string()).await;
     }
     let manager = gateway.with_key("the-key-of-a-manager");
     let moved = manager.post("/queues/dead/redrive", "").await.expect(200).json();
     assert_eq!(moved["moved"], 1, "{moved}");
-    assert_eq!(admin.all("mine.1").await.len(), 1);
-    assert!(admin.all("theirs").await.is_empty());
-    assert_eq!(admin.post("/queues/dead/redrive", "").await.json()["moved"], 1);
+    assert_eq!(admin.all("a.c1").await.len(), 1);
+    assert_eq!(admin.post("/queues/dead/redrive", "").await.json()["moved"], 2);
+}
+
+#[tokio::test]
+async fn nobody_claims_that_a_message_comes_from_where_they_may_not_send() {
+    let gateway = TestGateway::with(|settings| {
+        with_admin(settings);
+        settings.auth.keys = vec![key("some", "the-key-of-somebody", &["send:dead", "send:mine"])];
+    })
+    .await;
+    let admin = gateway.with_key(ADMIN);
+    admin.create("dead").await;
+    let some = gateway.with_key("the-key-of-somebody");
+    for headers in [
+        r#"{"x-dead-letter-queue":"theirs"}"#,
+        r#"{"x-dead-letter\u002dqueue":"theirs"}"#,
+        r#"{"x-dead-letter-queue":"mine","x-dead-letter-queue":"theirs"}"#,
+        r#"{"x-dead-letter-queue":["theirs"]}"#,
+    ] {
+        let one = format!(r#"{{"message":1,"headers":{headers}}}"#);
+        let send = format!(r#"{{"queue":"dead","message":1,"headers":{headers}}}"#);
+        for (path, body) in [
+            ("/queues/dead/messages", one.clone()),
+            ("/queues/dead/messages/batch", format!(r#"{{"messages":[{one}]}}"#)),
+            ("/topics/t/messages", one.clone()),
+            ("/transactions", format!(r#"{{"operations":[{{"send":{send}}}]}}"#)),
+        ] {
+            let refused = some.post(path, &body).await.problem(403, "forbidden");
+            assert!(refused.detail().contains("headers"), "{path} {}", refused.text);
+        }
+    }
+    some.send("dead", r#"{"message":1,"headers":{"x-dead-letter-queue":"mine","a":1}}"#).await;
+    admin.send("dead", r#"{"message":1,"headers":{"x-dead-letter-queue":"theirs"}}"#).await;
+}
+
+#[tokio::test]
+async fn who_may_not_receive_from_a_queue_has_nothing_of_it_moved_elsewhere() {
+    let gateway = TestGateway::with(|settings| {
+        with_admin(settings);
+        let grants = ["manage,send:orders", "admin:mine"];
+        settings.auth.keys = vec![key("manager", "the-key-of-a-manager", &grants)];
+    })
+    .await;
+    let admin = gateway.with_key(ADMIN);
+    admin.create("orders").await;
+    admin.create("mine").await;
+    let manager = gateway.with_key("the-key-of-a-manager");
+    let to_mine = r#"{"to":"mine"}"#;
+    manager.post("/queues/orders/redrive", to_mine).await.problem(403, "forbidden");
+    manager.post("/queues/orders/redrive", "").await.problem(403, "forbidden");
+    manager.post("/queues/orders/archive/replay", to_mine).await.problem(403, "forbidden");
+    manager.post("/queues/orders/archive/replay", "").await.expect(200);
+    let bury = json!({"max_receives": 1, "dead_letter_queue": "mine"});
+    manager.configure("orders", bury).await.problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_its_owners_own() {
+    let gateway = TestGateway::with(|settings| {
+        settings.auth.keys = vec![
+            key("one", "the-key-of-the-one", &["admin"]),
+            key("other", "the-key-of-the-other", &["admin"]),
+        ];
+    })
+    .await;
+    gateway.with_key("the-key-of-the-one").create("q").await;
+    let mut ids = Vec::new();
+    for secret in ["the-key-of-the-one", "the-key-of-the-other"] {
+        let client = gateway.with_key(secret);
+        let body = json!({"message": secret}).to_string();
+        for _ in 0..2 {
+            let send = client.request("POST", "/queues/q/messages").body(body.clone());
+            let sent = Answer::of(send.header("idempotency-key", "order-42")).await.expect(201);
+            ids.push(sent.json()["msg_id"].as_i64().expect("an id"));
+        }
+    }
+    assert_eq!(ids, [1, 1, 2, 2]);
+}
+
+#[tokio::test]
+async fn keys_that_are_gone_open_no_door() {
+    let database = TestDatabase::new().await;
+    made(&database, &["create", "--name", "only", "--grant", "admin"]);
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    gateway.get("/queues").await.problem(401, "unauthenticated");
+    database.execute("DELETE FROM pgmq_gateway.api_keys").await;
+    // A gateway that starts now needs none, so it does not know better; this one does.
+    let later = TestGateway::on(&database, |_| {}).await;
+    later.get("/queues").await.expect(200);
+    let key = made(&database, &["create", "--name", "next", "--grant", "admin"]);
+    eventually("a key is needed there too", async || {
+        (later.get("/queues").await.status == 401).then_some(())
+    })
+    .await;
+    eventually("the new key is known", async || {
+        (gateway.with_key(&key).get("/queues").await.status == 200).then_some(())
+    })
+    .await;
+    gateway.get("/queues").await.problem(401, "unauthenticated");
+    // One that makes no sense lets nobody in, and opens no door.
+    database.execute("UPDATE pgmq_gateway.api_keys SET grants = '{browse:q}'").await;
+    eventually("it lets nobody in", async || {
+        (gateway.with_key(&key).get("/queues").await.status == 401).then_some(())
+    })
+    .await;
+    TestGateway::on(&database, |_| {}).await.get("/queues").await.problem(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn whoever_waits_without_a_key_is_asked_for_one_when_there_is_one() {
+    let database = TestDatabase::new().await;
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    gateway.create("q").await;
+    let client = gateway.client.clone();
+    let waiting = tokio::spawn(async move { client.get("/queues/q/messages?wait=20").await });
+    one_waits(&gateway).await;
+    made(&database, &["create", "--name", "first", "--grant", "admin"]);
+    waiting.await.expect("an answer").problem(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_its_time_ends_with_its_key() {
+    let database = TestDatabase::new().await;
+    let key = made(&database, &["create", "--name", "slow", "--grant", "admin"]);
+    let gateway = TestGateway::on(&database, with_admin).await;
+    let admin = gateway.with_key(ADMIN);
+    admin.create("q").await;
+    let mut slow = raw::dial(gateway.gateway.address().expect("TCP")).await;
+    let head = format!(
+        "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+         Connection: close\r\nContent-Length: 13\r\n\r\n{{"
+    );
+    slow.write_all(head.as_bytes()).await.expect("sent");
+    eventually("it is served", async || {
+        let metrics = admin.get("/metrics").await.text;
+        // And the one that asks.
+        metrics.contains("pgmq_gateway_requests_in_hand 2").then_some(())
+    })
+    .await;
+    keys(&database, &["revoke", &id_of(&key)]);
+    let client = gateway.with_key(&key);
+    eventually("it is revoked", async || (client.get("/queues").await.status == 401).then_some(()))
+        .await;
+    slow.write_all(br#""message":1}"#).await.expect("sent");
+    let said = raw::read_all(&mut slow).await.expect("answered");
+    assert!(said.starts_with("HTTP/1.1 401 "), "{said}");
+    assert!(admin.all("q").await.is_empty());
 }
 
 #[tokio::test]
@@ -430,6 +585,13 @@ async fn without_a_key_only_this_machine_is_served() {
     let said = try_start(&url, everywhere(AuthMode::Required)).await.expect_err("no key");
     assert!(said.to_string().contains("there is no key"), "{said}");
 
+    for host in ["::", "::ffff:0.0.0.0"] {
+        let exposed = |settings: &mut Settings| settings.server.host = host.parse().expect("valid");
+        try_start(&url, exposed).await.expect_err("no key");
+    }
+    TestGateway::on(&database, |settings| settings.server.host = "::1".parse().expect("valid"))
+        .await;
+
     let open = TestGateway::on(&database, everywhere(AuthMode::None)).await;
     open.get("/queues").await.expect(200);
     let closed = TestGateway::on(&database, |settings| {
@@ -493,6 +655,30 @@ async fn pages_of_other_sites_are_told_nothing_unless_they_are_welcome() {
     let other = preflight(&open, "https://evil.example").await;
     assert_eq!(other.header("access-control-allow-origin"), "");
     send(&open, "https://evil.example").await.problem(415, "unsupported_media_type");
+}
+
+#[tokio::test]
+async fn where_any_page_is_welcome_it_has_to_ask_first() {
+    let gateway = TestGateway::with(|settings| {
+        settings.http.cors_origins = vec!["*".to_owned()];
+        with_admin(settings);
+    })
+    .await;
+    let admin = gateway.with_key(ADMIN);
+    admin.create("q").await;
+    let send = || {
+        let send = admin.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
+        send.header("origin", "https://any.example").header("sec-fetch-site", "cross-site")
+    };
+    let refused = Answer::of(send().header("content-type", "text/plain")).await;
+    refused.problem(415, "unsupported_media_type");
+    let sent = Answer::of(send().header("content-type", "application/json")).await.expect(201);
+    assert_eq!(sent.header("access-control-allow-origin"), "*");
+    // A page can read why it was refused.
+    let keyless = gateway.request("GET", "/queues").header("origin", "https://any.example");
+    let keyless = Answer::of(keyless).await;
+    keyless.clone().problem(401, "unauthenticated");
+    assert_eq!(keyless.header("access-control-allow-origin"), "*");
 }
 
 #[tokio::test]

@@ -31,14 +31,14 @@ const NEEDED: [(&str, &str); 31] = [
     ("settle", "receive"),
     ("transact", "send"),
     ("browse_archive", "receive"),
-    ("replay_archive", "manage"),
-    ("redrive", "manage"),
+    ("replay_archive", "manage and send"),
+    ("redrive", "manage and receive"),
     ("list_bindings", "any"),
     ("queue_bindings", "any"),
     ("bind", "manage"),
     ("unbind", "manage"),
-    ("publish", "send"),
-    ("publish_batch", "send"),
+    ("publish", "send somewhere"),
+    ("publish_batch", "send somewhere"),
     ("route", "any"),
     ("livez", "-"),
     ("readyz", "-"),
@@ -46,16 +46,17 @@ const NEEDED: [(&str, &str); 31] = [
 ];
 
 /// Each kind of credential, what it may do to queue `q`, and whether it is in force.
-const KEYS: [(&str, &[&str], bool); 9] = [
+const KEYS: [(&str, &[&str], bool); 10] = [
     ("no key", &[], false),
     ("wrong key", &[], false),
-    ("expired", &["any", "send", "receive", "manage", "operator"], false),
-    ("revoked", &["any", "send", "receive", "manage", "operator"], false),
-    ("other queue", &[], true),
-    ("send", &["any", "send"], true),
+    ("expired", &["any", "send", "send somewhere", "receive", "manage", "operator"], false),
+    ("revoked", &["any", "send", "send somewhere", "receive", "manage", "operator"], false),
+    ("other queue", &["send somewhere"], true),
+    ("send", &["any", "send", "send somewhere"], true),
     ("receive", &["any", "receive"], true),
-    ("manage", &["any", "manage", "send"], true),
-    ("admin", &["any", "send", "receive", "manage", "operator"], true),
+    ("manage", &["any", "manage"], true),
+    ("all three", &["any", "send", "send somewhere", "receive", "manage"], true),
+    ("admin", &["any", "send", "send somewhere", "receive", "manage", "operator"], true),
 ];
 
 /// An operation of the API.
@@ -109,7 +110,8 @@ async fn stage() -> (TestGateway, BTreeMap<&'static str, Client>) {
             key("o", "key of kind other queue", &["send,receive,manage:other"]),
             key("s", "key of kind send", &["send:q"]),
             key("r", "key of kind receive", &["receive:q"]),
-            key("m", "key of kind manage", &["manage,send:q"]),
+            key("m", "key of kind manage", &["manage:q"]),
+            key("a", "key of kind all three", &["send,receive,manage:q"]),
         ];
     })
     .await;
@@ -140,7 +142,7 @@ fn expected(needed: &str, may: &[&str], in_force: bool, over_all: bool) -> &'sta
         _ if !in_force => "401",
         // Lists leave out what the key may not see, and are no secret themselves.
         "any" if over_all => "yes",
-        needed if may.contains(&needed) => "yes",
+        needed if needed.split(" and ").all(|right| may.contains(&right)) => "yes",
         _ => "403",
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header, request::Parts};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     auth::{Credential, Principal, Refusal, WaitingPlace},
-    domain::{QueueName, Right, Scope},
+    domain::{QueueName, RawJson, Right, Scope},
 };
 
 use super::{
@@ -37,9 +39,13 @@ impl Caller {
         let context = context(parts);
         if api.access.is_required() {
             // Set once: a request has one caller.
-            let _ = context.caller.set(principal.name().to_owned());
+            let _ = context.caller.set(Arc::clone(&principal));
         }
         let caller = Self { api: api.clone(), context, principal, credential };
+        api.in_hand.pace().map_err(|wait| {
+            api.metrics.refused("requests_per_second");
+            Problem::rate_limited("this gateway gets more requests than it takes", wait)
+        })?;
         caller.principal.admit().map_err(|refusal| caller.refused(refusal))?;
         Ok(caller)
     }
@@ -56,6 +62,38 @@ impl Caller {
         let needed = right.map_or("any right", Right::as_str);
         Err(self
             .forbidden(format!("this needs `{needed}` on queue `{queue}`, which the key lacks")))
+    }
+
+    /// A refusal for want of a right on any queue.
+    pub(super) fn lacks(&self, right: Right) -> Problem {
+        let right = right.as_str();
+        self.forbidden(format!("this needs `{right}` on some queue, which the key lacks"))
+    }
+
+    /// Refuses headers that say that a message comes from a queue to which they may not send: a redrive
+    /// would believe it. `at` names the message.
+    pub(in crate::api) fn may_claim(
+        &self,
+        headers: Option<&RawJson>,
+        at: &str,
+    ) -> Result<(), Problem> {
+        let Some(headers) = headers.filter(|_| !self.scope(Some(Right::Send)).is_all()) else {
+            return Ok(());
+        };
+        // What is no object, or says it twice, is refused for that.
+        let said =
+            serde_json::from_str::<Claimed>(headers.get()).ok().map(|claimed| claimed.origin);
+        let believed = match said {
+            Some(None) => true,
+            Some(Some(Value::String(origin))) => self.scope(Some(Right::Send)).contains(&origin),
+            Some(Some(_)) | None => false,
+        };
+        if believed {
+            return Ok(());
+        }
+        Err(self.forbidden(format!(
+            "`{at}headers`: `x-dead-letter-queue` must name one queue to which the key may send"
+        )))
     }
 
     /// Refuses what concerns the gateway as a whole to those who may not see it.
@@ -103,6 +141,13 @@ impl Caller {
     }
 }
 
+/// What a message's headers say of where it comes from.
+#[derive(Deserialize)]
+struct Claimed {
+    #[serde(default, rename = "x-dead-letter-queue")]
+    origin: Option<Value>,
+}
+
 fn credential(headers: &HeaderMap) -> Option<Credential> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let first = given.next()?;
@@ -111,6 +156,16 @@ fn credential(headers: &HeaderMap) -> Option<Credential> {
         return None;
     }
     Credential::parse(first.to_str().ok()?)
+}
+
+/// Refuses whoever has been let in, and would not be any more now that they have said it all.
+pub(in crate::api) async fn must_still_be_let_in(parts: &Parts, api: &Api) -> Result<(), Problem> {
+    let context = context(parts);
+    if !context.caller.get().is_some_and(|caller| caller.is_over()) {
+        return Ok(());
+    }
+    let again = api.access.authenticate(credential(&parts.headers).as_ref()).await;
+    again.map(drop).map_err(|_| unauthenticated())
 }
 
 /// The one answer to whoever has no credential in force, whatever is wrong with it.

@@ -22,7 +22,7 @@ use super::{
     hold::{Budget, InHand},
 };
 
-pub(super) use caller::Caller;
+pub(super) use caller::{Caller, must_still_be_let_in};
 pub(super) use permit::{Across, On, Operator, Over, ToManage, ToReceive, ToSee, ToSend};
 
 /// What the handlers share. A clone is the same, and costs next to nothing: every request makes some.

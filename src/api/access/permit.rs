@@ -60,6 +60,7 @@ pub(in crate::api) struct Over<W> {
     pub(in crate::api) broker: Broker,
     pub(in crate::api) stats: Arc<CallStats>,
     pub(in crate::api) scope: Scope,
+    pub(in crate::api) caller: Caller,
     _wish: PhantomData<W>,
 }
 
@@ -88,7 +89,11 @@ impl<W: Wish> FromRequestParts<Api> for Over<W> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let caller = Caller::of(parts, api).await?;
         let (broker, stats) = (api.broker.clone(), Arc::clone(&caller.context.stats));
-        Ok(Self { broker, stats, scope: caller.scope(W::RIGHT), _wish: PhantomData })
+        let scope = caller.scope(W::RIGHT);
+        if let Some(right) = W::RIGHT.filter(|_| scope.is_nothing()) {
+            return Err(caller.lacks(right));
+        }
+        Ok(Self { broker, stats, scope, caller, _wish: PhantomData })
     }
 }
 
@@ -112,6 +117,11 @@ impl FromRequestParts<Api> for Operator {
 }
 
 impl Across {
+    /// Who asks.
+    pub(in crate::api) fn caller(&self) -> &Caller {
+        &self.0
+    }
+
     /// Leave for all of it, or for none. The place of what is refused is told.
     pub(in crate::api) fn for_all<'a>(
         self,
