@@ -13,8 +13,8 @@ use crate::{
 
 use super::StartError;
 
-/// Time between two notes of which keys were used.
-const NOTE_INTERVAL: Duration = Duration::from_secs(30);
+/// Looks at the keys between two notes of which were used.
+const NOTE_EVERY: u32 = 30;
 
 /// Time between two complaints that keys cannot be loaded.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -58,8 +58,8 @@ impl Doorkeeper {
     }
 
     async fn watch_keys(&self) {
-        let (mut noted, mut complained) = (Instant::now(), None::<Instant>);
-        loop {
+        let mut complained = None::<Instant>;
+        for round in (1..=NOTE_EVERY).cycle() {
             sleep(self.refresh).await;
             match self.refresh().await {
                 Ok(()) if complained.take().is_some() => info!("keys are looked at again"),
@@ -71,9 +71,8 @@ impl Doorkeeper {
                     }
                 }
             }
-            if noted.elapsed() >= NOTE_INTERVAL {
+            if round == NOTE_EVERY {
                 self.note().await;
-                noted = Instant::now();
             }
         }
     }
