@@ -40,6 +40,12 @@ pub(super) fn json(held: Held, answer: &impl Serialize) -> Result<Bytes, Problem
     Ok(held.keep(json))
 }
 
+/// An answer that is one message.
+pub(super) fn one_message(api: &Api, message: &Message) -> Result<Response, Problem> {
+    let held = room_for(api, std::iter::once(message))?;
+    Ok(json_answer(json(held, message)?.into()))
+}
+
 /// A body that is JSON.
 pub(super) fn json_answer(body: Body) -> Response {
     let kind = HeaderValue::from_static("application/json");

@@ -16,6 +16,7 @@ use super::{
     access::{Caller, On, ToManage, ToReceive},
     answer::{json, json_answer, room_for},
     body::OptionalJson,
+    bounded_list::Limited,
     messages::{MessageSchema, message_example, seen},
     problem::Problem,
     query::{Filter, NoParameters, Query, parsed},
@@ -132,7 +133,7 @@ struct ReplayBody {
     to: Option<Name>,
     /// Their ids, at most 1000.
     #[schema(value_type = Option<Vec<i64>>, max_items = 1_000)]
-    msg_ids: Option<Vec<AnyId>>,
+    msg_ids: Option<Limited<AnyId, 0, MAX_IDS>>,
     /// Archived then or later.
     #[schema(value_type = Option<DateTime<Utc>>)]
     since: Option<Moment>,
@@ -187,16 +188,13 @@ async fn replay(
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<ReplayBody>,
 ) -> Result<JsonAnswer<Replayed>, Problem> {
-    if body.msg_ids.as_ref().is_some_and(|ids| ids.len() > MAX_IDS) {
-        return Err(Problem::invalid(format!("`msg_ids` must hold at most {MAX_IDS} ids")));
-    }
     let filter = body.filter.map(|filter| filter.get().parse::<Filter>());
     let filter = filter.transpose().map_err(|e| Problem::invalid(format!("`filter` {e}")))?;
     let which = Archived {
         since: body.since.map(known_to_postgresql),
         until: body.until.map(known_to_postgresql),
         filter: filter.map(|filter| filter.0),
-        msg_ids: body.msg_ids.map(|ids| ids.into_iter().map(Bounded::get).collect()),
+        msg_ids: body.msg_ids.map(|ids| ids.0.into_iter().map(Bounded::get).collect()),
     };
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
     may_send(&caller, to.as_ref().unwrap_or(&queue))?;

@@ -19,7 +19,7 @@ use super::{
     access::must_still_be_let_in,
     context::context,
     hold::{Exhausted, Held},
-    problem::{Code, Problem},
+    problem::{Code, Problem, shorten},
 };
 
 /// How much of a body that is over the limit is read and thrown away, as a multiple of the limit,
@@ -90,7 +90,9 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         return Problem::invalid(format!("body: {error}"));
     };
     let path = found.path().to_string();
-    let reason = found.into_inner().to_string();
+    let mut reason = found.into_inner().to_string();
+    // It may repeat what the client said, whatever its length.
+    shorten(&mut reason);
     Problem::invalid(match &*path {
         // Broken off before any field was complete.
         "." | "?" => format!("body: {reason}"),
@@ -98,6 +100,7 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         field if !field.contains('.') && reason.starts_with("unknown field") => {
             format!("body: {reason}")
         }
+        field if reason.starts_with("must hold") => format!("`{field}` {reason}"),
         field => format!("`{field}`: {reason}"),
     })
 }
@@ -115,7 +118,6 @@ pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> 
     let collected = timeout(api.body_timeout, collect(body, limit, &mut held)).await;
     let collected = collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)));
     must_still_be_let_in(&parts, api).await?;
-    // Until the request is answered: what is made of the bytes lives as long.
     context(&parts).holds_body(held);
     collected.inspect_err(|problem| {
         if problem.code == Code::Overloaded {

@@ -17,40 +17,30 @@ pub(super) struct RequestContext {
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
     pub(super) caller: OnceLock<Arc<Principal>>,
-    holds: Mutex<Holds>,
-}
-
-/// What it holds until it is answered.
-#[derive(Debug, Default)]
-struct Holds {
-    counted: Option<Counted>,
-    body: Option<Held>,
+    /// Its place among those in hand, until it is answered.
+    counted: Mutex<Option<Counted>>,
 }
 
 impl RequestContext {
     /// One that counts among those in hand.
     pub(super) fn counted(counted: Option<Counted>) -> Self {
-        let holds = Mutex::new(Holds { counted, body: None });
-        Self { holds, ..Self::default() }
+        Self { counted: Mutex::new(counted), ..Self::default() }
     }
 
     /// It does not count among those in hand any more: it waits.
     pub(super) fn waits(&self) {
-        self.holds().counted = None;
+        self.let_go();
     }
 
-    /// It has a body of some size.
+    /// It has a body of some size. What is made of it may be in a lane when the client has gone, so
+    /// it counts until nobody works for the request any more.
     pub(super) fn holds_body(&self, body: Held) {
-        self.holds().body = Some(body);
+        self.stats.hold(body);
     }
 
     /// It is answered.
     pub(super) fn let_go(&self) {
-        *self.holds() = Holds::default();
-    }
-
-    fn holds(&self) -> std::sync::MutexGuard<'_, Holds> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The OpenAPI document and the pages that show it.
 
-use axum::{Json as JsonAnswer, Router, routing::get};
+use axum::{Router, routing::get};
+use bytes::Bytes;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -16,6 +17,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api,
+    answer::json_answer,
     problem::{Code, Problem, ProblemBody},
     schemas,
 };
@@ -226,9 +228,11 @@ fn example(code: Code) -> Problem {
     Problem::new(code, detail)
 }
 
-/// Serves the document.
-pub(super) fn document_route(document: OpenApi) -> Router<Api> {
-    Router::new().route(DOCUMENT, get(async move || JsonAnswer(document)))
+/// Serves the document, which is written out once.
+pub(super) fn document_route(document: &OpenApi) -> Router<Api> {
+    // Strings and numbers: this cannot fail.
+    let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
+    Router::new().route(DOCUMENT, get(async move || json_answer(json.into())))
 }
 
 /// Serves pages to browse it, with nothing from another host.

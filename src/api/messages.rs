@@ -15,16 +15,17 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Peek, SettleTarget},
     domain::{
-        Bounded, Delay, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson, Visibility,
-        VisibilityTimeout, fitting,
+        Bounded, Delay, MAX_BATCH, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson,
+        Visibility, VisibilityTimeout, fitting,
     },
 };
 
 use super::{
     Api,
     access::{Caller, On, ToReceive, ToSend},
-    answer::{json, json_answer, room_for},
+    answer::{json, json_answer, one_message, room_for},
     body::{Json, NoBody},
+    bounded_list::Limited,
     idempotency::{OnceJson, mark},
     path::OneMessage,
     problem::Problem,
@@ -186,7 +187,7 @@ async fn send(
 pub(super) struct Batch {
     /// 1 to 1000 messages.
     #[schema(value_type = Vec<NewMessageBody>, min_items = 1, max_items = 1000)]
-    messages: Vec<Object<NewMessageBody>>,
+    messages: Limited<Object<NewMessageBody>, 1, MAX_BATCH>,
 }
 
 impl Batch {
@@ -194,7 +195,7 @@ impl Batch {
         let new = |(index, message): (usize, Object<NewMessageBody>)| {
             message.0.into_new(&format!("messages[{index}]."), caller)
         };
-        self.messages.into_iter().enumerate().map(new).collect()
+        self.messages.0.into_iter().enumerate().map(new).collect()
     }
 }
 
@@ -280,11 +281,12 @@ async fn peek(
     responses((status = 200, description = "The message", body = MessageSchema))
 )]
 async fn show(
+    State(api): State<Api>,
     On { broker, stats, queue, .. }: On<ToReceive>,
     OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<Message>, Problem> {
-    Ok(JsonAnswer(broker.message(&stats, queue, id).await?))
+) -> Result<Response, Problem> {
+    one_message(&api, &broker.message(&stats, queue, id).await?)
 }
 
 /// For which delivery a consumer speaks.
@@ -342,13 +344,16 @@ struct SetVisibility {
     responses((status = 200, description = "The message as it is now", body = MessageSchema))
 )]
 async fn set_visibility(
+    State(api): State<Api>,
     On { broker, stats, queue, .. }: On<ToReceive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     Json(body): Json<SetVisibility>,
-) -> Result<JsonAnswer<Message>, Problem> {
+) -> Result<Response, Problem> {
     let visible = visibility(body.vt, body.visible_at, "the body")?;
-    Ok(JsonAnswer(broker.set_visibility(&stats, queue, receipt.of(id), visible).await?))
+    let message = broker.set_visibility(&stats, queue, receipt.of(id), visible).await?;
+    // Who is refused the answer may ask again: it comes to the same.
+    one_message(&api, &message)
 }
 
 /// The one of the two that is given.

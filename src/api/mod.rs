@@ -4,6 +4,7 @@ mod access;
 mod answer;
 mod archive;
 mod body;
+mod bounded_list;
 mod context;
 mod docs;
 mod edge;
@@ -54,7 +55,7 @@ fn client_routes() -> OpenApiRouter<Api> {
 pub fn router(api: Api) -> Router {
     let routes = if api.operations_apart { client_routes() } else { routes() };
     let (router, document) = routes.split_for_parts();
-    let router = serve_documents(router, docs::complete(document))
+    let router = serve_documents(router, &docs::complete(document))
         .route(receive::PATH, head(receive::refuse_head));
     finish(router, api)
 }
@@ -76,6 +77,6 @@ fn finish(router: Router<Api>, api: Api) -> Router {
         .with_state(api)
 }
 
-fn serve_documents(router: Router<Api>, document: OpenApi) -> Router<Api> {
+fn serve_documents(router: Router<Api>, document: &OpenApi) -> Router<Api> {
     router.merge(docs::document_route(document)).merge(docs::browser())
 }

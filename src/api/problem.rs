@@ -14,6 +14,9 @@ use crate::broker;
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
 
+/// Characters of a `detail`; what is longer is cut.
+const MAX_DETAIL: usize = 1_000;
+
 /// What a problem is, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
@@ -149,7 +152,11 @@ pub(super) struct ProblemBody<'a> {
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), operation: None, retry_after: None, source: None }
+        let mut detail = detail.into();
+        if let Cow::Owned(text) = &mut detail {
+            shorten(text);
+        }
+        Self { code, detail, operation: None, retry_after: None, source: None }
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -191,6 +198,15 @@ impl Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         response
+    }
+}
+
+/// Cuts a text that repeats more of a request than anybody wants to read.
+pub(super) fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL) {
+        text.truncate(end);
+        text.shrink_to_fit();
+        text.push('…');
     }
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Action, Settle, SettleTarget, SettledEntry},
+    broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
     domain::{Delay, MsgId, Object, Visibility},
 };
 
@@ -14,6 +14,7 @@ use super::{
     Api,
     access::{On, ToReceive},
     body::Json,
+    bounded_list::Limited,
     messages::TAG,
     problem::{Problem, code_of},
     query::{NoParameters, Query},
@@ -22,6 +23,9 @@ use super::{
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(settle))
 }
+
+/// Entries of one kind.
+type List<T> = Limited<Object<T>, 0, MAX_SETTLED>;
 
 /// What became of messages that were delivered; at most 1000 entries in all.
 #[derive(Deserialize, ToSchema)]
@@ -33,15 +37,15 @@ struct SettleBody {
     /// Done with.
     #[serde(default)]
     #[schema(value_type = Vec<Entry>)]
-    delete: Vec<Object<Entry>>,
+    delete: List<Entry>,
     /// Done with, and to be kept.
     #[serde(default)]
     #[schema(value_type = Vec<Entry>)]
-    archive: Vec<Object<Entry>>,
+    archive: List<Entry>,
     /// To be delivered again.
     #[serde(default)]
     #[schema(value_type = Vec<Retry>)]
-    retry: Vec<Object<Retry>>,
+    retry: List<Retry>,
 }
 
 /// A message, by one of the two.
@@ -121,13 +125,13 @@ impl SettleBody {
             let target = target(msg_id, receipt, &|| format!("{list}[{index}]"));
             target.map(|target| entries.push((action, target)))
         };
-        for (index, Object(entry)) in self.delete.into_iter().enumerate() {
+        for (index, Object(entry)) in self.delete.0.into_iter().enumerate() {
             add("delete", index, Action::Delete, entry.msg_id, entry.receipt)?;
         }
-        for (index, Object(entry)) in self.archive.into_iter().enumerate() {
+        for (index, Object(entry)) in self.archive.0.into_iter().enumerate() {
             add("archive", index, Action::Archive, entry.msg_id, entry.receipt)?;
         }
-        for (index, Object(entry)) in self.retry.into_iter().enumerate() {
+        for (index, Object(entry)) in self.retry.0.into_iter().enumerate() {
             let action = Action::Hide(entry.delay.map_or(Visibility::NOW, Visibility::After));
             add("retry", index, action, entry.msg_id, entry.receipt)?;
         }

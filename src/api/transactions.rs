@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Outcome, Wish},
+    broker::{MAX_OPERATIONS, Outcome, Wish},
     domain::{
         Delay, Moment, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility,
         VisibilityTimeout,
@@ -19,6 +19,7 @@ use crate::{
 use super::{
     Api,
     access::Across,
+    bounded_list::Limited,
     idempotency::{OnceJson, mark},
     messages::{IdempotencyKey, visibility},
     problem::Problem,
@@ -42,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 struct Transaction {
     /// 1 to 100 operations.
     #[schema(value_type = Vec<Operation>, min_items = 1, max_items = 100)]
-    operations: Vec<Object<Operation>>,
+    operations: Limited<Object<Operation>, 1, MAX_OPERATIONS>,
 }
 
 /// One of the four.
@@ -227,7 +228,7 @@ async fn transact(
         }
         operation.0.into_wish(index)
     };
-    let wishes = body.operations.into_iter().enumerate().map(wish);
+    let wishes = body.operations.0.into_iter().enumerate().map(wish);
     let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
     let (broker, stats) = across.for_all(wishes.iter().map(needed))?;
     let done = broker.transact(&stats, wishes, once).await?;

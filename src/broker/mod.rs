@@ -46,9 +46,9 @@ pub use janitor::Janitor;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{MaybeReplayed, Once};
-pub use settling::{Settle, SettleTarget, SettledEntry};
+pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
-pub use transactions::{Outcome, TopicDelivery, Wish};
+pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
 

@@ -119,6 +119,13 @@ impl Broker {
                     "queue `{other}` exists and has the table that `{queue}` would have"
                 )));
             }
+            CreateOutcome::Taken(name) => {
+                return Err(Error::QueueConflict(format!(
+                    "queue `{queue}` cannot be made: `{name}` in PGMQ's schema, whose name it \
+                     needs for a table of its own, is there and belongs to no queue of this name; \
+                     choose another name"
+                )));
+            }
             CreateOutcome::NoPartman => {
                 return Err(Error::NotSupported(
                     "partitioned queues need the PostgreSQL extension pg_partman: have an \

@@ -14,7 +14,7 @@ use crate::{
 use super::{Broker, Error, Result, sending::check_moment, undone};
 
 /// The most entries of one settling.
-pub(super) const MAX_SETTLED: usize = 1_000;
+pub const MAX_SETTLED: usize = 1_000;
 
 /// A message that is meant, by its id, a receipt, or both.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The most operations of a transaction.
-pub(super) const MAX_OPERATIONS: usize = 100;
+pub const MAX_OPERATIONS: usize = 100;
 /// How often a transaction is tried that others undo.
 const ATTEMPTS: usize = 3;
 

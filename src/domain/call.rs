@@ -1,18 +1,31 @@
 //! What a request cost.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    any::Any,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-/// Counters of one request, for its log line and the metrics.
+/// Counters of one request, for its log line and the metrics. Whoever works for the request has
+/// them, also when its client has long gone.
 #[derive(Debug, Default)]
 pub struct CallStats {
     round_trips: AtomicU32,
     waited_us: AtomicU64,
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl CallStats {
+    /// Keeps something until the last one has let go who works for this request, and with it what it
+    /// brought; once.
+    pub fn hold(&self, what: impl Any + Send + Sync) {
+        // Of two, the second has nobody to wait for.
+        let _ = self.held.set(Box::new(what));
+    }
+
     /// One statement went to the database.
     pub fn add_round_trip(&self) {
         self.round_trips.fetch_add(1, Relaxed);

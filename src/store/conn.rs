@@ -67,6 +67,10 @@ impl Db {
         Ok(Conn { inner, db: self.clone(), stats: Arc::clone(stats), reusable: true })
     }
 
+    pub(super) fn with_kept(&self, kept: Kept) -> Self {
+        Self { kept, ..self.clone() }
+    }
+
     pub(super) fn kept(&self) -> &Kept {
         &self.kept
     }

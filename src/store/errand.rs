@@ -15,8 +15,6 @@ use tokio::{
     time::timeout,
 };
 
-use crate::domain::CallStats;
-
 use super::{Conn, Db, error::Result};
 
 /// Pools with fewer connections cannot spare one.
@@ -65,7 +63,7 @@ impl Db {
         let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
         // It is never closed.
         let Ok(turn) = turn.map(std::result::Result::ok) else {
-            let conn = self.acquire(&Arc::new(CallStats::default())).await?;
+            let conn = self.apart().acquire(&Arc::default()).await?;
             return Ok(Errand { conn: Some(conn), kept, turn: None });
         };
         if let Some((mut conn, since)) = kept.take()
@@ -73,8 +71,14 @@ impl Db {
         {
             return Ok(Errand { conn: Some(conn), kept, turn });
         }
-        let conn = self.acquire(&Arc::new(CallStats::default())).await?;
+        let conn = self.apart().acquire(&Arc::default()).await?;
         Ok(Errand { conn: Some(conn), kept, turn })
+    }
+
+    /// The same without the place where connections are kept: one that is kept there must not keep
+    /// the place.
+    fn apart(&self) -> Self {
+        self.with_kept(Kept::default())
     }
 
     /// Gives up the connection that is kept, if one is.

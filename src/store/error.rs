@@ -108,8 +108,9 @@ impl Error {
             return own;
         }
         match &*code {
-            // The latter where a table's name became a number, as it was dropped in that moment.
-            "42P01" | "42601" => Self::QueueNotFound,
+            // The second where a table's name became a number, as it was dropped in that moment; the
+            // last where it is the name of an index or a sequence.
+            "42P01" | "42601" | "42809" => Self::QueueNotFound,
             "22P02" | "22P05" | "22021" => Self::Unstorable("its text is not valid in PostgreSQL"),
             "22003" => Self::Unstorable("a number in it is out of PostgreSQL's range"),
             "54001" => Self::Unstorable("it is nested too deeply"),

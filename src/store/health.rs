@@ -1,18 +1,23 @@
 //! Whether the database answers, asked on a connection of its own so that the question never
-//! stands in line behind the pool.
+//! stands in line behind the pool, and once for everybody so that it is in no line of its own.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use sqlx::{ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::schema;
+use super::{schema, shared::Shared};
 
 /// Time for one look.
 const LIMIT: Duration = Duration::from_secs(2);
+/// Time for which what was found is taken to be so.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// What the last look at the database found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +32,16 @@ pub enum HealthState {
     Down,
 }
 
-/// The health check's connection.
+/// The health check.
 #[derive(Debug)]
 pub struct Health {
+    probe: Arc<Probe>,
+    found: Shared<HealthState>,
+}
+
+/// Its connection.
+#[derive(Debug)]
+struct Probe {
     options: PgConnectOptions,
     connection: Mutex<Option<PgConnection>>,
     up: AtomicBool,
@@ -38,11 +50,35 @@ pub struct Health {
 impl Health {
     /// A check that will connect when it is first asked.
     pub fn new(options: PgConnectOptions) -> Self {
-        Self { options, connection: Mutex::new(None), up: AtomicBool::new(true) }
+        let probe = Probe { options, connection: Mutex::new(None), up: AtomicBool::new(true) };
+        Self { probe: Arc::new(probe), found: Shared::new(FRESH) }
     }
 
-    /// Asks the database now; answers within some seconds, whatever happens.
+    /// Asks the database, unless somebody else does or just did; answers within some seconds,
+    /// whatever happens.
     pub async fn check(&self) -> HealthState {
+        let look = || {
+            let probe = Arc::clone(&self.probe);
+            async move { probe.check().await }
+        };
+        self.found.get(look).await.unwrap_or(HealthState::Down)
+    }
+
+    /// Whether the database answered when it was last asked.
+    pub fn last_seen_up(&self) -> bool {
+        self.probe.up.load(Relaxed)
+    }
+
+    /// Closes the connection.
+    pub async fn close(&self) {
+        if let Some(connection) = self.probe.connection.lock().await.take() {
+            let _ = timeout(LIMIT, connection.close()).await;
+        }
+    }
+}
+
+impl Probe {
+    async fn check(&self) -> HealthState {
         let state = match timeout(LIMIT, self.look()).await {
             Ok(Ok(state)) => state,
             Ok(Err(sqlx::Error::Database(error))) if schema::is_missing(&*error) => {
@@ -52,18 +88,6 @@ impl Health {
         };
         self.up.store(state != HealthState::Down, Relaxed);
         state
-    }
-
-    /// Whether the database answered when it was last asked.
-    pub fn last_seen_up(&self) -> bool {
-        self.up.load(Relaxed)
-    }
-
-    /// Closes the connection.
-    pub async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
-            let _ = timeout(LIMIT, connection.close()).await;
-        }
     }
 
     async fn look(&self) -> Result<HealthState, sqlx::Error> {

@@ -17,6 +17,7 @@ mod reads;
 mod schema;
 mod settings;
 mod settling;
+mod shared;
 mod topics;
 mod transactions;
 mod wakeups;

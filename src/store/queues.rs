@@ -25,6 +25,8 @@ pub enum CreateOutcome {
     PartitionDiffers,
     /// Another queue, named here, has its table.
     Folds(String),
+    /// The relation named here, which belongs to no queue, has the name of a table that it would have.
+    Taken(String),
     /// pg_partman is not installed.
     NoPartman,
 }
@@ -70,6 +72,7 @@ pub async fn create(
         "differs" => Ok(CreateOutcome::Differs(existing)),
         "partition_differs" => Ok(CreateOutcome::PartitionDiffers),
         "folds" => Ok(CreateOutcome::Folds(existing)),
+        "taken" => Ok(CreateOutcome::Taken(existing)),
         "no_partman" => Ok(CreateOutcome::NoPartman),
         other => Err(Error::unexpected(sqlx::Error::Protocol(format!(
             "pgmq_gateway.create_queue: outcome `{other}`"

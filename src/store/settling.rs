@@ -41,13 +41,17 @@ impl Action {
 
 /// Deletes messages and returns the ids of those that were there.
 pub async fn delete(conn: &mut Conn, queue: &QueueName, messages: &[i64]) -> Result<Vec<i64>> {
-    let query = sqlx::query("/* delete */ SELECT * FROM pgmq.delete($1, $2::bigint[])");
+    let query = sqlx::query(
+        "/* delete */ SELECT * FROM pgmq.delete(pgmq_gateway.queue_named($1), $2::bigint[])",
+    );
     ids(&conn.change(query.bind(queue.as_str()).bind(messages)).await?)
 }
 
 /// Moves messages into the archive and returns the ids of those that were there.
 pub async fn archive(conn: &mut Conn, queue: &QueueName, messages: &[i64]) -> Result<Vec<i64>> {
-    let query = sqlx::query("/* archive */ SELECT * FROM pgmq.archive($1, $2::bigint[])");
+    let query = sqlx::query(
+        "/* archive */ SELECT * FROM pgmq.archive(pgmq_gateway.queue_named($1), $2::bigint[])",
+    );
     ids(&conn.change(query.bind(queue.as_str()).bind(messages)).await?)
 }
 

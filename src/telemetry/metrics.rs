@@ -1,7 +1,7 @@
 //! Metrics for Prometheus, in a registry of our own: two gateways in one process don't mix.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, Hash, RandomState},
     sync::{
@@ -38,6 +38,11 @@ const BYTES_IN_HAND: &str = "pgmq_gateway_bytes_in_hand";
 const CONNECTIONS: &str = "pgmq_gateway_connections";
 const BUILD: &str = "pgmq_gateway_build_info";
 
+/// Queues whose messages are counted by their names: what was counted once is never forgotten.
+const MAX_NAMED: usize = 10_000;
+/// The name for all others; no queue has it.
+const OTHER: &str = "(other)";
+
 /// Seconds; from a cached statement to the limits of patience.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 20.0];
@@ -52,6 +57,8 @@ pub struct Metrics {
     process: Collector,
     hasher: RandomState,
     known: RwLock<HashMap<u64, Arc<Series>>>,
+    /// Queues that are counted by their names.
+    named: RwLock<HashSet<u64>>,
     connections: AtomicUsize,
 }
 
@@ -110,6 +117,7 @@ impl Metrics {
             process: Collector::default(),
             hasher: RandomState::new(),
             known: RwLock::default(),
+            named: RwLock::default(),
             connections: AtomicUsize::new(0),
         };
         metrics.describe();
@@ -168,6 +176,7 @@ impl Metrics {
         if count == 0 {
             return;
         }
+        let queue = if self.is_named(queue) { queue } else { OTHER };
         let series = self.series((queue, done), || {
             let name = match done {
                 DoneTo::Sent => SENT,
@@ -211,6 +220,18 @@ impl Metrics {
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(hash).or_insert_with(|| Arc::new(make())))
+    }
+
+    /// Whether a queue is counted by its name: the first ones are.
+    fn is_named(&self, queue: &str) -> bool {
+        let hash = self.hasher.hash_one(queue);
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        if named.contains(&hash) || named.len() >= MAX_NAMED {
+            return named.contains(&hash);
+        }
+        drop(named);
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        named.contains(&hash) || named.len() < MAX_NAMED && named.insert(hash)
     }
 
     /// Sets the figures of a queue.
@@ -331,5 +352,27 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
         assert!(!text.contains("pgmq_gateway_long_poll_wait_seconds_count"));
+    }
+
+    #[test]
+    fn as_many_queues_as_may_be_are_counted_by_name() {
+        let metrics = Metrics::new(Duration::from_secs(60));
+        for number in 0..MAX_NAMED + 5 {
+            metrics.messages(&format!("q{number}"), DoneTo::Sent, 1);
+        }
+        metrics.messages("q7", DoneTo::Deleted, 1);
+        metrics.messages("late", DoneTo::Deleted, 3);
+        let text = metrics.render();
+        let series = text.lines().filter(|line| line.starts_with(SENT)).count();
+        assert_eq!(series, MAX_NAMED + 1);
+        for line in [
+            "pgmq_gateway_messages_sent_total{queue=\"(other)\"} 5",
+            "pgmq_gateway_messages_sent_total{queue=\"q7\"} 1",
+            "pgmq_gateway_messages_deleted_total{queue=\"q7\"} 1",
+            "pgmq_gateway_messages_deleted_total{queue=\"(other)\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} is missing");
+        }
+        assert!(metrics.known.read().expect("whole").len() <= MAX_NAMED + 3);
     }
 }

@@ -18,6 +18,7 @@ mod idempotency;
 mod jwt;
 mod layers;
 mod lifecycle;
+mod limits;
 mod listeners;
 mod long_poll;
 mod messages;

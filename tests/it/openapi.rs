@@ -58,7 +58,7 @@ fn no_route_goes_without_documentation() {
         found,
         [
             ".route(receive::PATH, head(receive::refuse_head));",
-            "Router::new().route(DOCUMENT, get(async move || JsonAnswer(document)))",
+            "Router::new().route(DOCUMENT, get(async move || json_answer(json.into())))",
         ]
     );
 }

@@ -1,5 +1,7 @@
 //! Health and metrics.
 
+use tokio::task::JoinSet;
+
 use crate::support::{TestGateway, eventually};
 
 #[tokio::test]
@@ -12,6 +14,18 @@ async fn healthy_means_alive_and_ready() {
     let draining = gateway.get("/readyz").await.problem(503, "overloaded");
     assert!(draining.detail().contains("shutting down"));
     assert_eq!(draining.header("connection"), "close");
+}
+
+/// Whether the database answers is asked once for all who want to know.
+#[tokio::test]
+async fn a_crowd_does_not_make_it_unready() {
+    let gateway = TestGateway::start().await;
+    let asked = (0..500).map(|_| {
+        let client = gateway.client.clone();
+        async move { client.get("/readyz").await.status }
+    });
+    let statuses = asked.collect::<JoinSet<_>>().join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ async fn without_its_database_the_gateway_says_so_and_recovers() {
     server.stop().await;
 
     client.get("/livez").await.expect(200);
-    client.get("/readyz").await.problem(503, "database_unavailable");
+    eventually("it looks again", async || {
+        let answer = client.get("/readyz").await;
+        (answer.status != 200).then(|| answer.problem(503, "database_unavailable"))
+    })
+    .await;
     let answers = [
         client.post("/queues/q/messages", r#"{"message":2}"#).await,
         client.get("/queues/q/messages").await,
@@ -55,7 +59,8 @@ async fn without_its_database_the_gateway_says_so_and_recovers() {
     client.get("/metrics").await.expect(200);
 
     let _server = postgres::start(&directory, &[]).await;
-    client.get("/readyz").await.expect(200);
+    eventually("it is ready", async || (client.get("/readyz").await.status == 200).then_some(()))
+        .await;
     assert_eq!(client.send("q", r#"{"message":2}"#).await, 2);
     assert_eq!(client.receive("q", "qty=10").await.len(), 2);
 }

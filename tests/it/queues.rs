@@ -269,3 +269,69 @@ async fn a_queue_made_anew_behind_our_back() {
     assert_eq!(gateway.receive("q", "").await[0]["message"], "new");
     assert_eq!(gateway.get("/queues/q").await.json()["kind"], "unlogged");
 }
+
+/// PostgreSQL keeps partitions, indexes and sequences under names that queues could have.
+#[tokio::test]
+async fn what_is_no_queue_is_not_taken_for_one() {
+    let gateway = TestGateway::start().await;
+    gateway.create("orders").await;
+    gateway.send("orders", r#"{"message":"kept"}"#).await;
+    let database = &gateway.database;
+    database.execute("CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman").await;
+    gateway.put("/queues/parts", r#"{"kind":"partitioned"}"#).await.expect(201);
+    gateway.send("parts", r#"{"message":"kept"}"#).await;
+    let far = "INSERT INTO pgmq.q_parts (msg_id, vt, message) OVERRIDING SYSTEM VALUE \
+               VALUES (99999999, now(), '1')";
+    database.execute(far).await;
+    database.execute("CREATE TABLE pgmq.a_lonely ()").await;
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM pgmq.q_parts_default").await, 1);
+    for name in ["parts_default", "orders_pkey", "orders_msg_id_seq", "orders_vt_idx"] {
+        for (method, path, body) in [
+            ("GET", "", ""),
+            ("GET", "/messages", ""),
+            ("GET", "/messages?wait=1", ""),
+            ("GET", "/messages/99999999", ""),
+            ("DELETE", "/messages/99999999", ""),
+            ("POST", "/messages/99999999/archive", ""),
+            ("POST", "/messages/pop", ""),
+            ("POST", "/messages/settle", r#"{"delete":[{"msg_id":99999999}]}"#),
+            ("GET", "/peek", ""),
+            ("GET", "/archive", ""),
+            ("POST", "/archive/replay", "{}"),
+            ("POST", "/redrive", ""),
+            ("POST", "/purge", ""),
+            ("GET", "/metrics", ""),
+            ("DELETE", "", ""),
+        ] {
+            let request = gateway.request(method, &format!("/queues/{name}{path}")).body(body);
+            let refused = Answer::of(request).await;
+            assert_eq!(refused.status, 404, "{method} {name}{path}: {}", refused.text);
+            refused.problem(404, "queue_not_found");
+        }
+    }
+    for name in ["orders_pkey", "orders_vt_idx"] {
+        let send = gateway.post(&format!("/queues/{name}/messages"), r#"{"message":1}"#).await;
+        send.problem(404, "queue_not_found");
+    }
+    for name in ["parts_default", "orders_pkey", "orders_msg_id_seq", "orders_vt_idx", "lonely"] {
+        let taken = gateway.put(&format!("/queues/{name}"), "").await;
+        assert!(taken.problem(409, "queue_conflict").detail().contains("another name"));
+    }
+    assert_eq!(gateway.receive_one("orders", "").await["message"], "kept");
+    assert_eq!(gateway.receive("parts", "qty=10").await.len(), 2);
+}
+
+/// A name that was made of a partition is forgotten, and the partition stays.
+#[tokio::test]
+async fn a_partition_is_not_dropped_as_a_queue() {
+    let gateway = TestGateway::start().await;
+    let database = &gateway.database;
+    database.execute("CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman").await;
+    gateway.put("/queues/parts", r#"{"kind":"partitioned"}"#).await.expect(201);
+    database.execute("SELECT pgmq.create('parts_default')").await;
+    gateway.delete("/queues/parts_default").await.expect(204);
+    gateway.get("/queues/parts_default").await.problem(404, "queue_not_found");
+    let there = "SELECT to_regclass('pgmq.q_parts_default') IS NOT NULL \
+                    AND to_regclass('pgmq.a_parts_default') IS NOT NULL";
+    assert!(database.value::<bool>(there).await);
+}

@@ -5,7 +5,7 @@ use pgmq_gateway::{
     config::{Secret, Settings},
 };
 
-use crate::support::{Client, TestDatabase, TestGateway, gateway::try_start};
+use crate::support::{Client, TestDatabase, TestGateway, eventually, gateway::try_start};
 
 /// Makes a role that may log in and nothing else; roles belong to the whole server.
 async fn role(database: &TestDatabase, name: &str) -> String {
@@ -116,7 +116,12 @@ async fn readiness_notices_that_the_schema_is_gone() {
     let gateway = TestGateway::start().await;
     gateway.get("/readyz").await.expect(200);
     gateway.database.execute("DROP SCHEMA pgmq_gateway CASCADE").await;
-    let not_ready = gateway.get("/readyz").await.problem(503, "database_unavailable");
+    let not_ready = eventually("it looks again", async || {
+        let answer = gateway.get("/readyz").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await
+    .problem(503, "database_unavailable");
     assert!(not_ready.detail().contains("migrate"), "{}", not_ready.detail());
 }
 

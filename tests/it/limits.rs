@@ -1,0 +1,140 @@
+//! What a request may take, and what a client is told that takes more.
+
+use serde_json::json;
+use sqlx::{Connection, Executor};
+use tokio::task::JoinSet;
+
+use super::support::{TestGateway, eventually};
+
+/// `count` entries, and then one that is none.
+fn spoiled(entry: &str, count: usize) -> String {
+    format!("[{}1]", format!("{entry},").repeat(count))
+}
+
+#[tokio::test]
+async fn a_list_is_read_no_further_than_it_may_be_long() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let entry = r#"{"msg_id":1}"#;
+    for (path, field, list, bound) in [
+        ("/transactions", "operations", spoiled("{}", 101), "1 to 100 entries"),
+        ("/queues/q/messages/settle", "delete", spoiled(entry, 1001), "0 to 1000 entries"),
+        ("/queues/q/messages/settle", "archive", spoiled(entry, 1001), "0 to 1000 entries"),
+        ("/queues/q/messages/settle", "retry", spoiled(entry, 1001), "0 to 1000 entries"),
+        (
+            "/queues/q/messages/batch",
+            "messages",
+            spoiled(r#"{"message":1}"#, 1001),
+            "1 to 1000 entries",
+        ),
+        ("/queues/q/archive/replay", "msg_ids", spoiled("1", 1001) + "x", "0 to 1000 entries"),
+    ] {
+        let refused = gateway.post(path, &format!("{{\"{field}\":{list}}}")).await;
+        let detail = refused.problem(400, "invalid_request").detail();
+        assert!(detail.starts_with(&format!("`{field}` must hold {bound}")), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_repeats_little_of_what_was_sent() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let long = "ä".repeat(1 << 20);
+    let body = format!("{{\"{long}\":1}}");
+    for path in ["/queues/q/messages", "/queues/q/messages/settle", "/transactions"] {
+        let refused = gateway.post(path, &body).await.problem(400, "invalid_request");
+        let detail = refused.detail();
+        assert!(detail.starts_with("body: unknown field `ä"), "{detail}");
+        assert!(detail.chars().count() == 1_001 && detail.ends_with('…'), "{}", detail.len());
+    }
+}
+
+/// A figure of the gateway's.
+async fn figure(gateway: &TestGateway, name: &str) -> f64 {
+    let text = gateway.get("/metrics").await.expect(200).text;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or("0").parse().expect("a number")
+}
+
+async fn bytes_in_hand(gateway: &TestGateway) -> f64 {
+    figure(gateway, "pgmq_gateway_bytes_in_hand").await
+}
+
+/// What a client left behind in a lane counts until it is stored or given up.
+#[tokio::test]
+async fn bytes_count_for_as_long_as_they_are_there() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let mut connection = gateway.database.connect().await;
+    let mut lock = connection.begin().await.expect("begun");
+    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let mut senders = JoinSet::new();
+    for _ in 0..3 {
+        let client = gateway.client.clone();
+        let batch = json!({"messages": [{"message": "a".repeat(1_000_000)}]}).to_string();
+        senders.spawn(async move { client.post("/queues/q/messages/batch", &batch).await });
+    }
+    let all = eventually("all is in hand", async || {
+        Some(bytes_in_hand(&gateway).await).filter(|bytes| *bytes >= 3e6)
+    })
+    .await;
+    senders.shutdown().await;
+    eventually("the clients have gone", async || {
+        let requests = figure(&gateway, "pgmq_gateway_requests_in_hand").await;
+        (requests <= 1.0).then_some(())
+    })
+    .await;
+    let held = bytes_in_hand(&gateway).await;
+    assert!(held >= 1e6 && held <= all, "{held} of {all}");
+    lock.rollback().await.expect("unlocked");
+    eventually("nothing is in hand", async || (bytes_in_hand(&gateway).await == 0.0).then_some(()))
+        .await;
+}
+
+/// Bodies and answers that there is no room for are refused, and small ones are not.
+#[tokio::test]
+async fn bytes_in_hand_are_bounded() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 1_000_000;
+        settings.limits.max_body_bytes = 1 << 20;
+        settings.limits.max_answer_bytes = 1 << 20;
+        settings.limits.max_bytes_in_hand = 1 << 20;
+    })
+    .await;
+    gateway.create("q").await;
+    gateway.create("stuck").await;
+    let large = json!({"message": "a".repeat(700_000)}).to_string();
+    let id = gateway.send("q", &large).await;
+    let mut connection = gateway.database.connect().await;
+    let mut lock = connection.begin().await.expect("begun");
+    lock.execute("LOCK TABLE pgmq.q_stuck IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let (client, body) = (gateway.client.clone(), large.clone());
+    let sender = tokio::spawn(async move { client.post("/queues/stuck/messages", &body).await });
+    eventually("the first is in hand", async || {
+        (bytes_in_hand(&gateway).await > 0.0).then_some(())
+    })
+    .await;
+    gateway.send("q", r#"{"message":"small"}"#).await;
+    let message = format!("/queues/q/messages/{id}");
+    let answers = [
+        gateway.post("/queues/q/messages", &large).await,
+        gateway.get(&message).await,
+        gateway.patch(&message, r#"{"vt":0}"#).await,
+        gateway.get("/queues/q/peek").await,
+        gateway.get("/queues/q/messages?qty=2").await,
+    ];
+    for answer in answers {
+        let answer = answer.problem(503, "overloaded");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    let refused = figure(&gateway, "pgmq_gateway_refused_total{limit=\"max_bytes_in_hand\"}").await;
+    assert!((refused - 5.0).abs() < 0.1, "{refused}");
+    lock.rollback().await.expect("unlocked");
+    sender.await.expect("no panic").expect(201);
+    // What was refused as an answer was given back.
+    eventually("there is room", async || {
+        let answer = gateway.get("/queues/q/messages?vt=0&qty=2").await;
+        (answer.status == 200 && answer.messages().len() == 2).then_some(())
+    })
+    .await;
+}
