@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::domain::{Grant, KeyHash};
 
@@ -46,8 +46,8 @@ pub struct KeySettings {
     /// A file that holds the key, such as a mounted secret.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-    /// What `sha256sum` says of the key.
-    #[serde(default)]
+    /// What `sha256sum` says of the key; not shown, so that nobody can tell a guess from it.
+    #[serde(default, serialize_with = "hidden")]
     pub sha256: Option<String>,
     /// What it may do, each as `send,receive:orders*`.
     pub grants: Vec<Grant>,
@@ -108,6 +108,11 @@ impl Auth {
         }
         Ok(())
     }
+}
+
+#[expect(clippy::ref_option, reason = "as serde has it")]
+fn hidden<S: Serializer>(value: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(|_| "(hidden)").serialize(out)
 }
 
 fn check_key(key: &'static str, secret: Option<&Secret>) -> Result<(), Invalid> {

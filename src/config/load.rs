@@ -13,6 +13,8 @@ const CUSTOMARY: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("PORT",
 /// Settings that are never shown.
 const SECRETS: [&str; 4] =
     ["database.url", "database.direct_url", "receipts.signing_key", "auth.admin_key"];
+/// A list of tables, some of whose values are secrets.
+const KEYS: &str = "auth.keys";
 
 /// Where settings come from, weakest first; the defaults stand before them.
 #[derive(Clone, Debug, Default)]
@@ -60,10 +62,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
             .map_err(|e| ConfigError(format!("configuration file {file}: {e}")))?;
         builder = builder.add_source(File::from_str(&content, FileFormat::Toml));
     }
+    let unreadable = |error: config::ConfigError| {
+        ConfigError(format!("configuration file {file}: {}", without_lines(&error)))
+    };
     let merged = builder
         .add_source(Environment(environment_values(&sources.environment, &known)?))
         .build()
-        .map_err(|e| ConfigError(format!("configuration file {file}: {e}")))?;
+        .map_err(unreadable)?;
 
     let mut given = BTreeMap::new();
     flatten("", &merged.cache, &mut given);
@@ -77,7 +82,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     let settings: Settings = serde_path_to_error::deserialize(merged).map_err(|e| {
         let key = e.path().to_string();
-        ConfigError(format!("`{key}` from {}: {}", origin(&key), reason(e.inner())))
+        let setting = key.split('[').next().unwrap_or(&key);
+        let why = if setting == KEYS || SECRETS.contains(&setting) {
+            expected(setting, &key, e.inner())
+        } else {
+            reason(e.inner())
+        };
+        ConfigError(format!("`{key}` from {}: {why}", origin(setting)))
     })?;
     settings
         .check()
@@ -161,10 +172,11 @@ fn environment_values(
         let file_key = key.strip_suffix("_file").filter(|k| known.iter().any(|n| n == k));
         match file_key {
             _ if known.contains(&key) => {
-                values.insert(key, from_variable(name, value.clone()));
+                let value = given(&key, name, value.clone())?;
+                values.insert(key, value);
             }
             Some(file_key) => {
-                let value = from_variable(name, read_secret(name, value)?);
+                let value = given(file_key, name, read_secret(name, value)?)?;
                 values.insert(file_key.to_owned(), value);
             }
             None => {
@@ -173,6 +185,34 @@ fn environment_values(
         }
     }
     Ok(values)
+}
+
+/// What a variable says of a setting.
+fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
+    if key != KEYS {
+        return Ok(from_variable(name, value));
+    }
+    let list = list_in_json(&value).or_else(|| list_in_toml(&value));
+    let list = list.ok_or_else(|| {
+        let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
+                       \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
+        ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
+    })?;
+    Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
+}
+
+fn list_in_json(text: &str) -> Option<Vec<Value>> {
+    serde_json::from_str(text).ok()
+}
+
+/// The value of a line of the file; nothing if it is more than that.
+fn list_in_toml(text: &str) -> Option<Vec<Value>> {
+    let line = File::from_str(&format!("list = {text}"), FileFormat::Toml);
+    let mut table = line.collect().ok()?;
+    match table.remove("list")?.kind {
+        ValueKind::Array(list) if table.is_empty() => Some(list),
+        _ => None,
+    }
 }
 
 fn from_variable(name: &str, value: String) -> Value {
@@ -197,6 +237,28 @@ fn reason(error: &config::ConfigError) -> String {
     }
 }
 
+/// Why what may be a secret was refused, without showing it.
+fn expected(setting: &str, key: &str, error: &config::ConfigError) -> String {
+    let public = [".grants", ".expires_at", ".requests_per_second", ".max_waiters"];
+    if setting != KEYS {
+        return "expected a text".to_owned();
+    }
+    if public.iter().any(|part| key.contains(part)) {
+        return reason(error);
+    }
+    "expected keys that have a text as `name`, one as `key`, `key_file` or `sha256`, and a list as \
+     `grants`; `expires_at`, `requests_per_second` and `max_waiters` are optional"
+        .to_owned()
+}
+
+/// What is wrong with a file, without the line of it that the parser shows: it may hold a secret.
+fn without_lines(error: &config::ConfigError) -> String {
+    let shows = |line: &&str| {
+        line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
+    };
+    error.to_string().lines().filter(|line| !shows(line)).collect::<Vec<_>>().join(" ")
+}
+
 /// Without what would end the line, or write over it.
 fn one_line(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || c.is_control();
@@ -218,203 +280,5 @@ impl Source for Environment {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn sources(file: &str, environment: &[(&str, &str)]) -> (Sources, tempfile::NamedTempFile) {
-        let mut toml = tempfile::Builder::new().suffix(".toml").tempfile().expect("temporary file");
-        toml.write_all(file.as_bytes()).expect("written");
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let sources = Sources {
-            file: Some(toml.path().to_owned()),
-            environment: environment.iter().map(owned).collect(),
-        };
-        (sources, toml)
-    }
-
-    fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
-        let (sources, _file) = sources(file, environment);
-        load(&sources).expect_err("must be refused").to_string()
-    }
-
-    #[test]
-    fn later_sources_win_and_are_named() {
-        let (sources, file) = sources(
-            "[server]\nport = 1000\nhost = \"::1\"\n[long_poll]\nmax_connections = 3\n",
-            &[
-                ("PORT", "2000"),
-                ("PGMQ_GATEWAY__LONG_POLL__MAX_CONNECTIONS", "7"),
-                ("DATABASE_URL", "postgres://u:secret@h/d"),
-                ("UNRELATED", "x"),
-            ],
-        );
-        let loaded = load(&sources).expect("valid");
-        assert_eq!(loaded.settings.server.port, 2000);
-        assert_eq!(loaded.settings.long_poll.max_connections, 7);
-        let find = |key: &str| {
-            let entry = loaded.effective.iter().find(|e| e.key == key);
-            entry.map(|e| (e.value.clone(), e.source.clone())).expect("listed")
-        };
-        assert_eq!(find("server.port").1, "environment variable PORT");
-        assert_eq!(find("server.host").1, file.path().display().to_string());
-        assert_eq!(find("limits.max_message_bytes"), ("1048576".into(), "default".into()));
-        assert_eq!(find("database.direct_url"), ("unset".into(), "default".into()));
-        assert_eq!(find("database.url").0, "(hidden)");
-        assert!(!format!("{loaded:?}").contains("secret"));
-    }
-
-    #[test]
-    fn what_would_break_a_line_does_not() {
-        for (file, environment) in [
-            ("\"a\\nb\" = 1\n", &[][..]),
-            ("[server]\n\"\\u001b[31m\" = 1\n", &[]),
-            ("[log]\nlevel = \"\"\"a\nb\"\"\"\n", &[]),
-            ("[server]\nhost = \"a\\nb\"\n", &[]),
-            ("", &[("PGMQ_GATEWAY__A\nB", "1")]),
-            ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "a\nb")]),
-            ("", &[("DATABASE_URL_FILE", "/no\nwhere")]),
-        ] {
-            let line = refusal(file, environment);
-            assert!(!line.contains(char::is_control), "{line:?}");
-        }
-    }
-
-    fn one_line_at_most(loaded: Result<Loaded, ConfigError>) -> Result<(), TestCaseError> {
-        if let Err(error) = loaded {
-            let line = error.to_string();
-            prop_assert!(!line.is_empty() && !line.contains(char::is_control), "{:?}", line);
-        }
-        Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn any_file_is_read_or_refused_in_one_line(
-            text in "\\PC{0,60}|(\\[?(server|limits|log|x\"\ny|database)\\]?[.= \n]{0,3}(port|url|\"\\\\n\"|1e9|'|nan|\\{\\}|-1|1979-05-27)?[ \n]?){0,8}",
-        ) {
-            let (sources, _file) = sources(&text, &[]);
-            one_line_at_most(load(&sources))?;
-        }
-
-        #[test]
-        fn any_environment_is_read_or_refused_in_one_line(
-            name in "(PGMQ_GATEWAY__)?(\\PC{0,20}|(SERVER|LIMITS|LOG|DATABASE)__(PORT|HOST|LEVEL|URL|MAX_BODY_BYTES)(_FILE)?)",
-            value in any::<String>(),
-        ) {
-            let (sources, _file) = sources("", &[(&name, &value)]);
-            one_line_at_most(load(&sources))?;
-        }
-    }
-
-    #[test]
-    fn our_own_variable_wins_over_the_customary_one() {
-        let (sources, _file) = sources(
-            "",
-            &[("PGMQ_GATEWAY__SERVER__PORT", "1"), ("PORT", "2"), ("DATABASE_URL", "")],
-        );
-        let loaded = load(&sources).expect("valid");
-        assert_eq!(loaded.settings.server.port, 1);
-        assert_eq!(loaded.settings.database.url, None);
-    }
-
-    #[test]
-    fn a_mounted_secret_is_read() {
-        let mut secret = tempfile::NamedTempFile::new().expect("temporary file");
-        secret.write_all(b"postgres://u:p@h/d\n").expect("written");
-        let path = secret.path().display().to_string();
-        for name in ["DATABASE_URL_FILE", "PGMQ_GATEWAY__DATABASE__URL_FILE"] {
-            let (sources, _file) = sources("", &[(name, &path)]);
-            let url = load(&sources).expect("valid").settings.database.url.expect("set");
-            assert_eq!(url.expose(), "postgres://u:p@h/d");
-        }
-        let missing = refusal("", &[("DATABASE_URL_FILE", "/nowhere/at/all")]);
-        assert!(missing.contains("DATABASE_URL_FILE") && missing.contains("/nowhere/at/all"));
-    }
-
-    #[test]
-    fn mistakes_are_one_line_with_key_source_and_what_is_allowed() {
-        for (file, environment, parts) in [
-            ("[server]\nprot = 1\n", &[][..], &["`server.prot`", ".toml", "server.port"][..]),
-            ("[sever]\nport = 1\n", &[], &["`sever.port`", ".toml", "database, embedded"]),
-            ("port = 1\n", &[], &["`port`", ".toml"]),
-            ("[server]\nport = \"abc\"\n", &[], &["`server.port`", ".toml", "an integer"]),
-            ("[server]\nport = 70000\n", &[], &["`server.port`", "70000", "16 bit"]),
-            ("[server\n", &[], &[".toml"]),
-            ("", &[("PORT", "many")], &["`server.port`", "PORT", "an integer"]),
-            (
-                "",
-                &[("PGMQ_GATEWAY__SERVER__HOST", "here")],
-                &["`server.host`", "SERVER__HOST", "IP address"],
-            ),
-            ("", &[("PGMQ_GATEWAY__NO__SUCH", "1")], &["`no.such`", "PGMQ_GATEWAY__NO__SUCH"]),
-            ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "xml")], &["`log.format`", "text", "json"]),
-            ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "inof")], &["`log.level`", "inof", "debug"]),
-            ("", &[("PGMQ_GATEWAY__EMBEDDED__PORT", "0")], &["`embedded.port`", "1 to 65535"]),
-            (
-                "[server]\nunix_socket_mode = \"0888\"\n",
-                &[],
-                &["`server.unix_socket_mode`", ".toml", "octal", "0777"],
-            ),
-            (
-                "[server]\nunix_socket_mode = \"+660\"\n",
-                &[],
-                &["`server.unix_socket_mode`", "octal"],
-            ),
-            ("[tls]\ncert_file = \"c\"\n", &[], &["`tls.cert_file`", ".toml", "tls.key_file"]),
-            ("", &[("PGMQ_GATEWAY__TLS__KEY_FILE", "k")], &["`tls.key_file`", "tls.cert_file"]),
-            ("[tls]\nclient_ca_file = \"a\"\n", &[], &["`tls.client_ca_file`", "tls.cert_file"]),
-            ("[limits]\nmax_connections = 0\n", &[], &["`limits.max_connections`", "1 to 1000000"]),
-            (
-                "[limits]\nmax_header_bytes = 100\n",
-                &[],
-                &["`limits.max_header_bytes`", "8192 to 1048576"],
-            ),
-            (
-                "[database]\nmax_connections = 0\n",
-                &[],
-                &["`database.max_connections`", ".toml", "1 to 1000"],
-            ),
-        ] {
-            let line = refusal(file, environment);
-            for part in parts {
-                assert!(line.contains(part), "{line:?} lacks {part:?}");
-            }
-            assert_eq!(line.lines().count(), 1, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_url_is_refused_without_showing_it() {
-        for wrong in ["mysql://u:hunter2@h/d", "hunter2", "postgres//hunter2"] {
-            let line = refusal("", &[("DATABASE_URL", wrong)]);
-            assert!(line.contains("database.url") && line.contains("postgres://user"), "{line}");
-            assert!(!line.contains("hunter2"), "{line}");
-        }
-    }
-
-    /// The example file: every setting once, commented out, with its default.
-    #[test]
-    fn the_example_file_is_complete() {
-        let example = include_str!("../../pgmq-gateway.example.toml");
-        let uncommented: String = example
-            .lines()
-            .filter(|line| !line.starts_with("# "))
-            .map(|line| line.trim_start_matches('#').to_owned() + "\n")
-            .collect();
-        let (sources, _file) = sources(&uncommented, &[]);
-        let loaded = load(&sources).expect("the example must be valid");
-        let defaults = load(&Sources::default()).expect("defaults are valid");
-        let unset =
-            |key: &str| defaults.effective.iter().any(|e| e.key == key && e.value == "unset");
-        for (example, default) in loaded.effective.iter().zip(&defaults.effective) {
-            assert_ne!(example.source, "default", "`{}` is missing", example.key);
-            if !unset(&example.key) {
-                assert_eq!(example.value, default.value, "default of `{}`", example.key);
-            }
-        }
-    }
-}
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,9 +1,11 @@
-//! The answers of one HTTP/2 connection: a client that takes none of them still answers pings.
+//! The answers of one connection: a client that takes none of them, or takes them too slowly, still
+//! answers the pings of HTTP/2, and takes a little of them now and then.
 
 use std::{
+    collections::BTreeSet,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -15,37 +17,118 @@ use axum::{
     response::Response,
 };
 use http_body::{Frame, SizeHint};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Bytes that are handed over at once: what a client has no room for stays with us, and is seen.
 const PIECE: usize = 16 << 10;
 
-/// What is known of them. Over HTTP/1 this does nothing: there a write that waits says it all.
-#[derive(Debug, Default)]
+/// Bytes for which an answer has another second.
+const BYTES_A_SECOND: u64 = 64 << 10;
+
+/// What is known of them. How they move is left to HTTP/1: there a write that waits says it all.
+#[derive(Debug)]
 pub(super) struct Answers {
     http2: AtomicBool,
     /// Answers of which a piece waits for room at the client.
     waiting: AtomicUsize,
     /// Pieces so far.
     pieces: AtomicUsize,
+    /// Time for an answer, beside that for its size.
+    time: Duration,
+    in_hand: Mutex<InHand>,
+}
+
+/// Requests that are not yet answered in full.
+#[derive(Debug)]
+struct InHand {
+    requests: usize,
+    /// When their number last changed.
+    since: Instant,
+    /// When answers must have been taken in full, and their numbers.
+    deadlines: BTreeSet<(Instant, usize)>,
+    answers: usize,
+    /// The same over HTTP/1, for all that waits to be written.
+    unwritten: Option<Instant>,
 }
 
 impl Answers {
+    /// Those of a connection that begins. Each has so much time, and more by its size.
+    pub(super) fn new(time: Duration) -> Self {
+        let in_hand = InHand {
+            requests: 0,
+            since: Instant::now(),
+            deadlines: BTreeSet::new(),
+            answers: 0,
+            unwritten: None,
+        };
+        Self {
+            http2: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            pieces: AtomicUsize::new(0),
+            time,
+            in_hand: Mutex::new(in_hand),
+        }
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, InHand> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The client has turned out to speak HTTP/2.
     pub(super) fn begin_http2(&self) {
         self.http2.store(true, Relaxed);
     }
 
-    /// Follows an answer on its way.
-    pub(super) fn follow(self: &Arc<Self>, response: Response) -> Response {
+    /// Counts a request until its answer, or what this returns, is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> Request {
+        let mut in_hand = self.in_hand();
+        in_hand.requests += 1;
+        in_hand.since = Instant::now();
+        Request { answers: Arc::clone(self), deadline: None }
+    }
+
+    /// Everything so far was written.
+    pub(super) fn written(&self) {
         if !self.http2.load(Relaxed) {
-            return response;
+            self.in_hand().unwritten = None;
         }
-        let follow = |body| {
-            let answers = Arc::clone(self);
-            Body::new(Followed { body, rest: Bytes::new(), waits: false, answers })
-        };
-        response.map(follow)
+    }
+
+    /// Waits until there has been no request of HTTP/2 in hand for so long, from now on.
+    pub(super) async fn idle(&self, time: Duration) {
+        let begun = Instant::now();
+        loop {
+            let (requests, since) = {
+                let in_hand = self.in_hand();
+                (in_hand.requests, in_hand.since)
+            };
+            let end = since.max(begun) + time;
+            if requests > 0 || !self.http2.load(Relaxed) {
+                sleep(time).await;
+            } else if Instant::now() >= end {
+                return;
+            } else {
+                sleep_until(end).await;
+            }
+        }
+    }
+
+    /// Waits until the time of an answer is up.
+    pub(super) async fn late(&self) {
+        loop {
+            let first = {
+                let in_hand = self.in_hand();
+                let first = in_hand.deadlines.first().map(|(deadline, _)| *deadline);
+                first.into_iter().chain(in_hand.unwritten).min()
+            };
+            let now = Instant::now();
+            if first.is_some_and(|deadline| deadline <= now) {
+                return;
+            }
+            // None that begins meanwhile has less time.
+            let next = now + self.time;
+            sleep_until(first.map_or(next, |deadline| deadline.min(next))).await;
+        }
     }
 
     /// Waits until an answer has waited for so long without any piece of any answer being taken.
@@ -61,6 +144,50 @@ impl Answers {
     }
 }
 
+/// A request in hand.
+#[derive(Debug)]
+pub(super) struct Request {
+    answers: Arc<Answers>,
+    deadline: Option<(Instant, usize)>,
+}
+
+impl Request {
+    /// Follows its answer on the way.
+    pub(super) fn answer(mut self, response: Response) -> Response {
+        let size = http_body::Body::size_hint(response.body());
+        let size = size.upper().unwrap_or(size.lower());
+        let more = Duration::from_secs(size.div_ceil(BYTES_A_SECOND));
+        let http2 = self.answers.http2.load(Relaxed);
+        let mut in_hand = self.answers.in_hand();
+        let begins = Instant::now() + self.answers.time;
+        if !http2 {
+            // Behind what is not yet written it has no time but for its size.
+            in_hand.unwritten = Some(in_hand.unwritten.unwrap_or(begins) + more);
+            drop(in_hand);
+            return response;
+        }
+        in_hand.answers += 1;
+        let deadline = (begins + more, in_hand.answers);
+        in_hand.deadlines.insert(deadline);
+        drop(in_hand);
+        self.deadline = Some(deadline);
+        response.map(|body| {
+            Body::new(Followed { body, rest: Bytes::new(), waits: false, request: self })
+        })
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let mut in_hand = self.answers.in_hand();
+        in_hand.requests -= 1;
+        in_hand.since = Instant::now();
+        if let Some(deadline) = &self.deadline {
+            in_hand.deadlines.remove(deadline);
+        }
+    }
+}
+
 /// A body in pieces.
 struct Followed {
     body: Body,
@@ -68,22 +195,22 @@ struct Followed {
     rest: Bytes,
     /// Whether a piece was handed over that has not been taken, as far as we know.
     waits: bool,
-    answers: Arc<Answers>,
+    request: Request,
 }
 
 impl Followed {
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         self.waits = true;
-        self.answers.waiting.fetch_add(1, Relaxed);
-        self.answers.pieces.fetch_add(1, Relaxed);
+        self.request.answers.waiting.fetch_add(1, Relaxed);
+        self.request.answers.pieces.fetch_add(1, Relaxed);
         Frame::data(piece)
     }
 
     /// Whoever asks for more has passed on what there was.
     fn taken(&mut self) {
         if std::mem::take(&mut self.waits) {
-            self.answers.waiting.fetch_sub(1, Relaxed);
+            self.request.answers.waiting.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -131,71 +258,5 @@ impl Drop for Followed {
 }
 
 #[cfg(test)]
-mod tests {
-    use http_body::Body as _;
-    use http_body_util::BodyExt;
-    use tokio::time::{Instant, timeout};
-
-    use super::*;
-
-    const TIME: Duration = Duration::from_secs(30);
-
-    fn follow(answers: &Arc<Answers>, bytes: usize) -> Body {
-        answers.follow(Response::new(Body::from(vec![7; bytes]))).into_body()
-    }
-
-    fn http2() -> Arc<Answers> {
-        let answers = Arc::new(Answers::default());
-        answers.begin_http2();
-        answers
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_taken_is_a_stall() {
-        let answers = http2();
-        let mut body = follow(&answers, 100_000);
-        body.frame().await.expect("a piece").expect("no error");
-        let started = Instant::now();
-        answers.stall(TIME).await;
-        assert_eq!(started.elapsed(), TIME);
-        drop(body);
-        timeout(TIME * 10, answers.stall(TIME)).await.expect_err("nothing waits any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_answer_is_none() {
-        let answers = http2();
-        let mut slow = follow(&answers, 1_000_000);
-        let taking = async {
-            let mut bytes = 0;
-            while let Some(frame) = slow.frame().await {
-                bytes += frame.expect("no error").into_data().expect("data").len();
-                sleep(TIME * 9 / 10).await;
-            }
-            bytes
-        };
-        tokio::select! {
-            bytes = taking => assert_eq!(bytes, 1_000_000),
-            () = answers.stall(TIME) => panic!("it was taken all the time"),
-        }
-    }
-
-    #[tokio::test]
-    async fn pieces_are_small_and_the_whole_is_the_same() {
-        let answers = http2();
-        let mut body = follow(&answers, 40_000);
-        let mut left = 40_000;
-        for piece in [PIECE, PIECE, 40_000 - 2 * PIECE] {
-            assert_eq!(body.size_hint().exact(), Some(left as u64));
-            assert!(!body.is_end_stream());
-            let frame = body.frame().await.expect("a piece").expect("no error");
-            assert_eq!(frame.into_data().expect("data").len(), piece);
-            left -= piece;
-        }
-        assert!(body.is_end_stream() && body.frame().await.is_none());
-        let plain = Arc::new(Answers::default());
-        let mut whole = follow(&plain, 40_000);
-        let frame = whole.frame().await.expect("a piece").expect("no error");
-        assert_eq!(frame.into_data().expect("data").len(), 40_000, "HTTP/1 is left alone");
-    }
-}
+#[path = "answers_tests.rs"]
+mod tests;

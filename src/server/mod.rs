@@ -1,14 +1,11 @@
 //! The listeners: accepting connections, and letting go of them.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
@@ -17,8 +14,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tower::util::MapResponse;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+use tower::{Service, service_fn};
 use tracing::{debug, warn};
 
 use crate::config::Settings;
@@ -143,7 +143,7 @@ impl Listener {
         };
         let places = Places::new(rules.max_connections, rules.metrics);
         let refusals = Refusals::new();
-        let connections = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         loop {
             let stream = tokio::select! {
                 accepted = self.socket.accept() => match accepted {
@@ -162,15 +162,16 @@ impl Listener {
                 }
                 continue;
             };
-            let (door, watcher) = (door.clone(), connections.watcher());
-            tokio::spawn(async move {
-                door.serve(stream, watcher).await;
+            let door = door.clone();
+            connections.spawn(async move {
+                door.serve(stream).await;
                 drop(place);
             });
         }
         drop(self.socket);
-        let open = connections.count();
-        if timeout(rules.shutdown_timeout, connections.shutdown()).await.is_err() {
+        connections.close();
+        let open = connections.len();
+        if timeout(rules.shutdown_timeout, connections.wait()).await.is_err() {
             warn!(open, "requests were still in hand when the time for shutting down was up");
         }
     }
@@ -197,27 +198,43 @@ struct Door {
 
 impl Door {
     /// Serves one connection to its end.
-    async fn serve(self, stream: Stream, watcher: Watcher) {
+    async fn serve(self, stream: Stream) {
         let Some(stream) = self.shake_hands(stream).await else {
             return;
         };
-        let answers = Arc::new(Answers::default());
-        let (opening, write) = (self.header_timeout, self.write_timeout);
-        let stream = Patient::new(stream, Arc::clone(&answers), opening, write);
-        let following = Arc::clone(&answers);
-        let service = MapResponse::new(self.router, move |answer| following.follow(answer));
+        let answers = Arc::new(Answers::new(self.write_timeout));
+        let stream =
+            Patient::new(stream, Arc::clone(&answers), self.header_timeout, self.write_timeout);
+        let (router, counting) = (self.router, Arc::clone(&answers));
+        let service = service_fn(move |request| {
+            let (in_hand, answer) = (counting.request(), router.clone().call(request));
+            async move { Ok::<_, Infallible>(in_hand.answer(answer.await?)) }
+        });
         let service = TowerToHyperService::new(service);
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        tokio::select! {
-            ended = watcher.watch(connection) => {
-                if let Err(error) = ended {
-                    debug!(%error, "connection ended");
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let (mut stall, mut late) = (pin!(answers.stall(self.write_timeout)), pin!(answers.late()));
+        let mut closing = false;
+        let why = loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        debug!(%error, "connection ended");
+                    }
+                    return;
                 }
+                () = self.stop.cancelled(), if !closing => {}
+                () = answers.idle(self.header_timeout) => {
+                    if closing {
+                        break "the client does not take leave";
+                    }
+                }
+                () = &mut stall => break "the client does not take its answers",
+                () = &mut late => break "the client takes its answers too slowly",
             }
-            () = answers.stall(self.write_timeout) => {
-                debug!("connection ended, as the client does not take its answers");
-            }
-        }
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+        };
+        debug!(why, "connection ended");
     }
 
     /// The handshake of TLS, where there is one.

@@ -146,6 +146,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let came = Pin::new(&mut this.stream).poll_flush(cx);
+        if came.is_ready() {
+            this.answers.written();
+        }
         this.watch(cx, came)
     }
 
@@ -170,7 +173,7 @@ mod tests {
 
     fn pair() -> (DuplexStream, Patient<DuplexStream>) {
         let (client, server) = duplex(64);
-        (client, Patient::new(server, Arc::default(), OPENING, WRITE))
+        (client, Patient::new(server, Arc::new(Answers::new(WRITE)), OPENING, WRITE))
     }
 
     /// Bytes that come one a second, and what the server says in the end.
@@ -252,5 +255,45 @@ mod tests {
         server.write_all(&[0; 1000]).await.expect("taken in the end");
         assert!(started.elapsed() > WRITE * 10);
         reader.await.expect("all of it");
+    }
+
+    /// HTTP/1 over it: what is said is on its way until the client has taken it all.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_over_http1_is_late_until_it_is_taken() {
+        const SIZE: usize = 1 << 20;
+        let (mut client, server) = duplex(1000);
+        let answers = Arc::new(Answers::new(WRITE));
+        let stream = Patient::new(server, Arc::clone(&answers), OPENING, WRITE);
+        let counting = Arc::clone(&answers);
+        let service = hyper::service::service_fn(move |_| {
+            let answer = axum::body::Body::from(vec![7; SIZE]);
+            let answer = counting.request().answer(axum::response::Response::new(answer));
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        let http = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(http.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+        let mut buffer = [0; 1000];
+        for (pause, in_time) in [(Duration::from_millis(10), true), (WRITE / 10, false)] {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
+            let take = async {
+                let mut taken = 0;
+                while taken < SIZE {
+                    taken += client.read(&mut buffer).await.expect("more");
+                    sleep(pause).await;
+                }
+            };
+            let started = Instant::now();
+            tokio::select! {
+                () = take => assert!(in_time),
+                () = answers.late() => {
+                    assert!(!in_time);
+                    assert_eq!(started.elapsed(), WRITE + Duration::from_secs(16));
+                }
+            }
+            if in_time {
+                let rest = tokio::time::timeout(WRITE * 10, answers.late()).await;
+                rest.expect_err("it is taken");
+            }
+        }
     }
 }

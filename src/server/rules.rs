@@ -25,7 +25,7 @@ const SEND_BUFFER: usize = 128 << 10;
 pub struct Rules {
     /// Time for a handshake, for the beginning of a connection, for headers, and without any.
     pub(super) header_timeout: Duration,
-    /// Time for the next part of an answer.
+    /// Time for the next part of an answer, and for all of it beside that for its size.
     pub(super) write_timeout: Duration,
     /// Time for requests in hand when the listener stops.
     pub(super) shutdown_timeout: Duration,

@@ -1,5 +1,10 @@
 //! Keys with which clients are let in.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{
     ConnectOptions, Connection, PgConnection, Row,
@@ -122,16 +127,37 @@ async fn change_one(
     if changed == 0 { Err(KeyError::NoKey(id.to_owned())) } else { Ok(()) }
 }
 
-/// The keys in the database.
-#[derive(Clone, Debug)]
+/// The keys that a gateway has to know.
+#[derive(Clone, Debug, Default)]
 pub struct LoadedKeys {
     /// Those that make sense.
     pub keys: Vec<StoredKey>,
-    /// Whether there is any, of use or not.
+    /// Whether there is any at all, whether it makes sense or not.
     pub any: bool,
 }
 
-/// The keys that a gateway has to know. One that makes no sense is left out, and said.
+/// Rows that make no sense and of which that was said: they are looked at every second.
+#[derive(Debug, Default)]
+struct Said(BTreeSet<String>);
+
+impl Said {
+    /// More would be no slip of a pen: they are not said.
+    const MOST: usize = 100;
+
+    /// Takes the rows that make no sense now, and returns those to speak of. A row that was put right
+    /// meanwhile is forgotten.
+    fn anew(&mut self, bad: &BTreeSet<String>) -> Vec<String> {
+        self.0.retain(|id| bad.contains(id));
+        let room = Self::MOST - self.0.len();
+        let new: Vec<_> = bad.difference(&self.0).take(room).cloned().collect();
+        self.0.extend(new.iter().cloned());
+        new
+    }
+}
+
+static SAID: Mutex<Said> = Mutex::new(Said(BTreeSet::new()));
+
+/// Loads the keys. One that makes no sense is left out, and said once.
 pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
     let rows = conn
         .look(sqlx::query(
@@ -140,14 +166,17 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
              FROM pgmq_gateway.api_keys",
         ))
         .await?;
-    let mut keys = Vec::with_capacity(rows.len());
+    let (mut keys, mut bad) = (Vec::with_capacity(rows.len()), BTreeSet::new());
     for row in &rows {
         match stored(row).map_err(Error::unexpected)? {
             Ok(key) => keys.push(key),
             Err(id) => {
-                warn!(id, "a row of pgmq_gateway.api_keys makes no sense and lets nobody in");
+                bad.insert(id);
             }
         }
+    }
+    for id in SAID.lock().unwrap_or_else(PoisonError::into_inner).anew(&bad) {
+        warn!(id, "a row of pgmq_gateway.api_keys makes no sense and lets nobody in");
     }
     Ok(LoadedKeys { keys, any: !rows.is_empty() })
 }
@@ -187,4 +216,30 @@ pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) ->
          FROM unnest($1, $2) AS used (id, at) WHERE k.id = used.id",
     );
     conn.change(query.bind(ids).bind(at)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
+        ids.into_iter().map(|id| format!("{id:03}")).collect()
+    }
+
+    #[test]
+    fn a_row_is_spoken_of_once_until_it_is_put_right() {
+        let mut said = Said::default();
+        assert_eq!(said.anew(&ids([1, 2])), ["001", "002"]);
+        assert!(said.anew(&ids([1, 2])).is_empty());
+        assert_eq!(said.anew(&ids([2, 3])), ["003"]);
+        assert_eq!(said.anew(&ids([1, 2, 3])), ["001"], "wrong once more");
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut said = Said::default();
+        assert_eq!(said.anew(&ids(0..500)).len(), Said::MOST);
+        assert!(said.anew(&ids(0..500)).is_empty());
+        assert_eq!(said.0.len(), Said::MOST);
+    }
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Answer, Client, TestDatabase, TestGateway, eventually, gateway::try_start, raw,
+    Answer, Client, PATIENCE, TestDatabase, TestGateway, eventually, gateway::try_start, raw,
 };
 
 /// What a client of HTTP/2 begins with.
@@ -145,6 +145,67 @@ async fn a_client_of_http2_that_does_not_take_its_answer_is_let_go() {
     .await;
     assert!(response.into_body().collect().await.is_err(), "it got all of it");
     let _ = connection.await.expect("no panic");
+}
+
+/// It takes a little all the time: 5000 bytes in a second.
+#[tokio::test]
+async fn a_client_of_http2_that_takes_its_answer_too_slowly_is_let_go() {
+    let (gateway, operations) = with_operations(hurried).await;
+    gateway.create("q").await;
+    let fill = "SELECT pgmq.send('q', to_jsonb(repeat('x', 150000)))";
+    gateway.database.execute(fill).await;
+    let stream = TokioIo::new(raw::connect(&gateway).await);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let builder = builder.initial_stream_window_size(1000);
+    let (mut sender, connection) = builder.handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get("http://localhost/queues/q/peek");
+    let request = request.body(Empty::<bytes::Bytes>::new()).expect("a request");
+    let mut body = sender.send_request(request).await.expect("it begins").into_body();
+    let mut taken = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { break };
+        taken += frame.into_data().expect("data").len();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!((1..150_000).contains(&taken), "it got {taken} bytes");
+    eventually("the connection ends", async || {
+        (connections(&operations).await == "0").then_some(())
+    })
+    .await;
+    let _ = connection.await.expect("no panic");
+}
+
+/// It answers pings and asks for nothing; one that waits for a message is not idle.
+#[tokio::test]
+async fn an_idle_client_of_http2_is_asked_to_leave() {
+    let gateway = TestGateway::with(hurried).await;
+    gateway.create("q").await;
+    let connect = async || {
+        let stream = TokioIo::new(raw::connect(&gateway).await);
+        let client = http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+        (client.0, tokio::spawn(client.1))
+    };
+    let request = |path: &str| {
+        let request = hyper::Request::get(format!("http://localhost{path}"));
+        request.body(Empty::<bytes::Bytes>::new()).expect("a request")
+    };
+    let (mut waiting, waiting_connection) = connect().await;
+    let waits = waiting.send_request(request("/queues/q/messages?wait=5"));
+    let waits = tokio::spawn(waits);
+    let (mut idle, connection) = connect().await;
+    let response = idle.send_request(request("/livez")).await.expect("answered");
+    response.into_body().collect().await.expect("all of it");
+    let ended = tokio::time::timeout(PATIENCE, connection).await.expect("it is closed");
+    ended.expect("no panic").expect("in good order");
+    assert!(idle.is_closed());
+
+    assert!(!waits.is_finished());
+    let response = waits.await.expect("no panic").expect("answered");
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.expect("all of it");
+    let ended = tokio::time::timeout(PATIENCE, waiting_connection).await.expect("it is closed");
+    ended.expect("no panic").expect("in good order");
 }
 
 #[tokio::test]
