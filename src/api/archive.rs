@@ -7,8 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Archived, Browse, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, Moment, PageSize, QueueName, RawJson, Right, fitting},
+    broker::{Archived, Browse, Page, Redrive, Replay},
+    domain::{ArchivedMessage, Bounded, Moment, PageSize, QueueName, RawJson, Right},
 };
 
 use super::{
@@ -113,12 +113,7 @@ async fn browse(
     };
     let after = parameters.after.map_or(0, Bounded::get);
     let what = Browse { queue, after, limit, which };
-    let mut messages = broker.browse_archive(&stats, what).await?;
-    let kept = fitting(messages.iter().map(|archived| &archived.message), api.max_answer_bytes);
-    // A full page may be the last: then the next one is empty.
-    let full = i64::try_from(messages.len()).is_ok_and(|count| count == limit.get());
-    let more = full || kept < messages.len();
-    messages.truncate(kept);
+    let Page { messages, more } = broker.browse_archive(&stats, what).await?;
     let next = messages.last().filter(|_| more).map(|last| last.message.msg_id.to_string());
     let held = room_for(&api, messages.iter().map(|archived| &archived.message))?;
     Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))

@@ -13,10 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Peek, SettleTarget},
+    broker::{Page, Peek, SettleTarget},
     domain::{
         Bounded, Delay, MAX_BATCH, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson,
-        Visibility, VisibilityTimeout, fitting,
+        Visibility, VisibilityTimeout,
     },
 };
 
@@ -263,12 +263,7 @@ async fn peek(
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let after = parameters.after.map_or(0, Bounded::get);
-    let mut messages = broker.peek(&stats, Peek { queue, after, limit }).await?;
-    let kept = fitting(&messages, api.max_answer_bytes);
-    // A full page may be the last: then the next one is empty.
-    let full = i64::try_from(messages.len()).is_ok_and(|count| count == limit.get());
-    let more = full || kept < messages.len();
-    messages.truncate(kept);
+    let Page { messages, more } = broker.peek(&stats, Peek { queue, after, limit }).await?;
     let next = messages.last().filter(|_| more).map(|message| message.msg_id.to_string());
     let held = room_for(&api, messages.iter())?;
     Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))

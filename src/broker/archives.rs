@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{ArchivedMessage, CallStats, PageSize, QueueName, Scope},
-    store::{self, Archived, Moved},
+    store::{self, Archived, Moved, Page},
     telemetry::DoneTo,
 };
 
@@ -62,15 +62,15 @@ impl Broker {
         &self,
         stats: &Arc<CallStats>,
         mut what: Browse,
-    ) -> Result<Vec<ArchivedMessage>> {
+    ) -> Result<Page<ArchivedMessage>> {
         what.which.filter = what.which.filter.filter(chooses);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
             let mut conn = broker.open(queue, &stats).await?;
-            let limit = what.limit.as_i32();
+            let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let page =
-                store::browse_archive(&mut conn, queue, what.after, limit, &what.which).await;
+                store::browse_archive(&mut conn, queue, what.after, limit, &what.which, most).await;
             match page {
                 Err(store::Error::Unreadable) => Err(Error::MessageRejected(
                     "a message of this page cannot be read, as its numbers, written out in full, \

@@ -37,7 +37,7 @@ use crate::{
 
 pub use crate::{
     engine::{Delivery, Lease},
-    store::{Action, Archived, Binding, HealthState},
+    store::{Action, Archived, Binding, HealthState, Page},
 };
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
@@ -105,6 +105,7 @@ impl Broker {
             max_waiters: settings.long_poll.max_waiters,
             max_waiters_per_queue: settings.long_poll.max_waiters_per_queue,
             waiters: Arc::default(),
+            max_answer_bytes: settings.limits.max_answer_bytes,
             poll_interval: settings.long_poll.poll_interval(),
             tasks: tasks.clone(),
             closing: closing.clone(),

@@ -11,7 +11,7 @@ use crate::{
         VisibilityTimeout, Wait,
     },
     engine::{Delivery, UnreadableSearch},
-    store::{self, DeadLetters, Read},
+    store::{self, DeadLetters, Page, Pop, Read},
     telemetry::DoneTo,
 };
 
@@ -65,6 +65,7 @@ impl Broker {
             filter: what.filter.filter(chooses),
             fifo: what.fifo,
             dead_letters: dead_letters(&policy),
+            max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
         };
         let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
@@ -92,10 +93,15 @@ impl Broker {
         let broker = self.clone();
         self.run(true, async move {
             let mut search = UnreadableSearch::new(&queue, &broker.metrics);
-            let (as_pgmq, dead) = (broker.read_mode == ReadMode::Pgmq, dead_letters(&policy));
+            let what = Pop {
+                queue: queue.clone(),
+                qty: qty.as_i32(),
+                max_bytes: broker.limits.max_answer_bytes,
+                as_pgmq: broker.read_mode == ReadMode::Pgmq,
+                dead_letters: dead_letters(&policy),
+            };
             let popped = loop {
-                let qty = qty.as_i32();
-                let popped = store::pop(&mut conn, &queue, qty, as_pgmq, dead.as_ref()).await;
+                let popped = store::pop(&mut conn, &what).await;
                 let cleared = search.cleared(&mut conn, popped.as_ref().err()).await;
                 if !cleared.map_err(Error::on(&queue))? {
                     break popped;
@@ -133,14 +139,15 @@ impl Broker {
     }
 
     /// Messages in order of their ids, leasing none.
-    pub async fn peek(&self, stats: &Arc<CallStats>, what: Peek) -> Result<Vec<Message>> {
+    pub async fn peek(&self, stats: &Arc<CallStats>, what: Peek) -> Result<Page<Message>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
             let mut conn = broker.open(queue, &stats).await?;
             let mut search = UnreadableSearch::new(queue, &broker.metrics);
             let seen = loop {
-                let seen = store::peek(&mut conn, queue, what.after, what.limit.as_i32()).await;
+                let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
+                let seen = store::peek(&mut conn, queue, what.after, limit, most).await;
                 let cleared = search.cleared(&mut conn, seen.as_ref().err()).await;
                 if !cleared.map_err(Error::on(queue))? {
                     break seen;

@@ -42,6 +42,8 @@ pub(super) struct Look {
     pub(super) wants: usize,
     /// Whether somebody would wait for what is not there yet.
     pub(super) patient: bool,
+    /// Whether there is more than it brought.
+    pub(super) cut_short: bool,
     /// Who came later has not been looked for.
     before: Ticket,
 }
@@ -131,7 +133,7 @@ impl<R> Line<R> {
         self.looks += 1;
         self.sent_for += wants;
         let patient = self.waiters.values().any(|waiter| waiter.patient);
-        Some(Look { wants, patient, before: self.next })
+        Some(Look { wants, patient, cut_short: false, before: self.next })
     }
 
     /// Ends a look: deals out what it found in order of arrival, as much to each as it wants or, where
@@ -144,7 +146,7 @@ impl<R> Line<R> {
     ) -> (Vec<Served<R, M>>, Vec<M>) {
         self.looks -= 1;
         self.sent_for -= look.wants;
-        let dry = found.len() < look.wants;
+        let dry = found.len() < look.wants && !look.cut_short;
         let (mut served, rest) =
             if self.exclusive { self.serve_one(found) } else { self.serve_in_order(found) };
         for (_, waiter) in self.waiters.range_mut(..look.before) {

@@ -234,3 +234,17 @@ proptest! {
         prop_assert_eq!(line.wanted, line.waiters.values().map(|w| w.wants).sum::<usize>());
     }
 }
+
+#[test]
+fn who_was_looked_for_in_a_look_that_was_cut_short_stays() {
+    let mut line = Line::new(0, false);
+    line.join(1, false, "first");
+    line.join(1, false, "second");
+    let mut look = line.begin_look(1, 100).expect("a look");
+    look.cut_short = true;
+    let (served, _) = line.end_look(&look, vec![1]);
+    assert_eq!(served, [Served { reply: "first", messages: vec![1] }]);
+    let look = line.begin_look(1, 100).expect("another look");
+    let (served, _) = line.end_look(&look, vec![2]);
+    assert_eq!(served, [Served { reply: "second", messages: vec![2] }]);
+}

@@ -30,7 +30,8 @@ use super::{
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
-/// What the messages of one read may weigh, going by those of the reads before.
+/// What the messages of one read are to weigh, going by those of the reads before; it is cut short
+/// where they weigh more, unless one answer may.
 const READ_BYTES: usize = 8 << 20;
 /// The shortest time in which it makes sense to look again for a message that is about to become
 /// visible: one that is due already is in somebody's hands.
@@ -311,9 +312,10 @@ impl ReceiveLane {
                 // Others wait for one.
                 conn = None;
             }
-            let look = unfinished.finish();
+            let mut look = unfinished.finish();
             match outcome {
                 Ok(found) => {
+                    look.cut_short = found.more;
                     self.shared.metrics.messages(
                         self.queue.as_str(),
                         DoneTo::DeadLettered,
@@ -347,6 +349,7 @@ impl ReceiveLane {
             filter: filter.and_then(std::result::Result::ok),
             fifo: key.fifo,
             dead_letters: key.dead_letters.clone(),
+            max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
         let mut search = UnreadableSearch::new(&self.queue, &self.shared.metrics);
@@ -364,7 +367,9 @@ impl ReceiveLane {
             let mut state = self.lock();
             if let Some(last) = messages.last() {
                 let bytes = last.message.get().len() + 64;
-                state.message_bytes = (state.message_bytes * 7 + bytes) / 8;
+                // What was far from it is not asked for once more.
+                let weight = if look.cut_short { 0 } else { 7 };
+                state.message_bytes = (state.message_bytes * weight + bytes) / (weight + 1);
             }
             match state.lines.get_mut(key) {
                 Some(line) => line.end_look(look, messages),

@@ -25,6 +25,8 @@ pub struct Shared {
     pub max_waiters_per_queue: usize,
     /// Clients that wait.
     pub waiters: Arc<AtomicUsize>,
+    /// Bytes in an answer that carries messages.
+    pub max_answer_bytes: u64,
     /// Time between two sweeps.
     pub poll_interval: Duration,
     /// Where work is run that outlives its client.

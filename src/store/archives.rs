@@ -1,5 +1,7 @@
 //! Archives and dead-letter queues, in SQL.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
@@ -8,7 +10,8 @@ use crate::domain::{ArchivedMessage, QueueName, RawJson, Scope};
 use super::{
     Conn,
     error::{Error, Result},
-    messages::decode,
+    fitted::{Fitted, Page},
+    messages::try_decode,
 };
 
 /// Which archived messages are meant: those that fit everything that is said.
@@ -33,14 +36,16 @@ pub struct Moved {
     pub last_id: Option<i64>,
 }
 
-/// Archived messages behind `after`, in order of their ids.
+/// Archived messages behind `after`, in order of their ids: those that have at most `max_bytes`, and
+/// at least one.
 pub async fn browse_archive(
     conn: &mut Conn,
     queue: &QueueName,
     after: i64,
     limit: i32,
     which: &Archived,
-) -> Result<Vec<ArchivedMessage>> {
+    max_bytes: u64,
+) -> Result<Page<ArchivedMessage>> {
     let query = sqlx::query(
         "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6)",
     )
@@ -50,13 +55,14 @@ pub async fn browse_archive(
     .bind(which.since)
     .bind(which.until)
     .bind(which.filter.as_deref().map(Json));
-    let rows = conn.look(query).await?;
-    rows.iter()
-        .map(|row| {
-            let archived_at = row.try_get("archived_at").map_err(Error::unexpected)?;
-            Ok(ArchivedMessage { message: decode(row)?, archived_at })
-        })
-        .collect()
+    let mut fitted = Fitted::new(max_bytes);
+    let decode = |row: &PgRow| {
+        let archived_at = row.try_get("archived_at")?;
+        Ok(ArchivedMessage { message: try_decode(row)?, archived_at })
+    };
+    let take = |row: PgRow| fitted.take(&row, decode);
+    conn.look_at_each(query, Duration::ZERO, take).await?;
+    Ok(fitted.into_page(limit))
 }
 
 /// How many archived messages are meant, counting no further than `limit`.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::TryStreamExt;
 use sqlx::{
     PgPool, Postgres,
     pool::PoolConnection,
@@ -23,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A statement with its parameters.
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Whether a row was what it should be.
+pub(super) type Taken = std::result::Result<(), sqlx::Error>;
 
 /// A pool with the bounds on everything that is asked of it.
 #[derive(Clone, Debug)]
@@ -121,13 +125,24 @@ impl Conn {
         self.run(query, Access::Look, self.db.statement_timeout).await
     }
 
-    /// As [`Conn::look`], for a statement that waits inside the database for up to `wait`.
-    pub(super) async fn look_waiting(
+    /// As [`Conn::look`], for rows that are dealt with one by one, as they come in: all of them may
+    /// be too much to hold. The statement may wait inside the database for up to `wait`.
+    pub(super) async fn look_at_each(
         &mut self,
         query: Statement<'_>,
         wait: Duration,
-    ) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, self.db.statement_timeout + wait).await
+        take: impl FnMut(PgRow) -> Taken + Send,
+    ) -> Result<()> {
+        self.run_each(query, Access::Look, self.db.statement_timeout + wait, take).await
+    }
+
+    /// As [`Conn::change`], for rows that are dealt with one by one.
+    pub(super) async fn change_each(
+        &mut self,
+        query: Statement<'_>,
+        take: impl FnMut(PgRow) -> Taken + Send,
+    ) -> Result<()> {
+        self.run_each(query, Access::Change, self.db.statement_timeout, take).await
     }
 
     /// Runs a statement that changes messages that are there.
@@ -158,20 +173,43 @@ impl Conn {
         outcome
     }
 
-    /// Every statement of a request passes here: counted, bounded, its errors sorted.
     async fn run(
         &mut self,
         query: Statement<'_>,
         access: Access,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
+        let mut rows = Vec::new();
+        let keep = |row| {
+            rows.push(row);
+            Ok(())
+        };
+        self.run_each(query, access, limit, keep).await?;
+        Ok(rows)
+    }
+
+    /// Every statement of a request passes here: counted, bounded, its errors sorted.
+    async fn run_each(
+        &mut self,
+        query: Statement<'_>,
+        access: Access,
+        limit: Duration,
+        mut take: impl FnMut(PgRow) -> Taken + Send,
+    ) -> Result<()> {
         self.stats.add_round_trip();
         if !self.reusable {
             self.inner.close_on_drop();
             self.inner = self.db.checkout().await?;
         }
         self.reusable = false;
-        let Ok(outcome) = timeout(limit + GRACE, query.fetch_all(&mut *self.inner)).await else {
+        let all = async {
+            let mut rows = query.fetch(&mut *self.inner);
+            while let Some(row) = rows.try_next().await? {
+                take(row)?;
+            }
+            Ok(())
+        };
+        let Ok(outcome) = timeout(limit + GRACE, all).await else {
             return Err(Error::unanswered(access));
         };
         self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);

@@ -15,6 +15,7 @@ use crate::domain::{Delay, Message, MsgId, NewMessage, QueueName, RawJson, Visib
 use super::{
     Conn,
     error::{Error, Result},
+    fitted::{Fitted, Page},
 };
 
 /// Stores messages in one statement, all or none, and returns their ids in order. `in_turn` holds
@@ -33,20 +34,22 @@ pub async fn send(
 
 async fn send_one(conn: &mut Conn, queue: &QueueName, new: &NewMessage) -> Result<Vec<i64>> {
     let query = match visibility(new) {
-        Visibility::After(delay) => {
-            sqlx::query("/* send */ SELECT * FROM pgmq.send($1, $2, $3, $4::integer)")
-                .bind(queue.as_str())
-                .bind(Json(&*new.message))
-                .bind(new.headers.as_deref().map(Json))
-                .bind(delay.as_i32())
-        }
-        Visibility::At(time) => {
-            sqlx::query("/* send_at */ SELECT * FROM pgmq.send($1, $2, $3, $4::timestamptz)")
-                .bind(queue.as_str())
-                .bind(Json(&*new.message))
-                .bind(new.headers.as_deref().map(Json))
-                .bind(time)
-        }
+        Visibility::After(delay) => sqlx::query(
+            "/* send */ SELECT * \
+                 FROM pgmq.send(pgmq_gateway.queue_named($1), $2, $3, $4::integer)",
+        )
+        .bind(queue.as_str())
+        .bind(Json(&*new.message))
+        .bind(new.headers.as_deref().map(Json))
+        .bind(delay.as_i32()),
+        Visibility::At(time) => sqlx::query(
+            "/* send_at */ SELECT * \
+                 FROM pgmq.send(pgmq_gateway.queue_named($1), $2, $3, $4::timestamptz)",
+        )
+        .bind(queue.as_str())
+        .bind(Json(&*new.message))
+        .bind(new.headers.as_deref().map(Json))
+        .bind(time),
     };
     ids(&conn.store(query).await?)
 }
@@ -65,11 +68,14 @@ async fn send_batch(
         delays.iter().all(|delay| *delay == delays[0]) && times.iter().all(Option::is_none);
     let query = if one_delay && !in_turn && conn.is_modern() {
         let headers = headers.iter().any(Option::is_some).then_some(headers);
-        sqlx::query("/* send_batch */ SELECT * FROM pgmq.send_batch($1, $2, $3, $4::integer)")
-            .bind(queue.as_str())
-            .bind(messages)
-            .bind(headers)
-            .bind(delays.first().copied())
+        sqlx::query(
+            "/* send_batch */ SELECT * \
+                 FROM pgmq.send_batch(pgmq_gateway.queue_named($1), $2, $3, $4::integer)",
+        )
+        .bind(queue.as_str())
+        .bind(messages)
+        .bind(headers)
+        .bind(delays.first().copied())
     } else {
         sqlx::query(
             "/* send_batch_each */ SELECT * FROM pgmq_gateway.send_batch($1, $2, $3, $4, $5, $6)",
@@ -89,24 +95,29 @@ fn visibility(new: &NewMessage) -> Visibility {
     new.visible.unwrap_or(Visibility::After(Delay::saturating(0)))
 }
 
-/// Messages behind `after` in order of their ids, leasing nothing.
+/// Messages behind `after` in order of their ids, leasing nothing: those that have at most
+/// `max_bytes`, and at least one.
 pub async fn peek(
     conn: &mut Conn,
     queue: &QueueName,
     after: i64,
     limit: i32,
-) -> Result<Vec<Message>> {
+    max_bytes: u64,
+) -> Result<Page<Message>> {
     let query = sqlx::query("/* peek */ SELECT * FROM pgmq_gateway.peek($1, $2, $3)")
         .bind(queue.as_str())
         .bind(after)
         .bind(limit);
-    decode_all(&conn.look(query).await?)
+    let mut fitted = Fitted::new(max_bytes);
+    let take = |row: PgRow| fitted.take(&row, try_decode);
+    conn.look_at_each(query, Duration::ZERO, take).await?;
+    Ok(fitted.into_page(limit))
 }
 
 /// One message by its id, leasing nothing.
 pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Option<Message>> {
-    let found = peek(conn, queue, id.get() - 1, 1).await?;
-    Ok(found.into_iter().find(|message| message.msg_id == id.get()))
+    let found = peek(conn, queue, id.get() - 1, 1, 0).await?;
+    Ok(found.messages.into_iter().find(|message| message.msg_id == id.get()))
 }
 
 pub(super) fn ids(rows: &[PgRow]) -> Result<Vec<i64>> {
@@ -132,16 +143,11 @@ pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
-/// Messages, in the order of their rows.
-pub(super) fn decode_all(rows: &[PgRow]) -> Result<Vec<Message>> {
-    rows.iter().map(decode).collect()
-}
-
 pub(super) fn decode(row: &PgRow) -> Result<Message> {
     try_decode(row).map_err(Error::unexpected)
 }
 
-fn try_decode(row: &PgRow) -> std::result::Result<Message, sqlx::Error> {
+pub(super) fn try_decode(row: &PgRow) -> std::result::Result<Message, sqlx::Error> {
     // An SQL client can store SQL's NULL; over HTTP it is JSON's.
     let message: Option<Json<RawJson>> = row.try_get("message")?;
     let headers: Option<Json<RawJson>> = row.try_get("headers")?;

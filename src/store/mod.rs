@@ -6,6 +6,7 @@ mod archives;
 mod conn;
 mod errand;
 mod error;
+mod fitted;
 mod grants;
 mod health;
 mod install;
@@ -26,6 +27,7 @@ pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, rep
 pub use conn::{Conn, Db};
 pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
+pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
@@ -38,7 +40,7 @@ pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
 pub use queues::{
     CreateOutcome, QueueFigures, create, drop_queue, exists, figures, list, metrics, purge, show,
 };
-pub use reads::{DeadLetters, Found, Read, pop, quarantine, read, read_with_poll, release};
+pub use reads::{DeadLetters, Found, Pop, Read, pop, quarantine, read, read_with_poll, release};
 pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 /// How to reach a database.

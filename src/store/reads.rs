@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use sqlx::{Row, postgres::PgRow, types::Json};
+use tracing::warn;
 
 use crate::domain::{FifoMode, Message, QueueName, RawJson};
 
 use super::{
     Conn,
-    error::{Error, Result},
-    messages::{decode_all, ids, seconds},
+    error::Result,
+    fitted::Fitted,
+    messages::{ids, seconds, try_decode},
 };
 
 /// Time to search for messages that are too large to be read: a read that was given up on may still
@@ -31,6 +33,8 @@ pub struct Read {
     pub fifo: Option<FifoMode>,
     /// What happens to messages that were delivered in vain.
     pub dead_letters: Option<DeadLetters>,
+    /// Bytes that it may come to; one message always fits.
+    pub max_bytes: u64,
     /// Whether to read as PGMQ does: in order of `msg_id`, at a cost that grows with the messages in
     /// flight.
     pub as_pgmq: bool,
@@ -61,10 +65,12 @@ pub struct Found {
     pub due_in: Option<Duration>,
     /// Messages that were moved away because they had been delivered often enough.
     pub dead: usize,
+    /// Whether there are others that did not fit; they are visible again.
+    pub more: bool,
 }
 
-/// Reads what can be delivered now, and hides it. With `want_due`, and fewer messages than asked
-/// for, tells when the next hidden one is visible.
+/// Reads what can be delivered now, and hides it; what does not fit is given back. With `want_due`,
+/// and fewer messages than asked for, tells when the next hidden one is visible.
 pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found> {
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
     let query = if let Some(mode) = read.fifo {
@@ -83,7 +89,8 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
             "/* read */ SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
                     (SELECT pgmq_gateway.queue_table($1)::oid) AS relation, \
                     NULL::float8 AS due_in, NULL::integer AS dead \
-             FROM pgmq.read($1, $2, $3, coalesce($4, '{}'))",
+             FROM pgmq.read(pgmq_gateway.queue_named($1), $2, $3, coalesce($4, '{}')) \
+             ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -91,7 +98,8 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         .bind(read.filter.as_deref().map(Json))
     } else {
         sqlx::query(
-            "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8)",
+            "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8) \
+             ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -102,32 +110,32 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         .bind(max_receives)
         .bind(target)
     };
-    let rows = conn.look(query).await?;
-    let mut found = found(&rows).map_err(Error::unexpected)??;
-    if read.fifo.is_none() {
-        in_order(&mut found.messages);
-    }
+    let (mut found, mut fitted) = (Found::default(), Fitted::new(read.max_bytes));
+    let take = |row: PgRow| {
+        // The last one may have no message.
+        if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
+            return fitted.take(&row, try_decode);
+        }
+        found.due_in = row.try_get::<Option<f64>, _>("due_in")?.map(seconds);
+        let dead: Option<i32> = row.try_get("dead")?;
+        found.dead = usize::try_from(dead.unwrap_or(0)).unwrap_or(0);
+        Ok(())
+    };
+    conn.look_at_each(query, Duration::ZERO, take).await?;
+    found.more = !fitted.left.is_empty();
+    found.messages = leased(conn, &read.queue, fitted).await;
     Ok(found)
 }
 
-/// Takes what the last row tells, if it has no message.
-fn found(rows: &[PgRow]) -> std::result::Result<Result<Found>, sqlx::Error> {
-    let mut found = Found::default();
-    let mut rows = rows;
-    if let Some((last, others)) = rows.split_last()
-        && last.try_get::<Option<i64>, _>("msg_id")?.is_none()
+/// What fits of what was read, the rest given back.
+async fn leased(conn: &mut Conn, queue: &QueueName, read: Fitted<Message>) -> Vec<Message> {
+    if !read.left.is_empty()
+        && let Err(error) = release(conn, queue, &read.left).await
     {
-        found.due_in = last.try_get::<Option<f64>, _>("due_in")?.map(seconds);
-        let dead: Option<i32> = last.try_get("dead")?;
-        found.dead = usize::try_from(dead.unwrap_or(0)).unwrap_or(0);
-        rows = others;
+        let messages = read.left.len();
+        warn!(%queue, messages, %error, "not given back: hidden until their timeout is over");
     }
-    Ok(decode_all(rows).map(|messages| Found { messages, ..found }))
-}
-
-/// PostgreSQL returns what it read in no particular order; clients get it in the order it was sent.
-fn in_order(messages: &mut [Message]) {
-    messages.sort_unstable_by_key(|message| message.msg_id);
+    read.kept
 }
 
 fn dead_letters(dead_letters: Option<&DeadLetters>) -> (Option<i32>, Option<&str>) {
@@ -146,7 +154,8 @@ pub async fn read_with_poll(
         "/* read_with_poll */ \
          SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
                 (SELECT pgmq_gateway.queue_table($1)::oid) AS relation \
-         FROM pgmq.read_with_poll($1, $2, $3, $4, $5, coalesce($6, '{}'))",
+         FROM pgmq.read_with_poll(pgmq_gateway.queue_named($1), $2, $3, $4, $5, coalesce($6, '{}')) \
+         ORDER BY msg_id",
     )
     .bind(read.queue.as_str())
     .bind(read.vt)
@@ -155,9 +164,9 @@ pub async fn read_with_poll(
     .bind(i32::try_from(poll_interval.as_millis()).unwrap_or(i32::MAX))
     .bind(read.filter.as_deref().map(Json));
     let wait = Duration::from_secs(seconds.into());
-    let mut messages = decode_all(&conn.look_waiting(query, wait).await?)?;
-    in_order(&mut messages);
-    Ok(messages)
+    let mut fitted = Fitted::new(read.max_bytes);
+    conn.look_at_each(query, wait, |row: PgRow| fitted.take(&row, try_decode)).await?;
+    Ok(leased(conn, &read.queue, fitted).await)
 }
 
 /// Gives back deliveries that nobody took, unless somebody else has them by now.
@@ -170,24 +179,53 @@ pub async fn release(conn: &mut Conn, queue: &QueueName, delivered: &[(i64, i32)
     conn.look(query).await.map(drop)
 }
 
-/// Reads and deletes in one statement.
-pub async fn pop(
-    conn: &mut Conn,
-    queue: &QueueName,
-    qty: i32,
-    as_pgmq: bool,
-    dead: Option<&DeadLetters>,
-) -> Result<Vec<Message>> {
-    let (max_receives, target) = dead_letters(dead);
-    let query = sqlx::query("/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5)")
-        .bind(queue.as_str())
-        .bind(qty)
-        .bind(as_pgmq)
-        .bind(max_receives)
-        .bind(target);
-    let mut messages = decode_all(&conn.change(query).await?)?;
-    in_order(&mut messages);
-    Ok(messages)
+/// What to pop.
+#[derive(Clone, Debug)]
+pub struct Pop {
+    /// The queue.
+    pub queue: QueueName,
+    /// The most messages to pop.
+    pub qty: i32,
+    /// Bytes that they may come to; one message always fits.
+    pub max_bytes: u64,
+    /// As for [`Read`].
+    pub as_pgmq: bool,
+    /// As for [`Read`].
+    pub dead_letters: Option<DeadLetters>,
+}
+
+/// Reads and deletes in one statement. Whether several messages fit is known once they are read: if
+/// they do not, nothing was deleted, and fewer are popped.
+pub async fn pop(conn: &mut Conn, pop: &Pop) -> Result<Vec<Message>> {
+    let mut qty = pop.qty;
+    while qty > 1 {
+        conn.look(sqlx::query("BEGIN")).await?;
+        let popped = pop_at_once(conn, pop, qty).await;
+        if popped.as_ref().is_ok_and(|popped| popped.left.is_empty()) {
+            conn.change(sqlx::query("COMMIT")).await?;
+            return popped.map(|popped| popped.kept);
+        }
+        if conn.is_reusable() {
+            conn.look(sqlx::query("ROLLBACK")).await?;
+        }
+        let fit = i32::try_from(popped?.kept.len()).unwrap_or(1);
+        qty = fit.min(qty / 2);
+    }
+    pop_at_once(conn, pop, 1).await.map(|popped| popped.kept)
+}
+
+async fn pop_at_once(conn: &mut Conn, pop: &Pop, qty: i32) -> Result<Fitted<Message>> {
+    let (max_receives, target) = dead_letters(pop.dead_letters.as_ref());
+    let query =
+        sqlx::query("/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5) ORDER BY msg_id")
+            .bind(pop.queue.as_str())
+            .bind(qty)
+            .bind(pop.as_pgmq)
+            .bind(max_receives)
+            .bind(target);
+    let mut fitted = Fitted::new(pop.max_bytes);
+    conn.change_each(query, |row: PgRow| fitted.take(&row, try_decode)).await?;
+    Ok(fitted)
 }
 
 /// Archives those of the next `max_messages` whose numbers take more than `max_expanded` bytes once

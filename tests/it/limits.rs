@@ -1,6 +1,6 @@
 //! What a request may take, and what a client is told that takes more.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 
@@ -78,6 +78,12 @@ async fn bytes_count_for_as_long_as_they_are_there() {
         Some(bytes_in_hand(&gateway).await).filter(|bytes| *bytes >= 3e6)
     })
     .await;
+    eventually("a statement waits for the table", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock'";
+        (gateway.database.value::<i64>(sql).await > 0).then_some(())
+    })
+    .await;
     senders.shutdown().await;
     eventually("the clients have gone", async || {
         let requests = figure(&gateway, "pgmq_gateway_requests_in_hand").await;
@@ -135,6 +141,142 @@ async fn bytes_in_hand_are_bounded() {
     eventually("there is room", async || {
         let answer = gateway.get("/queues/q/messages?vt=0&qty=2").await;
         (answer.status == 200 && answer.messages().len() == 2).then_some(())
+    })
+    .await;
+}
+
+const LARGE: usize = 400_000;
+
+/// A gateway whose answers hold two of the five messages in `q`.
+async fn with_large_messages() -> TestGateway {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_answer_bytes = 1 << 20;
+    })
+    .await;
+    gateway.create("q").await;
+    for _ in 0..5 {
+        gateway.send("q", &json!({"message": "a".repeat(LARGE)}).to_string()).await;
+    }
+    gateway
+}
+
+fn ids(messages: &[Value]) -> Vec<i64> {
+    messages.iter().filter_map(|message| message["msg_id"].as_i64()).collect()
+}
+
+#[tokio::test]
+async fn an_answer_holds_what_fits_and_the_rest_is_given_back() {
+    let gateway = with_large_messages().await;
+    assert_eq!(ids(&gateway.receive("q", "qty=5&vt=600").await), [1, 2]);
+    let untouched = "SELECT count(*) FROM pgmq.q_q WHERE read_ct = 0 AND vt <= clock_timestamp()";
+    eventually("the others are given back", async || {
+        (gateway.database.value::<i64>(untouched).await == 3).then_some(())
+    })
+    .await;
+    let popped = gateway.post("/queues/q/messages/pop?qty=5", "").await.expect(200).messages();
+    assert_eq!(popped.len(), 2);
+    assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_q").await, 3);
+    // One always fits.
+    gateway.send("q", &json!({"message": "a".repeat(1_048_570)}).to_string()).await;
+    let last = gateway.receive("q", "qty=5&vt=600").await;
+    assert_eq!(last.len(), 1);
+    let last = gateway.receive("q", "qty=5&vt=600&wait=20").await;
+    assert_eq!(last.len(), 1);
+}
+
+#[tokio::test]
+async fn pages_hold_what_fits() {
+    let gateway = with_large_messages().await;
+    for path in ["/queues/q/peek", "/queues/q/archive"] {
+        let (mut seen, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let page = gateway.get(&format!("{path}?limit=5&after={after}")).await.expect(200);
+            assert!(page.messages().len() <= 2);
+            seen.extend(ids(&page.messages()));
+            match page.json()["next"].as_str() {
+                Some(next) => next.clone_into(&mut after),
+                None => break,
+            }
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5], "{path}");
+        for id in 1..=5 {
+            let archived = gateway.post(&format!("/queues/q/messages/{id}/archive"), "").await;
+            assert!([204, 404].contains(&archived.status));
+        }
+    }
+}
+
+/// Those who are served by the same read, and find that it was cut short, are looked for again.
+#[tokio::test]
+async fn a_read_for_several_is_bounded_too() {
+    let gateway = TestGateway::with(|settings| settings.engine.statements_per_lane = 1).await;
+    gateway.create("q").await;
+    let mut clients = JoinSet::new();
+    for _ in 0..30 {
+        let client = gateway.client.clone();
+        clients.spawn(async move { client.receive("q", "vt=600&wait=20").await });
+    }
+    let waiting = "pgmq_gateway_long_poll_waiters";
+    eventually("all wait", async || (figure(&gateway, waiting).await >= 30.0).then_some(())).await;
+    // Together more than one read may hold.
+    let sql = "SELECT pgmq.send('q', to_jsonb(repeat('a', 1000000))) FROM generate_series(1, 30)";
+    gateway.database.execute(sql).await;
+    let mut received = Vec::new();
+    while let Some(messages) = clients.join_next().await {
+        received.extend(ids(&messages.expect("no panic")));
+    }
+    received.sort_unstable();
+    assert_eq!(received, (1..=30).collect::<Vec<_>>());
+    assert_eq!(gateway.database.value::<i32>("SELECT max(read_ct) FROM pgmq.q_q").await, 1);
+}
+
+/// As many requests as may be: others are told to come again, and an orchestrator is answered.
+#[tokio::test]
+async fn requests_at_the_same_time_are_bounded() {
+    let gateway = TestGateway::with(|settings| settings.limits.max_requests = 2).await;
+    gateway.create("q").await;
+    let mut connection = gateway.database.connect().await;
+    let mut lock = connection.begin().await.expect("begun");
+    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let mut stuck = JoinSet::new();
+    for _ in 0..2 {
+        let client = gateway.client.clone();
+        stuck.spawn(async move {
+            // The place may be taken by the one that looks whether there is one.
+            loop {
+                let answer = client.post("/queues/q/messages", r#"{"message":1}"#).await;
+                if answer.status != 503 {
+                    return answer.status;
+                }
+            }
+        });
+    }
+    let refused = eventually("there is no more room", async || {
+        Some(gateway.get("/queues").await).filter(|answer| answer.status != 200)
+    });
+    let refused = refused.await.problem(503, "overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    gateway.get("/livez").await.expect(200);
+    gateway.get("/readyz").await.expect(200);
+    lock.rollback().await.expect("unlocked");
+    while let Some(status) = stuck.join_next().await {
+        assert_eq!(status.expect("no panic"), 201);
+    }
+    gateway.get("/queues").await.expect(200);
+    assert!(figure(&gateway, "pgmq_gateway_refused_total{limit=\"max_requests\"}").await >= 1.0);
+}
+
+#[tokio::test]
+async fn requests_in_a_second_are_bounded() {
+    let gateway = TestGateway::with(|settings| settings.limits.requests_per_second = Some(1)).await;
+    let refused = eventually("they come too fast", async || {
+        Some(gateway.get("/queues").await).filter(|answer| answer.status != 200)
+    });
+    let refused = refused.await.problem(429, "rate_limited");
+    assert_eq!(refused.header("retry-after"), "1");
+    gateway.get("/livez").await.expect(200);
+    eventually("it is taken later", async || {
+        (gateway.get("/queues").await.status == 200).then_some(())
     })
     .await;
 }

@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod long_poll;
+mod memory;
 mod messages;
 mod oddities;
 mod older_pgmq;

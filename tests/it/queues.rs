@@ -309,9 +309,16 @@ async fn what_is_no_queue_is_not_taken_for_one() {
             refused.problem(404, "queue_not_found");
         }
     }
-    for name in ["orders_pkey", "orders_vt_idx"] {
-        let send = gateway.post(&format!("/queues/{name}/messages"), r#"{"message":1}"#).await;
-        send.problem(404, "queue_not_found");
+    for name in ["parts_default", "orders_pkey", "orders_msg_id_seq", "orders_vt_idx"] {
+        for (path, body) in [
+            ("messages", r#"{"message":1}"#),
+            ("messages", r#"{"message":1,"visible_at":"2026-01-01T00:00:00Z"}"#),
+            ("messages/batch", r#"{"messages":[{"message":1},{"message":2}]}"#),
+            ("messages/batch", r#"{"messages":[{"message":1},{"message":2,"delay":1}]}"#),
+        ] {
+            let send = gateway.post(&format!("/queues/{name}/{path}"), body).await;
+            send.problem(404, "queue_not_found");
+        }
     }
     for name in ["parts_default", "orders_pkey", "orders_msg_id_seq", "orders_vt_idx", "lonely"] {
         let taken = gateway.put(&format!("/queues/{name}"), "").await;

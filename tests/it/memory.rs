@@ -1,0 +1,72 @@
+//! What the program takes of memory, whatever it is asked for. The bounds are far from what it takes,
+//! and from what it took when it held everything at once.
+
+use super::support::{
+    Client, TestDatabase,
+    process::{Program, program},
+};
+
+/// Runs the program on a database, with a queue `q`, and tells by how many MiB its peak grew during
+/// `work`.
+async fn growth(database: &TestDatabase, work: impl AsyncFnOnce(&Client)) -> u64 {
+    let url = database.url();
+    let environment = [("PGMQ_GATEWAY__DATABASE__URL", &*url), ("PGMQ_GATEWAY__SERVER__PORT", "0")];
+    let mut gateway = Program::start(program(&[], &environment));
+    let client = gateway.client().await;
+    client.create("q").await;
+    client.send("q", r#"{"message":1}"#).await;
+    client.receive_one("q", "vt=600").await;
+    client.delete("/queues/q/messages/1").await.expect(204);
+    let before = gateway.peak_memory();
+    work(&client).await;
+    gateway.peak_memory() - before
+}
+
+#[tokio::test]
+async fn a_long_list_takes_no_more_than_its_text() {
+    let database = TestDatabase::new().await;
+    let lists = async |client: &Client| {
+        let list = |entry: &str| format!("[{}]", vec![entry; (4 << 20) / entry.len()].join(","));
+        let (empty, number) = (list("{}"), list("1"));
+        for (path, body) in [
+            ("/transactions", format!("{{\"operations\":{empty}}}")),
+            ("/queues/q/messages/settle", format!("{{\"delete\":{empty}}}")),
+            ("/queues/q/archive/replay", format!("{{\"msg_ids\":{number}}}")),
+        ] {
+            client.post(path, &body).await.problem(400, "invalid_request");
+        }
+    };
+    let growth = growth(&database, lists).await;
+    assert!(growth < 60, "{growth} MiB");
+}
+
+/// Messages that are small as they are sent, and of which an answer holds one once they are written
+/// out.
+async fn send_enormous(client: &Client, count: usize) {
+    let message = format!("{{\"message\":[{}]}}", ["1e131000"; 127].join(","));
+    for _ in 0..count {
+        client.send("q", &message).await;
+    }
+}
+
+#[tokio::test]
+async fn enormous_messages_are_not_held_together() {
+    let database = TestDatabase::new().await;
+    let reads = async |client: &Client| {
+        send_enormous(client, 12).await;
+        let answers = [
+            client.get("/queues/q/messages?qty=12&vt=600").await,
+            client.get("/queues/q/peek?limit=12").await,
+            client.post("/queues/q/messages/pop?qty=12", "").await,
+        ];
+        // Its numbers are too large for most who read JSON.
+        for answer in answers {
+            let text = answer.expect(200).text;
+            assert_eq!(text.matches("\"msg_id\":").count(), 1, "{} bytes", text.len());
+        }
+    };
+    let growth = growth(&database, reads).await;
+    let counts = "SELECT array_agg(read_ct ORDER BY msg_id)::text FROM pgmq.q_q";
+    assert_eq!(database.value::<String>(counts).await, "{1,0,0,0,0,0,0,0,0,0,0}");
+    assert!(growth < 250, "{growth} MiB");
+}
