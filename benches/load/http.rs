@@ -5,6 +5,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Request,
     client::conn::http1::{SendRequest, handshake},
+    http::HeaderValue,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -15,7 +16,7 @@ pub struct Http {
     sender: SendRequest<Full<Bytes>>,
     address: String,
     queue: String,
-    key: Option<String>,
+    key: Option<HeaderValue>,
     one: Bytes,
     batch: Bytes,
 }
@@ -42,7 +43,7 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
 pub async fn clients_with_key(address: &str, count: usize, queue: &str, key: &str) -> Vec<Http> {
     let mut clients = clients(address, count, queue).await;
     for client in &mut clients {
-        client.key = Some(key.to_owned());
+        client.key = Some(format!("Bearer {key}").parse().expect("a header"));
     }
     clients
 }
@@ -76,7 +77,7 @@ impl Http {
             request = request.header("idempotency-key", key);
         }
         if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
+            request = request.header("authorization", key);
         }
         let request = request.body(Full::new(body)).expect("request");
         self.sender.ready().await.expect("connection");

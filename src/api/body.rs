@@ -26,6 +26,9 @@ use super::{
 /// so that a client that only listens once it has sent all gets to see why it was refused.
 const DISCARDED: u64 = 4;
 
+/// Bytes for which there is room from the start.
+const FIRST: usize = 16 << 10;
+
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
 
@@ -35,16 +38,16 @@ pub(super) struct OptionalJson<T>(pub(super) T);
 /// No body, or one without content.
 pub(super) struct NoBody;
 
-impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let bytes = read(request, api).await?;
-        parse(&bytes).map(Self)
+        parse(api, bytes).await.map(Self)
     }
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
+impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<Api> for OptionalJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
@@ -55,7 +58,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
         if bytes.trim_ascii() == b"null" {
             return Ok(Self(T::default()));
         }
-        parse(&bytes).map(Self)
+        parse(api, bytes).await.map(Self)
     }
 }
 
@@ -73,7 +76,14 @@ impl FromRequest<Api> for NoBody {
 }
 
 /// Reads JSON, or says what is wrong with it and where.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
+    api: &Api,
+    bytes: Bytes,
+) -> Result<T, Problem> {
+    api.text().run(bytes.len() as u64, move || parse_here(&bytes)).await?
+}
+
+fn parse_here<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
@@ -115,7 +125,8 @@ pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> 
         return Err(too_large(limit));
     }
     let mut held = api.bytes_in_hand.hold();
-    let collected = timeout(api.body_timeout, collect(body, limit, &mut held)).await;
+    let collected =
+        timeout(api.body_timeout, collect(body, announced.unwrap_or(0), limit, &mut held)).await;
     let collected = collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)));
     must_still_be_let_in(&parts, api).await?;
     context(&parts).holds_body(held);
@@ -126,8 +137,14 @@ pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> 
     })
 }
 
-async fn collect(mut body: Body, limit: u64, held: &mut Held) -> Result<Bytes, Problem> {
-    let mut kept = BytesMut::new();
+async fn collect(
+    mut body: Body,
+    announced: u64,
+    limit: u64,
+    held: &mut Held,
+) -> Result<Bytes, Problem> {
+    // No more than is there soon: what is announced need not come.
+    let mut kept = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(FIRST));
     let mut received: u64 = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::invalid("the body ended before it was complete"))?;

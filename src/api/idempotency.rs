@@ -28,7 +28,7 @@ const MAX_KEY: usize = 255;
 /// A JSON body, and the key under which its request is done once, if it has one.
 pub(super) struct OnceJson<T>(pub(super) T, pub(super) Option<Once>);
 
-impl<T: DeserializeOwned> FromRequest<Api> for OnceJson<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
@@ -41,7 +41,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for OnceJson<T> {
         let caller = caller.as_ref().map_or("", |caller| caller.name());
         let scoped = key.map(|key| (format!("{} {path} {caller}", request.method()), key));
         let bytes = read(request, api).await?;
-        let value = parse(&bytes)?;
+        let value = parse(api, bytes.clone()).await?;
         let once = scoped.map(|(scope, key)| {
             let fingerprint = Sha256::digest(&bytes).into();
             Once { scope, key, fingerprint }

@@ -2,6 +2,7 @@
 //!
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
+mod apart;
 mod archives;
 mod collector;
 mod error;
@@ -39,6 +40,7 @@ pub use crate::{
     engine::{Delivery, Lease},
     store::{Action, Archived, Binding, HealthState, Page},
 };
+pub use apart::Apart;
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use error::{Error, Result};
@@ -69,6 +71,8 @@ pub struct Inner {
     idempotency_lifetime: Duration,
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
     apart: Arc<Semaphore>,
+    /// Where much text is worked on.
+    text: Apart,
     limits: Limits,
     request_timeout: Duration,
     acquire_timeout: Duration,
@@ -121,6 +125,7 @@ impl Broker {
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
+            text: Apart::default(),
             apart: Arc::new(Semaphore::new((connections / 2).max(1))),
             db: parts.db,
             health: parts.health,
@@ -138,6 +143,11 @@ impl Broker {
     /// LISTEN, if there is one.
     pub async fn wake_waiters(&self, listen: Option<ConnectOptions>) {
         self.engine.clone().run(listen).await;
+    }
+
+    /// Where a front end, too, works on much text.
+    pub fn text(&self) -> &Apart {
+        &self.text
     }
 
     /// Asks the database whether it can serve.

@@ -49,7 +49,11 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<MaybeReplayed<i64>> {
         let policy = self.policies.of(&queue).await?;
-        self.check_new(&new, &policy, &|field| field.to_owned())?;
+        let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
+        let checked = self.text.run(new.bytes(), move || {
+            broker.check_new(&new, &of_queue, &|field| field.to_owned()).map(|()| new)
+        });
+        let new = checked.await??;
         let sent = self.store(stats, &queue, vec![new], &policy, once).await?;
         let id = sent.result.first().copied();
         let id = id.ok_or_else(|| Error::Internal("no id for a stored message".into()))?;
@@ -65,7 +69,11 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<i64>>> {
         let policy = self.policies.of(&queue).await?;
-        self.check_batch(&batch, &policy)?;
+        let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
+        let bytes = batch.iter().map(NewMessage::bytes).sum();
+        let checked =
+            self.text.run(bytes, move || broker.check_batch(&batch, &of_queue).map(|()| batch));
+        let batch = checked.await??;
         self.store(stats, &queue, batch, &policy, once).await
     }
 

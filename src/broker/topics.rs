@@ -124,7 +124,11 @@ impl Broker {
         batch: Vec<NewMessage>,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
-        self.check_batch(&batch, &Policy::default())?;
+        let (broker, bytes) = (self.clone(), batch.iter().map(NewMessage::bytes).sum());
+        let checked = self
+            .text
+            .run(bytes, move || broker.check_batch(&batch, &Policy::default()).map(|()| batch));
+        let batch = checked.await??;
         self.publish_all(stats, topic, batch, once).await
     }
 

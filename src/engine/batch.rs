@@ -66,6 +66,11 @@ impl<U> Gathering<U> {
             || self.held.bytes >= self.batch.bytes / 2
     }
 
+    /// Bytes of those in line.
+    pub(super) fn bytes(&self) -> usize {
+        self.held.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.line.is_empty()
     }

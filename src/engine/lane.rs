@@ -46,6 +46,8 @@ pub(super) struct Lane<W: Work> {
 struct State<W: Work> {
     gathering: Gathering<Request<W>>,
     workers: usize,
+    /// Bytes of the statements under way.
+    under_way: usize,
 }
 
 struct Request<W: Work> {
@@ -69,7 +71,11 @@ impl<W: Work> Lane<W> {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
-            state: Mutex::new(State { gathering: Gathering::new(batch, capacity), workers: 0 }),
+            state: Mutex::new(State {
+                gathering: Gathering::new(batch, capacity),
+                workers: 0,
+                under_way: 0,
+            }),
         })
     }
 
@@ -89,9 +95,11 @@ impl<W: Work> Lane<W> {
                 self.shared.metrics.refused("max_pending");
                 Error::Overloaded
             })?;
-            let most = self.shared.settings.statements_per_lane;
+            let settings = &self.shared.settings;
+            let most = settings.statements_per_lane;
             let worth_it = state.workers == 0 || state.gathering.is_worth_another();
-            if state.workers < most && worth_it {
+            // Large statements of a queue go one after the other: they would take every processor.
+            if state.workers < most && worth_it && state.under_way < settings.max_batch_bytes {
                 state.workers += 1;
                 let worker = Worker(Arc::clone(self));
                 self.shared.tasks.spawn(async move { worker.0.work_off().await });
@@ -113,7 +121,7 @@ impl<W: Work> Lane<W> {
         while !self.lock().gathering.is_empty() {
             // What arrives while this waits joins the batch.
             let _statement = leave(&self.statements, &mut conn).await;
-            let mut batch = self.lock().gathering.take();
+            let (mut batch, _under_way) = self.take();
             batch.retain(|request| !request.reply.is_closed());
             if !batch.is_empty() {
                 self.run(&mut conn, batch).await;
@@ -123,6 +131,16 @@ impl<W: Work> Lane<W> {
                 conn = None;
             }
         }
+    }
+
+    /// The next batch, which is under way until the second is dropped.
+    fn take(&self) -> (Vec<Request<W>>, UnderWay<'_, W>) {
+        let mut state = self.lock();
+        let held = state.gathering.bytes();
+        let batch = state.gathering.take();
+        let bytes = held - state.gathering.bytes();
+        state.under_way += bytes;
+        (batch, UnderWay { lane: self, bytes })
     }
 
     /// Runs a batch; one that is refused because of what is in it is taken apart, so that only the
@@ -193,6 +211,18 @@ pub(super) async fn leave<'a>(
     *conn = None;
     // It is never closed.
     statements.acquire().await.ok()
+}
+
+/// Bytes that are counted until their statement has ended, however it did.
+struct UnderWay<'a, W: Work> {
+    lane: &'a Lane<W>,
+    bytes: usize,
+}
+
+impl<W: Work> Drop for UnderWay<'_, W> {
+    fn drop(&mut self) {
+        self.lane.lock().under_way -= self.bytes;
+    }
 }
 
 /// A worker that is counted until it ends, however it ends.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Access,
-    broker::{Broker, HealthState},
+    broker::{Apart, Broker, HealthState},
     telemetry::Metrics,
 };
 
@@ -100,6 +100,11 @@ impl Api {
             draining: parts.draining,
             operations_apart: parts.operations_apart,
         }))
+    }
+
+    /// Where much text is worked on.
+    pub(super) fn text(&self) -> &Apart {
+        self.broker.text()
     }
 
     /// Asks the database whether it can serve: nothing that anybody needs leave for.
