@@ -17,7 +17,7 @@ use crate::{
     stage::{Gateway, Stage},
 };
 
-/// Clients that send bodies as large as they may be.
+/// The most clients that send bodies as large as they may be.
 const LARGE: usize = 8;
 
 /// Waiting clients, clients that send a byte a second, and clients with bodies of full size, and beside
@@ -61,19 +61,26 @@ pub async fn abuse(stage: &Stage, plan: &Plan) {
     let address = gateway.address.clone();
     let large = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let large = large.expect("a runtime");
-    for _ in 0..LARGE {
-        let address = address.clone();
-        large.spawn(async move {
-            send_large(http::clients(&address, 1, "bench_large").await.remove(0)).await;
-        });
+    let mut most = 0;
+    for (more, all) in [(1, 1), (LARGE - 1, LARGE)] {
+        for _ in 0..more {
+            let address = address.clone();
+            large.spawn(async move {
+                send_large(http::clients(&address, 1, "bench_large").await.remove(0)).await;
+            });
+        }
+        sleep(Duration::from_secs(3)).await;
+        let mut beside = Vec::new();
+        for _ in 0..plan.rounds * 2 {
+            beside.push(good().await);
+            most = most.max(gateway.resident_kb());
+        }
+        compare(
+            &format!("… and {all} with bodies of 16 MiB, one after the other"),
+            &alone,
+            &beside,
+        );
     }
-    sleep(Duration::from_secs(3)).await;
-    let (mut beside, mut most) = (Vec::new(), 0);
-    for _ in 0..plan.rounds * 2 {
-        beside.push(good().await);
-        most = most.max(gateway.resident_kb());
-    }
-    compare(&format!("… and {LARGE} that send bodies of 16 MiB"), &alone, &beside);
     let refused = http::refused(&gateway.address).await;
     note(
         "resident: idle, with those that wait, that drip, that send large bodies",

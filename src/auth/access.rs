@@ -149,7 +149,8 @@ impl Access {
         let text = credential.ok_or(Unauthenticated)?.expose();
         let mut found = self.keyring.find(text, now);
         if let (None, Some(jwt)) = (&found, &self.jwt) {
-            found = jwt.find(text, now).await;
+            // Boxed: every request that waits would have room for this.
+            found = Box::pin(jwt.find(text, now)).await;
         }
         let principal = found.ok_or(Unauthenticated)?;
         principal.used(now);

@@ -199,7 +199,7 @@ struct Door {
 impl Door {
     /// Serves one connection to its end.
     async fn serve(self, stream: Stream) {
-        let Some(stream) = self.shake_hands(stream).await else {
+        let Some(stream) = Box::pin(self.shake_hands(stream)).await else {
             return;
         };
         let answers = Arc::new(Answers::new(self.write_timeout));

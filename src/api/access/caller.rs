@@ -114,9 +114,13 @@ impl Caller {
         self.principal.wait().map_err(|refusal| self.refused(refusal))
     }
 
-    /// Waits until the credential may not be in force any more, and says whether it is.
-    pub(super) async fn credential_changed(&self) -> Result<(), Problem> {
+    /// Waits until the credential may not be in force any more.
+    pub(super) async fn credential_ended(&self) {
         self.principal.ended().await;
+    }
+
+    /// Refuses whoever would not be let in any more.
+    pub(super) async fn must_still_be_let_in(&self) -> Result<(), Problem> {
         let again = self.api.access.authenticate(self.credential.as_ref()).await;
         again.map(drop).map_err(|_| unauthenticated())
     }

@@ -156,8 +156,9 @@ impl<W> On<W> {
     ) -> Result<Option<T>, Problem> {
         tokio::select! {
             biased;
-            done = work => Ok(Some(done)),
-            changed = self.caller.credential_changed() => changed.map(|()| None),
+            done = work => return Ok(Some(done)),
+            () = self.caller.credential_ended() => {}
         }
+        self.caller.must_still_be_let_in().await.map(|()| None)
     }
 }
