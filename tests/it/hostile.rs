@@ -26,7 +26,7 @@ const FINGERPRINT: &str = r"
         SELECT format('relation %s %s %s', c.relname, c.relkind, c.relacl) FROM pg_class c
         WHERE c.relnamespace::regnamespace::text IN ('pgmq', 'pgmq_gateway', 'public')
             AND c.relname !~ 'victim|9223372036854775808|pg_toast'
-        UNION ALL SELECT format('role %s %s', rolname, rolsuper) FROM pg_roles
+        UNION ALL SELECT 'superuser ' || rolname FROM pg_roles WHERE rolsuper
         UNION ALL SELECT 'canary ' || canary::text FROM canary
         UNION ALL SELECT 'message ' || m::text FROM pgmq.q_canary m
         UNION ALL SELECT 'archive ' || m::text FROM pgmq.a_canary m
