@@ -1,6 +1,9 @@
 //! A gateway that is used badly by many, and what one that behaves notices of it.
 
-use std::time::Duration;
+use std::{
+    process::{Child, Command},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -36,6 +39,15 @@ pub async fn abuse(stage: &Stage, plan: &Plan) {
     for _ in 0..plan.rounds {
         alone.push(good().await);
     }
+    // What the scheduler of this machine makes of it when one processor has something to do.
+    let busy = Busy::start();
+    let mut beside: Vec<Round> = Vec::new();
+    for _ in 0..plan.rounds {
+        beside.push(good().await);
+    }
+    drop(busy);
+    let name = "one client sends, alone (A) and beside a process that computes, no part of this (B)";
+    compare(name, &alone, &beside);
     let idle = gateway.resident_kb();
     let mut crowd = JoinSet::new();
     for _ in 0..waiting {
@@ -90,6 +102,23 @@ pub async fn abuse(stage: &Stage, plan: &Plan) {
     crowd.shutdown().await;
 }
 
+/// A process that keeps one processor busy until it is dropped.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Self {
+        let loop_forever = ["-c", "while :; do :; done"];
+        Self(Command::new("sh").args(loop_forever).spawn().expect("a shell"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn compare(name: &str, alone: &[Round], beside: &[Round]) {
     let (alone, beside) = (median(alone), median(beside));
     row(name, &alone, &beside, None);
@@ -127,7 +156,7 @@ async fn send_large(mut client: Http) {
     let body = format!(r#"{{"messages":[{}]}}"#, vec![message.as_str(); 16].join(","));
     let body = Bytes::from(body);
     loop {
-        let (status, answer) = client.call("POST", "/messages/batch", body.clone()).await;
+        let (status, answer) = client.call("POST", "/messages/batch", &body).await;
         match status {
             201 => {}
             // As Retry-After says.

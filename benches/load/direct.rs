@@ -47,14 +47,17 @@ pub async fn read(mut client: Direct) -> (Direct, usize) {
 }
 
 pub async fn consume(mut client: Direct) -> (Direct, usize) {
-    let rows = sqlx::query("SELECT msg_id, message FROM pgmq.read($1, 30, 1)")
-        .bind(client.queue)
-        .fetch_all(&mut client.connection)
-        .await
-        .expect("read");
-    // SKIP LOCKED may find nothing while others hold what is next.
-    let Some(row) = rows.first() else { return (client, 1) };
-    let id: i64 = row.get(0);
+    let id: i64 = loop {
+        let rows = sqlx::query("SELECT msg_id, message FROM pgmq.read($1, 30, 1)")
+            .bind(client.queue)
+            .fetch_all(&mut client.connection)
+            .await
+            .expect("read");
+        // SKIP LOCKED may find nothing while others hold what is next.
+        if let Some(row) = rows.first() {
+            break row.get(0);
+        }
+    };
     sqlx::query("SELECT pgmq.delete($1, $2::bigint)")
         .bind(client.queue)
         .bind(id)

@@ -69,7 +69,7 @@ async fn consume(mut client: Http) -> (Http, usize) {
     }
     let entries: Vec<String> = ids.iter().map(|id| format!(r#"{{"msg_id":{id}}}"#)).collect();
     let body = Bytes::from(format!(r#"{{"delete":[{}]}}"#, entries.join(",")));
-    let (status, _) = client.call("POST", "/messages/settle", body).await;
+    let (status, _) = client.call("POST", "/messages/settle", &body).await;
     assert_eq!(status, 200);
     (client, ids.len())
 }

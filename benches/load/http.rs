@@ -1,22 +1,25 @@
 //! B and C: a gateway over HTTP keep-alive, one connection a client.
+//!
+//! The requests are written as bytes and the answers read by a parser alone: on a machine that both
+//! share, what a client library takes would be counted as the gateway's.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{
-    Request,
-    client::conn::http1::{SendRequest, handshake},
-    http::HeaderValue,
+use std::fmt::Write;
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 /// A client with a connection of its own.
 pub struct Http {
-    sender: SendRequest<Full<Bytes>>,
-    address: String,
+    stream: TcpStream,
+    /// What was read and belongs to the next answer.
+    read: BytesMut,
     queue: String,
-    key: Option<HeaderValue>,
+    /// Headers of every request.
+    headers: String,
     one: Bytes,
     batch: Bytes,
 }
@@ -28,10 +31,10 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
     let mut clients = Vec::new();
     for _ in 0..count {
         clients.push(Http {
-            sender: connect(address).await,
-            address: address.to_owned(),
+            stream: connect(address).await,
+            read: BytesMut::new(),
             queue: queue.to_owned(),
-            key: None,
+            headers: format!("Host: {address}\r\n"),
             one: one.clone(),
             batch: batch.clone(),
         });
@@ -43,58 +46,74 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
 pub async fn clients_with_key(address: &str, count: usize, queue: &str, key: &str) -> Vec<Http> {
     let mut clients = clients(address, count, queue).await;
     for client in &mut clients {
-        client.key = Some(format!("Bearer {key}").parse().expect("a header"));
+        write!(client.headers, "Authorization: Bearer {key}\r\n").expect("written");
     }
     clients
 }
 
-async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
+async fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).await.expect("connected");
     stream.set_nodelay(true).expect("TCP_NODELAY");
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
-    tokio::spawn(connection);
-    sender
+    stream
 }
 
 impl Http {
     /// A request for this queue; returns the status and the body.
-    pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> (u16, Bytes) {
-        self.call_with(method, path, body, None).await
+    pub async fn call(&mut self, method: &str, path: &str, body: &Bytes) -> (u16, Bytes) {
+        self.call_with(method, path, body, "").await
     }
 
     async fn call_with(
         &mut self,
         method: &str,
         path: &str,
-        body: Bytes,
-        key: Option<String>,
+        body: &Bytes,
+        headers: &str,
     ) -> (u16, Bytes) {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/queues/{}{path}", self.queue))
-            .header("host", &self.address);
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
+        let Self { queue, headers: always, .. } = self;
+        let head = format!(
+            "{method} /queues/{queue}{path} HTTP/1.1\r\n{always}{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.exchange(head, body).await
+    }
+
+    async fn exchange(&mut self, head: String, body: &[u8]) -> (u16, Bytes) {
+        let mut request = head.into_bytes();
+        if body.len() < 64 << 10 {
+            request.extend_from_slice(body);
+            self.stream.write_all(&request).await.expect("written");
+        } else {
+            self.stream.write_all(&request).await.expect("written");
+            self.stream.write_all(body).await.expect("written");
         }
-        if let Some(key) = &self.key {
-            request = request.header("authorization", key);
+        loop {
+            if let Some((status, head, length)) = answer(&self.read) {
+                while self.read.len() < head + length {
+                    self.more().await;
+                }
+                let mut answer = self.read.split_to(head + length);
+                return (status, answer.split_off(head).freeze());
+            }
+            self.more().await;
         }
-        let request = request.body(Full::new(body)).expect("request");
-        self.sender.ready().await.expect("connection");
-        let response = self.sender.send_request(request).await.expect("answer");
-        let status = response.status().as_u16();
-        (status, response.into_body().collect().await.expect("body").to_bytes())
+    }
+
+    async fn more(&mut self) {
+        self.read.reserve(4096);
+        let read = self.stream.read_buf(&mut self.read).await.expect("answer");
+        assert_ne!(read, 0, "the connection has ended");
     }
 
     pub async fn send_one(&mut self) {
-        let (status, body) = self.call("POST", "/messages", self.one.clone()).await;
+        let (status, body) = self.call("POST", "/messages", &self.one.clone()).await;
         assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
     }
 
     /// Receives with these parameters; returns the ids.
     pub async fn receive(&mut self, parameters: &str) -> Vec<i64> {
         let (status, body) =
-            self.call("GET", &format!("/messages?{parameters}"), Bytes::new()).await;
+            self.call("GET", &format!("/messages?{parameters}"), &Bytes::new()).await;
         let text = String::from_utf8_lossy(&body);
         assert_eq!(status, 200, "{text}");
         let ids = text.split("\"msg_id\":").skip(1);
@@ -108,14 +127,14 @@ pub async fn send(mut client: Http) -> (Http, usize) {
 }
 
 pub async fn send_once(mut client: Http) -> (Http, usize) {
-    let key = Uuid::now_v7().to_string();
-    let (status, body) = client.call_with("POST", "/messages", client.one.clone(), Some(key)).await;
+    let key = format!("Idempotency-Key: {}\r\n", Uuid::now_v7());
+    let (status, body) = client.call_with("POST", "/messages", &client.one.clone(), &key).await;
     assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
     (client, 1)
 }
 
 pub async fn send_batch(mut client: Http) -> (Http, usize) {
-    let (status, body) = client.call("POST", "/messages/batch", client.batch.clone()).await;
+    let (status, body) = client.call("POST", "/messages/batch", &client.batch.clone()).await;
     assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
     (client, 100)
 }
@@ -126,19 +145,32 @@ pub async fn read(mut client: Http) -> (Http, usize) {
 }
 
 pub async fn consume(mut client: Http) -> (Http, usize) {
-    for id in client.receive("vt=30").await {
-        let (status, _) = client.call("DELETE", &format!("/messages/{id}"), Bytes::new()).await;
+    let ids = client.receive("vt=30").await;
+    for id in &ids {
+        let (status, _) = client.call("DELETE", &format!("/messages/{id}"), &Bytes::new()).await;
         assert_eq!(status, 204);
     }
-    (client, 1)
+    // None where the queue is empty: what comes after that is no measurement.
+    (client, ids.len())
+}
+
+/// The status, the length of the head and that of the body, once the head is there.
+fn answer(read: &[u8]) -> Option<(u16, usize, usize)> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut answer = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = answer.parse(read).expect("HTTP") else { return None };
+    let status = answer.code.expect("a status");
+    let length = answer.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
+    let length = length.map(|length| std::str::from_utf8(length.value).expect("a number"));
+    assert!(length.is_some() || status == 204, "an answer without a length");
+    Some((status, head, length.map_or(0, |length| length.parse().expect("a number"))))
 }
 
 /// What the gateway says that it refused.
 pub async fn refused(address: &str) -> String {
-    let request = Request::get("/metrics").header("host", address).body(Full::default());
-    let mut sender = connect(address).await;
-    let answer = sender.send_request(request.expect("request")).await.expect("answer");
-    let text = answer.into_body().collect().await.expect("body").to_bytes();
+    let mut client = clients(address, 1, "").await.remove(0);
+    let head = format!("GET /metrics HTTP/1.1\r\n{}\r\n", client.headers);
+    let (_, text) = client.exchange(head, b"").await;
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines = text.lines().filter_map(|line| line.strip_prefix("pgmq_gateway_refused_total"));
     let refused: Vec<&str> = lines.collect();

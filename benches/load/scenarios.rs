@@ -156,7 +156,7 @@ async fn latency(stage: &Stage, plan: &Plan) {
                 sql = direct::send(sql).await.0;
             } else {
                 let body = format!(r#"{{"message":1{extra}}}"#);
-                sender.call("POST", "/messages", body.into()).await;
+                sender.call("POST", "/messages", &body.into()).await;
             }
             let due = if extra.is_empty() { Duration::ZERO } else { Duration::from_secs(1) };
             let sent = Instant::now() + due;
