@@ -1,16 +1,25 @@
 //! What every request passes on its way in and out: its id, its log line, its metrics, and the
 //! rendering of whatever went wrong.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use axum::{
-    body::Body,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
-use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, CatchUnwind, Map},
+};
+use tower::{Layer, Service};
 use tracing::{Level, event};
 use uuid::Uuid;
 
@@ -47,57 +56,122 @@ fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
 }
 
 /// The outermost layer.
-pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let request_id = request_id(request.headers());
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let no_store = ["/queues", "/topics"].iter().any(|p| request.uri().path().starts_with(p));
-    // An orchestrator is answered however many others ask.
-    let entered = if PROBES.contains(&route) { Ok(None) } else { enter(&api).map(Some) };
-    let (counted, refused) = match entered {
-        Ok(counted) => (counted, rules_for(&api, request.extensions()).check(&request).err()),
-        Err(problem) => (None, Some(problem)),
-    };
-    let context = Arc::new(RequestContext::counted(counted));
-    request.extensions_mut().insert(Arc::clone(&context));
+#[derive(Clone)]
+pub(super) struct Edge(pub(super) Api);
 
-    let mut response = match refused {
-        Some(problem) => problem.into_response(),
-        None => next.run(request).await,
-    };
-    context.let_go();
-    let problem = problem_of(&response);
-    if let Some(problem) = &problem {
-        let before = std::mem::replace(&mut response, problem.render(&request_id));
-        let kept = before.headers().iter().filter(|(name, _)| stays(name));
-        let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        response.headers_mut().extend(kept);
+impl<S> Layer<S> for Edge {
+    type Service = EdgeService<S>;
+
+    fn layer(&self, inner: S) -> EdgeService<S> {
+        EdgeService { api: self.0.clone(), inner }
     }
-    let status = response.status();
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        headers.insert(REQUEST_ID, id);
-    }
-    if no_store {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    if api.draining.is_cancelled() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// What the outermost layer makes of a service.
+#[derive(Clone)]
+pub(super) struct EdgeService<S> {
+    api: Api,
+    inner: S,
+}
+
+impl<S> Service<Request> for EdgeService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
     }
 
-    let waited = context.stats.waited();
-    let answered = Answered {
-        method: known(&method),
-        route,
-        status: status.as_u16(),
-        worked: started.elapsed().saturating_sub(waited),
-        waited,
-    };
-    api.metrics.request(&answered);
-    log(&answered, &context, &request_id, problem.as_deref());
-    response
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let api = self.api.clone();
+        let (edged, refused) = Edged::begin(&api, &mut request);
+        let answer = match refused {
+            Some(problem) => Err(problem),
+            None => Ok(self.inner.call(request)),
+        };
+        Box::pin(async move {
+            let response = match answer {
+                Ok(answer) => answer.await?,
+                Err(problem) => problem.into_response(),
+            };
+            Ok(edged.end(&api, response))
+        })
+    }
+}
+
+/// A request on its way, as far as its answer and its log line need it.
+struct Edged {
+    started: Instant,
+    request_id: HeaderValue,
+    method: Method,
+    route: Option<MatchedPath>,
+    no_store: bool,
+    context: Arc<RequestContext>,
+}
+
+impl Edged {
+    /// Lets a request in, or says why not.
+    fn begin(api: &Api, request: &mut Request) -> (Self, Option<Problem>) {
+        let started = Instant::now();
+        let request_id = request_id(request.headers());
+        let method = request.method().clone();
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let no_store = ["/queues", "/topics"].iter().any(|p| request.uri().path().starts_with(p));
+        // An orchestrator is answered however many others ask.
+        let is_probe = PROBES.contains(&name_of(route.as_ref()));
+        let entered = if is_probe { Ok(None) } else { enter(api).map(Some) };
+        let (counted, refused) = match entered {
+            Ok(counted) => (counted, rules_for(api, request.extensions()).check(request).err()),
+            Err(problem) => (None, Some(problem)),
+        };
+        let context = Arc::new(RequestContext::counted(counted));
+        request.extensions_mut().insert(Arc::clone(&context));
+        (Self { started, request_id, method, route, no_store, context }, refused)
+    }
+
+    /// Renders what went wrong, if anything did, and counts and logs the request.
+    fn end(self, api: &Api, mut response: Response) -> Response {
+        let Self { started, request_id, method, route, no_store, context } = self;
+        context.let_go();
+        // It was made of what can be read.
+        let id = request_id.to_str().unwrap_or_default();
+        let problem = problem_of(&response);
+        if let Some(problem) = &problem {
+            let before = std::mem::replace(&mut response, problem.render(id));
+            let kept = before.headers().iter().filter(|(name, _)| stays(name));
+            let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+            response.headers_mut().extend(kept);
+        }
+        let waited = context.stats.waited();
+        let answered = Answered {
+            method: known(&method),
+            route: name_of(route.as_ref()),
+            status: response.status().as_u16(),
+            worked: started.elapsed().saturating_sub(waited),
+            waited,
+        };
+        api.metrics.request(&answered);
+        log(&answered, &context, id, problem.as_deref());
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, request_id);
+        if no_store {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if api.draining.is_cancelled() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The pattern of a route, as logs and metrics have it.
+fn name_of(route: Option<&MatchedPath>) -> &str {
+    route.map_or("unmatched", MatchedPath::as_str)
 }
 
 /// Whether a header of an answer that is rendered anew stays: what says what would be allowed.
@@ -170,15 +244,17 @@ fn milliseconds(time: std::time::Duration) -> f64 {
 }
 
 /// The caller's id, if it is one that can stand in a log, or a fresh one.
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let fits = |id: &&str| {
-        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fits = |id: &&HeaderValue| {
+        let id = id.as_bytes();
+        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
     };
-    match given.filter(fits) {
-        Some(id) => id.to_owned(),
-        None => Uuid::now_v7().to_string(),
+    if let Some(id) = headers.get(REQUEST_ID).filter(fits) {
+        return id.clone();
     }
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// A method as a label: a client may invent as many as it likes.
@@ -219,31 +295,53 @@ pub(super) async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(Code::MethodNotAllowed, detail)
 }
 
-/// Turns a panic of a handler into an answer.
-pub(super) fn catch_panic() -> CatchPanicLayer<PanicProblem> {
-    CatchPanicLayer::custom(PanicProblem)
+/// The layer that turns a panic of a handler into an answer.
+#[derive(Clone)]
+pub(super) struct CatchPanic;
+
+impl<S> Layer<S> for CatchPanic {
+    type Service = CatchPanicService<S>;
+
+    fn layer(&self, inner: S) -> CatchPanicService<S> {
+        CatchPanicService(inner)
+    }
 }
 
-/// The answer to a request whose handler panicked.
-#[derive(Clone, Copy)]
-pub(super) struct PanicProblem;
+/// A service that answers where it would panic.
+#[derive(Clone)]
+pub(super) struct CatchPanicService<S>(S);
 
-impl ResponseForPanic for PanicProblem {
-    type ResponseBody = Body;
+/// What came of a request, or of a panic.
+type Outcome = Result<Response, Infallible>;
+type Panic = Box<dyn Any + Send>;
 
-    fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> Response {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        let source = format!("panic: {}", text.unwrap_or_default());
-        Problem {
-            source: Some(source.into()),
-            ..Problem::new(
-                Code::InternalError,
-                "an unexpected error; the log of the gateway tells more",
-            )
-        }
-        .into_response()
+impl<S> Service<Request> for CatchPanicService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future =
+        Map<CatchUnwind<AssertUnwindSafe<S::Future>>, fn(Result<Outcome, Panic>) -> Outcome>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
     }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let answer_panic = |outcome: Result<Outcome, Panic>| {
+            outcome.unwrap_or_else(|panic| Ok(problem_for_panic(&*panic).into_response()))
+        };
+        AssertUnwindSafe(self.0.call(request)).catch_unwind().map(answer_panic)
+    }
+}
+
+fn problem_for_panic(panic: &(dyn Any + Send)) -> Problem {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let source = format!("panic: {}", text.unwrap_or_default());
+    let detail = "an unexpected error; the log of the gateway tells more";
+    Problem { source: Some(source.into()), ..Problem::new(Code::InternalError, detail) }
 }
 
 #[cfg(test)]

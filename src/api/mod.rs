@@ -26,7 +26,7 @@ mod transactions;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router, middleware, routing::head};
+use axum::{Extension, Router, routing::head};
 use tower::util::option_layer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -68,12 +68,12 @@ pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
 
 /// What every request passes on its way in and out.
 fn finish(router: Router<Api>, api: Api) -> Router {
+    // In one layer: each one by itself would copy all that is below it for every request.
+    let layers = (edge::Edge(api.clone()), option_layer(api.rules.cors()), edge::CatchPanic);
     router
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(receive::refuse_method)
-        .layer(edge::catch_panic())
-        .layer(option_layer(api.rules.cors()))
-        .layer(middleware::from_fn_with_state(api.clone(), edge::edge))
+        .layer(layers)
         .with_state(api)
 }
 

@@ -1,9 +1,7 @@
 //! What stands in a path.
 
-use std::collections::HashMap;
-
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
 
@@ -21,10 +19,10 @@ impl<S: Send + Sync> FromRequestParts<S> for RoutingKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let mut parameters = parameters(parts, state).await?;
-        let key = parameters.remove("routing_key").unwrap_or_default();
-        check_text("routing key", &key)?;
-        Ok(Self(key))
+        let parameters = parameters(parts, state).await?;
+        let key = named(&parameters, "routing_key");
+        check_text("routing key", key)?;
+        Ok(Self(key.to_owned()))
     }
 }
 
@@ -33,8 +31,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = parameters(parts, state).await?;
-        let text = parameters.get("msg_id").map_or("", String::as_str);
-        let id = text.parse().map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
+        let id = named(&parameters, "msg_id").parse();
+        let id = id.map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
         Ok(Self(id))
     }
 }
@@ -50,13 +48,14 @@ pub(super) fn check_text(what: &str, text: &str) -> Result<(), Problem> {
 async fn parameters<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
-) -> Result<HashMap<String, String>, Problem> {
-    match Path::from_request_parts(parts, state).await {
-        Ok(Path(parameters)) => Ok(parameters),
-        Err(_) => {
-            Err(Problem::invalid("the path is not valid UTF-8 once its %-escapes are undone"))
-        }
-    }
+) -> Result<RawPathParams, Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await;
+    parameters
+        .map_err(|_| Problem::invalid("the path is not valid UTF-8 once its %-escapes are undone"))
+}
+
+fn named<'a>(parameters: &'a RawPathParams, name: &str) -> &'a str {
+    parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
 }
 
 /// The `{queue}` of a path.
@@ -65,7 +64,7 @@ pub(super) async fn queue<S: Send + Sync>(
     state: &S,
 ) -> Result<QueueName, Problem> {
     let parameters = parameters(parts, state).await?;
-    let name = parameters.get("queue").map_or("", String::as_str);
+    let name = named(&parameters, "queue");
     let queue = QueueName::parse(name)
         .map_err(|reason| Problem::invalid(format!("queue `{name}`: {reason}")))?;
     // Set once: a request is about one queue.

@@ -1,12 +1,12 @@
-//! The answers of one connection: a client that takes none of them, or takes them too slowly, still
-//! answers the pings of HTTP/2, and takes a little of them now and then.
+//! The answers of one connection of HTTP/2: a client that takes none of them, or takes them too
+//! slowly, still answers pings, and takes a little of them now and then.
 
 use std::{
     collections::BTreeSet,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,16 +19,14 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::deadline::{past, time_for};
+
 /// Bytes that are handed over at once: what a client has no room for stays with us, and is seen.
 const PIECE: usize = 16 << 10;
 
-/// Bytes for which an answer has another second.
-const BYTES_A_SECOND: u64 = 64 << 10;
-
-/// What is known of them. How they move is left to HTTP/1: there a write that waits says it all.
+/// What is known of them.
 #[derive(Debug)]
 pub(super) struct Answers {
-    http2: AtomicBool,
     /// Answers of which a piece waits for room at the client.
     waiting: AtomicUsize,
     /// Pieces so far.
@@ -47,22 +45,14 @@ struct InHand {
     /// When answers must have been taken in full, and their numbers.
     deadlines: BTreeSet<(Instant, usize)>,
     answers: usize,
-    /// The same over HTTP/1, for all that waits to be written.
-    unwritten: Option<Instant>,
 }
 
 impl Answers {
     /// Those of a connection that begins. Each has so much time, and more by its size.
     pub(super) fn new(time: Duration) -> Self {
-        let in_hand = InHand {
-            requests: 0,
-            since: Instant::now(),
-            deadlines: BTreeSet::new(),
-            answers: 0,
-            unwritten: None,
-        };
+        let in_hand =
+            InHand { requests: 0, since: Instant::now(), deadlines: BTreeSet::new(), answers: 0 };
         Self {
-            http2: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             pieces: AtomicUsize::new(0),
             time,
@@ -74,11 +64,6 @@ impl Answers {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client has turned out to speak HTTP/2.
-    pub(super) fn begin_http2(&self) {
-        self.http2.store(true, Relaxed);
-    }
-
     /// Counts a request until its answer, or what this returns, is dropped.
     pub(super) fn request(self: &Arc<Self>) -> Request {
         let mut in_hand = self.in_hand();
@@ -87,14 +72,7 @@ impl Answers {
         Request { answers: Arc::clone(self), deadline: None }
     }
 
-    /// Everything so far was written.
-    pub(super) fn written(&self) {
-        if !self.http2.load(Relaxed) {
-            self.in_hand().unwritten = None;
-        }
-    }
-
-    /// Waits until there has been no request of HTTP/2 in hand for so long, from now on.
+    /// Waits until there has been no request in hand for so long, from now on.
     pub(super) async fn idle(&self, time: Duration) {
         let begun = Instant::now();
         loop {
@@ -103,7 +81,7 @@ impl Answers {
                 (in_hand.requests, in_hand.since)
             };
             let end = since.max(begun) + time;
-            if requests > 0 || !self.http2.load(Relaxed) {
+            if requests > 0 {
                 sleep(time).await;
             } else if Instant::now() >= end {
                 return;
@@ -115,20 +93,8 @@ impl Answers {
 
     /// Waits until the time of an answer is up.
     pub(super) async fn late(&self) {
-        loop {
-            let first = {
-                let in_hand = self.in_hand();
-                let first = in_hand.deadlines.first().map(|(deadline, _)| *deadline);
-                first.into_iter().chain(in_hand.unwritten).min()
-            };
-            let now = Instant::now();
-            if first.is_some_and(|deadline| deadline <= now) {
-                return;
-            }
-            // None that begins meanwhile has less time.
-            let next = now + self.time;
-            sleep_until(first.map_or(next, |deadline| deadline.min(next))).await;
-        }
+        let first = || self.in_hand().deadlines.first().map(|(deadline, _)| *deadline);
+        past(self.time, first).await;
     }
 
     /// Waits until an answer has waited for so long without any piece of any answer being taken.
@@ -154,18 +120,9 @@ pub(super) struct Request {
 impl Request {
     /// Follows its answer on the way.
     pub(super) fn answer(mut self, response: Response) -> Response {
-        let size = http_body::Body::size_hint(response.body());
-        let size = size.upper().unwrap_or(size.lower());
-        let more = Duration::from_secs(size.div_ceil(BYTES_A_SECOND));
-        let http2 = self.answers.http2.load(Relaxed);
+        let more = time_for(&response);
         let mut in_hand = self.answers.in_hand();
         let begins = Instant::now() + self.answers.time;
-        if !http2 {
-            // Behind what is not yet written it has no time but for its size.
-            in_hand.unwritten = Some(in_hand.unwritten.unwrap_or(begins) + more);
-            drop(in_hand);
-            return response;
-        }
         in_hand.answers += 1;
         let deadline = (begins + more, in_hand.answers);
         in_hand.deadlines.insert(deadline);

@@ -14,15 +14,13 @@ fn follow(answers: &Arc<Answers>, bytes: usize) -> Body {
     answers.request().answer(Response::new(Body::from(vec![7; bytes]))).into_body()
 }
 
-fn http2() -> Arc<Answers> {
-    let answers = Arc::new(Answers::new(TIME));
-    answers.begin_http2();
-    answers
+fn none_yet() -> Arc<Answers> {
+    Arc::new(Answers::new(TIME))
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_taken_is_a_stall() {
-    let answers = http2();
+    let answers = none_yet();
     let mut body = follow(&answers, 100_000);
     body.frame().await.expect("a piece").expect("no error");
     let started = Instant::now();
@@ -34,7 +32,7 @@ async fn an_answer_that_is_not_taken_is_a_stall() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_answer_is_none() {
-    let answers = http2();
+    let answers = none_yet();
     let mut slow = follow(&answers, 1_000_000);
     let taking = async {
         let mut bytes = 0;
@@ -52,7 +50,7 @@ async fn a_slow_answer_is_none() {
 
 #[tokio::test]
 async fn pieces_are_small_and_the_whole_is_the_same() {
-    let answers = http2();
+    let answers = none_yet();
     let mut body = follow(&answers, 40_000);
     let mut left = 40_000;
     for piece in [PIECE, PIECE, 40_000 - 2 * PIECE] {
@@ -63,16 +61,12 @@ async fn pieces_are_small_and_the_whole_is_the_same() {
         left -= piece;
     }
     assert!(body.is_end_stream() && body.frame().await.is_none());
-    let plain = Arc::new(Answers::new(TIME));
-    let mut whole = follow(&plain, 40_000);
-    let frame = whole.frame().await.expect("a piece").expect("no error");
-    assert_eq!(frame.into_data().expect("data").len(), 40_000, "HTTP/1 is left alone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_has_time_by_its_size() {
     const SECOND: Duration = Duration::from_secs(1);
-    let answers = http2();
+    let answers = none_yet();
     for (seconds, bytes) in [(0, 0), (1, PART), (100, 100 * PART)] {
         let started = Instant::now();
         let small = follow(&answers, 10);
@@ -98,20 +92,8 @@ async fn an_answer_has_time_by_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_over_http1_has_time_until_it_is_written() {
-    let answers = Arc::new(Answers::new(TIME));
-    let started = Instant::now();
-    drop(follow(&answers, PART));
-    drop(follow(&answers, PART));
-    answers.late().await;
-    assert_eq!(started.elapsed(), TIME + Duration::from_secs(2));
-    answers.written();
-    timeout(TIME * 10, answers.late()).await.expect_err("nothing waits any more");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_connection_is_idle_without_requests() {
-    let answers = http2();
+    let answers = none_yet();
     let started = Instant::now();
     let request = answers.request();
     timeout(TIME * 10, answers.idle(TIME)).await.expect_err("one is in hand");
@@ -126,6 +108,4 @@ async fn a_connection_is_idle_without_requests() {
     let started = Instant::now();
     answers.idle(TIME).await;
     assert_eq!(started.elapsed(), TIME, "from when it was asked");
-    let plain = Answers::new(TIME);
-    timeout(TIME * 10, plain.idle(TIME)).await.expect_err("HTTP/1 sees to it itself");
 }

@@ -1,30 +1,23 @@
 //! The listeners: accepting connections, and letting go of them.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use rustls::ServerConfig;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
-use tokio_rustls::TlsAcceptor;
+use futures_util::FutureExt;
+use tokio::time::{sleep, timeout};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tower::{Service, service_fn};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::config::Settings;
 
 mod answers;
+mod deadline;
+mod door;
 mod files;
+mod opening;
 mod patience;
 mod places;
 mod refusal;
@@ -36,12 +29,10 @@ mod tls;
 mod unix;
 mod unverified;
 
-use answers::Answers;
-use patience::Patient;
+use door::Door;
 use places::Places;
 use refusal::Refusals;
 use socket::Socket;
-use stream::Stream;
 use tls::Tls;
 
 pub use files::raise_file_limit;
@@ -53,6 +44,9 @@ pub use unverified::connect_unverified;
 
 /// A pause after the system refused to hand over a connection, for want of files for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The most connections that are still accepted when the server stops.
+const BACKLOG: usize = 1024;
 
 /// A socket that is listened on, with TLS or without.
 #[derive(Debug)]
@@ -133,40 +127,37 @@ impl Listener {
     pub async fn serve(self, router: Router, rules: Rules, stop: CancellationToken) {
         let acceptor = self.tls.as_ref().map(Tls::current);
         let _following = self.tls.map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
-        let door = Door {
-            http: Arc::new(rules.http()),
-            router,
-            acceptor,
-            stop: stop.clone(),
-            header_timeout: rules.header_timeout,
-            write_timeout: rules.write_timeout,
-        };
+        let door = Arc::new(Door::new(&rules, router, acceptor, stop.clone()));
         let places = Places::new(rules.max_connections, rules.metrics);
         let refusals = Refusals::new();
         let connections = TaskTracker::new();
-        loop {
-            let stream = tokio::select! {
-                accepted = self.socket.accept() => match accepted {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        pause_after(&error).await;
-                        continue;
-                    }
-                },
-                () = stop.cancelled() => break,
-            };
+        let welcome = |stream| {
             let Some(place) = places.take() else {
                 // Before a handshake there is nothing that a client of TLS would understand.
-                if door.acceptor.is_none() {
+                if !door.has_tls() {
                     refusals.refuse(stream);
                 }
-                continue;
+                return;
             };
-            let door = door.clone();
+            let door = Arc::clone(&door);
             connections.spawn(async move {
                 door.serve(stream).await;
                 drop(place);
             });
+        };
+        loop {
+            tokio::select! {
+                accepted = self.socket.accept() => match accepted {
+                    Ok(stream) => welcome(stream),
+                    Err(error) => pause_after(&error).await,
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        // Those that had connected by then may have asked for something.
+        for _ in 0..BACKLOG {
+            let Some(Ok(stream)) = self.socket.accept().now_or_never() else { break };
+            welcome(stream);
         }
         drop(self.socket);
         connections.close();
@@ -183,85 +174,6 @@ async fn bind(
 ) -> Result<(Socket, SocketAddr), ListenError> {
     let failed = |source| ListenError::Socket { place: address.to_string(), source, remedy };
     Socket::tcp(address).await.map_err(failed)
-}
-
-/// What every connection is served with.
-#[derive(Clone)]
-struct Door {
-    http: Arc<Builder<TokioExecutor>>,
-    router: Router,
-    acceptor: Option<watch::Receiver<Arc<ServerConfig>>>,
-    stop: CancellationToken,
-    header_timeout: Duration,
-    write_timeout: Duration,
-}
-
-impl Door {
-    /// Serves one connection to its end.
-    async fn serve(self, stream: Stream) {
-        let Some(stream) = Box::pin(self.shake_hands(stream)).await else {
-            return;
-        };
-        let answers = Arc::new(Answers::new(self.write_timeout));
-        let stream =
-            Patient::new(stream, Arc::clone(&answers), self.header_timeout, self.write_timeout);
-        let (router, counting) = (self.router, Arc::clone(&answers));
-        let service = service_fn(move |request| {
-            let (in_hand, answer) = (counting.request(), router.clone().call(request));
-            async move { Ok::<_, Infallible>(in_hand.answer(answer.await?)) }
-        });
-        let service = TowerToHyperService::new(service);
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
-        let (mut stall, mut late) = (pin!(answers.stall(self.write_timeout)), pin!(answers.late()));
-        let mut closing = false;
-        let why = loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        debug!(%error, "connection ended");
-                    }
-                    return;
-                }
-                () = self.stop.cancelled(), if !closing => {}
-                () = answers.idle(self.header_timeout) => {
-                    if closing {
-                        break "the client does not take leave";
-                    }
-                }
-                () = &mut stall => break "the client does not take its answers",
-                () = &mut late => break "the client takes its answers too slowly",
-            }
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-        };
-        debug!(why, "connection ended");
-    }
-
-    /// The handshake of TLS, where there is one.
-    async fn shake_hands(&self, stream: Stream) -> Option<Stream> {
-        let Some(config) = &self.acceptor else {
-            return Some(stream);
-        };
-        let Stream::Tcp(tcp) = stream else {
-            return Some(stream);
-        };
-        let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        let shaken = tokio::select! {
-            shaken = timeout(self.header_timeout, acceptor.accept(tcp)) => shaken,
-            () = self.stop.cancelled() => return None,
-        };
-        match shaken {
-            Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
-            Ok(Err(error)) => {
-                debug!(%error, "no TLS handshake");
-                None
-            }
-            Err(_) => {
-                debug!("no TLS handshake in time");
-                None
-            }
-        }
-    }
 }
 
 /// A connection that broke before it was accepted is its client's affair; anything else will not be

@@ -1,4 +1,4 @@
-//! A connection that ends when its client takes too long to begin, or to take an answer.
+//! A connection that ends when its client takes too long to take an answer.
 
 use std::{
     io::{self, IoSlice},
@@ -13,17 +13,15 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::answers::Answers;
+use super::{deadline::Unwritten, opening::Opening};
 
-/// What a client of HTTP/2 begins with.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A stream with a limit on every wait that HTTP itself sets none on.
+/// A stream with a limit on every wait for a client to take something, which HTTP itself sets none on.
 pub(super) struct Patient<S> {
     stream: S,
-    /// There until it is known which HTTP the client speaks.
+    /// What was read of it before.
     opening: Option<Opening>,
-    answers: Arc<Answers>,
+    /// Where it is told that everything was written.
+    unwritten: Option<Arc<Unwritten>>,
     write_timeout: Duration,
     /// Made when the client is first waited for.
     write_deadline: Option<Pin<Box<Sleep>>>,
@@ -31,39 +29,19 @@ pub(super) struct Patient<S> {
     stalled: bool,
 }
 
-/// The first bytes, up to those that tell the version.
-struct Opening {
-    /// Bytes of the preface that have come.
-    seen: usize,
-    deadline: Pin<Box<Sleep>>,
-}
-
-impl Opening {
-    /// Takes the next bytes, and says whether they are HTTP/2's once that is sure.
-    fn is_http2(&mut self, bytes: &[u8]) -> Option<bool> {
-        let rest = &PREFACE[self.seen..];
-        if bytes.iter().zip(rest).any(|(a, b)| a != b) {
-            return Some(false);
-        }
-        self.seen += bytes.len().min(rest.len());
-        (self.seen == PREFACE.len()).then_some(true)
-    }
-}
-
 impl<S> Patient<S> {
-    /// A stream on which the first bytes have to come within `opening`, and each part of an answer
-    /// has to be taken within `write_timeout`.
+    /// A stream of which the opening was read, and on which each part of an answer has to be taken
+    /// within `write_timeout`.
     pub(super) fn new(
         stream: S,
-        answers: Arc<Answers>,
-        opening: Duration,
+        opening: Opening,
+        unwritten: Option<Arc<Unwritten>>,
         write_timeout: Duration,
     ) -> Self {
-        let opening = Opening { seen: 0, deadline: Box::pin(sleep(opening)) };
         Self {
             stream,
             opening: Some(opening),
-            answers,
+            unwritten,
             write_timeout,
             write_deadline: None,
             stalled: false,
@@ -98,23 +76,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let came = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Some(opening) = &mut this.opening {
-            if came.is_pending() {
-                ready!(opening.deadline.as_mut().poll(cx));
-                return Poll::Ready(Err(late("the client does not begin")));
-            }
-            match opening.is_http2(&buf.filled()[before..]) {
-                None => {}
-                Some(false) => this.opening = None,
-                Some(true) => {
-                    this.answers.begin_http2();
-                    this.opening = None;
-                }
-            }
+        let Some(opening) = &mut this.opening else {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        };
+        opening.hand_over(buf);
+        if opening.bytes().is_empty() {
+            this.opening = None;
+            // Mostly all of the request is there, and is read in one go. An end comes again.
+            let _ = Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        came
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -146,8 +117,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let came = Pin::new(&mut this.stream).poll_flush(cx);
-        if came.is_ready() {
-            this.answers.written();
+        if let Some(unwritten) = this.unwritten.as_ref().filter(|_| came.is_ready()) {
+            unwritten.clear();
         }
         this.watch(cx, came)
     }
@@ -161,81 +132,47 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        time::advance,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
     const OPENING: Duration = Duration::from_secs(10);
     const WRITE: Duration = Duration::from_secs(30);
 
-    fn pair() -> (DuplexStream, Patient<DuplexStream>) {
-        let (client, server) = duplex(64);
-        (client, Patient::new(server, Arc::new(Answers::new(WRITE)), OPENING, WRITE))
+    /// A client that has begun, and the server's side.
+    async fn pair() -> (DuplexStream, Patient<DuplexStream>, Arc<Unwritten>) {
+        let (mut client, mut server) = duplex(1000);
+        client.write_all(b"G").await.expect("written");
+        let opening = Opening::read(&mut server, OPENING).await.expect("begun");
+        let unwritten = Arc::new(Unwritten::new(WRITE));
+        let stream = Patient::new(server, opening, Some(Arc::clone(&unwritten)), WRITE);
+        (client, stream, unwritten)
     }
 
-    /// Bytes that come one a second, and what the server says in the end.
-    async fn drip(bytes: &[u8]) -> (usize, io::Result<usize>) {
-        let (mut client, mut server) = pair();
-        let mut read = 0;
+    #[tokio::test]
+    async fn what_was_read_before_comes_first() {
+        let (mut client, mut server, _) = pair().await;
+        client.write_all(b"ET /").await.expect("written");
         let mut buffer = [0; 64];
-        for byte in bytes {
-            client.write_all(&[*byte]).await.expect("written");
-            match server.read(&mut buffer).await {
-                Ok(length) => read += length,
-                Err(error) => return (read, Err(error)),
-            }
-            advance(Duration::from_secs(1)).await;
-        }
-        let started = Instant::now();
-        let last = tokio::time::timeout(OPENING * 10, server.read(&mut buffer)).await;
-        assert!(started.elapsed() <= OPENING || last.is_err());
-        (read, last.unwrap_or(Ok(0)))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_beginning_that_does_not_come_ends_the_connection() {
-        for bytes in [&b""[..], b"P", b"PRI * HT", &PREFACE[..23]] {
-            let (_, last) = drip(bytes).await;
-            let error = last.expect_err("too late");
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{bytes:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn once_the_version_is_known_reading_is_left_to_it() {
-        for bytes in [&b"G"[..], b"POST", b"PRI * HTTP/1", PREFACE, b"PUT / HTTP/1.1\r\n"] {
-            let (read, last) = drip(bytes).await;
-            assert_eq!((read, last.expect("no limit")), (bytes.len(), 0), "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn the_preface_may_come_in_any_parts() {
-        for cut in 0..=PREFACE.len() {
-            let mut opening = Opening { seen: 0, deadline: Box::pin(paused_sleep()) };
-            let (first, second) = PREFACE.split_at(cut);
-            assert_eq!(opening.is_http2(first), (cut == PREFACE.len()).then_some(true));
-            if cut < PREFACE.len() {
-                assert_eq!(opening.is_http2(&[second, b"more"].concat()), Some(true));
-            }
-        }
-    }
-
-    fn paused_sleep() -> Sleep {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.expect("runtime");
-        let _entered = runtime.enter();
-        sleep(OPENING)
+        assert_eq!(server.read(&mut buffer).await.expect("read"), 5, "in one go");
+        assert_eq!(&buffer[..5], b"GET /");
+        client.write_all(b"livez").await.expect("written");
+        drop(client);
+        let mut rest = String::new();
+        server.read_to_string(&mut rest).await.expect("read");
+        assert_eq!(rest, "livez");
+        let (client, mut server, _) = pair().await;
+        drop(client);
+        let mut all = String::new();
+        server.read_to_string(&mut all).await.expect("read");
+        assert_eq!(all, "G");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_ends_the_connection() {
-        let (client, mut server) = pair();
+        let (client, mut server, _) = pair().await;
         let started = Instant::now();
-        let error = server.write_all(&[0; 1000]).await.expect_err("nobody reads");
+        let error = server.write_all(&[0; 2000]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed(), WRITE);
         drop(client);
@@ -243,16 +180,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_taken_slowly_is_given_its_time() {
-        let (mut client, mut server) = pair();
+        let (mut client, mut server, _) = pair().await;
         let reader = tokio::spawn(async move {
-            let mut buffer = [0; 40];
+            let mut buffer = [0; 400];
             for _ in 0..25 {
                 sleep(WRITE * 9 / 10).await;
                 client.read_exact(&mut buffer).await.expect("more");
             }
         });
         let started = Instant::now();
-        server.write_all(&[0; 1000]).await.expect("taken in the end");
+        server.write_all(&[0; 10_000]).await.expect("taken in the end");
         assert!(started.elapsed() > WRITE * 10);
         reader.await.expect("all of it");
     }
@@ -261,20 +198,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_over_http1_is_late_until_it_is_taken() {
         const SIZE: usize = 1 << 20;
-        let (mut client, server) = duplex(1000);
-        let answers = Arc::new(Answers::new(WRITE));
-        let stream = Patient::new(server, Arc::clone(&answers), OPENING, WRITE);
-        let counting = Arc::clone(&answers);
+        let (mut client, stream, unwritten) = pair().await;
+        let counting = Arc::clone(&unwritten);
         let service = hyper::service::service_fn(move |_| {
-            let answer = axum::body::Body::from(vec![7; SIZE]);
-            let answer = counting.request().answer(axum::response::Response::new(answer));
+            let answer = axum::response::Response::new(axum::body::Body::from(vec![7; SIZE]));
+            counting.add(&answer);
             async move { Ok::<_, std::convert::Infallible>(answer) }
         });
         let http = hyper::server::conn::http1::Builder::new();
         tokio::spawn(http.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
         let mut buffer = [0; 1000];
+        client.write_all(b"ET / HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
         for (pause, in_time) in [(Duration::from_millis(10), true), (WRITE / 10, false)] {
-            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
             let take = async {
                 let mut taken = 0;
                 while taken < SIZE {
@@ -285,14 +220,15 @@ mod tests {
             let started = Instant::now();
             tokio::select! {
                 () = take => assert!(in_time),
-                () = answers.late() => {
+                () = unwritten.late() => {
                     assert!(!in_time);
                     assert_eq!(started.elapsed(), WRITE + Duration::from_secs(16));
                 }
             }
             if in_time {
-                let rest = tokio::time::timeout(WRITE * 10, answers.late()).await;
+                let rest = tokio::time::timeout(WRITE * 10, unwritten.late()).await;
                 rest.expect_err("it is taken");
+                client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
             }
         }
     }

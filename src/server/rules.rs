@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
-    server::conn::auto::Builder,
-};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::{config::Settings, telemetry::Metrics};
 
@@ -57,18 +55,22 @@ impl Rules {
         Self { max_connections: OPERATIONS_CONNECTIONS, metrics: None, ..self.clone() }
     }
 
-    /// HTTP by these rules.
-    pub(super) fn http(&self) -> Builder<TokioExecutor> {
-        let mut http = Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
+    /// HTTP/1 by these rules.
+    pub(super) fn http1(&self) -> http1::Builder {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.max_header_bytes as usize);
         if self.max_headers != USUAL_HEADERS {
-            http.http1().max_headers(self.max_headers);
+            http.max_headers(self.max_headers);
         }
-        http.http2()
-            .timer(TokioTimer::new())
+        http
+    }
+
+    /// HTTP/2 by these rules.
+    pub(super) fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
             .keep_alive_interval(self.header_timeout)
             .keep_alive_timeout(self.header_timeout)
             .max_concurrent_streams(MAX_STREAMS)
