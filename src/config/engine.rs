@@ -48,7 +48,7 @@ impl Default for Engine {
             read: ReadMode::Indexed,
             max_batch_rows: 500,
             max_batch_bytes: 4 << 20,
-            statements_per_lane: 4,
+            statements_per_lane: 2,
             max_pending_rows: 20_000,
             max_pending_bytes: 64 << 20,
         }

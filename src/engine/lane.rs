@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, oneshot},
+    task::yield_now,
+};
 
 use crate::{
     domain::{CallStats, QueueName},
@@ -46,6 +49,8 @@ pub(super) struct Lane<W: Work> {
 struct State<W: Work> {
     gathering: Gathering<Request<W>>,
     workers: usize,
+    /// Whether the last batch was for several requests.
+    crowded: bool,
     /// Bytes of the statements under way.
     under_way: usize,
 }
@@ -74,6 +79,7 @@ impl<W: Work> Lane<W> {
             state: Mutex::new(State {
                 gathering: Gathering::new(batch, capacity),
                 workers: 0,
+                crowded: false,
                 under_way: 0,
             }),
         })
@@ -118,6 +124,10 @@ impl<W: Work> Lane<W> {
     /// Runs batches until nobody is in line. A connection is kept for as long as there is work.
     async fn work_off(&self) {
         let mut conn = None;
+        if self.lock().crowded {
+            // Requests that came in together with the first one are on their way here.
+            yield_now().await;
+        }
         while !self.lock().gathering.is_empty() {
             // What arrives while this waits joins the batch.
             let _statement = leave(&self.statements, &mut conn).await;
@@ -138,6 +148,7 @@ impl<W: Work> Lane<W> {
         let mut state = self.lock();
         let held = state.gathering.bytes();
         let batch = state.gathering.take();
+        state.crowded = batch.len() > 1;
         let bytes = held - state.gathering.bytes();
         state.under_way += bytes;
         (batch, UnderWay { lane: self, bytes })

@@ -136,6 +136,20 @@ impl<R> Line<R> {
         Some(Look { wants, patient, cut_short: false, before: self.next })
     }
 
+    /// Has a look that was not sent yet ask for what has been wanted since it was begun, too, up to
+    /// `max_messages` in all.
+    pub(super) fn widen(&mut self, look: &mut Look, max_messages: usize) {
+        if self.exclusive {
+            return;
+        }
+        let more = self.wanted.saturating_sub(self.sent_for);
+        let more = more.min(max_messages.saturating_sub(look.wants));
+        look.wants += more;
+        self.sent_for += more;
+        look.patient |= self.waiters.values().any(|waiter| waiter.patient);
+        (look.before, self.unlooked) = (self.next, self.next);
+    }
+
     /// Ends a look: deals out what it found in order of arrival, as much to each as it wants or, where
     /// the line is exclusive, all to one. The last look that ends sends those away that did not want to
     /// wait. Returns who is served, and what nobody wants.

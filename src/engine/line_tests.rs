@@ -84,6 +84,27 @@ fn who_joins_those_that_wait_in_vain_needs_no_look_of_its_own() {
 }
 
 #[test]
+fn who_comes_before_a_look_is_sent_joins_it() {
+    let mut line = Line::new(0, false);
+    line.join(1, false, "a");
+    let mut look = line.begin_look(2, 3).expect("due");
+    line.join(1, true, "b");
+    line.join(2, false, "c");
+    line.widen(&mut look, 3);
+    assert_eq!((look.wants, look.patient), (3, true), "as many as it may ask for");
+    let (served, _) = line.end_look(&look, vec![1, 2, 3]);
+    assert_eq!(replies(&served), ["a", "b", "c"], "c is given what there is");
+    assert!(line.is_idle());
+
+    let mut exclusive = Line::new(0, true);
+    exclusive.join(1, false, "a");
+    let mut look = exclusive.begin_look(1, 3).expect("due");
+    exclusive.join(1, false, "b");
+    exclusive.widen(&mut look, 3);
+    assert_eq!(look.wants, 1, "what it finds is for a alone");
+}
+
+#[test]
 fn in_an_exclusive_line_each_look_is_for_one() {
     let mut line = Line::new(0, true);
     line.join(2, true, "a");
@@ -164,13 +185,14 @@ proptest! {
     /// forgotten, nobody is served twice, no message is dropped or given to two, order is kept.
     #[test]
     fn everyone_is_served_or_waits_for_good_reason(
-        steps in prop::collection::vec((0u8..6, 1usize..5, any::<bool>()), 1..300)
+        steps in prop::collection::vec((0u8..7, 1usize..5, any::<bool>()), 1..300)
     ) {
         let mut line = Line::new(0, false);
         let mut queue: Vec<usize> = Vec::new();
         let (mut sent, mut client) = (0, 0);
         let mut standing: BTreeMap<usize, Ticket> = BTreeMap::new();
-        let mut looks: Vec<(Look, Vec<usize>)> = Vec::new();
+        // Those that are under way, with what they found once they were sent.
+        let mut looks: Vec<(Look, Option<Vec<usize>>)> = Vec::new();
         let mut delivered: BTreeSet<usize> = BTreeSet::new();
         for (step, n, flag) in steps {
             match step {
@@ -187,11 +209,18 @@ proptest! {
                     line.news();
                 }
                 3 => if let Some(look) = line.begin_look(2, 7) {
-                    let taken = queue.drain(..look.wants.min(queue.len())).collect();
-                    looks.push((look, taken));
+                    looks.push((look, None));
+                },
+                4 => if let Some((look, found @ None)) = looks.get_mut(n % 2) {
+                    line.widen(look, 7);
+                    prop_assert!(look.wants <= 7);
+                    *found = Some(queue.drain(..look.wants.min(queue.len())).collect());
                 },
                 _ => if !looks.is_empty() {
                     let (look, found) = looks.remove(n % looks.len());
+                    let found = found.unwrap_or_else(|| {
+                        queue.drain(..look.wants.min(queue.len())).collect()
+                    });
                     let (served, rest) = line.end_look(&look, found);
                     for served in served {
                         prop_assert!(standing.remove(&served.reply).is_some(), "served twice");
@@ -212,6 +241,9 @@ proptest! {
         // Let everything come to rest.
         loop {
             while let Some((look, found)) = looks.pop() {
+                let found = found.unwrap_or_else(|| {
+                    queue.drain(..look.wants.min(queue.len())).collect()
+                });
                 let (served, rest) = line.end_look(&look, found);
                 for served in served {
                     prop_assert!(standing.remove(&served.reply).is_some());
@@ -219,13 +251,12 @@ proptest! {
                 }
                 if !rest.is_empty() {
                     queue.extend(rest);
-                        queue.sort_unstable();
+                    queue.sort_unstable();
                     line.news();
                 }
             }
             let Some(look) = line.begin_look(2, 7) else { break };
-            let taken = queue.drain(..look.wants.min(queue.len())).collect();
-            looks.push((look, taken));
+            looks.push((look, None));
         }
         prop_assert!(queue.is_empty() || standing.is_empty(), "one waits beside a message");
         prop_assert_eq!(delivered.len() + queue.len(), sent, "a message was dropped");

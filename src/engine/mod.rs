@@ -1,5 +1,6 @@
 //! The engine: who goes into which statement, who waits, who is served, and what is given back.
 
+mod alarm;
 mod batch;
 mod delivery;
 mod lane;

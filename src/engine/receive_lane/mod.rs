@@ -1,17 +1,16 @@
 //! The line of clients that want messages of one queue: one read serves all who could share it.
 
+mod guards;
+
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Semaphore, oneshot},
-    task::AbortHandle,
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
@@ -24,9 +23,12 @@ use crate::{
 
 use super::{
     Delivery, Shared, UnreadableSearch,
+    alarm::Alarm,
     lane::leave,
     line::{Line, Look, Served, Ticket},
 };
+
+use guards::{Place, Unfinished, Waits};
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -49,7 +51,9 @@ struct State {
     lines: HashMap<Arc<Key>, Line<Client>>,
     /// Larger than every ticket of the lines that are gone.
     first_ticket: Ticket,
-    timer: Option<(Instant, AbortHandle)>,
+    alarm: Alarm,
+    /// Whether the last read was for several clients.
+    crowded: bool,
     /// Bytes of a message, from the last reads.
     message_bytes: usize,
 }
@@ -86,74 +90,6 @@ struct Client {
     stats: Arc<CallStats>,
 }
 
-/// Counts a client that waits, until it is dropped.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(waiters: &'a AtomicUsize) -> Self {
-        waiters.fetch_add(1, Relaxed);
-        Self(waiters)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// A place in a line, which is left when this is dropped.
-struct Place<'a> {
-    lane: &'a ReceiveLane,
-    key: Arc<Key>,
-    ticket: Ticket,
-}
-
-impl Place<'_> {
-    /// As [`Line::give_up`].
-    fn give_up(&self) -> bool {
-        let mut state = self.lane.lock();
-        state.lines.get_mut(&self.key).is_none_or(|line| line.give_up(self.ticket))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut state = self.lane.lock();
-        if let Some(line) = state.lines.get_mut(&self.key) {
-            line.leave(self.ticket);
-        }
-        state.remove_idle(&self.key);
-    }
-}
-
-/// A look that is under way: one that panics ends as one that failed.
-struct Unfinished<'a> {
-    lane: &'a ReceiveLane,
-    key: &'a Arc<Key>,
-    look: Option<Look>,
-}
-
-impl Unfinished<'_> {
-    #[expect(clippy::expect_used, reason = "it is taken at the end")]
-    fn look(&self) -> &Look {
-        self.look.as_ref().expect("not finished")
-    }
-
-    #[expect(clippy::expect_used, reason = "it is taken at the end")]
-    fn finish(mut self) -> Look {
-        self.look.take().expect("not finished")
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if let Some(look) = self.look.take() {
-            self.lane.fail(self.key, &look, &store::Error::Unavailable(None));
-        }
-    }
-}
-
 /// Nobody answers where a gateway ends.
 fn unanswered() -> Result<Delivery> {
     Err(store::Error::Unavailable(None))
@@ -165,8 +101,13 @@ impl ReceiveLane {
         shared: &Shared,
         statements: &Arc<Semaphore>,
     ) -> Arc<Self> {
-        let state =
-            State { lines: HashMap::new(), first_ticket: 0, timer: None, message_bytes: 256 };
+        let state = State {
+            lines: HashMap::new(),
+            first_ticket: 0,
+            alarm: Alarm::default(),
+            crowded: false,
+            message_bytes: 256,
+        };
         Arc::new(Self {
             queue: queue.clone(),
             shared: shared.clone(),
@@ -236,21 +177,13 @@ impl ReceiveLane {
         if !state.lines.values().any(Line::has_patient) {
             return;
         }
-        if let Some((earlier, handle)) = &state.timer {
-            if *earlier <= at && !handle.is_finished() {
-                return;
-            }
-            handle.abort();
-        }
         let lane = Arc::downgrade(self);
-        let timer = tokio::spawn(async move {
-            sleep_until(at).await;
+        state.alarm.set(at, move || {
             if let Some(lane) = lane.upgrade() {
-                lane.lock().timer = None;
+                lane.lock().alarm.has_rung();
                 lane.news();
             }
         });
-        state.timer = Some((at, timer.abort_handle()));
     }
 
     /// Clients that stand in line.
@@ -292,10 +225,24 @@ impl ReceiveLane {
 
     fn begin_look(&self, key: &Arc<Key>) -> Option<Look> {
         let mut state = self.lock();
-        let most = self.shared.settings.max_batch_rows.min(MAX_ROWS);
-        let rows = (READ_BYTES / state.message_bytes.max(1)).clamp(1, most);
+        let rows = self.rows_of_a_read(&state);
         let line = state.lines.get_mut(key)?;
         line.begin_look(self.shared.settings.statements_per_lane, rows)
+    }
+
+    fn rows_of_a_read(&self, state: &State) -> usize {
+        let most = self.shared.settings.max_batch_rows.min(MAX_ROWS);
+        (READ_BYTES / state.message_bytes.max(1)).clamp(1, most)
+    }
+
+    /// Whoever came since a look was begun joins it.
+    fn widen(&self, key: &Arc<Key>, look: &mut Look) {
+        let mut state = self.lock();
+        let rows = self.rows_of_a_read(&state);
+        if let Some(line) = state.lines.get_mut(key) {
+            line.widen(look, rows);
+            state.crowded = line.len() > 1;
+        }
     }
 
     /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
@@ -303,9 +250,14 @@ impl ReceiveLane {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
-            let unfinished = Unfinished { lane: self, key, look: Some(look) };
+            let mut unfinished = Unfinished { lane: self, key, look: Some(look) };
             let outcome = {
+                if conn.is_none() && self.lock().crowded {
+                    // Requests that came in together with the first one are on their way here.
+                    yield_now().await;
+                }
                 let _statement = leave(&self.statements, &mut conn).await;
+                self.widen(key, unfinished.look_mut());
                 self.read(&mut conn, key, unfinished.look()).await
             };
             if self.shared.db.is_exhausted() {
