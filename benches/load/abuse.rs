@@ -46,7 +46,8 @@ pub async fn abuse(stage: &Stage, plan: &Plan) {
         beside.push(good().await);
     }
     drop(busy);
-    let name = "one client sends, alone (A) and beside a process that computes, no part of this (B)";
+    let name =
+        "one client sends, alone (A) and beside a process that computes, no part of this (B)";
     compare(name, &alone, &beside);
     let idle = gateway.resident_kb();
     let mut crowd = JoinSet::new();

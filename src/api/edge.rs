@@ -44,15 +44,15 @@ const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Marks a request that came in by the listener for operations, where nobody is asked for a key, and
 /// which answers to names of its own.
 #[derive(Clone)]
-pub(super) struct Apart(pub(super) Arc<EdgeRules>);
+pub(super) struct ForOperations(pub(super) Arc<EdgeRules>);
 
 /// Whether a request is marked so.
-pub(super) fn is_apart(extensions: &Extensions) -> bool {
-    extensions.get::<Apart>().is_some()
+pub(super) fn is_for_operations(extensions: &Extensions) -> bool {
+    extensions.get::<ForOperations>().is_some()
 }
 
 fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
-    extensions.get::<Apart>().map_or(&api.rules, |apart| &apart.0)
+    extensions.get::<ForOperations>().map_or(&api.rules, |apart| &apart.0)
 }
 
 /// The outermost layer.

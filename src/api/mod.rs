@@ -63,7 +63,7 @@ pub fn router(api: Api) -> Router {
 /// What an operator or an orchestrator asks for, where that has a listener of its own.
 pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
     let router = finish(operations::routes().split_for_parts().0, api);
-    router.layer(Extension(edge::Apart(Arc::new(rules))))
+    router.layer(Extension(edge::ForOperations(Arc::new(rules))))
 }
 
 /// What every request passes on its way in and out.

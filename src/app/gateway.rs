@@ -1,10 +1,10 @@
 //! The gateway put together: pools, broker, routes, listener.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     api::{self, Api, ApiParts, EdgeRules},
@@ -17,10 +17,13 @@ use crate::{
     telemetry::Metrics,
 };
 
-use super::{Database, StartError, doorkeeper::Doorkeeper};
+use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts};
 
 /// A gauge that was not set for so many rounds of the collector belongs to nothing any more.
 const GAUGE_ROUNDS: u32 = 4;
+
+/// The part that serves clients.
+const LISTENER: &str = "listener";
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -30,8 +33,7 @@ pub struct Gateway {
     broker: Broker,
     draining: CancellationToken,
     stop: CancellationToken,
-    server: JoinHandle<()>,
-    background: JoinHandle<((), (), (), ())>,
+    parts: Parts,
     shutdown_timeout: Duration,
 }
 
@@ -98,25 +100,20 @@ impl Gateway {
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
         let names = edge_rules(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
-        let server = tokio::spawn(serve(listener, operations, api, rules, stop.clone()));
+        let mut parts = Parts::default();
+        parts.spawn(LISTENER, serve(listener, operations, api, rules, stop.clone()));
+        parts.spawn("collector of figures", collector.run());
+        parts.spawn("janitor", janitor.run());
+        parts.spawn("doorkeeper", doorkeeper.run());
+        let waking = broker.clone();
+        parts.spawn("waker", async move { waking.wake_waiters(listen).await });
         Ok(Self {
             endpoint,
             operations: operations_endpoint,
-            broker: broker.clone(),
+            broker,
             draining,
             stop,
-            server,
-            background: tokio::spawn({
-                let broker = broker.clone();
-                async move {
-                    tokio::join!(
-                        collector.run(),
-                        broker.wake_waiters(listen),
-                        janitor.run(),
-                        doorkeeper.run(),
-                    )
-                }
-            }),
+            parts,
             shutdown_timeout: settings.server.shutdown_timeout(),
         })
     }
@@ -147,14 +144,27 @@ impl Gateway {
         self.broker.stop_waiting();
     }
 
+    /// Waits until a part of it comes to grief. Nobody is better off with the rest: without the
+    /// doorkeeper, say, a key that is revoked would stay in force.
+    pub async fn breaks(&mut self) {
+        while let Some((part, outcome)) = self.parts.next_end().await {
+            // One that has nothing to do is done.
+            if let Some(panic) = outcome {
+                error!(part, %panic, "a part of the gateway has failed");
+                return;
+            }
+        }
+        pending::<()>().await;
+    }
+
     /// Lets requests in hand finish, then closes every connection; gives up when the time is up.
-    pub async fn shut_down(self) {
+    pub async fn shut_down(mut self) {
         self.drain();
-        self.background.abort();
         self.stop.cancel();
-        if let Err(error) = self.server.await {
+        if let Some(error) = self.parts.end_of(LISTENER).await {
             warn!(%error, "the listener failed");
         }
+        drop(self.parts);
         if timeout(self.shutdown_timeout, self.broker.close()).await.is_err() {
             warn!("the database's connections could not be closed in time");
         }

@@ -6,6 +6,7 @@ mod database;
 mod doorkeeper;
 mod gateway;
 mod keys;
+mod parts;
 mod serve;
 
 pub use cli::{Cli, run};

@@ -12,7 +12,7 @@ use crate::{
 
 use super::{Database, Gateway, StartError};
 
-/// Serves until a signal, or until the private PostgreSQL ends.
+/// Serves until a signal, or until the private PostgreSQL ends or a part of the gateway fails.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
     let connections = u64::from(settings.limits.max_connections);
     if let Some(files) = raise_file_limit().filter(|files| *files < connections) {
@@ -30,7 +30,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
             return Ok(interrupted(signal));
         }
     };
-    let gateway = match gateway {
+    let mut gateway = match gateway {
         Ok(gateway) => gateway,
         Err(error) => {
             database.stop().await;
@@ -47,6 +47,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
             ExitCode::SUCCESS
         }
         () = database_ends(&mut database) => ExitCode::FAILURE,
+        () = gateway.breaks() => ExitCode::FAILURE,
     };
     let rest = async {
         gateway.drain();

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    super::{edge::is_apart, path::queue, problem::Problem},
+    super::{edge::is_for_operations, path::queue, problem::Problem},
     Api, Caller,
 };
 
@@ -109,7 +109,7 @@ impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        if is_apart(&parts.extensions) {
+        if is_for_operations(&parts.extensions) {
             return Ok(Self);
         }
         Caller::of(parts, api).await?.must_operate().map(|()| Self)
