@@ -119,6 +119,8 @@ impl Door {
         let mut closing = false;
         loop {
             tokio::select! {
+                // First, so that it has read what there is before it is to take no more.
+                biased;
                 ended = connection.as_mut() => return ended.map(|()| None),
                 () = self.stop.cancelled(), if !closing => {
                     closing = true;

@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::FutureExt;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -154,7 +157,9 @@ impl Listener {
                 () = stop.cancelled() => break,
             }
         }
-        // Those that had connected by then may have asked for something.
+        // Those that had connected by then may have asked for something. The system says who they are
+        // before this goes on.
+        yield_now().await;
         for _ in 0..BACKLOG {
             let Some(Ok(stream)) = self.socket.accept().now_or_never() else { break };
             welcome(stream);

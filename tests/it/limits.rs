@@ -80,7 +80,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
     .await;
     eventually("a statement waits for the table", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event_type = 'Lock'";
+                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
         (gateway.database.value::<i64>(sql).await > 0).then_some(())
     })
     .await;

@@ -15,11 +15,13 @@ use nix::{
     unistd::Pid,
 };
 
+use pgmq_gateway::{app::Gateway, embedded::EmbeddedServer};
+
 use crate::support::{Client, eventually, gateway::try_start, postgres};
 
 /// A gateway on a server of the test's own, which is started on the test's thread and so ends with
 /// it.
-async fn start(directory: &Path) -> (pgmq_gateway::embedded::EmbeddedServer, Client) {
+async fn start(directory: &Path) -> (EmbeddedServer, Gateway, Client) {
     let server = postgres::start(directory, &[]).await;
     let gateway = try_start(server.url().expose(), |settings| {
         settings.database.acquire_timeout_ms = 500;
@@ -28,13 +30,13 @@ async fn start(directory: &Path) -> (pgmq_gateway::embedded::EmbeddedServer, Cli
     let gateway = gateway.await.expect("gateway started");
     let client = Client::new(&gateway.url());
     client.create("q").await;
-    (server, client)
+    (server, gateway, client)
 }
 
 #[tokio::test]
 async fn without_its_database_the_gateway_says_so_and_recovers() {
     let directory = postgres::new_directory();
-    let (server, client) = start(&directory).await;
+    let (server, _gateway, client) = start(&directory).await;
     client.send("q", r#"{"message":1}"#).await;
     client.get("/readyz").await.expect(200);
     server.stop().await;
@@ -69,7 +71,7 @@ async fn without_its_database_the_gateway_says_so_and_recovers() {
 #[tokio::test]
 async fn a_wait_survives_or_fails_but_does_not_hang() {
     let directory = postgres::new_directory();
-    let (server, client) = start(&directory).await;
+    let (server, _gateway, client) = start(&directory).await;
     let waiting = tokio::spawn({
         let client = client.clone();
         async move { client.get("/queues/q/messages?wait=20").await }
@@ -88,7 +90,7 @@ async fn a_wait_survives_or_fails_but_does_not_hang() {
 #[tokio::test]
 async fn nothing_that_was_acknowledged_is_lost_in_a_crash() {
     let directory = postgres::new_directory();
-    let (mut server, client) = start(&directory).await;
+    let (mut server, _gateway, client) = start(&directory).await;
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let unknown = Arc::new(Mutex::new(BTreeSet::new()));
