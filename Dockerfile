@@ -3,19 +3,18 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 # On ARM, the machine that runs it may have larger pages than the one that builds it: up to 64 KiB.
-RUN printf '#!/bin/sh\n[ "$(uname -m)" != aarch64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16\nexec "$@"\n' \
-        > /usr/local/bin/with-pages && chmod +x /usr/local/bin/with-pages
+ENV AARCH64_UNKNOWN_LINUX_GNU_JEMALLOC_SYS_WITH_LG_PAGE=16
 # The dependencies first, with an empty program, so that they are built again only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && with-pages cargo build --release --locked \
+    && cargo build --release --locked \
     && rm -r src target/release/pgmq-gateway target/release/deps/*pgmq_gateway*
 COPY migrations migrations
 COPY src src
 # Copied files may be older than the empty program's.
-RUN touch src/main.rs src/lib.rs && with-pages cargo build --release --locked
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked
 
 FROM debian:bookworm-slim
 # Certificates, for PostgreSQL over TLS: the newest are wanted.

@@ -52,7 +52,7 @@ pub(super) fn is_for_operations(extensions: &Extensions) -> bool {
 }
 
 fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
-    extensions.get::<ForOperations>().map_or(&api.rules, |apart| &apart.0)
+    extensions.get::<ForOperations>().map_or(&api.rules, |operations| &operations.0)
 }
 
 /// The outermost layer.
@@ -361,5 +361,15 @@ mod tests {
         for wrong in ["", "a b", &"x".repeat(129)] {
             assert_ne!(request_id(&headers(&[("x-request-id", wrong)])), wrong);
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_its_words_are_for_the_log() {
+        let panics = tower::service_fn(async |_: Request| -> Outcome { panic!("secret") });
+        let response = CatchPanic.layer(panics).call(Request::default()).await.expect("answered");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = problem_of(&response).expect("a problem");
+        assert!(!problem.detail.contains("secret"));
+        assert_eq!(problem.source.as_deref().map(causes).as_deref(), Some("panic: secret"));
     }
 }

@@ -145,6 +145,8 @@ impl Door {
         let mut closing = false;
         loop {
             tokio::select! {
+                // As for HTTP/1.
+                biased;
                 ended = connection.as_mut() => return ended.map(|()| None),
                 () = self.stop.cancelled(), if !closing => {}
                 () = answers.idle(self.header_timeout) => {
