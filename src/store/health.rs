@@ -99,6 +99,7 @@ impl Probe {
         };
         let row = sqlx::query(schema::HEALTH)
             .bind(schema::latest_version())
+            .bind(schema::revision())
             .fetch_one(&mut connection)
             .await?;
         *kept = Some(connection);

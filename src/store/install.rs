@@ -329,7 +329,7 @@ async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(),
             AND coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), true), \
                 quote_ident(current_user) \
          FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_class c \
-           ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations', 'secret', 'queue_settings') \
+           ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations', 'functions_in_force', 'secret', 'queue_settings') \
          WHERE n.nspname IN ('pgmq', 'pgmq_gateway')",
     )
     .fetch_one(connection)

@@ -1,20 +1,64 @@
-//! The gateway's own schema, `pgmq_gateway`, and its migrations.
+//! The gateway's own schema, `pgmq_gateway`: tables that migrate by numbered steps, and functions that
+//! are applied as a set whenever the set has changed.
 
-use sqlx::{PgConnection, Row, error::DatabaseError, migrate::Migrator};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrator};
 
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
-/// Two booleans: whether PGMQ is there and the migration `$1` was applied; whether it is a standby.
+/// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
+const FUNCTIONS: [&str; 11] = [
+    include_str!("../../migrations/functions/helpers.sql"),
+    include_str!("../../migrations/functions/queues.sql"),
+    include_str!("../../migrations/functions/send.sql"),
+    include_str!("../../migrations/functions/receive.sql"),
+    include_str!("../../migrations/functions/settle.sql"),
+    include_str!("../../migrations/functions/dead_letters.sql"),
+    include_str!("../../migrations/functions/fifo.sql"),
+    include_str!("../../migrations/functions/transactions.sql"),
+    include_str!("../../migrations/functions/topics.sql"),
+    include_str!("../../migrations/functions/archive.sql"),
+    include_str!("../../migrations/functions/maintenance.sql"),
+];
+
+/// The generation of the functions; raised in every release that changes them. A gateway replaces
+/// functions of its own generation and of earlier ones, never those of a later gateway.
+const REVISION: i32 = 1;
+
+/// Two booleans: whether PGMQ is there, the migration `$1` was applied and functions of at least
+/// generation `$2` are in force; whether it is a standby.
 pub(super) const HEALTH: &str = "/* health */ \
     SELECT EXISTS (SELECT FROM pgmq_gateway._sqlx_migrations WHERE version = $1 AND success) \
+       AND EXISTS (SELECT FROM pgmq_gateway.functions_in_force WHERE revision >= $2) \
        AND EXISTS (SELECT FROM pg_catalog.pg_class c \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = 'pgmq' AND c.relname = 'meta'), \
     pg_catalog.pg_is_in_recovery()";
 
-/// The version of the last migration this program knows.
+/// Drops every function of the schema: those that the set has are made anew, the others are dead.
+const DROP_FUNCTIONS: &str = "DO $$ DECLARE signature regprocedure; BEGIN \
+    FOR signature IN SELECT p.oid FROM pg_catalog.pg_proc p \
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgmq_gateway' \
+    LOOP EXECUTE pg_catalog.format('DROP FUNCTION %s', signature); END LOOP; END $$";
+
+/// Whoever may use the schema may call its functions and look at its tables, as `--grant-to` grants.
+const GRANT_AGAIN: &str = "DO $$ DECLARE grantee text; BEGIN \
+    FOR grantee IN SELECT DISTINCT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_namespace n, \
+        pg_catalog.aclexplode(n.nspacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+        WHERE n.nspname = 'pgmq_gateway' AND a.privilege_type = 'USAGE' AND a.grantee <> n.nspowner \
+    LOOP \
+        EXECUTE 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgmq_gateway TO ' || grantee; \
+        EXECUTE 'GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO ' || grantee; \
+    END LOOP; END $$";
+
+/// The version of the last step of the tables that this program knows.
 pub(super) fn latest_version() -> i64 {
-    MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0)
+    TABLES.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+/// The generation of this program's functions.
+pub(super) fn revision() -> i32 {
+    REVISION
 }
 
 /// Whether an error means that the schema is missing or out of reach.
@@ -23,13 +67,35 @@ pub(super) fn is_missing(error: &dyn DatabaseError) -> bool {
     code.is_some_and(|code| matches!(&*code, "42P01" | "3F000" | "42501"))
 }
 
-/// Whether every migration of this program has been applied. A newer gateway may have applied more.
+/// Whether every step of this program has been applied and its functions, or a later gateway's, are in
+/// force.
 pub(super) async fn is_current(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match sqlx::query(HEALTH).bind(latest_version()).fetch_one(connection).await {
-        Ok(row) => row.try_get(0),
-        Err(sqlx::Error::Database(error)) if is_missing(&*error) => Ok(false),
-        Err(error) => Err(error),
+    let ready = sqlx::query(HEALTH).bind(latest_version()).bind(REVISION);
+    let ready = match ready.fetch_one(&mut *connection).await {
+        Ok(row) => row.try_get(0)?,
+        Err(sqlx::Error::Database(error)) if is_missing(&*error) => false,
+        Err(error) => return Err(error),
+    };
+    Ok(ready && functions_are_current(connection).await?)
+}
+
+async fn functions_are_current(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let current: Option<bool> = sqlx::query_scalar(
+        "SELECT revision > $1 OR revision = $1 AND hash = $2 FROM pgmq_gateway.functions_in_force",
+    )
+    .bind(REVISION)
+    .bind(hash())
+    .fetch_optional(connection)
+    .await?;
+    Ok(current.unwrap_or(false))
+}
+
+fn hash() -> String {
+    let mut hasher = Sha256::new();
+    for file in FUNCTIONS {
+        hasher.update(file);
     }
+    format!("{:x}", hasher.finalize())
 }
 
 /// Brings the schema up to date. Call it on a connection that is closed afterwards: it changes the
@@ -45,16 +111,41 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::E
         sqlx::query("CREATE SCHEMA pgmq_gateway").execute(&mut *connection).await?;
     }
     sqlx::query("SET search_path = pgmq_gateway").execute(&mut *connection).await?;
-    let migrator = Migrator { ignore_missing: true, ..migrator() };
-    migrator.run(connection).await?;
-    Ok(())
+    // The steps of the set before this one, 1 to 14, are on record and not in the program any more.
+    let migrator = Migrator { ignore_missing: true, ..tables() };
+    migrator.run(&mut *connection).await?;
+    if functions_are_current(connection).await? {
+        return Ok(());
+    }
+    apply_functions(connection).await
 }
 
-fn migrator() -> Migrator {
+/// Replaces all functions, in one transaction: nobody ever sees some of them.
+async fn apply_functions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql("SET LOCAL check_function_bodies = off").execute(&mut *transaction).await?;
+    sqlx::raw_sql(DROP_FUNCTIONS).execute(&mut *transaction).await?;
+    for file in FUNCTIONS {
+        sqlx::raw_sql(file).execute(&mut *transaction).await?;
+    }
+    sqlx::raw_sql(GRANT_AGAIN).execute(&mut *transaction).await?;
+    sqlx::query(
+        "INSERT INTO pgmq_gateway.functions_in_force (revision, hash) VALUES ($1, $2) \
+         ON CONFLICT (only_row) DO UPDATE \
+         SET revision = excluded.revision, hash = excluded.hash, applied_at = now()",
+    )
+    .bind(REVISION)
+    .bind(hash())
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
+fn tables() -> Migrator {
     Migrator {
-        migrations: MIGRATOR.migrations.clone(),
-        ignore_missing: MIGRATOR.ignore_missing,
-        locking: MIGRATOR.locking,
-        no_tx: MIGRATOR.no_tx,
+        migrations: TABLES.migrations.clone(),
+        ignore_missing: TABLES.ignore_missing,
+        locking: TABLES.locking,
+        no_tx: TABLES.no_tx,
     }
 }

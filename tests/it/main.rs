@@ -48,3 +48,4 @@ mod storable;
 mod tls;
 mod topics;
 mod transactions;
+mod upgrade;

@@ -1,6 +1,45 @@
 -- Reading in groups (header x-pgmq-group): what may be delivered of a group is its messages in order
 -- of msg_id, up to the first that is hidden.
 
+-- The name of the index by which a queue is read in groups.
+CREATE FUNCTION pgmq_gateway.fifo_index(queue text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN pgmq.format_table_name(queue, 'q') || '_gw_fifo_idx';
+END
+$$;
+
+-- Whether a queue has that index.
+CREATE FUNCTION pgmq_gateway.has_fifo_index(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN to_regclass(format('pgmq.%I', pgmq_gateway.fifo_index(queue))) IS NOT NULL;
+END
+$$;
+
+-- Gives a queue the index by which it is read in groups. Takes the ownership of its table.
+CREATE FUNCTION pgmq_gateway.add_fifo_index(queue text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    q_table text := pgmq.format_table_name(queue, 'q');
+BEGIN
+    IF NOT pgmq_gateway.has_column(format('pgmq.%I', q_table)::regclass, 'headers') THEN
+        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
+            USING ERRCODE = 'PGW01';
+    END IF;
+    EXECUTE format(
+        'CREATE INDEX IF NOT EXISTS %I ON pgmq.%I
+         ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)',
+        pgmq_gateway.fifo_index(queue), q_table);
+    INSERT INTO pgmq_gateway.queue_settings (queue_name, queue_created_at, settings)
+    SELECT m.queue_name, m.created_at, '{}' FROM pgmq.meta m WHERE m.queue_name = queue
+    ON CONFLICT (queue_name) DO UPDATE
+    SET queue_created_at = excluded.queue_created_at, settings = excluded.settings,
+        retention_cursor = 0
+    WHERE queue_settings.queue_created_at <> excluded.queue_created_at;
+END
+$$;
+
 -- The group of a message in the table `q`, as the index has it.
 CREATE FUNCTION pgmq_gateway.group_of()
 RETURNS text LANGUAGE sql IMMUTABLE AS $$

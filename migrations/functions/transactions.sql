@@ -1,20 +1,4 @@
--- Several operations in one transaction, and operations that are done once however often they are
--- asked for. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 09
--- a stale receipt, 13 a message that is too large, 40 a missing queue, 41 a bad routing key. The
--- detail of the latter five begins with the index of the operation.
-
--- What was answered to requests with an Idempotency-Key. `relation` is the table of the queue, so
--- that what was stored in a queue that is gone is not taken for stored in its successor.
-CREATE TABLE pgmq_gateway.idempotency_keys (
-    scope text,
-    key text,
-    fingerprint bytea NOT NULL,
-    relation oid NOT NULL,
-    answer jsonb,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (scope, key)
-);
-CREATE INDEX idempotency_keys_created_at ON pgmq_gateway.idempotency_keys (created_at);
+-- Several operations in one transaction, and requests that are done once.
 
 -- Claims a key for this transaction; waits for one that claimed it before to end. `answer` is set
 -- where that one was answered, `conflict` where it was about something else.
@@ -91,91 +75,6 @@ BEGIN
 END
 $$;
 
--- Stores messages in every queue with a binding that the routing key matches, once in each.
-CREATE FUNCTION pgmq_gateway.publish(routing_key text, messages jsonb, operation integer)
-RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE
-    deliveries jsonb := '[]';
-    target text;
-BEGIN
-    FOR target IN SELECT r.queue FROM pgmq_gateway.route(routing_key) r LOOP
-        deliveries := deliveries || (
-            SELECT jsonb_agg(jsonb_build_object('queue', target, 'msg_id', s.id) ORDER BY s.id)
-            FROM unnest(pgmq_gateway.store(target, messages, operation)) s (id));
-    END LOOP;
-    RETURN deliveries;
-END
-$$;
-
--- Where a message with a routing key would go.
-CREATE FUNCTION pgmq_gateway.route(routing_key text)
-RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pgmq_gateway.need_topics();
-    BEGIN
-        PERFORM pgmq.validate_routing_key(routing_key);
-    EXCEPTION WHEN raise_exception THEN
-        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
-    END;
-    RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r ORDER BY 1;
-END
-$$;
-
--- Refuses topics where PGMQ has none.
-CREATE FUNCTION pgmq_gateway.need_topics()
-RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF to_regclass('pgmq.topic_bindings') IS NULL THEN
-        RAISE EXCEPTION 'topics need PGMQ 1.11.0 or later' USING ERRCODE = 'PGW01';
-    END IF;
-END
-$$;
-
--- The bindings of all queues, or of one.
-CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
-RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pgmq_gateway.need_topics();
-    RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
-                 WHERE only_queue IS NULL OR b.queue_name = only_queue
-                 ORDER BY b.pattern COLLATE "C", b.queue_name COLLATE "C";
-END
-$$;
-
--- Binds a queue to a pattern: `bound`, `exists`, `no_queue`, or why the pattern is refused.
-CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text)
-RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pgmq_gateway.need_topics();
-    IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
-        RETURN 'no_queue';
-    END IF;
-    IF EXISTS (SELECT FROM pgmq.topic_bindings b
-               WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
-        RETURN 'exists';
-    END IF;
-    PERFORM pgmq.bind_topic(topic_pattern, queue);
-    RETURN 'bound';
-EXCEPTION WHEN raise_exception THEN
-    RETURN SQLERRM;
-END
-$$;
-
--- Ends a binding: `unbound`, `no_queue` or `no_binding`.
-CREATE FUNCTION pgmq_gateway.unbind(queue text, topic_pattern text)
-RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pgmq_gateway.need_topics();
-    DELETE FROM pgmq.topic_bindings b WHERE b.pattern = topic_pattern AND b.queue_name = queue;
-    IF FOUND THEN
-        RETURN 'unbound';
-    ELSIF EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
-        RETURN 'no_binding';
-    END IF;
-    RETURN 'no_queue';
-END
-$$;
-
 -- Ends one message in a transaction, or fails.
 CREATE FUNCTION pgmq_gateway.settle_one(operation jsonb, place integer)
 RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -243,7 +142,8 @@ BEGIN
             WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
                 operation ->> 'queue', operation -> 'messages', place))
             WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
-                operation ->> 'routing_key', operation -> 'messages', place))
+                operation ->> 'routing_key', operation -> 'messages', place,
+                operation ->> 'within'))
             ELSE pgmq_gateway.settle_one(operation, place)
         END);
         place := place + 1;

@@ -1,0 +1,320 @@
+-- Making, changing, listing and dropping queues, and their figures.
+
+-- Makes a queue, once: `outcome` is `created`, `exists` (alike), `differs` (another kind, in
+-- `existing`), `partition_differs`, `folds` (onto the queue in `existing`) or `no_partman`.
+CREATE FUNCTION pgmq_gateway.create_queue(
+    queue text, kind text, partition_interval text, retention text,
+    OUT outcome text, OUT existing text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    partman text := (SELECT quote_ident(n.nspname) FROM pg_extension e
+                     JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman');
+    q_table text := pgmq.format_table_name(queue, 'q');
+    alike boolean;
+BEGIN
+    PERFORM pgmq_gateway.lock_queue(queue);
+    SELECT CASE WHEN m.is_partitioned THEN 'partitioned' WHEN m.is_unlogged THEN 'unlogged'
+           ELSE 'standard' END
+    INTO existing FROM pgmq.meta m WHERE m.queue_name = queue;
+    IF existing <> kind THEN
+        outcome := 'differs';
+        RETURN;
+    END IF;
+    IF existing IS NOT NULL THEN
+        outcome := 'exists';
+        IF kind = 'partitioned' AND partman IS NOT NULL AND partition_interval IS NOT NULL THEN
+            EXECUTE format(
+                'SELECT CASE WHEN $2 ~ ''^[0-9]+$'' OR c.partition_interval ~ ''^[0-9]+$''
+                        THEN c.partition_interval = $2 AND c.retention = $3
+                        ELSE c.partition_interval::interval = $2::interval
+                             AND c.retention::interval = $3::interval END
+                 FROM %s.part_config c WHERE c.parent_table = $1', partman)
+            INTO alike USING 'pgmq.' || q_table, partition_interval, retention;
+            IF NOT coalesce(alike, true) THEN
+                outcome := 'partition_differs';
+            END IF;
+        END IF;
+        RETURN;
+    END IF;
+    SELECT m.queue_name INTO existing FROM pgmq.meta m
+    WHERE pgmq.format_table_name(m.queue_name, 'q') = q_table LIMIT 1;
+    IF existing IS NOT NULL THEN
+        outcome := 'folds';
+        RETURN;
+    END IF;
+    SELECT c.relname INTO existing FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'pgmq'::regnamespace
+      AND c.relname IN (q_table, pgmq.format_table_name(queue, 'a')) LIMIT 1;
+    IF existing IS NOT NULL THEN
+        outcome := 'taken';
+        RETURN;
+    END IF;
+    IF kind = 'partitioned' AND partman IS NULL THEN
+        outcome := 'no_partman';
+        RETURN;
+    END IF;
+    CASE kind
+        WHEN 'standard' THEN PERFORM pgmq.create_non_partitioned(queue);
+        WHEN 'unlogged' THEN PERFORM pgmq.create_unlogged(queue);
+        WHEN 'partitioned' THEN
+            PERFORM pgmq.create_partitioned(queue, coalesce(partition_interval, '10000'),
+                                            coalesce(retention, '100000'));
+    END CASE;
+    outcome := 'created';
+END
+$$;
+
+-- Makes a queue, once, with all that belongs to it. Of one that is there nothing is changed. As
+-- create_queue for the outcome.
+CREATE FUNCTION pgmq_gateway.put_queue(
+    queue text, kind text, partition_interval text, retention text, fifo boolean, wishes jsonb,
+    OUT outcome text, OUT existing text
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT c.outcome, c.existing INTO outcome, existing
+    FROM pgmq_gateway.create_queue(queue, kind, partition_interval, retention) c;
+    IF outcome = 'created' THEN
+        -- Of an unlogged table the ids would begin anew after a crash, beside an archive and receipts
+        -- that know the old ones.
+        IF kind = 'unlogged' AND current_setting('server_version_num')::integer >= 150000 THEN
+            EXECUTE format('ALTER SEQUENCE pgmq.%I SET LOGGED',
+                           pgmq.format_table_name(queue, 'q') || '_msg_id_seq');
+        END IF;
+        IF fifo THEN
+            PERFORM pgmq_gateway.add_fifo_index(queue);
+        END IF;
+        IF wishes <> '{}' THEN
+            PERFORM pgmq_gateway.change_settings(queue, wishes);
+        END IF;
+    END IF;
+END
+$$;
+
+-- Drops a queue with what belongs to it; false where there is none of exactly this name. A name of
+-- which the table is gone already is forgotten, and so is every other name of the table.
+CREATE FUNCTION pgmq_gateway.drop_queue(queue text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    partitioned boolean;
+BEGIN
+    PERFORM pgmq_gateway.lock_queue(queue);
+    SELECT m.is_partitioned INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
+    IF partitioned IS NULL THEN
+        RETURN false;
+    END IF;
+    IF NOT pgmq_gateway.is_whole_table(
+        to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')))) THEN
+        RAISE NOTICE 'the table of % is gone', queue;
+    ELSIF to_regprocedure('pgmq.drop_queue(text)') IS NOT NULL THEN
+        PERFORM pgmq.drop_queue(queue);
+    ELSE
+        PERFORM pgmq.drop_queue(queue, partitioned);
+    END IF;
+    DELETE FROM pgmq_gateway.queue_settings s WHERE lower(s.queue_name) = lower(queue);
+    DELETE FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue);
+    RETURN true;
+END
+$$;
+
+-- Deletes every message of a queue. Locked from the beginning: two that count first and then lock
+-- would wait for each other, and what comes after the counting would go uncounted.
+CREATE FUNCTION pgmq_gateway.purge(queue text)
+RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', pgmq_gateway.queue_table(queue));
+    RETURN pgmq.purge_queue(queue);
+END
+$$;
+
+-- Queues whose names begin with `prefix` and come behind `after`, in order of their names' bytes; or
+-- the `only_queue` one. `notify_ms` is the throttle of PGMQ's insert notifications where they are on.
+CREATE FUNCTION pgmq_gateway.list_queues(prefix text, after text, max_queues bigint, only_queue text)
+RETURNS TABLE (
+    queue text, is_partitioned boolean, is_unlogged boolean, created_at timestamptz, fifo boolean,
+    settings jsonb, notify_ms integer
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    -- Without the table there is no throttle; without the row there are no notifications.
+    throttle text := '0';
+BEGIN
+    IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
+        throttle := '(SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
+                      WHERE n.queue_name = m.queue_name)';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        $query$
+        SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
+               pgmq_gateway.has_fifo_index(m.queue_name), s.settings,
+               CASE WHEN t.oid IS NOT NULL THEN %s END
+        FROM pgmq.meta m
+        LEFT JOIN pgmq_gateway.queue_settings s
+               ON s.queue_name = m.queue_name AND s.queue_created_at = m.created_at
+        LEFT JOIN pg_catalog.pg_trigger t
+               ON t.tgrelid = to_regclass(format('pgmq.%%I',
+                                                 pgmq.format_table_name(m.queue_name, 'q')))
+              AND t.tgname = 'trigger_notify_queue_insert_listeners'
+        WHERE ($4 IS NULL OR m.queue_name = $4) AND starts_with(m.queue_name::text, $1)
+          AND ($2 IS NULL OR m.queue_name::text COLLATE "C" > $2)
+        ORDER BY m.queue_name::text COLLATE "C" LIMIT $3
+        $query$, throttle
+    ) USING prefix, after, max_queues, only_queue;
+END
+$$;
+
+-- The settings of all queues that have some, are read in groups, or have a table of another name.
+CREATE FUNCTION pgmq_gateway.all_settings()
+RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT s.queue_name, s.settings, pgmq_gateway.has_fifo_index(s.queue_name)
+                 FROM pgmq_gateway.queue_settings s
+                 JOIN pgmq.meta m ON m.queue_name = s.queue_name
+                                 AND m.created_at = s.queue_created_at
+                 UNION ALL
+                 SELECT m.queue_name::text, '{}', false FROM pgmq.meta m
+                 WHERE m.queue_name <> lower(m.queue_name)
+                   AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s
+                                   WHERE s.queue_name = m.queue_name
+                                     AND s.queue_created_at = m.created_at);
+END
+$$;
+
+-- Changes those settings of a queue that are in `wishes`, null for the default. False where there
+-- is no such queue.
+CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    created timestamptz;
+BEGIN
+    PERFORM pgmq_gateway.lock_queue(queue);
+    SELECT m.created_at INTO created FROM pgmq.meta m WHERE m.queue_name = queue;
+    IF created IS NULL THEN
+        RETURN false;
+    END IF;
+    IF wishes ? 'notify' THEN
+        PERFORM pgmq_gateway.set_notify(queue, (wishes #>> '{notify,throttle_ms}')::integer);
+    END IF;
+    INSERT INTO pgmq_gateway.queue_settings (queue_name, queue_created_at, settings)
+    VALUES (queue, created, jsonb_strip_nulls(wishes - 'notify'))
+    ON CONFLICT (queue_name) DO UPDATE
+    SET queue_created_at = excluded.queue_created_at,
+        retention_cursor = 0,
+        settings = jsonb_strip_nulls(
+            CASE WHEN queue_settings.queue_created_at = excluded.queue_created_at
+                 THEN queue_settings.settings ELSE '{}' END || (wishes - 'notify'));
+    RETURN true;
+END
+$$;
+
+-- Turns PGMQ's insert notifications on, at most one in so many milliseconds, or off.
+CREATE FUNCTION pgmq_gateway.set_notify(queue text, throttle_ms integer)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    -- Neither is asked for what is so already: both lock the table.
+    is_now integer := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
+BEGIN
+    IF throttle_ms IS NOT DISTINCT FROM is_now THEN
+        RETURN;
+    ELSIF throttle_ms IS NULL THEN
+        PERFORM pgmq.disable_notify_insert(queue);
+    ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
+        PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
+    ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
+        RAISE EXCEPTION 'insert notifications need PGMQ 1.6.0 or later' USING ERRCODE = 'PGW01';
+    ELSIF throttle_ms > 0 THEN
+        RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
+            USING ERRCODE = 'PGW01';
+    ELSE
+        PERFORM pgmq.enable_notify_insert(queue);
+    END IF;
+END
+$$;
+
+-- pgmq.metrics and how many messages were delivered and are still hidden.
+CREATE FUNCTION pgmq_gateway.metrics(
+    queue text, OUT queue_length bigint, OUT queue_visible_length bigint, OUT in_flight bigint,
+    OUT newest_msg_age_sec integer, OUT oldest_msg_age_sec integer, OUT total_messages bigint,
+    OUT scrape_time timestamptz
+) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format(
+        'SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
+                count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
+                extract(epoch FROM now() - max(m.enqueued_at))::integer,
+                extract(epoch FROM now() - min(m.enqueued_at))::integer, now()
+         FROM %s m', pgmq_gateway.queue_table(queue)
+    ) INTO queue_length, queue_visible_length, in_flight, newest_msg_age_sec, oldest_msg_age_sec,
+           scrape_time;
+    EXECUTE format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM pgmq.%I s',
+                   pgmq.format_table_name(queue, 'q') || '_msg_id_seq') INTO total_messages;
+END
+$$;
+
+-- The figures of a queue at a bounded cost: at most `count_limit` rows are counted, beyond that
+-- the length is the estimate that PostgreSQL keeps.
+CREATE FUNCTION pgmq_gateway.queue_figures(
+    queue text, count_limit integer, OUT length bigint, OUT visible bigint, OUT oldest_age float8
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    q_table text := pgmq.format_table_name(queue, 'q');
+    -- The column with an index that grows with time: a partitioned queue may lack one on msg_id.
+    time_order name := coalesce(
+        (SELECT a.attname FROM pg_partitioned_table p
+         JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+         WHERE p.partrelid = pg_catalog.format('pgmq.%I', q_table)::regclass), 'msg_id');
+BEGIN
+    EXECUTE pg_catalog.format(
+        $query$
+        SELECT (SELECT count(*) FROM (SELECT FROM pgmq.%1$I LIMIT $1 + 1) some_rows),
+               (SELECT count(*) FROM (SELECT FROM pgmq.%1$I m WHERE m.vt <= now() LIMIT $1 + 1) v),
+               (SELECT extract(epoch FROM now() - m.enqueued_at)
+                FROM pgmq.%1$I m ORDER BY m.%2$I LIMIT 1)
+        $query$, q_table, time_order
+    ) INTO length, visible, oldest_age USING count_limit;
+    IF length <= count_limit THEN
+        RETURN;
+    END IF;
+    -- A partitioned table has no rows of its own: its partitions have.
+    EXECUTE pg_catalog.format(
+        $query$
+        SELECT greatest($1, sum(pg_stat_get_live_tuples(relid)))
+        FROM (SELECT relid FROM pg_partition_tree(%1$L) UNION SELECT %1$L::regclass) part
+        $query$, pg_catalog.format('pgmq.%I', q_table)
+    ) INTO length USING length;
+    -- What is hidden is usually little; what is visible is then most of the length.
+    IF visible > count_limit THEN
+        EXECUTE pg_catalog.format(
+            'SELECT greatest($1, $2 - count(*))
+             FROM (SELECT FROM pgmq.%I m WHERE m.vt > now() LIMIT $3) hidden', q_table
+        ) INTO visible USING visible, length, count_limit;
+    END IF;
+END
+$$;
+
+-- For queues in which somebody waits: whether there is something to be had, when there will be, and
+-- whether PGMQ's own insert notifications are on. A queue that is gone counts as ready, so that
+-- those who wait learn of it. The oldest entry of the index on vt tells it all.
+CREATE FUNCTION pgmq_gateway.sweep(queues text[])
+RETURNS TABLE (queue text, ready boolean, due_in float8, notifies boolean) LANGUAGE plpgsql AS $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOREACH queue IN ARRAY queues LOOP
+        relation := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
+        due_in := NULL;
+        notifies := false;
+        IF NOT pgmq_gateway.is_whole_table(relation) THEN
+            ready := true;
+        ELSE
+            EXECUTE format(
+                'SELECT pgmq_gateway.seconds_until(q.vt) FROM %s q
+                 ORDER BY q.vt LIMIT 1', relation
+            ) INTO due_in;
+            ready := coalesce(due_in <= 0, false);
+            notifies := EXISTS (
+                SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation
+                AND t.tgname = 'trigger_notify_queue_insert_listeners');
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;

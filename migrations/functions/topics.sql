@@ -1,0 +1,93 @@
+-- Topics: queues bound to patterns, and messages that a routing key leads to them.
+
+-- Refuses topics where PGMQ has none.
+CREATE FUNCTION pgmq_gateway.need_topics()
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('pgmq.topic_bindings') IS NULL THEN
+        RAISE EXCEPTION 'topics need PGMQ 1.11.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+END
+$$;
+
+-- Stores messages in every queue with a binding that the routing key matches, once in each. `within` is
+-- a regular expression for the names of queues that the caller may send to; null is all of them.
+CREATE FUNCTION pgmq_gateway.publish(
+    routing_key text, messages jsonb, operation integer, within text
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    deliveries jsonb := '[]';
+    target text;
+BEGIN
+    FOR target IN SELECT r.queue FROM pgmq_gateway.route(routing_key) r
+                  WHERE within IS NULL OR r.queue ~ within LOOP
+        deliveries := deliveries || (
+            SELECT jsonb_agg(jsonb_build_object('queue', target, 'msg_id', s.id) ORDER BY s.id)
+            FROM unnest(pgmq_gateway.store(target, messages, operation)) s (id));
+    END LOOP;
+    RETURN deliveries;
+END
+$$;
+
+-- Where a message with a routing key would go.
+CREATE FUNCTION pgmq_gateway.route(routing_key text)
+RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.need_topics();
+    BEGIN
+        PERFORM pgmq.validate_routing_key(routing_key);
+    EXCEPTION WHEN raise_exception THEN
+        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
+    END;
+    RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r ORDER BY 1;
+END
+$$;
+
+-- The bindings of all queues, or of one.
+CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
+RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.need_topics();
+    RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
+                 WHERE only_queue IS NULL OR b.queue_name = only_queue
+                 ORDER BY b.pattern COLLATE "C", b.queue_name COLLATE "C";
+END
+$$;
+
+-- Binds a queue to a pattern: `bound`, `exists`, `no_queue`, or why the pattern is refused.
+CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text)
+RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.need_topics();
+    PERFORM pgmq_gateway.lock_queue(queue);
+    IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+        RETURN 'no_queue';
+    END IF;
+    IF EXISTS (SELECT FROM pgmq.topic_bindings b
+               WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
+        RETURN 'exists';
+    END IF;
+    PERFORM pgmq.bind_topic(topic_pattern, queue);
+    RETURN 'bound';
+EXCEPTION
+    WHEN raise_exception THEN
+        RETURN SQLERRM;
+    WHEN foreign_key_violation THEN
+        RETURN 'no_queue';
+END
+$$;
+
+-- Ends a binding: `unbound`, `no_queue` or `no_binding`.
+CREATE FUNCTION pgmq_gateway.unbind(queue text, topic_pattern text)
+RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.need_topics();
+    DELETE FROM pgmq.topic_bindings b WHERE b.pattern = topic_pattern AND b.queue_name = queue;
+    IF FOUND THEN
+        RETURN 'unbound';
+    ELSIF EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+        RETURN 'no_binding';
+    END IF;
+    RETURN 'no_queue';
+END
+$$;
