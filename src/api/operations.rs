@@ -6,7 +6,7 @@ use axum::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::broker::HealthState;
+use crate::{broker::HealthState, telemetry::Metrics};
 
 use super::{
     Api,
@@ -71,6 +71,6 @@ async fn metrics(
     Query(NoParameters {}): Query<NoParameters>,
 ) -> ([(HeaderName, HeaderValue); 1], String) {
     api.metrics.in_hand(api.in_hand.len(), api.bytes_in_hand.held());
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = HeaderValue::from_static(Metrics::CONTENT_TYPE);
     ([(header::CONTENT_TYPE, kind)], api.metrics.render())
 }

@@ -19,9 +19,6 @@ use crate::{
 
 use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts};
 
-/// A gauge that was not set for so many rounds of the collector belongs to nothing any more.
-const GAUGE_ROUNDS: u32 = 4;
-
 /// The part that serves clients.
 const LISTENER: &str = "listener";
 
@@ -57,9 +54,7 @@ impl Gateway {
         let access = Arc::new(access);
 
         let health = Arc::new(Health::new(options.clone()));
-        let interval = settings.metrics.queue_interval().unwrap_or_default();
-        let gauge_idle = (interval * GAUGE_ROUNDS).max(Duration::from_secs(60));
-        let metrics = Arc::new(Metrics::new(gauge_idle));
+        let metrics = Arc::new(Metrics::new());
         let waiting = store::long_poll_pool(&options, settings.long_poll.max_connections, acquire);
         let (timeout, features) = (limits.statement_timeout(), prepared.features);
         let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);

@@ -8,7 +8,7 @@ use crate::{
     config,
     domain::{QueueName, QueuePageSize},
     store,
-    telemetry::Metrics,
+    telemetry::{Metrics, QueueFigures},
 };
 
 use super::Broker;
@@ -111,11 +111,9 @@ fn collect_process(broker: &Broker) {
     }
     broker.metrics.waiters(broker.engine.waiters());
     broker.metrics.process();
-    broker.metrics.upkeep();
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far from 2^52 messages")]
 fn show(metrics: &Metrics, queue: &str, figures: &store::QueueFigures) {
-    let (length, visible) = (figures.length as f64, figures.visible as f64);
-    metrics.queue(queue, length, visible, figures.oldest_age_seconds);
+    let store::QueueFigures { length, visible, oldest_age_seconds } = *figures;
+    metrics.set_queue_figures(queue, QueueFigures { length, visible, oldest_age_seconds });
 }

@@ -4,4 +4,4 @@ mod logs;
 mod metrics;
 
 pub use logs::init as init_logs;
-pub use metrics::{DoneTo, Metrics, Request};
+pub use metrics::{DoneTo, Metrics, QueueFigures, Request};
