@@ -101,7 +101,11 @@ impl Broker {
         let outcome =
             store::create(&mut conn, queue, new.kind, partition, fifo, &new.settings).await;
         let created = match outcome.map_err(Error::on(queue))? {
-            CreateOutcome::Created => true,
+            CreateOutcome::Created => {
+                // Whatever was counted was another queue's that had its name.
+                self.metrics.forget_queue(queue.as_str());
+                true
+            }
             CreateOutcome::Exists => false,
             CreateOutcome::Differs(kind) => {
                 let wanted = new.kind;
@@ -260,6 +264,7 @@ impl Broker {
             broker.policies.forget();
             broker.engine.tell(&queue);
             if found.map_err(Error::on(&queue))? {
+                broker.metrics.forget_queue(queue.as_str());
                 Ok(())
             } else {
                 Err(Error::QueueNotFound(queue.to_string()))

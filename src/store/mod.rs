@@ -38,7 +38,8 @@ pub use keys::{
 pub use messages::{message, peek, send};
 pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
 pub use queues::{
-    CreateOutcome, QueueFigures, create, drop_queue, exists, figures, list, metrics, purge, show,
+    CreateOutcome, LookLimits, QueueFigures, create, drop_queue, exists, figures, list, metrics,
+    names, purge, read_refusal, show,
 };
 pub use reads::{DeadLetters, Found, Pop, Read, pop, quarantine, read, read_with_poll, release};
 pub use settings::{Configured, all_settings, change_settings};

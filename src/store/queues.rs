@@ -1,6 +1,12 @@
 //! Queues, in SQL.
 
-use sqlx::{Row, postgres::PgRow, types::Json};
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    Row,
+    postgres::{PgDatabaseError, PgRow},
+    types::Json,
+};
 
 use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange};
 
@@ -11,6 +17,9 @@ use super::{
 };
 
 const LIST: &str = "/* list_queues */ SELECT * FROM pgmq_gateway.list_queues($1, $2, $3, $4)";
+
+/// Time for the names of all queues.
+const LIST_LIMIT: Duration = Duration::from_secs(5);
 
 /// What became of the wish for a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,15 @@ pub struct QueueFigures {
     pub visible: i64,
     /// Age of the oldest message in seconds; 0 where there is none.
     pub oldest_age_seconds: f64,
+}
+
+/// How long a look at a queue may take.
+#[derive(Clone, Copy, Debug)]
+pub struct LookLimits {
+    /// Time to wait for a lock.
+    pub lock: Duration,
+    /// Time for everything.
+    pub statement: Duration,
 }
 
 /// Makes a queue with all that belongs to it, unless it is there.
@@ -138,15 +156,33 @@ pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics>
     })
 }
 
+/// Names of all queues, in order of their bytes.
+pub async fn names(conn: &mut Conn) -> Result<Vec<String>> {
+    let query = sqlx::query("/* queue_names */ SELECT queue_name FROM pgmq.meta");
+    let rows = conn.look_patiently(query, LIST_LIMIT).await?;
+    // A name that is no text here belongs to a queue that nobody can ask for.
+    let mut names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// Figures of a queue at a bounded cost: counts at most `count_limit` messages.
-pub async fn figures(conn: &mut Conn, queue: &QueueName, count_limit: u32) -> Result<QueueFigures> {
+pub async fn figures(
+    conn: &mut Conn,
+    queue: &QueueName,
+    count_limit: u32,
+    limits: LookLimits,
+) -> Result<QueueFigures> {
+    // The limit on locks is set on the way, which saves a round trip.
     let query = sqlx::query(
-        "/* queue_figures */ SELECT length, visible, oldest_age \
-         FROM pgmq_gateway.queue_figures($1, $2)",
+        "/* queue_figures */ SELECT f.length, f.visible, f.oldest_age \
+         FROM (SELECT pg_catalog.set_config('lock_timeout', $3, true) AS lock_timeout) s, \
+         pgmq_gateway.queue_figures(CASE WHEN s.lock_timeout IS NOT NULL THEN $1 END, $2) f",
     )
     .bind(queue.as_str())
-    .bind(i32::try_from(count_limit).unwrap_or(i32::MAX));
-    let rows = conn.look(query).await?;
+    .bind(i32::try_from(count_limit).unwrap_or(i32::MAX))
+    .bind(format!("{}ms", limits.lock.as_millis()));
+    let rows = conn.look_patiently(query, limits.statement).await?;
     let row = first(&rows)?;
     let oldest_age: Option<f64> = get(row, "oldest_age")?;
     Ok(QueueFigures {
@@ -154,6 +190,27 @@ pub async fn figures(conn: &mut Conn, queue: &QueueName, count_limit: u32) -> Re
         visible: get(row, "visible")?,
         oldest_age_seconds: oldest_age.unwrap_or(0.0).max(0.0),
     })
+}
+
+/// Why a queue cannot be read, in the database's words unless those may have text of messages in them.
+pub fn read_refusal(error: &Error) -> String {
+    let database = database_error(error);
+    let Some(database) = database else { return error.to_string() };
+    // What somebody's function raises (that of a policy, say), and what quotes a value.
+    let raised = database.routine() == Some("exec_stmt_raise");
+    if raised || ["22", "23", "38", "39", "P0"].iter().any(|c| database.code().starts_with(c)) {
+        return format!("SQLSTATE {}", database.code());
+    }
+    database.message().to_owned()
+}
+
+fn database_error(error: &Error) -> Option<&PgDatabaseError> {
+    let source = std::error::Error::source(error)?;
+    let source = match source.downcast_ref::<Arc<sqlx::Error>>() {
+        Some(shared) => shared,
+        None => source.downcast_ref::<sqlx::Error>()?,
+    };
+    source.as_database_error()?.try_downcast_ref()
 }
 
 fn decode(row: &PgRow) -> Result<Queue> {

@@ -25,6 +25,7 @@ mod listeners;
 mod long_poll;
 mod memory;
 mod messages;
+mod metrics;
 mod oddities;
 mod older_pgmq;
 mod openapi;
