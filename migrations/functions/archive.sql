@@ -1,21 +1,22 @@
 -- The archive: looking at it, and taking back from it.
 
--- Archived messages in order of msg_id.
+-- Archived messages in order of msg_id; with `readable_only`, those that can be written out.
 CREATE FUNCTION pgmq_gateway.browse_archive(
     queue text, after_msg_id bigint, max_messages integer, since timestamptz, until timestamptz,
-    filter jsonb
+    filter jsonb, readable_only boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, relation oid, archived_at timestamptz
-) LANGUAGE plpgsql STABLE AS $$
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, archived_at timestamptz
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
 BEGIN
     RETURN QUERY EXECUTE format(
-        'SELECT %s, 0::oid, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s
+        'SELECT %s, 0::bigint, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s %s
          ORDER BY m.msg_id LIMIT $2',
-        pgmq_gateway.columns(a_table), a_table, pgmq_gateway.archive_condition()
-    ) USING after_msg_id, max_messages, since, until, filter, NULL::bigint[];
+        pgmq_gateway.columns(a_table), a_table, pgmq_gateway.archive_condition(),
+        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($7, m.msg_id)' END
+    ) USING after_msg_id, max_messages, since, until, filter, NULL::bigint[], a_table;
 END
 $$;
 
@@ -30,7 +31,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.count_archived(
     queue text, max_messages bigint, since timestamptz, until timestamptz, filter jsonb,
     ids bigint[]
-) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+) RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     counted bigint;
 BEGIN
@@ -42,12 +43,14 @@ BEGIN
 END
 $$;
 
--- Moves the next archived messages into a queue, as new ones. `last_id` is where to go on, null when
--- there are no more.
+-- Moves the next archived messages into a queue, as new ones. What the archive does not give or the
+-- queue does not take stays: of these `failed` says how many, `failed_code` and `failed_constraint` why.
+-- `last_id` is where to go on, null when there are no more.
 CREATE FUNCTION pgmq_gateway.replay(
     queue text, target text, after_msg_id bigint, max_messages integer, since timestamptz,
-    until timestamptz, filter jsonb, ids bigint[], OUT moved integer, OUT last_id bigint
-) LANGUAGE plpgsql AS $$
+    until timestamptz, filter jsonb, ids bigint[], OUT moved integer, OUT last_id bigint,
+    OUT failed integer, OUT failed_code text, OUT failed_constraint text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     chosen bigint[];
@@ -58,7 +61,9 @@ BEGIN
             ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c',
         a_table, pgmq_gateway.archive_condition()
     ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids;
-    moved := pgmq_gateway.move_back(a_table, target, coalesce(chosen, '{}'));
+    SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
+    INTO moved, failed, failed_code, failed_constraint
+    FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}')) r;
     IF cardinality(chosen) = max_messages THEN
         last_id := chosen[max_messages];
     END IF;

@@ -14,7 +14,7 @@ $$;
 
 -- The condition that a message `q` was delivered so often that it is not delivered again; `$n` is
 -- the number.
-CREATE FUNCTION pgmq_gateway.is_dead(relation regclass, max_receives text)
+CREATE FUNCTION pgmq_gateway.exhausted_condition(relation regclass, max_receives text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format('pgmq_gateway.deliveries(q.read_ct, %s) >= %s',
@@ -23,21 +23,42 @@ BEGIN
 END
 $$;
 
+-- Moves rows from one table into another, all or none, and returns how many there were. Raises PGW23 if
+-- the destination did not take what the source gave.
+CREATE FUNCTION pgmq_gateway.move_rows(
+    source regclass, destination regclass, columns text, vals text, ids bigint[], queue text
+) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    gone integer;
+    stored integer;
+BEGIN
+    EXECUTE format(
+        'WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*),
+              stored AS (INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id RETURNING 1)
+         SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM stored)',
+        source, destination, columns, vals
+    ) INTO gone, stored USING ids, queue;
+    IF gone <> stored THEN
+        RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
+    END IF;
+    RETURN stored;
+END
+$$;
+
 -- Moves messages into the queue `target` or, without one, into the archive, with their history in
--- their headers. Returns how many there were.
+-- their headers: all, or none. Returns how many there were.
 CREATE FUNCTION pgmq_gateway.dead_letter(queue text, ids bigint[], target text)
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     destination regclass := CASE WHEN target IS NOT NULL THEN
-        to_regclass(format('pgmq.%I', pgmq.format_table_name(target, 'q'))) END;
+        pgmq_gateway.find_queue_table(target) END;
     to_archive boolean := destination IS NULL;
     columns text := 'read_ct, enqueued_at, vt, message';
     vals text;
-    moved integer;
 BEGIN
     IF to_archive THEN
-        destination := format('pgmq.%I', pgmq.format_table_name(queue, 'a'))::regclass;
+        destination := pgmq_gateway.archive_table(queue);
         columns := 'msg_id, ' || columns;
     END IF;
     IF pgmq_gateway.has_column(source, 'last_read_at')
@@ -52,8 +73,9 @@ BEGIN
             vals := replace(vals, 'read_ct', '0');
         END IF;
         vals := replace(vals, 'vt', 'clock_timestamp()');
-        IF pgmq_gateway.has_fifo_index(target) THEN
-            PERFORM pgmq_gateway.send_in_turn(target);
+        PERFORM pgmq_gateway.require_unlocked(destination);
+        IF pgmq_gateway.has_fifo_index(destination) THEN
+            PERFORM pgmq_gateway.lock_send_order(target);
         END IF;
     END IF;
     IF pgmq_gateway.has_column(source, 'headers')
@@ -67,28 +89,71 @@ BEGIN
                 to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
         $headers$;
     END IF;
-    EXECUTE format(
-        'WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*)
-         INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id',
-        source, destination, columns, vals
-    ) USING ids, queue;
-    GET DIAGNOSTICS moved = ROW_COUNT;
-    RETURN moved;
+    RETURN pgmq_gateway.move_rows(source, destination, columns, vals, ids, queue);
+END
+$$;
+
+-- As dead_letter, but one that cannot be moved stays and keeps no other from being moved. `failed` are
+-- those that stayed.
+CREATE FUNCTION pgmq_gateway.dead_letter_each(
+    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    code text;
+    id bigint;
+BEGIN
+    failed := '{}';
+    BEGIN
+        moved := pgmq_gateway.dead_letter(queue, ids, target);
+        -- What a policy or a trigger kept.
+        IF moved = cardinality(ids) THEN
+            RETURN;
+        END IF;
+        RAISE SQLSTATE 'PGW23';
+    EXCEPTION WHEN OTHERS THEN
+        code := SQLSTATE;
+    END;
+    moved := 0;
+    IF code = '55P03' THEN
+        -- Nobody waits for a table that somebody has locked.
+        failed := ids;
+        RETURN;
+    ELSIF code = '23505' THEN
+        PERFORM pgmq_gateway.advance_sequence(coalesce(target, queue));
+    END IF;
+    FOREACH id IN ARRAY ids LOOP
+        BEGIN
+            IF pgmq_gateway.dead_letter(queue, ARRAY[id], target) = 1 THEN
+                moved := moved + 1;
+            ELSE
+                failed := failed || id;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            -- Whatever it is: it is not delivered, and does not keep others from being delivered.
+            failed := failed || id;
+            code := SQLSTATE;
+        END;
+    END LOOP;
+    IF failed <> '{}' THEN
+        RAISE WARNING '% dead letters of % stay: %', cardinality(failed), queue, code;
+    END IF;
 END
 $$;
 
 -- Moves those of the next messages away that were delivered often enough, so that what is good
 -- stands in front. Returns how many there were.
-CREATE FUNCTION pgmq_gateway.bury(
+CREATE FUNCTION pgmq_gateway.dead_letter_exhausted(
     queue text, max_messages integer, filter jsonb, by_id boolean, max_receives integer,
     target text
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    dead bigint[];
+    exhausted bigint[];
+    failed bigint[] := '{}';
+    step record;
     total integer := 0;
 BEGIN
-    -- Bounded: who comes next goes on.
+    -- Bounded: whoever comes next goes on.
     FOR round IN 1..20 LOOP
         EXECUTE format(
             'SELECT array_agg(d.msg_id) FROM (
@@ -96,39 +161,42 @@ BEGIN
                     SELECT q.msg_id FROM (
                         SELECT * FROM %1$s q WHERE q.vt <= statement_timestamp() %2$s
                         ORDER BY %3$s LIMIT $1) q
-                    WHERE %4$s))
+                    WHERE %4$s AND q.msg_id <> ALL ($4)))
                   AND q.vt <= statement_timestamp() AND %4$s FOR UPDATE SKIP LOCKED) d',
             q_table, CASE WHEN filter IS NULL THEN '' ELSE 'AND q.message @> $3' END,
             CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END,
-            pgmq_gateway.is_dead(q_table, '$2')
-        ) INTO dead USING greatest(max_messages, 10), max_receives, filter;
-        EXIT WHEN dead IS NULL;
-        BEGIN
-            total := total + pgmq_gateway.dead_letter(queue, dead, target);
-        EXCEPTION WHEN OTHERS THEN
-            -- They are not delivered, and do not keep others from being delivered.
-            RAISE WARNING 'dead letters of % stay: %', queue, SQLERRM;
-            EXIT;
-        END;
+            pgmq_gateway.exhausted_condition(q_table, '$2')
+        ) INTO exhausted
+        USING greatest(max_messages, 10) + cardinality(failed), max_receives, filter, failed;
+        EXIT WHEN exhausted IS NULL;
+        step := pgmq_gateway.dead_letter_each(queue, exhausted, target);
+        total := total + step.moved;
+        failed := failed || step.failed;
+        EXIT WHEN cardinality(failed) > 200;
     END LOOP;
     RETURN total;
 END
 $$;
 
 -- Moves the next messages of a dead-letter queue that nobody has in hand to the queue that each came
--- from, or all to `target`. Those whose queue is not known, or is gone, stay. `last_id` is where to go
--- on, null when there are no more.
+-- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
+-- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
+-- not give or the other does not take: of these `failed` says how many, `failed_code` and
+-- `failed_constraint` why. `last_id` is where to go on, null when there are no more.
 CREATE FUNCTION pgmq_gateway.redrive(
-    queue text, target text, after_msg_id bigint, max_messages integer,
-    OUT moved integer, OUT last_id bigint
-) LANGUAGE plpgsql AS $$
+    queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
+    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
+    OUT failed_constraint text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     origin text := '$3';
     looked_at bigint[] := '{}';
     batch record;
+    step record;
 BEGIN
     moved := 0;
+    failed := 0;
     IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
         RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     ELSIF target IS NULL THEN
@@ -142,43 +210,16 @@ BEGIN
          GROUP BY c.origin ORDER BY c.origin', origin, source
     ) USING after_msg_id, max_messages, target LOOP
         looked_at := looked_at || batch.ids;
-        IF batch.origin <> queue
-           AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin) THEN
-            moved := moved + pgmq_gateway.move_back(source, batch.origin, batch.ids);
-        END IF;
-    END LOOP;
-    IF cardinality(looked_at) = max_messages THEN
-        last_id := (SELECT max(id) FROM unnest(looked_at) AS l (id));
-    END IF;
-END
-$$;
-
--- As redrive without a target, for a caller that may not send to every queue: `allowed` is a regular expression for the
--- names of those that it may, and what came from another one stays.
-CREATE FUNCTION pgmq_gateway.redrive_within(
-    queue text, after_msg_id bigint, max_messages integer, allowed text,
-    OUT moved integer, OUT last_id bigint
-) LANGUAGE plpgsql AS $$
-DECLARE
-    source regclass := pgmq_gateway.queue_table(queue);
-    looked_at bigint[] := '{}';
-    batch record;
-BEGIN
-    moved := 0;
-    IF NOT pgmq_gateway.has_column(source, 'headers') THEN
-        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
-    END IF;
-    FOR batch IN EXECUTE format(
-        'SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
-            SELECT m.headers ->> ''x-dead-letter-queue'' AS origin, m.msg_id FROM %s m
-            WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
-            ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c
-         GROUP BY c.origin ORDER BY c.origin', source
-    ) USING after_msg_id, max_messages LOOP
-        looked_at := looked_at || batch.ids;
-        IF batch.origin <> queue AND batch.origin ~ allowed
-           AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin) THEN
-            moved := moved + pgmq_gateway.move_back(source, batch.origin, batch.ids);
+        -- What a header says is the name of a queue only if there is one of that name.
+        CONTINUE WHEN batch.origin = queue
+                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
+        IF (target IS NOT NULL OR allowed_queues IS NULL OR batch.origin ~ allowed_queues)
+           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
+            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            moved := moved + step.moved;
+            failed := failed + step.failed;
+            failed_code := coalesce(failed_code, step.failed_code);
+            failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;
     END LOOP;
     IF cardinality(looked_at) = max_messages THEN
@@ -188,32 +229,75 @@ END
 $$;
 
 -- Moves messages from a table into a queue, as new ones: without the deliveries they had, and without
--- what dead-lettering wrote into their headers.
-CREATE FUNCTION pgmq_gateway.move_back(source regclass, target text, ids bigint[])
+-- what dead-lettering wrote into their headers. All, or none.
+CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[])
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     destination regclass := pgmq_gateway.queue_table(target);
     has_headers boolean := pgmq_gateway.has_column(source, 'headers')
                        AND pgmq_gateway.has_column(destination, 'headers');
-    moved integer;
 BEGIN
-    IF pgmq_gateway.has_fifo_index(target) THEN
-        PERFORM pgmq_gateway.send_in_turn(target);
+    PERFORM pgmq_gateway.require_unlocked(destination);
+    IF pgmq_gateway.has_fifo_index(destination) THEN
+        PERFORM pgmq_gateway.lock_send_order(target);
     END IF;
-    EXECUTE format(
-        'WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*)
-         INSERT INTO %s (vt, message %s)
-         SELECT clock_timestamp(), g.message %s FROM gone g ORDER BY g.msg_id',
-        source, destination, CASE WHEN has_headers THEN ', headers' ELSE '' END,
-        CASE WHEN has_headers THEN ', pgmq_gateway.headers_anew(g.headers)' ELSE '' END
-    ) USING ids;
-    GET DIAGNOSTICS moved = ROW_COUNT;
-    RETURN moved;
+    RETURN pgmq_gateway.move_rows(
+        source, destination, 'vt, message' || CASE WHEN has_headers THEN ', headers' ELSE '' END,
+        'clock_timestamp(), message'
+        || CASE WHEN has_headers THEN ', pgmq_gateway.without_dead_letter_headers(headers)' ELSE '' END,
+        ids, NULL);
+END
+$$;
+
+-- As requeue, but one that cannot be moved stays and keeps no other from being moved.
+CREATE FUNCTION pgmq_gateway.requeue_each(
+    source regclass, target text, ids bigint[],
+    OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    id bigint;
+BEGIN
+    failed := 0;
+    BEGIN
+        moved := pgmq_gateway.requeue(source, target, ids);
+        IF moved = cardinality(ids) THEN
+            RETURN;
+        END IF;
+        RAISE SQLSTATE 'PGW23';
+    EXCEPTION WHEN OTHERS THEN
+        failed_code := SQLSTATE;
+        IF NOT pgmq_gateway.is_about_a_row(failed_code) THEN
+            RAISE;
+        END IF;
+    END;
+    moved := 0;
+    IF failed_code = '55P03' THEN
+        failed := cardinality(ids);
+        RETURN;
+    ELSIF failed_code = '23505' THEN
+        PERFORM pgmq_gateway.advance_sequence(target);
+    END IF;
+    failed_code := NULL;
+    FOREACH id IN ARRAY ids LOOP
+        BEGIN
+            IF pgmq_gateway.requeue(source, target, ARRAY[id]) <> 1 THEN
+                RAISE insufficient_privilege;
+            END IF;
+            moved := moved + 1;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE,
+                                    failed_constraint = CONSTRAINT_NAME;
+            IF NOT pgmq_gateway.is_about_a_row(failed_code) THEN
+                RAISE;
+            END IF;
+            failed := failed + 1;
+        END;
+    END LOOP;
 END
 $$;
 
 -- The headers of a message that begins anew.
-CREATE FUNCTION pgmq_gateway.headers_anew(headers jsonb)
+CREATE FUNCTION pgmq_gateway.without_dead_letter_headers(headers jsonb)
 RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN jsonb_typeof(headers) IS DISTINCT FROM 'object' OR NOT headers ? 'x-dead-letter-queue'

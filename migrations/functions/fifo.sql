@@ -1,59 +1,51 @@
 -- Reading in groups (header x-pgmq-group): what may be delivered of a group is its messages in order
 -- of msg_id, up to the first that is hidden.
 
--- The name of the index by which a queue is read in groups.
-CREATE FUNCTION pgmq_gateway.fifo_index(queue text)
-RETURNS text LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN pgmq.format_table_name(queue, 'q') || '_gw_fifo_idx';
-END
-$$;
-
--- Whether a queue has that index.
-CREATE FUNCTION pgmq_gateway.has_fifo_index(queue text)
-RETURNS boolean LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN to_regclass(format('pgmq.%I', pgmq_gateway.fifo_index(queue))) IS NOT NULL;
-END
-$$;
-
--- Gives a queue the index by which it is read in groups. Takes the ownership of its table.
-CREATE FUNCTION pgmq_gateway.add_fifo_index(queue text)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    q_table text := pgmq.format_table_name(queue, 'q');
-BEGIN
-    IF NOT pgmq_gateway.has_column(format('pgmq.%I', q_table)::regclass, 'headers') THEN
-        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
-            USING ERRCODE = 'PGW01';
-    END IF;
-    EXECUTE format(
-        'CREATE INDEX IF NOT EXISTS %I ON pgmq.%I
-         ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)',
-        pgmq_gateway.fifo_index(queue), q_table);
-    INSERT INTO pgmq_gateway.queue_settings (queue_name, queue_created_at, settings)
-    SELECT m.queue_name, m.created_at, '{}' FROM pgmq.meta m WHERE m.queue_name = queue
-    ON CONFLICT (queue_name) DO UPDATE
-    SET queue_created_at = excluded.queue_created_at, settings = excluded.settings,
-        retention_cursor = 0
-    WHERE queue_settings.queue_created_at <> excluded.queue_created_at;
-END
-$$;
-
 -- The group of a message in the table `q`, as the index has it.
 CREATE FUNCTION pgmq_gateway.group_of()
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'coalesce(q.headers ->> ''x-pgmq-group'', ''_default_fifo_group'')'
 $$;
 
+-- Whether a table has the index by which it is read in groups, whatever that is called.
+CREATE FUNCTION pgmq_gateway.has_fifo_index(relation regclass)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_index i
+        WHERE i.indrelid = relation AND i.indisvalid AND i.indnkeyatts = 2 AND i.indkey[0] = 0
+          AND pg_get_indexdef(i.indexrelid, 1, true) LIKE '%x-pgmq-group%\_default\_fifo\_group%');
+END
+$$;
+
+-- Gives a queue that index. Takes the ownership of its table.
+CREATE FUNCTION pgmq_gateway.add_fifo_index(queue text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    relation regclass := pgmq_gateway.queue_table(queue);
+BEGIN
+    IF NOT pgmq_gateway.has_column(relation, 'headers') THEN
+        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
+            USING ERRCODE = 'PGW01';
+    END IF;
+    IF pgmq_gateway.has_fifo_index(relation) THEN
+        RETURN;
+    END IF;
+    -- No table of PGMQ's can have a name that begins like this.
+    EXECUTE format(
+        'CREATE INDEX %I ON %s
+         ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)',
+        'gw_fifo_' || pgmq.format_table_name(queue, 'q'), relation);
+END
+$$;
+
 -- First messages of groups that may be delivered, in order of msg_id: of the groups of those 1000
 -- messages that have been visible for longest or, with `everywhere`, of all groups. `all_seen` says
 -- that there are no others.
-CREATE FUNCTION pgmq_gateway.heads(
-    queue text, everywhere boolean, OUT heads bigint[], OUT all_seen boolean
+CREATE FUNCTION pgmq_gateway.group_heads(
+    q_table regclass, everywhere boolean, OUT heads bigint[], OUT all_seen boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    q_table regclass := pgmq_gateway.queue_table(queue);
     group_of text := pgmq_gateway.group_of();
     -- Each step goes to the next group by the index.
     walk text := format(
@@ -66,7 +58,7 @@ DECLARE
          ) SELECT * FROM walk', group_of, q_table);
 BEGIN
     all_seen := true;
-    IF NOT pgmq_gateway.has_fifo_index(queue) THEN
+    IF NOT pgmq_gateway.has_fifo_index(q_table) THEN
         walk := format('SELECT DISTINCT ON (%1$s) %1$s AS g, q.msg_id, q.vt FROM %2$s q
                         ORDER BY %1$s, q.msg_id', group_of, q_table);
     ELSIF NOT everywhere THEN
@@ -90,19 +82,19 @@ BEGIN
 END
 $$;
 
--- Takes the first messages of a group that may be delivered, if nobody else is at it: the lock on
+-- Locks the first messages of a group that may be delivered, if nobody else is at it: the lock on
 -- the first one is the lock on the group. Moves those away that were delivered often enough.
-CREATE FUNCTION pgmq_gateway.take_of_group(
-    queue text, head bigint, max_messages integer, max_receives integer, dead_letter_queue text,
-    OUT ids bigint[], OUT dead integer
+CREATE FUNCTION pgmq_gateway.lock_group_prefix(
+    queue text, q_table regclass, head bigint, max_messages integer, max_receives integer,
+    dead_letter_queue text, OUT ids bigint[], OUT dead integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    q_table regclass := pgmq_gateway.queue_table(queue);
     group_of text := pgmq_gateway.group_of();
     name text;
-    buried bigint[];
-    is_dead text := CASE WHEN max_receives IS NULL THEN 'false'
-                         ELSE pgmq_gateway.is_dead(q_table, '$3') END;
+    exhausted bigint[];
+    step record;
+    is_exhausted text := CASE WHEN max_receives IS NULL THEN 'false'
+                              ELSE pgmq_gateway.exhausted_condition(q_table, '$3') END;
 BEGIN
     dead := 0;
     EXECUTE format('SELECT %s FROM %s q WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
@@ -129,17 +121,17 @@ BEGIN
             SELECT array_agg(o.msg_id ORDER BY o.msg_id) FILTER (WHERE NOT o.dead),
                    array_agg(o.msg_id) FILTER (WHERE o.dead)
             FROM open o WHERE o.open
-            $query$, group_of, q_table, is_dead
-        ) INTO ids, buried USING name, max_messages, max_receives;
-        EXIT WHEN buried IS NULL;
-        BEGIN
-            dead := dead + pgmq_gateway.dead_letter(queue, buried, dead_letter_queue);
-        EXCEPTION WHEN OTHERS THEN
+            $query$, group_of, q_table, is_exhausted
+        ) INTO ids, exhausted USING name, max_messages, max_receives;
+        EXIT WHEN exhausted IS NULL;
+        step := pgmq_gateway.dead_letter_each(queue, exhausted, dead_letter_queue);
+        dead := dead + step.moved;
+        IF step.failed <> '{}' THEN
             -- They block their group, as nothing may overtake them.
-            RAISE WARNING 'dead letters of % stay: %', queue, SQLERRM;
-            ids := '{}';
+            ids := ARRAY(SELECT i.id FROM unnest(ids) AS i (id)
+                         WHERE i.id < (SELECT min(f.id) FROM unnest(step.failed) AS f (id)));
             EXIT;
-        END;
+        END IF;
         EXIT WHEN dead >= 1000;
     END LOOP;
     ids := coalesce(ids, '{}');
@@ -148,30 +140,41 @@ $$;
 
 -- Leases messages in groups: `grouped` takes as many as possible of the oldest group first,
 -- `round_robin` one of each group in turn, `head` the first of each group and no more, and they come
--- in that order. Otherwise as pgmq_gateway.receive.
+-- in that order. Otherwise as pgmq_gateway.receive; a row that is left blocks its group.
 CREATE FUNCTION pgmq_gateway.receive_fifo(
     queue text, mode text, hide_seconds integer, max_messages integer, want_due boolean,
-    max_receives integer, dead_letter_queue text
+    max_receives integer, dead_letter_queue text, one_by_one boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, relation oid, due_in float8, dead integer
-) LANGUAGE plpgsql AS $$
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
+    kept integer, kept_code text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
+    this_queue bigint := pgmq_gateway.queue_id(queue);
     chosen bigint[] := '{}';
-    -- The place of each within its group.
+    -- The place of each within its group, and the number of its group.
     places integer[] := '{}';
+    groups integer[] := '{}';
     tried bigint[] := '{}';
+    blocked integer[] := '{}';
     candidates record;
     taken record;
     head bigint;
+    update_statement text;
 BEGIN
     dead := 0;
+    kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
         RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     END IF;
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.require_unlocked(q_table);
+        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+    END IF;
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
     FOR attempt IN 1..2 LOOP
-        candidates := pgmq_gateway.heads(queue, attempt = 2);
+        candidates := pgmq_gateway.group_heads(q_table, attempt = 2);
         FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
             EXIT WHEN CASE mode
                 WHEN 'grouped' THEN cardinality(chosen)
@@ -179,8 +182,8 @@ BEGIN
                 ELSE cardinality(array_positions(places, 1)) END >= max_messages;
             CONTINUE WHEN head = ANY (tried);
             tried := tried || head;
-            taken := pgmq_gateway.take_of_group(
-                queue, head,
+            taken := pgmq_gateway.lock_group_prefix(
+                queue, q_table, head,
                 CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
                      ELSE max_messages END,
                 max_receives, dead_letter_queue);
@@ -190,14 +193,18 @@ BEGIN
             dead := dead + taken.dead;
             chosen := chosen || taken.ids;
             places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));
+            groups := groups || array_fill(cardinality(tried), ARRAY[cardinality(taken.ids)]);
         END LOOP;
         EXIT WHEN candidates.all_seen OR cardinality(chosen) >= max_messages;
     END LOOP;
     IF mode = 'round_robin' THEN
-        chosen := ARRAY(SELECT c.id FROM unnest(chosen, places) AS c (id, place)
-                        ORDER BY c.place, c.id LIMIT max_messages);
+        SELECT coalesce(array_agg(c.id ORDER BY c.place, c.id), '{}'),
+               coalesce(array_agg(c.number ORDER BY c.place, c.id), '{}')
+        INTO chosen, groups
+        FROM (SELECT * FROM unnest(chosen, places, groups) AS c (id, place, number)
+              ORDER BY c.place, c.id LIMIT max_messages) c;
     END IF;
-    RETURN QUERY EXECUTE format(
+    update_statement := format(
         $query$
         WITH delivered AS (
             UPDATE %s m
@@ -205,19 +212,44 @@ BEGIN
             WHERE m.msg_id = ANY ($2)
             RETURNING m.*
         )
-        SELECT %s, $3::oid, NULL::float8, NULL::integer
+        SELECT %s, $3::bigint, NULL::float8, NULL::integer, NULL::integer, NULL::text
         FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
         ORDER BY c.place
         $query$,
         q_table,
         CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
              THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-        pgmq_gateway.columns(q_table)
-    ) USING hide_seconds, chosen, q_table;
-    IF want_due AND cardinality(chosen) < max_messages THEN
-        due_in := pgmq_gateway.due_in(pgmq.format_table_name(queue, 'q'));
+        pgmq_gateway.columns(q_table));
+    IF NOT one_by_one THEN
+        RETURN QUERY EXECUTE update_statement USING hide_seconds, chosen, this_queue;
+    ELSE
+        FOR n IN 1..cardinality(chosen) LOOP
+            CONTINUE WHEN groups[n] = ANY (blocked);
+            msg_id := NULL;
+            BEGIN
+                EXECUTE update_statement
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                USING hide_seconds, ARRAY[chosen[n]], this_queue;
+            EXCEPTION WHEN OTHERS THEN
+                IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                    RAISE;
+                END IF;
+                msg_id := NULL;
+                kept_code := SQLSTATE;
+            END;
+            IF msg_id IS NULL THEN
+                kept := kept + 1;
+                blocked := blocked || groups[n];
+            ELSE
+                RETURN NEXT;
+            END IF;
+        END LOOP;
     END IF;
-    IF due_in IS NOT NULL OR dead > 0 THEN
+    IF want_due AND cardinality(chosen) < max_messages THEN
+        due_in := pgmq_gateway.due_in(q_table);
+    END IF;
+    IF due_in IS NOT NULL OR dead > 0 OR kept > 0 THEN
+        msg_id := NULL;
         RETURN NEXT;
     END IF;
 END

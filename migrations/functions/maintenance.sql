@@ -1,90 +1,132 @@
--- Forgetting what is past its time.
+-- Forgetting what is past its time, a little at a time, and keeping what is known of queues right. Several
+-- gateways may be at it at the same time: nobody waits for what another one has locked.
 
--- One small step of what has to be forgotten, unless another gateway is at it: messages and archived
--- messages past their queue's retention, idempotency keys past theirs, settings of queues that are
--- gone. True if there is more to do.
-CREATE FUNCTION pgmq_gateway.forget_old(key_lifetime_seconds integer, max_rows integer)
-RETURNS boolean LANGUAGE plpgsql AS $$
+-- Writes down which queues there are, so that a dump carries it, and takes over what was written down in
+-- the database from which this one was restored.
+CREATE FUNCTION pgmq_gateway.register_queues()
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
-    queue record;
-    more boolean := false;
-    deleted integer;
+    stamp text := pgmq_gateway.database_stamp();
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('pgmq_gateway.forget_old', 0)) THEN
-        RETURN false;
-    END IF;
-    FOR queue IN
-        SELECT s.queue_name AS name, s.retention_cursor AS position,
-               (s.settings ->> 'message_retention')::bigint AS messages,
-               (s.settings ->> 'archive_retention')::bigint AS archive
-        FROM pgmq_gateway.queue_settings s
-        JOIN pgmq.meta m ON m.queue_name = s.queue_name AND m.created_at = s.queue_created_at
-        WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
-    LOOP
-        BEGIN
-            IF queue.messages IS NOT NULL THEN
-                more := pgmq_gateway.forget_messages(queue.name, queue.messages, queue.position,
-                                                     max_rows) OR more;
-            END IF;
-            IF queue.archive IS NOT NULL THEN
-                EXECUTE format(
-                    'DELETE FROM pgmq.%1$I m WHERE m.msg_id = ANY (ARRAY(
-                         SELECT a.msg_id FROM pgmq.%1$I a
-                         WHERE a.archived_at < now() - make_interval(secs => $1)
-                         ORDER BY a.archived_at LIMIT $2))', pgmq.format_table_name(queue.name, 'a')
-                ) USING queue.archive, max_rows;
-                GET DIAGNOSTICS deleted = ROW_COUNT;
-                more := more OR deleted = max_rows;
-            END IF;
-        EXCEPTION WHEN OTHERS THEN
-            -- One queue that is out of reach does not keep the others.
-            RAISE WARNING 'retention of %: %', queue.name, SQLERRM;
-        END;
-    END LOOP;
-    DELETE FROM pgmq_gateway.idempotency_keys k WHERE (k.scope, k.key) IN (
-        SELECT o.scope, o.key FROM pgmq_gateway.idempotency_keys o
-        WHERE o.created_at < now() - make_interval(secs => key_lifetime_seconds)
-        ORDER BY o.created_at LIMIT max_rows)
-      -- One that was claimed anew meanwhile is not old any more.
-      AND k.created_at < now() - make_interval(secs => key_lifetime_seconds);
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    WITH gone AS MATERIALIZED (
-        SELECT s.queue_name, s.queue_created_at FROM pgmq_gateway.queue_settings s
-        WHERE NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name
-                          AND m.created_at = s.queue_created_at)
+    PERFORM pgmq_gateway.register_queue(m.queue_name) FROM pgmq.meta m
+    WHERE NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s WHERE s.queue_name = m.queue_name
+                      AND s.bound_created_at = m.created_at AND s.database_stamp = stamp);
+    -- What came from another database may wait for its queue.
+    WITH gone AS (
+        SELECT s.queue_name, s.bound_created_at FROM pgmq_gateway.queue_settings s
+        WHERE s.database_stamp = stamp
+          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
+        FOR UPDATE SKIP LOCKED
     )
     DELETE FROM pgmq_gateway.queue_settings s USING gone g
-    WHERE s.queue_name = g.queue_name AND s.queue_created_at = g.queue_created_at;
-    RETURN more OR deleted = max_rows;
+    WHERE s.queue_name = g.queue_name AND s.bound_created_at = g.bound_created_at;
+    PERFORM pgmq_gateway.restore_notify_throttles();
+END
+$$;
+
+-- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
+-- row there its trigger says nothing.
+CREATE FUNCTION pgmq_gateway.restore_notify_throttles()
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('pgmq.notify_insert_throttle') IS NULL
+       OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT') THEN
+        RETURN;
+    END IF;
+    EXECUTE
+        'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
+         SELECT m.queue_name, coalesce((s.settings #>> ''{notify,throttle_ms}'')::integer, 250)
+         FROM pg_catalog.pg_trigger t
+         JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
+             ''pgmq.%I'', pgmq.format_table_name(m.queue_name, ''q'')))
+         LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
+         WHERE t.tgname = ''trigger_notify_queue_insert_listeners''
+           AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name)
+         ON CONFLICT DO NOTHING';
+END
+$$;
+
+-- Queues with a retention, in seconds.
+CREATE FUNCTION pgmq_gateway.queues_with_retention()
+RETURNS TABLE (queue text, message_retention bigint, archive_retention bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT s.queue_name, (s.settings ->> 'message_retention')::bigint,
+                        (s.settings ->> 'archive_retention')::bigint
+                 FROM pgmq_gateway.queue_settings s
+                 JOIN pgmq.meta m ON m.queue_name = s.queue_name
+                                 AND m.created_at = s.bound_created_at
+                 WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
+                   AND s.database_stamp = pgmq_gateway.database_stamp();
 END
 $$;
 
 -- Deletes those of the next messages that are past their retention and that nobody has in hand, and
--- remembers where to go on. True if there were some, and there are messages behind them.
-CREATE FUNCTION pgmq_gateway.forget_messages(
-    queue text, retention_seconds bigint, after_msg_id bigint, max_rows integer
-) RETURNS boolean LANGUAGE plpgsql AS $$
+-- remembers where to go on. True if there were some, and there are messages behind them. Another gateway
+-- that is at the same queue is left to it.
+CREATE FUNCTION pgmq_gateway.delete_expired_messages(
+    queue text, retention_seconds bigint, max_rows integer
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    cursor_position bigint;
     looked record;
-    next_position bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_unlocked(q_table);
+    SELECT s.retention_cursor INTO cursor_position FROM pgmq_gateway.queue_settings s
+    WHERE s.queue_name = queue FOR UPDATE SKIP LOCKED;
+    IF cursor_position IS NULL THEN
+        RETURN false;
+    END IF;
     EXECUTE format(
-        'WITH next AS (
-            SELECT n.msg_id, n.enqueued_at < now() - make_interval(secs => $3)
-                             AND n.vt <= now() AS old
-            FROM pgmq.%1$I n WHERE n.msg_id > $1 ORDER BY n.msg_id LIMIT $2
-         ), gone AS (
-            DELETE FROM pgmq.%1$I m
-            WHERE m.msg_id = ANY (ARRAY(SELECT n.msg_id FROM next n WHERE n.old))
-              AND m.vt <= now()
-         )
-         SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last, bool_or(n.old) AS some_old
-         FROM next n',
-        pgmq.format_table_name(queue, 'q')
-    ) INTO looked USING after_msg_id, max_rows, retention_seconds;
-    next_position := CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
-    UPDATE pgmq_gateway.queue_settings s SET retention_cursor = next_position
-    WHERE s.queue_name = queue AND s.retention_cursor <> next_position;
-    RETURN looked.is_full AND looked.some_old;
+        'SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last,
+                array_agg(n.msg_id) FILTER (WHERE n.expired) AS expired
+         FROM (SELECT q.msg_id, q.enqueued_at < now() - make_interval(secs => $3) AND q.vt <= now()
+                                AS expired
+               FROM %s q WHERE q.msg_id > $1 ORDER BY q.msg_id LIMIT $2) n', q_table
+    ) INTO looked USING cursor_position, max_rows, retention_seconds;
+    PERFORM pgmq_gateway.delete_rows(q_table, coalesce(looked.expired, '{}'));
+    UPDATE pgmq_gateway.queue_settings s
+    SET retention_cursor = CASE WHEN looked.is_full THEN looked.last ELSE 0 END
+    WHERE s.queue_name = queue
+      AND s.retention_cursor <> CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
+    RETURN looked.is_full AND looked.expired IS NOT NULL;
+END
+$$;
+
+-- Deletes archived messages past their retention. True if there may be more.
+CREATE FUNCTION pgmq_gateway.delete_expired_archive(
+    queue text, retention_seconds bigint, max_rows integer
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    a_table regclass := pgmq_gateway.archive_table(queue);
+    expired bigint[];
+BEGIN
+    PERFORM pgmq_gateway.require_unlocked(a_table);
+    EXECUTE format(
+        'SELECT array_agg(a.msg_id) FROM (
+             SELECT a.msg_id FROM %s a WHERE a.archived_at < now() - make_interval(secs => $1)
+             ORDER BY a.archived_at LIMIT $2 FOR UPDATE SKIP LOCKED) a', a_table
+    ) INTO expired USING retention_seconds, max_rows;
+    RETURN pgmq_gateway.delete_rows(a_table, coalesce(expired, '{}')) = max_rows;
+END
+$$;
+
+-- Deletes idempotency keys past their lifetime. True if there may be more.
+CREATE FUNCTION pgmq_gateway.delete_expired_keys(lifetime_seconds integer, max_rows integer)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    deleted integer;
+BEGIN
+    DELETE FROM pgmq_gateway.idempotency_keys k WHERE k.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM pgmq_gateway.idempotency_keys o
+        WHERE o.created_at < now() - make_interval(secs => lifetime_seconds)
+        ORDER BY o.created_at LIMIT max_rows FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted = max_rows;
 END
 $$;

@@ -1,5 +1,16 @@
 -- Leasing, popping and looking at messages.
 
+-- The condition that a message `q` may be delivered now; `$3` is a filter, `$4` a number of deliveries.
+CREATE FUNCTION pgmq_gateway.deliverable(relation regclass, filter jsonb, max_receives integer)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN format('q.vt <= statement_timestamp() %s %s',
+        CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $3' END,
+        CASE WHEN max_receives IS NOT NULL
+             THEN 'AND NOT ' || pgmq_gateway.exhausted_condition(relation, '$4') END);
+END
+$$;
+
 -- Leases messages. As pgmq.read, but at a cost that does not grow with the messages in flight: it
 -- walks the index on vt from its oldest entry, where pgmq.read walks all rows in order of msg_id.
 -- The moment is statement_timestamp(), which is the same for the whole statement, so that the index
@@ -10,152 +21,261 @@
 -- With `max_receives`, messages that were delivered so often are moved away first. A last row without
 -- msg_id tells how many (`dead`) and, with `want_due` and fewer messages than asked for, after how
 -- many seconds the next hidden message becomes visible (`due_in`).
+--
+-- A row that its table refuses to update fails the whole, unless it is done `one_by_one`, as it is where
+-- a trigger may keep a row as it is: then it is left, and `kept` says how many there are, `kept_code` why.
 CREATE FUNCTION pgmq_gateway.receive(
     queue text, hide_seconds integer, max_messages integer, filter jsonb, by_id boolean,
-    want_due boolean, max_receives integer, dead_letter_queue text
+    want_due boolean, max_receives integer, dead_letter_queue text, one_by_one boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, relation oid, due_in float8, dead integer
-) LANGUAGE plpgsql AS $$
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
+    kept integer, kept_code text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_name text := pgmq.format_table_name(queue, 'q');
-    q_table regclass := format('pgmq.%I', q_name)::regclass;
+    q_table regclass := to_regclass(format('pgmq.%I', q_name));
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+    update_statement text;
+    candidates text;
+    candidate bigint;
+    wanted integer;
     found_count integer;
     is_partitioned boolean;
+    has_triggers boolean;
     has_stamps boolean;
     has_headers boolean;
 BEGIN
-    SELECT c.relkind = 'p',
+    SELECT c.relkind = 'p', c.relhastriggers,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'last_read_at' AND NOT a.attisdropped),
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'headers' AND NOT a.attisdropped)
-    INTO is_partitioned, has_stamps, has_headers
+    INTO is_partitioned, has_triggers, has_stamps, has_headers
     FROM pg_catalog.pg_class c
     WHERE c.oid = q_table AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
     IF is_partitioned IS NULL THEN
-        RAISE undefined_table USING MESSAGE = format('%s is not the table of a queue', q_table);
+        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+    END IF;
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.require_unlocked(q_table);
+    ELSIF has_triggers THEN
+        one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
     END IF;
     dead := 0;
+    kept := 0;
     by_id := by_id OR is_partitioned;
     IF max_receives IS NOT NULL THEN
-        dead := pgmq_gateway.bury(queue, max_messages, filter, by_id, max_receives,
-                                  dead_letter_queue);
+        dead := pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
+                                                   dead_letter_queue);
     END IF;
-    RETURN QUERY EXECUTE format(
+    candidates := format(
+        'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
+        CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END, q_table,
+        pgmq_gateway.deliverable(q_table, filter, max_receives),
+        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
+    update_statement := format(
         $query$
         UPDATE %1$s m
         SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
-        WHERE m.%3$s = ANY (ARRAY(
-            SELECT q.%3$s FROM %1$s q
-            WHERE q.vt <= statement_timestamp() %4$s %5$s
-            ORDER BY q.%6$s LIMIT $2 FOR UPDATE SKIP LOCKED
-        ))
-        RETURNING m.msg_id, m.read_ct, m.enqueued_at, %7$s, m.vt, m.message, %8$s, $5::oid,
-                  NULL::float8, NULL::integer
+        WHERE m.%3$s = ANY (ARRAY(%4$s))
+        RETURNING m.msg_id, m.read_ct, m.enqueued_at, %5$s, m.vt, m.message, %6$s, $5::bigint,
+                  NULL::float8, NULL::integer, NULL::integer, NULL::text
         $query$,
         q_table,
         CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
         CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END,
-        CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $3' END,
-        CASE WHEN max_receives IS NOT NULL
-             THEN 'AND NOT ' || pgmq_gateway.is_dead(q_table, '$4') END,
-        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END,
+        CASE WHEN one_by_one THEN format(
+                 'SELECT q.%s FROM %s q WHERE q.msg_id = $2 AND %s FOR UPDATE SKIP LOCKED',
+                 CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END, q_table,
+                 pgmq_gateway.deliverable(q_table, filter, max_receives))
+             ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
         CASE WHEN has_stamps THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END,
-        CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END
-    ) USING hide_seconds, max_messages, filter, max_receives, q_table;
-    GET DIAGNOSTICS found_count = ROW_COUNT;
-    IF want_due AND found_count < max_messages THEN
-        due_in := pgmq_gateway.due_in(q_name);
+        CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END);
+    IF NOT one_by_one THEN
+        RETURN QUERY EXECUTE update_statement
+        USING hide_seconds, max_messages, filter, max_receives, this_queue;
+        GET DIAGNOSTICS found_count = ROW_COUNT;
+    ELSE
+        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+        found_count := 0;
+        wanted := max_messages;
+        FOR candidate IN EXECUTE replace(replace(candidates, '$3', '$1'), '$4', '$2')
+                         USING filter, max_receives LOOP
+            EXIT WHEN found_count >= wanted OR kept >= 1000;
+            msg_id := NULL;
+            BEGIN
+                EXECUTE update_statement
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                USING hide_seconds, candidate, filter, max_receives, this_queue;
+            EXCEPTION WHEN OTHERS THEN
+                IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                    RAISE;
+                END IF;
+                msg_id := NULL;
+                kept_code := SQLSTATE;
+            END;
+            IF msg_id IS NULL THEN
+                kept := kept + 1;
+            ELSE
+                found_count := found_count + 1;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
     END IF;
-    IF due_in IS NOT NULL OR dead > 0 THEN
+    IF want_due AND found_count < max_messages THEN
+        due_in := pgmq_gateway.due_in(q_table);
+    END IF;
+    IF due_in IS NOT NULL OR dead > 0 OR kept > 0 THEN
+        msg_id := NULL;
         RETURN NEXT;
     END IF;
 END
 $$;
 
 -- Seconds until the next hidden message of a queue's table becomes visible.
-CREATE FUNCTION pgmq_gateway.due_in(q_table text)
+CREATE FUNCTION pgmq_gateway.due_in(q_table regclass)
 RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE
     due float8;
 BEGIN
     EXECUTE format(
-        'SELECT pgmq_gateway.seconds_until(q.vt) FROM pgmq.%I q
+        'SELECT pgmq_gateway.seconds_until(q.vt) FROM %s q
          WHERE q.vt > statement_timestamp() ORDER BY q.vt LIMIT 1', q_table
     ) INTO due;
     RETURN due;
 END
 $$;
 
--- Reads messages and deletes them at once.
+-- Reads messages and deletes them at once. Otherwise as `receive`.
 CREATE FUNCTION pgmq_gateway.pop(
-    queue text, max_messages integer, by_id boolean, max_receives integer, dead_letter_queue text
+    queue text, max_messages integer, by_id boolean, max_receives integer, dead_letter_queue text,
+    one_by_one boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, relation oid
-) LANGUAGE plpgsql AS $$
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, kept integer, kept_code text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+    locate text;
+    delete_statement text;
+    candidates text;
+    candidate bigint;
+    found_count integer := 0;
 BEGIN
     by_id := by_id OR (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table);
+    locate := CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END;
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 8);
+    kept := 0;
     IF max_receives IS NOT NULL THEN
-        PERFORM pgmq_gateway.bury(queue, max_messages, NULL, by_id, max_receives,
-                                  dead_letter_queue);
+        PERFORM pgmq_gateway.dead_letter_exhausted(queue, max_messages, NULL, by_id, max_receives,
+                                                   dead_letter_queue);
     END IF;
-    RETURN QUERY EXECUTE format(
-        $query$
-        DELETE FROM %1$s m
-        WHERE m.%2$s = ANY (ARRAY(
-            SELECT q.%2$s FROM %1$s q WHERE q.vt <= statement_timestamp() %3$s
-            ORDER BY q.%4$s LIMIT $1 FOR UPDATE SKIP LOCKED
-        ))
-        RETURNING %5$s, $3::oid
-        $query$,
-        q_table,
-        CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END,
-        CASE WHEN max_receives IS NULL THEN ''
-             ELSE 'AND NOT ' || pgmq_gateway.is_dead(q_table, '$2') END,
-        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END,
-        pgmq_gateway.columns(q_table)
-    ) USING max_messages, max_receives, q_table;
+    candidates := format(
+        'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
+        CASE WHEN one_by_one THEN 'msg_id' ELSE locate END, q_table,
+        pgmq_gateway.deliverable(q_table, NULL, max_receives),
+        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
+    delete_statement := format(
+        'DELETE FROM %1$s m WHERE m.%2$s = ANY (ARRAY(%3$s))
+         RETURNING %4$s, $1::bigint, NULL::integer, NULL::text',
+        q_table, locate,
+        CASE WHEN one_by_one THEN format(
+                 'SELECT q.%s FROM %s q WHERE q.msg_id = $2 AND %s FOR UPDATE SKIP LOCKED', locate,
+                 q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives))
+             ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
+        pgmq_gateway.columns(q_table));
+    IF NOT one_by_one THEN
+        RETURN QUERY EXECUTE delete_statement USING this_queue, max_messages, NULL, max_receives;
+        RETURN;
+    END IF;
+    PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+    FOR candidate IN EXECUTE replace(candidates, '$4', '$1') USING max_receives LOOP
+        EXIT WHEN found_count >= max_messages OR kept >= 1000;
+        msg_id := NULL;
+        BEGIN
+            EXECUTE delete_statement
+            INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+            USING this_queue, candidate, NULL, max_receives;
+        EXCEPTION WHEN OTHERS THEN
+            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            msg_id := NULL;
+            kept_code := SQLSTATE;
+        END;
+        IF msg_id IS NULL THEN
+            kept := kept + 1;
+        ELSE
+            found_count := found_count + 1;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    IF kept > 0 THEN
+        msg_id := NULL;
+        RETURN NEXT;
+    END IF;
 END
 $$;
 
 -- Gives back deliveries that nobody took: visible at once, and not counted as delivered. Whoever
--- has been given a message since keeps it: then its read_ct is another.
+-- has been given a message since keeps it: then its read_ct is another. Returns how many were.
 CREATE FUNCTION pgmq_gateway.release(queue text, msg_ids bigint[], read_cts integer[])
-RETURNS bigint LANGUAGE plpgsql AS $$
+RETURNS bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
-    released bigint;
-BEGIN
-    EXECUTE pg_catalog.format(
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    statement text := format(
         $query$
-        UPDATE pgmq.%I m
-        SET vt = clock_timestamp(), read_ct = m.read_ct - 1
-        FROM unnest($1, $2) AS given (msg_id, read_ct)
-        WHERE m.msg_id = given.msg_id AND m.read_ct = given.read_ct
-        $query$,
-        pgmq.format_table_name(queue, 'q')
-    ) USING msg_ids, read_cts;
-    GET DIAGNOSTICS released = ROW_COUNT;
+        UPDATE %1$s m SET vt = clock_timestamp(), read_ct = m.read_ct - 1
+        WHERE m.msg_id = ANY (ARRAY(
+            SELECT q.msg_id FROM %1$s q, unnest($1, $2) AS given (msg_id, read_ct)
+            WHERE q.msg_id = given.msg_id AND q.read_ct = given.read_ct
+            ORDER BY q.msg_id FOR UPDATE OF q SKIP LOCKED))
+        $query$, q_table);
+    released bigint := 0;
+    more bigint;
+BEGIN
+    BEGIN
+        EXECUTE statement USING msg_ids, read_cts;
+        GET DIAGNOSTICS released = ROW_COUNT;
+        RETURN released;
+    EXCEPTION WHEN OTHERS THEN
+        IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) OR cardinality(msg_ids) = 1 THEN
+            RAISE;
+        END IF;
+    END;
+    FOR n IN 1..cardinality(msg_ids) LOOP
+        BEGIN
+            EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
+            GET DIAGNOSTICS more = ROW_COUNT;
+            released := released + more;
+        EXCEPTION WHEN OTHERS THEN
+            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
     RETURN released;
 END
 $$;
 
--- Messages in order of msg_id, leasing nothing.
-CREATE FUNCTION pgmq_gateway.peek(queue text, after_msg_id bigint, max_messages integer)
-RETURNS TABLE (
+-- Messages in order of msg_id, leasing nothing; with `readable_only`, those that can be written out.
+CREATE FUNCTION pgmq_gateway.peek(
+    queue text, after_msg_id bigint, max_messages integer, readable_only boolean
+) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, relation oid
-) LANGUAGE plpgsql STABLE AS $$
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
     RETURN QUERY EXECUTE format(
-        'SELECT %s, $3::oid FROM %s m WHERE m.msg_id > $1 ORDER BY m.msg_id LIMIT $2',
-        pgmq_gateway.columns(q_table), q_table
-    ) USING after_msg_id, max_messages, q_table;
+        'SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id LIMIT $2',
+        pgmq_gateway.columns(q_table), q_table,
+        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($4, m.msg_id)' END
+    ) USING after_msg_id, max_messages, pgmq_gateway.queue_id(queue), q_table;
 END
 $$;
 
@@ -177,62 +297,69 @@ RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS $$
 $$;
 
 -- Whether a message can be written out: PostgreSQL makes no text of 1 GiB or more.
-CREATE FUNCTION pgmq_gateway.is_readable(queue text, id bigint)
+CREATE FUNCTION pgmq_gateway.is_readable(q_table regclass, id bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    q_table regclass := pgmq_gateway.queue_table(queue);
     size bigint;
 BEGIN
     EXECUTE format(
-        'SELECT octet_length(m.message::text)::bigint + coalesce(octet_length(%s), 0)
+        -- In a database in SQL_ASCII, what is no UTF-8 fails here as it would on its way to the client.
+        'SELECT octet_length(convert_to(m.message::text, ''UTF8''))::bigint + coalesce(octet_length(%s), 0)
          FROM %s m WHERE m.msg_id = $1',
-        CASE WHEN pgmq_gateway.has_column(q_table, 'headers') THEN 'm.headers::text' ELSE 'NULL' END,
+        CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
+             THEN 'convert_to(m.headers::text, ''UTF8'')' ELSE 'NULL' END,
         q_table
     ) INTO size USING id;
     RETURN coalesce(size, 0) < 1000000000;
-EXCEPTION WHEN program_limit_exceeded OR out_of_memory THEN
+EXCEPTION WHEN program_limit_exceeded OR out_of_memory OR character_not_in_repertoire THEN
     RETURN false;
 END
 $$;
 
--- Moves messages into the archive that are so large, once read, that PostgreSQL cannot send them,
--- and returns their ids. Looks at the `max_messages` that would be delivered next: at the size of
--- their numbers or, without `max_expanded`, at what happens when they are written out.
+-- Takes messages that cannot be delivered out of the way: into the archive or, where that does not take
+-- them, to the end of all days. Returns those of `ids` that were.
+CREATE FUNCTION pgmq_gateway.quarantine_these(queue text, ids bigint[])
+RETURNS SETOF bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    id bigint;
+    outcome text;
+BEGIN
+    FOREACH id IN ARRAY ids LOOP
+        outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL)).outcome;
+        IF outcome NOT IN ('done', 'missing', 'locked') THEN
+            outcome := (pgmq_gateway.settle_alone(queue, q_table, 'hide', id, 'infinity')).outcome;
+        END IF;
+        IF outcome = 'done' THEN
+            RETURN NEXT id;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Takes messages out of the way that are so large, once read, that PostgreSQL cannot send them, and
+-- returns their ids. Looks at the `max_messages` that would be delivered next: at the size of their
+-- numbers or, without `max_expanded`, at what happens when they are written out.
 CREATE FUNCTION pgmq_gateway.quarantine(
     queue text, max_messages integer, max_expanded bigint
-) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+) RETURNS SETOF bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     headers text := CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
                          THEN 'm.headers' ELSE 'NULL' END;
-    candidate bigint;
+    condition text := '$2 IS NULL AND NOT pgmq_gateway.is_readable($3, m.msg_id)';
+    unreadable bigint[];
 BEGIN
-    IF max_expanded IS NULL THEN
-        FOR candidate IN EXECUTE format(
-            'SELECT m.msg_id FROM %s m WHERE m.vt <= clock_timestamp()
-             ORDER BY m.msg_id LIMIT $1', q_table
-        ) USING max_messages
-        LOOP
-            IF NOT pgmq_gateway.is_readable(queue, candidate) AND pgmq.archive(queue, candidate) THEN
-                RETURN NEXT candidate;
-            END IF;
-        END LOOP;
-        RETURN;
+    IF max_expanded IS NOT NULL THEN
+        condition := format('coalesce(pgmq_gateway.expanded_size(m.message), 0)
+                             + coalesce(pgmq_gateway.expanded_size(%s), 0) > $2', headers);
     END IF;
-    FOR candidate IN EXECUTE format(
-        $query$
-        SELECT m.msg_id FROM (
+    EXECUTE format(
+        'SELECT array_agg(m.msg_id) FROM (
             SELECT * FROM %s next WHERE next.vt <= clock_timestamp()
-            ORDER BY next.msg_id LIMIT $1
-        ) m
-        WHERE coalesce(pgmq_gateway.expanded_size(m.message), 0)
-            + coalesce(pgmq_gateway.expanded_size(%s), 0) > $2
-        $query$, q_table, headers
-    ) USING max_messages, max_expanded
-    LOOP
-        IF pgmq.archive(queue, candidate) THEN
-            RETURN NEXT candidate;
-        END IF;
-    END LOOP;
+            ORDER BY next.msg_id LIMIT $1) m
+         WHERE %s', q_table, condition
+    ) INTO unreadable USING max_messages, max_expanded, q_table;
+    RETURN QUERY SELECT pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'));
 END
 $$;

@@ -10,20 +10,22 @@ BEGIN
 END
 $$;
 
--- Stores messages in every queue with a binding that the routing key matches, once in each. `within` is
--- a regular expression for the names of queues that the caller may send to; null is all of them.
+-- Stores messages in every queue with a binding that the routing key matches, once in each.
+-- `allowed_queues` is a regular expression for the names of queues that the caller may send to; null is
+-- all of them.
 CREATE FUNCTION pgmq_gateway.publish(
-    routing_key text, messages jsonb, operation integer, within text
+    routing_key text, messages jsonb, operation integer, allowed_queues text
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     deliveries jsonb := '[]';
     target text;
 BEGIN
     FOR target IN SELECT r.queue FROM pgmq_gateway.route(routing_key) r
-                  WHERE within IS NULL OR r.queue ~ within LOOP
+                  WHERE allowed_queues IS NULL OR r.queue ~ allowed_queues LOOP
         deliveries := deliveries || (
-            SELECT jsonb_agg(jsonb_build_object('queue', target, 'msg_id', s.id) ORDER BY s.id)
-            FROM unnest(pgmq_gateway.store(target, messages, operation)) s (id));
+            SELECT jsonb_agg(jsonb_build_object('queue', target, 'msg_id', s.id) ORDER BY s.place)
+            FROM unnest(pgmq_gateway.store(target, messages, operation)) WITH ORDINALITY
+                 AS s (id, place));
     END LOOP;
     RETURN deliveries;
 END
@@ -31,11 +33,13 @@ $$;
 
 -- Where a message with a routing key would go.
 CREATE FUNCTION pgmq_gateway.route(routing_key text)
-RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     BEGIN
-        PERFORM pgmq.validate_routing_key(routing_key);
+        IF NOT pgmq.validate_routing_key(routing_key) THEN
+            RAISE EXCEPTION 'it is not valid';
+        END IF;
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
     END;
@@ -45,7 +49,8 @@ $$;
 
 -- The bindings of all queues, or of one.
 CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
-RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql AS $$
+RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
@@ -54,37 +59,51 @@ BEGIN
 END
 $$;
 
--- Binds a queue to a pattern: `bound`, `exists`, `no_queue`, or why the pattern is refused.
+-- Binds a queue to a pattern: `bound`, `exists` or `no_queue`; of several that ask at once, one binds.
+-- Raises PGW42 for a pattern that PGMQ refuses.
 CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text)
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     PERFORM pgmq_gateway.lock_queue(queue);
     IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RETURN 'no_queue';
     END IF;
+    BEGIN
+        IF NOT pgmq.validate_topic_pattern(topic_pattern) THEN
+            RAISE EXCEPTION 'it is not valid';
+        END IF;
+    EXCEPTION WHEN raise_exception THEN
+        RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW42';
+    END;
     IF EXISTS (SELECT FROM pgmq.topic_bindings b
                WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
         RETURN 'exists';
     END IF;
     PERFORM pgmq.bind_topic(topic_pattern, queue);
+    IF NOT EXISTS (SELECT FROM pgmq.topic_bindings b
+                   WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
+        RAISE EXCEPTION 'INSERT on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
+    END IF;
     RETURN 'bound';
-EXCEPTION
-    WHEN raise_exception THEN
-        RETURN SQLERRM;
-    WHEN foreign_key_violation THEN
-        RETURN 'no_queue';
+EXCEPTION WHEN foreign_key_violation THEN
+    RETURN 'no_queue';
 END
 $$;
 
 -- Ends a binding: `unbound`, `no_queue` or `no_binding`.
 CREATE FUNCTION pgmq_gateway.unbind(queue text, topic_pattern text)
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     DELETE FROM pgmq.topic_bindings b WHERE b.pattern = topic_pattern AND b.queue_name = queue;
     IF FOUND THEN
         RETURN 'unbound';
+    ELSIF EXISTS (SELECT FROM pgmq.topic_bindings b
+                  WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
+        RAISE EXCEPTION 'DELETE on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
     ELSIF EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RETURN 'no_binding';
     END IF;

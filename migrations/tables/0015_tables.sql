@@ -1,7 +1,7 @@
 -- The gateway's own tables. What a database has from the set before (versions 1 to 14) is kept.
 
--- Settings of queues that differ from their defaults. A row counts for the queue that was there when it
--- was written: a later queue of the same name, whoever made it, was created at another moment.
+-- A row for each queue that the gateway has seen: which one it is, and its settings as far as they differ
+-- from the defaults. Everything in it is carried by a dump.
 CREATE TABLE IF NOT EXISTS pgmq_gateway.queue_settings (
     queue_name text PRIMARY KEY,
     queue_created_at timestamptz NOT NULL,
@@ -9,6 +9,24 @@ CREATE TABLE IF NOT EXISTS pgmq_gateway.queue_settings (
     -- Up to where the enforcement of message_retention has come.
     retention_cursor bigint NOT NULL DEFAULT 0
 );
+-- When the queue was made that the row counts for, as this database has it. `queue_created_at` is the same,
+-- as the database had it in which the queue was first seen: it is what identifies the queue.
+ALTER TABLE pgmq_gateway.queue_settings ADD COLUMN IF NOT EXISTS bound_created_at timestamptz;
+-- The database in which `bound_created_at` was written. In a copy made by dump and restore, where a queue of
+-- the name may have been made at another moment, the row counts for that one.
+ALTER TABLE pgmq_gateway.queue_settings ADD COLUMN IF NOT EXISTS database_stamp text;
+-- Whether it was made to be read in groups.
+ALTER TABLE pgmq_gateway.queue_settings ADD COLUMN IF NOT EXISTS fifo boolean NOT NULL DEFAULT false;
+UPDATE pgmq_gateway.queue_settings s
+SET bound_created_at = s.queue_created_at,
+    database_stamp = pg_catalog.format(
+        '%s/%s', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
+        (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())),
+    fifo = pg_catalog.to_regclass(pg_catalog.format(
+        'pgmq.%I', pg_catalog.lower('q_' || s.queue_name) || '_gw_fifo_idx')) IS NOT NULL
+WHERE s.bound_created_at IS NULL;
+ALTER TABLE pgmq_gateway.queue_settings
+    ALTER COLUMN bound_created_at SET NOT NULL, ALTER COLUMN database_stamp SET NOT NULL;
 
 -- The key with which receipts are signed, the same for all gateways on this database. The random
 -- numbers are PostgreSQL's strong ones.
@@ -18,19 +36,34 @@ INSERT INTO pgmq_gateway.secret (name, value) VALUES ('receipts', pg_catalog.dec
                        || pg_catalog.gen_random_uuid()::text, '-', ''), 'hex'))
 ON CONFLICT DO NOTHING;
 
--- What was answered to requests with an Idempotency-Key. `relation` is the table of the queue, so
--- that what was stored in a queue that is gone is not taken for stored in its successor.
+-- What was answered to requests with an Idempotency-Key.
 CREATE TABLE IF NOT EXISTS pgmq_gateway.idempotency_keys (
     scope text,
     key text,
     fingerprint bytea NOT NULL,
-    relation oid NOT NULL,
     answer jsonb,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (scope, key)
 );
 CREATE INDEX IF NOT EXISTS idempotency_keys_created_at
     ON pgmq_gateway.idempotency_keys (created_at);
+-- Which queue it was about (pgmq_gateway.queue_id), 0 for several.
+ALTER TABLE pgmq_gateway.idempotency_keys ADD COLUMN IF NOT EXISTS queue_id bigint;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = 'pgmq_gateway.idempotency_keys'::regclass
+                 AND a.attname = 'relation' AND NOT a.attisdropped) THEN
+        UPDATE pgmq_gateway.idempotency_keys k
+        SET queue_id = CASE k.relation WHEN 0 THEN 0 ELSE coalesce(
+            (SELECT (extract(epoch FROM m.created_at) * 1000000)::bigint FROM pgmq.meta m
+             WHERE pg_catalog.to_regclass(pg_catalog.format(
+                 'pgmq.%I', pg_catalog.lower('q_' || m.queue_name))) = k.relation LIMIT 1), -1) END;
+        ALTER TABLE pgmq_gateway.idempotency_keys DROP COLUMN relation;
+    END IF;
+END
+$$;
+ALTER TABLE pgmq_gateway.idempotency_keys ALTER COLUMN queue_id SET NOT NULL;
 
 -- API keys. Of a key only its hash is kept.
 CREATE TABLE IF NOT EXISTS pgmq_gateway.api_keys (

@@ -113,8 +113,8 @@ async fn browse(
     };
     let after = parameters.after.map_or(0, Bounded::get);
     let what = Browse { queue, after, limit, which };
-    let Page { messages, more } = broker.browse_archive(&stats, what).await?;
-    let next = messages.last().filter(|_| more).map(|last| last.message.msg_id.to_string());
+    let Page { messages, more, last_id, .. } = broker.browse_archive(&stats, what).await?;
+    let next = last_id.filter(|_| more).map(|last| last.to_string());
     let held = room_for(&api, messages.iter().map(|archived| &archived.message))?;
     Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))
 }

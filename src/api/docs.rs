@@ -142,33 +142,46 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if is(&["create_queue"]) {
         add("409", &[C::QueueConflict], "It was there, and is different");
     }
-    if is(&["delete_message", "set_visibility", "archive_message"]) {
+    if is(&["delete_message", "set_visibility"]) {
         add("409", &[C::ReceiptStale], "The message has been delivered again since");
     }
+    if is(&["archive_message"]) {
+        let codes = [C::ReceiptStale, C::MessageConflict];
+        let why = "The message has been delivered again since, or the archive has one of its id";
+        add("409", &codes, why);
+    }
+    if is(&["replay_archive", "redrive"]) {
+        add("409", &[C::MessageConflict], "A unique constraint of the table refuses all of them");
+    }
     if is(&["transact"]) {
-        let codes = [C::ReceiptStale, C::IdempotencyConflict];
+        let codes = [C::ReceiptStale, C::IdempotencyConflict, C::MessageConflict];
         add(
             "409",
             &codes,
-            "A message has been delivered again since, or the key was used for another request; \
-             nothing was done",
+            "A message has been delivered again since, the key was used for another request, or a \
+             unique constraint refuses a message; nothing was done",
         );
     }
     if is(&["send_message", "send_batch", "publish", "publish_batch"]) {
-        add("409", &[C::IdempotencyConflict], "The key was used for another request");
+        let codes = [C::IdempotencyConflict, C::MessageConflict];
+        let why =
+            "The key was used for another request, or a unique constraint refuses the message";
+        add("409", &codes, why);
     }
     let has_topics = path.starts_with("/topics") || path.ends_with("/bindings");
-    if has_topics || takes_body || is(&["receive_messages"]) {
+    if has_topics || takes_body || is(&["receive_messages", "drop_queue"]) {
         add(
             "501",
             &[C::NotSupported],
-            "PGMQ is too old for this, or pg_partman is missing; `detail` says what to install",
+            "PGMQ is too old for this, pg_partman is missing, or a publication is in the way; \
+             `detail` says what to do",
         );
     }
     if takes_body {
         add("408", &[C::RequestTimeout], "The body did not arrive in time");
         add("413", &[C::MessageTooLarge], "A message or the body is over the limit");
-        add("422", &[C::MessageRejected], "JSON that PostgreSQL cannot store");
+        let why = "JSON that PostgreSQL cannot store, or what a constraint or trigger refuses";
+        add("422", &[C::MessageRejected], why);
     }
     add("415", &[C::UnsupportedMediaType], "From another site, and not JSON");
 }
@@ -208,6 +221,10 @@ fn example(code: Code) -> Problem {
         }
         Code::IdempotencyConflict => {
             "this Idempotency-Key was used for another request; a new request needs a new key"
+        }
+        Code::MessageConflict => {
+            "the table of queue `orders` has such a message already: its unique constraint \
+             `orders_order_id` refuses another one; nothing was stored"
         }
         Code::MessageTooLarge => "the message has 1048577 bytes; the limit is 1048576",
         Code::UnsupportedMediaType => {

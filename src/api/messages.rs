@@ -263,8 +263,9 @@ async fn peek(
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let after = parameters.after.map_or(0, Bounded::get);
-    let Page { messages, more } = broker.peek(&stats, Peek { queue, after, limit }).await?;
-    let next = messages.last().filter(|_| more).map(|message| message.msg_id.to_string());
+    let what = Peek { queue, after, limit };
+    let Page { messages, more, last_id, .. } = broker.peek(&stats, what).await?;
+    let next = last_id.filter(|_| more).map(|last| last.to_string());
     let held = room_for(&api, messages.iter())?;
     Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))
 }

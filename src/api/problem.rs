@@ -30,6 +30,7 @@ pub(super) enum Code {
     QueueConflict,
     ReceiptStale,
     IdempotencyConflict,
+    MessageConflict,
     MessageTooLarge,
     UnsupportedMediaType,
     MessageRejected,
@@ -67,6 +68,9 @@ impl Code {
             }
             Self::IdempotencyConflict => {
                 (S::CONFLICT, "idempotency_conflict", "The key was used for another request")
+            }
+            Self::MessageConflict => {
+                (S::CONFLICT, "message_conflict", "There is such a message already")
             }
             Self::MessageTooLarge => {
                 (S::PAYLOAD_TOO_LARGE, "message_too_large", "Message too large")
@@ -244,11 +248,12 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::InOperation { source, .. } => code_of(source),
         E::MessageTooLarge { .. } => Code::MessageTooLarge,
         E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
-        E::Forbidden { .. } => Code::Forbidden,
+        E::Forbidden { .. } | E::SendForbidden(_) | E::MessageKept { .. } => Code::Forbidden,
+        E::MessageConflict(_) => Code::MessageConflict,
         E::NotSupported(_) => Code::NotSupported,
-        E::Overloaded(_) => Code::Overloaded,
+        E::Overloaded(_) | E::Locked(_) => Code::Overloaded,
         E::DatabaseUnavailable(_) => Code::DatabaseUnavailable,
         E::OutcomeUnknown(_) => Code::OutcomeUnknown,
-        E::Internal(_) => Code::InternalError,
+        E::Internal(_) | E::NoArchive(_) => Code::InternalError,
     }
 }

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{ArchivedMessage, CallStats, PageSize, QueueName, Scope},
-    store::{self, Archived, Moved, Page},
+    store::{self, Archived, Moved, Page, Rejection},
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, receiving::chooses, undone};
+use super::{Broker, Error, Result, receiving::chooses};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -67,18 +67,21 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
-            let mut conn = broker.open(queue, &stats).await?;
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
-            let page =
-                store::browse_archive(&mut conn, queue, what.after, limit, &what.which, most).await;
-            match page {
-                Err(store::Error::Unreadable) => Err(Error::MessageRejected(
-                    "a message of this page cannot be read, as its numbers, written out in full, \
-                     are too large; a smaller `limit` finds it, and `after` its id goes on behind it"
-                        .to_owned(),
-                )),
-                page => page.map_err(Error::on(queue)),
-            }
+            let (after, which) = (what.after, &what.which);
+            let page = broker.on_queue(queue, &stats, |mut conn| async move {
+                match store::browse_archive(&mut conn, queue, after, limit, which, most, false)
+                    .await
+                {
+                    // One that cannot be sent is left out, and hides no other.
+                    Err(store::Error::Unreadable) => {
+                        store::browse_archive(&mut conn, queue, after, limit, which, most, true)
+                            .await
+                    }
+                    page => page,
+                }
+            });
+            page.await?.map_err(Error::on(queue))
         })
         .await
     }
@@ -91,22 +94,23 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
-            let mut conn = broker.open(&queue, &stats).await?;
+            let (queue, to, which) = (&queue, &to, &which);
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
-                let counted = store::count_archived(&mut conn, &queue, limit, &which).await;
-                return counted.map_err(Error::on(&queue));
+                let counted = broker.on_queue(queue, &stats, |mut conn| async move {
+                    store::count_archived(&mut conn, queue, limit, which).await
+                });
+                return counted.await?.map_err(Error::on(queue));
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let mut moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
-                if undone(&moved) {
-                    moved = store::replay(&mut conn, &queue, &to, after, step, &which).await;
-                }
-                steps.done(moved).map_err(Error::on(&queue))?;
+                let moved = broker.on_queue(queue, &stats, |mut conn| async move {
+                    store::replay(&mut conn, queue, to, after, step, which).await
+                });
+                steps.done(moved.await?).map_err(Error::of_sending(queue))?;
             }
-            broker.moved_to(&to, steps.moved);
-            Ok(steps.moved)
+            broker.moved_to(to, steps.moved);
+            steps.finish(to)
         })
         .await
     }
@@ -122,20 +126,18 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let Redrive { queue, to, within, limit } = what;
-            let mut conn = broker.open(&queue, &stats).await?;
+            let (queue, to, within) = (&queue, to.as_ref(), &within);
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let to = to.as_ref();
-                let mut moved = store::redrive(&mut conn, &queue, to, &within, after, step).await;
-                if undone(&moved) {
-                    moved = store::redrive(&mut conn, &queue, to, &within, after, step).await;
-                }
-                steps.done(moved).map_err(Error::on(&queue))?;
+                let moved = broker.on_queue(queue, &stats, |mut conn| async move {
+                    store::redrive(&mut conn, queue, to, within, after, step).await
+                });
+                steps.done(moved.await?).map_err(Error::of_sending(queue))?;
             }
-            if let Some(to) = &to {
+            if let Some(to) = to {
                 broker.moved_to(to, steps.moved);
             }
-            Ok(steps.moved)
+            steps.finish(to.unwrap_or(queue))
         })
         .await
     }
@@ -168,14 +170,22 @@ impl Broker {
 /// or the time is over. Whoever asks again goes on from there.
 struct Steps {
     moved: i64,
+    /// Why the first one stayed that was to be moved.
+    stayed: Option<Stayed>,
     limit: Option<i64>,
     after: Option<i64>,
     deadline: Instant,
 }
 
+/// Why a message stayed that was to be moved.
+enum Stayed {
+    Locked,
+    Rejected(Rejection),
+}
+
 impl Steps {
     fn new(limit: Option<i64>, time: Duration) -> Self {
-        Self { moved: 0, limit, after: Some(0), deadline: Instant::now() + time }
+        Self { moved: 0, stayed: None, limit, after: Some(0), deadline: Instant::now() + time }
     }
 
     /// The id behind which the next step begins, and how many messages it moves.
@@ -190,6 +200,10 @@ impl Steps {
         match step {
             Ok(step) => {
                 self.moved += step.count;
+                if step.failed > 0 {
+                    let why = step.rejection.map_or(Stayed::Locked, Stayed::Rejected);
+                    self.stayed.get_or_insert(why);
+                }
                 self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
                 Ok(())
             }
@@ -198,6 +212,17 @@ impl Steps {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// How many were moved. If none was, as `to` took none, that is the answer.
+    fn finish(self, to: &QueueName) -> Result<i64> {
+        match self.stayed {
+            Some(Stayed::Rejected(rejection)) if self.moved == 0 => {
+                Err(Error::rejected(to.as_str(), &rejection))
+            }
+            Some(Stayed::Locked) if self.moved == 0 => Err(Error::Locked(format!("queue `{to}`"))),
+            _ => Ok(self.moved),
         }
     }
 }

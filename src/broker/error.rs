@@ -1,6 +1,11 @@
 //! Why an operation failed, in words that may be shown to its caller.
 
-use crate::{domain::QueueName, store};
+use std::sync::Arc;
+
+use crate::{
+    domain::QueueName,
+    store::{self, Rejection},
+};
 
 /// The outcome of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -70,6 +75,37 @@ pub enum Error {
     /// Valid JSON that PostgreSQL cannot store.
     #[error("{0}")]
     MessageRejected(String),
+    /// A unique constraint of the queue's table, or its archive, has a message like this already.
+    #[error("{0}")]
+    MessageConflict(String),
+    /// A policy does not allow it to be stored.
+    #[error(
+        "a row-level security policy of the database does not allow the gateway's role to store this \
+         message in queue `{0}`; nothing was stored"
+    )]
+    SendForbidden(String),
+    /// A message was kept as it was.
+    #[error(
+        "a policy, a trigger or a constraint of its table keeps message {msg_id} of queue `{queue}` as it \
+         is; nothing was done to it"
+    )]
+    MessageKept {
+        /// The queue.
+        queue: String,
+        /// The message.
+        msg_id: i64,
+    },
+    /// Somebody else has locked what is to be changed.
+    #[error(
+        "another transaction in the database has locked {0}; nothing was done; try again in a moment"
+    )]
+    Locked(String),
+    /// A queue's archive is missing.
+    #[error(
+        "queue `{0}` is there and its archive is not: an administrator has to restore the table, or drop \
+         the queue and make it anew"
+    )]
+    NoArchive(String),
     /// A message is in the queue but cannot be read.
     #[error("message {0} cannot be read: its numbers, written out in full, are too large")]
     MessageUnreadable(i64),
@@ -112,7 +148,46 @@ impl Error {
             store::Error::Forbidden(_) => {
                 Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
             }
+            store::Error::Locked => Self::Locked(format!("queue `{queue}`, or something in it")),
+            store::Error::NoArchive => Self::NoArchive(queue.to_string()),
             other => other.into(),
+        }
+    }
+
+    /// Sorts what the store said of messages that were to be stored in `queue`.
+    pub(super) fn of_sending(queue: &QueueName) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::Rejected(rejection) => Self::rejected(queue.as_str(), &rejection),
+            store::Error::Locked => {
+                Self::Locked(format!("queue `{queue}`, or something that this message needs"))
+            }
+            other => Self::on(queue)(other),
+        }
+    }
+
+    /// A message that the table of `queue` did not take.
+    pub(super) fn rejected(queue: &str, rejection: &Rejection) -> Self {
+        let constraint = |name: &Option<Arc<str>>| {
+            name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default()
+        };
+        match rejection {
+            Rejection::Policy => Self::SendForbidden(queue.to_owned()),
+            Rejection::Conflict(name) => Self::MessageConflict(format!(
+                "the table of queue `{queue}` has such a message already: its unique constraint{} refuses \
+                 another one; nothing was stored",
+                constraint(name)
+            )),
+            Rejection::Constraint(name) => Self::MessageRejected(format!(
+                "the constraint{} of the table of queue `{queue}` refuses the message; nothing was stored",
+                constraint(name)
+            )),
+            Rejection::Trigger(_) => Self::MessageRejected(format!(
+                "a trigger of the table of queue `{queue}` refuses the message; nothing was stored"
+            )),
+            Rejection::NotStored => Self::MessageRejected(format!(
+                "a trigger of the table of queue `{queue}` dropped the message; nothing was stored"
+            )),
+            Rejection::Unstorable(_) => Self::MessageRejected(rejection.to_string()),
         }
     }
 }
@@ -136,9 +211,17 @@ impl From<store::Error> for Error {
     /// Sorts what the store said where no queue is known.
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Unstorable(reason) => {
-                Self::MessageRejected(format!("PostgreSQL cannot store the message: {reason}"))
+            store::Error::Parameter(reason) => {
+                Self::Invalid(format!("PostgreSQL cannot read a parameter of the request: {reason}"))
             }
+            store::Error::Locked => Self::Locked("what this is about".to_owned()),
+            store::Error::NoReplicaIdentity => Self::NotSupported(
+                "a publication in the database sends deletes and updates of all tables, and one of PGMQ's \
+                 own has no replica identity for that: have an administrator run ALTER TABLE pgmq.meta \
+                 REPLICA IDENTITY FULL, and the same for pgmq.topic_bindings and \
+                 pgmq.notify_insert_throttle"
+                    .to_owned(),
+            ),
             store::Error::Overloaded => {
                 Self::Overloaded("every database connection was in use; try again in a moment")
             }
@@ -153,11 +236,15 @@ impl From<store::Error> for Error {
                 Self::NotSupported(format!("{what}: upgrade PGMQ in this database to have this"))
             }
             store::Error::RoutingKey(reason) => Self::Invalid(format!("routing key: {reason}")),
+            store::Error::Pattern(reason) => Self::Invalid(format!("`pattern`: {reason}")),
             store::Error::Refused { .. } => super::transactions::refused(error),
-            store::Error::Forbidden(_) => {
+            store::Error::Forbidden(_) | store::Error::Rejected(Rejection::Policy) => {
                 Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
             }
             store::Error::QueueNotFound
+            | store::Error::NoArchive
+            | store::Error::Rejected(_)
+            | store::Error::MissingRelation(_)
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),
         }

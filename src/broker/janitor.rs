@@ -1,15 +1,23 @@
-//! What is past its time is deleted, a little at a time and by one gateway at a time.
+//! What is past its time is deleted, a little at a time; a queue that is in the way of it is in nobody
+//! else's.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
-use crate::{config, store};
+use crate::{
+    config,
+    domain::QueueName,
+    store::{self, QueueRetention},
+};
 
 use super::Broker;
 
 /// Rows of one step.
 const STEP_ROWS: i32 = 1_000;
+/// Steps at one queue before it is the next one's turn.
+const STEPS_IN_TURN: u32 = 50;
 /// Pause between two steps when there is more to do.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 /// Time between two rounds where no queue has a retention.
@@ -20,16 +28,18 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Janitor {
     broker: Broker,
     settings: config::Maintenance,
+    /// What failed in the last round, of which that was said.
+    failing: HashSet<String>,
 }
 
 impl Janitor {
     /// A janitor for a broker.
     pub fn new(broker: Broker, settings: config::Maintenance) -> Self {
-        Self { broker, settings }
+        Self { broker, settings, failing: HashSet::new() }
     }
 
     /// Works until it is dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut last_round = None::<Instant>;
         loop {
             sleep(self.settings.interval()).await;
@@ -43,23 +53,83 @@ impl Janitor {
         }
     }
 
-    async fn round(&self) {
-        loop {
-            match self.step().await {
-                Ok(true) => sleep(STEP_PAUSE).await,
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot delete what is past its retention");
-                    return;
+    async fn round(&mut self) {
+        let registered = self.register_queues().await;
+        self.report("the queues' register", registered);
+        let keys = self.delete_expired_keys().await;
+        self.report("idempotency keys", keys);
+        match self.queues_with_retention().await {
+            Ok(queues) => {
+                self.report("the list of queues", Ok(()));
+                for queue in queues {
+                    let outcome = self.tend(&queue).await;
+                    self.report(&queue.queue, outcome);
                 }
             }
+            Err(error) => self.report("the list of queues", Err(error)),
         }
     }
 
-    async fn step(&self) -> store::Result<bool> {
-        self.broker.policies.ensure_fresh().await?;
-        let mut conn = self.broker.db.errand().await?;
+    async fn register_queues(&self) -> store::Result<()> {
+        store::register_queues(&mut *self.broker.db.errand().await?).await
+    }
+
+    async fn queues_with_retention(&self) -> store::Result<Vec<QueueRetention>> {
+        store::queues_with_retention(&mut *self.broker.db.errand().await?).await
+    }
+
+    async fn delete_expired_keys(&self) -> store::Result<()> {
         let lifetime = self.settings.idempotency_lifetime();
-        store::forget_old(&mut conn, lifetime, STEP_ROWS).await
+        loop {
+            let mut conn = self.broker.db.errand().await?;
+            if !store::delete_expired_keys(&mut conn, lifetime, STEP_ROWS).await? {
+                return Ok(());
+            }
+            drop(conn);
+            sleep(STEP_PAUSE).await;
+        }
+    }
+
+    /// Deletes what is past its time in one queue and its archive, up to a bound.
+    async fn tend(&self, retention: &QueueRetention) -> store::Result<()> {
+        let Ok(queue) = QueueName::parse(&retention.queue) else { return Ok(()) };
+        let (mut messages, mut archive) = (retention.messages, retention.archive);
+        for _ in 0..STEPS_IN_TURN {
+            let mut conn = self.broker.db.errand().await?;
+            if let Some(seconds) = messages
+                && !store::delete_expired_messages(&mut conn, &queue, seconds, STEP_ROWS).await?
+            {
+                messages = None;
+            }
+            if let Some(seconds) = archive
+                && !store::delete_expired_archive(&mut conn, &queue, seconds, STEP_ROWS).await?
+            {
+                archive = None;
+            }
+            drop(conn);
+            if messages.or(archive).is_none() {
+                break;
+            }
+            sleep(STEP_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Says what fails when it begins to, and when it works again.
+    fn report(&mut self, what: &str, outcome: store::Result<()>) {
+        match outcome {
+            // Dropped since it was listed.
+            Ok(()) | Err(store::Error::QueueNotFound) => {
+                if self.failing.remove(what) {
+                    info!(what, "what is past its retention can be deleted again");
+                }
+            }
+            Err(error) => {
+                self.broker.metrics.maintenance_failed(what);
+                if self.failing.insert(what.to_owned()) {
+                    warn!(what, %error, "cannot delete what is past its retention");
+                }
+            }
+        }
     }
 }

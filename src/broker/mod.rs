@@ -10,6 +10,7 @@ mod janitor;
 mod policies;
 mod queues;
 mod receiving;
+mod retry;
 mod sending;
 mod settling;
 mod topics;
@@ -31,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{CallStats, QueueName, ReceiptKey},
-    engine::{Engine, Shared},
+    engine::{Engine, Shared, SharedParts},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -53,6 +54,7 @@ pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
+use retry::Retry;
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
 /// makes some.
@@ -102,19 +104,16 @@ impl Broker {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let connections = settings.database.max_connections as usize;
-        let shared = Shared {
+        let shared = Shared::new(SharedParts {
             db: parts.db.clone(),
             settings: settings.engine.clone(),
-            statements_per_queue: (connections * 3 / 4).max(1),
-            max_waiters: settings.long_poll.max_waiters,
-            max_waiters_per_queue: settings.long_poll.max_waiters_per_queue,
-            waiters: Arc::default(),
+            connections,
+            long_poll: settings.long_poll.clone(),
             max_answer_bytes: settings.limits.max_answer_bytes,
-            poll_interval: settings.long_poll.poll_interval(),
             tasks: tasks.clone(),
             closing: closing.clone(),
             metrics: Arc::clone(&parts.metrics),
-        };
+        });
         let places = settings.long_poll.max_connections as usize;
         let engine = match settings.long_poll.strategy {
             Strategy::Shared => Engine::new(shared, None),
@@ -195,6 +194,27 @@ impl Broker {
         }
     }
 
+    /// Does work on a queue outside the lanes: again if others undid it, and for a while where something is
+    /// locked. No connection is held in between.
+    async fn on_queue<T, F>(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        work: impl Fn(QueueConn) -> F,
+    ) -> Result<store::Result<T>>
+    where
+        F: Future<Output = store::Result<T>>,
+    {
+        let mut retry = Retry::new();
+        loop {
+            let outcome = work(self.open(queue, stats).await?).await;
+            match &outcome {
+                Err(error) if retry.is_worth_it(error).await => {}
+                _ => return Ok(outcome),
+            }
+        }
+    }
+
     /// Leave for one statement on a queue outside the lanes.
     async fn permit(&self, queue: &QueueName) -> Result<Option<OwnedSemaphorePermit>> {
         let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
@@ -229,11 +249,6 @@ impl Broker {
             Ok(()) => Ok(None),
         }
     }
-}
-
-/// Whether it was undone because of a deadlock. Once more is enough: whoever was in the way is through.
-const fn undone<T>(outcome: &store::Result<T>) -> bool {
-    matches!(outcome, Err(store::Error::Deadlock(_)))
 }
 
 /// A connection that counts among those of its queue.

@@ -6,15 +6,19 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     domain::{QueueName, QueueSettings},
-    store::{self, Db},
+    store::{self, AllSettings, Db},
 };
 
 /// Age at which settings are not used any more.
@@ -37,6 +41,23 @@ pub(super) struct Policies {
     known: StdMutex<Known>,
     /// Held by whoever loads: the others wait for that.
     loading: Mutex<()>,
+    clock: DatabaseClock,
+}
+
+/// How far the database's clock is ahead of ours, in microseconds.
+#[derive(Debug, Default)]
+struct DatabaseClock(AtomicI64);
+
+impl DatabaseClock {
+    fn set(&self, now: DateTime<Utc>) {
+        let ahead = (now - Utc::now()).num_microseconds();
+        self.0.store(ahead.unwrap_or(0), Relaxed);
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        let ahead = TimeDelta::microseconds(self.0.load(Relaxed));
+        Utc::now().checked_add_signed(ahead).unwrap_or_else(Utc::now)
+    }
 }
 
 #[derive(Default)]
@@ -55,8 +76,8 @@ struct Known {
 
 impl Policies {
     pub(super) fn new(db: Db) -> Arc<Self> {
-        let (default, known) = (Arc::default(), StdMutex::default());
-        Arc::new(Self { db, default, known, loading: Mutex::new(()) })
+        let (default, known, loading) = (Arc::default(), StdMutex::default(), Mutex::new(()));
+        Arc::new(Self { db, default, known, loading, clock: DatabaseClock::default() })
     }
 
     /// What holds for a queue.
@@ -70,6 +91,11 @@ impl Policies {
     pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> store::Result<bool> {
         self.ensure_fresh().await?;
         Ok(self.lock().folded.contains(queue.as_str()))
+    }
+
+    /// What time it is in the database, as far as it was asked.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// Whether any queue is known to have something that has to be enforced from time to time.
@@ -154,7 +180,8 @@ impl Policies {
 
     async fn load(&self) -> store::Result<HashMap<String, Arc<Policy>>> {
         let mut conn = self.db.errand().await?;
-        let configured = store::all_settings(&mut conn).await?;
+        let AllSettings { configured, now } = store::all_settings(&mut conn).await?;
+        self.clock.set(now);
         let policies = configured.into_iter().map(|queue| {
             let policy = Policy { settings: queue.settings, fifo: queue.fifo };
             (queue.queue, Arc::new(policy))

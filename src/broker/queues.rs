@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{
         Bounded, CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
@@ -10,8 +12,10 @@ use crate::{
     store::{self, Conn, CreateOutcome},
 };
 
-use super::{Broker, Error, Result, undone};
+use super::{Broker, Error, Result, retry::Retry};
 
+/// Messages that are deleted in one transaction where a queue cannot be emptied at once.
+const PURGE_STEP: i32 = 5_000;
 /// Queues that are looked at together where not all of them are shown.
 const FILTERED_PAGE: usize = 1_000;
 
@@ -98,8 +102,15 @@ impl Broker {
         must_have_dead_letter_queue(&mut conn, &new.settings).await?;
         let fifo = new.fifo.unwrap_or(false);
         let partition = new.partition.as_ref();
-        let outcome =
-            store::create(&mut conn, queue, new.kind, partition, fifo, &new.settings).await;
+        let mut retry = Retry::new();
+        let outcome = loop {
+            let outcome =
+                store::create(&mut conn, queue, new.kind, partition, fifo, &new.settings).await;
+            match &outcome {
+                Err(error) if retry.is_worth_it(error).await => {}
+                _ => break outcome,
+            }
+        };
         let created = match outcome.map_err(Error::on(queue))? {
             CreateOutcome::Created => {
                 // Whatever was counted was another queue's that had its name.
@@ -171,8 +182,10 @@ impl Broker {
     pub async fn show_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<Queue> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let found = store::show(&mut conn, &queue).await.map_err(Error::on(&queue))?;
+            let one = &queue;
+            let found = broker
+                .on_queue(one, &stats, |mut conn| async move { store::show(&mut conn, one).await });
+            let found = found.await?.map_err(Error::on(&queue))?;
             let found = found.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
             Ok(broker.complete(found))
         })
@@ -189,19 +202,20 @@ impl Broker {
         self.check_settings(&queue, &change)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            must_have_dead_letter_queue(&mut conn, &change).await?;
-            let gone = || Error::QueueNotFound(queue.to_string());
-            let mut changed = store::change_settings(&mut conn, &queue, &change).await;
-            if undone(&changed) {
-                changed = store::change_settings(&mut conn, &queue, &change).await;
-            }
+            let (queue, change) = (&queue, &change);
+            must_have_dead_letter_queue(&mut broker.open(queue, &stats).await?.conn, change)
+                .await?;
+            let changed = broker.on_queue(queue, &stats, |mut conn| async move {
+                if !store::change_settings(&mut conn, queue, change).await? {
+                    return Ok(None);
+                }
+                store::show(&mut conn, queue).await
+            });
+            let changed = changed.await;
             broker.policies.forget();
-            if !changed.map_err(Error::on(&queue))? {
-                return Err(gone());
-            }
-            let shown = store::show(&mut conn, &queue).await.map_err(Error::on(&queue))?;
-            Ok(broker.complete(shown.ok_or_else(gone)?))
+            let changed = changed?.map_err(Error::on(queue))?;
+            let shown = changed.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
+            Ok(broker.complete(shown))
         })
         .await
     }
@@ -256,14 +270,15 @@ impl Broker {
     pub async fn drop_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<()> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let mut found = store::drop_queue(&mut conn, &queue).await;
-            if undone(&found) {
-                found = store::drop_queue(&mut conn, &queue).await;
-            }
+            let queue = &queue;
+            let found = broker
+                .on_queue(queue, &stats, |mut conn| async move {
+                    store::drop_queue(&mut conn, queue).await
+                })
+                .await;
             broker.policies.forget();
-            broker.engine.tell(&queue);
-            if found.map_err(Error::on(&queue))? {
+            broker.engine.tell(queue);
+            if found?.map_err(Error::on(queue))? {
                 broker.metrics.forget_queue(queue.as_str());
                 Ok(())
             } else {
@@ -277,14 +292,41 @@ impl Broker {
     pub async fn purge_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<i64> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let mut purged = store::purge(&mut conn, &queue).await;
-            if undone(&purged) {
-                purged = store::purge(&mut conn, &queue).await;
+            let queue = &queue;
+            let truncated = broker.on_queue(queue, &stats, |mut conn| async move {
+                store::truncate(&mut conn, queue).await
+            });
+            match truncated.await?.map_err(Error::on(queue))? {
+                Some(purged) => Ok(purged),
+                None => broker.delete_all(queue, &stats).await,
             }
-            purged.map_err(Error::on(&queue))
         })
         .await
+    }
+
+    /// Deletes the messages that are in a queue now, step by step, beside whoever else is at work there.
+    async fn delete_all(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<i64> {
+        let last = self.on_queue(queue, stats, |mut conn| async move {
+            store::last_id(&mut conn, queue).await
+        });
+        let up_to = last.await?.map_err(Error::on(queue))?;
+        let (mut purged, mut next) = (0, Some(0));
+        let deadline = Instant::now() + self.request_timeout / 2;
+        while let Some(after) = next.filter(|_| Instant::now() < deadline) {
+            let step = self.on_queue(queue, stats, |mut conn| async move {
+                store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
+            });
+            match step.await? {
+                Ok((deleted, last_id)) => {
+                    purged += deleted;
+                    next = last_id;
+                }
+                // What the steps before it deleted is deleted.
+                Err(_) if purged > 0 => next = None,
+                Err(error) => return Err(Error::on(queue)(error)),
+            }
+        }
+        Ok(purged)
     }
 
     /// Exact figures of a queue, and how many clients of this gateway wait for its messages.
@@ -296,9 +338,11 @@ impl Broker {
         let waiters = self.engine.waiters_on(&queue);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let metrics = store::metrics(&mut conn, &queue).await.map_err(Error::on(&queue))?;
-            Ok((metrics, waiters))
+            let one = &queue;
+            let metrics = broker.on_queue(one, &stats, |mut conn| async move {
+                store::metrics(&mut conn, one).await
+            });
+            Ok((metrics.await?.map_err(Error::on(&queue))?, waiters))
         })
         .await
     }

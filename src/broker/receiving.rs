@@ -10,7 +10,7 @@ use crate::{
         Bounded, CallStats, FifoMode, Message, MsgId, PageSize, Quantity, QueueName, RawJson,
         VisibilityTimeout, Wait,
     },
-    engine::{Delivery, UnreadableSearch},
+    engine::Delivery,
     store::{self, DeadLetters, Page, Pop, Read},
     telemetry::DoneTo,
 };
@@ -89,10 +89,8 @@ impl Broker {
         qty: Quantity,
     ) -> Result<Vec<Message>> {
         let policy = self.policies.of(&queue).await?;
-        let mut conn = self.open(&queue, stats).await?;
-        let broker = self.clone();
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let mut search = UnreadableSearch::new(&queue, &broker.metrics);
             let what = Pop {
                 queue: queue.clone(),
                 qty: qty.as_i32(),
@@ -100,14 +98,11 @@ impl Broker {
                 as_pgmq: broker.read_mode == ReadMode::Pgmq,
                 dead_letters: dead_letters(&policy),
             };
-            let popped = loop {
-                let popped = store::pop(&mut conn, &what).await;
-                let cleared = search.cleared(&mut conn, popped.as_ref().err()).await;
-                if !cleared.map_err(Error::on(&queue))? {
-                    break popped;
-                }
-            };
-            let messages = popped.map_err(Error::on(&queue))?;
+            let (engine, what) = (&broker.engine, &what);
+            let popped = broker.on_queue(&queue, &stats, |mut conn| async move {
+                engine.pop(&mut conn, what).await
+            });
+            let messages = popped.await?.map_err(Error::on(&queue))?.messages;
             broker.metrics.messages(queue.as_str(), DoneTo::Received, messages.len());
             broker.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
             if policy.fifo {
@@ -127,8 +122,11 @@ impl Broker {
     ) -> Result<Message> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            match store::message(&mut conn, &queue, id).await {
+            let one = &queue;
+            let found = broker.on_queue(one, &stats, |mut conn| async move {
+                store::message(&mut conn, one, id).await
+            });
+            match found.await? {
                 Ok(Some(message)) => Ok(message),
                 Ok(None) => Err(not_found(&queue, id.get())),
                 Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
@@ -142,18 +140,18 @@ impl Broker {
     pub async fn peek(&self, stats: &Arc<CallStats>, what: Peek) -> Result<Page<Message>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let queue = &what.queue;
-            let mut conn = broker.open(queue, &stats).await?;
-            let mut search = UnreadableSearch::new(queue, &broker.metrics);
-            let seen = loop {
-                let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
-                let seen = store::peek(&mut conn, queue, what.after, limit, most).await;
-                let cleared = search.cleared(&mut conn, seen.as_ref().err()).await;
-                if !cleared.map_err(Error::on(queue))? {
-                    break seen;
+            let (queue, after) = (&what.queue, what.after);
+            let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
+            let seen = broker.on_queue(queue, &stats, |mut conn| async move {
+                match store::peek(&mut conn, queue, after, limit, most, false).await {
+                    // One that cannot be sent is left out, and hides no other.
+                    Err(store::Error::Unreadable) => {
+                        store::peek(&mut conn, queue, after, limit, most, true).await
+                    }
+                    seen => seen,
                 }
-            };
-            seen.map_err(Error::on(queue))
+            });
+            seen.await?.map_err(Error::on(queue))
         })
         .await
     }

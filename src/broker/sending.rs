@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use crate::{
     domain::{Bounded, CallStats, Delay, NewMessage, QueueName, Visibility, check_storable},
@@ -108,7 +108,7 @@ impl Broker {
             return self.store_once(stats, queue, messages, once).await;
         }
         let ids = self.engine.send(queue, messages, policy.fifo, stats);
-        let result = self.within_time(ids).await.map_err(Error::on(queue))?;
+        let result = self.within_time(ids).await.map_err(Error::of_sending(queue))?;
         self.metrics.messages(queue.as_str(), DoneTo::Sent, result.len());
         Ok(MaybeReplayed { result, replayed: false })
     }
@@ -160,26 +160,29 @@ impl Broker {
                 .map_err(|reason| Error::MessageRejected(format!("`{}`: {reason}", at(field))))?;
         }
         match new.visible {
-            Some(visible) => check_moment::<{ Delay::MAX }>(&at("visible_at"), visible),
+            Some(visible) => self.check_moment::<{ Delay::MAX }>(&at("visible_at"), visible),
             None => Ok(()),
         }
+    }
+
+    /// Refuses a moment too far ahead, by the database's clock.
+    pub(super) fn check_moment<const MAX_SECONDS: i64>(
+        &self,
+        field: &str,
+        visible: Visibility,
+    ) -> Result<()> {
+        let Visibility::At(time) = visible else {
+            return Ok(());
+        };
+        // A second of grace for a client whose clock is ahead.
+        if time <= self.policies.now() + TimeDelta::seconds(MAX_SECONDS + 1) {
+            return Ok(());
+        }
+        let latest = Bounded::<0, MAX_SECONDS>::MAX;
+        Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
     }
 }
 
 fn dotted(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!(".{field}") }
-}
-
-/// Refuses a moment too far ahead.
-pub(super) fn check_moment<const MAX_SECONDS: i64>(field: &str, visible: Visibility) -> Result<()> {
-    let Visibility::At(time) = visible else {
-        return Ok(());
-    };
-    let now: DateTime<Utc> = Utc::now();
-    // A second of grace for a client whose clock is ahead.
-    if time <= now + TimeDelta::seconds(MAX_SECONDS + 1) {
-        return Ok(());
-    }
-    let latest = Bounded::<0, MAX_SECONDS>::MAX;
-    Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
 }

@@ -11,7 +11,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, sending::check_moment, undone};
+use super::{Broker, Error, Result, retry::Retry};
 
 /// The most entries of one settling.
 pub const MAX_SETTLED: usize = 1_000;
@@ -55,7 +55,8 @@ impl Broker {
         let unblocks = self.policies.of(&queue).await?.fifo;
         self.admit(&queue, stats).await?;
         let settled = self.engine.delete(&queue, target, unblocks, stats);
-        let settled = self.within_time(settled).await.map_err(Error::on(&queue))?;
+        let settled =
+            self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
         self.metrics.messages(queue.as_str(), DoneTo::Deleted, 1);
         Ok(())
@@ -72,7 +73,8 @@ impl Broker {
         let unblocks = self.policies.of(&queue).await?.fifo;
         self.admit(&queue, stats).await?;
         let settled = self.engine.archive(&queue, target, unblocks, stats);
-        let settled = self.within_time(settled).await.map_err(Error::on(&queue))?;
+        let settled =
+            self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
         self.metrics.messages(queue.as_str(), DoneTo::Archived, 1);
         Ok(())
@@ -86,13 +88,13 @@ impl Broker {
         target: SettleTarget,
         visible: Visibility,
     ) -> Result<Message> {
-        check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
+        self.check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
         let target = self.target(&target)?;
         self.admit(&queue, stats).await?;
         let changed = self.engine.set_visibility(&queue, target, visible, stats);
         let (settled, message) = match self.within_time(changed).await {
             Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(target.msg_id)),
-            outcome => outcome.map_err(Error::on(&queue)),
+            outcome => outcome.map_err(of_settling(&queue, target.msg_id)),
         }?;
         done(&queue, target.msg_id, settled)?;
         let mut message = message.ok_or_else(|| not_found(&queue, target.msg_id))?;
@@ -144,12 +146,7 @@ impl Broker {
     ) -> Result<Vec<Settled>> {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let mut settled = store::settle(&mut conn, &queue, &entries).await;
-            if undone(&settled) {
-                settled = store::settle(&mut conn, &queue, &entries).await;
-            }
-            let settled = settled.map_err(Error::on(&queue))?;
+            let settled = broker.settle_rows(&queue, &stats, &entries).await?;
             for ((action, _), settled) in entries.iter().zip(&settled) {
                 let done = match action {
                     Action::Delete => DoneTo::Deleted,
@@ -163,6 +160,48 @@ impl Broker {
             Ok(settled)
         })
         .await
+    }
+
+    /// Settles; what is locked is tried again for a while, together with nothing else.
+    async fn settle_rows(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        entries: &[(Action, Target)],
+    ) -> Result<Vec<Settled>> {
+        let whole = self
+            .on_queue(queue, stats, |mut conn| async move {
+                match store::settle(&mut conn, queue, entries, false).await {
+                    Err(error) if error.is_about_rows() => {
+                        store::settle(&mut conn, queue, entries, true).await
+                    }
+                    outcome => outcome,
+                }
+            })
+            .await?;
+        let mut settled = whole.map_err(Error::on(queue))?;
+        let locked = |settled: &[Settled]| -> Vec<usize> {
+            let places = settled.iter().enumerate();
+            places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
+        };
+        let mut places = locked(&settled);
+        let mut retry = Retry::new();
+        while !places.is_empty() && retry.is_worth_it(&store::Error::Locked).await {
+            let again: Vec<_> = places.iter().map(|place| entries[*place]).collect();
+            let mut conn = self.open(queue, stats).await?;
+            // What is done already stays done, whatever becomes of these.
+            let outcomes = match store::settle(&mut conn, queue, &again, true).await {
+                Ok(outcomes) => outcomes,
+                Err(store::Error::OutcomeUnknown(_)) => vec![Settled::Unknown; places.len()],
+                Err(store::Error::Locked | store::Error::Deadlock(_)) => continue,
+                Err(_) => break,
+            };
+            for (place, outcome) in places.iter().zip(outcomes) {
+                settled[*place] = outcome;
+            }
+            places = locked(&settled);
+        }
+        Ok(settled)
     }
 
     /// Which message is meant, and for which delivery.
@@ -188,11 +227,27 @@ impl Broker {
     }
 }
 
+/// Sorts what the store said of one message that was to be settled.
+fn of_settling(queue: &QueueName, msg_id: i64) -> impl Fn(store::Error) -> Error + use<'_> {
+    move |error| match error {
+        store::Error::Locked => Error::Locked(format!("message {msg_id} of queue `{queue}`")),
+        store::Error::Rejected(_) => Error::MessageKept { queue: queue.to_string(), msg_id },
+        other => Error::on(queue)(other),
+    }
+}
+
 fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
     match settled {
         Settled::Done => Ok(()),
         Settled::Missing => Err(not_found(queue, msg_id)),
         Settled::Stale => Err(Error::ReceiptStale { queue: queue.to_string(), msg_id }),
+        Settled::Locked => Err(Error::Locked(format!("message {msg_id} of queue `{queue}`"))),
+        Settled::Kept => Err(Error::MessageKept { queue: queue.to_string(), msg_id }),
+        Settled::Conflict => Err(Error::MessageConflict(format!(
+            "the archive of queue `{queue}` has a message {msg_id} already; nothing was done to this one"
+        ))),
+        Settled::Unknown => Err(store::Error::OutcomeUnknown(None).into()),
+        Settled::Unreadable => Err(Error::MessageUnreadable(msg_id)),
     }
 }
 

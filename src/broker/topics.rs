@@ -50,18 +50,19 @@ impl Broker {
     ) -> Result<(bool, Binding)> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            let new = match store::bind(&mut conn, &queue, &pattern).await? {
+            let (queue, pattern) = (&queue, &*pattern);
+            let bound = broker.on_queue(queue, &stats, |mut conn| async move {
+                let outcome = store::bind(&mut conn, queue, pattern).await?;
+                Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
+            });
+            let (outcome, bound) = bound.await?.map_err(Error::on(queue))?;
+            let new = match outcome {
                 BindOutcome::Done => true,
                 BindOutcome::AsBefore => false,
                 BindOutcome::NoQueue => return Err(Error::QueueNotFound(queue.to_string())),
-                BindOutcome::Refused(reason) => {
-                    return Err(Error::Invalid(format!("`pattern`: {reason}")));
-                }
             };
-            let bound = store::bindings(&mut conn, Some(&queue)).await?;
             let bound = bound.into_iter().find(|binding| binding.pattern == pattern);
-            Ok((new, bound.ok_or_else(|| no_binding(&queue, &pattern))?))
+            Ok((new, bound.ok_or_else(|| no_binding(queue, pattern))?))
         })
         .await
     }
@@ -75,13 +76,14 @@ impl Broker {
     ) -> Result<()> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let mut conn = broker.open(&queue, &stats).await?;
-            match store::unbind(&mut conn, &queue, &pattern).await? {
+            let (queue, pattern) = (&queue, &*pattern);
+            let unbound = broker.on_queue(queue, &stats, |mut conn| async move {
+                store::unbind(&mut conn, queue, pattern).await
+            });
+            match unbound.await?.map_err(Error::on(queue))? {
                 BindOutcome::Done => Ok(()),
                 BindOutcome::NoQueue => Err(Error::QueueNotFound(queue.to_string())),
-                BindOutcome::AsBefore | BindOutcome::Refused(_) => {
-                    Err(no_binding(&queue, &pattern))
-                }
+                BindOutcome::AsBefore => Err(no_binding(queue, pattern)),
             }
         })
         .await

@@ -7,19 +7,18 @@ use tokio::time::timeout;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    store::{self, Action, Conn, Idempotency, Operation, Refusal, Transacted},
+    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
     telemetry::DoneTo,
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Result, SettleTarget, policies::Policy,
-    sending::check_moment,
+    Broker, Error, MaybeReplayed, Once, Result, SettleTarget, policies::Policy, retry::Retry,
 };
 
 /// The most operations of a transaction.
 pub const MAX_OPERATIONS: usize = 100;
-/// How often a transaction is tried that others undo.
-const ATTEMPTS: usize = 3;
+/// How often a transaction is tried whose queues are dropped meanwhile.
+const MOST_DROPPED: u32 = 2;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ impl Broker {
             Wish::Archive(queue, target) => settle(queue, Action::Archive, target),
             Wish::SetVisibility(queue, target, visible) => {
                 let field = format!("operations[{index}].{action}.visible_at");
-                check_moment::<{ VisibilityTimeout::MAX }>(&field, visible)?;
+                self.check_moment::<{ VisibilityTimeout::MAX }>(&field, visible)?;
                 settle(queue, Action::Hide(visible), target)
             }
         }
@@ -139,11 +138,10 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let _permits = (permit, apart);
-            let mut conn = broker.db.acquire(&stats).await?;
             let only = once.as_ref().and_then(|once| once.queue.clone());
-            let transacted = persist(&mut conn, &operations, once.as_ref()).await;
+            let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
             let transacted = match (transacted, &only) {
-                (Err(error), Some(queue)) => Err(Error::on(queue)(error)),
+                (Err(error), Some(queue)) => Err(Error::of_sending(queue)(error)),
                 (Err(error), None) => Err(refused(error)),
                 (Ok(transacted), _) => Ok(transacted),
             }?;
@@ -157,6 +155,48 @@ impl Broker {
             }
         })
         .await
+    }
+
+    /// Does operations, again if they were undone by what others did meanwhile, or something is locked.
+    async fn persist(
+        &self,
+        stats: &Arc<CallStats>,
+        operations: &[Operation],
+        once: Option<&Idempotency>,
+    ) -> store::Result<Transacted<Outcome>> {
+        let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
+        let is_of_one = once.is_some_and(|once| once.queue.is_some());
+        let mut retry = Retry::new();
+        let (mut dropped, mut advanced) = (0, false);
+        loop {
+            let mut conn = self.db.acquire(stats).await?;
+            let outcome = store::transact(&mut conn, operations, once).await;
+            match &outcome {
+                // An id that is there already tells of a sequence that lags behind its table.
+                Err(error) if !advanced && met_twice(error) => {
+                    advanced = true;
+                    if !advance_sequences(&mut conn, operations, &outcome).await? {
+                        return outcome;
+                    }
+                }
+                // Dropped under our hands: next time it is known which, or no longer bound.
+                Err(store::Error::QueueNotFound) if !is_of_one && dropped < MOST_DROPPED => {
+                    dropped += 1;
+                }
+                Err(store::Error::Refused { refusal: Refusal::QueueNotFound(_), .. })
+                    if publishes && dropped < MOST_DROPPED =>
+                {
+                    dropped += 1;
+                }
+                Err(error) => {
+                    drop(conn);
+                    if !retry.is_worth_it(error).await {
+                        return outcome;
+                    }
+                }
+                Ok(_) => return outcome,
+            }
+        }
     }
 
     /// Counts what was done, and has those looked for who wait for it.
@@ -187,24 +227,35 @@ impl Broker {
     }
 }
 
-/// Does operations, again if they were undone by what others did meanwhile.
-async fn persist(
+/// Whether a unique constraint refused a row that was to be stored.
+fn met_twice(error: &store::Error) -> bool {
+    matches!(
+        error,
+        store::Error::Rejected(Rejection::Conflict(_))
+            | store::Error::Refused { refusal: Refusal::Rejected(_, Rejection::Conflict(_)), .. }
+    )
+}
+
+/// Brings the sequences of ids up to what is in the queues that were sent to; true if one lagged behind.
+async fn advance_sequences(
     conn: &mut Conn,
     operations: &[Operation],
-    once: Option<&Idempotency>,
-) -> store::Result<Transacted<Outcome>> {
-    let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
-    let is_of_one = once.is_some_and(|once| once.queue.is_some());
-    for _ in 1..ATTEMPTS {
-        match store::transact(conn, operations, once).await {
-            Err(store::Error::Deadlock(_)) => {}
-            // Dropped under our hands: next time it is known which, or no longer bound.
-            Err(store::Error::QueueNotFound) if !is_of_one => {}
-            Err(store::Error::Refused { refusal: Refusal::QueueNotFound(_), .. }) if publishes => {}
-            outcome => return outcome,
+    outcome: &store::Result<Transacted<Outcome>>,
+) -> store::Result<bool> {
+    let Err(store::Error::Refused { operation, .. }) = outcome else { return Ok(false) };
+    let queues = match operations.get(*operation) {
+        Some(Operation::Send(queue, _)) => vec![queue.clone()],
+        Some(Operation::Publish(routing_key, ..)) => {
+            let names = store::route(conn, routing_key).await?;
+            names.iter().filter_map(|name| QueueName::parse(name).ok()).collect()
         }
+        _ => Vec::new(),
+    };
+    let mut lagged = false;
+    for queue in &queues {
+        lagged |= store::advance_sequence(conn, queue).await?;
     }
-    store::transact(conn, operations, once).await
+    Ok(lagged)
 }
 
 fn queue_of(operation: &Operation) -> Option<&QueueName> {
@@ -226,6 +277,8 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),
         Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
         Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
+        Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
+        Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
         Refusal::MessageTooLarge { queue, bytes, limit } => {
             let what = format!("a message for queue `{queue}`");
             Error::MessageTooLarge { what, bytes, limit }

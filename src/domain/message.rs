@@ -24,9 +24,9 @@ impl Visibility {
     /// At once.
     pub const NOW: Self = Self::After(Delay::saturating(0));
 
-    /// At a moment; PostgreSQL's calendar does not reach as far back as ours, and the past is now.
+    /// At a moment; the database, whose clock decides, takes the past for now. PostgreSQL writes no year 0.
     pub fn at(time: DateTime<Utc>) -> Self {
-        if time > Utc::now() { Self::At(time) } else { Self::NOW }
+        if time > DateTime::UNIX_EPOCH { Self::At(time) } else { Self::NOW }
     }
 }
 
@@ -69,9 +69,9 @@ pub struct Message {
     pub message: RawJson,
     /// The headers that were sent with it.
     pub headers: Option<RawJson>,
-    /// The table that it stands in.
+    /// The queue that it stands in, as [`Delivered::queue_id`].
     #[serde(skip)]
-    pub relation: u32,
+    pub queue_id: i64,
     /// What stands for this delivery; nothing where the message was only looked at.
     pub receipt: Option<Receipt>,
 }
@@ -97,8 +97,8 @@ impl Message {
 
     /// Adds the receipt of a delivery.
     pub fn sign(&mut self, key: &ReceiptKey) {
-        let Self { msg_id, read_ct, relation, .. } = *self;
-        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, relation }));
+        let Self { msg_id, read_ct, queue_id, .. } = *self;
+        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, queue_id }));
     }
 }
 
@@ -131,6 +131,16 @@ pub enum Settled {
     Missing,
     /// The message has been delivered again since.
     Stale,
+    /// Somebody else has locked the message.
+    Locked,
+    /// A policy, a trigger or a constraint of the table kept the message as it was.
+    Kept,
+    /// The archive has a message of this id already.
+    Conflict,
+    /// The message cannot be written out, and was left as it was.
+    Unreadable,
+    /// The connection broke before that was known.
+    Unknown,
 }
 
 /// How a queue is read in groups, by the header `x-pgmq-group`.

@@ -115,6 +115,10 @@ pub struct Queue {
     /// When it was made.
     #[serde(serialize_with = "time::serialize")]
     pub created_at: DateTime<Utc>,
+    /// Whether row-level security policies decide which messages the gateway sees: then an empty queue
+    /// may only look empty. Shown where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub row_security: bool,
     /// What was set for it.
     pub settings: QueueSettings,
 }

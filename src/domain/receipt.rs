@@ -10,9 +10,9 @@ use sha2::Sha256;
 /// Bytes of the signature that are kept: enough that nobody guesses one.
 const SIGNATURE: usize = 12;
 /// The layout, for the day when there is another.
-const VERSION: u8 = 1;
-/// Version, table, message, delivery.
-const PAYLOAD: usize = 1 + 4 + 8 + 4;
+const VERSION: u8 = 2;
+/// Version, queue, message, delivery.
+const PAYLOAD: usize = 1 + 8 + 8 + 4;
 
 /// One delivery of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub struct Delivered {
     pub msg_id: i64,
     /// The number of the delivery.
     pub read_ct: i32,
-    /// The table that the message stands in, by PostgreSQL's number for it: a queue that is dropped
-    /// and made anew has another.
-    pub relation: u32,
+    /// The queue that the message stands in: when it was made, in microseconds since 1970. One that is
+    /// dropped and made anew has another; one that is restored from a dump has the same.
+    pub queue_id: i64,
 }
 
 /// An opaque, URL-safe string that stands for one delivery.
@@ -51,9 +51,9 @@ impl ReceiptKey {
     pub fn sign(&self, delivered: &Delivered) -> Receipt {
         let mut bytes = [0; PAYLOAD + SIGNATURE];
         bytes[0] = VERSION;
-        bytes[1..5].copy_from_slice(&delivered.relation.to_be_bytes());
-        bytes[5..13].copy_from_slice(&delivered.msg_id.to_be_bytes());
-        bytes[13..PAYLOAD].copy_from_slice(&delivered.read_ct.to_be_bytes());
+        bytes[1..9].copy_from_slice(&delivered.queue_id.to_be_bytes());
+        bytes[9..17].copy_from_slice(&delivered.msg_id.to_be_bytes());
+        bytes[17..PAYLOAD].copy_from_slice(&delivered.read_ct.to_be_bytes());
         let mut mac = self.0.clone();
         mac.update(&bytes[..PAYLOAD]);
         let signature = mac.finalize().into_bytes();
@@ -73,12 +73,15 @@ impl ReceiptKey {
         if version != VERSION {
             return Err(InvalidReceipt);
         }
-        let mut number = [0; 8];
-        number.copy_from_slice(&payload[4..12]);
+        let number = |from: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&payload[from..from + 8]);
+            i64::from_be_bytes(number)
+        };
         Ok(Delivered {
-            relation: u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]),
-            msg_id: i64::from_be_bytes(number),
-            read_ct: i32::from_be_bytes([payload[12], payload[13], payload[14], payload[15]]),
+            queue_id: number(0),
+            msg_id: number(8),
+            read_ct: i32::from_be_bytes([payload[16], payload[17], payload[18], payload[19]]),
         })
     }
 }
@@ -117,7 +120,7 @@ mod tests {
     fn one_other_bit_makes_it_invalid() {
         let key = ReceiptKey::new(b"secret");
         for bit in 0..(PAYLOAD + SIGNATURE) * 8 {
-            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 });
+            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7 });
             receipt.0[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt), "{bit}");
         }
@@ -125,9 +128,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_signed_can_be_read(msg_id in 1i64.., read_ct in 0i32.., relation in any::<u32>()) {
+        fn what_is_signed_can_be_read(msg_id in 1i64.., read_ct in 0i32.., queue_id in any::<i64>()) {
             let key = ReceiptKey::new(b"secret");
-            let delivered = Delivered { msg_id, read_ct, relation };
+            let delivered = Delivered { msg_id, read_ct, queue_id };
             let text = key.sign(&delivered).to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
             prop_assert_eq!(key.verify(&text), Ok(delivered));
@@ -135,9 +138,9 @@ mod tests {
         }
 
         #[test]
-        fn one_other_character_makes_it_invalid(at in 0usize..39, other in "[A-Za-z0-9_=+/ \u{e9}-]") {
+        fn one_other_character_makes_it_invalid(at in 0usize..44, other in "[A-Za-z0-9_=+/ \u{e9}-]") {
             let key = ReceiptKey::new(b"secret");
-            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, relation: 7 }).to_string();
+            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7 }).to_string();
             prop_assume!(!text[at..].starts_with(&other));
             let forged = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             prop_assert_eq!(key.verify(&forged), Err(InvalidReceipt), "{}", forged);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
+    time::sleep,
 };
 
 use crate::{
@@ -18,7 +19,11 @@ use crate::{
 use super::{
     Shared,
     batch::{Full, Gathering, Size},
+    lock_backoff::LockBackoff,
 };
+
+/// How often a statement is tried that others undo.
+const MOST_ATTEMPTS: u32 = 3;
 
 /// A kind of statement that serves several requests.
 pub(super) trait Work: Send + Sync + 'static {
@@ -27,13 +32,26 @@ pub(super) trait Work: Send + Sync + 'static {
     /// What it is answered.
     type Output: Send + 'static;
 
-    /// Runs one statement for all and returns an answer for each, in order.
+    /// Runs one statement for all and returns an answer for each, in order. A row that its table refuses,
+    /// or that somebody has locked, fails the whole.
     fn run(
         &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&Self::Input],
     ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
+
+    /// The same in one statement that does one after the other, so that each fails alone; it waits for
+    /// nothing that is locked.
+    fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&Self::Input],
+    ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
+
+    /// Whether an answer says that nothing was done because somebody has locked what it is about.
+    fn is_locked(output: &Self::Output) -> bool;
 }
 
 /// A lane of one queue.
@@ -53,6 +71,8 @@ struct State<W: Work> {
     crowded: bool,
     /// Bytes of the statements under way.
     under_way: usize,
+    /// Whether the table was locked when the last statement looked: then none waits for it.
+    blocked: bool,
 }
 
 struct Request<W: Work> {
@@ -81,6 +101,7 @@ impl<W: Work> Lane<W> {
                 workers: 0,
                 crowded: false,
                 under_way: 0,
+                blocked: false,
             }),
         })
     }
@@ -122,7 +143,7 @@ impl<W: Work> Lane<W> {
     }
 
     /// Runs batches until nobody is in line. A connection is kept for as long as there is work.
-    async fn work_off(&self) {
+    async fn work_off(self: &Arc<Self>) {
         let mut conn = None;
         if self.lock().crowded {
             // Requests that came in together with the first one are on their way here.
@@ -154,54 +175,100 @@ impl<W: Work> Lane<W> {
         (batch, UnderWay { lane: self, bytes })
     }
 
-    /// Runs a batch; one that is refused because of what is in it is taken apart, so that only the
-    /// offender fails.
-    async fn run(&self, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
-        let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
-            let outcome = match self.try_run(conn, &part).await {
-                // Undone for certain, and the other one is through.
-                Err(Error::Deadlock(_)) => self.try_run(conn, &part).await,
-                outcome => outcome,
-            };
-            match outcome {
-                Ok(outputs) => {
-                    for (request, output) in part.into_iter().zip(outputs) {
-                        // Who has gone has gone: it is done all the same.
-                        drop(request.reply.send(Ok(output)));
-                    }
-                }
-                Err(Error::Unstorable(_) | Error::Unreadable | Error::NotSupported(_))
-                    if part.len() > 1 =>
-                {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.push(rest);
-                    parts.push(part);
-                }
-                Err(error) => {
-                    for request in part {
-                        drop(request.reply.send(Err(error.clone())));
-                    }
-                }
+    /// Runs a batch, in which each fails alone. What is locked is tried again beside the lane.
+    async fn run(self: &Arc<Self>, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
+        let blocked = self.lock().blocked;
+        let outcome = match self.run_statement(conn, &batch, blocked).await {
+            Err(error) if error.is_about_rows() && !blocked => {
+                self.run_statement(conn, &batch, true).await
             }
+            outcome => outcome,
+        };
+        let locked = Self::answer(batch, outcome);
+        if !locked.is_empty() {
+            let lane = Arc::clone(self);
+            self.shared.tasks.spawn(async move { lane.retry(locked).await });
         }
     }
 
-    async fn try_run(
+    /// Runs one statement for a batch, again if others undid it.
+    async fn run_statement(
         &self,
         conn: &mut Option<Conn>,
-        part: &[Request<W>],
+        batch: &[Request<W>],
+        one_by_one: bool,
     ) -> Result<Vec<W::Output>> {
-        let conn = match conn {
-            Some(conn) => conn,
-            // The statement goes on every request's account, so on nobody's in particular.
-            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
+        let mut attempts = 0;
+        let outcome = loop {
+            attempts += 1;
+            let connected = match conn {
+                Some(conn) => conn,
+                // The statement goes on every request's account, so on nobody's in particular.
+                None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
+            };
+            for request in batch {
+                request.stats.add_round_trip();
+            }
+            let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
+            let outcome = if one_by_one {
+                self.work.run_each(connected, &self.queue, &inputs).await
+            } else {
+                self.work.run(connected, &self.queue, &inputs).await
+            };
+            if !matches!(outcome, Err(Error::Deadlock(_))) || attempts >= MOST_ATTEMPTS {
+                break outcome;
+            }
         };
-        for request in part {
-            request.stats.add_round_trip();
+        if one_by_one {
+            self.lock().blocked = matches!(outcome, Err(Error::Locked));
         }
-        let inputs: Vec<&W::Input> = part.iter().map(|request| &request.input).collect();
-        self.work.run(conn, &self.queue, &inputs).await
+        outcome
+    }
+
+    /// Answers requests with what became of them; returns those that are worth another try, as something
+    /// was locked.
+    fn answer(batch: Vec<Request<W>>, outcome: Result<Vec<W::Output>>) -> Vec<Request<W>> {
+        let outputs = match outcome {
+            Ok(outputs) => outputs,
+            Err(Error::Locked) => return batch,
+            Err(error) => {
+                for request in batch {
+                    drop(request.reply.send(Err(error.clone())));
+                }
+                return Vec::new();
+            }
+        };
+        let mut locked = Vec::new();
+        for (request, output) in batch.into_iter().zip(outputs) {
+            if W::is_locked(&output) {
+                locked.push(request);
+            } else {
+                // Who has gone has gone: it is done all the same.
+                drop(request.reply.send(Ok(output)));
+            }
+        }
+        locked
+    }
+
+    /// Tries requests again, for which something is locked, until the time for that is up. Nothing is held
+    /// in between, and few statements of this kind are under way at the same time.
+    async fn retry(self: Arc<Self>, mut batch: Vec<Request<W>>) {
+        let mut backoff = LockBackoff::new();
+        while let Some(pause) = backoff.next_pause() {
+            sleep(pause).await;
+            batch.retain(|request| !request.reply.is_closed());
+            if batch.is_empty() {
+                return;
+            }
+            // Neither is ever closed.
+            let _retry = self.shared.retries.acquire().await;
+            let _statement = self.statements.acquire().await;
+            let outcome = self.run_statement(&mut None, &batch, true).await;
+            batch = Self::answer(batch, outcome);
+        }
+        for request in batch {
+            drop(request.reply.send(Err(Error::Locked)));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {

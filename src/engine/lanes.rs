@@ -2,12 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::Semaphore;
 
-use crate::{domain::QueueName, store::Action};
+use crate::{
+    domain::QueueName,
+    store::{Action, Error, Result},
+};
 
 use super::{
     Shared,
@@ -34,11 +40,13 @@ pub(super) struct Lanes {
     queues: Mutex<HashMap<QueueName, Arc<QueueLanes>>>,
     shared: Shared,
     peers: Arc<OnceLock<Arc<Peers>>>,
+    met_unknown: AtomicBool,
 }
 
 impl Lanes {
     pub(super) fn new(shared: Shared, peers: Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
-        Arc::new(Self { queues: Mutex::default(), shared, peers })
+        let met_unknown = AtomicBool::new(false);
+        Arc::new(Self { queues: Mutex::default(), shared, peers, met_unknown })
     }
 
     /// The lanes of a queue, whether or not there is such a queue.
@@ -68,6 +76,18 @@ impl Lanes {
     /// Everyone who waits is looked for: what was said in between is not known.
     pub(super) fn news_for_all(&self) {
         self.waited_on().iter().for_each(|(_, line)| line.news());
+    }
+
+    /// Notes that a queue turned out not to be there: strangers' made-up names are soon tidied away.
+    pub(super) fn note_unknown<T>(&self, outcome: &Result<T>) {
+        if matches!(outcome, Err(Error::QueueNotFound)) {
+            self.met_unknown.store(true, Relaxed);
+        }
+    }
+
+    /// Whether there are lanes of queues that are not there, as far as that was noted since the last call.
+    pub(super) fn take_met_unknown(&self) -> bool {
+        self.met_unknown.swap(false, Relaxed)
     }
 
     /// Drops the lanes that nobody uses.

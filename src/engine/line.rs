@@ -209,6 +209,12 @@ impl<R> Line<R> {
         failed.into_iter().map(|served| served.reply).collect()
     }
 
+    /// Sends those away for whom a look goes on too long, as they did not want to wait.
+    pub(super) fn dismiss_impatient(&mut self, look: &Look) -> Vec<R> {
+        let dismissed = self.dismiss::<()>(look.before, |waiter| !waiter.patient);
+        dismissed.into_iter().map(|served| served.reply).collect()
+    }
+
     /// Puts messages to a client that was served but had gone to the next in line; returns what
     /// nobody takes.
     pub(super) fn pass_on<M>(&mut self, messages: Vec<M>) -> Result<Served<R, M>, Vec<M>> {

@@ -6,12 +6,14 @@ mod delivery;
 mod lane;
 mod lanes;
 mod line;
+mod lock_backoff;
 mod news;
 mod peers;
 mod poller;
 mod receive_lane;
 mod shared;
 mod sweeper;
+mod thorough;
 mod unreadable;
 mod waiters;
 mod works;
@@ -25,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{CallStats, Message, NewMessage, QueueName, Settled, Target, Visibility, Wait},
-    store::{ConnectOptions, Db, Error, Read, Result},
+    store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
 };
 
 use self::{
@@ -38,7 +40,8 @@ use self::{
 
 pub use self::{
     delivery::{Delivery, Lease},
-    shared::Shared,
+    lock_backoff::LockBackoff,
+    shared::{Shared, SharedParts},
     unreadable::UnreadableSearch,
 };
 
@@ -95,7 +98,9 @@ impl Engine {
         };
         let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
         let input = NewMessages { messages, in_turn };
-        self.lanes.of(queue).send.submit(input, size, stats).await
+        let sent = self.lanes.of(queue).send.submit(input, size, stats).await;
+        self.lanes.note_unknown(&sent);
+        sent?
     }
 
     /// Deletes a message. `unblocks` says that others may be delivered then.
@@ -107,7 +112,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        self.lanes.of(queue).delete.submit(input, ONE_ROW, stats).await
+        let settled = self.lanes.of(queue).delete.submit(input, ONE_ROW, stats).await;
+        self.lanes.note_unknown(&settled);
+        settled
     }
 
     /// Moves a message into the archive. `unblocks` says that others may be delivered then.
@@ -119,7 +126,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        self.lanes.of(queue).archive.submit(input, ONE_ROW, stats).await
+        let settled = self.lanes.of(queue).archive.submit(input, ONE_ROW, stats).await;
+        self.lanes.note_unknown(&settled);
+        settled
     }
 
     /// Sets the moment from which a message may be delivered again.
@@ -130,7 +139,10 @@ impl Engine {
         visible: Visibility,
         stats: &Arc<CallStats>,
     ) -> Result<(Settled, Option<Message>)> {
-        self.lanes.of(queue).visibility.submit((target, visible), ONE_ROW, stats).await
+        let input = (target, visible);
+        let settled = self.lanes.of(queue).visibility.submit(input, ONE_ROW, stats).await;
+        self.lanes.note_unknown(&settled);
+        settled
     }
 
     /// Something was committed in a queue outside the lanes: those who wait are looked for.
@@ -165,7 +177,14 @@ impl Engine {
             self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
         }
         let lanes = self.lanes.of(&read.queue);
-        lanes.receive.receive(read, wait, stats).await
+        let delivery = lanes.receive.receive(read, wait, stats).await;
+        self.lanes.note_unknown(&delivery);
+        delivery
+    }
+
+    /// Pops what can be delivered now. One that its table does not let go is left.
+    pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
+        thorough::pop_thoroughly(conn, what, &self.shared).await
     }
 
     /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for

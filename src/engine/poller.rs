@@ -15,7 +15,7 @@ use crate::{
     store::{self, Conn, Db, Error, Read, Result},
 };
 
-use super::{Delivery, Shared, UnreadableSearch, waiters::Waiters};
+use super::{Delivery, Shared, UnreadableSearch, thorough::read_thoroughly, waiters::Waiters};
 
 /// Seconds that one statement waits inside the database. Short, so that a client that left frees
 /// its place soon and no snapshot is held for long; `pgmq.read_with_poll` takes whole seconds.
@@ -104,13 +104,8 @@ impl Poller {
         if client.is_closed() {
             return Ok(Vec::new());
         }
-        let mut search = UnreadableSearch::new(&read.queue, &self.shared.metrics);
-        loop {
-            let outcome = store::read(&mut conn, read, false).await;
-            if !search.cleared(&mut conn, outcome.as_ref().err()).await? {
-                return outcome.map(|found| found.messages);
-            }
-        }
+        let found = read_thoroughly(&mut conn, read, false, false, &self.shared).await;
+        found.map(|found| found.messages)
     }
 
     async fn wait(&self, read: &Read, deadline: Instant, stats: &Arc<CallStats>, client: Client) {
@@ -162,9 +157,18 @@ impl Poller {
         let by_pgmq = read.is_plain() && self.shared.db.features().modern;
         if remaining < SHORTEST_SLICE || !by_pgmq {
             sleep(self.shared.poll_interval.min(remaining)).await;
-            return store::read(conn, read, false).await.map(|found| found.messages);
+            return self.read_now(conn, read).await;
         }
-        store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await
+        match store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await {
+            // PGMQ's own function does not do it row by row.
+            Err(Error::Rejected(_)) => self.read_now(conn, read).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn read_now(&self, conn: &mut Conn, read: &Read) -> Result<Vec<Message>> {
+        let found = read_thoroughly(conn, read, false, false, &self.shared).await;
+        found.map(|found| found.messages)
     }
 
     /// Gives the outcome to the client; if it has gone, the messages go back.

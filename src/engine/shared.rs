@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config, store::Db, telemetry::Metrics};
+
+use super::thorough::KeptReports;
 
 /// What all lanes share. A clone is the same.
 #[derive(Clone, Debug)]
@@ -19,6 +22,9 @@ pub struct Shared {
     /// Statements that one queue has under way at the same time, of all kinds together: fewer than
     /// the pool has connections, so that no queue takes all of them.
     pub statements_per_queue: usize,
+    /// Leave for a statement that is tried again because something was locked, of whatever queue: few at a
+    /// time, so that what is locked takes no connections from what is not.
+    pub retries: Arc<Semaphore>,
     /// Clients that can wait at the same time.
     pub max_waiters: usize,
     /// Those of them that can wait for messages of the same queue.
@@ -33,6 +39,51 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Cancelled when the gateway stops: those who wait are answered at once.
     pub closing: CancellationToken,
+    /// What was said of messages that their table keeps.
+    pub(super) kept: Arc<KeptReports>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+}
+
+/// What an engine is given by whoever makes it.
+#[derive(Clone, Debug)]
+pub struct SharedParts {
+    /// The pool.
+    pub db: Db,
+    /// Bounds.
+    pub settings: config::Engine,
+    /// Connections of the pool.
+    pub connections: usize,
+    /// How clients wait.
+    pub long_poll: config::LongPoll,
+    /// Bytes in an answer that carries messages.
+    pub max_answer_bytes: u64,
+    /// Where work is run that outlives its client.
+    pub tasks: TaskTracker,
+    /// Cancelled when the gateway stops: those who wait are answered at once.
+    pub closing: CancellationToken,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Divides what there is among the lanes.
+    pub fn new(parts: SharedParts) -> Self {
+        let SharedParts { db, settings, connections, long_poll, max_answer_bytes, .. } = parts;
+        Self {
+            db,
+            settings,
+            statements_per_queue: (connections * 3 / 4).max(1),
+            retries: Arc::new(Semaphore::new((connections / 4).max(1))),
+            max_waiters: long_poll.max_waiters,
+            max_waiters_per_queue: long_poll.max_waiters_per_queue,
+            waiters: Arc::default(),
+            max_answer_bytes,
+            poll_interval: long_poll.poll_interval(),
+            tasks: parts.tasks,
+            closing: parts.closing,
+            kept: Arc::default(),
+            metrics: parts.metrics,
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
     loop {
         let started = Instant::now();
         sweeper.sweep(&shared, &lanes, peers.as_deref()).await;
-        if tidied.elapsed() >= TIDY_INTERVAL {
+        if tidied.elapsed() >= TIDY_INTERVAL || lanes.take_met_unknown() {
             lanes.drop_idle();
             tidied = Instant::now();
         }

@@ -1,10 +1,10 @@
 //! The kinds of statements that have lanes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     domain::{Message, NewMessage, QueueName, Settled, Target, Visibility},
-    store::{self, Action, Conn, Result},
+    store::{self, Action, Conn, Error, Rejection, Result, SendOutcome},
 };
 
 use super::{lane::Work, news::News};
@@ -35,22 +35,81 @@ pub(super) struct Ended {
 /// Setting the visibility of messages; the answer has the message, if it was there.
 pub(super) struct SetVisibility(pub(super) Arc<News>);
 
+impl Send {
+    async fn store(
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&NewMessages],
+    ) -> Result<Vec<i64>> {
+        let all: Vec<&NewMessage> = inputs.iter().flat_map(|input| &input.messages).collect();
+        let in_turn = inputs.iter().any(|input| input.in_turn);
+        match store::send(conn, queue, &all, in_turn).await {
+            // An id that is there already tells of a sequence that lags behind its table.
+            Err(Error::Rejected(Rejection::Conflict(_)))
+                if store::advance_sequence(conn, queue).await? =>
+            {
+                store::send(conn, queue, &all, in_turn).await
+            }
+            outcome => outcome,
+        }
+    }
+}
+
 impl Work for Send {
     type Input = NewMessages;
-    type Output = Vec<i64>;
+    type Output = SendOutcome;
 
     async fn run(
         &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&NewMessages],
-    ) -> Result<Vec<Vec<i64>>> {
-        let all: Vec<&NewMessage> = inputs.iter().flat_map(|input| &input.messages).collect();
-        let in_turn = inputs.iter().any(|input| input.in_turn);
-        let ids = store::send(conn, queue, &all, in_turn).await?;
+    ) -> Result<Vec<SendOutcome>> {
+        let ids = Self::store(conn, queue, inputs).await?;
         self.0.tell();
         let mut ids = ids.into_iter();
-        Ok(inputs.iter().map(|input| ids.by_ref().take(input.messages.len()).collect()).collect())
+        let of = |input: &&NewMessages| Ok(ids.by_ref().take(input.messages.len()).collect());
+        Ok(inputs.iter().map(of).collect())
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&NewMessages],
+    ) -> Result<Vec<SendOutcome>> {
+        let requests: Vec<&[NewMessage]> = inputs.iter().map(|input| &*input.messages).collect();
+        let in_turn = inputs.iter().any(|input| input.in_turn);
+        let mut outcomes = store::send_each(conn, queue, &requests, in_turn).await?;
+        if outcomes.iter().any(Result::is_ok) {
+            self.0.tell();
+        }
+        let met_twice =
+            |outcome: &SendOutcome| matches!(outcome, Err(Error::Rejected(Rejection::Conflict(_))));
+        if outcomes.iter().any(met_twice) && store::advance_sequence(conn, queue).await? {
+            // Whoever met an id that was there already tries again.
+            outcomes
+                .iter_mut()
+                .filter(|one| met_twice(one))
+                .for_each(|one| *one = Err(Error::Locked));
+        }
+        Ok(outcomes)
+    }
+
+    fn is_locked(outcome: &SendOutcome) -> bool {
+        matches!(outcome, Err(Error::Locked))
+    }
+}
+
+impl End {
+    fn entries(&self, inputs: &[&Ended]) -> Vec<(Action, Target)> {
+        inputs.iter().map(|input| (self.action, input.target)).collect()
+    }
+
+    fn tell(&self, inputs: &[&Ended]) {
+        if inputs.iter().any(|input| input.unblocks) {
+            self.news.tell();
+        }
     }
 }
 
@@ -72,13 +131,25 @@ impl Work for End {
             };
             first_of_each(inputs, found)
         } else {
-            let entries: Vec<_> = inputs.iter().map(|input| (self.action, input.target)).collect();
-            store::settle(conn, queue, &entries).await?
+            store::settle(conn, queue, &self.entries(inputs), false).await?
         };
-        if inputs.iter().any(|input| input.unblocks) {
-            self.news.tell();
-        }
+        self.tell(inputs);
         Ok(settled)
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&Ended],
+    ) -> Result<Vec<Settled>> {
+        let settled = store::settle(conn, queue, &self.entries(inputs), true).await?;
+        self.tell(inputs);
+        Ok(settled)
+    }
+
+    fn is_locked(settled: &Settled) -> bool {
+        *settled == Settled::Locked
     }
 }
 
@@ -94,9 +165,24 @@ impl Work for SetVisibility {
         queue: &QueueName,
         inputs: &[&(Target, Visibility)],
     ) -> Result<Vec<(Settled, Option<Message>)>> {
-        let settled = store::set_visibility(conn, queue, inputs).await?;
+        let settled = store::set_visibility(conn, queue, inputs, false).await?;
         self.0.tell();
         Ok(settled)
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&(Target, Visibility)],
+    ) -> Result<Vec<(Settled, Option<Message>)>> {
+        let settled = store::set_visibility(conn, queue, inputs, true).await?;
+        self.0.tell();
+        Ok(settled)
+    }
+
+    fn is_locked((settled, _): &(Settled, Option<Message>)) -> bool {
+        *settled == Settled::Locked
     }
 }
 
@@ -108,11 +194,13 @@ fn distinct(inputs: &[&Ended]) -> Vec<i64> {
     ids
 }
 
-/// Of two requests for one message the first had it; the second came too late.
-fn first_of_each(inputs: &[&Ended], found: Vec<i64>) -> Vec<Settled> {
-    let mut found: HashSet<i64> = found.into_iter().collect();
-    let settled = |input: &&Ended| {
-        if found.remove(&input.target.msg_id) { Settled::Done } else { Settled::Missing }
+/// Of two requests for one message that is done with the first had it; the second came too late.
+fn first_of_each(inputs: &[&Ended], found: Vec<(i64, Settled)>) -> Vec<Settled> {
+    let mut found: HashMap<i64, Settled> = found.into_iter().collect();
+    let settled = |input: &&Ended| match found.get_mut(&input.target.msg_id) {
+        Some(settled @ Settled::Done) => std::mem::replace(settled, Settled::Missing),
+        Some(settled) => *settled,
+        None => Settled::Missing,
     };
     inputs.iter().map(settled).collect()
 }

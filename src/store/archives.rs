@@ -8,7 +8,8 @@ use sqlx::{Row, postgres::PgRow, types::Json};
 use crate::domain::{ArchivedMessage, QueueName, RawJson, Scope};
 
 use super::{
-    Conn,
+    Conn, Rejection,
+    decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
     fitted::{Fitted, Page},
     messages::try_decode,
@@ -28,16 +29,21 @@ pub struct Archived {
 }
 
 /// What a step of moving messages came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// How many messages were moved.
     pub count: i64,
+    /// How many stayed that were to be moved.
+    pub failed: i64,
+    /// Why the last of these did; nothing if it was locked.
+    pub rejection: Option<Rejection>,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
 }
 
 /// Archived messages behind `after`, in order of their ids: those that have at most `max_bytes`, and
-/// at least one.
+/// at least one. Those that PostgreSQL cannot send fail the whole, unless they are left out by
+/// `readable_only`.
 pub async fn browse_archive(
     conn: &mut Conn,
     queue: &QueueName,
@@ -45,23 +51,25 @@ pub async fn browse_archive(
     limit: i32,
     which: &Archived,
     max_bytes: u64,
+    readable_only: bool,
 ) -> Result<Page<ArchivedMessage>> {
     let query = sqlx::query(
-        "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6)",
+        "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(queue.as_str())
     .bind(after)
     .bind(limit)
     .bind(which.since)
     .bind(which.until)
-    .bind(which.filter.as_deref().map(Json));
+    .bind(which.filter.as_deref().map(Json))
+    .bind(readable_only);
     let mut fitted = Fitted::new(max_bytes);
     let decode = |row: &PgRow| {
-        let archived_at = row.try_get("archived_at")?;
+        let Timestamp(archived_at) = row.try_get("archived_at")?;
         Ok(ArchivedMessage { message: try_decode(row)?, archived_at })
     };
     let take = |row: PgRow| fitted.take(&row, decode);
-    conn.look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
     Ok(fitted.into_page(limit))
 }
 
@@ -81,8 +89,8 @@ pub async fn count_archived(
     .bind(which.until)
     .bind(which.filter.as_deref().map(Json))
     .bind(which.msg_ids.as_deref());
-    let rows = conn.look(query).await?;
-    first(&rows)?.try_get(0).map_err(Error::unexpected)
+    let rows = conn.on(queue).look(query).await?;
+    only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// Moves the next archived messages into a queue, as new ones.
@@ -105,7 +113,7 @@ pub async fn replay(
     .bind(which.until)
     .bind(which.filter.as_deref().map(Json))
     .bind(which.msg_ids.as_deref());
-    moved(&conn.change(query).await?)
+    moved(&conn.on(queue).change(query).await?)
 }
 
 /// Moves the next messages of a dead-letter queue back to where each came from, as far as that is
@@ -118,28 +126,34 @@ pub async fn redrive(
     after: i64,
     limit: i32,
 ) -> Result<Moved> {
-    if let (None, Some(allowed)) = (to, within.to_regex()) {
-        let query = sqlx::query(
-            "/* redrive_within */ SELECT * FROM pgmq_gateway.redrive_within($1, $2, $3, $4)",
-        );
-        let query = query.bind(queue.as_str()).bind(after).bind(limit).bind(allowed);
-        return moved(&conn.change(query).await?);
-    }
-    let query = sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4)")
+    let query = sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5)")
         .bind(queue.as_str())
         .bind(to.map(QueueName::as_str))
         .bind(after)
-        .bind(limit);
-    moved(&conn.change(query).await?)
+        .bind(limit)
+        .bind(within.to_regex());
+    moved(&conn.on(queue).change(query).await?)
 }
 
 fn moved(rows: &[PgRow]) -> Result<Moved> {
-    let row = first(rows)?;
-    let count: Option<i32> = row.try_get("moved").map_err(Error::unexpected)?;
-    let last_id = row.try_get("last_id").map_err(Error::unexpected)?;
-    Ok(Moved { count: count.unwrap_or(0).into(), last_id })
-}
-
-fn first(rows: &[PgRow]) -> Result<&PgRow> {
-    rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))
+    let row = only_row(rows)?;
+    let (count, failed): (Option<i32>, Option<i32>) = (get(row, "moved")?, get(row, "failed")?);
+    let (code, constraint): (Option<String>, Option<Text>) =
+        (get(row, "failed_code")?, get(row, "failed_constraint")?);
+    let rejection = code.as_deref().and_then(|code| {
+        let outcome = match code {
+            "55P03" => return None,
+            "42501" => "forbidden",
+            "23505" => "conflict",
+            "PGW23" => "not_stored",
+            _ => "rejected",
+        };
+        Rejection::from_outcome(outcome, Some(code), constraint.as_ref().map(|name| &*name.0))
+    });
+    Ok(Moved {
+        count: count.unwrap_or(0).into(),
+        failed: failed.unwrap_or(0).into(),
+        rejection,
+        last_id: get(row, "last_id")?,
+    })
 }

@@ -11,7 +11,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use crate::domain::CallStats;
+use crate::domain::{CallStats, QueueName};
 
 use super::{
     Features, Health,
@@ -47,6 +47,8 @@ pub struct Conn {
     db: Db,
     stats: Arc<CallStats>,
     reusable: bool,
+    /// The queue that the next statement is about.
+    subject: Option<QueueName>,
 }
 
 impl Db {
@@ -68,7 +70,13 @@ impl Db {
     /// Takes a connection, waiting for as long as the pool allows.
     pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
         let inner = self.checkout().await?;
-        Ok(Conn { inner, db: self.clone(), stats: Arc::clone(stats), reusable: true })
+        Ok(Conn {
+            inner,
+            db: self.clone(),
+            stats: Arc::clone(stats),
+            reusable: true,
+            subject: None,
+        })
     }
 
     pub(super) fn with_kept(&self, kept: Kept) -> Self {
@@ -108,6 +116,13 @@ impl Conn {
 
     pub(super) fn is_reusable(&self) -> bool {
         self.reusable && !self.db.pool.is_closed()
+    }
+
+    /// Says which queue the next statement is about: if it fails because something is missing, it is looked
+    /// whether that is the queue.
+    pub(super) fn on(&mut self, queue: &QueueName) -> &mut Self {
+        self.subject = Some(queue.clone());
+        self
     }
 
     /// Whether the server still answers.
@@ -162,9 +177,11 @@ impl Conn {
         query: Statement<'_>,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
+        let subject = self.subject.take();
         let own_limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
         self.look(sqlx::query("BEGIN")).await?;
         self.look(sqlx::query(&own_limit)).await?;
+        self.subject = subject;
         let outcome = self.run(query, Access::Look, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if self.reusable {
@@ -196,6 +213,7 @@ impl Conn {
         limit: Duration,
         mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
+        let subject = self.subject.take();
         self.stats.add_round_trip();
         if !self.reusable {
             self.inner.close_on_drop();
@@ -213,7 +231,32 @@ impl Conn {
             return Err(Error::unanswered(access));
         };
         self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);
-        outcome.map_err(|error| Error::from_statement(error, access))
+        match outcome.map_err(|error| Error::from_statement(error, access)) {
+            Err(Error::MissingRelation(source)) => Err(self.missing(subject, source, limit).await),
+            outcome => outcome,
+        }
+    }
+
+    /// What to make of a statement that failed because something is missing: the queue that it was about
+    /// may have been dropped in that moment. Whatever else is missing is no fault of the caller's.
+    async fn missing(
+        &mut self,
+        subject: Option<QueueName>,
+        source: Arc<sqlx::Error>,
+        limit: Duration,
+    ) -> Error {
+        let Some(queue) = subject else { return Error::Unexpected(source) };
+        let query = sqlx::query_scalar::<_, bool>(
+            "/* queue_is_there */ SELECT pgmq_gateway.find_queue_table($1) IS NOT NULL",
+        );
+        self.stats.add_round_trip();
+        let found = timeout(limit, query.bind(queue.as_str()).fetch_one(&mut *self.inner)).await;
+        match found {
+            Ok(Ok(false)) => Error::QueueNotFound,
+            // Dropped and made anew, by now.
+            Ok(Ok(true)) => Error::Deadlock(source),
+            _ => Error::Unexpected(source),
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
+use serde::Deserialize;
 use sqlx::postgres::PgDatabaseError;
+
+use super::rejection::{self, Rejection};
 
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -13,9 +16,21 @@ pub enum Error {
     /// There is no such queue: its table is not there.
     #[error("the queue does not exist")]
     QueueNotFound,
-    /// PostgreSQL refused the message's content.
-    #[error("PostgreSQL cannot store the message: {0}")]
-    Unstorable(&'static str),
+    /// The queue is there; its archive is not.
+    #[error("the queue has no archive")]
+    NoArchive,
+    /// A row was refused, alone: by what is in it or by what guards its table. Nothing was done.
+    #[error("{0}")]
+    Rejected(Rejection),
+    /// Somebody else has locked what the statement is about, a row or the whole table; nothing was done.
+    #[error("something else has it locked")]
+    Locked,
+    /// A table or a column was not there that the statement names, whosever that is.
+    #[error("something is missing that the statement names")]
+    MissingRelation(#[source] Arc<sqlx::Error>),
+    /// A publication needs to know which row is deleted or updated, and a table of PGMQ's does not say.
+    #[error("a publication refuses it")]
+    NoReplicaIdentity,
     /// A message grew too large to be sent when its numbers were written out.
     #[error("a message is too large to be read")]
     Unreadable,
@@ -28,8 +43,8 @@ pub enum Error {
     /// The statement took longer than allowed; what it did is rolled back, now or soon.
     #[error("the statement took too long")]
     Timeout,
-    /// It waited for another one that waited for it: undone, and worth another try.
-    #[error("the statement was undone because of a deadlock")]
+    /// It waited for another one that waited for it, or was overtaken: undone, and worth another try.
+    #[error("the statement was undone because of what others did at the same time")]
     Deadlock(#[source] Arc<sqlx::Error>),
     /// As many clients wait as may.
     #[error("too many clients wait")]
@@ -40,12 +55,18 @@ pub enum Error {
     /// The connection broke while something was being changed: it may or may not be done.
     #[error("the connection broke before the outcome was known")]
     OutcomeUnknown(#[source] Option<Arc<sqlx::Error>>),
+    /// A parameter of the statement is nothing that PostgreSQL can read; says why.
+    #[error("PostgreSQL cannot read a parameter: {0}")]
+    Parameter(&'static str),
     /// PGMQ in the database is too old for it; says which version is needed.
     #[error("{0}")]
     NotSupported(Arc<str>),
     /// A routing key is refused; says why.
     #[error("{0}")]
     RoutingKey(Arc<str>),
+    /// A binding's pattern is refused; says why.
+    #[error("{0}")]
+    Pattern(Arc<str>),
     /// An operation of a transaction was refused: nothing was done.
     #[error("operation {operation} was refused")]
     Refused {
@@ -68,6 +89,10 @@ pub enum Refusal {
     MessageNotFound(String, i64),
     /// The message of this queue has been delivered to someone else since.
     Stale(String, i64),
+    /// A policy or a trigger of the queue's table kept the message as it was.
+    Kept(String, i64),
+    /// The queue's table, or its archive, refused the row.
+    Rejected(String, Rejection),
     /// A message is over the limit of the queue.
     MessageTooLarge {
         /// The queue.
@@ -77,6 +102,19 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
+}
+
+/// What functions of our own say in the detail of an error.
+#[derive(Default, Deserialize)]
+struct Detail {
+    /// The place of an operation in a transaction, from 0.
+    operation: Option<usize>,
+    msg_id: Option<i64>,
+    bytes: Option<u64>,
+    limit: Option<u64>,
+    outcome: Option<String>,
+    code: Option<String>,
+    constraint: Option<String>,
 }
 
 /// Whether a statement changes something that must not be repeated blindly.
@@ -104,24 +142,40 @@ impl Error {
             }
             _ => return Self::unexpected(error),
         };
-        if let Some(own) = Self::own(&code, &error) {
+        let Some(database) =
+            error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        else {
+            return Self::unexpected(error);
+        };
+        if let Some(own) = Self::own(&code, database) {
             return own;
         }
+        if let Some(rejection) = Rejection::from_database(&code, database) {
+            return Self::Rejected(rejection);
+        }
+        if let Some(why) =
+            rejection::unstorable(&code).filter(|_| rejection::is_in_parameter(database))
+        {
+            return match access {
+                Access::Store => Self::Rejected(Rejection::Unstorable(why)),
+                Access::Look | Access::Change => Self::Parameter(why),
+            };
+        }
         match &*code {
-            // The second where a table's name became a number, as it was dropped in that moment; the
-            // last where it is the name of an index or a sequence.
-            "42P01" | "42601" | "42809" => Self::QueueNotFound,
-            "22P02" | "22P05" | "22021" => Self::Unstorable("its text is not valid in PostgreSQL"),
-            "22003" => Self::Unstorable("a number in it is out of PostgreSQL's range"),
-            "54001" => Self::Unstorable("it is nested too deeply"),
-            "54000" if access == Access::Store => Self::Unstorable("it is too large"),
-            "54000" => Self::Unreadable,
+            // A table's name became a number, as it was dropped in that moment; the last of them where the
+            // catalogues were left behind.
+            "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(error.into()),
+            // What is to be sent grew too large, or is no UTF-8.
+            "54000" | "22021" => Self::Unreadable,
             "57014" => Self::Timeout,
             "42501" => Self::Forbidden(error.into()),
+            "55P03" => Self::Locked,
+            "55000" => Self::NoReplicaIdentity,
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
             "40P01" | "40001" => Self::Deadlock(error.into()),
-            "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "55P03" | "26000"
-            | "0A000" => Self::Unavailable(Some(error.into())),
+            "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "26000" | "0A000" => {
+                Self::Unavailable(Some(error.into()))
+            }
             code if code.starts_with("53") || code.starts_with("58") => {
                 Self::Unavailable(Some(error.into()))
             }
@@ -131,35 +185,48 @@ impl Error {
     }
 
     /// Reads what functions of our own complain of.
-    fn own(code: &str, error: &sqlx::Error) -> Option<Self> {
-        let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
-        let message = || error.message();
-        let mut words = error.detail().unwrap_or_default().split(' ');
-        let mut number = || words.next().and_then(|word| word.parse::<i64>().ok()).unwrap_or(0);
-        let refused = |operation: i64, refusal| Self::Refused {
-            operation: usize::try_from(operation).unwrap_or(0),
-            refusal,
-        };
-        Some(match code {
-            "PGW01" => Self::NotSupported(message().into()),
-            "PGW41" => Self::RoutingKey(message().into()),
-            "PGW40" => refused(number(), Refusal::QueueNotFound(message().to_owned())),
-            "PGW04" => {
-                let (operation, id) = (number(), number());
-                refused(operation, Refusal::MessageNotFound(message().to_owned(), id))
+    fn own(code: &str, error: &PgDatabaseError) -> Option<Self> {
+        let kind = code.strip_prefix("PGW")?;
+        let message = || error.message().to_owned();
+        let detail: Detail =
+            error.detail().and_then(|detail| serde_json::from_str(detail).ok()).unwrap_or_default();
+        let refused = |refusal| Self::Refused { operation: detail.operation.unwrap_or(0), refusal };
+        let msg_id = detail.msg_id.unwrap_or(0);
+        Some(match kind {
+            "01" => Self::NotSupported(message().into()),
+            "33" => Self::Forbidden(Arc::new(sqlx::Error::Protocol(message()))),
+            "40" if detail.operation.is_none() => Self::QueueNotFound,
+            "41" => Self::RoutingKey(message().into()),
+            "42" => Self::Pattern(message().into()),
+            "44" => Self::NoArchive,
+            "55" => Self::Locked,
+            "40" => refused(Refusal::QueueNotFound(message())),
+            "04" => refused(Refusal::MessageNotFound(message(), msg_id)),
+            "09" => refused(Refusal::Stale(message(), msg_id)),
+            "13" => {
+                let (bytes, limit) = (detail.bytes.unwrap_or(0), detail.limit.unwrap_or(0));
+                refused(Refusal::MessageTooLarge { queue: message(), bytes, limit })
             }
-            "PGW09" => {
-                let (operation, id) = (number(), number());
-                refused(operation, Refusal::Stale(message().to_owned(), id))
-            }
-            "PGW13" => {
-                let (operation, bytes, limit) = (number(), number(), number());
-                let (bytes, limit) = (bytes.unsigned_abs(), limit.unsigned_abs());
-                let queue = message().to_owned();
-                refused(operation, Refusal::MessageTooLarge { queue, bytes, limit })
+            "22" if detail.msg_id.is_some() => refused(Refusal::Kept(message(), msg_id)),
+            "22" => {
+                let (code, constraint) = (detail.code.as_deref(), detail.constraint.as_deref());
+                let outcome = detail.outcome.as_deref().unwrap_or("rejected");
+                let rejection = Rejection::from_outcome(outcome, code, constraint);
+                refused(Refusal::Rejected(message(), rejection.unwrap_or(Rejection::NotStored)))
             }
             _ => return None,
         })
+    }
+
+    /// Whether it is about some of the rows that were worked on, or may be: the others may fare better in
+    /// a second try that does them one by one. Everything was undone.
+    pub fn is_about_rows(&self) -> bool {
+        matches!(self, Self::Rejected(_) | Self::Locked | Self::Unreadable | Self::NotSupported(_))
+    }
+
+    /// A function of ours said a word that it does not know: nothing is to be taken for done.
+    pub(super) fn unexpected_word(word: &str) -> Self {
+        Self::unexpected(sqlx::Error::Protocol(format!("unknown outcome `{word}`")))
     }
 
     /// An answer that makes no sense.

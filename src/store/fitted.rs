@@ -12,6 +12,8 @@ pub(super) struct Fitted<T> {
     pub(super) kept: Vec<T>,
     /// Of those that did not fit, `msg_id` and `read_ct`.
     pub(super) left: Vec<(i64, i32)>,
+    /// The ids of those whose content is nothing that can be read.
+    pub(super) unreadable: Vec<i64>,
     room: u64,
 }
 
@@ -22,16 +24,25 @@ pub struct Page<T> {
     pub messages: Vec<T>,
     /// Whether there may be others behind them.
     pub more: bool,
+    /// The ids of those among them that are left out, as their content cannot be read.
+    pub unreadable: Vec<i64>,
+    /// The id of the last one that was looked at.
+    pub last_id: Option<i64>,
 }
 
 /// Something that takes room.
 pub(super) trait Weighs {
     fn bytes(&self) -> u64;
+    fn id(&self) -> i64;
 }
 
 impl Weighs for Message {
     fn bytes(&self) -> u64 {
         self.bytes()
+    }
+
+    fn id(&self) -> i64 {
+        self.msg_id
     }
 }
 
@@ -39,11 +50,15 @@ impl Weighs for ArchivedMessage {
     fn bytes(&self) -> u64 {
         self.message.bytes()
     }
+
+    fn id(&self) -> i64 {
+        self.message.msg_id
+    }
 }
 
 impl<T: Weighs> Fitted<T> {
     pub(super) fn new(max_bytes: u64) -> Self {
-        Self { kept: Vec::new(), left: Vec::new(), room: max_bytes }
+        Self { kept: Vec::new(), left: Vec::new(), unreadable: Vec::new(), room: max_bytes }
     }
 
     pub(super) fn take(
@@ -53,7 +68,14 @@ impl<T: Weighs> Fitted<T> {
     ) -> Taken {
         // Behind one that did not fit, none is kept: the order has no holes.
         if self.left.is_empty() {
-            let message = decode(row)?;
+            let message = match decode(row) {
+                Ok(message) => message,
+                Err(sqlx::Error::ColumnDecode { .. }) => {
+                    self.unreadable.push(row.try_get("msg_id")?);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             let room = self.room.checked_sub(message.bytes());
             if room.is_some() || self.kept.is_empty() {
                 self.room = room.unwrap_or(0);
@@ -67,7 +89,10 @@ impl<T: Weighs> Fitted<T> {
 
     /// A page of at most `limit`. A full one may be the last: then the next one is empty.
     pub(super) fn into_page(self, limit: i32) -> Page<T> {
-        let is_full = i32::try_from(self.kept.len()).is_ok_and(|count| count >= limit);
-        Page { more: is_full || !self.left.is_empty(), messages: self.kept }
+        let count = self.kept.len() + self.unreadable.len();
+        let is_full = i32::try_from(count).is_ok_and(|count| count >= limit);
+        let last_id = self.kept.last().map(T::id).max(self.unreadable.last().copied());
+        let more = is_full || !self.left.is_empty();
+        Page { more, messages: self.kept, unreadable: self.unreadable, last_id }
     }
 }

@@ -16,7 +16,8 @@ use crate::domain::{Grant, Grants, KeyHash, KeyLimits, NewApiKey, StoredKey};
 
 use super::{
     Conn,
-    error::{self, Error},
+    decode::{Text, Timestamp, get, text, time, time_option},
+    error,
 };
 
 /// Why a key could not be administered: one line for the person who tried.
@@ -79,17 +80,23 @@ pub async fn list_keys(options: &PgConnectOptions) -> Result<Vec<ListedKey>, Key
     .await?;
     connection.close().await?;
     let listed = rows.iter().map(|row| {
+        let time = |column: &str| row.try_get::<Option<Timestamp>, _>(column);
+        let time = |column: &str| time(column).map(|time| time.map(|time| time.0));
         Ok(ListedKey {
-            id: row.try_get("id")?,
-            name: row.try_get("name")?,
-            grants: row.try_get("grants")?,
-            created_at: row.try_get("created_at")?,
-            expires_at: row.try_get("expires_at")?,
-            revoked_at: row.try_get("revoked_at")?,
-            last_used_at: row.try_get("last_used_at")?,
+            id: row.try_get::<Text, _>("id")?.0,
+            name: row.try_get::<Text, _>("name")?.0,
+            grants: texts(row.try_get("grants")?),
+            created_at: row.try_get::<Timestamp, _>("created_at")?.0,
+            expires_at: time("expires_at")?,
+            revoked_at: time("revoked_at")?,
+            last_used_at: time("last_used_at")?,
         })
     });
     listed.collect()
+}
+
+fn texts(texts: Vec<Text>) -> Vec<String> {
+    texts.into_iter().map(|text| text.0).collect()
 }
 
 /// Ends a key for good.
@@ -162,16 +169,17 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
     let rows = conn
         .look(sqlx::query(
             "/* load_keys */ SELECT id, name, hash, previous_hash, previous_until, grants, \
-             requests_per_second, max_waiters, expires_at, revoked_at IS NOT NULL AS revoked \
-             FROM pgmq_gateway.api_keys",
+             requests_per_second, max_waiters, expires_at, revoked_at IS NOT NULL AS revoked, \
+             clock_timestamp() AS now FROM pgmq_gateway.api_keys",
         ))
         .await?;
     let (mut keys, mut bad) = (Vec::with_capacity(rows.len()), BTreeSet::new());
     for row in &rows {
-        match stored(row).map_err(Error::unexpected)? {
-            Ok(key) => keys.push(key),
-            Err(id) => {
-                bad.insert(id);
+        match stored(row) {
+            Ok(Some(key)) => keys.push(key),
+            // What cannot even be read is no key either.
+            Ok(None) | Err(_) => {
+                bad.insert(text(row, "id").unwrap_or_else(|_| "(unreadable)".to_owned()));
             }
         }
     }
@@ -181,31 +189,33 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
     Ok(LoadedKeys { keys, any: !rows.is_empty() })
 }
 
-/// A row as a key, or the id of one that makes no sense.
-fn stored(row: &PgRow) -> Result<Result<StoredKey, String>, sqlx::Error> {
-    let id: String = row.try_get("id")?;
-    let hash: Vec<u8> = row.try_get("hash")?;
-    let previous: Option<Vec<u8>> = row.try_get("previous_hash")?;
+/// A row as a key, or nothing if it makes no sense. The ends are by the database's clock; they are told by
+/// ours.
+fn stored(row: &PgRow) -> error::Result<Option<StoredKey>> {
+    let hash: Vec<u8> = get(row, "hash")?;
+    let previous: Option<Vec<u8>> = get(row, "previous_hash")?;
     let previous = previous.and_then(|hash| KeyHash::from_bytes(&hash));
-    let until: Option<DateTime<Utc>> = row.try_get("previous_until")?;
-    let grants: Vec<String> = row.try_get("grants")?;
+    let ahead = time(row, "now")? - Utc::now();
+    let ours = |end: DateTime<Utc>| end.checked_sub_signed(ahead).unwrap_or(end);
+    let until = time_option(row, "previous_until")?.map(ours);
+    let grants = texts(get(row, "grants")?);
     let grants = grants.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<_, _>>();
     let (Some(hash), Ok(grants)) = (KeyHash::from_bytes(&hash), grants) else {
-        return Ok(Err(id));
+        return Ok(None);
     };
     let limit = |limit: Option<i32>| limit.and_then(|limit| u32::try_from(limit).ok());
-    Ok(Ok(StoredKey {
-        id,
-        name: row.try_get("name")?,
+    Ok(Some(StoredKey {
+        id: text(row, "id")?,
+        name: text(row, "name")?,
         hash,
         previous: previous.zip(until),
         grants: Grants::new(grants),
-        expires_at: row.try_get("expires_at")?,
+        expires_at: time_option(row, "expires_at")?.map(ours),
         limits: KeyLimits {
-            requests_per_second: limit(row.try_get("requests_per_second")?),
-            max_waiters: limit(row.try_get("max_waiters")?),
+            requests_per_second: limit(get(row, "requests_per_second")?),
+            max_waiters: limit(get(row, "max_waiters")?),
         },
-        revoked: row.try_get("revoked")?,
+        revoked: get(row, "revoked")?,
     }))
 }
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::{
-    Row,
-    postgres::{PgRow, types::Oid},
-    types::Json,
-};
+use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::domain::{Delay, Message, MsgId, NewMessage, QueueName, RawJson, Visibility};
 
 use super::{
-    Conn,
+    Conn, Rejection,
+    decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
     fitted::{Fitted, Page},
 };
+
+/// The ids of a request's messages in order, or why it was not stored.
+pub type SendOutcome = Result<Vec<i64>>;
 
 /// Stores messages in one statement, all or none, and returns their ids in order. `in_turn` holds
 /// back whoever else stores there until it is committed, so that ids grow from commit to commit.
@@ -26,68 +26,74 @@ pub async fn send(
     batch: &[&NewMessage],
     in_turn: bool,
 ) -> Result<Vec<i64>> {
-    match *batch {
-        [one] if conn.is_modern() && !in_turn => send_one(conn, queue, one).await,
-        _ => send_batch(conn, queue, batch, in_turn).await,
-    }
-}
-
-async fn send_one(conn: &mut Conn, queue: &QueueName, new: &NewMessage) -> Result<Vec<i64>> {
-    let query = match visibility(new) {
-        Visibility::After(delay) => sqlx::query(
-            "/* send */ SELECT * \
-                 FROM pgmq.send(pgmq_gateway.queue_named($1), $2, $3, $4::integer)",
-        )
-        .bind(queue.as_str())
-        .bind(Json(&*new.message))
-        .bind(new.headers.as_deref().map(Json))
-        .bind(delay.as_i32()),
-        Visibility::At(time) => sqlx::query(
-            "/* send_at */ SELECT * \
-                 FROM pgmq.send(pgmq_gateway.queue_named($1), $2, $3, $4::timestamptz)",
-        )
-        .bind(queue.as_str())
-        .bind(Json(&*new.message))
-        .bind(new.headers.as_deref().map(Json))
-        .bind(time),
-    };
-    ids(&conn.store(query).await?)
-}
-
-async fn send_batch(
-    conn: &mut Conn,
-    queue: &QueueName,
-    batch: &[&NewMessage],
-    in_turn: bool,
-) -> Result<Vec<i64>> {
     let messages: Vec<Json<&RawValue>> = batch.iter().map(|m| Json(&*m.message)).collect();
     let headers: Vec<Option<Json<&RawValue>>> =
         batch.iter().map(|m| m.headers.as_deref().map(Json)).collect();
+    let headers = headers.iter().any(Option::is_some).then_some(headers);
     let (delays, times) = moments(batch.iter().map(|m| visibility(m)));
-    let one_delay =
-        delays.iter().all(|delay| *delay == delays[0]) && times.iter().all(Option::is_none);
-    let query = if one_delay && !in_turn && conn.is_modern() {
-        let headers = headers.iter().any(Option::is_some).then_some(headers);
-        sqlx::query(
-            "/* send_batch */ SELECT * \
-                 FROM pgmq.send_batch(pgmq_gateway.queue_named($1), $2, $3, $4::integer)",
-        )
-        .bind(queue.as_str())
-        .bind(messages)
-        .bind(headers)
-        .bind(delays.first().copied())
-    } else {
-        sqlx::query(
-            "/* send_batch_each */ SELECT * FROM pgmq_gateway.send_batch($1, $2, $3, $4, $5, $6)",
-        )
+    let times = times.iter().any(Option::is_some).then_some(times);
+    let query = sqlx::query("/* send */ SELECT * FROM pgmq_gateway.send($1, $2, $3, $4, $5, $6)")
         .bind(queue.as_str())
         .bind(messages)
         .bind(headers)
         .bind(delays)
         .bind(times)
-        .bind(in_turn)
-    };
-    ids(&conn.store(query).await?)
+        .bind(in_turn);
+    let ids = ids(&conn.on(queue).store(query).await?)?;
+    if ids.len() == batch.len() { Ok(ids) } else { Err(Error::Rejected(Rejection::NotStored)) }
+}
+
+/// Stores the messages of several requests in one statement: each as a whole, or it fails alone.
+pub async fn send_each(
+    conn: &mut Conn,
+    queue: &QueueName,
+    requests: &[&[NewMessage]],
+    in_turn: bool,
+) -> Result<Vec<SendOutcome>> {
+    let all = || requests.iter().copied().flatten();
+    let (delays, times) = moments(all().map(visibility));
+    let sizes: Vec<i32> =
+        requests.iter().map(|one| i32::try_from(one.len()).unwrap_or(i32::MAX)).collect();
+    let query = sqlx::query(
+        "/* send_each */ SELECT ids, outcome, code, constraint_name \
+         FROM pgmq_gateway.send_each($1, $2, $3, $4, $5, $6, $7) ORDER BY place",
+    )
+    .bind(queue.as_str())
+    .bind(all().map(|new| new.message.get()).collect::<Vec<_>>())
+    .bind(all().map(|new| new.headers.as_deref().map(RawValue::get)).collect::<Vec<_>>())
+    .bind(delays)
+    .bind(times)
+    .bind(in_turn)
+    .bind(sizes);
+    let rows = conn.on(queue).store(query).await?;
+    if rows.len() != requests.len() {
+        return Err(Error::unexpected(sqlx::Error::RowNotFound));
+    }
+    rows.iter().map(send_outcome).collect()
+}
+
+fn send_outcome(row: &PgRow) -> Result<SendOutcome> {
+    let word: &str = get(row, "outcome")?;
+    let (code, constraint): (Option<&str>, Option<Text>) =
+        (get(row, "code")?, get(row, "constraint_name")?);
+    let constraint = constraint.as_ref().map(|name| &*name.0);
+    Ok(match word {
+        "done" => Ok(get(row, "ids")?),
+        "locked" => Err(Error::Locked),
+        "needs_headers" => Err(Error::NotSupported("headers need PGMQ 1.5.0 or later".into())),
+        other => match Rejection::from_outcome(other, code, constraint) {
+            Some(rejection) => Err(Error::Rejected(rejection)),
+            None => return Err(Error::unexpected_word(other)),
+        },
+    })
+}
+
+/// Brings the sequence of a queue's ids up to what is in its tables; true if it lagged behind, so that a
+/// send that met an id twice is worth another try.
+pub async fn advance_sequence(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
+    let query = sqlx::query("/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1)");
+    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// What the message says, or at once.
@@ -96,27 +102,33 @@ fn visibility(new: &NewMessage) -> Visibility {
 }
 
 /// Messages behind `after` in order of their ids, leasing nothing: those that have at most
-/// `max_bytes`, and at least one.
+/// `max_bytes`, and at least one. Those that PostgreSQL cannot send fail the whole, unless they are left
+/// out by `readable_only`.
 pub async fn peek(
     conn: &mut Conn,
     queue: &QueueName,
     after: i64,
     limit: i32,
     max_bytes: u64,
+    readable_only: bool,
 ) -> Result<Page<Message>> {
-    let query = sqlx::query("/* peek */ SELECT * FROM pgmq_gateway.peek($1, $2, $3)")
+    let query = sqlx::query("/* peek */ SELECT * FROM pgmq_gateway.peek($1, $2, $3, $4)")
         .bind(queue.as_str())
         .bind(after)
-        .bind(limit);
+        .bind(limit)
+        .bind(readable_only);
     let mut fitted = Fitted::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
-    conn.look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
     Ok(fitted.into_page(limit))
 }
 
 /// One message by its id, leasing nothing.
 pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Option<Message>> {
-    let found = peek(conn, queue, id.get() - 1, 1, 0).await?;
+    let found = peek(conn, queue, id.get() - 1, 1, 0, false).await?;
+    if found.unreadable.contains(&id.get()) {
+        return Err(Error::Unreadable);
+    }
     Ok(found.messages.into_iter().find(|message| message.msg_id == id.get()))
 }
 
@@ -148,19 +160,20 @@ pub(super) fn decode(row: &PgRow) -> Result<Message> {
 }
 
 pub(super) fn try_decode(row: &PgRow) -> std::result::Result<Message, sqlx::Error> {
+    let time = |column: &str| row.try_get::<Timestamp, _>(column).map(|time| time.0);
     // An SQL client can store SQL's NULL; over HTTP it is JSON's.
     let message: Option<Json<RawJson>> = row.try_get("message")?;
     let headers: Option<Json<RawJson>> = row.try_get("headers")?;
-    let relation: Oid = row.try_get("relation")?;
+    let last_read_at: Option<Timestamp> = row.try_get("last_read_at")?;
     Ok(Message {
         msg_id: row.try_get("msg_id")?,
         read_ct: row.try_get("read_ct")?,
-        enqueued_at: row.try_get("enqueued_at")?,
-        last_read_at: row.try_get("last_read_at")?,
-        vt: row.try_get("vt")?,
+        enqueued_at: time("enqueued_at")?,
+        last_read_at: last_read_at.map(|time| time.0),
+        vt: time("vt")?,
         message: message.map_or_else(|| RawValue::NULL.to_owned(), |json| json.0),
         headers: headers.map(|json| json.0),
-        relation: relation.0,
+        queue_id: row.try_get("queue_id")?,
         receipt: None,
     })
 }

@@ -12,6 +12,7 @@ use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName, Settin
 
 use super::{
     Conn,
+    decode::{Text, get, only_row, text, time},
     error::{Error, Result},
     settings::settings,
 };
@@ -80,10 +81,10 @@ pub async fn create(
     .bind(fifo)
     .bind(Json(change.to_json()));
     let rows = conn.look(query).await?;
-    let row = first(&rows)?;
+    let row = only_row(&rows)?;
     let outcome: String = get(row, "outcome")?;
-    let existing: Option<String> = get(row, "existing")?;
-    let existing = existing.unwrap_or_default();
+    let existing: Option<Text> = get(row, "existing")?;
+    let existing = existing.map(|name| name.0).unwrap_or_default();
     match &*outcome {
         "created" => Ok(CreateOutcome::Created),
         "exists" => Ok(CreateOutcome::Exists),
@@ -92,9 +93,7 @@ pub async fn create(
         "folds" => Ok(CreateOutcome::Folds(existing)),
         "taken" => Ok(CreateOutcome::Taken(existing)),
         "no_partman" => Ok(CreateOutcome::NoPartman),
-        other => Err(Error::unexpected(sqlx::Error::Protocol(format!(
-            "pgmq_gateway.create_queue: outcome `{other}`"
-        )))),
+        other => Err(Error::unexpected_word(other)),
     }
 }
 
@@ -110,7 +109,7 @@ pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
         "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1)",
     );
     let rows = conn.look(query.bind(queue.as_str())).await?;
-    first(&rows)?.try_get(0).map_err(Error::unexpected)
+    only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
 /// Queues whose names begin with `prefix` and come behind `after`, in order of their names' bytes.
@@ -126,24 +125,46 @@ pub async fn list(
 
 /// Drops a queue with its archive; false where there is none.
 pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query =
-        sqlx::query("/* drop_queue */ SELECT pgmq_gateway.drop_queue($1)").bind(queue.as_str());
-    let rows = conn.change(query).await?;
-    first(&rows)?.try_get(0).map_err(Error::unexpected)
+    let query = sqlx::query("/* drop_queue */ SELECT pgmq_gateway.drop_queue($1) AS dropped");
+    get(only_row(&conn.on(queue).change(query.bind(queue.as_str())).await?)?, "dropped")
 }
 
-/// Deletes every message of a queue, and says how many there were.
-pub async fn purge(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
-    let query = sqlx::query("/* purge_queue */ SELECT pgmq_gateway.purge($1)").bind(queue.as_str());
-    let rows = conn.change(query).await?;
-    first(&rows)?.try_get(0).map_err(Error::unexpected)
+/// Empties a queue at once and says how many messages there were; `None` where its messages are to be
+/// deleted instead, as somebody is at the table, or policies and triggers are to be asked.
+pub async fn truncate(conn: &mut Conn, queue: &QueueName) -> Result<Option<i64>> {
+    let query = sqlx::query("/* truncate */ SELECT pgmq_gateway.truncate_queue($1) AS purged");
+    get(only_row(&conn.on(queue).change(query.bind(queue.as_str())).await?)?, "purged")
+}
+
+/// The last id of a queue, 0 where there is none.
+pub async fn last_id(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
+    let query = sqlx::query("/* last_id */ SELECT pgmq_gateway.last_id($1) AS last_id");
+    get(only_row(&conn.on(queue).look(query.bind(queue.as_str())).await?)?, "last_id")
+}
+
+/// Deletes the next messages of a queue behind `after`, up to the id `up_to`. Returns how many were
+/// deleted, and the id behind which to go on, if there may be more.
+pub async fn delete_next(
+    conn: &mut Conn,
+    queue: &QueueName,
+    after: i64,
+    up_to: i64,
+    max_messages: i32,
+) -> Result<(i64, Option<i64>)> {
+    let query = sqlx::query(
+        "/* delete_next */ SELECT deleted, last_id FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
+    );
+    let query = query.bind(queue.as_str()).bind(after).bind(up_to).bind(max_messages);
+    let rows = conn.on(queue).change(query).await?;
+    let row = only_row(&rows)?;
+    Ok((get(row, "deleted")?, get(row, "last_id")?))
 }
 
 /// Exact figures of a queue: counts every message.
 pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics> {
     let query = sqlx::query("/* metrics */ SELECT * FROM pgmq_gateway.metrics($1)");
-    let rows = conn.look(query.bind(queue.as_str())).await?;
-    let row = first(&rows)?;
+    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    let row = only_row(&rows)?;
     Ok(QueueMetrics {
         queue: queue.as_str().to_owned(),
         queue_length: get(row, "queue_length")?,
@@ -152,7 +173,7 @@ pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics>
         newest_msg_age_sec: get(row, "newest_msg_age_sec")?,
         oldest_msg_age_sec: get(row, "oldest_msg_age_sec")?,
         total_messages: get(row, "total_messages")?,
-        scrape_time: get(row, "scrape_time")?,
+        scrape_time: time(row, "scrape_time")?,
     })
 }
 
@@ -182,8 +203,8 @@ pub async fn figures(
     .bind(queue.as_str())
     .bind(i32::try_from(count_limit).unwrap_or(i32::MAX))
     .bind(format!("{}ms", limits.lock.as_millis()));
-    let rows = conn.look_patiently(query, limits.statement).await?;
-    let row = first(&rows)?;
+    let rows = conn.on(queue).look_patiently(query, limits.statement).await?;
+    let row = only_row(&rows)?;
     let oldest_age: Option<f64> = get(row, "oldest_age")?;
     Ok(QueueFigures {
         length: get(row, "length")?,
@@ -220,21 +241,11 @@ fn decode(row: &PgRow) -> Result<Queue> {
         (false, false) => QueueKind::Standard,
     };
     Ok(Queue {
-        queue: get(row, "queue")?,
+        queue: text(row, "queue")?,
         kind,
         fifo: get(row, "fifo")?,
-        created_at: get(row, "created_at")?,
+        created_at: time(row, "created_at")?,
+        row_security: get(row, "row_security")?,
         settings: settings(get(row, "settings")?, get(row, "notify_ms")?),
     })
-}
-
-fn first(rows: &[PgRow]) -> Result<&PgRow> {
-    rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))
-}
-
-fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T>
-where
-    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    row.try_get(column).map_err(Error::unexpected)
 }

@@ -9,7 +9,7 @@ use crate::domain::{FifoMode, Message, QueueName, RawJson};
 
 use super::{
     Conn,
-    error::Result,
+    error::{Error, Result},
     fitted::Fitted,
     messages::{ids, seconds, try_decode},
 };
@@ -67,15 +67,31 @@ pub struct Found {
     pub dead: usize,
     /// Whether there are others that did not fit; they are visible again.
     pub more: bool,
+    /// What the table did not give.
+    pub kept: Option<Kept>,
+    /// The ids of messages that were leased and cannot be read.
+    pub unreadable: Vec<i64>,
+}
+
+/// Messages that could be delivered, and that the table does not let go: a trigger, a policy or a constraint
+/// keeps them as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How many were met.
+    pub count: i32,
+    /// The SQLSTATE with which one was refused; nothing if that was done without a word.
+    pub code: Option<String>,
 }
 
 /// Reads what can be delivered now, and hides it; what does not fit is given back. With `want_due`,
 /// and fewer messages than asked for, tells when the next hidden one is visible.
-pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found> {
+///
+/// A row that its table refuses to update fails the whole, unless they are leased `one_by_one`.
+pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool) -> Result<Found> {
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
     let query = if let Some(mode) = read.fifo {
         sqlx::query(
-            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7)",
+            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(read.queue.as_str())
         .bind(mode.as_str())
@@ -84,11 +100,12 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         .bind(want_due)
         .bind(max_receives)
         .bind(target)
-    } else if read.as_pgmq && read.is_plain() && conn.is_modern() {
+        .bind(one_by_one)
+    } else if read.as_pgmq && read.is_plain() && conn.is_modern() && !one_by_one {
         sqlx::query(
             "/* read */ SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
-                    (SELECT pgmq_gateway.queue_table($1)::oid) AS relation, \
-                    NULL::float8 AS due_in, NULL::integer AS dead \
+                    (SELECT pgmq_gateway.queue_id($1)) AS queue_id, NULL::float8 AS due_in, \
+                    NULL::integer AS dead, NULL::integer AS kept, NULL::text AS kept_code \
              FROM pgmq.read(pgmq_gateway.queue_named($1), $2, $3, coalesce($4, '{}')) \
              ORDER BY msg_id",
         )
@@ -98,7 +115,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         .bind(read.filter.as_deref().map(Json))
     } else {
         sqlx::query(
-            "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8) \
+            "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9) \
              ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
@@ -109,6 +126,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         .bind(want_due)
         .bind(max_receives)
         .bind(target)
+        .bind(one_by_one)
     };
     let (mut found, mut fitted) = (Found::default(), Fitted::new(read.max_bytes));
     let take = |row: PgRow| {
@@ -119,12 +137,21 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool) -> Result<Found>
         found.due_in = row.try_get::<Option<f64>, _>("due_in")?.map(seconds);
         let dead: Option<i32> = row.try_get("dead")?;
         found.dead = usize::try_from(dead.unwrap_or(0)).unwrap_or(0);
+        found.kept = kept(&row)?;
         Ok(())
     };
-    conn.look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(&read.queue).look_at_each(query, Duration::ZERO, take).await?;
     found.more = !fitted.left.is_empty();
+    found.unreadable = std::mem::take(&mut fitted.unreadable);
     found.messages = leased(conn, &read.queue, fitted).await;
     Ok(found)
+}
+
+/// What the table did not give, as the last row of an answer says.
+fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error> {
+    let count: Option<i32> = row.try_get("kept")?;
+    let Some(count) = count.filter(|count| *count > 0) else { return Ok(None) };
+    Ok(Some(Kept { count, code: row.try_get("kept_code")? }))
 }
 
 /// What fits of what was read, the rest given back.
@@ -153,7 +180,7 @@ pub async fn read_with_poll(
     let query = sqlx::query(
         "/* read_with_poll */ \
          SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
-                (SELECT pgmq_gateway.queue_table($1)::oid) AS relation \
+                (SELECT pgmq_gateway.queue_id($1)) AS queue_id \
          FROM pgmq.read_with_poll(pgmq_gateway.queue_named($1), $2, $3, $4, $5, coalesce($6, '{}')) \
          ORDER BY msg_id",
     )
@@ -165,7 +192,9 @@ pub async fn read_with_poll(
     .bind(read.filter.as_deref().map(Json));
     let wait = Duration::from_secs(seconds.into());
     let mut fitted = Fitted::new(read.max_bytes);
-    conn.look_at_each(query, wait, |row: PgRow| fitted.take(&row, try_decode)).await?;
+    conn.on(&read.queue)
+        .look_at_each(query, wait, |row: PgRow| fitted.take(&row, try_decode))
+        .await?;
     Ok(leased(conn, &read.queue, fitted).await)
 }
 
@@ -176,7 +205,7 @@ pub async fn release(conn: &mut Conn, queue: &QueueName, delivered: &[(i64, i32)
         .bind(queue.as_str())
         .bind(ids)
         .bind(counts);
-    conn.look(query).await.map(drop)
+    conn.on(queue).look(query).await.map(drop)
 }
 
 /// What to pop.
@@ -194,42 +223,72 @@ pub struct Pop {
     pub dead_letters: Option<DeadLetters>,
 }
 
+/// What was popped.
+#[derive(Debug, Default)]
+pub struct Popped {
+    /// In order; they are deleted.
+    pub messages: Vec<Message>,
+    /// What the table did not give.
+    pub kept: Option<Kept>,
+}
+
 /// Reads and deletes in one statement. Whether several messages fit is known once they are read: if
-/// they do not, nothing was deleted, and fewer are popped.
-pub async fn pop(conn: &mut Conn, pop: &Pop) -> Result<Vec<Message>> {
+/// they do not, nothing was deleted, and fewer are popped. A row that its table refuses to delete fails
+/// the whole, unless they are popped `one_by_one`.
+pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped> {
     let mut qty = pop.qty;
     while qty > 1 {
         conn.look(sqlx::query("BEGIN")).await?;
-        let popped = pop_at_once(conn, pop, qty).await;
-        if popped.as_ref().is_ok_and(|popped| popped.left.is_empty()) {
+        let popped = pop_at_once(conn, pop, qty, one_by_one).await;
+        let is_whole = |fitted: &Fitted<_>| fitted.left.is_empty() && fitted.unreadable.is_empty();
+        if popped.as_ref().is_ok_and(|(fitted, _)| is_whole(fitted)) {
             conn.change(sqlx::query("COMMIT")).await?;
-            return popped.map(|popped| popped.kept);
+            return popped.map(|(fitted, kept)| Popped { messages: fitted.kept, kept });
         }
         if conn.is_reusable() {
             conn.look(sqlx::query("ROLLBACK")).await?;
         }
-        let fit = i32::try_from(popped?.kept.len()).unwrap_or(1);
+        let (fitted, _) = popped?;
+        if !fitted.unreadable.is_empty() {
+            return Err(Error::Unreadable);
+        }
+        let fit = i32::try_from(fitted.kept.len()).unwrap_or(1);
         qty = fit.min(qty / 2);
     }
-    pop_at_once(conn, pop, 1).await.map(|popped| popped.kept)
+    let (fitted, kept) = pop_at_once(conn, pop, 1, one_by_one).await?;
+    Ok(Popped { messages: fitted.kept, kept })
 }
 
-async fn pop_at_once(conn: &mut Conn, pop: &Pop, qty: i32) -> Result<Fitted<Message>> {
+async fn pop_at_once(
+    conn: &mut Conn,
+    pop: &Pop,
+    qty: i32,
+    one_by_one: bool,
+) -> Result<(Fitted<Message>, Option<Kept>)> {
     let (max_receives, target) = dead_letters(pop.dead_letters.as_ref());
-    let query =
-        sqlx::query("/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5) ORDER BY msg_id")
-            .bind(pop.queue.as_str())
-            .bind(qty)
-            .bind(pop.as_pgmq)
-            .bind(max_receives)
-            .bind(target);
-    let mut fitted = Fitted::new(pop.max_bytes);
-    conn.change_each(query, |row: PgRow| fitted.take(&row, try_decode)).await?;
-    Ok(fitted)
+    let query = sqlx::query(
+        "/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5, $6) ORDER BY msg_id",
+    )
+    .bind(pop.queue.as_str())
+    .bind(qty)
+    .bind(pop.as_pgmq)
+    .bind(max_receives)
+    .bind(target)
+    .bind(one_by_one);
+    let (mut fitted, mut not_given) = (Fitted::new(pop.max_bytes), None);
+    let take = |row: PgRow| {
+        if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
+            return fitted.take(&row, try_decode);
+        }
+        not_given = kept(&row)?;
+        Ok(())
+    };
+    conn.on(&pop.queue).change_each(query, take).await?;
+    Ok((fitted, not_given))
 }
 
-/// Archives those of the next `max_messages` whose numbers take more than `max_expanded` bytes once
-/// they are written out or, without that, those that cannot be; returns their ids.
+/// Takes those of the next `max_messages` out of the way whose numbers take more than `max_expanded` bytes
+/// once they are written out or, without that, those that cannot be written out; returns their ids.
 pub async fn quarantine(
     conn: &mut Conn,
     queue: &QueueName,
@@ -241,4 +300,14 @@ pub async fn quarantine(
         .bind(max_messages)
         .bind(max_expanded);
     ids(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
+}
+
+/// Takes messages out of the way that cannot be delivered; returns the ids of those that were.
+pub async fn quarantine_these(
+    conn: &mut Conn,
+    queue: &QueueName,
+    messages: &[i64],
+) -> Result<Vec<i64>> {
+    let query = sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine_these($1, $2)");
+    ids(&conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?)
 }

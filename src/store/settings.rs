@@ -1,13 +1,15 @@
 //! The settings of queues, in SQL.
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{Row, types::Json};
+use sqlx::types::Json;
 
 use crate::domain::{Bounded, Notify, QueueName, QueueSettings, SettingsChange};
 
 use super::{
     Conn,
-    error::{Error, Result},
+    decode::{Text, get, only_row, text, time},
+    error::Result,
 };
 
 /// A queue that has settings, is read in groups, or has a table of another name.
@@ -21,19 +23,35 @@ pub struct Configured {
     pub fifo: bool,
 }
 
-/// The settings of all queues that have some, are read in groups, or have a table of another name.
-pub async fn all_settings(conn: &mut Conn) -> Result<Vec<Configured>> {
-    let rows = conn
-        .look(sqlx::query("/* all_settings */ SELECT * FROM pgmq_gateway.all_settings()"))
-        .await?;
-    let configured = rows.iter().map(|row| {
-        Ok(Configured {
-            queue: row.try_get("queue")?,
-            settings: settings(row.try_get("settings")?, None),
-            fifo: row.try_get("fifo")?,
-        })
-    });
-    configured.collect::<std::result::Result<_, _>>().map_err(Error::unexpected)
+/// What is set for queues, and what time it is.
+#[derive(Debug)]
+pub struct AllSettings {
+    /// All queues that have settings, are read in groups, or have a table of another name.
+    pub configured: Vec<Configured>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+}
+
+/// The settings of all queues.
+pub async fn all_settings(conn: &mut Conn) -> Result<AllSettings> {
+    let query = sqlx::query(
+        "/* all_settings */ SELECT s.queue, s.settings, s.fifo, clock_timestamp() AS now \
+         FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
+    );
+    let rows = conn.look(query).await?;
+    let now = time(only_row(&rows)?, "now")?;
+    let mut configured = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // Where there are none, the only row has the time alone.
+        if get::<Option<Text>>(row, "queue")?.is_some() {
+            configured.push(Configured {
+                queue: text(row, "queue")?,
+                settings: settings(get(row, "settings")?, None),
+                fifo: get(row, "fifo")?,
+            });
+        }
+    }
+    Ok(AllSettings { configured, now })
 }
 
 /// Changes settings of a queue; false where there is none.
@@ -42,10 +60,10 @@ pub async fn change_settings(
     queue: &QueueName,
     change: &SettingsChange,
 ) -> Result<bool> {
-    let query = sqlx::query("/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2)");
-    let rows = conn.look(query.bind(queue.as_str()).bind(Json(change.to_json()))).await?;
-    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
-    row.try_get(0).map_err(Error::unexpected)
+    let query =
+        sqlx::query("/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed");
+    let query = query.bind(queue.as_str()).bind(Json(change.to_json()));
+    get(only_row(&conn.on(queue).look(query).await?)?, "changed")
 }
 
 /// Settings as they were stored. What a later gateway stored and this one does not know is left out.

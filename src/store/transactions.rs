@@ -60,7 +60,7 @@ struct Step<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     routing_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    within: Option<String>,
+    allowed_queues: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<StepMessage<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ struct Step<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     read_ct: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    relation: Option<u32>,
+    queue_id: Option<i64>,
     #[serde(flatten)]
     moment: Moment,
 }
@@ -110,11 +110,11 @@ impl<'a> Step<'a> {
             action,
             queue: None,
             routing_key: None,
-            within: None,
+            allowed_queues: None,
             messages: None,
             msg_id: None,
             read_ct: None,
-            relation: None,
+            queue_id: None,
             moment: Moment::default(),
         }
     }
@@ -128,7 +128,7 @@ impl<'a> Step<'a> {
             },
             Operation::Publish(routing_key, messages, within) => Self {
                 routing_key: Some(routing_key),
-                within: within.to_regex(),
+                allowed_queues: within.to_regex(),
                 messages: Some(rows(messages)),
                 ..Self::new("publish")
             },
@@ -136,7 +136,7 @@ impl<'a> Step<'a> {
                 queue: Some(queue.as_str()),
                 msg_id: Some(target.msg_id),
                 read_ct: target.delivered.map(|delivered| delivered.read_ct),
-                relation: target.delivered.map(|delivered| delivered.relation),
+                queue_id: target.delivered.map(|delivered| delivered.queue_id),
                 moment: match action {
                     Action::Hide(visible) => Some(*visible).into(),
                     Action::Delete | Action::Archive => Moment::default(),
@@ -175,24 +175,17 @@ pub async fn transact<T: DeserializeOwned>(
     .bind(once.map(|once| &once.fingerprint[..]))
     .bind(once.and_then(|once| once.queue.as_ref()).map(QueueName::as_str))
     .bind(once.map(seconds));
+    if let Some(queue) = once.and_then(|once| once.queue.as_ref()) {
+        conn.on(queue);
+    }
     let rows = conn.store(query).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let outcome: &str = row.try_get("outcome").map_err(Error::unexpected)?;
-    if outcome == "conflict" {
-        return Ok(Transacted::Conflict);
+    let results = || row.try_get("results").map(|Json(results)| results).map_err(Error::unexpected);
+    match outcome {
+        "conflict" => Ok(Transacted::Conflict),
+        "replayed" => Ok(Transacted::Replayed(results()?)),
+        "done" => Ok(Transacted::Done(results()?)),
+        other => Err(Error::unexpected_word(other)),
     }
-    let results: Json<Vec<T>> = row.try_get("results").map_err(Error::unexpected)?;
-    Ok(match outcome {
-        "replayed" => Transacted::Replayed(results.0),
-        _ => Transacted::Done(results.0),
-    })
-}
-
-/// Forgets a little of what is old, unless another gateway is at it; true if there is more.
-pub async fn forget_old(conn: &mut Conn, key_lifetime: Duration, max_rows: i32) -> Result<bool> {
-    let lifetime = i32::try_from(key_lifetime.as_secs()).unwrap_or(i32::MAX);
-    let query = sqlx::query("/* forget_old */ SELECT pgmq_gateway.forget_old($1, $2)");
-    let rows = conn.look(query.bind(lifetime).bind(max_rows)).await?;
-    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
-    row.try_get(0).map_err(Error::unexpected)
 }

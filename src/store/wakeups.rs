@@ -11,6 +11,7 @@ use crate::domain::QueueName;
 
 use super::{
     Conn,
+    decode::Text,
     error::{Access, Error, Result},
     messages::seconds,
 };
@@ -39,7 +40,7 @@ pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> 
     let swept = rows.iter().map(|row| {
         let due_in: Option<f64> = row.try_get("due_in")?;
         Ok(Swept {
-            queue: row.try_get("queue")?,
+            queue: row.try_get::<Text, _>("queue")?.0,
             ready: row.try_get("ready")?,
             due_in: due_in.map(seconds),
             notifies: row.try_get("notifies")?,

@@ -174,7 +174,7 @@ async fn the_read_uses_the_index() {
     let explain = "LOAD 'auto_explain'; SET client_min_messages = log; \
         SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; \
         SET auto_explain.log_analyze = on; \
-        SELECT count(*) FROM pgmq_gateway.receive('q', 30, 200, NULL, false, true, NULL, NULL)";
+        SELECT count(*) FROM pgmq_gateway.receive('q', 30, 200, NULL, false, true, NULL, NULL, false)";
     let psql = Command::new("psql").args(["-X", "-d", &database.url(), "-c", explain]).output();
     let said = String::from_utf8_lossy(&psql.expect("psql").stderr).into_owned();
     assert!(said.contains("Index Cond: (vt <= statement_timestamp())"), "{said}");

@@ -250,17 +250,19 @@ async fn old_keys_are_swept_little_by_little() {
     is_first(&post(&gateway, MESSAGES, "young", r#"{"message":1}"#).await, 201);
     let database = &gateway.database;
     let old = "INSERT INTO pgmq_gateway.idempotency_keys
-               SELECT 'old', n::text, '', 0, '[]', now() - interval '25 hours'
+               SELECT 'old', n::text, '', '[]', now() - interval '25 hours', 0
                FROM generate_series(1, 2500) n";
     database.execute(old).await;
     let keys =
         async || database.value::<i64>("SELECT count(*) FROM pgmq_gateway.idempotency_keys").await;
-    let step = async || database.value::<bool>("SELECT pgmq_gateway.forget_old(86400, 1000)").await;
+    let step = async || {
+        database.value::<bool>("SELECT pgmq_gateway.delete_expired_keys(86400, 1000)").await
+    };
     let mut other = database.connect().await;
-    let lock = "SELECT pg_advisory_lock(hashtextextended('pgmq_gateway.forget_old', 0))";
+    let lock = "BEGIN; SELECT FROM pgmq_gateway.idempotency_keys WHERE scope = 'old' FOR UPDATE";
     other.execute(lock).await.expect("locked");
     assert_eq!((step().await, keys().await), (false, 2501), "another gateway is at it");
-    other.execute("SELECT pg_advisory_unlock_all()").await.expect("unlocked");
+    other.execute("ROLLBACK").await.expect("unlocked");
     assert_eq!((step().await, keys().await), (true, 1501), "there is more to do");
     let _other = TestGateway::on(database, |_| {}).await;
     eventually("a gateway does it by itself", async || (keys().await == 1).then_some(())).await;

@@ -44,6 +44,11 @@ async fn not_blocked_by(poison: &str, method: &str, path: &str) {
     let messages = answer.expect(200).messages();
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0]["message"], "behind it");
+    if path.contains("peek") {
+        // Looking moves nothing: it leaves out what cannot be read.
+        assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_q").await, 2);
+        return;
+    }
     let archived: i64 = gateway.database.value("SELECT msg_id FROM pgmq.a_q").await;
     assert_eq!(archived, 1);
     let metrics = gateway.get("/metrics").await.text;

@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, oneshot},
     task::yield_now,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -22,10 +22,12 @@ use crate::{
 };
 
 use super::{
-    Delivery, Shared, UnreadableSearch,
+    Delivery, Shared,
     alarm::Alarm,
     lane::leave,
     line::{Line, Look, Served, Ticket},
+    lock_backoff::LockBackoff,
+    thorough::read_thoroughly,
 };
 
 use guards::{Place, Unfinished, Waits};
@@ -251,14 +253,16 @@ impl ReceiveLane {
         let mut next = Some(first);
         while let Some(look) = next {
             let mut unfinished = Unfinished { lane: self, key, look: Some(look) };
-            let outcome = {
-                if conn.is_none() && self.lock().crowded {
-                    // Requests that came in together with the first one are on their way here.
-                    yield_now().await;
+            if conn.is_none() && self.lock().crowded {
+                // Requests that came in together with the first one are on their way here.
+                yield_now().await;
+            }
+            let outcome = match self.look_once(&mut conn, key, &mut unfinished, false).await {
+                Err(store::Error::Locked) => {
+                    conn = None;
+                    self.look_when_unlocked(key, &mut unfinished).await
                 }
-                let _statement = leave(&self.statements, &mut conn).await;
-                self.widen(key, unfinished.look_mut());
-                self.read(&mut conn, key, unfinished.look()).await
+                outcome => outcome,
             };
             if self.shared.db.is_exhausted() {
                 // Others wait for one.
@@ -285,7 +289,68 @@ impl ReceiveLane {
         self.lock().remove_idle(key);
     }
 
-    async fn read(&self, conn: &mut Option<Conn>, key: &Key, look: &Look) -> Result<Found> {
+    /// One statement for a look, and for all who came until then.
+    async fn look_once(
+        &self,
+        conn: &mut Option<Conn>,
+        key: &Arc<Key>,
+        unfinished: &mut Unfinished<'_>,
+        one_by_one: bool,
+    ) -> Result<Found> {
+        let _statement = leave(&self.statements, conn).await;
+        self.widen(key, unfinished.look_mut());
+        self.read(conn, key, unfinished.look(), one_by_one).await
+    }
+
+    /// Looks again while somebody has locked the table: for a while for those that do not wait, for as long
+    /// as they do for those that wait. Nothing is held in between.
+    async fn look_when_unlocked(
+        &self,
+        key: &Arc<Key>,
+        unfinished: &mut Unfinished<'_>,
+    ) -> Result<Found> {
+        let mut backoff = LockBackoff::new();
+        loop {
+            let Some(pause) = backoff.next_pause() else {
+                // Whoever does not wait has waited enough.
+                self.dismiss_impatient(key, unfinished.look());
+                if !self.has_waiters(key) {
+                    return Err(store::Error::Locked);
+                }
+                backoff = LockBackoff::new();
+                continue;
+            };
+            sleep(pause).await;
+            // It is never closed.
+            let _retry = self.shared.retries.acquire().await;
+            match self.look_once(&mut None, key, unfinished, true).await {
+                Err(store::Error::Locked) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn dismiss_impatient(&self, key: &Arc<Key>, look: &Look) {
+        let dismissed = match self.lock().lines.get_mut(key) {
+            Some(line) => line.dismiss_impatient(look),
+            None => Vec::new(),
+        };
+        for client in dismissed {
+            drop(client.reply.send(Err(store::Error::Locked)));
+        }
+    }
+
+    fn has_waiters(&self, key: &Arc<Key>) -> bool {
+        self.lock().lines.get(key).is_some_and(|line| line.len() > 0)
+    }
+
+    async fn read(
+        &self,
+        conn: &mut Option<Conn>,
+        key: &Key,
+        look: &Look,
+        one_by_one: bool,
+    ) -> Result<Found> {
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
@@ -304,13 +369,7 @@ impl ReceiveLane {
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
-        let mut search = UnreadableSearch::new(&self.queue, &self.shared.metrics);
-        loop {
-            let outcome = store::read(conn, &read, look.patient).await;
-            if !search.cleared(conn, outcome.as_ref().err()).await? {
-                return outcome;
-            }
-        }
+        read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
     }
 
     /// Hands out what was found. What nobody takes goes back.

@@ -1,0 +1,117 @@
+//! Reads that one bad row does not spoil.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    domain::QueueName,
+    store::{self, Conn, Error, Found, Kept, Popped, Read, Result},
+    telemetry::{DoneTo, Metrics},
+};
+
+use super::{Shared, UnreadableSearch};
+
+/// How often a read is tried again that others undo.
+const MOST_UNDONE: u32 = 2;
+
+/// Reads; where a row is in the way, without it. One that the table does not let go is left, one that cannot
+/// be read is taken out of the way.
+pub(super) async fn read_thoroughly(
+    conn: &mut Conn,
+    read: &Read,
+    want_due: bool,
+    mut one_by_one: bool,
+    shared: &Shared,
+) -> Result<Found> {
+    let mut search = UnreadableSearch::new(&read.queue, &shared.metrics);
+    let mut undone = 0;
+    loop {
+        let outcome = store::read(conn, read, want_due, one_by_one).await;
+        match &outcome {
+            Err(Error::Deadlock(_)) if undone < MOST_UNDONE => undone += 1,
+            Err(Error::Rejected(_)) if !one_by_one => one_by_one = true,
+            Err(error) if search.cleared(conn, Some(error)).await? => {}
+            Err(_) => return outcome,
+            Ok(found) => {
+                shared.kept.report(&read.queue, found.kept.as_ref());
+                take_away(conn, &read.queue, &found.unreadable, &shared.metrics).await;
+                return outcome;
+            }
+        }
+    }
+}
+
+/// Pops in the same way.
+pub(super) async fn pop_thoroughly(
+    conn: &mut Conn,
+    pop: &store::Pop,
+    shared: &Shared,
+) -> Result<Popped> {
+    let mut search = UnreadableSearch::new(&pop.queue, &shared.metrics);
+    let mut one_by_one = false;
+    loop {
+        let outcome = store::pop(conn, pop, one_by_one).await;
+        match &outcome {
+            Err(Error::Rejected(_)) if !one_by_one => one_by_one = true,
+            Err(error) if search.cleared(conn, Some(error)).await? => {}
+            Err(_) => return outcome,
+            Ok(popped) => {
+                shared.kept.report(&pop.queue, popped.kept.as_ref());
+                return outcome;
+            }
+        }
+    }
+}
+
+/// Says that there are messages which are not delivered, as their table keeps them: now and then, as every
+/// read meets them.
+#[derive(Debug, Default)]
+pub(super) struct KeptReports(Mutex<HashMap<QueueName, Instant>>);
+
+impl KeptReports {
+    /// Time between two reports about a queue.
+    const INTERVAL: Duration = Duration::from_secs(60);
+    /// Queues that are remembered.
+    const MOST: usize = 1_000;
+
+    fn report(&self, queue: &QueueName, kept: Option<&Kept>) {
+        let Some(Kept { count, code }) = kept else { return };
+        if self.is_due(queue) {
+            let code = code.as_deref().unwrap_or("none");
+            warn!(
+                %queue, messages = count, sqlstate = code,
+                "not delivered: a trigger, a policy or a constraint of the queue's table keeps them"
+            );
+        }
+    }
+
+    fn is_due(&self, queue: &QueueName) -> bool {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.retain(|_, at| at.elapsed() < Self::INTERVAL);
+        if reported.contains_key(queue) || reported.len() >= Self::MOST {
+            return false;
+        }
+        reported.insert(queue.clone(), Instant::now());
+        true
+    }
+}
+
+/// Takes messages out of the way that were read and make no sense.
+async fn take_away(conn: &mut Conn, queue: &QueueName, messages: &[i64], metrics: &Metrics) {
+    if messages.is_empty() {
+        return;
+    }
+    match store::quarantine_these(conn, queue, messages).await {
+        Ok(ids) => {
+            warn!(%queue, ?ids, "archived messages whose content cannot be read");
+            metrics.messages(queue.as_str(), DoneTo::Quarantined, ids.len());
+        }
+        Err(error) => warn!(%queue, ids = ?messages, %error, "cannot archive unreadable messages"),
+    }
+}

@@ -1,0 +1,90 @@
+//! Forgetting what is past its time, in SQL. Each call is a small step.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+
+use crate::domain::QueueName;
+
+use super::{
+    Conn,
+    decode::{get, only_row, text},
+    error::Result,
+};
+
+/// How long a queue keeps what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRetention {
+    /// The queue's name.
+    pub queue: String,
+    /// Seconds after which a message is deleted.
+    pub messages: Option<i64>,
+    /// Seconds after which an archived message is deleted.
+    pub archive: Option<i64>,
+}
+
+/// Writes down which queues there are, so that a dump carries it, and puts right what a restore or a crash
+/// of the server left behind.
+pub async fn register_queues(conn: &mut Conn) -> Result<()> {
+    conn.look(sqlx::query("/* register_queues */ SELECT pgmq_gateway.register_queues()"))
+        .await
+        .map(drop)
+}
+
+/// The queues that have a retention.
+pub async fn queues_with_retention(conn: &mut Conn) -> Result<Vec<QueueRetention>> {
+    let query = sqlx::query(
+        "/* queues_with_retention */ SELECT * FROM pgmq_gateway.queues_with_retention()",
+    );
+    let retention = |row: &PgRow| {
+        Ok(QueueRetention {
+            queue: text(row, "queue")?,
+            messages: get(row, "message_retention")?,
+            archive: get(row, "archive_retention")?,
+        })
+    };
+    conn.look(query).await?.iter().map(retention).collect()
+}
+
+/// Deletes some of a queue's messages that are past their retention; true if there may be more.
+pub async fn delete_expired_messages(
+    conn: &mut Conn,
+    queue: &QueueName,
+    retention_seconds: i64,
+    max_rows: i32,
+) -> Result<bool> {
+    let query = sqlx::query(
+        "/* delete_expired_messages */ \
+         SELECT pgmq_gateway.delete_expired_messages($1, $2, $3) AS more",
+    );
+    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows);
+    get(only_row(&conn.on(queue).look(query).await?)?, "more")
+}
+
+/// The same for its archive.
+pub async fn delete_expired_archive(
+    conn: &mut Conn,
+    queue: &QueueName,
+    retention_seconds: i64,
+    max_rows: i32,
+) -> Result<bool> {
+    let query = sqlx::query(
+        "/* delete_expired_archive */ \
+         SELECT pgmq_gateway.delete_expired_archive($1, $2, $3) AS more",
+    );
+    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows);
+    get(only_row(&conn.on(queue).look(query).await?)?, "more")
+}
+
+/// Deletes some idempotency keys that are past their lifetime; true if there may be more.
+pub async fn delete_expired_keys(
+    conn: &mut Conn,
+    lifetime: Duration,
+    max_rows: i32,
+) -> Result<bool> {
+    let seconds = i32::try_from(lifetime.as_secs()).unwrap_or(i32::MAX);
+    let query = sqlx::query(
+        "/* delete_expired_keys */ SELECT pgmq_gateway.delete_expired_keys($1, $2) AS more",
+    );
+    get(only_row(&conn.look(query.bind(seconds).bind(max_rows)).await?)?, "more")
+}
