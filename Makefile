@@ -50,5 +50,5 @@ setup-test:
 	@tools/setup --test
 
 .PHONY: bench
-bench: setup ## Measure the gateway beside direct SQL; BENCH=--short takes two minutes
-	$(CARGO) bench --locked --bench load -- $(BENCH)
+bench: setup ## Measure the gateway beside direct SQL; BENCH=--short takes two minutes, BENCH=compare OTHER=<program> another build
+	$(if $(OTHER),OTHER=$(OTHER)) $(CARGO) bench --locked --bench load -- $(BENCH)

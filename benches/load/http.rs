@@ -154,6 +154,21 @@ pub async fn consume(mut client: Http) -> (Http, usize) {
     (client, ids.len())
 }
 
+pub async fn consume_by_receipt(mut client: Http) -> (Http, usize) {
+    let (status, body) = client.call("GET", "/messages?vt=30", &Bytes::new()).await;
+    let text = String::from_utf8_lossy(&body);
+    assert_eq!(status, 200, "{text}");
+    let after = |key: &str| text.split_once(key).map(|(_, rest)| rest.to_owned());
+    let Some(id) = after("\"msg_id\":") else { return (client, 0) };
+    let id = id.split(',').next().unwrap_or_default();
+    let receipt = after("\"receipt\":\"").expect("a receipt");
+    let receipt = receipt.split('"').next().unwrap_or_default();
+    let path = format!("/messages/{id}?receipt={receipt}");
+    let (status, _) = client.call("DELETE", &path, &Bytes::new()).await;
+    assert_eq!(status, 204);
+    (client, 1)
+}
+
 /// The status, the length of the head and that of the body, once the head is there.
 fn answer(read: &[u8]) -> Option<(u16, usize, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];

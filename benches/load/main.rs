@@ -10,12 +10,14 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 mod abuse;
+mod compare;
 mod direct;
 mod fifo;
 mod http;
 mod measure;
 mod scenarios;
 mod stage;
+mod trouble;
 mod waiting;
 
 use std::env;

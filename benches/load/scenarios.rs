@@ -5,13 +5,13 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    abuse,
+    abuse, compare,
     direct::{self, Direct},
     fifo,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
     stage::{Gateway, Stage},
-    waiting,
+    trouble, waiting,
 };
 
 type Run = for<'a> fn(&'a Stage, &'a Plan) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -30,6 +30,8 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("once", |s, p| Box::pin(once(s, p))),
         ("keys", |s, p| Box::pin(keys(s, p))),
         ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
+        ("trouble", |s, p| Box::pin(trouble::trouble(s, p))),
+        ("compare", |s, p| Box::pin(compare::compare(s, p))),
     ]
 }
 

@@ -104,7 +104,13 @@ impl Stage {
 
 impl Gateway {
     pub fn start(url: &str, more: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgmq-gateway"));
+        Self::start_program(None, url, more)
+    }
+
+    /// The same with another build of it.
+    pub fn start_program(program: Option<PathBuf>, url: &str, more: &[(&str, &str)]) -> Self {
+        let own = || PathBuf::from(env!("CARGO_BIN_EXE_pgmq-gateway"));
+        let mut command = Command::new(program.unwrap_or_else(own));
         command.env("DATABASE_URL", url).env("PGMQ_GATEWAY__SERVER__PORT", "0");
         // A line for every request is for those who want it; here it would measure the terminal.
         command.env("PGMQ_GATEWAY__LOG__LEVEL", "warn,pgmq_gateway::app=info");
@@ -122,6 +128,14 @@ impl Gateway {
             lines.map_while(Result::ok).for_each(|line| eprintln!("{line}"));
         });
         Self { child, address }
+    }
+
+    /// Prepares a database, and grants a role what a gateway needs.
+    pub fn migrate(url: &str, role: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgmq-gateway"));
+        command.args(["migrate", "--grant-to", role]).env("DATABASE_URL", url);
+        let done = command.stderr(Stdio::null()).status().expect("gateway");
+        assert!(done.success(), "migrated");
     }
 
     /// Resident memory in kB.
