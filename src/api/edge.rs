@@ -191,7 +191,7 @@ fn enter(api: &Api) -> Result<Counted, Problem> {
 /// The one line of a request. Never a body, a query or a credential.
 fn log(answered: &Answered<'_>, context: &RequestContext, id: &str, problem: Option<&Problem>) {
     let queue = context.queue.get().map(String::as_str);
-    let key = context.caller.get().map(|caller| caller.name());
+    let key = context.caller.get().map(|caller| caller.identity().name());
     let code = problem.map(|problem| problem.code.as_str());
     let error = problem.and_then(|problem| problem.source.as_deref()).map(causes);
     let error = error.filter(|_| answered.status >= 500);

@@ -1,6 +1,6 @@
 //! Requests that are done once, however often they are sent.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     extract::{FromRequest, Request},
@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use crate::broker::Once;
+use crate::{auth::Identity, broker::Once};
 
 use super::{
     Api,
@@ -25,6 +25,9 @@ const REPLAYED: &str = "idempotency-replayed";
 /// The most characters of a key.
 const MAX_KEY: usize = 255;
 
+/// The most bytes of a path that are part of what a key is for as they are.
+const MAX_PATH: usize = 1_000;
+
 /// A JSON body, and the key under which its request is done once, if it has one.
 pub(super) struct OnceJson<T>(pub(super) T, pub(super) Option<Once>);
 
@@ -33,13 +36,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let key = key(request.headers())?;
-        // Its key is of no concern to other requests' paths, however they are written.
-        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
-        let caller = request.extensions().get::<Arc<RequestContext>>();
-        let caller = caller.and_then(|context| context.caller.get().cloned());
-        // Nor to those of other keys' owners.
-        let caller = caller.as_ref().map_or("", |caller| caller.name());
-        let scoped = key.map(|key| (format!("{} {path} {caller}", request.method()), key));
+        let scoped = key.map(|key| (scope(&request), key));
         let bytes = read(request, api).await?;
         let value = parse(api, bytes.clone()).await?;
         let once = scoped.map(|(scope, key)| {
@@ -48,6 +45,26 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
         });
         Ok(Self(value, once))
     }
+}
+
+/// What a key is for: it is of no concern to requests of other paths, however those are written, nor to
+/// other callers. What stands for the caller comes last and has no space in it, so no two scopes read
+/// the same.
+fn scope(request: &Request) -> String {
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let context = request.extensions().get::<Arc<RequestContext>>();
+    let caller = context.and_then(|context| context.caller.get());
+    let caller = caller.map_or_else(
+        || Identity::anonymous().fingerprint(),
+        |caller| caller.identity().fingerprint(),
+    );
+    let path = if path.len() > MAX_PATH {
+        // Beyond what any path has that is of use, and what an index takes.
+        Cow::from(format!("{:x}", Sha256::digest(path.as_bytes())))
+    } else {
+        path
+    };
+    format!("{} {path} {caller}", request.method())
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -17,7 +17,7 @@ use crate::{
     domain::{Grant, Grants, KeyLimits, StoredKey},
 };
 
-use super::{Credential, Principal, jwks::JwksError, jwt::Verifier, keyring::Keyring};
+use super::{Credential, Identity, Principal, jwks::JwksError, jwt::Verifier, keyring::Keyring};
 
 /// Who is let in, and who is not.
 pub struct Access {
@@ -55,6 +55,11 @@ pub enum AccessError {
         /// How many it needs.
         least: usize,
     },
+    /// Two keys that are the same one.
+    #[error(
+        "auth: `{0}` and `{1}` are the same key: what it may do would depend on which of them is found"
+    )]
+    SameKey(String, String),
     /// The signer's keys are not there.
     #[error(transparent)]
     Jwks(#[from] JwksError),
@@ -88,7 +93,7 @@ impl Access {
             AuthMode::Auto => auth.has_keys() || jwt.is_some(),
         };
         let everything = Grants::new(vec![Grant::everything()]);
-        let anyone = Principal::new("anyone", everything, None, KeyLimits::default());
+        let anyone = Principal::new(Identity::anonymous(), everything, None, KeyLimits::default());
         Ok(Self { mode: auth.mode, keyring, jwt, needed: AtomicBool::new(needed), anyone })
     }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Principal,
+    Fingerprint, Identity, Principal,
     jwks::{JwksError, KeySet, Source},
     principal::Shares,
 };
@@ -27,8 +27,6 @@ use super::{
 const REMEMBERED: usize = 10_000;
 /// Time within which an unknown key has the signer's set loaded at most once.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-/// Characters of a subject that the logs show.
-const SUBJECT_CHARS: usize = 64;
 
 /// Checks tokens.
 pub(super) struct Verifier {
@@ -43,8 +41,8 @@ pub(super) struct Verifier {
 struct State {
     keys: Arc<KeySet>,
     remembered: HashMap<[u8; 32], Arc<Principal>>,
-    /// What is bounded for a subject, however many tokens they have.
-    subjects: HashMap<String, Arc<Shares>>,
+    /// What is bounded for a subject, however many tokens they have, or for a token without one.
+    subjects: HashMap<Fingerprint, Arc<Shares>>,
 }
 
 impl Verifier {
@@ -90,7 +88,7 @@ impl Verifier {
             .filter_map(|signer| decode::<Map<String, Value>>(token, &signer.key, &validation).ok())
             .map(|token| token.claims)
             .next()?;
-        let principal = self.principal(&claims);
+        let principal = self.principal(&claims, &fingerprint);
         self.remember(&keys, fingerprint, &principal, now);
         Some(principal)
     }
@@ -119,11 +117,11 @@ impl Verifier {
         state.remembered.drain().for_each(|(_, principal)| principal.end());
     }
 
-    fn principal(&self, claims: &Map<String, Value>) -> Arc<Principal> {
+    fn principal(&self, claims: &Map<String, Value>, token: &[u8; 32]) -> Arc<Principal> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let shown = |c: &char| !c.is_control();
-        let subject = text("sub").unwrap_or("?").chars().filter(shown).take(SUBJECT_CHARS);
-        let name = format!("jwt:{}", subject.collect::<String>());
+        // The only one whose tokens are taken.
+        let issuer = self.settings.issuer.as_deref().unwrap_or_default();
+        let identity = Identity::of_token(issuer, text("sub"), token);
         // A signer may write seconds with a fraction.
         let seconds = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, reason = "a number too large is no date")]
@@ -132,17 +130,17 @@ impl Verifier {
             at.checked_add_signed(TimeDelta::seconds(leeway))
         });
         let grants = Grants::new(grants(claims.get(&self.settings.grants_claim)));
-        let shares = self.shares(text("sub").unwrap_or_default());
-        Principal::sharing(&name, grants, expires_at, shares)
+        let shares = self.shares(identity.fingerprint());
+        Principal::sharing(identity, grants, expires_at, shares)
     }
 
-    fn shares(&self, subject: &str) -> Arc<Shares> {
+    fn shares(&self, owner: Fingerprint) -> Arc<Shares> {
         let mut state = self.lock();
         if state.subjects.len() >= REMEMBERED {
             state.subjects.retain(|_, shares| Arc::strong_count(shares) > 1);
         }
         let new = || Shares::new(self.limits);
-        Arc::clone(state.subjects.entry(subject.to_owned()).or_insert_with(new))
+        Arc::clone(state.subjects.entry(owner).or_insert_with(new))
     }
 
     fn remember(

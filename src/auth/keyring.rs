@@ -13,7 +13,7 @@ use crate::{
     domain::{ApiKey, Grant, Grants, KeyHash, KeyLimits, StoredKey},
 };
 
-use super::{AccessError, Principal, principal::Shares};
+use super::{AccessError, Identity, Principal, principal::Shares};
 
 /// Every key there is.
 pub(super) struct Keyring {
@@ -34,12 +34,13 @@ struct Stored {
 impl Keyring {
     /// The keys of the configuration; `defaults` are for those without limits of their own.
     pub(super) fn new(settings: &config::Auth, defaults: KeyLimits) -> Result<Self, AccessError> {
-        let mut configured = Vec::new();
+        let mut configured: Vec<(KeyHash, Arc<Principal>)> = Vec::new();
         if let Some(key) = &settings.admin_key {
             let grants = Grants::new(vec![Grant::everything()]);
             let limits = limits(KeyLimits::default(), defaults);
-            let principal = Principal::new("admin_key", grants, None, limits);
-            configured.push((KeyHash::of(key.expose()), principal));
+            let hash = KeyHash::of(key.expose());
+            let identity = Identity::of_configured_key(config::Auth::ADMIN_KEY, &hash);
+            configured.push((hash, Principal::new(identity, grants, None, limits)));
         }
         for key in &settings.keys {
             let own = KeyLimits {
@@ -47,9 +48,13 @@ impl Keyring {
                 max_waiters: key.max_waiters,
             };
             let grants = Grants::new(key.grants.clone());
-            let limits = limits(own, defaults);
-            let principal = Principal::new(&key.name, grants, key.expires_at, limits);
-            configured.push((hash(key)?, principal));
+            let (hash, limits) = (hash(key)?, limits(own, defaults));
+            if let Some((_, same)) = configured.iter().find(|(other, _)| *other == hash) {
+                let same = same.identity().name().to_owned();
+                return Err(AccessError::SameKey(same, key.name.clone()));
+            }
+            let identity = Identity::of_configured_key(&key.name, &hash);
+            configured.push((hash, Principal::new(identity, grants, key.expires_at, limits)));
         }
         Ok(Self { configured, stored: RwLock::default(), defaults, unnoted: Mutex::default() })
     }
@@ -115,10 +120,10 @@ impl Keyring {
 
 impl Stored {
     fn new(key: StoredKey, defaults: KeyLimits) -> Self {
-        let name = format!("{} ({})", key.name, key.id);
+        let identity = Identity::of_stored_key(&key.id, &key.name);
         let shares = Shares::new(limits(key.limits, defaults));
         let until = |end: Option<DateTime<Utc>>| {
-            Principal::sharing(&name, key.grants.clone(), end, Arc::clone(&shares))
+            Principal::sharing(identity.clone(), key.grants.clone(), end, Arc::clone(&shares))
         };
         let ends = |at: DateTime<Utc>| key.expires_at.map_or(at, |end| end.min(at));
         let previous = key.previous.as_ref().map(|(_, at)| until(Some(ends(*at))));

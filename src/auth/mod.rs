@@ -4,6 +4,7 @@
 
 mod access;
 mod credential;
+mod identity;
 mod jwks;
 mod jwt;
 mod keyring;
@@ -15,6 +16,7 @@ use crate::domain::ApiKey;
 
 pub use access::{Access, AccessError, Unauthenticated};
 pub use credential::Credential;
+pub use identity::{Fingerprint, Identity};
 pub use principal::{Principal, Refusal, WaitingPlace};
 
 /// Characters of a key's id.

@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Grants, KeyLimits, Right, Scope};
 
+use super::Identity;
+
 /// Whoever was let in. Lives for as long as the credential is in force.
 pub struct Principal {
-    name: String,
+    identity: Identity,
     grants: Grants,
     expires_at: Option<DateTime<Utc>>,
     shares: Arc<Shares>,
@@ -55,23 +57,23 @@ pub struct WaitingPlace(Arc<Shares>);
 impl Principal {
     /// A principal with limits of its own.
     pub(super) fn new(
-        name: &str,
+        identity: Identity,
         grants: Grants,
         expires_at: Option<DateTime<Utc>>,
         limits: KeyLimits,
     ) -> Arc<Self> {
-        Self::sharing(name, grants, expires_at, Shares::new(limits))
+        Self::sharing(identity, grants, expires_at, Shares::new(limits))
     }
 
     /// A principal that shares its limits with others of the same owner.
     pub(super) fn sharing(
-        name: &str,
+        identity: Identity,
         grants: Grants,
         expires_at: Option<DateTime<Utc>>,
         shares: Arc<Shares>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            name: name.to_owned(),
+            identity,
             grants,
             expires_at,
             shares,
@@ -80,9 +82,9 @@ impl Principal {
         })
     }
 
-    /// What the logs call it.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Whose credential it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Whether something may be done to a queue; with no right named, whether anything may.
@@ -172,7 +174,7 @@ impl Drop for WaitingPlace {
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Principal").field(&self.name).finish()
+        f.debug_tuple("Principal").field(&self.identity).finish()
     }
 }
 
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
 
     fn limited(limits: KeyLimits) -> Arc<Principal> {
-        Principal::new("test", Grants::default(), None, limits)
+        Principal::new(Identity::anonymous(), Grants::default(), None, limits)
     }
 
     #[test]
@@ -207,7 +209,8 @@ mod tests {
     async fn it_ends_when_it_is_ended_or_expires() {
         let principal = limited(KeyLimits::default());
         let soon = Utc::now() + Duration::from_secs(5);
-        let expiring = Principal::new("x", Grants::default(), Some(soon), KeyLimits::default());
+        let limits = KeyLimits::default();
+        let expiring = Principal::new(Identity::anonymous(), Grants::default(), Some(soon), limits);
         expiring.ended().await;
         principal.end();
         principal.ended().await;

@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
@@ -74,6 +74,8 @@ impl Default for Auth {
 }
 
 impl Auth {
+    /// What the key that may do everything is called.
+    pub const ADMIN_KEY: &str = "admin_key";
     /// The fewest characters of a key: one that can be guessed keeps nobody out.
     pub const MIN_KEY_CHARS: usize = 16;
 
@@ -87,9 +89,23 @@ impl Auth {
         self.admin_key.is_some() || !self.keys.is_empty()
     }
 
+    /// By its name a key is known in the logs: no two have the same.
+    fn check_names(&self) -> Result<(), Invalid> {
+        let mut names: HashSet<&str> = self.admin_key.iter().map(|_| Self::ADMIN_KEY).collect();
+        match self.keys.iter().find(|key| !names.insert(&key.name)) {
+            None => Ok(()),
+            Some(KeySettings { name, .. }) => {
+                let allowed =
+                    format!("`{name}` is the name of two keys: each needs one of its own");
+                Err(Invalid { key: "auth.keys", allowed })
+            }
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("auth.refresh_interval_ms", self.refresh_interval_ms, 100, 4_000)?;
         check_key("auth.admin_key", self.admin_key.as_ref())?;
+        self.check_names()?;
         for key in &self.keys {
             let given = [key.key.is_some(), key.key_file.is_some(), key.sha256.is_some()];
             if given.iter().filter(|given| **given).count() != 1 {

@@ -250,3 +250,19 @@ fn the_example_file_is_complete() {
         }
     }
 }
+
+#[test]
+fn names_of_keys_are_all_different() {
+    let key = |name: &str| {
+        format!(
+            "[[auth.keys]]\nname = '{name}'\nkey = 'hunter2hunter2-{name}'\ngrants = ['send']\n"
+        )
+    };
+    let two = key("shop") + &key("stall") + &key("shop");
+    let line = refusal(&two, &[]);
+    assert!(line.contains("`auth.keys`") && line.contains("`shop` is the name of two"), "{line}");
+    let line = refusal(&key("admin_key"), &[("PGMQ_GATEWAY__AUTH__ADMIN_KEY", &"x".repeat(16))]);
+    assert!(line.contains("`admin_key` is the name of two"), "{line}");
+    let (sources, _file) = sources(&(key("shop") + &key("Shop") + &key("admin_key")), &[]);
+    load(&sources).expect("three names");
+}

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::support::{Answer, TestDatabase, TestGateway, eventually, gateway::try_start};
 
 /// A signer with a key of its own.
-struct Signer {
+pub struct Signer {
     id: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
@@ -26,7 +26,7 @@ struct Signer {
 
 impl Signer {
     /// A new key; openssl makes it, so that another implementation than ours is spoken to.
-    fn new(id: &'static str, algorithm: Algorithm) -> Self {
+    pub fn new(id: &'static str, algorithm: Algorithm) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("key.pem");
         let options: &[&str] = match algorithm {
@@ -55,28 +55,28 @@ impl Signer {
         Self { id, algorithm, key, jwk }
     }
 
-    fn token(&self, claims: &Value) -> String {
+    pub fn token(&self, claims: &Value) -> String {
         let header = Header { kid: Some(self.id.to_owned()), ..Header::new(self.algorithm) };
         encode(&header, claims, &self.key).expect("signed")
     }
 }
 
-fn claims(scope: &str) -> Value {
+pub fn claims(scope: &str) -> Value {
     let now = Utc::now().timestamp();
     json!({"iss": "https://login.example/", "aud": ["queues", "others"], "sub": "somebody",
            "iat": now, "exp": now + 300, "scope": scope})
 }
 
-fn with(mut claims: Value, name: &str, value: Value) -> Value {
+pub fn with(mut claims: Value, name: &str, value: Value) -> Value {
     claims[name] = value;
     claims
 }
 
-fn set(signers: &[&Signer]) -> String {
+pub fn set(signers: &[&Signer]) -> String {
     json!({"keys": signers.iter().map(|signer| &signer.jwk).collect::<Vec<_>>()}).to_string()
 }
 
-fn trust(jwks: String) -> impl FnOnce(&mut Settings) {
+pub fn trust(jwks: String) -> impl FnOnce(&mut Settings) {
     move |settings| {
         settings.jwt.jwks = Some(jwks);
         settings.jwt.issuer = Some("https://login.example/".to_owned());
@@ -85,7 +85,7 @@ fn trust(jwks: String) -> impl FnOnce(&mut Settings) {
     }
 }
 
-fn file(directory: &TempDir, set: &str) -> String {
+pub fn file(directory: &TempDir, set: &str) -> String {
     let path: PathBuf = directory.path().join("jwks.json");
     fs::write(&path, set).expect("written");
     path.display().to_string()
