@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tracing::warn;
 
 use crate::{
     api,
@@ -90,30 +91,46 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         print(&(api::openapi().to_pretty_json()? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let environment = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let sources = Sources { file: cli.config, environment: environment.collect() };
+    let sources = Sources { file: cli.config, environment: env::vars_os().collect() };
     let loaded = config::load(&sources)?;
     match command {
         Command::Openapi => {}
-        Command::Config => print(&effective(&loaded))?,
+        Command::Config => {
+            tell(&loaded.warnings);
+            print(&effective(&loaded))?;
+        }
         Command::Healthcheck { live } => return Ok(check::run(&loaded.settings, live).await),
         Command::Migrate { grant_to } => {
-            telemetry::init_logs(&loaded.settings.log);
+            init_logs(&loaded);
             let database = Database::open(&loaded.settings).await?;
             let outcome = database.migrate(&loaded.settings, grant_to.as_deref()).await;
             database.stop().await;
             print(&format!("PGMQ {}; schema pgmq_gateway is up to date\n", outcome?))?;
         }
         Command::Keys { command } => {
+            tell(&loaded.warnings);
             keys::run(&loaded.settings, command).await?;
         }
         Command::Serve => {
-            telemetry::init_logs(&loaded.settings.log);
+            init_logs(&loaded);
             return Ok(serve::run(&loaded.settings).await?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn init_logs(loaded: &Loaded) {
+    telemetry::init_logs(&loaded.settings.log);
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Tells a person what a log would.
+fn tell(warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "pgmq-gateway: {warning}");
+    }
 }
 
 /// The settings as TOML, each with its source behind it.

@@ -1,20 +1,19 @@
 //! Putting the sources together, and saying where a value came from.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
 
-use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
+use config::{Config, File, FileFormat, Value, ValueKind};
 
-use super::Settings;
+use super::{
+    Settings,
+    environment::{Environment, near_misses},
+};
 
-/// What every variable of the gateway's begins with.
-const PREFIX: &str = "PGMQ_GATEWAY__";
-/// Variables that platforms set, and the settings they stand for.
-const CUSTOMARY: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("PORT", "server.port")];
 /// Settings that are never shown.
 const SECRETS: [&str; 4] =
     ["database.url", "database.direct_url", "receipts.signing_key", "auth.admin_key"];
 /// A list of tables, some of whose values are secrets.
-const KEYS: &str = "auth.keys";
+pub(super) const KEYS: &str = "auth.keys";
 
 /// Where settings come from, weakest first; the defaults stand before them.
 #[derive(Clone, Debug, Default)]
@@ -22,14 +21,14 @@ pub struct Sources {
     /// A TOML file.
     pub file: Option<PathBuf>,
     /// Environment variables.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// Why the configuration was refused: one line that names the setting, its source and what is
 /// allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", one_line(.0))]
-pub struct ConfigError(String);
+pub struct ConfigError(pub(super) String);
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -38,6 +37,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Each value as text, with its source, ordered by key.
     pub effective: Vec<Effective>,
+    /// What is ignored, and what was probably meant: a line each.
+    pub warnings: Vec<String>,
 }
 
 /// One setting in force.
@@ -66,7 +67,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         ConfigError(format!("configuration file {file}: {}", without_lines(&error)))
     };
     let merged = builder
-        .add_source(Environment(environment_values(&sources.environment, &known)?))
+        .add_source(Environment::read(&sources.environment, &known)?)
         .build()
         .map_err(unreadable)?;
 
@@ -99,7 +100,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         .into_iter()
         .map(|(key, value)| Effective { source: origin(&key), value: shown(&key, &value), key })
         .collect();
-    Ok(Loaded { settings, effective })
+    let warnings = near_misses(&sources.environment, &known);
+    let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
+    Ok(Loaded { settings, effective, warnings })
 }
 
 /// Every key there is, from the defaults.
@@ -137,7 +140,7 @@ fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     }
 }
 
-fn unknown(key: &str, source: &str, known: &[String]) -> ConfigError {
+pub(super) fn unknown(key: &str, source: &str, known: &[String]) -> ConfigError {
     let section = key.split('.').next().unwrap_or(key);
     let siblings: Vec<_> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
@@ -149,82 +152,6 @@ fn unknown(key: &str, source: &str, known: &[String]) -> ConfigError {
         format!("known are {}", siblings.join(", "))
     };
     ConfigError(format!("unknown setting `{key}` from {source}: {allowed}"))
-}
-
-/// What the environment says, by key. An empty variable counts as unset.
-fn environment_values(
-    environment: &[(String, String)],
-    known: &[String],
-) -> Result<Map<String, Value>, ConfigError> {
-    let mut values = Map::new();
-    let set = environment.iter().filter(|(_, value)| !value.is_empty());
-    let (ours, others): (Vec<_>, Vec<_>) = set.partition(|(name, _)| name.starts_with(PREFIX));
-    for (name, value) in others {
-        let key = |name: &str| CUSTOMARY.iter().find(|(n, _)| *n == name).map(|(_, key)| *key);
-        if let Some(key) = key(name) {
-            values.insert(key.to_owned(), from_variable(name, value.clone()));
-        } else if let Some(key) = name.strip_suffix("_FILE").and_then(key) {
-            values.insert(key.to_owned(), from_variable(name, read_secret(name, value)?));
-        }
-    }
-    for (name, value) in ours {
-        let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-        let file_key = key.strip_suffix("_file").filter(|k| known.iter().any(|n| n == k));
-        match file_key {
-            _ if known.contains(&key) => {
-                let value = given(&key, name, value.clone())?;
-                values.insert(key, value);
-            }
-            Some(file_key) => {
-                let value = given(file_key, name, read_secret(name, value)?)?;
-                values.insert(file_key.to_owned(), value);
-            }
-            None => {
-                return Err(unknown(&key, &format!("environment variable {name}"), known));
-            }
-        }
-    }
-    Ok(values)
-}
-
-/// What a variable says of a setting.
-fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
-    if key != KEYS {
-        return Ok(from_variable(name, value));
-    }
-    let list = list_in_json(&value).or_else(|| list_in_toml(&value));
-    let list = list.ok_or_else(|| {
-        let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
-                       \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
-        ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
-    })?;
-    Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
-}
-
-fn list_in_json(text: &str) -> Option<Vec<Value>> {
-    serde_json::from_str(text).ok()
-}
-
-/// The value of a line of the file; nothing if it is more than that.
-fn list_in_toml(text: &str) -> Option<Vec<Value>> {
-    let line = File::from_str(&format!("list = {text}"), FileFormat::Toml);
-    let mut table = line.collect().ok()?;
-    match table.remove("list")?.kind {
-        ValueKind::Array(list) if table.is_empty() => Some(list),
-        _ => None,
-    }
-}
-
-fn from_variable(name: &str, value: String) -> Value {
-    Value::new(Some(&format!("environment variable {name}")), value)
-}
-
-/// The content of a mounted secret without its last line end.
-fn read_secret(name: &str, path: &str) -> Result<String, ConfigError> {
-    let content = fs::read_to_string(path).map_err(|e| {
-        ConfigError(format!("environment variable {name}: cannot read {path}: {e}"))
-    })?;
-    Ok(content.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn reason(error: &config::ConfigError) -> String {
@@ -263,20 +190,6 @@ fn without_lines(error: &config::ConfigError) -> String {
 fn one_line(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || c.is_control();
     text.split(ends).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-/// The environment as a source of the merge.
-#[derive(Clone, Debug)]
-struct Environment(Map<String, Value>);
-
-impl Source for Environment {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.0.clone())
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::*;
 fn sources(file: &str, environment: &[(&str, &str)]) -> (Sources, tempfile::NamedTempFile) {
     let mut toml = tempfile::Builder::new().suffix(".toml").tempfile().expect("temporary file");
     toml.write_all(file.as_bytes()).expect("written");
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let owned = |(name, value): &(&str, &str)| (name.into(), value.into());
     let sources = Sources {
         file: Some(toml.path().to_owned()),
         environment: environment.iter().map(owned).collect(),
@@ -265,4 +265,87 @@ fn names_of_keys_are_all_different() {
     assert!(line.contains("`admin_key` is the name of two"), "{line}");
     let (sources, _file) = sources(&(key("shop") + &key("Shop") + &key("admin_key")), &[]);
     load(&sources).expect("three names");
+}
+
+#[cfg(unix)]
+#[test]
+fn one_of_our_variables_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = |text: &str| std::ffi::OsString::from_vec([text.as_bytes(), b"\xff"].concat());
+    let refused = |name: std::ffi::OsString, value| {
+        load(&Sources { file: None, environment: vec![(name, value)] }).err()
+    };
+    for name in [
+        "DATABASE_URL",
+        "DATABASE_URL_FILE",
+        "PORT",
+        "PGMQ_GATEWAY__DATABASE__URL",
+        "PGMQ_GATEWAY__SERVER__PORT",
+        "PGMQ_GATEWAY__AUTH__ADMIN_KEY_FILE",
+        "PGHOST",
+        "PGPASSWORD",
+    ] {
+        let error = refused(name.into(), odd("postgres://hunter2@h/d")).expect(name).to_string();
+        assert!(error.contains(name) && error.contains("not UTF-8"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let error = refused(odd("PGMQ_GATEWAY__SERVER__PORT"), "1".into()).expect("no such setting");
+    assert!(error.to_string().contains("unknown setting"), "{error}");
+    assert!(refused("UNRELATED".into(), odd("x")).is_none());
+    assert!(refused(odd("UNRELATED"), "x".into()).is_none());
+    assert!(refused("PGMQ_GATEWAY__SERVER__PORT".into(), "".into()).is_none());
+}
+
+#[test]
+fn variables_that_are_almost_settings_are_warned_of() {
+    let warnings = |name: &str, value: &str| {
+        let (sources, _file) = sources("", &[(name, value)]);
+        load(&sources).expect("valid").warnings
+    };
+    let port = "PGMQ_GATEWAY__SERVER__PORT was probably meant";
+    for (name, meant) in [
+        ("PGMQ_GATEWAY_SERVER_PORT", port),
+        ("PGMQ_GATEWAY_SERVER__PORT", port),
+        ("pgmq_gateway__server__port", port),
+        ("Pgmq_Gateway_Server_Port", port),
+        ("PGMQGATEWAY__SERVER__PORT", port),
+        ("PGMQ-GATEWAY__SERVER__PORT", port),
+        ("PGMQ_GATWAY__SERVER__PORT", port),
+        ("PQMQ_GATEWAY__SERVER__PORT", port),
+        ("PGMQ_GATEWAY_SERVER_PROT", port),
+        ("PGMQ_GATEWAY_DATABASE_URL", "PGMQ_GATEWAY__DATABASE__URL was"),
+        ("PGMQ_GATEWAY_DATABASE_URL_FILE", "PGMQ_GATEWAY__DATABASE__URL_FILE was"),
+        ("PGMQ_GATEWAY_AUTH_ADMIN_KEY", "PGMQ_GATEWAY__AUTH__ADMIN_KEY was"),
+        ("PGMQ_GATEWAY_ADMIN_KEY", "PGMQ_GATEWAY__AUTH__ADMIN_KEY was"),
+        ("PGMQ_GATEWAY_PORT", "PGMQ_GATEWAY__SERVER__PORT"),
+        ("PGMQ_GATEWAY_CONFIGS", "PGMQ_GATEWAY_CONFIG was"),
+        ("pgmq_gateway_config", "PGMQ_GATEWAY_CONFIG was"),
+        ("PGMQ_GATEWAY_SOMETHING", "those of settings are as PGMQ_GATEWAY__SERVER__PORT"),
+        ("database_url", "DATABASE_URL was"),
+    ] {
+        let warnings = warnings(name, "9000");
+        let [warning] = &*warnings else { panic!("{name}: {warnings:?}") };
+        assert!(warning.contains(&format!("variable {name} ")), "{warning}");
+        assert!(warning.contains(meant), "{warning}");
+        assert!(!warning.contains("9000"), "{warning}");
+    }
+    for (name, value) in [
+        ("PGMQ_GATEWAY_SERVER_PORT", ""),
+        ("PGMQ_GATEWAY__SERVER__PORT", "9000"),
+        ("PGMQ_GATEWAY_CONFIG", "/etc/pgmq-gateway.toml"),
+        ("UNRELATED", "9000"),
+        ("API_GATEWAY_URL", "http://h"),
+        // In every pod beside a service of this name.
+        ("PGMQ_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("PGMQ_GATEWAY_SERVICE_PORT", "8080"),
+        ("PGMQ_GATEWAY_SERVICE_PORT_HTTP", "8080"),
+        ("PGMQ_GATEWAY_PORT", "tcp://10.0.0.1:8080"),
+        ("PGMQ_GATEWAY_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("PGMQ_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ] {
+        let warnings = warnings(name, value);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    let line = refusal("", &[("PGMQ_GATEWAY__SERVER_PORT", "1")]);
+    assert!(line.contains("unknown setting") && line.contains(port), "{line}");
 }

@@ -7,6 +7,7 @@ mod auth;
 mod database;
 mod embedded;
 mod engine;
+mod environment;
 mod http;
 mod jwt;
 mod limits;
@@ -18,6 +19,7 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
+mod spelling;
 mod tls;
 
 use serde::{Deserialize, Serialize};

@@ -46,6 +46,7 @@ mod schemathesis;
 mod settings;
 mod settle;
 mod several_gateways;
+mod starts;
 mod storable;
 mod tls;
 mod topics;

@@ -1,0 +1,216 @@
+//! What the environment says of settings, and what it only seems to say.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+};
+
+use config::{File, FileFormat, Map, Source, Value, ValueKind};
+
+use super::{
+    load::{ConfigError, KEYS, unknown},
+    spelling::{closest, folded},
+};
+
+/// What every variable of the gateway's begins with.
+const PREFIX: &str = "PGMQ_GATEWAY__";
+/// The variable that names the file, which the command line reads.
+const CONFIG_FILE: &str = "PGMQ_GATEWAY_CONFIG";
+const DATABASE_URL: &str = "DATABASE_URL";
+/// Variables that platforms set, and the settings they stand for.
+const CUSTOMARY: [(&str, &str); 2] = [(DATABASE_URL, "database.url"), ("PORT", "server.port")];
+/// Variables that the driver reads, and takes for unset where they are not UTF-8.
+const DRIVER: [&str; 12] = [
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGDATABASE",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGAPPNAME",
+    "PGOPTIONS",
+];
+
+/// The environment as a source of the merge.
+#[derive(Clone, Debug)]
+pub(super) struct Environment(Map<String, Value>);
+
+impl Environment {
+    /// What the environment says, by key. An empty variable counts as unset; one of ours that is no
+    /// text must not, as something else would be served in silence.
+    pub(super) fn read(
+        environment: &[(OsString, OsString)],
+        known: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut values = Map::new();
+        let mut ours = Vec::new();
+        for (name, value) in environment.iter().filter(|(_, value)| !value.is_empty()) {
+            let name = &*name.to_string_lossy();
+            if name.starts_with(PREFIX) {
+                ours.push((name.to_owned(), text(name, value)?));
+            } else if DRIVER.contains(&name) {
+                text(name, value)?;
+            } else if let Some(key) = customary(name) {
+                values.insert(key.to_owned(), from_variable(name, text(name, value)?));
+            } else if let Some(key) = name.strip_suffix("_FILE").and_then(customary) {
+                let secret = read_secret(name, &text(name, value)?)?;
+                values.insert(key.to_owned(), from_variable(name, secret));
+            }
+        }
+        // They win over the customary ones.
+        for (name, value) in ours {
+            let (key, value) = setting(&name, value, known)?;
+            values.insert(key, value);
+        }
+        Ok(Self(values))
+    }
+}
+
+impl Source for Environment {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Names that are almost those of settings and so mean nothing, each with what was probably meant.
+pub(super) fn near_misses(environment: &[(OsString, OsString)], known: &[String]) -> Vec<String> {
+    let names = names(known);
+    let set = environment.iter().filter(|(_, value)| !value.is_empty());
+    let misses = set.filter_map(|(name, value)| {
+        let name = name.to_string_lossy();
+        let meant = meant(&name, value, &names)?;
+        Some(format!("environment variable {name} is no setting's and is ignored; {meant}"))
+    });
+    misses.collect()
+}
+
+/// What somebody may have meant who set a variable; nothing if it is not about the gateway.
+fn meant(name: &str, value: &OsStr, names: &[String]) -> Option<String> {
+    let is_read = name.starts_with(PREFIX) || name == CONFIG_FILE || name == DATABASE_URL;
+    if is_read || is_kubernetes(name, value) {
+        return None;
+    }
+    if name.eq_ignore_ascii_case(DATABASE_URL) {
+        return Some(format!("{DATABASE_URL} was probably meant"));
+    }
+    let letters = folded(name);
+    let has_prefix = letters.starts_with(&folded(PREFIX));
+    if !has_prefix && !letters.contains("gateway") && !letters.starts_with("pgmq") {
+        return None;
+    }
+    match alike(&letters, names) {
+        Some(alike) => Some(format!("{alike} was probably meant")),
+        None if has_prefix => Some(format!("those of settings are as {PREFIX}SERVER__PORT")),
+        None => None,
+    }
+}
+
+/// The variables that are much like one that was folded, or have the same name in any section.
+fn alike(letters: &str, names: &[String]) -> Option<String> {
+    if let Some(closest) = closest(letters, names) {
+        return Some(closest.to_owned());
+    }
+    let rest = letters.strip_prefix(&folded(PREFIX)).filter(|rest| !rest.is_empty())?;
+    let same = |name: &&String| name.rsplit("__").next().is_some_and(|last| folded(last) == rest);
+    let same: Vec<&str> = names.iter().filter(same).map(String::as_str).collect();
+    (!same.is_empty()).then(|| same.join(" or "))
+}
+
+/// The name of every variable there is.
+fn names(known: &[String]) -> Vec<String> {
+    let of = |key: &String| format!("{PREFIX}{}", key.replace('.', "__").to_uppercase());
+    let mut names = vec![CONFIG_FILE.to_owned()];
+    for name in known.iter().map(of) {
+        names.push(format!("{name}_FILE"));
+        names.push(name);
+    }
+    names
+}
+
+/// What Kubernetes sets in every pod beside a service that is called `pgmq-gateway`.
+fn is_kubernetes(name: &str, value: &OsStr) -> bool {
+    let Some(rest) = name.strip_prefix("PGMQ_GATEWAY_") else { return false };
+    let is_address = value.to_string_lossy().contains("://");
+    let numbered = rest
+        .strip_prefix("PORT_")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || numbered
+        || (rest == "PORT" && is_address)
+}
+
+fn customary(name: &str) -> Option<&'static str> {
+    CUSTOMARY.iter().find(|(customary, _)| *customary == name).map(|(_, key)| *key)
+}
+
+fn text(name: &str, value: &OsStr) -> Result<String, ConfigError> {
+    let text = value.to_str().map(str::to_owned);
+    text.ok_or_else(|| ConfigError(format!("environment variable {name} is not UTF-8")))
+}
+
+/// The setting that one of our variables is about, and what it says of it.
+fn setting(name: &str, value: String, known: &[String]) -> Result<(String, Value), ConfigError> {
+    let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+    if known.contains(&key) {
+        let value = given(&key, name, value)?;
+        return Ok((key, value));
+    }
+    let file_key = key.strip_suffix("_file").filter(|key| known.iter().any(|known| known == key));
+    let Some(file_key) = file_key else {
+        let error = unknown(&key, &format!("environment variable {name}"), known);
+        let alike = alike(&folded(name), &names(known));
+        let alike = alike.map(|alike| format!("; {alike} was probably meant"));
+        return Err(ConfigError(error.0 + &alike.unwrap_or_default()));
+    };
+    let value = given(file_key, name, read_secret(name, &value)?)?;
+    Ok((file_key.to_owned(), value))
+}
+
+/// What a variable says of a setting.
+fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
+    if key != KEYS {
+        return Ok(from_variable(name, value));
+    }
+    let list = list_in_json(&value).or_else(|| list_in_toml(&value));
+    let list = list.ok_or_else(|| {
+        let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
+                       \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
+        ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
+    })?;
+    Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
+}
+
+fn list_in_json(text: &str) -> Option<Vec<Value>> {
+    serde_json::from_str(text).ok()
+}
+
+/// The value of a line of the file; nothing if it is more than that.
+fn list_in_toml(text: &str) -> Option<Vec<Value>> {
+    let line = File::from_str(&format!("list = {text}"), FileFormat::Toml);
+    let mut table = line.collect().ok()?;
+    match table.remove("list")?.kind {
+        ValueKind::Array(list) if table.is_empty() => Some(list),
+        _ => None,
+    }
+}
+
+fn from_variable(name: &str, value: String) -> Value {
+    Value::new(Some(&format!("environment variable {name}")), value)
+}
+
+/// The content of a mounted secret without its last line end.
+fn read_secret(name: &str, path: &str) -> Result<String, ConfigError> {
+    let content = fs::read_to_string(path).map_err(|e| {
+        ConfigError(format!("environment variable {name}: cannot read {path}: {e}"))
+    })?;
+    Ok(content.trim_end_matches(['\r', '\n']).to_owned())
+}
