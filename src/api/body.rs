@@ -8,6 +8,7 @@ use axum::{
     http::header,
 };
 use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -28,6 +29,9 @@ const DISCARDED: u64 = 4;
 
 /// Bytes for which there is room from the start.
 const FIRST: usize = 16 << 10;
+
+/// More bytes than nothing is written in.
+const NOTHING: u64 = 1 << 10;
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -66,11 +70,18 @@ impl FromRequest<Api> for NoBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let bytes = read(request, api).await?;
+        let unwanted = || Problem::invalid("this request takes no body");
+        if request.body().size_hint().lower() > NOTHING {
+            return Err(unwanted());
+        }
+        let read = read_up_to(NOTHING, request, api).await;
+        let too_much = |problem: &Problem| problem.code == Code::MessageTooLarge;
+        let bytes =
+            read.map_err(|problem| if too_much(&problem) { unwanted() } else { problem })?;
         // `{}` is what some clients send for nothing.
         match bytes.trim_ascii() {
             b"" | b"{}" => Ok(Self),
-            _ => Err(Problem::invalid("this request takes no body")),
+            _ => Err(unwanted()),
         }
     }
 }
@@ -117,7 +128,10 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
 
 /// The whole body, within its limits of size and time.
 pub(super) async fn read(request: Request, api: &Api) -> Result<Bytes, Problem> {
-    let limit = api.max_body_bytes;
+    read_up_to(api.max_body_bytes, request, api).await
+}
+
+async fn read_up_to(limit: u64, request: Request, api: &Api) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

@@ -110,6 +110,11 @@ fn add_errors(path: &str, operation: &mut Operation) {
         responses.entry(status.to_owned()).or_insert_with(new);
     };
     add("400", &[C::InvalidRequest], "A parameter, the body or the queue's name is wrong");
+    add(
+        "415",
+        &[C::UnsupportedMediaType],
+        "A `Content-Encoding`; or from another site, and not JSON",
+    );
     if is(&["readyz"]) {
         add("503", &[C::DatabaseUnavailable, C::Overloaded], "Not ready, and why");
     }
@@ -183,7 +188,6 @@ fn add_errors(path: &str, operation: &mut Operation) {
         let why = "JSON that PostgreSQL cannot store, or what a constraint or trigger refuses";
         add("422", &[C::MessageRejected], why);
     }
-    add("415", &[C::UnsupportedMediaType], "From another site, and not JSON");
 }
 
 fn problem(codes: &[Code], description: &str) -> Response {

@@ -2,9 +2,7 @@
 //! rendering of whatever went wrong.
 
 use std::{
-    any::Any,
     convert::Infallible,
-    panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
     time::Instant,
@@ -15,12 +13,8 @@ use axum::{
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, CatchUnwind, Map},
-};
+use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
-use tracing::{Level, event};
 use uuid::Uuid;
 
 use crate::telemetry::Request as Answered;
@@ -31,13 +25,15 @@ use super::{
     foreign::EdgeRules,
     hold::{Counted, Full},
     problem::{Code, Problem},
+    request_log::log,
+    unread::Unread,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a caller's request id that are taken over.
 const MAX_REQUEST_ID: usize = 128;
-/// Routes whose every request would only fill the log.
-const QUIET: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// The status of a request whose client left before it was answered, as proxies log it.
+const CLIENT_LEFT: u16 = 499;
 /// Routes that are served however many requests are in hand.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
@@ -88,8 +84,8 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let api = self.api.clone();
-        let (edged, refused) = Edged::begin(&api, &mut request);
+        let (edged, refused) = Edged::begin(&self.api, &mut request);
+        let unread = Unread::watch(&mut request);
         let answer = match refused {
             Some(problem) => Err(problem),
             None => Ok(self.inner.call(request)),
@@ -99,19 +95,24 @@ where
                 Ok(answer) => answer.await?,
                 Err(problem) => problem.into_response(),
             };
-            Ok(edged.end(&api, response))
+            let response = edged.end(response);
+            unread.read().await;
+            Ok(response)
         })
     }
 }
 
-/// A request on its way, as far as its answer and its log line need it.
+/// A request on its way, as far as its answer and its log line need it. Dropped before it has an answer,
+/// it is one whose client has left.
 struct Edged {
+    api: Api,
     started: Instant,
     request_id: HeaderValue,
     method: Method,
     route: Option<MatchedPath>,
     no_store: bool,
     context: Arc<RequestContext>,
+    answered: bool,
 }
 
 impl Edged {
@@ -131,41 +132,59 @@ impl Edged {
         };
         let context = Arc::new(RequestContext::counted(counted));
         request.extensions_mut().insert(Arc::clone(&context));
-        (Self { started, request_id, method, route, no_store, context }, refused)
+        let (api, answered) = (api.clone(), false);
+        let edged = Self { api, started, request_id, method, route, no_store, context, answered };
+        (edged, refused)
     }
 
     /// Renders what went wrong, if anything did, and counts and logs the request.
-    fn end(self, api: &Api, mut response: Response) -> Response {
-        let Self { started, request_id, method, route, no_store, context } = self;
-        context.let_go();
-        // It was made of what can be read.
-        let id = request_id.to_str().unwrap_or_default();
+    fn end(mut self, mut response: Response) -> Response {
+        self.context.let_go();
         let problem = problem_of(&response);
         if let Some(problem) = &problem {
-            let before = std::mem::replace(&mut response, problem.render(id));
+            let before = std::mem::replace(&mut response, problem.render(self.id()));
             let kept = before.headers().iter().filter(|(name, _)| stays(name));
             let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
             response.headers_mut().extend(kept);
         }
-        let waited = context.stats.waited();
-        let answered = Answered {
-            method: known(&method),
-            route: name_of(route.as_ref()),
-            status: response.status().as_u16(),
-            worked: started.elapsed().saturating_sub(waited),
-            waited,
-        };
-        api.metrics.request(&answered);
-        log(&answered, &context, id, problem.as_deref());
+        self.record(response.status().as_u16(), problem.as_deref());
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, request_id);
-        if no_store {
+        headers.insert(REQUEST_ID, self.request_id.clone());
+        if self.no_store {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if api.draining.is_cancelled() {
+        if self.api.draining.is_cancelled() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Counts and logs what came of it, once.
+    fn record(&mut self, status: u16, problem: Option<&Problem>) {
+        self.answered = true;
+        let waited = self.context.stats.waited();
+        let answered = Answered {
+            method: known(&self.method),
+            route: name_of(self.route.as_ref()),
+            status,
+            worked: self.started.elapsed().saturating_sub(waited),
+            waited,
+        };
+        self.api.metrics.request(&answered);
+        log(&self.api, &answered, &self.context, self.id(), problem);
+    }
+
+    fn id(&self) -> &str {
+        // It was made of what can be read.
+        self.request_id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Edged {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.record(CLIENT_LEFT, None);
+        }
     }
 }
 
@@ -186,61 +205,6 @@ fn enter(api: &Api) -> Result<Counted, Problem> {
         let detail = "as many requests are served as this gateway takes; try again in a moment";
         Problem::new(Code::Overloaded, detail)
     })
-}
-
-/// The one line of a request. Never a body, a query or a credential.
-fn log(answered: &Answered<'_>, context: &RequestContext, id: &str, problem: Option<&Problem>) {
-    let queue = context.queue.get().map(String::as_str);
-    let key = context.caller.get().map(|caller| caller.identity().name());
-    let code = problem.map(|problem| problem.code.as_str());
-    let error = problem.and_then(|problem| problem.source.as_deref()).map(causes);
-    let error = error.filter(|_| answered.status >= 500);
-    let round_trips = context.stats.round_trips();
-    let (duration_ms, waited_ms) = (milliseconds(answered.worked), milliseconds(answered.waited));
-    let Answered { method, route, status, .. } = *answered;
-    macro_rules! line {
-        ($level:expr) => {
-            event!(
-                $level,
-                method,
-                route,
-                queue,
-                key,
-                status,
-                code,
-                duration_ms,
-                waited_ms,
-                round_trips,
-                request_id = id,
-                error,
-                "request"
-            )
-        };
-    }
-    match status {
-        _ if QUIET.contains(&route) => line!(Level::DEBUG),
-        501 | 503 => line!(Level::WARN),
-        500.. => line!(Level::ERROR),
-        _ => line!(Level::INFO),
-    }
-}
-
-/// An error with what caused it, each said once.
-fn causes(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The caller's id, if it is one that can stand in a log, or a fresh one.
@@ -295,55 +259,6 @@ pub(super) async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(Code::MethodNotAllowed, detail)
 }
 
-/// The layer that turns a panic of a handler into an answer.
-#[derive(Clone)]
-pub(super) struct CatchPanic;
-
-impl<S> Layer<S> for CatchPanic {
-    type Service = CatchPanicService<S>;
-
-    fn layer(&self, inner: S) -> CatchPanicService<S> {
-        CatchPanicService(inner)
-    }
-}
-
-/// A service that answers where it would panic.
-#[derive(Clone)]
-pub(super) struct CatchPanicService<S>(S);
-
-/// What came of a request, or of a panic.
-type Outcome = Result<Response, Infallible>;
-type Panic = Box<dyn Any + Send>;
-
-impl<S> Service<Request> for CatchPanicService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future =
-        Map<CatchUnwind<AssertUnwindSafe<S::Future>>, fn(Result<Outcome, Panic>) -> Outcome>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let answer_panic = |outcome: Result<Outcome, Panic>| {
-            outcome.unwrap_or_else(|panic| Ok(problem_for_panic(&*panic).into_response()))
-        };
-        AssertUnwindSafe(self.0.call(request)).catch_unwind().map(answer_panic)
-    }
-}
-
-fn problem_for_panic(panic: &(dyn Any + Send)) -> Problem {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let source = format!("panic: {}", text.unwrap_or_default());
-    let detail = "an unexpected error; the log of the gateway tells more";
-    Problem { source: Some(source.into()), ..Problem::new(Code::InternalError, detail) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,15 +276,5 @@ mod tests {
         for wrong in ["", "a b", &"x".repeat(129)] {
             assert_ne!(request_id(&headers(&[("x-request-id", wrong)])), wrong);
         }
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_answered_and_its_words_are_for_the_log() {
-        let panics = tower::service_fn(async |_: Request| -> Outcome { panic!("secret") });
-        let response = CatchPanic.layer(panics).call(Request::default()).await.expect("answered");
-        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let problem = problem_of(&response).expect("a problem");
-        assert!(!problem.detail.contains("secret"));
-        assert_eq!(problem.source.as_deref().map(causes).as_deref(), Some("panic: secret"));
     }
 }

@@ -9,6 +9,7 @@ mod context;
 mod docs;
 mod edge;
 mod foreign;
+mod guard;
 mod hold;
 mod idempotency;
 mod leased_body;
@@ -19,10 +20,12 @@ mod problem;
 mod query;
 mod queues;
 mod receive;
+mod request_log;
 mod schemas;
 mod settle;
 mod topics;
 mod transactions;
+mod unread;
 
 use std::sync::Arc;
 
@@ -69,7 +72,7 @@ pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
 /// What every request passes on its way in and out.
 fn finish(router: Router<Api>, api: Api) -> Router {
     // In one layer: each one by itself would copy all that is below it for every request.
-    let layers = (edge::Edge(api.clone()), option_layer(api.rules.cors()), edge::CatchPanic);
+    let layers = (edge::Edge(api.clone()), option_layer(api.rules.cors()), guard::Guard);
     router
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(receive::refuse_method)

@@ -198,6 +198,10 @@ impl Problem {
         if let Some(seconds) = self.retry_after.or(self.code.retry_after()) {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        if self.code == Code::UnsupportedMediaType {
+            // RFC 9110 has it say which encodings would do.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if self.code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }

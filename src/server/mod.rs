@@ -14,7 +14,10 @@ use tokio_util::{
 };
 use tracing::warn;
 
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    telemetry::{FloodGate, Line},
+};
 
 mod answers;
 mod deadline;
@@ -133,7 +136,7 @@ impl Listener {
         let door = Arc::new(Door::new(&rules, router, acceptor, stop.clone()));
         let places = Places::new(rules.max_connections, rules.metrics);
         let refusals = Refusals::new();
-        let connections = TaskTracker::new();
+        let (connections, flood_gate) = (TaskTracker::new(), FloodGate::default());
         let welcome = |stream| {
             let Some(place) = places.take() else {
                 // Before a handshake there is nothing that a client of TLS would understand.
@@ -152,7 +155,7 @@ impl Listener {
             tokio::select! {
                 accepted = self.socket.accept() => match accepted {
                     Ok(stream) => welcome(stream),
-                    Err(error) => pause_after(&error).await,
+                    Err(error) => pause_after(&error, &flood_gate).await,
                 },
                 () = stop.cancelled() => break,
             }
@@ -183,11 +186,13 @@ async fn bind(
 
 /// A connection that broke before it was accepted is its client's affair; anything else will not be
 /// better in the next instant.
-async fn pause_after(error: &io::Error) {
+async fn pause_after(error: &io::Error, flood_gate: &FloodGate) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         return;
     }
-    warn!(%error, "cannot accept a connection");
+    if let Line::Write { left_out } = flood_gate.check("accept") {
+        warn!(%error, left_out, "cannot accept a connection");
+    }
     sleep(ACCEPT_PAUSE).await;
 }

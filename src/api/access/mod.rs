@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Access,
     broker::{Apart, Broker, HealthState},
-    telemetry::Metrics,
+    telemetry::{FloodGate, Metrics},
 };
 
 use super::{
@@ -78,6 +78,8 @@ pub struct Shared {
     pub(super) body_timeout: Duration,
     /// Which names and pages are answered to.
     pub(super) rules: EdgeRules,
+    /// Bounds the log lines about the same trouble.
+    pub(super) flood_gate: FloodGate,
     /// Cancelled when a shutdown begins.
     pub(super) draining: CancellationToken,
     /// Whether what is for operators has a listener of its own.
@@ -97,6 +99,7 @@ impl Api {
             in_hand: InHand::new(parts.max_requests, parts.requests_per_second),
             body_timeout: parts.body_timeout,
             rules: parts.rules,
+            flood_gate: FloodGate::default(),
             draining: parts.draining,
             operations_apart: parts.operations_apart,
         }))

@@ -1,0 +1,216 @@
+//! The innermost layer: refuses what no handler takes, and turns a panic of one into an answer.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, Method, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, CatchUnwind, Either, Map},
+};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+use tower::{Layer, Service};
+
+use super::problem::{Code, Problem};
+
+/// Time for the first byte of a body that should not be there, where nothing says beforehand whether it
+/// is. One that does not come by then counts as there: whoever has no body says so at once.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
+
+/// The layer.
+#[derive(Clone)]
+pub(super) struct Guard;
+
+impl<S> Layer<S> for Guard {
+    type Service = GuardService<S>;
+
+    fn layer(&self, inner: S) -> GuardService<S> {
+        GuardService(inner)
+    }
+}
+
+/// What the layer makes of a service.
+#[derive(Clone)]
+pub(super) struct GuardService<S>(S);
+
+/// What came of a request, or of a panic.
+type Outcome = Result<Response, Infallible>;
+type Panic = Box<dyn Any + Send>;
+type Caught<F> = Map<CatchUnwind<AssertUnwindSafe<F>>, fn(Result<Outcome, Panic>) -> Outcome>;
+
+impl<S> Service<Request> for GuardService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Caught<S::Future>, BoxFuture<'static, Outcome>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        // What is not served is told so.
+        let is_served = request.extensions().get::<MatchedPath>().is_some();
+        if !is_served || is_plain(&request) {
+            return Either::Left(caught(self.0.call(request)));
+        }
+        let other = self.0.clone();
+        let mut inner = std::mem::replace(&mut self.0, other);
+        Either::Right(Box::pin(async move {
+            match check(request).await {
+                Ok(request) => caught(inner.call(request)).await,
+                Err(problem) => Ok(problem.into_response()),
+            }
+        }))
+    }
+}
+
+/// Whether there is nothing to check about the body.
+fn is_plain(request: &Request) -> bool {
+    let has_encoding = request.headers().contains_key(header::CONTENT_ENCODING);
+    !has_encoding && (may_have_body(request.method()) || request.body().is_end_stream())
+}
+
+/// Whether a method is one whose handlers read the body, if there is one.
+fn may_have_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Refuses a body that nobody would read, or that nobody would decode.
+async fn check(request: Request) -> Result<Request, Problem> {
+    check_encoding(request.headers())?;
+    if may_have_body(request.method()) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let has_content = timeout(FIRST_BYTE, has_content(body)).await.unwrap_or(true);
+    if has_content {
+        let method = parts.method;
+        return Err(Problem::invalid(format!(
+            "{method} takes no body: parameters stand behind the `?` of the URL"
+        )));
+    }
+    Ok(Request::from_parts(parts, Body::empty()))
+}
+
+/// Whether there is a byte in a body, without waiting for one that is announced.
+async fn has_content(mut body: Body) -> bool {
+    if body.size_hint().lower() > 0 {
+        return true;
+    }
+    while let Some(frame) = body.frame().await {
+        // One that breaks off had not come to its end.
+        if frame.map_or(true, |frame| frame.data_ref().is_some_and(|data| !data.is_empty())) {
+            return true;
+        }
+    }
+    false
+}
+
+/// A body is JSON as it stands.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let mut codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                format!(
+                    "a body with `Content-Encoding: {coding}` is not taken: send it as it is, without \
+                     this header"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn caught<F: Future<Output = Outcome>>(answer: F) -> Caught<F> {
+    let answer_panic = |outcome: Result<Outcome, Panic>| {
+        outcome.unwrap_or_else(|panic| Ok(problem_for_panic(&*panic).into_response()))
+    };
+    AssertUnwindSafe(answer).catch_unwind().map(answer_panic)
+}
+
+fn problem_for_panic(panic: &(dyn Any + Send)) -> Problem {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let source = format!("panic: {}", text.unwrap_or_default());
+    let detail = "an unexpected error; the log of the gateway tells more";
+    Problem { source: Some(source.into()), ..Problem::new(Code::InternalError, detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::http::{HeaderValue, StatusCode};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_its_words_are_for_the_log() {
+        let panics = tower::service_fn(async |_: Request| -> Outcome { panic!("secret") });
+        let response = Guard.layer(panics).call(Request::default()).await.expect("answered");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = response.extensions().get::<Arc<Problem>>().expect("a problem");
+        assert!(!problem.detail.contains("secret"));
+        let source = problem.source.as_ref().map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("panic: secret"));
+    }
+
+    #[test]
+    fn only_a_body_as_it_stands_is_taken() {
+        for (values, taken) in [
+            (&[][..], true),
+            (&["identity"], true),
+            (&["Identity, identity"], true),
+            (&[""], true),
+            (&["gzip"], false),
+            (&["identity, br"], false),
+            (&["identity", "zstd"], false),
+            (&["\u{e9}"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+                headers.append(header::CONTENT_ENCODING, value);
+            }
+            assert_eq!(check_encoding(&headers).is_ok(), taken, "{values:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_there_when_its_first_byte_is_or_does_not_come() {
+        let frames = |parts: &[&'static [u8]]| {
+            let parts: Vec<Result<_, Infallible>> = parts.iter().map(|part| Ok(*part)).collect();
+            Body::from_stream(futures_util::stream::iter(parts))
+        };
+        let never = Body::from_stream(futures_util::stream::pending::<Result<&[u8], Infallible>>());
+        for (body, taken) in [
+            (frames(&[]), true),
+            (frames(&[b"", b""]), true),
+            (frames(&[b"", b" "]), false),
+            (Body::from("{}"), false),
+            (never, false),
+        ] {
+            let request = Request::get("/").body(body).expect("a request");
+            assert_eq!(check(request).await.is_ok(), taken);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Trouble that comes by the thousand, and the log.
+
+use sqlx::{Connection, Executor};
+
+use crate::support::{
+    TestDatabase, eventually,
+    process::{Program, program},
+};
+
+/// The number behind a field of a line.
+fn number(line: &str, field: &str) -> usize {
+    let rest = line.split_once(&format!("{field}=")).map_or("0", |(_, rest)| rest);
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
+    const REFUSED: usize = 400;
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let environment = [
+        ("DATABASE_URL", &*url),
+        ("PGMQ_GATEWAY__SERVER__PORT", "0"),
+        ("PGMQ_GATEWAY__LIMITS__MAX_REQUESTS", "1"),
+    ];
+    let mut gateway = Program::start(program(&[], &environment));
+    let client = gateway.client().await;
+    client.create("q").await;
+    let mut connection = database.connect().await;
+    let mut lock = connection.begin().await.expect("begun");
+    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let sender = tokio::spawn({
+        let client = client.clone();
+        async move { client.send("q", r#"{"message":1}"#).await }
+    });
+    eventually("a statement waits for the table", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
+        (database.value::<i64>(sql).await > 0).then_some(())
+    })
+    .await;
+    for number in 0..REFUSED {
+        let request =
+            client.request("GET", "/queues").header("x-request-id", format!("r-{number}"));
+        assert_eq!(request.send().await.expect("answered").status(), 503);
+    }
+    let told = async || {
+        let log = gateway.log();
+        let warnings = log.lines().filter(|line| line.contains("WARN"));
+        let warnings: Vec<String> =
+            warnings.filter(|line| line.contains("overloaded")).map(str::to_owned).collect();
+        let lines = warnings.iter().filter(|line| line.contains("request_id=")).count();
+        let left_out: usize = warnings.iter().map(|line| number(line, "left_out")).sum();
+        (lines + left_out == REFUSED).then_some(warnings)
+    };
+    // Nobody has to ask once more for it.
+    let warnings = eventually("all are told of", told).await;
+    assert!(warnings[0].contains("r-0"), "the first is there: {}", warnings[0]);
+    assert!(warnings.len() < REFUSED / 4, "{} lines", warnings.len());
+    lock.rollback().await.expect("unlocked");
+    sender.await.expect("stored");
+}
