@@ -1,25 +1,43 @@
-//! A body that carries leased messages.
+//! A body that carries messages.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::broker::Lease;
+use crate::{
+    broker::Lease,
+    domain::QueueName,
+    telemetry::{DoneTo, Metrics},
+};
 
 /// Bytes that a client is waiting for. If the connection is gone before they are asked for, they
-/// are dropped together with the lease, which gives the messages back.
+/// are dropped together with the lease, which gives the messages back. What was handed over is counted.
 pub(super) struct LeasedBody {
     bytes: Option<Bytes>,
     lease: Lease,
+    delivered: Delivered,
+}
+
+/// What is counted once it is on its way.
+pub(super) struct Delivered {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) queue: QueueName,
+    pub(super) messages: usize,
 }
 
 impl LeasedBody {
-    pub(super) fn new(bytes: Bytes, lease: Lease) -> Self {
-        Self { bytes: Some(bytes), lease }
+    pub(super) fn new(bytes: Bytes, lease: Lease, delivered: Delivered) -> Self {
+        Self { bytes: Some(bytes), lease, delivered }
+    }
+
+    /// Of messages that are deleted already, and cannot be given back.
+    pub(super) fn without_lease(bytes: Bytes, delivered: Delivered) -> Self {
+        Self::new(bytes, Lease::default(), delivered)
     }
 }
 
@@ -34,6 +52,8 @@ impl Body for LeasedBody {
         let bytes = self.bytes.take();
         if bytes.is_some() {
             self.lease.taken();
+            let Delivered { metrics, queue, messages } = &self.delivered;
+            metrics.messages(queue.as_str(), DoneTo::Received, *messages);
         }
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -1,5 +1,7 @@
 //! `GET /queues/{queue}/messages` and `pop`: the two ways of being given messages.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
@@ -12,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Delivery, Receive},
-    domain::{FifoMode, Quantity, VisibilityTimeout, Wait},
+    domain::{FifoMode, Quantity, QueueName, VisibilityTimeout, Wait},
 };
 
 use super::{
@@ -21,7 +23,7 @@ use super::{
     answer::{json, json_answer, room_for},
     body::NoBody,
     edge::method_not_allowed,
-    leased_body::LeasedBody,
+    leased_body::{Delivered, LeasedBody},
     messages::{MessageList, TAG},
     problem::{Code, Problem},
     query::{Filter, Query, parsed},
@@ -105,7 +107,13 @@ async fn receive(
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
     let bytes = json(room_for(&api, messages.iter())?, &MessageList { messages })?;
-    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease))))
+    let delivered = delivered(&api, leave.queue, messages.len());
+    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
+}
+
+/// What is counted when a client has it.
+fn delivered(api: &Api, queue: QueueName, messages: usize) -> Delivered {
+    Delivered { metrics: Arc::clone(&api.metrics), queue, messages }
 }
 
 /// How much to pop.
@@ -133,10 +141,12 @@ async fn pop(
     _: NoBody,
 ) -> Result<Response, Problem> {
     let qty = parameters.qty.unwrap_or(Quantity::saturating(1));
-    let messages = broker.pop(&stats, queue, qty).await?;
+    let messages = broker.pop(&stats, queue.clone(), qty).await?;
     // They are deleted, so they are answered even where there is no room for them.
     let held = room_for(&api, messages.iter()).unwrap_or_else(|_| api.bytes_in_hand.hold());
-    Ok(json_answer(json(held, &MessageList { messages: &messages })?.into()))
+    let bytes = json(held, &MessageList { messages: &messages })?;
+    let delivered = delivered(&api, queue, messages.len());
+    Ok(json_answer(Body::new(LeasedBody::without_lease(bytes, delivered))))
 }
 
 /// `HEAD` has no body, so it must not lease: what it leased nobody would see.

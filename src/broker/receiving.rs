@@ -1,6 +1,9 @@
 //! Delivering messages, and looking at them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::timeout;
 
@@ -69,14 +72,17 @@ impl Broker {
             as_pgmq: self.read_mode == ReadMode::Pgmq,
         };
         let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
+        let waiting = Waiting::begin(stats, what.wait);
         let delivery = timeout(limit, self.engine.receive(read, what.wait, stats)).await;
+        if delivery.is_ok() {
+            waiting.end();
+        }
         // Whatever comes too late is given back.
         let delivery = delivery.unwrap_or(Err(store::Error::Timeout));
         let mut delivery = delivery.map_err(Error::on(&queue))?;
         for message in &mut delivery.messages {
             message.sign(&self.receipt_key);
         }
-        self.metrics.messages(queue.as_str(), DoneTo::Received, delivery.messages.len());
         Ok(delivery)
     }
 
@@ -103,7 +109,6 @@ impl Broker {
                 engine.pop(&mut conn, what).await
             });
             let messages = popped.await?.map_err(Error::on(&queue))?.messages;
-            broker.metrics.messages(queue.as_str(), DoneTo::Received, messages.len());
             broker.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
             if policy.fifo {
                 broker.engine.tell(&queue);
@@ -154,6 +159,31 @@ impl Broker {
             seen.await?.map_err(Error::on(queue))
         })
         .await
+    }
+}
+
+/// A receive that may wait. The engine tells how long it has waited when it is over; dropped before that,
+/// as its client has left, this does.
+struct Waiting<'a> {
+    stats: Option<&'a CallStats>,
+    begun: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(stats: &'a CallStats, wait: Wait) -> Self {
+        Self { stats: (wait.get() > 0).then_some(stats), begun: Instant::now() }
+    }
+
+    fn end(mut self) {
+        self.stats = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(stats) = self.stats {
+            stats.add_waited(self.begun.elapsed());
+        }
     }
 }
 

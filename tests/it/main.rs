@@ -11,6 +11,7 @@ mod browsers;
 mod callers;
 mod database_tls;
 mod dead_letters;
+mod departures;
 mod engine;
 mod errors;
 mod fifo;
