@@ -2,8 +2,10 @@
 
 use std::{
     any::Any,
+    collections::HashMap,
     convert::Infallible,
     panic::AssertUnwindSafe,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,6 +24,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tower::{Layer, Service};
+use utoipa::openapi::{OpenApi, PathItem};
 
 use super::problem::{Code, Problem};
 
@@ -31,19 +34,56 @@ const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 /// The layer.
 #[derive(Clone)]
-pub(super) struct Guard;
+pub(super) struct Guard(Arc<Served>);
+
+/// The methods that each path of the document takes.
+#[derive(Default)]
+struct Served(HashMap<String, Vec<Method>>);
+
+impl Guard {
+    /// For what a document describes.
+    pub(super) fn new(document: &OpenApi) -> Self {
+        let paths = document.paths.paths.iter();
+        let served = paths.map(|(path, item)| (path.clone(), methods(item)));
+        Self(Arc::new(Served(served.collect())))
+    }
+}
+
+fn methods(item: &PathItem) -> Vec<Method> {
+    let all = [
+        (item.get.is_some(), Method::GET),
+        (item.get.is_some(), Method::HEAD),
+        (item.put.is_some(), Method::PUT),
+        (item.post.is_some(), Method::POST),
+        (item.patch.is_some(), Method::PATCH),
+        (item.delete.is_some(), Method::DELETE),
+    ];
+    all.into_iter().filter(|(taken, _)| *taken).map(|(_, method)| method).collect()
+}
+
+impl Served {
+    /// Whether a request is one that a handler gets; what is not is told that first. Pages have no place
+    /// in the document.
+    fn takes(&self, request: &Request) -> bool {
+        let Some(path) = request.extensions().get::<MatchedPath>() else { return false };
+        self.0.get(path.as_str()).is_none_or(|methods| methods.contains(request.method()))
+    }
+}
 
 impl<S> Layer<S> for Guard {
     type Service = GuardService<S>;
 
     fn layer(&self, inner: S) -> GuardService<S> {
-        GuardService(inner)
+        GuardService { served: Arc::clone(&self.0), inner }
     }
 }
 
 /// What the layer makes of a service.
 #[derive(Clone)]
-pub(super) struct GuardService<S>(S);
+pub(super) struct GuardService<S> {
+    served: Arc<Served>,
+    inner: S,
+}
 
 /// What came of a request, or of a panic.
 type Outcome = Result<Response, Infallible>;
@@ -60,17 +100,15 @@ where
     type Future = Either<Caught<S::Future>, BoxFuture<'static, Outcome>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // What is not served is told so.
-        let is_served = request.extensions().get::<MatchedPath>().is_some();
-        if !is_served || is_plain(&request) {
-            return Either::Left(caught(self.0.call(request)));
+        if is_plain(&request) || !self.served.takes(&request) {
+            return Either::Left(caught(self.inner.call(request)));
         }
-        let other = self.0.clone();
-        let mut inner = std::mem::replace(&mut self.0, other);
+        let other = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, other);
         Either::Right(Box::pin(async move {
             match check(request).await {
                 Ok(request) => caught(inner.call(request)).await,
@@ -157,8 +195,6 @@ fn problem_for_panic(panic: &(dyn Any + Send)) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::http::{HeaderValue, StatusCode};
 
     use super::*;
@@ -166,7 +202,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_and_its_words_are_for_the_log() {
         let panics = tower::service_fn(async |_: Request| -> Outcome { panic!("secret") });
-        let response = Guard.layer(panics).call(Request::default()).await.expect("answered");
+        let response =
+            Guard(Arc::default()).layer(panics).call(Request::default()).await.expect("answered");
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let problem = response.extensions().get::<Arc<Problem>>().expect("a problem");
         assert!(!problem.detail.contains("secret"));

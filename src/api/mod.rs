@@ -58,21 +58,24 @@ fn client_routes() -> OpenApiRouter<Api> {
 pub fn router(api: Api) -> Router {
     let routes = if api.operations_apart { client_routes() } else { routes() };
     let (router, document) = routes.split_for_parts();
-    let router = serve_documents(router, &docs::complete(document))
-        .route(receive::PATH, head(receive::refuse_head));
-    finish(router, api)
+    let document = docs::complete(document);
+    let router =
+        serve_documents(router, &document).route(receive::PATH, head(receive::refuse_head));
+    finish(router, api, &document)
 }
 
 /// What an operator or an orchestrator asks for, where that has a listener of its own.
 pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
-    let router = finish(operations::routes().split_for_parts().0, api);
+    let (router, document) = operations::routes().split_for_parts();
+    let router = finish(router, api, &document);
     router.layer(Extension(edge::ForOperations(Arc::new(rules))))
 }
 
 /// What every request passes on its way in and out.
-fn finish(router: Router<Api>, api: Api) -> Router {
+fn finish(router: Router<Api>, api: Api, document: &OpenApi) -> Router {
     // In one layer: each one by itself would copy all that is below it for every request.
-    let layers = (edge::Edge(api.clone()), option_layer(api.rules.cors()), guard::Guard);
+    let layers =
+        (edge::Edge(api.clone()), option_layer(api.rules.cors()), guard::Guard::new(document));
     router
         .fallback(edge::route_not_found)
         .method_not_allowed_fallback(receive::refuse_method)

@@ -54,9 +54,11 @@ async fn a_body_on_get_and_head_is_refused_everywhere() {
         }
     }
     assert_eq!(gateway.receive_one("q", "").await["read_ct"], 1, "none of them received it");
-    // Where nothing is served, that is what is wrong.
+    // Where nothing is served, or not in this way, that is what is wrong.
     let nowhere = gateway.request("GET", "/nowhere").body("{}");
     Answer::of(nowhere).await.problem(404, "route_not_found");
+    let settle = gateway.request("GET", "/queues/q/messages/settle").body("{}");
+    Answer::of(settle).await.problem(405, "method_not_allowed");
 }
 
 #[tokio::test]
@@ -150,6 +152,8 @@ async fn a_content_encoding_is_refused_on_every_call() {
     }
     let nowhere = gateway.request("POST", "/nowhere").header("content-encoding", "gzip");
     Answer::of(nowhere).await.problem(404, "route_not_found");
+    let post = gateway.request("POST", "/queues/q").header("content-encoding", "gzip");
+    Answer::of(post).await.problem(405, "method_not_allowed");
 }
 
 /// Sends a head, and then a body that never comes.
