@@ -74,6 +74,11 @@ impl Cluster {
         socket_dir(&self.dir)
     }
 
+    /// The socket.
+    pub(super) fn socket_file(&self) -> PathBuf {
+        socket_file(&self.dir, self.tcp_port)
+    }
+
     /// Where PostgreSQL writes its log.
     pub(super) fn log_dir(&self) -> PathBuf {
         self.dir.join("log")

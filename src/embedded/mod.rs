@@ -3,6 +3,7 @@
 
 mod binaries;
 mod cluster;
+mod leftovers;
 mod owner;
 mod process;
 

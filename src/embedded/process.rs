@@ -24,7 +24,7 @@ use crate::config::{self, Secret};
 use super::{
     EmbeddedError,
     cluster::{Cluster, last_lines},
-    failed,
+    failed, leftovers,
 };
 
 /// Time for a start, recovery from a crash included.
@@ -55,7 +55,7 @@ impl EmbeddedServer {
         settings: &[(&str, &str)],
     ) -> Result<Self, EmbeddedError> {
         let cluster = Cluster::open(embedded)?;
-        stop_orphan(&cluster.data()).await?;
+        leftovers::clear(&cluster.data(), &cluster.socket_file()).await?;
         let child = spawn(&cluster, connections, settings)?;
         let mut server = Self { cluster, child };
         server.wait_until_ready().await?;
@@ -201,38 +201,6 @@ impl PidFile {
     }
 }
 
-/// Stops a server that runs on our data although we hold the lock: a gateway that was killed left
-/// it behind, perhaps on its way out already.
-async fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
-    let Some(PidFile { pid, .. }) = PidFile::read(&data.join("postmaster.pid")) else {
-        return Ok(());
-    };
-    if !serves(pid, data) {
-        return Ok(());
-    }
-    info!(pid, "stopping the PostgreSQL that an earlier run left behind");
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
-        let Ok(raw) = i32::try_from(pid) else { break };
-        let _ = kill(Pid::from_raw(raw), signal);
-        let deadline = Instant::now() + STOP_LIMIT;
-        while serves(pid, data) && Instant::now() < deadline {
-            sleep(LOOK_INTERVAL).await;
-        }
-        if !serves(pid, data) {
-            return Ok(());
-        }
-    }
-    let output = format!("process {pid} does not stop");
-    Err(EmbeddedError::Failed { program: "postgres", output })
-}
-
-/// Whether a process is a server on this data: a number in an old file may be anybody's by now.
-fn serves(pid: u32, data: &Path) -> bool {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let data = data.as_os_str().as_encoded_bytes();
-    arguments.split(|byte| *byte == 0).any(|argument| argument == data)
-}
-
 fn socket_url(directory: &Path, port: u16) -> Secret {
     let host = utf8_percent_encode(&directory.to_string_lossy(), NON_ALPHANUMERIC).to_string();
     Secret::new(format!(
@@ -256,11 +224,5 @@ mod tests {
         }
         fs::write(&path, "4711\n/data\n").expect("written");
         assert!(!PidFile::read(&path).expect("readable").ready);
-    }
-
-    #[test]
-    fn another_process_is_left_alone() {
-        assert!(!serves(std::process::id(), Path::new("/no/such/data")));
-        assert!(!serves(u32::MAX, Path::new("/no/such/data")));
     }
 }

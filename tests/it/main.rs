@@ -22,6 +22,7 @@ mod idempotency;
 mod jwt;
 mod keys;
 mod layers;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod listeners;
