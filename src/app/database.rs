@@ -20,6 +20,15 @@ const PREPARE_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Why the gateway does not start: one line for the person who started it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The system lets the process open next to nothing.
+    #[error(
+        "the limit on open files ({limit}) leaves no room for clients beside the database: raise it, as \
+         with `ulimit -n 1024`, LimitNOFILE= or --ulimit nofile="
+    )]
+    OpenFiles {
+        /// How many there may be.
+        limit: u64,
+    },
     /// The private PostgreSQL does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),

@@ -1,11 +1,13 @@
 //! The composition root: commands, and the gateway put together.
 
+mod capacity;
 mod check;
 mod cli;
 mod database;
 mod doorkeeper;
 mod gateway;
 mod keys;
+mod memory_limit;
 mod parts;
 mod serve;
 

@@ -5,19 +5,13 @@ use std::{future::pending, process::ExitCode};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::{
-    config::Settings,
-    server::{Signals, raise_file_limit},
-};
+use crate::{config::Settings, server::Signals};
 
-use super::{Database, Gateway, StartError};
+use super::{Database, Gateway, StartError, capacity};
 
 /// Serves until a signal, or until the private PostgreSQL ends or a part of the gateway fails.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
-    let connections = u64::from(settings.limits.max_connections);
-    if let Some(files) = raise_file_limit().filter(|files| *files < connections) {
-        warn!(files, connections, "the system allows fewer open files than limits.max_connections");
-    }
+    let settings = &capacity::fit(settings)?;
     let mut signals = Signals::new()?;
     let mut database = tokio::select! {
         opened = Database::open(settings) => opened?,

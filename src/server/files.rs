@@ -6,16 +6,14 @@ use tracing::debug;
 /// Raises the limit on open files as far as the system lets a process do that by itself: at first it
 /// is often 1024. Returns how many there may be now.
 pub fn raise_file_limit() -> Option<u64> {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most));
-    match raised {
-        Ok(limit) => {
-            debug!(limit, "open files");
-            Some(limit)
-        }
+    let (before, most) = getrlimit(Resource::RLIMIT_NOFILE)
+        .inspect_err(|error| debug!(%error, "the limit on open files is unknown"))
+        .ok()?;
+    match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        Ok(()) => Some(most),
         Err(error) => {
             debug!(%error, "the limit on open files stays as it is");
-            None
+            Some(before)
         }
     }
 }

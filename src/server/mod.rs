@@ -42,7 +42,7 @@ use socket::Socket;
 use tls::Tls;
 
 pub use files::raise_file_limit;
-pub use rules::Rules;
+pub use rules::{Rules, most_descriptors};
 pub use signals::Signals;
 pub use socket::Endpoint;
 pub use tls::TlsError;
@@ -134,8 +134,8 @@ impl Listener {
         let acceptor = self.tls.as_ref().map(Tls::current);
         let _following = self.tls.map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
         let door = Arc::new(Door::new(&rules, router, acceptor, stop.clone()));
+        let refusals = Refusals::new(rules.max_lingering());
         let places = Places::new(rules.max_connections, rules.metrics);
-        let refusals = Refusals::new();
         let (connections, flood_gate) = (TaskTracker::new(), FloodGate::default());
         let welcome = |stream| {
             let Some(place) = places.take() else {

@@ -9,8 +9,6 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Refused clients that are given time to hear of it; more are closed without a word.
-const LINGERING: usize = 256;
 /// The time that they are given.
 const TIME: Duration = Duration::from_secs(1);
 
@@ -21,8 +19,9 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn new() -> Self {
-        Self { lingering: Arc::new(Semaphore::new(LINGERING)) }
+    /// So many of those who are refused are given time to hear of it.
+    pub(super) fn new(most: usize) -> Self {
+        Self { lingering: Arc::new(Semaphore::new(most)) }
     }
 
     /// Answers and closes; never waits.
@@ -73,7 +72,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_of_refused_clients_is_bounded() {
-        let refusals = Refusals::new();
+        const LINGERING: usize = 256;
+        let refusals = Refusals::new(LINGERING);
         let mut clients = Vec::new();
         for _ in 0..=LINGERING {
             let (client, server) = duplex(4096);

@@ -8,7 +8,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::{config::Settings, telemetry::Metrics};
 
 /// Connections to the operations listener: more than anybody needs.
-const OPERATIONS_CONNECTIONS: usize = 64;
+const OPERATIONS_CONNECTIONS: u64 = 64;
+/// Refused clients that are given time to hear of it; more are closed without a word.
+const LINGERING: u64 = 256;
+/// Where few clients are served, the connections beside theirs are bounded by such a part of them.
+const PART: u64 = 8;
 /// Headers of HTTP/1 for which hyper needs no memory of its own.
 const USUAL_HEADERS: usize = 100;
 /// Requests of one HTTP/2 client at the same time; many may be receives that wait.
@@ -17,6 +21,23 @@ const MAX_STREAMS: u32 = 250;
 const WINDOW: u32 = 256 << 10;
 /// Bytes that wait for an HTTP/2 client, by request.
 const SEND_BUFFER: usize = 128 << 10;
+
+/// The most connections that the listeners have open for so many clients: theirs, those of clients that
+/// are refused, and those for operations.
+pub fn most_descriptors(clients: u64, operations: bool) -> u64 {
+    let of = |connections| connections + lingering(connections);
+    of(clients) + if operations { of(for_operations(clients)) } else { 0 }
+}
+
+/// Connections for operations beside so many clients.
+fn for_operations(clients: u64) -> u64 {
+    OPERATIONS_CONNECTIONS.min((clients / PART).max(4))
+}
+
+/// Refused clients that are given time to hear of it.
+fn lingering(connections: u64) -> u64 {
+    LINGERING.min((connections / PART).max(2))
+}
 
 /// Bounds in time and number.
 #[derive(Clone, Debug)]
@@ -52,7 +73,14 @@ impl Rules {
     /// For those who look after the gateway: however many clients there are, there is room for them.
     #[must_use]
     pub fn for_operations(&self) -> Self {
-        Self { max_connections: OPERATIONS_CONNECTIONS, metrics: None, ..self.clone() }
+        let most = for_operations(self.max_connections as u64);
+        let max_connections = usize::try_from(most).unwrap_or(self.max_connections);
+        Self { max_connections, metrics: None, ..self.clone() }
+    }
+
+    /// Refused clients that are given time to hear of it.
+    pub(super) fn max_lingering(&self) -> usize {
+        usize::try_from(lingering(self.max_connections as u64)).unwrap_or(usize::MAX)
     }
 
     /// HTTP/1 by these rules.

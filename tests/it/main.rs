@@ -9,6 +9,7 @@ mod archive;
 mod auth;
 mod browsers;
 mod callers;
+mod capacity;
 mod database_tls;
 mod dead_letters;
 mod departures;
