@@ -96,7 +96,10 @@ where
                 Err(problem) => problem.into_response(),
             };
             let response = edged.end(response);
-            unread.read().await;
+            // One that did not come in time is not waited for once more.
+            if response.status() != StatusCode::REQUEST_TIMEOUT {
+                unread.read().await;
+            }
             Ok(response)
         })
     }

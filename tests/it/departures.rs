@@ -57,6 +57,7 @@ async fn a_client_that_leaves_while_it_waits_is_counted() {
     let request = b"GET /queues/q/messages?wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(request).await.expect("sent");
     eventually("it waits", async || (waiters(&gateway).await > 0.5).then_some(())).await;
+    // What is measured is time.
     sleep(Duration::from_secs(1)).await;
     drop(stream);
     eventually("it is counted", async || {
