@@ -59,8 +59,8 @@ pub fn router(api: Api) -> Router {
     let routes = if api.operations_apart { client_routes() } else { routes() };
     let (router, document) = routes.split_for_parts();
     let document = docs::complete(document);
-    let router =
-        serve_documents(router, &document).route(receive::PATH, head(receive::refuse_head));
+    let router = serve_documents(router, &document);
+    let router = router.route(receive::PATH, head(receive::refuse_head));
     finish(router, api, &document)
 }
 
