@@ -13,7 +13,7 @@ use crate::{
     config::{Http, Settings},
     domain::{KeyLimits, ReceiptKey},
     server::{Endpoint, Listener, Rules},
-    store::{self, Db, Health},
+    store::{self, Db, Health, Pool},
     telemetry::Metrics,
 };
 
@@ -39,8 +39,7 @@ impl Gateway {
     pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
         let limits = &settings.database;
         let options = database.options(settings)?;
-        let (acquire, patience) = (limits.acquire_timeout(), limits.connect_timeout());
-        let pool = store::connect(&options, limits.max_connections, acquire, patience).await?;
+        database.reach_all(settings).await?;
         let direct = database.direct_options(settings)?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
         info!(pgmq = %prepared.pgmq, "database is ready");
@@ -53,9 +52,11 @@ impl Gateway {
         let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
         let access = Arc::new(access);
 
-        let health = Arc::new(Health::new(options.clone()));
+        let pool = |most| Pool::new(&options, most, limits.acquire_timeout());
+        let (pool, waiting) =
+            (pool(limits.max_connections), pool(settings.long_poll.max_connections));
+        let health = Arc::new(Health::new(pool.clone()));
         let metrics = Arc::new(Metrics::new());
-        let waiting = store::long_poll_pool(&options, settings.long_poll.max_connections, acquire);
         let (timeout, features) = (limits.statement_timeout(), prepared.features);
         let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
         let (db, waiting) = (db(pool), db(waiting));

@@ -165,7 +165,7 @@ impl Broker {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        tokio::join!(self.db.close(), self.engine.close(), self.health.close());
+        tokio::join!(self.db.close(), self.engine.close());
     }
 
     /// Runs work that its client does not cancel by leaving. `changes` says whether the outcome

@@ -4,23 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    PgPool, Postgres,
-    pool::PoolConnection,
+    Either, Execute, Executor, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
-use tokio::time::timeout;
+use tokio::{
+    pin, select,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::domain::CallStats;
 
 use super::{
-    Features, Health,
+    Features, Health, HealthState,
     errand::Kept,
-    error::{Access, Error, Result, leaves_connection_usable},
+    error::{Access, Error, Result},
+    pool::{AcquireError, Lease, Pool},
+    session::Session,
+    verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
 /// What the server's own statement timeout is given before we stop listening to it.
 const GRACE: Duration = Duration::from_secs(2);
+/// Time without an answer after which it is asked whether the server is still the one.
+const DOUBT: Duration = Duration::from_secs(2);
+/// A connection that was used so short a time ago is known to be good.
+const WARM: Duration = Duration::from_millis(50);
 
 /// A statement with its parameters.
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -31,7 +40,7 @@ pub(super) type Taken = std::result::Result<(), sqlx::Error>;
 /// A pool with the bounds on everything that is asked of it.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pool: PgPool,
+    pool: Pool,
     health: Arc<Health>,
     statement_timeout: Duration,
     features: Features,
@@ -40,19 +49,21 @@ pub struct Db {
 
 /// A connection on loan from a [`Db`], and whose account its statements go on.
 ///
-/// One that broke, or was given up on in the middle of a statement, is closed and not given back:
-/// the answer that is still to come belongs to nobody. Its next statement gets another.
+/// One that broke, or was given up on in the middle of a statement, is not given back: the answer
+/// that is still to come belongs to nobody. Its next statement gets another.
 pub struct Conn {
-    inner: PoolConnection<Postgres>,
+    lease: Option<Lease>,
     db: Db,
     stats: Arc<CallStats>,
-    reusable: bool,
+    /// A statement is under way, or was when its future was dropped.
+    busy: bool,
+    in_transaction: bool,
 }
 
 impl Db {
     /// Wraps a pool.
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         health: Arc<Health>,
         statement_timeout: Duration,
         features: Features,
@@ -67,8 +78,9 @@ impl Db {
 
     /// Takes a connection, waiting for as long as the pool allows.
     pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
-        let inner = self.checkout().await?;
-        Ok(Conn { inner, db: self.clone(), stats: Arc::clone(stats), reusable: true })
+        let lease = Some(self.checkout().await?);
+        let (db, stats) = (self.clone(), Arc::clone(stats));
+        Ok(Conn { lease, db, stats, busy: false, in_transaction: false })
     }
 
     pub(super) fn with_kept(&self, kept: Kept) -> Self {
@@ -79,19 +91,40 @@ impl Db {
         &self.kept
     }
 
-    async fn checkout(&self) -> Result<PoolConnection<Postgres>> {
-        let checkout = self.pool.acquire().await;
-        checkout.map_err(|error| Error::from_acquire(error, self.health.last_seen_up()))
+    async fn checkout(&self) -> Result<Lease> {
+        let acquired = {
+            let acquire = self.pool.acquire();
+            pin!(acquire);
+            if let Ok(acquired) = timeout(self.pool.acquire_timeout() / 2, &mut acquire).await {
+                acquired
+            } else {
+                // What is found out meanwhile tells what is to be said in the end.
+                let health = Arc::clone(&self.health);
+                tokio::spawn(async move { health.check().await });
+                acquire.await
+            }
+        };
+        let up = match &acquired {
+            Err(AcquireError::Busy(None)) => self.health.check().await != HealthState::Down,
+            _ => true,
+        };
+        acquired.map_err(|error| Error::from_acquire(error, up))
+    }
+
+    /// Waits until the database has not even one connection for the pool: those beside it are to be
+    /// given up then.
+    pub async fn starved(&self) {
+        self.pool.starved().await;
     }
 
     /// Connections that are open, and those of them that are idle.
     pub fn size(&self) -> (u32, u32) {
-        (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
+        self.pool.size()
     }
 
-    /// Whether every connection is in use that there may be.
+    /// Whether every connection is in use that can be had.
     pub fn is_exhausted(&self) -> bool {
-        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+        self.pool.is_exhausted()
     }
 
     /// Waits for the connections that are out, then closes them all.
@@ -99,15 +132,50 @@ impl Db {
         self.keep_none();
         self.pool.close().await;
     }
+
+    /// Waits for the outcome of a statement, unless its time is up, or its server is not the one any
+    /// more: such a server may never answer, and doesn't hang up either.
+    async fn wait_for(
+        &self,
+        statement: impl Future<Output = Taken>,
+        session: &Session,
+        limit: Duration,
+    ) -> std::result::Result<(), Cause> {
+        pin!(statement);
+        let deadline = Instant::now() + limit + GRACE;
+        loop {
+            let doubt = Instant::now() + DOUBT;
+            if let Ok(outcome) = timeout_at(doubt.min(deadline), &mut statement).await {
+                return outcome.map_err(Cause::Error);
+            }
+            if doubt >= deadline {
+                return Err(Cause::Unanswered);
+            }
+            select! {
+                biased;
+                outcome = &mut statement => return outcome.map_err(Cause::Error),
+                moved = self.has_moved(session) => if moved { return Err(Cause::Moved) },
+            }
+        }
+    }
+
+    /// Whether a session is not one of the server's that the database is now.
+    async fn has_moved(&self, session: &Session) -> bool {
+        if !self.pool.has_moved_from(session) {
+            self.health.check().await;
+        }
+        self.pool.has_moved_from(session)
+    }
 }
 
 impl Conn {
-    pub(super) fn max_connections(&self) -> u32 {
-        self.db.pool.options().get_max_connections()
+    /// Connections that the pool can have.
+    pub(super) fn capacity(&self) -> u32 {
+        self.db.pool.capacity()
     }
 
     pub(super) fn is_reusable(&self) -> bool {
-        self.reusable && !self.db.pool.is_closed()
+        self.lease.is_some() && !self.busy && !self.db.pool.is_closed()
     }
 
     /// Whether the server still answers.
@@ -163,11 +231,32 @@ impl Conn {
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
         let own_limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+        self.look_with(&own_limit, query, limit).await
+    }
+
+    /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
+    /// longer than `limit`.
+    pub(super) async fn look_briefly(
+        &mut self,
+        query: Statement<'_>,
+        lock_limit: Duration,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        let own_limit = format!("SET LOCAL lock_timeout = {}", lock_limit.as_millis());
+        self.look_with(&own_limit, query, limit).await
+    }
+
+    async fn look_with(
+        &mut self,
+        setting: &str,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
         self.look(sqlx::query("BEGIN")).await?;
-        self.look(sqlx::query(&own_limit)).await?;
+        self.look(sqlx::query(setting)).await?;
         let outcome = self.run(query, Access::Look, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        if self.reusable {
+        if self.is_reusable() {
             self.look(sqlx::query(end)).await?;
         }
         outcome
@@ -188,39 +277,148 @@ impl Conn {
         Ok(rows)
     }
 
-    /// Every statement of a request passes here: counted, bounded, its errors sorted.
+    /// Every statement of a request passes here: counted, bounded, its errors sorted. One that is
+    /// certain to have done nothing, for no reason of its own, is tried again.
     async fn run_each(
         &mut self,
-        query: Statement<'_>,
+        mut query: Statement<'_>,
         access: Access,
         limit: Duration,
         mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
         self.stats.add_round_trip();
-        if !self.reusable {
-            self.inner.close_on_drop();
-            self.inner = self.db.checkout().await?;
+        let sql = query.sql();
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+        let mut arguments = arguments.map_err(Error::unexpected)?.unwrap_or_default();
+        let mut retries = Retries::default();
+        loop {
+            self.ready().await?;
+            let within = self.in_transaction;
+            // Of messages to store, which may be large, another copy is made only where it is likely
+            // to be of use.
+            let copy = !within && (access != Access::Store || self.is_cold());
+            let copy = copy.then(|| arguments.clone());
+            let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
+                return Ok(());
+            };
+            let retry = self.sort(&failed, access);
+            match copy {
+                Some(copy) if failed.rows == 0 && retries.allow(retry).await => arguments = copy,
+                _ => return Err(failed.into_error(access)),
+            }
         }
-        self.reusable = false;
-        let all = async {
-            let mut rows = query.fetch(&mut *self.inner);
-            while let Some(row) = rows.try_next().await? {
-                take(row)?;
+    }
+
+    /// Sees to a connection that can serve a statement.
+    async fn ready(&mut self) -> Result<()> {
+        let current = |lease: &Lease| self.in_transaction || !lease.is_outdated();
+        if self.busy || !self.lease.as_ref().is_some_and(current) {
+            // First the one, then the other: there may be no more.
+            self.let_go();
+            self.lease = Some(self.db.checkout().await?);
+        }
+        Ok(())
+    }
+
+    /// Whether the connection was not used for so long that it may have ended meanwhile.
+    fn is_cold(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| lease.idle_for() > WARM)
+    }
+
+    async fn attempt(
+        &mut self,
+        sql: &str,
+        arguments: PgArguments,
+        limit: Duration,
+        take: &mut (impl FnMut(PgRow) -> Taken + Send),
+    ) -> std::result::Result<(), Failed> {
+        let (mut rows, mut complete) = (0, false);
+        let Some(lease) = self.lease.as_mut() else {
+            return Err(Failed { cause: Cause::Unanswered, rows, complete });
+        };
+        self.busy = true;
+        let _running = self.db.pool.progress().begin();
+        let session = lease.session().clone();
+        let statement = async {
+            let conn: &mut PgConnection = lease;
+            let mut results = conn.fetch_many(sqlx::query_with(sql, arguments));
+            while let Some(result) = results.try_next().await? {
+                match result {
+                    Either::Left(_) => complete = true,
+                    Either::Right(row) => {
+                        rows += 1;
+                        take(row)?;
+                    }
+                }
             }
             Ok(())
         };
-        let Ok(outcome) = timeout(limit + GRACE, all).await else {
-            return Err(Error::unanswered(access));
+        let outcome = self.db.wait_for(statement, &session, limit).await;
+        if outcome.as_ref().err().is_none_or(Cause::is_progress) {
+            self.db.pool.progress().done();
+        }
+        match (&outcome, sql) {
+            (Ok(()), "BEGIN") => self.in_transaction = true,
+            (_, "COMMIT" | "ROLLBACK") => self.in_transaction = false,
+            _ => {}
+        }
+        match outcome {
+            Ok(()) => {
+                lease.touch();
+                self.busy = false;
+                Ok(())
+            }
+            Err(cause) => Err(Failed { cause, rows, complete }),
+        }
+    }
+
+    /// Decides what becomes of the connection, and whether the statement is worth another attempt.
+    fn sort(&mut self, failed: &Failed, access: Access) -> Option<Retry> {
+        let Cause::Error(error) = &failed.cause else {
+            self.let_go();
+            return None;
         };
-        self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);
-        outcome.map_err(|error| Error::from_statement(error, access))
+        let read_only = self.lease.as_ref().is_some_and(|lease| lease.session().read_only);
+        let verdict = Verdict::of(error);
+        self.busy = false;
+        match verdict {
+            Verdict::Usable | Verdict::Undone => {}
+            // That much was known.
+            Verdict::WrongServer if read_only => return None,
+            Verdict::Stale => self.leave(Lease::close),
+            Verdict::WrongServer | Verdict::Ended | Verdict::Broken | Verdict::Unsent => {
+                self.leave(Lease::discard_all);
+            }
+            Verdict::Unclear => self.leave(Lease::give_up),
+        }
+        match verdict {
+            Verdict::Undone => Some(Retry::Later),
+            Verdict::Stale | Verdict::WrongServer | Verdict::Unsent => Some(Retry::Elsewhere),
+            Verdict::Ended if !failed.complete => Some(Retry::Elsewhere),
+            Verdict::Ended | Verdict::Broken if access == Access::Look => Some(Retry::Elsewhere),
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self, end: impl FnOnce(Lease)) {
+        self.in_transaction = false;
+        if let Some(lease) = self.lease.take() {
+            end(lease);
+        }
+    }
+
+    /// Gives the connection back, if it is in a state for others.
+    fn let_go(&mut self) {
+        match (std::mem::take(&mut self.busy), self.in_transaction) {
+            (true, _) => self.leave(Lease::give_up),
+            (false, true) => self.leave(Lease::close),
+            (false, false) => self.leave(drop),
+        }
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if !self.reusable {
-            self.inner.close_on_drop();
-        }
+        self.let_go();
     }
 }

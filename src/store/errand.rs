@@ -91,7 +91,7 @@ impl Drop for Errand {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take()
             && self.turn.is_some()
-            && conn.max_connections() >= SMALLEST_POOL
+            && conn.capacity() >= SMALLEST_POOL
             && conn.is_reusable()
         {
             self.kept.put(conn);

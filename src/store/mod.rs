@@ -3,9 +3,13 @@
 //! Free functions over a [`Conn`]; SQLSTATEs become typed errors in `error`, once.
 
 mod archives;
+mod backoff;
 mod conn;
+mod connect;
+mod control;
 mod errand;
 mod error;
+mod failure;
 mod fitted;
 mod grants;
 mod health;
@@ -13,18 +17,24 @@ mod install;
 mod keys;
 mod messages;
 mod pool;
+mod pooler;
+mod progress;
 mod queues;
 mod reads;
 mod schema;
+mod session;
 mod settings;
 mod settling;
 mod shared;
 mod topics;
 mod transactions;
+mod verdict;
 mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
+pub use backoff::{Backoff, Complaint};
 pub use conn::{Conn, Db};
+pub use connect::{ConnectError, connect};
 pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
 pub use fitted::Page;
@@ -36,16 +46,15 @@ pub use keys::{
     rotate_key,
 };
 pub use messages::{message, peek, send};
-pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
+pub use pool::Pool;
 pub use queues::{
     CreateOutcome, LookLimits, QueueFigures, create, drop_queue, exists, figures, list, metrics,
     names, purge, read_refusal, show,
 };
 pub use reads::{DeadLetters, Found, Pop, Read, pop, quarantine, read, read_with_poll, release};
+pub use session::ConnectOptions;
 pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
-/// How to reach a database.
-pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, Transacted, forget_old, transact};
-pub use wakeups::{Ears, Heard, Swept, say, sweep, sweep_again};
+pub use wakeups::{Notification, NotificationListener, Swept, notify, sweep, sweep_again};

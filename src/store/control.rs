@@ -1,0 +1,107 @@
+//! A connection beside the pool: for the question whether the database answers, and for ending what
+//! was given up on. It is in no line behind those who work.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep, timeout},
+};
+use tracing::debug;
+
+use super::{
+    backoff::Backoff,
+    failure,
+    session::{ConnectOptions, Opened, Session, unanswered},
+};
+
+/// Time for one question or command.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Time in which a cancelled statement is expected to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Cancelled so often, a session is ended altogether.
+const CANCELS: u32 = 3;
+/// What a server that cannot be reached for so long still does is not known.
+const UNREACHABLE: Duration = Duration::from_secs(10);
+
+/// The connection, while it is kept.
+pub(super) struct Control {
+    options: ConnectOptions,
+    kept: Mutex<Option<Opened>>,
+}
+
+impl Control {
+    pub(super) fn new(options: &ConnectOptions) -> Self {
+        Self { options: options.clone(), kept: Mutex::new(None) }
+    }
+
+    pub(super) fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// The connection, if one is kept. Take it out while it is in use: what fails or is cut short
+    /// leaves none behind.
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.kept.lock().await
+    }
+
+    /// Gives the connection up, unless it is in use: somebody needs it more.
+    pub(super) fn yield_connection(&self) {
+        if let Ok(mut kept) = self.kept.try_lock()
+            && let Some(opened) = kept.take()
+        {
+            tokio::spawn(async move { timeout(LIMIT, opened.conn.close()).await });
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        if let Ok(mut kept) = timeout(LIMIT, self.kept.lock()).await
+            && let Some(opened) = kept.take()
+        {
+            let _ = timeout(LIMIT, opened.conn.close()).await;
+        }
+    }
+
+    /// Has a statement cancelled that was given up on, and comes back when its session is gone. A
+    /// statement that waits for a standby to confirm its commit ends by nothing else.
+    pub(super) async fn end(&self, mut conn: PgConnection, session: &Session) {
+        // Behind a transaction pooler the process is somebody else's by now.
+        let Some((process, began)) = &session.process else { return };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut signals, mut reached) = (0, Instant::now());
+        loop {
+            match self.signal(*process, began, signals >= CANCELS).await {
+                Ok(true) => (signals, reached) = (signals + 1, Instant::now()),
+                Ok(false) => return,
+                Err(error) if failure::is_full(&error) => {}
+                Err(_) if reached.elapsed() < UNREACHABLE => {}
+                Err(error) => return debug!(%error, "cannot end a statement that was given up on"),
+            }
+            if let Ok(Ok(())) = timeout(LAST_WORDS, conn.ping()).await {
+                let _ = timeout(LIMIT, conn.close()).await;
+                return;
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Cancels what a session does, or ends it; false if there is no such session any more.
+    async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
+        let mut kept = self.kept.lock().await;
+        let mut opened = match kept.take() {
+            Some(opened) => opened,
+            None => self.options.open().await?,
+        };
+        let query = sqlx::query_scalar(
+            "/* cancel */ SELECT CASE WHEN $3 THEN pg_terminate_backend(a.pid) \
+             ELSE pg_cancel_backend(a.pid) END \
+             FROM pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
+        );
+        let query = query.bind(process).bind(began).bind(end).fetch_optional(&mut opened.conn);
+        let done: Option<bool> =
+            timeout(LIMIT, query).await.unwrap_or_else(|_| Err(unanswered()))?;
+        *kept = Some(opened);
+        Ok(done.is_some())
+    }
+}
