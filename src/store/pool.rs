@@ -126,7 +126,10 @@ impl Pool {
             failure: None,
             retry_at: None,
             retry_planned: false,
-            backoff: Backoff::new(Duration::from_millis(50), LONGEST_PAUSE),
+            backoff: Backoff::new(
+                Duration::from_millis(50),
+                LONGEST_PAUSE.min(acquire_timeout / 2),
+            ),
             backoff_full: Backoff::new(Duration::from_secs(1), LONGEST_PAUSE_FULL),
             server: None,
             complaint: Complaint::default(),
@@ -218,11 +221,15 @@ impl Pool {
         self.0.starved.notified().await;
     }
 
-    /// A session was opened beside the pool: if it is another server's, connections to the one before
-    /// are not used any more.
+    /// A session was opened beside the pool: those who wait need not wait for the next attempt. If it
+    /// is another server's, connections to the one before are not used any more.
     pub(super) fn observe(&self, session: &Session) {
         let mut state = self.0.lock();
         self.0.note_server(&mut state, session);
+        if !session.read_only {
+            state.retry_at = None;
+            self.0.grow(&mut state);
+        }
     }
 
     /// Whether a commit gets through: it waits for what every change waits for.

@@ -14,6 +14,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::log::LevelFilter;
+use url::Url;
 
 use super::{ConnectError, backoff::Backoff, failure};
 
@@ -95,10 +96,12 @@ impl ConnectOptions {
         statement_timeout: Duration,
         transaction_pooler: bool,
     ) -> Result<Self, ConnectError> {
+        let url = without_attributes(url);
         let driver =
-            PgConnectOptions::from_str(url).map_err(|e| ConnectError::Url(e.to_string()))?;
+            PgConnectOptions::from_str(&url).map_err(|e| ConnectError::Url(e.to_string()))?;
+        let name = driver.get_application_name().unwrap_or("pgmq-gateway").to_owned();
         let driver = driver
-            .application_name("pgmq-gateway")
+            .application_name(&name)
             .extra_float_digits(None)
             .log_statements(LevelFilter::Trace)
             .log_slow_statements(LevelFilter::Debug, Duration::from_secs(1));
@@ -241,6 +244,20 @@ const ASK: &str = "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_cat
     pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
     pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool \
     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own";
+
+/// A URL without the wish for a server that takes changes: one is looked for in any case, and the
+/// driver does not know of it.
+fn without_attributes(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
+    let is_other = |name: &str| name != "target_session_attrs";
+    let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
+    if pairs.iter().all(|(name, _)| is_other(name)) {
+        return url.to_owned();
+    }
+    let others = pairs.iter().filter(|(name, _)| is_other(name));
+    parsed.query_pairs_mut().clear().extend_pairs(others);
+    parsed.into()
+}
 
 /// As if the connection had timed out.
 pub(super) fn unanswered() -> sqlx::Error {
