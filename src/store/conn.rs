@@ -24,6 +24,8 @@ use super::{
     verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
+/// Time for a connection that is tried.
+const PING_LIMIT: Duration = Duration::from_secs(1);
 /// What the server's own statement timeout is given before we stop listening to it.
 const GRACE: Duration = Duration::from_secs(2);
 /// Time without an answer after which it is asked whether the server is still the one.
@@ -122,6 +124,11 @@ impl Db {
         self.pool.size()
     }
 
+    /// Connections that can be had.
+    pub(super) fn capacity(&self) -> u32 {
+        self.pool.capacity()
+    }
+
     /// Whether every connection is in use that can be had.
     pub fn is_exhausted(&self) -> bool {
         self.pool.is_exhausted()
@@ -174,13 +181,14 @@ impl Conn {
         self.db.pool.capacity()
     }
 
-    pub(super) fn is_reusable(&self) -> bool {
+    /// Whether the connection is as good as before the last statement, however that ended.
+    pub fn is_reusable(&self) -> bool {
         self.lease.is_some() && !self.busy && !self.db.pool.is_closed()
     }
 
     /// Whether the server still answers.
     pub(super) async fn ping(&mut self) -> Result<()> {
-        self.look(sqlx::query("/* ping */ SELECT 1")).await.map(drop)
+        self.look_within(sqlx::query("/* ping */ SELECT 1"), PING_LIMIT).await.map(drop)
     }
 
     /// Whether PGMQ's own functions take and return everything; older ones are stood in for.
@@ -191,6 +199,15 @@ impl Conn {
     /// Runs a statement that only looks, or can be repeated without harm.
     pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
         self.run(query, Access::Look, self.db.statement_timeout).await
+    }
+
+    /// The same, within a time of its own.
+    pub(super) async fn look_within(
+        &mut self,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Look, limit).await
     }
 
     /// As [`Conn::look`], for rows that are dealt with one by one, as they come in: all of them may
@@ -252,12 +269,13 @@ impl Conn {
         query: Statement<'_>,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
-        self.look(sqlx::query("BEGIN")).await?;
-        self.look(sqlx::query(setting)).await?;
-        let outcome = self.run(query, Access::Look, limit).await;
+        let short = limit.min(self.db.statement_timeout);
+        self.look_within(sqlx::query("BEGIN"), short).await?;
+        self.look_within(sqlx::query(setting), short).await?;
+        let outcome = self.look_within(query, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if self.is_reusable() {
-            self.look(sqlx::query(end)).await?;
+            self.look_within(sqlx::query(end), short).await?;
         }
         outcome
     }

@@ -75,6 +75,14 @@ impl Db {
         Ok(Errand { conn: Some(conn), kept, turn })
     }
 
+    /// The same with a place of its own for a connection that is kept, if there are enough of them: for
+    /// errands that must not wait for others.
+    #[must_use]
+    pub fn with_own_errand(&self) -> Self {
+        let enough = self.capacity() >= 2 * SMALLEST_POOL;
+        if enough { self.apart() } else { self.clone() }
+    }
+
     /// The same without the place where connections are kept: one that is kept there must not keep
     /// the place.
     fn apart(&self) -> Self {

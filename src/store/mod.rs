@@ -57,4 +57,6 @@ pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, Transacted, forget_old, transact};
-pub use wakeups::{Notification, NotificationListener, Swept, notify, sweep, sweep_again};
+pub use wakeups::{
+    Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,
+};

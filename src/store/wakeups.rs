@@ -25,8 +25,6 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(1);
 /// What a sweep found of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swept {
-    /// The queue, as it was asked for.
-    pub queue: String,
     /// Whether there is something to be had, or the queue is gone.
     pub ready: bool,
     /// When the next hidden message becomes visible.
@@ -35,7 +33,15 @@ pub struct Swept {
     pub notifies: bool,
 }
 
-/// Looks at several queues in one statement.
+/// What is committed by now: this text is another one after every commit that changed something.
+pub async fn committed(conn: &mut Conn) -> Result<String> {
+    let query = sqlx::query("/* committed */ SELECT pg_catalog.pg_current_snapshot()::text");
+    let rows = conn.look_within(query, SWEEP_LIMIT).await?;
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    row.try_get(0).map_err(Error::unexpected)
+}
+
+/// Looks at several queues in one statement; says what it found in the same order.
 pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> {
     let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
     let query = sqlx::query("/* sweep */ SELECT * FROM pgmq_gateway.sweep($1)").bind(names);
@@ -43,7 +49,6 @@ pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> 
     let swept = rows.iter().map(|row| {
         let due_in: Option<f64> = row.try_get("due_in")?;
         Ok(Swept {
-            queue: row.try_get("queue")?,
             ready: row.try_get("ready")?,
             due_in: due_in.map(seconds),
             notifies: row.try_get("notifies")?,
@@ -67,8 +72,7 @@ pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Sw
     let rows = conn.look_briefly(sqlx::query(&sql), LOCK_LIMIT, SWEEP_LIMIT).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let due: Vec<Option<f64>> = row.try_get(0).map_err(Error::unexpected)?;
-    let swept = queues.iter().zip(due).map(|(queue, due_in)| Swept {
-        queue: queue.to_string(),
+    let swept = due.into_iter().map(|due_in| Swept {
         ready: due_in.is_some_and(|due_in| due_in <= 0.0),
         due_in: due_in.map(seconds),
         notifies: false,
