@@ -229,6 +229,9 @@ impl Pool {
         if !session.read_only {
             state.retry_at = None;
             self.0.grow(&mut state);
+        } else if state.counts.writable > 0 && state.server == Some(session.server) {
+            // It was told to take no changes, and sessions that began before don't know.
+            self.0.outdate();
         }
     }
 

@@ -12,6 +12,7 @@ mod database_tls;
 mod dead_letters;
 mod engine;
 mod errors;
+mod failover;
 mod fifo;
 mod healthcheck;
 mod hostile;

@@ -2,10 +2,12 @@
 
 pub mod certificates;
 pub mod client;
+pub mod forwarder;
 pub mod gateway;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod servers;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;
