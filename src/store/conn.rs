@@ -30,8 +30,6 @@ const PING_LIMIT: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(2);
 /// Time without an answer after which it is asked whether the server is still the one.
 const DOUBT: Duration = Duration::from_secs(2);
-/// A connection that was used so short a time ago is known to be good.
-const WARM: Duration = Duration::from_millis(50);
 
 /// A statement with its parameters.
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -311,11 +309,7 @@ impl Conn {
         let mut retries = Retries::default();
         loop {
             self.ready().await?;
-            let within = self.in_transaction;
-            // Of messages to store, which may be large, another copy is made only where it is likely
-            // to be of use.
-            let copy = !within && (access != Access::Store || self.is_cold());
-            let copy = copy.then(|| arguments.clone());
+            let copy = (!self.in_transaction).then(|| arguments.clone());
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
@@ -336,11 +330,6 @@ impl Conn {
             self.lease = Some(self.db.checkout().await?);
         }
         Ok(())
-    }
-
-    /// Whether the connection was not used for so long that it may have ended meanwhile.
-    fn is_cold(&self) -> bool {
-        self.lease.as_ref().is_none_or(|lease| lease.idle_for() > WARM)
     }
 
     async fn attempt(
@@ -382,7 +371,6 @@ impl Conn {
         }
         match outcome {
             Ok(()) => {
-                lease.touch();
                 self.busy = false;
                 Ok(())
             }

@@ -43,6 +43,7 @@ mod receipts;
 mod rights;
 mod roles;
 mod schemathesis;
+mod sessions;
 mod settings;
 mod settle;
 mod several_gateways;

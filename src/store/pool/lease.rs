@@ -77,11 +77,6 @@ impl Lease {
         self.connection().idle_for()
     }
 
-    /// It has just been used.
-    pub(in super::super) fn touch(&mut self) {
-        self.connection_mut().used = Instant::now();
-    }
-
     pub(in super::super) fn session(&self) -> &Session {
         &self.connection().session
     }
