@@ -20,6 +20,7 @@ use super::{
     errand::Kept,
     error::{Access, Error, Result},
     pool::{AcquireError, Lease, Pool},
+    progress::Running,
     session::Session,
     verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
@@ -58,6 +59,8 @@ pub struct Conn {
     /// A statement is under way, or was when its future was dropped.
     busy: bool,
     in_transaction: bool,
+    /// For the gateway's own account.
+    own: bool,
 }
 
 impl Db {
@@ -80,7 +83,24 @@ impl Db {
     pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
         let lease = Some(self.checkout().await?);
         let (db, stats) = (self.clone(), Arc::clone(stats));
-        Ok(Conn { lease, db, stats, busy: false, in_transaction: false })
+        Ok(Conn { lease, db, stats, busy: false, in_transaction: false, own: false })
+    }
+
+    /// The same for the gateway's own account.
+    pub(super) async fn acquire_own(&self) -> Result<Conn> {
+        let mut conn = self.acquire(&Arc::default()).await?;
+        conn.own = true;
+        Ok(conn)
+    }
+
+    /// What to say where something did not come in time that others have who work in the database.
+    pub async fn not_in_time(&self) -> Error {
+        Error::from_acquire(AcquireError::Busy(None), self.is_up().await)
+    }
+
+    async fn is_up(&self) -> bool {
+        self.pool.progress().doubt();
+        self.health.check().await != HealthState::Down
     }
 
     pub(super) fn with_kept(&self, kept: Kept) -> Self {
@@ -105,7 +125,7 @@ impl Db {
             }
         };
         let up = match &acquired {
-            Err(AcquireError::Busy(None)) => self.health.check().await != HealthState::Down,
+            Err(AcquireError::Busy(None)) => self.is_up().await,
             _ => true,
         };
         acquired.map_err(|error| Error::from_acquire(error, up))
@@ -153,6 +173,7 @@ impl Db {
             if let Ok(outcome) = timeout_at(doubt.min(deadline), &mut statement).await {
                 return outcome.map_err(Cause::Error);
             }
+            self.pool.progress().doubt();
             if doubt >= deadline {
                 return Err(Cause::Unanswered);
             }
@@ -344,7 +365,8 @@ impl Conn {
             return Err(Failed { cause: Cause::Unanswered, rows, complete });
         };
         self.busy = true;
-        let _running = self.db.pool.progress().begin();
+        let progress = self.db.pool.progress();
+        let running = if self.own { Running::uncounted() } else { progress.begin() };
         let session = lease.session().clone();
         let statement = async {
             let conn: &mut PgConnection = lease;
@@ -362,7 +384,7 @@ impl Conn {
         };
         let outcome = self.db.wait_for(statement, &session, limit).await;
         if outcome.as_ref().err().is_none_or(Cause::is_progress) {
-            self.db.pool.progress().done();
+            running.done();
         }
         match (&outcome, sql) {
             (Ok(()), "BEGIN") => self.in_transaction = true,

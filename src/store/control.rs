@@ -1,11 +1,11 @@
 //! A connection beside the pool: for the question whether the database answers, and for ending what
 //! was given up on. It is in no line behind those who work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor, PgConnection};
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tracing::debug;
@@ -29,11 +29,17 @@ const UNREACHABLE: Duration = Duration::from_secs(10);
 pub(super) struct Control {
     options: ConnectOptions,
     kept: Mutex<Option<Opened>>,
+    /// A commit that is tried, and not answered yet.
+    trying: Arc<Semaphore>,
 }
 
 impl Control {
     pub(super) fn new(options: &ConnectOptions) -> Self {
-        Self { options: options.clone(), kept: Mutex::new(None) }
+        Self {
+            options: options.clone(),
+            kept: Mutex::new(None),
+            trying: Arc::new(Semaphore::new(1)),
+        }
     }
 
     pub(super) fn options(&self) -> &ConnectOptions {
@@ -61,6 +67,32 @@ impl Control {
         {
             let _ = timeout(LIMIT, opened.conn.close()).await;
         }
+    }
+
+    /// Whether a commit gets through: it waits for what every change waits for. Not known where there
+    /// is no connection to try it on.
+    pub(super) async fn can_commit(self: &Arc<Self>) -> Option<bool> {
+        // One at a time, until its session is gone.
+        let Ok(trying) = Arc::clone(&self.trying).try_acquire_owned() else { return Some(false) };
+        let mut opened = match self.options.open().await {
+            Ok(opened) => opened,
+            Err(error) => return if failure::is_full(&error) { None } else { Some(false) },
+        };
+        let commit = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgmq_gateway', '')";
+        let answered = timeout(LIMIT, opened.conn.execute(commit)).await;
+        if let Ok(answer) = answered {
+            let _ = timeout(LIMIT, opened.conn.close()).await;
+            // A server that refuses to try it answers all the same.
+            let answers =
+                |error| !failure::ends_session(error) && error.as_database_error().is_some();
+            return Some(answer.as_ref().err().is_none_or(answers));
+        }
+        let control = Arc::clone(self);
+        tokio::spawn(async move {
+            control.end(opened.conn, &opened.session).await;
+            drop(trying);
+        });
+        Some(false)
     }
 
     /// Has a statement cancelled that was given up on, and comes back when its session is gone. A

@@ -63,7 +63,7 @@ impl Db {
         let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
         // It is never closed.
         let Ok(turn) = turn.map(std::result::Result::ok) else {
-            let conn = self.apart().acquire(&Arc::default()).await?;
+            let conn = self.apart().acquire_own().await?;
             return Ok(Errand { conn: Some(conn), kept, turn: None });
         };
         if let Some((mut conn, since)) = kept.take()
@@ -71,7 +71,7 @@ impl Db {
         {
             return Ok(Errand { conn: Some(conn), kept, turn });
         }
-        let conn = self.apart().acquire(&Arc::default()).await?;
+        let conn = self.apart().acquire_own().await?;
         Ok(Errand { conn: Some(conn), kept, turn })
     }
 

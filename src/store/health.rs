@@ -1,13 +1,7 @@
 //! Whether the database answers, asked beside the pool so that the question never stands in line
 //! behind it, and once for everybody so that it is in no line of its own.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, Row};
 use tokio::time::timeout;
@@ -56,15 +50,12 @@ pub struct Health {
 #[derive(Debug)]
 struct Probe {
     pool: Pool,
-    /// Nothing got done for long, and since then it was not seen that something does.
-    stalled: AtomicBool,
 }
 
 impl Health {
     /// A check that will connect when it is first asked, and counts in what the pool gets done.
     pub fn new(pool: Pool) -> Self {
-        let probe = Probe { pool, stalled: AtomicBool::new(false) };
-        Self { probe: Arc::new(probe), found: Shared::new(FRESH) }
+        Self { probe: Arc::new(Probe { pool }), found: Shared::new(FRESH) }
     }
 
     /// Asks the database, unless somebody else does or just did; answers within some seconds,
@@ -80,18 +71,17 @@ impl Health {
 
 impl Probe {
     async fn check(&self) -> HealthState {
-        if self.pool.is_stalled(STALLED) {
-            self.stalled.store(true, Relaxed);
-        }
         let state = self.ask().await;
-        if state != HealthState::Ready || !self.stalled.load(Relaxed) {
+        let progress = self.pool.progress();
+        if state != HealthState::Ready || !progress.is_doubtful() {
             return state;
         }
         // Once nobody asks for anything any more, only trying tells whether it would get done.
-        if !self.pool.can_commit(FRESH_LIMIT).await {
+        let commits = self.pool.control().can_commit().await.unwrap_or(true);
+        if !commits || (self.pool.is_exhausted() && progress.is_stalled(STALLED)) {
             return HealthState::Stalled;
         }
-        self.stalled.store(false, Relaxed);
+        progress.trust();
         HealthState::Ready
     }
 

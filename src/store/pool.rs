@@ -184,13 +184,6 @@ impl Pool {
         if state.is_refused() { state.counts.open().max(1) } else { self.0.max }
     }
 
-    /// Whether statements run, or somebody waits, and nothing has got done for so long.
-    pub(super) fn is_stalled(&self, time: Duration) -> bool {
-        let state = self.0.lock();
-        let busy = !state.waiters.is_empty() || state.counts.ending > 0;
-        self.0.progress.is_stalled(time, busy)
-    }
-
     /// Whether every connection is in use that can be had.
     pub(super) fn is_exhausted(&self) -> bool {
         let state = self.0.lock();
@@ -233,21 +226,6 @@ impl Pool {
             // It was told to take no changes, and sessions that began before don't know.
             self.0.outdate();
         }
-    }
-
-    /// Whether a commit gets through: it waits for what every change waits for.
-    pub(super) async fn can_commit(&self, limit: Duration) -> bool {
-        let Ok(Ok(mut lease)) = timeout(limit, self.acquire()).await else { return false };
-        let commit = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgmq_gateway', '')";
-        match timeout(limit, sqlx::query(commit).execute(&mut *lease)).await {
-            Ok(Err(error)) if error.as_database_error().is_none() => lease.discard(),
-            Ok(_) => {
-                self.0.progress.done();
-                return true;
-            }
-            Err(_) => lease.give_up(),
-        }
-        false
     }
 
     /// The server of a session is not the one that takes changes now.

@@ -8,6 +8,7 @@ mod support;
 mod archive;
 mod auth;
 mod browsers;
+mod connections;
 mod database_tls;
 mod dead_letters;
 mod engine;

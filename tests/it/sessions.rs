@@ -44,7 +44,7 @@ async fn exercise(client: &Client) {
     assert_eq!(settled["deleted"], json!([2]));
     let operations = r#"{"operations":[{"send":{"queue":"q","message":3}}]}"#;
     client.post("/transactions", operations).await.expect(200);
-    client.post("/queues/q/bindings", r##"{"pattern":"a.#"}"##).await.expect(201);
+    client.post("/queues/q/bindings", r#"{"pattern":"a.#"}"#).await.expect(201);
     client.post("/topics/a.b/messages", r#"{"message":4}"#).await.expect(201);
     assert!(
         !client.post("/queues/q/messages/pop?qty=10", "").await.expect(200).messages().is_empty()

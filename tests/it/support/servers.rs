@@ -57,10 +57,9 @@ impl Server {
     /// Starts it, as a standby or not.
     pub async fn start(&self) {
         let socket = format!("-c unix_socket_directories={}", self.socket_directory());
-        let mut options = format!("-c listen_addresses= -c fsync=off {socket}");
-        for (name, value) in &self.settings {
-            options += &format!(" -c {name}={value}");
-        }
+        let own = self.settings.iter().map(|(name, value)| format!("-c {name}={value}"));
+        let options = format!("-c listen_addresses= -c fsync=off {socket}");
+        let options = [options].into_iter().chain(own).collect::<Vec<_>>().join(" ");
         let log = self.directory.join("log").display().to_string();
         let data = self.data();
         self.run("pg_ctl", &["start", "-w", "-s", "-D", &data, "-l", &log, "-o", &options]);
