@@ -116,8 +116,9 @@ async fn try_out(options: &ConnectOptions, pair: [&mut PgConnection; 2]) -> Resu
 async fn execute(conn: &mut PgConnection, sql: &str) -> Result<(), Unfit> {
     conn.execute(sql).await.map(drop).map_err(|error| {
         let text = error.as_database_error().map(|e| e.message().to_ascii_lowercase());
-        // As PgBouncer puts it.
-        let not_allowed = text.is_some_and(|text| text.contains("transactions not allowed"));
+        // As PgBouncer puts it, in one version or another.
+        let not_allowed =
+            text.is_some_and(|text| text.contains("transaction") && text.contains("not allowed"));
         if not_allowed { refused(STATEMENT_POOLER) } else { error.into() }
     })
 }

@@ -36,6 +36,7 @@ mod outages;
 mod parity;
 mod permissions;
 mod poison;
+mod poolers;
 mod postman;
 mod queues;
 mod races;

@@ -19,7 +19,7 @@ async fn role_with(database: &TestDatabase, defaults: &[(&str, &str)]) -> String
 }
 
 /// Everything that a client may ask for, with what it must be answered.
-async fn exercise(client: &Client) {
+pub async fn exercise(client: &Client) {
     client.create_with("q", &json!({"fifo": true})).await;
     let headers = r#"{"message":{"a":"\\x\\"},"headers":{"x-pgmq-group":"g"}}"#;
     assert_eq!(client.send("q", headers).await, 1);
