@@ -26,6 +26,8 @@ use groups::{Groups, Look};
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause after a sweep is so many times what it took, if that is longer than usual.
 const SWEEP_SHARE: u32 = 3;
+/// What a sweep may take without a reason.
+const SLIGHT: Duration = Duration::from_millis(10);
 /// Pauses are no longer than this, or than usual.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which all queues are looked at even if nothing was committed meanwhile.
@@ -78,13 +80,15 @@ impl Sweeper<'_> {
     async fn run(mut self) {
         let usual = self.shared.poll_interval;
         let mut backoff = Backoff::new(usual.min(LONGEST_PAUSE), LONGEST_PAUSE);
-        let mut failed_before = false;
+        let (mut failed_before, mut load) = (false, Duration::ZERO);
         loop {
             match self.sweep().await {
                 Ok(took) => {
                     backoff.reset();
                     failed_before = false;
-                    sleep(usual.max((took * SWEEP_SHARE).min(LONGEST_PAUSE))).await;
+                    // A stall is no load; what takes ever longer is.
+                    load = took.min(load * 2 + SLIGHT);
+                    sleep(usual.max((load * SWEEP_SHARE).min(LONGEST_PAUSE))).await;
                 }
                 // What came meanwhile has waited long enough.
                 Err(_) if !failed_before => failed_before = true,

@@ -27,6 +27,8 @@ use super::{
 
 /// Time for a connection that is tried.
 const PING_LIMIT: Duration = Duration::from_secs(1);
+/// The limit of statements that take no time at all.
+const BRIEF: Duration = Duration::from_secs(1);
 /// What the server's own statement timeout is given before we stop listening to it.
 const GRACE: Duration = Duration::from_secs(2);
 /// Time without an answer after which it is asked whether the server is still the one.
@@ -158,8 +160,8 @@ impl Db {
         self.pool.close().await;
     }
 
-    /// Waits for the outcome of a statement, unless its time is up, or its server is not the one any
-    /// more: such a server may never answer, and doesn't hang up either.
+    /// Waits for the outcome of a statement, unless its time is up, or the other end is gone: it may
+    /// never answer, and not hang up either.
     async fn wait_for(
         &self,
         statement: impl Future<Output = Taken>,
@@ -167,7 +169,8 @@ impl Db {
         limit: Duration,
     ) -> std::result::Result<(), Cause> {
         pin!(statement);
-        let deadline = Instant::now() + limit + GRACE;
+        let mut idle_before = false;
+        let deadline = Instant::now() + limit + GRACE.min(limit);
         loop {
             let doubt = Instant::now() + DOUBT;
             if let Ok(outcome) = timeout_at(doubt.min(deadline), &mut statement).await {
@@ -180,17 +183,20 @@ impl Db {
             select! {
                 biased;
                 outcome = &mut statement => return outcome.map_err(Cause::Error),
-                moved = self.has_moved(session) => if moved { return Err(Cause::Moved) },
+                lost = self.is_lost(session, &mut idle_before) => if lost { return Err(Cause::Lost) },
             }
         }
     }
 
-    /// Whether a session is not one of the server's that the database is now.
-    async fn has_moved(&self, session: &Session) -> bool {
+    /// Whether an answer will never come: the session is not one of the server's that the database is
+    /// now, or nothing is done there any more, now and `idle_before`.
+    async fn is_lost(&self, session: &Session, idle_before: &mut bool) -> bool {
         if !self.pool.has_moved_from(session) {
             self.health.check().await;
         }
-        self.pool.has_moved_from(session)
+        let idle = self.pool.control().is_idle(session).await.unwrap_or(false);
+        let still = std::mem::replace(idle_before, idle) && idle;
+        still || self.pool.has_moved_from(session)
     }
 }
 
@@ -334,7 +340,7 @@ impl Conn {
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
-            let retry = self.sort(&failed, access);
+            let retry = self.sort(&failed, access, limit <= BRIEF);
             match copy {
                 Some(copy) if failed.rows == 0 && retries.allow(retry).await => arguments = copy,
                 _ => return Err(failed.into_error(access)),
@@ -401,10 +407,19 @@ impl Conn {
     }
 
     /// Decides what becomes of the connection, and whether the statement is worth another attempt.
-    fn sort(&mut self, failed: &Failed, access: Access) -> Option<Retry> {
-        let Cause::Error(error) = &failed.cause else {
-            self.let_go();
-            return None;
+    fn sort(&mut self, failed: &Failed, access: Access, brief: bool) -> Option<Retry> {
+        let error = match &failed.cause {
+            Cause::Error(error) => error,
+            // What takes no time at all was not answered: no other connection will do better.
+            Cause::Unanswered if brief => {
+                self.busy = false;
+                self.leave(Lease::give_up_all);
+                return None;
+            }
+            Cause::Unanswered | Cause::Lost => {
+                self.let_go();
+                return None;
+            }
         };
         let read_only = self.lease.as_ref().is_some_and(|lease| lease.session().read_only);
         let verdict = Verdict::of(error);

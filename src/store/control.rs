@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, Executor, PgConnection};
+use sqlx::{
+    Connection as _, Decode, Executor, PgConnection, Postgres, Type, postgres::PgArguments,
+    query::QueryScalar,
+};
 use tokio::{
     sync::{Mutex, MutexGuard, Semaphore},
     time::{Instant, sleep, timeout},
@@ -118,22 +121,43 @@ impl Control {
         }
     }
 
+    /// Whether a session does nothing, or is gone. Behind a transaction pooler that is not known.
+    pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
+        let Some((process, began)) = &session.process else { return Ok(false) };
+        let query = sqlx::query_scalar(
+            "/* is_idle */ SELECT a.state FROM pg_stat_get_activity($1) a \
+             WHERE a.backend_start = $2::text::timestamptz",
+        );
+        let state = self.ask(query.bind(process).bind(began)).await?;
+        Ok(state.is_none_or(|state: String| state.starts_with("idle")))
+    }
+
     /// Cancels what a session does, or ends it; false if there is no such session any more.
     async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
-        let mut kept = self.kept.lock().await;
-        let mut opened = match kept.take() {
-            Some(opened) => opened,
-            None => self.options.open().await?,
-        };
         let query = sqlx::query_scalar(
             "/* cancel */ SELECT CASE WHEN $3 THEN pg_terminate_backend(a.pid) \
              ELSE pg_cancel_backend(a.pid) END \
              FROM pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
         );
-        let query = query.bind(process).bind(began).bind(end).fetch_optional(&mut opened.conn);
-        let done: Option<bool> =
-            timeout(LIMIT, query).await.unwrap_or_else(|_| Err(unanswered()))?;
-        *kept = Some(opened);
+        let done: Option<bool> = self.ask(query.bind(process).bind(began).bind(end)).await?;
         Ok(done.is_some())
+    }
+
+    async fn ask<T>(
+        &self,
+        query: QueryScalar<'_, Postgres, T, PgArguments>,
+    ) -> Result<Option<T>, sqlx::Error>
+    where
+        T: Send + Unpin + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let mut kept = self.kept.lock().await;
+        let mut opened = match kept.take() {
+            Some(opened) => opened,
+            None => self.options.open().await?,
+        };
+        let answer = timeout(LIMIT, query.fetch_optional(&mut opened.conn)).await;
+        let answer = answer.unwrap_or_else(|_| Err(unanswered()))?;
+        *kept = Some(opened);
+        Ok(answer)
     }
 }

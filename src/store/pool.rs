@@ -38,7 +38,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Time for a connection that is tried.
-const PING_LIMIT: Duration = Duration::from_secs(2);
+const PING_LIMIT: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to get more connections than a server gave so far.
@@ -165,7 +165,7 @@ impl Pool {
                     match timeout(PING_LIMIT, lease.ping()).await {
                         Ok(Ok(())) => return Ok(lease),
                         Ok(Err(_)) => lease.discard(),
-                        Err(_) => lease.give_up(),
+                        Err(_) => lease.give_up_all(),
                     }
                 }
             }

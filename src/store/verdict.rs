@@ -29,8 +29,8 @@ pub(super) enum Cause {
     Error(sqlx::Error),
     /// No answer came in time.
     Unanswered,
-    /// No answer came, and the database is another server now.
-    Moved,
+    /// No answer came, and none will.
+    Lost,
 }
 
 /// What an error says about the connection.
@@ -113,7 +113,7 @@ impl Failed {
     pub(super) fn into_error(self, access: Access) -> Error {
         match self.cause {
             Cause::Unanswered => Error::unanswered(access),
-            Cause::Moved => Error::lost(access, None),
+            Cause::Lost => Error::lost(access, None),
             Cause::Error(error) => match Verdict::of(&error) {
                 // Nothing was done.
                 Verdict::Ended if !self.complete => Error::Unavailable(Some(error.into())),

@@ -50,6 +50,7 @@ mod settings;
 mod settle;
 mod several_gateways;
 mod storable;
+mod sweeps;
 mod tls;
 mod topics;
 mod transactions;

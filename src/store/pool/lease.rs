@@ -121,6 +121,12 @@ impl Lease {
         });
     }
 
+    /// The same for one that should have answered, as should the others then.
+    pub(in super::super) fn give_up_all(self) {
+        self.pool.outdate();
+        self.give_up();
+    }
+
     #[expect(clippy::expect_used, reason = "it is taken when this ends, and not before")]
     fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("a connection")

@@ -29,6 +29,8 @@ struct Shared {
     cut: watch::Sender<usize>,
     accepted: AtomicUsize,
     ended: watch::Sender<usize>,
+    /// Connections up to this one are left to themselves.
+    abandoned: AtomicUsize,
 }
 
 impl Forwarder {
@@ -41,15 +43,16 @@ impl Forwarder {
             cut: watch::Sender::new(0),
             accepted: AtomicUsize::new(0),
             ended: watch::Sender::new(0),
+            abandoned: AtomicUsize::new(0),
         });
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    shared.accepted.fetch_add(1, Relaxed);
+                    let number = shared.accepted.fetch_add(1, Relaxed) + 1;
                     let shared = Arc::clone(&shared);
                     tokio::spawn(async move {
-                        forward(&shared, client).await;
+                        forward(&shared, client, number).await;
                         shared.ended.send_modify(|ended| *ended += 1);
                     });
                 }
@@ -81,27 +84,34 @@ impl Forwarder {
         self.shared.stalled.send_replace(stalled);
     }
 
+    /// Nothing comes through the connections that there are any more, though nobody hangs up; new ones
+    /// work.
+    pub fn abandon(&self) {
+        self.shared.abandoned.store(self.accepted(), Relaxed);
+    }
+
     /// Connections so far.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Relaxed)
     }
 }
 
-async fn forward(shared: &Shared, client: TcpStream) {
+async fn forward(shared: &Shared, client: TcpStream, number: usize) {
     let mut cut = shared.cut.subscribe();
     let target = shared.target.lock().expect("whole").clone();
     let Ok(server) = UnixStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::select! {
-        () = copy(shared, &mut from_client, &mut to_server) => {}
-        () = copy(shared, &mut from_server, &mut to_client) => {}
+        () = copy(shared, number, &mut from_client, &mut to_server) => {}
+        () = copy(shared, number, &mut from_server, &mut to_client) => {}
         _ = cut.changed() => {}
     }
 }
 
 async fn copy(
     shared: &Shared,
+    number: usize,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
 ) {
@@ -110,6 +120,9 @@ async fn copy(
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if stalled.wait_for(|stalled| !stalled).await.is_err() {
             return;
+        }
+        if number <= shared.abandoned.load(Relaxed) {
+            return std::future::pending().await;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
