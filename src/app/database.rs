@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::{
     auth::AccessError,
-    config::{Secret, Settings},
+    config::{Secret, Settings, Strategy},
     embedded::{EmbeddedError, EmbeddedServer},
     server::ListenError,
     store::{self, ConnectError, ConnectOptions, GrantError, KeyError, PgmqInstall, PrepareError},
@@ -110,6 +110,17 @@ impl Database {
             Some(_) => store::connect(&self.direct_options(settings)?, patience).await,
             None => Ok(()),
         }
+    }
+
+    /// How many connections a gateway takes at the most: those of the pools, one to see whether the
+    /// database is ready, and one that listens.
+    pub(super) fn connections(&self, settings: &Settings) -> Result<u32, ConnectError> {
+        let listening = u32::from(self.listen_options(settings)?.is_some());
+        let waiting = match settings.long_poll.strategy {
+            Strategy::Shared => 0,
+            Strategy::ReadWithPoll => settings.long_poll.max_connections,
+        };
+        Ok(settings.database.max_connections + waiting + 1 + listening)
     }
 
     /// Options for listening, if there is a way that takes LISTEN: a transaction pooler does not.

@@ -42,7 +42,8 @@ impl Gateway {
         database.reach_all(settings).await?;
         let direct = database.direct_options(settings)?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
-        info!(pgmq = %prepared.pgmq, "database is ready");
+        let connections = database.connections(settings)?;
+        info!(pgmq = %prepared.pgmq, connections, "database is ready");
         // A client of TLS takes the provider of cryptography that the process has.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let per_key = KeyLimits {
@@ -52,9 +53,8 @@ impl Gateway {
         let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
         let access = Arc::new(access);
 
-        let pool = |most| Pool::new(&options, most, limits.acquire_timeout());
-        let (pool, waiting) =
-            (pool(limits.max_connections), pool(settings.long_poll.max_connections));
+        let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
+        let waiting = pool.another(settings.long_poll.max_connections);
         let health = Arc::new(Health::new(pool.clone()));
         let metrics = Arc::new(Metrics::new());
         let (timeout, features) = (limits.statement_timeout(), prepared.features);

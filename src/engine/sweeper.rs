@@ -73,7 +73,8 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
             lanes.drop_idle();
         }
     };
-    tokio::join!(sweeper.run(), troubled.run(&shared, &lanes, peers.as_deref()), tidy);
+    let apart = Box::pin(troubled.run(&shared, &lanes, peers.as_deref()));
+    tokio::join!(Box::pin(sweeper.run()), apart, tidy);
 }
 
 impl Sweeper<'_> {

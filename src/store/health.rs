@@ -17,7 +17,7 @@ use super::{
 /// Time for a question on the connection that is kept.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// Time for one on a connection that is yet to be made.
-const FRESH_LIMIT: Duration = Duration::from_secs(2);
+const FRESH_LIMIT: Duration = Duration::from_secs(3);
 /// Time for which what was found is taken to be so.
 const FRESH: Duration = Duration::from_millis(250);
 /// A session that is older does not know the defaults that new ones get.

@@ -7,6 +7,7 @@ mod backoff;
 mod conn;
 mod connect;
 mod control;
+mod db;
 mod errand;
 mod error;
 mod failure;
@@ -33,8 +34,9 @@ mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use backoff::{Backoff, Complaint};
-pub use conn::{Conn, Db};
+pub use conn::Conn;
 pub use connect::{ConnectError, connect};
+pub use db::Db;
 pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
 pub use fitted::Page;

@@ -119,6 +119,16 @@ enum Taken {
 impl Pool {
     /// A pool that connects when it is first asked.
     pub fn new(options: &ConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
+        Self::with_control(&Arc::new(Control::new(options)), max, acquire_timeout)
+    }
+
+    /// Another pool of connections to the same database.
+    #[must_use]
+    pub fn another(&self, max: u32) -> Self {
+        Self::with_control(&self.0.control, max, self.0.acquire_timeout)
+    }
+
+    fn with_control(control: &Arc<Control>, max: u32, acquire_timeout: Duration) -> Self {
         let state = State {
             idle: Vec::new(),
             waiters: VecDeque::new(),
@@ -136,10 +146,10 @@ impl Pool {
             closed: false,
         };
         let inner = Arc::new(Inner {
-            options: options.clone(),
+            options: control.options().clone(),
             max,
             acquire_timeout,
-            control: Arc::new(Control::new(options)),
+            control: Arc::clone(control),
             progress: Progress::default(),
             generation: AtomicU64::new(0),
             state: Mutex::new(state),

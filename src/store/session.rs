@@ -19,7 +19,7 @@ use url::Url;
 use super::{ConnectError, backoff::Backoff, failure};
 
 /// Time for one connection to come about.
-pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Attempts to reach a server that takes changes, where a read-only one answers first.
 const ATTEMPTS: u32 = 4;
 /// Time in which somebody may let go of a connection where there are no more.

@@ -36,7 +36,7 @@ pub struct Swept {
 /// What is committed by now: this text is another one after every commit that changed something.
 pub async fn committed(conn: &mut Conn) -> Result<String> {
     let query = sqlx::query("/* committed */ SELECT pg_catalog.pg_current_snapshot()::text");
-    let rows = conn.look_within(query, SWEEP_LIMIT).await?;
+    let rows = conn.look_soon(query, SWEEP_LIMIT).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     row.try_get(0).map_err(Error::unexpected)
 }

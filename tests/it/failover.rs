@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{
     Client, TestDatabase, TestGateway, eventually, forwarder::Forwarder, gateway::try_start,
-    servers::Server,
+    report, servers::Server,
 };
 
 async fn gateway_on(url: &str) -> (Gateway, Client) {
@@ -188,7 +188,7 @@ async fn after_a_failover_and_back_everything_is_right_within_seconds() {
     address.lead_to(&second.socket());
     let promoted = since.elapsed().as_secs_f64();
     let figures = recovery(&client, &load.journal, since).await;
-    eprintln!("failover: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}");
+    report(&format!("failover: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}"));
     assert!(figures.iter().all(|seconds| *seconds < promoted + 5.0), "{figures:?}");
 
     let third = second.standby(&[]).await;
@@ -200,7 +200,7 @@ async fn after_a_failover_and_back_everything_is_right_within_seconds() {
     address.lead_to(&third.socket());
     let promoted = since.elapsed().as_secs_f64();
     let figures = recovery(&client, &load.journal, since).await;
-    eprintln!("and back: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}");
+    report(&format!("and back: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}"));
     assert!(figures.iter().all(|seconds| *seconds < promoted + 5.0), "{figures:?}");
     let journal = load.stop().await;
     check(&client, &journal).await;
@@ -223,7 +223,7 @@ async fn connections_to_a_server_that_hangs_are_left_for_the_one_that_took_its_p
     address.lead_to(&second.socket());
     let promoted = since.elapsed().as_secs_f64();
     let figures = recovery(&client, &load.journal, since).await;
-    eprintln!("frozen: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}");
+    report(&format!("frozen: promoted {promoted:.2}, sends, receives, readiness {figures:.2?}"));
     assert!(figures.iter().all(|seconds| *seconds < promoted + 10.0), "{figures:?}");
     load.stop().await;
 }
@@ -257,7 +257,7 @@ async fn a_standby_is_left_once_the_address_leads_to_a_primary() {
     // What there is stays connected.
     address.lead_to(&primary.socket());
     let figures = recovery(&client, &load.journal, since).await;
-    eprintln!("from a standby: sends, receives, readiness {figures:.2?}");
+    report(&format!("from a standby: sends, receives, readiness {figures:.2?}"));
     assert!(figures.iter().all(|seconds| *seconds < 5.0), "{figures:?}");
     let journal = load.stop().await;
     check(&client, &journal).await;

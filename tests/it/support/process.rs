@@ -98,7 +98,7 @@ impl Program {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
         let names = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let open: std::collections::BTreeSet<usize> = names.collect();
-        self.allow_files((0..).find(|number| !open.contains(number)).expect("a number"));
+        self.allow_files((0..=open.len()).find(|n| !open.contains(n)).expect("a number"));
     }
 
     pub fn signal(&self, signal: Signal) {
