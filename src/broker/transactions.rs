@@ -134,7 +134,7 @@ impl Broker {
         };
         // These may wait for each other inside the database.
         let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
-        let apart = apart.map_err(|_| store::Error::Overloaded)?;
+        let Ok(apart) = apart else { return Err(self.db.not_in_time().await.into()) };
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let _permits = (permit, apart);

@@ -5,7 +5,11 @@ use std::{io::ErrorKind, sync::Arc};
 use serde::Deserialize;
 use sqlx::postgres::PgDatabaseError;
 
-use super::rejection::{self, Rejection};
+use super::{
+    failure::Reason,
+    pool::AcquireError,
+    rejection::{self, Rejection},
+};
 
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -138,7 +142,7 @@ impl Error {
                 return Self::Unavailable(Some(error.into()));
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                return Self::lost(access, error);
+                return Self::lost(access, Some(error));
             }
             _ => return Self::unexpected(error),
         };
@@ -179,7 +183,7 @@ impl Error {
             code if code.starts_with("53") || code.starts_with("58") => {
                 Self::Unavailable(Some(error.into()))
             }
-            code if code.starts_with("08") => Self::lost(access, error),
+            code if code.starts_with("08") => Self::lost(access, Some(error)),
             _ => Self::unexpected(error),
         }
     }
@@ -243,29 +247,30 @@ impl Error {
     }
 
     /// The connection broke while a statement was under way.
-    fn lost(access: Access, source: sqlx::Error) -> Self {
-        let source = Some(Arc::new(source));
+    pub(super) fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
+        let source = source.map(Arc::new);
         match access {
             Access::Look => Self::Unavailable(source),
             Access::Change | Access::Store => Self::OutcomeUnknown(source),
         }
     }
 
-    /// Sorts the failure to get a connection. `up` is what the health check saw last.
-    pub(super) fn from_acquire(error: sqlx::Error, up: bool) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut if up => Self::Overloaded,
-            other => Self::Unavailable(Some(other.into())),
+    /// Sorts the failure to get a connection. `up` says whether the database answers.
+    pub(super) fn from_acquire(error: AcquireError, up: bool) -> Self {
+        let (failure, alone) = match error {
+            AcquireError::Closed => return Self::Unavailable(None),
+            AcquireError::Failed(failure) => (Some(failure), true),
+            AcquireError::Busy(failure) => (failure, false),
+        };
+        match failure {
+            None if up => Self::Overloaded,
+            None => Self::Unavailable(None),
+            Some(failure) => match failure.reason {
+                Reason::Local => Self::Overloaded,
+                // Those that there are were in use.
+                Reason::Full | Reason::ReadOnly if !alone => Self::Overloaded,
+                _ => Self::Unavailable(failure.error),
+            },
         }
-    }
-}
-
-/// Whether the connection can serve another statement after this error.
-pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
-    // A server that ends the session says 57P0x; stale prepared statements say the other two.
-    let fatal = ["57P01", "57P02", "57P03", "26000", "0A000"];
-    match error {
-        sqlx::Error::Database(db) => !db.code().is_some_and(|code| fatal.contains(&&*code)),
-        _ => false,
     }
 }

@@ -6,16 +6,13 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use tracing::warn;
 
 use crate::domain::{Grant, Grants, KeyHash, KeyLimits, NewApiKey, StoredKey};
 
 use super::{
-    Conn,
+    Conn, ConnectOptions,
     decode::{Text, Timestamp, get, text, time, time_option},
     error,
 };
@@ -51,7 +48,7 @@ pub struct ListedKey {
 }
 
 /// Stores a key.
-pub async fn create_key(options: &PgConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
+pub async fn create_key(options: &ConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
     let query = sqlx::query(
         "/* create_key */ INSERT INTO pgmq_gateway.api_keys \
          (id, name, hash, grants, expires_at, requests_per_second, max_waiters) \
@@ -70,7 +67,7 @@ pub async fn create_key(options: &PgConnectOptions, new: &NewApiKey) -> Result<(
 }
 
 /// Every key, the newest last.
-pub async fn list_keys(options: &PgConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
+pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
     let mut connection = options.connect().await?;
     let rows = sqlx::query(
         "/* list_keys */ SELECT id, name, grants, created_at, expires_at, revoked_at, last_used_at \
@@ -100,7 +97,7 @@ fn texts(texts: Vec<Text>) -> Vec<String> {
 }
 
 /// Ends a key for good.
-pub async fn revoke_key(options: &PgConnectOptions, id: &str) -> Result<(), KeyError> {
+pub async fn revoke_key(options: &ConnectOptions, id: &str) -> Result<(), KeyError> {
     let query = sqlx::query(
         "/* revoke_key */ UPDATE pgmq_gateway.api_keys SET revoked_at = now() \
          WHERE id = $1 AND revoked_at IS NULL",
@@ -110,7 +107,7 @@ pub async fn revoke_key(options: &PgConnectOptions, id: &str) -> Result<(), KeyE
 
 /// Gives a key another secret; the one before is taken for as long as `overlap` says.
 pub async fn rotate_key(
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     id: &str,
     hash: KeyHash,
     overlap: TimeDelta,
@@ -124,7 +121,7 @@ pub async fn rotate_key(
 }
 
 async fn change_one(
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     id: &str,
     query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
 ) -> Result<(), KeyError> {

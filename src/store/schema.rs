@@ -26,14 +26,14 @@ const FUNCTIONS: [&str; 11] = [
 const REVISION: i32 = 1;
 
 /// Two booleans: whether PGMQ is there, the migration `$1` was applied and functions of at least
-/// generation `$2` are in force; whether it is a standby.
+/// generation `$2` are in force; whether no changes are taken.
 pub(super) const HEALTH: &str = "/* health */ \
     SELECT EXISTS (SELECT FROM pgmq_gateway._sqlx_migrations WHERE version = $1 AND success) \
        AND EXISTS (SELECT FROM pgmq_gateway.functions_in_force WHERE revision >= $2) \
        AND EXISTS (SELECT FROM pg_catalog.pg_class c \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = 'pgmq' AND c.relname = 'meta'), \
-    pg_catalog.pg_is_in_recovery()";
+    pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool";
 
 /// Drops every function of the schema: those that the set has are made anew, the others are dead.
 const DROP_FUNCTIONS: &str = "DO $$ DECLARE signature regprocedure; BEGIN \
