@@ -19,6 +19,8 @@ use super::{
     verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
+/// Time that a statement waits for locks where it may take long otherwise.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// Time for a connection that is tried.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -130,14 +132,14 @@ impl Conn {
     }
 
     /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
-    /// otherwise.
+    /// otherwise. It does not wait as long for locks.
     pub(super) async fn look_patiently(
         &mut self,
         query: Statement<'_>,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
-        let own_limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
-        self.look_with(&own_limit, query, Limit { time: limit, brief: false }).await
+        let settings = [("statement_timeout", limit), ("lock_timeout", LOCK_LIMIT)];
+        self.look_with(&settings, query, Limit { time: limit, brief: false }).await
     }
 
     /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
@@ -148,19 +150,23 @@ impl Conn {
         lock_limit: Duration,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
-        let own_limit = format!("SET LOCAL lock_timeout = {}", lock_limit.as_millis());
-        self.look_with(&own_limit, query, Limit { time: limit, brief: true }).await
+        let limit = Limit { time: limit, brief: true };
+        self.look_with(&[("lock_timeout", lock_limit)], query, limit).await
     }
 
     async fn look_with(
         &mut self,
-        setting: &str,
+        settings: &[(&str, Duration)],
         query: Statement<'_>,
         limit: Limit,
     ) -> Result<Vec<PgRow>> {
         let subject = self.subject.take();
+        let set = |(name, value): &(&str, Duration)| {
+            format!("pg_catalog.set_config('{name}', '{}', true)", value.as_millis())
+        };
+        let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
         self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
-        self.run(sqlx::query(setting), Access::Look, limit).await?;
+        self.run(sqlx::query(&set), Access::Look, limit).await?;
         self.subject = subject;
         let outcome = self.run(query, Access::Look, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };

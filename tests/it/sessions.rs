@@ -18,6 +18,12 @@ async fn role_with(database: &TestDatabase, defaults: &[(&str, &str)]) -> String
     database.url_as(&role)
 }
 
+/// Whether the server has a setting: an older one may not.
+async fn knows(database: &TestDatabase, setting: &str) -> bool {
+    let known = format!("SELECT count(*) = 1 FROM pg_settings WHERE name = '{setting}'");
+    database.value(&known).await
+}
+
 /// Everything that a client may ask for, with what it must be answered.
 pub async fn exercise(client: &Client) {
     client.create_with("q", &json!({"fifo": true})).await;
@@ -99,6 +105,10 @@ async fn defaults_of_a_role_change_nothing() {
         ],
     )
     .await;
+    if knows(&database, "transaction_timeout").await {
+        let set = format!("ALTER ROLE role_{} SET transaction_timeout = 200", database.name);
+        database.execute(&set).await;
+    }
     let gateway = try_start(&url, |_| {}).await.expect("gateway started");
     let client = Client::new(&gateway.url());
     exercise(&client).await;
@@ -106,6 +116,36 @@ async fn defaults_of_a_role_change_nothing() {
         sleep(Duration::from_millis(300)).await;
         client.get("/readyz").await.expect(200);
     }
+}
+
+/// Where nothing can be set for a session, a limit on transactions ends them, and that is told as what
+/// it is.
+#[tokio::test]
+async fn a_limit_on_transactions_is_no_defect() {
+    let database = TestDatabase::new().await;
+    let limit = if knows(&database, "transaction_timeout").await {
+        "transaction_timeout"
+    } else {
+        "statement_timeout"
+    };
+    let set = format!("ALTER DATABASE {} SET {limit} = 300", database.name);
+    database.execute(&set).await;
+    let start = try_start(&database.url(), |settings| settings.database.transaction_pooler = true);
+    let gateway = start.await.expect("gateway started");
+    let client = Client::new(&gateway.url());
+    client.create("q").await;
+    let mut connection = database.connect().await;
+    connection.execute("SET transaction_timeout = 0").await.ok();
+    connection.execute("BEGIN; LOCK TABLE pgmq.q_q").await.expect("locked");
+    client.get("/queues/q/peek").await.problem(503, "database_unavailable");
+    client
+        .post("/queues/q/messages", r#"{"message":1}"#)
+        .await
+        .problem(503, "database_unavailable");
+    client.delete("/queues/q/messages/1").await.problem(503, "database_unavailable");
+    connection.close().await.expect("closed");
+    client.send("q", r#"{"message":2}"#).await;
+    assert_eq!(client.all("q").await.len(), 1, "what was refused was not done");
 }
 
 /// Those who receive at the same time would undo each other's work as serializable transactions.
