@@ -162,49 +162,62 @@ RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS 
 DECLARE
     last bigint;
 BEGIN
-    EXECUTE format('SELECT max(q.msg_id) FROM %s q', pgmq_gateway.queue_table(queue)) INTO last;
+    EXECUTE format('/* pgmq_gateway */ SELECT max(q.msg_id) FROM %s q', pgmq_gateway.queue_table(queue))
+    INTO last;
     RETURN coalesce(last, 0);
 END
 $$;
 
 -- Deletes the next messages of a queue, up to the id `up_to`, and says how many; `last_id` is where to go
--- on, null at the end. What is locked, or kept by a policy or a trigger, stays.
+-- on, null at the end. What is locked, or kept by a policy or a trigger, stays: if that is all of them,
+-- `kept` says why the first does, in the words of settle_alone.
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
-    OUT deleted bigint, OUT last_id bigint
+    OUT deleted bigint, OUT last_id bigint, OUT kept text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
-    EXECUTE format('SELECT array_agg(n.msg_id) FROM (
+    PERFORM pgmq_gateway.check_at_once();
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(n.msg_id) FROM (
                         SELECT q.msg_id FROM %s q WHERE q.msg_id > $1 AND q.msg_id <= $2
                         ORDER BY q.msg_id LIMIT $3) n', q_table)
     INTO ids USING after_msg_id, up_to, max_messages;
     deleted := pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'));
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
+    IF deleted = 0 AND ids IS NOT NULL THEN
+        kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
+        IF kept = 'done' THEN
+            deleted := 1;
+        END IF;
+    END IF;
 END
 $$;
 
 -- Deletes rows of a table by their ids, as far as nobody has them locked and neither a policy nor a trigger
 -- keeps them. Returns how many.
 CREATE FUNCTION pgmq_gateway.delete_rows(relation regclass, ids bigint[])
-RETURNS bigint LANGUAGE plpgsql AS $$
+RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
 DECLARE
     statement text := format(
-        'DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
-             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) FOR UPDATE SKIP LOCKED))', relation);
+        '/* pgmq_gateway */ DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
+             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) %2$s))', relation,
+        pgmq_gateway.row_lock(relation));
     deleted bigint := 0;
     more bigint;
     id bigint;
+    code text;
+    context text;
 BEGIN
     BEGIN
         EXECUTE statement USING ids;
         GET DIAGNOSTICS deleted = ROW_COUNT;
         RETURN deleted;
-    EXCEPTION WHEN OTHERS THEN
-        IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
             RAISE;
         END IF;
     END;
@@ -213,8 +226,9 @@ BEGIN
             EXECUTE statement USING ARRAY[id];
             GET DIAGNOSTICS more = ROW_COUNT;
             deleted := deleted + more;
-        EXCEPTION WHEN OTHERS THEN
-            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
                 RAISE;
             END IF;
         END;
@@ -371,7 +385,7 @@ DECLARE
     sequence text;
 BEGIN
     EXECUTE format(
-        'SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
+        '/* pgmq_gateway */ SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
                 extract(epoch FROM now() - max(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
                 extract(epoch FROM now() - min(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,

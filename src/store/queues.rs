@@ -8,13 +8,16 @@ use sqlx::{
     types::Json,
 };
 
-use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange};
+use crate::domain::{
+    Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange, Settled,
+};
 
 use super::{
     Conn,
     decode::{Text, get, only_row, text, time},
     error::{Error, Result},
     settings::settings,
+    settling::settled,
 };
 
 const LIST: &str = "/* list_queues */ SELECT * FROM pgmq_gateway.list_queues($1, $2, $3, $4)";
@@ -142,22 +145,35 @@ pub async fn last_id(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
     get(only_row(&conn.on(queue).look(query.bind(queue.as_str())).await?)?, "last_id")
 }
 
-/// Deletes the next messages of a queue behind `after`, up to the id `up_to`. Returns how many were
-/// deleted, and the id behind which to go on, if there may be more.
+/// What a step of deleting all messages of a queue came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many were deleted.
+    pub count: i64,
+    /// The id behind which to go on, if there may be more.
+    pub last_id: Option<i64>,
+    /// If none was, what became of the first.
+    pub kept: Option<Settled>,
+}
+
+/// Deletes the next messages of a queue behind `after`, up to the id `up_to`.
 pub async fn delete_next(
     conn: &mut Conn,
     queue: &QueueName,
     after: i64,
     up_to: i64,
     max_messages: i32,
-) -> Result<(i64, Option<i64>)> {
+) -> Result<Deleted> {
     let query = sqlx::query(
-        "/* delete_next */ SELECT deleted, last_id FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
+        "/* delete_next */ \
+         SELECT deleted, last_id, kept FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(after).bind(up_to).bind(max_messages);
     let rows = conn.on(queue).change(query).await?;
     let row = only_row(&rows)?;
-    Ok((get(row, "deleted")?, get(row, "last_id")?))
+    let kept: Option<&str> = get(row, "kept")?;
+    let kept = kept.map(|word| settled(word, None)).transpose()?;
+    Ok(Deleted { count: get(row, "deleted")?, last_id: get(row, "last_id")?, kept })
 }
 
 /// Exact figures of a queue: counts every message.

@@ -39,6 +39,7 @@ mod outages;
 mod parity;
 mod permissions;
 mod poison;
+mod policies;
 mod postman;
 mod queues;
 mod races;

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod guarded;
 pub mod postgres;
 pub mod process;
 pub mod raw;
