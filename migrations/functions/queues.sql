@@ -278,6 +278,17 @@ BEGIN
 END
 $$;
 
+-- The queues for whose tables policies are in force.
+CREATE FUNCTION pgmq_gateway.queues_with_row_security()
+RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT m.queue_name::text FROM pg_catalog.pg_class c
+                 JOIN pgmq.meta m ON pgmq.format_table_name(m.queue_name, 'q') = c.relname
+                 WHERE c.relnamespace = 'pgmq'::regnamespace AND c.relrowsecurity
+                   AND row_security_active(c.oid);
+END
+$$;
+
 -- The settings of all queues that have some, are read in groups, or have a table of another name.
 CREATE FUNCTION pgmq_gateway.all_settings()
 RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE

@@ -241,6 +241,9 @@ impl Broker {
 
     /// Fills in what the server knows.
     fn complete(&self, mut queue: Queue) -> Queue {
+        if queue.row_security {
+            self.row_security.note(&queue.queue);
+        }
         let most = i64::try_from(self.limits.max_message_bytes).unwrap_or(i64::MAX);
         let limit = queue.settings.max_message_bytes.map_or(most, |limit| limit.get().min(most));
         queue.settings.max_message_bytes = Some(Bounded::saturating(limit));

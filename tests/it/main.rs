@@ -53,6 +53,7 @@ mod settle;
 mod several_gateways;
 mod starts;
 mod storable;
+mod tenants;
 mod tls;
 mod topics;
 mod transactions;
