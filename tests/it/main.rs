@@ -57,5 +57,6 @@ mod tenants;
 mod tls;
 mod topics;
 mod transactions;
+mod triggers;
 mod unwanted_bodies;
 mod upgrade;
