@@ -10,6 +10,7 @@ mod auth;
 mod browsers;
 mod callers;
 mod capacity;
+mod constraints;
 mod database_tls;
 mod dead_letters;
 mod departures;
