@@ -22,6 +22,7 @@ mod healthcheck;
 mod hostile;
 mod idempotency;
 mod jwt;
+mod kept;
 mod keys;
 mod layers;
 mod leftovers;
