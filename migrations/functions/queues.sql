@@ -11,8 +11,15 @@ DECLARE
                      JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman');
     q_table text := pgmq.format_table_name(queue, 'q');
     alike boolean;
+    is_gone boolean := false;
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
+    -- One whose table is gone is made anew, with the archive that it may have left.
+    IF pgmq_gateway.find_queue_table(queue) IS NULL
+       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+        DELETE FROM pgmq.meta m WHERE m.queue_name = queue;
+        is_gone := true;
+    END IF;
     SELECT CASE WHEN m.is_partitioned THEN 'partitioned' WHEN m.is_unlogged THEN 'unlogged'
            ELSE 'standard' END
     INTO existing FROM pgmq.meta m WHERE m.queue_name = queue;
@@ -46,7 +53,9 @@ BEGIN
     SELECT c.relname INTO existing FROM pg_catalog.pg_class c
     WHERE c.relnamespace = 'pgmq'::regnamespace
       AND c.relname IN (q_table, pgmq.format_table_name(queue, 'a'), q_table || '_vt_idx',
-                        q_table || '_msg_id_seq', 'archived_at_idx_' || queue) LIMIT 1;
+                        q_table || '_msg_id_seq', 'archived_at_idx_' || queue)
+      AND NOT (is_gone AND (c.relname = pgmq.format_table_name(queue, 'a')
+                            OR c.relname = 'archived_at_idx_' || queue)) LIMIT 1;
     IF existing IS NOT NULL THEN
         outcome := 'taken';
         RETURN;
@@ -62,6 +71,10 @@ BEGIN
             PERFORM pgmq.create_partitioned(queue, coalesce(partition_interval, '10000'),
                                             coalesce(retention, '100000'));
     END CASE;
+    IF is_gone THEN
+        -- Its ids go on behind those of the archive.
+        PERFORM pgmq_gateway.advance_sequence(queue);
+    END IF;
     outcome := 'created';
 END
 $$;
@@ -265,6 +278,8 @@ BEGIN
               FROM pgmq.meta
               WHERE ($4 IS NULL OR queue_name = $4) AND starts_with(queue_name::text, $1)
                 AND ($2 IS NULL OR queue_name::text COLLATE "C" > $2)
+                -- Whoever asks for one is not shown what is not there any more.
+                AND ($4 IS NULL OR pgmq_gateway.find_queue_table($4) IS NOT NULL)
               ORDER BY queue_name::text COLLATE "C" LIMIT $3) m
         LEFT JOIN pgmq_gateway.queue_settings s
                ON s.queue_name = m.queue_name
@@ -339,7 +354,8 @@ RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
-    PERFORM FROM pgmq.meta m WHERE m.queue_name = queue;
+    PERFORM FROM pgmq.meta m
+    WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

@@ -33,6 +33,7 @@ mod long_poll;
 mod memory;
 mod messages;
 mod metrics;
+mod missing_tables;
 mod oddities;
 mod older_pgmq;
 mod openapi;
