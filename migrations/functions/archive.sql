@@ -12,7 +12,7 @@ DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
 BEGIN
     RETURN QUERY EXECUTE format(
-        'SELECT %s, 0::bigint, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s %s
+        '/* pgmq_gateway */ SELECT %s, 0::bigint, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s %s
          ORDER BY m.msg_id LIMIT $2',
         pgmq_gateway.columns(a_table), a_table, pgmq_gateway.archive_condition(),
         CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($7, m.msg_id)' END
@@ -36,7 +36,7 @@ DECLARE
     counted bigint;
 BEGIN
     EXECUTE format(
-        'SELECT count(*) FROM (SELECT FROM %s m WHERE m.msg_id > $1 AND %s LIMIT $2) c',
+        '/* pgmq_gateway */ SELECT count(*) FROM (SELECT FROM %s m WHERE m.msg_id > $1 AND %s LIMIT $2) c',
         pgmq_gateway.archive_table(queue), pgmq_gateway.archive_condition()
     ) INTO counted USING 0, max_messages, since, until, filter, ids;
     RETURN counted;
@@ -55,11 +55,12 @@ DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     chosen bigint[];
 BEGIN
+    PERFORM pgmq_gateway.check_at_once();
     EXECUTE format(
-        'SELECT array_agg(c.msg_id) FROM (
+        '/* pgmq_gateway */ SELECT array_agg(c.msg_id) FROM (
             SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND %s
-            ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c',
-        a_table, pgmq_gateway.archive_condition()
+            ORDER BY m.msg_id LIMIT $2 %s) c',
+        a_table, pgmq_gateway.archive_condition(), pgmq_gateway.row_lock(a_table)
     ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids;
     SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
     INTO moved, failed, failed_code, failed_constraint

@@ -33,7 +33,8 @@ DECLARE
     stored integer;
 BEGIN
     EXECUTE format(
-        'WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*),
+        '/* pgmq_gateway */
+         WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*),
               stored AS (INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id RETURNING 1)
          SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM stored)',
         source, destination, columns, vals
@@ -94,12 +95,11 @@ END
 $$;
 
 -- As dead_letter, but one that cannot be moved stays and keeps no other from being moved. `failed` are
--- those that stayed.
+-- those that stayed, `failed_code` is why the last of them did.
 CREATE FUNCTION pgmq_gateway.dead_letter_each(
-    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[]
+    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[], OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    code text;
     id bigint;
 BEGIN
     failed := '{}';
@@ -110,17 +110,18 @@ BEGIN
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
-    EXCEPTION WHEN OTHERS THEN
-        code := SQLSTATE;
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        failed_code := SQLSTATE;
     END;
     moved := 0;
-    IF code = '55P03' THEN
-        -- Nobody waits for a table that somebody has locked.
+    -- Nobody waits for a table that somebody has locked; without an archive there is nothing to try.
+    IF failed_code IN ('55P03', 'PGW44') THEN
         failed := ids;
         RETURN;
-    ELSIF code = '23505' THEN
-        PERFORM pgmq_gateway.advance_sequence(coalesce(target, queue));
+    ELSIF failed_code = '23505' THEN
+        PERFORM pgmq_gateway.try_to_advance_sequence(coalesce(target, queue));
     END IF;
+    failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
             IF pgmq_gateway.dead_letter(queue, ARRAY[id], target) = 1 THEN
@@ -128,35 +129,42 @@ BEGIN
             ELSE
                 failed := failed || id;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             -- Whatever it is: it is not delivered, and does not keep others from being delivered.
             failed := failed || id;
-            code := SQLSTATE;
+            failed_code := SQLSTATE;
         END;
     END LOOP;
-    IF failed <> '{}' THEN
-        RAISE WARNING '% dead letters of % stay: %', cardinality(failed), queue, code;
-    END IF;
+END
+$$;
+
+-- As advance_sequence; where that fails, as a right is missing or something is locked, all stays as it was.
+CREATE FUNCTION pgmq_gateway.try_to_advance_sequence(queue text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.advance_sequence(queue);
+EXCEPTION WHEN OTHERS THEN
+    NULL;
 END
 $$;
 
 -- Moves those of the next messages away that were delivered often enough, so that what is good
--- stands in front. Returns how many there were.
+-- stands in front. Returns how many there were, and how many stayed.
 CREATE FUNCTION pgmq_gateway.dead_letter_exhausted(
     queue text, max_messages integer, filter jsonb, by_id boolean, max_receives integer,
-    target text
-) RETURNS integer LANGUAGE plpgsql AS $$
+    target text, OUT moved integer, OUT failed integer, OUT failed_code text
+) LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     exhausted bigint[];
-    failed bigint[] := '{}';
+    stayed bigint[] := '{}';
     step record;
-    total integer := 0;
 BEGIN
+    moved := 0;
     -- Bounded: whoever comes next goes on.
     FOR round IN 1..20 LOOP
         EXECUTE format(
-            'SELECT array_agg(d.msg_id) FROM (
+            '/* pgmq_gateway */ SELECT array_agg(d.msg_id) FROM (
                 SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY (ARRAY(
                     SELECT q.msg_id FROM (
                         SELECT * FROM %1$s q WHERE q.vt <= statement_timestamp() %2$s
@@ -167,14 +175,15 @@ BEGIN
             CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END,
             pgmq_gateway.exhausted_condition(q_table, '$2')
         ) INTO exhausted
-        USING greatest(max_messages, 10) + cardinality(failed), max_receives, filter, failed;
+        USING greatest(max_messages, 10) + cardinality(stayed), max_receives, filter, stayed;
         EXIT WHEN exhausted IS NULL;
         step := pgmq_gateway.dead_letter_each(queue, exhausted, target);
-        total := total + step.moved;
-        failed := failed || step.failed;
-        EXIT WHEN cardinality(failed) > 200;
+        moved := moved + step.moved;
+        stayed := stayed || step.failed;
+        failed_code := coalesce(step.failed_code, failed_code);
+        EXIT WHEN cardinality(stayed) > 200;
     END LOOP;
-    RETURN total;
+    failed := cardinality(stayed);
 END
 $$;
 
@@ -197,17 +206,18 @@ DECLARE
 BEGIN
     moved := 0;
     failed := 0;
+    PERFORM pgmq_gateway.check_at_once();
     IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
         RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     ELSIF target IS NULL THEN
         origin := 'm.headers ->> ''x-dead-letter-queue''';
     END IF;
     FOR batch IN EXECUTE format(
-        'SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
             SELECT %s AS origin, m.msg_id FROM %s m
             WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
-            ORDER BY m.msg_id LIMIT $2 FOR UPDATE SKIP LOCKED) c
-         GROUP BY c.origin ORDER BY c.origin', origin, source
+            ORDER BY m.msg_id LIMIT $2 %s) c
+         GROUP BY c.origin ORDER BY c.origin', origin, source, pgmq_gateway.row_lock(source)
     ) USING after_msg_id, max_messages, target LOOP
         looked_at := looked_at || batch.ids;
         -- What a header says is the name of a queue only if there is one of that name.
@@ -249,13 +259,16 @@ BEGIN
 END
 $$;
 
--- As requeue, but one that cannot be moved stays and keeps no other from being moved.
+-- As requeue, but one that cannot be moved stays and keeps no other from being moved: `failed` says how
+-- many did, `failed_code` and `failed_constraint` why the last of them did.
 CREATE FUNCTION pgmq_gateway.requeue_each(
     source regclass, target text, ids bigint[],
     OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint;
+    is_there boolean;
+    context text;
 BEGIN
     failed := 0;
     BEGIN
@@ -264,9 +277,9 @@ BEGIN
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
-    EXCEPTION WHEN OTHERS THEN
-        failed_code := SQLSTATE;
-        IF NOT pgmq_gateway.is_about_a_row(failed_code) THEN
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
             RAISE;
         END IF;
     END;
@@ -275,19 +288,24 @@ BEGIN
         failed := cardinality(ids);
         RETURN;
     ELSIF failed_code = '23505' THEN
-        PERFORM pgmq_gateway.advance_sequence(target);
+        PERFORM pgmq_gateway.try_to_advance_sequence(target);
     END IF;
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
-            IF pgmq_gateway.requeue(source, target, ARRAY[id]) <> 1 THEN
-                RAISE insufficient_privilege;
+            IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
+                moved := moved + 1;
+                CONTINUE;
             END IF;
-            moved := moved + 1;
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE,
+            EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
+            INTO is_there USING id;
+            -- Who was quicker has it; else a policy or a trigger has kept it.
+            CONTINUE WHEN is_there IS NULL;
+            RAISE insufficient_privilege;
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     failed_constraint = CONSTRAINT_NAME;
-            IF NOT pgmq_gateway.is_about_a_row(failed_code) THEN
+            IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
                 RAISE;
             END IF;
             failed := failed + 1;

@@ -63,7 +63,7 @@ BEGIN
                         ORDER BY %1$s, q.msg_id', group_of, q_table);
     ELSIF NOT everywhere THEN
         EXECUTE format(
-            'WITH front AS (
+            '/* pgmq_gateway */ WITH front AS (
                 SELECT %1$s AS g FROM (
                     SELECT q.headers FROM %2$s q WHERE q.vt <= statement_timestamp()
                     ORDER BY q.vt LIMIT 1000) q
@@ -77,7 +77,7 @@ BEGIN
         all_seen := coalesce(all_seen, true);
         RETURN;
     END IF;
-    EXECUTE format('SELECT array_agg(w.msg_id ORDER BY w.msg_id) FROM (%s) w
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(w.msg_id ORDER BY w.msg_id) FROM (%s) w
                     WHERE w.vt <= statement_timestamp()', walk) INTO heads;
 END
 $$;
@@ -86,7 +86,7 @@ $$;
 -- the first one is the lock on the group. Moves those away that were delivered often enough.
 CREATE FUNCTION pgmq_gateway.lock_group_prefix(
     queue text, q_table regclass, head bigint, max_messages integer, max_receives integer,
-    dead_letter_queue text, OUT ids bigint[], OUT dead integer
+    dead_letter_queue text, OUT ids bigint[], OUT dead integer, OUT failed integer, OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
@@ -97,13 +97,15 @@ DECLARE
                               ELSE pgmq_gateway.exhausted_condition(q_table, '$3') END;
 BEGIN
     dead := 0;
-    EXECUTE format('SELECT %s FROM %s q WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
+    failed := 0;
+    EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q
+                    WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
                     FOR UPDATE SKIP LOCKED', group_of, q_table) INTO name USING head;
     WHILE name IS NOT NULL LOOP
         -- A statement of its own sees what was committed before the lock was there. What somebody
         -- else has locked is as good as hidden.
         EXECUTE format(
-            $query$
+            $query$/* pgmq_gateway */
             WITH first AS MATERIALIZED (
                 SELECT q.msg_id, %3$s AS dead FROM %2$s q WHERE %1$s = $1
                 ORDER BY %1$s, q.msg_id LIMIT $2
@@ -128,6 +130,8 @@ BEGIN
         dead := dead + step.moved;
         IF step.failed <> '{}' THEN
             -- They block their group, as nothing may overtake them.
+            failed := cardinality(step.failed);
+            failed_code := step.failed_code;
             ids := ARRAY(SELECT i.id FROM unnest(ids) AS i (id)
                          WHERE i.id < (SELECT min(f.id) FROM unnest(step.failed) AS f (id)));
             EXIT;
@@ -140,7 +144,7 @@ $$;
 
 -- Leases messages in groups: `grouped` takes as many as possible of the oldest group first,
 -- `round_robin` one of each group in turn, `head` the first of each group and no more, and they come
--- in that order. Otherwise as pgmq_gateway.receive; a row that is left blocks its group.
+-- in that order. Otherwise as pgmq_gateway.receive; a row that is left blocks its group, and no other.
 CREATE FUNCTION pgmq_gateway.receive_fifo(
     queue text, mode text, hide_seconds integer, max_messages integer, want_due boolean,
     max_receives integer, dead_letter_queue text, one_by_one boolean
@@ -152,15 +156,11 @@ CREATE FUNCTION pgmq_gateway.receive_fifo(
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint := pgmq_gateway.queue_id(queue);
-    chosen bigint[] := '{}';
-    -- The place of each within its group, and the number of its group.
-    places integer[] := '{}';
-    groups integer[] := '{}';
     tried bigint[] := '{}';
-    blocked integer[] := '{}';
-    candidates record;
-    taken record;
-    head bigint;
+    blocked integer[];
+    found_count integer := 0;
+    context text;
+    step record;
     update_statement text;
 BEGIN
     dead := 0;
@@ -171,41 +171,11 @@ BEGIN
     IF one_by_one THEN
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+        PERFORM pgmq_gateway.check_at_once();
     END IF;
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
-    FOR attempt IN 1..2 LOOP
-        candidates := pgmq_gateway.group_heads(q_table, attempt = 2);
-        FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
-            EXIT WHEN CASE mode
-                WHEN 'grouped' THEN cardinality(chosen)
-                -- As many groups as messages are wanted: the first of each will do.
-                ELSE cardinality(array_positions(places, 1)) END >= max_messages;
-            CONTINUE WHEN head = ANY (tried);
-            tried := tried || head;
-            taken := pgmq_gateway.lock_group_prefix(
-                queue, q_table, head,
-                CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
-                     ELSE max_messages END,
-                max_receives, dead_letter_queue);
-            -- What came in front meanwhile may have made a head of what is chosen already.
-            taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
-                               WHERE t.id <> ALL (chosen) ORDER BY t.id);
-            dead := dead + taken.dead;
-            chosen := chosen || taken.ids;
-            places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));
-            groups := groups || array_fill(cardinality(tried), ARRAY[cardinality(taken.ids)]);
-        END LOOP;
-        EXIT WHEN candidates.all_seen OR cardinality(chosen) >= max_messages;
-    END LOOP;
-    IF mode = 'round_robin' THEN
-        SELECT coalesce(array_agg(c.id ORDER BY c.place, c.id), '{}'),
-               coalesce(array_agg(c.number ORDER BY c.place, c.id), '{}')
-        INTO chosen, groups
-        FROM (SELECT * FROM unnest(chosen, places, groups) AS c (id, place, number)
-              ORDER BY c.place, c.id LIMIT max_messages) c;
-    END IF;
     update_statement := format(
-        $query$
+        $query$/* pgmq_gateway */
         WITH delivered AS (
             UPDATE %s m
             SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %s
@@ -220,37 +190,104 @@ BEGIN
         CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
              THEN ', last_read_at = clock_timestamp()' ELSE '' END,
         pgmq_gateway.columns(q_table));
-    IF NOT one_by_one THEN
-        RETURN QUERY EXECUTE update_statement USING hide_seconds, chosen, this_queue;
-    ELSE
-        FOR n IN 1..cardinality(chosen) LOOP
-            CONTINUE WHEN groups[n] = ANY (blocked);
+    LOOP
+        step := pgmq_gateway.choose_in_groups(
+            queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, tried);
+        dead := dead + step.dead;
+        kept := kept + step.failed;
+        kept_code := coalesce(step.failed_code, kept_code);
+        tried := step.tried;
+        IF NOT one_by_one THEN
+            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue;
+            found_count := cardinality(step.chosen);
+            EXIT;
+        END IF;
+        blocked := '{}';
+        FOR n IN 1..cardinality(step.chosen) LOOP
+            CONTINUE WHEN step.groups[n] = ANY (blocked);
             msg_id := NULL;
             BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
-                USING hide_seconds, ARRAY[chosen[n]], this_queue;
-            EXCEPTION WHEN OTHERS THEN
-                IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;
                 END IF;
                 msg_id := NULL;
-                kept_code := SQLSTATE;
             END;
             IF msg_id IS NULL THEN
                 kept := kept + 1;
-                blocked := blocked || groups[n];
+                blocked := blocked || step.groups[n];
             ELSE
+                found_count := found_count + 1;
                 RETURN NEXT;
             END IF;
         END LOOP;
-    END IF;
-    IF want_due AND cardinality(chosen) < max_messages THEN
+        -- Where a group is blocked, those behind it have their turn.
+        EXIT WHEN blocked = '{}' OR found_count >= max_messages OR kept >= 1000;
+    END LOOP;
+    IF want_due AND found_count < max_messages THEN
         due_in := pgmq_gateway.due_in(q_table);
     END IF;
     IF due_in IS NOT NULL OR dead > 0 OR kept > 0 THEN
         msg_id := NULL;
         RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Chooses messages that may be leased, and locks them: in the order of `mode`, at most `max_messages`, from
+-- groups whose heads are not among those that were `tried`. `groups` has the number of each one's group.
+CREATE FUNCTION pgmq_gateway.choose_in_groups(
+    queue text, q_table regclass, mode text, max_messages integer, max_receives integer,
+    dead_letter_queue text, INOUT tried bigint[], OUT chosen bigint[], OUT groups integer[],
+    OUT dead integer, OUT failed integer, OUT failed_code text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    -- The place of each within its group.
+    places integer[] := '{}';
+    candidates record;
+    taken record;
+    head bigint;
+BEGIN
+    chosen := '{}';
+    groups := '{}';
+    dead := 0;
+    failed := 0;
+    FOR attempt IN 1..2 LOOP
+        candidates := pgmq_gateway.group_heads(q_table, attempt = 2);
+        FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
+            EXIT WHEN CASE mode
+                WHEN 'grouped' THEN cardinality(chosen)
+                -- As many groups as messages are wanted: the first of each will do.
+                ELSE cardinality(array_positions(places, 1)) END >= max_messages;
+            CONTINUE WHEN head = ANY (tried);
+            tried := tried || head;
+            taken := pgmq_gateway.lock_group_prefix(
+                queue, q_table, head,
+                CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
+                     ELSE max_messages END,
+                max_receives, dead_letter_queue);
+            dead := dead + taken.dead;
+            failed := failed + taken.failed;
+            failed_code := coalesce(taken.failed_code, failed_code);
+            -- What came in front meanwhile may have made a head of what is chosen already.
+            taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
+                               WHERE t.id <> ALL (chosen) ORDER BY t.id);
+            chosen := chosen || taken.ids;
+            places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));
+            groups := groups || array_fill(cardinality(tried), ARRAY[cardinality(taken.ids)]);
+        END LOOP;
+        EXIT WHEN candidates.all_seen OR cardinality(chosen) >= max_messages;
+    END LOOP;
+    IF mode = 'round_robin' THEN
+        SELECT coalesce(array_agg(c.id ORDER BY c.place, c.id), '{}'),
+               coalesce(array_agg(c.number ORDER BY c.place, c.id), '{}')
+        INTO chosen, groups
+        FROM (SELECT * FROM unnest(chosen, places, groups) AS c (id, place, number)
+              ORDER BY c.place, c.id LIMIT max_messages) c;
     END IF;
 END
 $$;

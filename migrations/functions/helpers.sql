@@ -2,9 +2,11 @@
 --
 -- Functions that the gateway calls have the search path pinned, and those that change queues wait for a
 -- lock only shortly. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing
--- message, 09 a stale receipt, 13 a message that is too large, 22 a row that its table refused, 23 a row
--- that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad routing key, 44 a
--- missing archive, 55 a locked message. Details are JSON.
+-- message, 05 headers for which there is no place, 09 a stale receipt, 13 a message that is too large,
+-- 22 a row that its table refused, 23 a row that was not stored, 33 a right that is missing, 40 a
+-- missing queue, 41 a bad routing key, 44 a missing archive, 55 a locked message. Details are JSON.
+--
+-- Statements on tables of queues begin with a mark, by which row_outcome knows them in an error's context.
 
 -- Whether a relation can be a queue's or an archive's: a table that is no part of another one.
 CREATE FUNCTION pgmq_gateway.is_whole_table(relation regclass)
@@ -54,11 +56,14 @@ BEGIN
 END
 $$;
 
--- The name of a queue that has a table, for functions of PGMQ's, which make a table's name of any.
+-- The name of a queue that has a table, for functions of PGMQ's, which make a table's name of any. Raises
+-- PGW23 where a trigger may keep a row as it is: those behind it would not be read.
 CREATE FUNCTION pgmq_gateway.queue_named(queue text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    PERFORM pgmq_gateway.queue_table(queue);
+    IF pgmq_gateway.has_row_trigger(pgmq_gateway.queue_table(queue), 16) THEN
+        RAISE SQLSTATE 'PGW23';
+    END IF;
     RETURN queue;
 END
 $$;
@@ -165,21 +170,42 @@ RETURNS float8 LANGUAGE sql VOLATILE AS $$
                               - clock_timestamp())::float8
 $$;
 
--- Whether an error is about the row that was worked on (a constraint, a trigger, a policy, a lock on it),
--- so that other rows may fare better: not about the server, the connection, the table or the transaction.
-CREATE FUNCTION pgmq_gateway.is_about_a_row(code text)
-RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT code = '55P03'
-        OR left(code, 2) NOT IN ('08', '25', '40', '53', '55', '57', '58', 'XX')
-           AND code NOT IN ('PGW01', 'PGW33', 'PGW40', 'PGW44')
+-- What an error says of the row that was worked on, as the gateway reads it; null for one that is about the
+-- server, the connection, the table or the transaction, so that no other row fares better. `context` is that
+-- of the error: what stands before the mark with which our statements begin was set off by one, as triggers
+-- are, and is about the row whatever it says.
+CREATE FUNCTION pgmq_gateway.row_outcome(code text, context text)
+RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    mark integer := strpos(context, '/* pgmq_gateway */');
+    is_foreign boolean := mark > 0 AND strpos(left(context, mark), E'\n') > 0;
+BEGIN
+    RETURN CASE
+        WHEN code IN ('PGW01', 'PGW33', 'PGW40') THEN NULL
+        WHEN code = 'PGW05' THEN 'needs_headers'
+        WHEN code = 'PGW23' THEN 'not_stored'
+        WHEN code = 'PGW44' THEN 'no_archive'
+        WHEN code = '23505' THEN 'conflict'
+        -- By a policy, or because a trigger needs a right that the role lacks.
+        WHEN code = '42501' THEN 'forbidden'
+        -- What is undone because of others is worth another try, as is what they have locked.
+        WHEN code = '55P03' OR left(code, 2) = '40' THEN 'locked'
+        WHEN left(code, 2) = 'HV' THEN 'failed'
+        -- Of the server, or of what a trigger reaches for: that may pass.
+        WHEN left(code, 2) IN ('08', '53', '57', '58') THEN CASE WHEN is_foreign THEN 'failed' END
+        WHEN left(code, 2) IN ('25', '55', 'F0', 'XX') AND NOT is_foreign THEN NULL
+        ELSE 'rejected'
+    END;
+END
 $$;
 
--- The word for an error about a row, as the gateway reads it.
-CREATE FUNCTION pgmq_gateway.outcome_of(code text)
-RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE code WHEN '55P03' THEN 'locked' WHEN '42501' THEN 'forbidden'
-                     WHEN '23505' THEN 'conflict' WHEN 'PGW05' THEN 'needs_headers'
-                     WHEN 'PGW23' THEN 'not_stored' ELSE 'rejected' END
+-- From here on constraints are checked at once that would be checked at the end of the transaction: then it
+-- is known which row it was.
+CREATE FUNCTION pgmq_gateway.check_at_once()
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+END
 $$;
 
 -- Raises what PostgreSQL would where the role lacks a right on a whole table: a policy, which concerns
@@ -193,14 +219,26 @@ BEGIN
 END
 $$;
 
--- Whether a table has triggers that are asked before a row is updated (16) or deleted (8), and may keep it
--- as it is without a word.
+-- Whether a table, or a partition of it, has triggers that are asked before a row is updated (16) or
+-- deleted (8), and may keep it as it is without a word.
 CREATE FUNCTION pgmq_gateway.has_row_trigger(relation regclass, kind integer)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                   WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-                     -- 1: for each row; 2: before.
-                     AND t.tgtype & 3 = 3 AND t.tgtype & kind <> 0);
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE (t.tgrelid = relation
+               OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p))
+          AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+          -- 1: for each row; 2: before.
+          AND t.tgtype & 3 = 3 AND t.tgtype & kind <> 0);
+END
+$$;
+
+-- How rows are locked that are to be deleted. Where policies are in force they are not: a lock takes a policy
+-- for updates, which a delete does not.
+CREATE FUNCTION pgmq_gateway.row_lock(relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN row_security_active(relation) THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END;
 END
 $$;

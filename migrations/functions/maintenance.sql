@@ -75,6 +75,7 @@ DECLARE
     looked record;
 BEGIN
     PERFORM pgmq_gateway.require_unlocked(q_table);
+    PERFORM pgmq_gateway.check_at_once();
     SELECT s.retention_cursor INTO cursor_position FROM pgmq_gateway.queue_settings s
     WHERE s.queue_name = queue FOR UPDATE SKIP LOCKED;
     IF cursor_position IS NULL THEN
@@ -106,10 +107,11 @@ DECLARE
     expired bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_unlocked(a_table);
+    PERFORM pgmq_gateway.check_at_once();
     EXECUTE format(
         'SELECT array_agg(a.msg_id) FROM (
              SELECT a.msg_id FROM %s a WHERE a.archived_at < now() - make_interval(secs => $1)
-             ORDER BY a.archived_at LIMIT $2 FOR UPDATE SKIP LOCKED) a', a_table
+             ORDER BY a.archived_at LIMIT $2 %s) a', a_table, pgmq_gateway.row_lock(a_table)
     ) INTO expired USING retention_seconds, max_rows;
     RETURN pgmq_gateway.delete_rows(a_table, coalesce(expired, '{}')) = max_rows;
 END

@@ -11,8 +11,15 @@ DECLARE
                      JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman');
     q_table text := pgmq.format_table_name(queue, 'q');
     alike boolean;
+    is_gone boolean := false;
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
+    -- One whose table is gone is made anew, with the archive that it may have left.
+    IF pgmq_gateway.find_queue_table(queue) IS NULL
+       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+        DELETE FROM pgmq.meta m WHERE m.queue_name = queue;
+        is_gone := true;
+    END IF;
     SELECT CASE WHEN m.is_partitioned THEN 'partitioned' WHEN m.is_unlogged THEN 'unlogged'
            ELSE 'standard' END
     INTO existing FROM pgmq.meta m WHERE m.queue_name = queue;
@@ -46,7 +53,9 @@ BEGIN
     SELECT c.relname INTO existing FROM pg_catalog.pg_class c
     WHERE c.relnamespace = 'pgmq'::regnamespace
       AND c.relname IN (q_table, pgmq.format_table_name(queue, 'a'), q_table || '_vt_idx',
-                        q_table || '_msg_id_seq', 'archived_at_idx_' || queue) LIMIT 1;
+                        q_table || '_msg_id_seq', 'archived_at_idx_' || queue)
+      AND NOT (is_gone AND (c.relname = pgmq.format_table_name(queue, 'a')
+                            OR c.relname = 'archived_at_idx_' || queue)) LIMIT 1;
     IF existing IS NOT NULL THEN
         outcome := 'taken';
         RETURN;
@@ -62,6 +71,10 @@ BEGIN
             PERFORM pgmq.create_partitioned(queue, coalesce(partition_interval, '10000'),
                                             coalesce(retention, '100000'));
     END CASE;
+    IF is_gone THEN
+        -- Its ids go on behind those of the archive.
+        PERFORM pgmq_gateway.advance_sequence(queue);
+    END IF;
     outcome := 'created';
 END
 $$;
@@ -162,49 +175,62 @@ RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS 
 DECLARE
     last bigint;
 BEGIN
-    EXECUTE format('SELECT max(q.msg_id) FROM %s q', pgmq_gateway.queue_table(queue)) INTO last;
+    EXECUTE format('/* pgmq_gateway */ SELECT max(q.msg_id) FROM %s q', pgmq_gateway.queue_table(queue))
+    INTO last;
     RETURN coalesce(last, 0);
 END
 $$;
 
 -- Deletes the next messages of a queue, up to the id `up_to`, and says how many; `last_id` is where to go
--- on, null at the end. What is locked, or kept by a policy or a trigger, stays.
+-- on, null at the end. What is locked, or kept by a policy or a trigger, stays: if that is all of them,
+-- `kept` says why the first does, in the words of settle_alone.
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
-    OUT deleted bigint, OUT last_id bigint
+    OUT deleted bigint, OUT last_id bigint, OUT kept text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
-    EXECUTE format('SELECT array_agg(n.msg_id) FROM (
+    PERFORM pgmq_gateway.check_at_once();
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(n.msg_id) FROM (
                         SELECT q.msg_id FROM %s q WHERE q.msg_id > $1 AND q.msg_id <= $2
                         ORDER BY q.msg_id LIMIT $3) n', q_table)
     INTO ids USING after_msg_id, up_to, max_messages;
     deleted := pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'));
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
+    IF deleted = 0 AND ids IS NOT NULL THEN
+        kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
+        IF kept = 'done' THEN
+            deleted := 1;
+        END IF;
+    END IF;
 END
 $$;
 
 -- Deletes rows of a table by their ids, as far as nobody has them locked and neither a policy nor a trigger
 -- keeps them. Returns how many.
 CREATE FUNCTION pgmq_gateway.delete_rows(relation regclass, ids bigint[])
-RETURNS bigint LANGUAGE plpgsql AS $$
+RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
 DECLARE
     statement text := format(
-        'DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
-             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) FOR UPDATE SKIP LOCKED))', relation);
+        '/* pgmq_gateway */ DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
+             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) %2$s))', relation,
+        pgmq_gateway.row_lock(relation));
     deleted bigint := 0;
     more bigint;
     id bigint;
+    code text;
+    context text;
 BEGIN
     BEGIN
         EXECUTE statement USING ids;
         GET DIAGNOSTICS deleted = ROW_COUNT;
         RETURN deleted;
-    EXCEPTION WHEN OTHERS THEN
-        IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
             RAISE;
         END IF;
     END;
@@ -213,8 +239,9 @@ BEGIN
             EXECUTE statement USING ARRAY[id];
             GET DIAGNOSTICS more = ROW_COUNT;
             deleted := deleted + more;
-        EXCEPTION WHEN OTHERS THEN
-            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
                 RAISE;
             END IF;
         END;
@@ -251,6 +278,8 @@ BEGIN
               FROM pgmq.meta
               WHERE ($4 IS NULL OR queue_name = $4) AND starts_with(queue_name::text, $1)
                 AND ($2 IS NULL OR queue_name::text COLLATE "C" > $2)
+                -- Whoever asks for one is not shown what is not there any more.
+                AND ($4 IS NULL OR pgmq_gateway.find_queue_table($4) IS NOT NULL)
               ORDER BY queue_name::text COLLATE "C" LIMIT $3) m
         LEFT JOIN pgmq_gateway.queue_settings s
                ON s.queue_name = m.queue_name
@@ -261,6 +290,17 @@ BEGIN
         ORDER BY m.queue_name::text COLLATE "C"
         $query$, throttle
     ) USING prefix, after, max_queues, only_queue;
+END
+$$;
+
+-- The queues for whose tables policies are in force.
+CREATE FUNCTION pgmq_gateway.queues_with_row_security()
+RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT m.queue_name::text FROM pg_catalog.pg_class c
+                 JOIN pgmq.meta m ON pgmq.format_table_name(m.queue_name, 'q') = c.relname
+                 WHERE c.relnamespace = 'pgmq'::regnamespace AND c.relrowsecurity
+                   AND row_security_active(c.oid);
 END
 $$;
 
@@ -314,7 +354,8 @@ RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
-    PERFORM FROM pgmq.meta m WHERE m.queue_name = queue;
+    PERFORM FROM pgmq.meta m
+    WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -371,7 +412,7 @@ DECLARE
     sequence text;
 BEGIN
     EXECUTE format(
-        'SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
+        '/* pgmq_gateway */ SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
                 extract(epoch FROM now() - max(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
                 extract(epoch FROM now() - min(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,

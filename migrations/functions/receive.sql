@@ -11,6 +11,17 @@ BEGIN
 END
 $$;
 
+-- The statement that locks the message $1 and returns true, if it may be delivered and nobody else is at it;
+-- $2 is a filter, $3 a number of deliveries.
+CREATE FUNCTION pgmq_gateway.lock_statement(relation regclass, filter jsonb, max_receives integer)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN format(
+        '/* pgmq_gateway */ SELECT true FROM %s q WHERE q.msg_id = $1 AND %s FOR UPDATE SKIP LOCKED', relation,
+        replace(replace(pgmq_gateway.deliverable(relation, filter, max_receives), '$3', '$2'), '$4', '$3'));
+END
+$$;
+
 -- Leases messages. As pgmq.read, but at a cost that does not grow with the messages in flight: it
 -- walks the index on vt from its oldest entry, where pgmq.read walks all rows in order of msg_id.
 -- The moment is statement_timestamp(), which is the same for the whole statement, so that the index
@@ -37,10 +48,12 @@ DECLARE
     q_table regclass := to_regclass(format('pgmq.%I', q_name));
     this_queue bigint := pgmq_gateway.queue_id(queue);
     update_statement text;
+    lock_statement text;
     candidates text;
     candidate bigint;
-    wanted integer;
-    found_count integer;
+    is_ours boolean;
+    context text;
+    found_count integer := 0;
     is_partitioned boolean;
     has_triggers boolean;
     has_stamps boolean;
@@ -59,15 +72,17 @@ BEGIN
     END IF;
     IF one_by_one THEN
         PERFORM pgmq_gateway.require_unlocked(q_table);
-    ELSIF has_triggers THEN
+        PERFORM pgmq_gateway.check_at_once();
+    ELSIF has_triggers OR is_partitioned THEN
         one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
     END IF;
     dead := 0;
     kept := 0;
     by_id := by_id OR is_partitioned;
     IF max_receives IS NOT NULL THEN
-        dead := pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
-                                                   dead_letter_queue);
+        SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
+        FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
+                                                dead_letter_queue) d;
     END IF;
     candidates := format(
         'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
@@ -75,7 +90,7 @@ BEGIN
         pgmq_gateway.deliverable(q_table, filter, max_receives),
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     update_statement := format(
-        $query$
+        $query$/* pgmq_gateway */
         UPDATE %1$s m
         SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
         WHERE m.%3$s = ANY (ARRAY(%4$s))
@@ -84,12 +99,8 @@ BEGIN
         $query$,
         q_table,
         CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
-        CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END,
-        CASE WHEN one_by_one THEN format(
-                 'SELECT q.%s FROM %s q WHERE q.msg_id = $2 AND %s FOR UPDATE SKIP LOCKED',
-                 CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END, q_table,
-                 pgmq_gateway.deliverable(q_table, filter, max_receives))
-             ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
+        CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END,
+        CASE WHEN one_by_one THEN 'SELECT $2' ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
         CASE WHEN has_stamps THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END,
         CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END);
     IF NOT one_by_one THEN
@@ -98,22 +109,23 @@ BEGIN
         GET DIAGNOSTICS found_count = ROW_COUNT;
     ELSE
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
-        found_count := 0;
-        wanted := max_messages;
+        lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
         FOR candidate IN EXECUTE replace(replace(candidates, '$3', '$1'), '$4', '$2')
                          USING filter, max_receives LOOP
-            EXIT WHEN found_count >= wanted OR kept >= 1000;
+            EXIT WHEN found_count >= max_messages OR kept >= 1000;
             msg_id := NULL;
             BEGIN
+                EXECUTE lock_statement INTO is_ours USING candidate, filter, max_receives;
+                CONTINUE WHEN is_ours IS NULL;
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
-                USING hide_seconds, candidate, filter, max_receives, this_queue;
-            EXCEPTION WHEN OTHERS THEN
-                IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                USING hide_seconds, candidate, NULL, NULL, this_queue;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;
                 END IF;
                 msg_id := NULL;
-                kept_code := SQLSTATE;
             END;
             IF msg_id IS NULL THEN
                 kept := kept + 1;
@@ -160,58 +172,65 @@ DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
     locate text;
     delete_statement text;
+    lock_statement text;
     candidates text;
     candidate bigint;
+    is_ours boolean;
+    context text;
     found_count integer := 0;
 BEGIN
     by_id := by_id OR (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table);
-    locate := CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END;
-    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 8);
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.check_at_once();
+    END IF;
+    one_by_one := one_by_one OR row_security_active(q_table)
+               OR pgmq_gateway.has_row_trigger(q_table, 8);
+    locate := CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END;
     kept := 0;
     IF max_receives IS NOT NULL THEN
-        PERFORM pgmq_gateway.dead_letter_exhausted(queue, max_messages, NULL, by_id, max_receives,
-                                                   dead_letter_queue);
+        SELECT d.failed, d.failed_code INTO kept, kept_code
+        FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, NULL, by_id, max_receives,
+                                                dead_letter_queue) d;
     END IF;
     candidates := format(
         'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
-        CASE WHEN one_by_one THEN 'msg_id' ELSE locate END, q_table,
-        pgmq_gateway.deliverable(q_table, NULL, max_receives),
+        locate, q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives),
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     delete_statement := format(
-        'DELETE FROM %1$s m WHERE m.%2$s = ANY (ARRAY(%3$s))
+        '/* pgmq_gateway */ DELETE FROM %1$s m WHERE m.%2$s = ANY (ARRAY(%3$s))
          RETURNING %4$s, $1::bigint, NULL::integer, NULL::text',
         q_table, locate,
-        CASE WHEN one_by_one THEN format(
-                 'SELECT q.%s FROM %s q WHERE q.msg_id = $2 AND %s FOR UPDATE SKIP LOCKED', locate,
-                 q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives))
-             ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
+        CASE WHEN one_by_one THEN 'SELECT $2' ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
         pgmq_gateway.columns(q_table));
     IF NOT one_by_one THEN
         RETURN QUERY EXECUTE delete_statement USING this_queue, max_messages, NULL, max_receives;
-        RETURN;
-    END IF;
-    PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
-    FOR candidate IN EXECUTE replace(candidates, '$4', '$1') USING max_receives LOOP
-        EXIT WHEN found_count >= max_messages OR kept >= 1000;
-        msg_id := NULL;
-        BEGIN
-            EXECUTE delete_statement
-            INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
-            USING this_queue, candidate, NULL, max_receives;
-        EXCEPTION WHEN OTHERS THEN
-            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
-                RAISE;
-            END IF;
+    ELSE
+        PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+        lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
+        FOR candidate IN EXECUTE replace(candidates, '$4', '$1') USING max_receives LOOP
+            EXIT WHEN found_count >= max_messages OR kept >= 1000;
             msg_id := NULL;
-            kept_code := SQLSTATE;
-        END;
-        IF msg_id IS NULL THEN
-            kept := kept + 1;
-        ELSE
-            found_count := found_count + 1;
-            RETURN NEXT;
-        END IF;
-    END LOOP;
+            BEGIN
+                EXECUTE lock_statement INTO is_ours USING candidate, NULL::jsonb, max_receives;
+                CONTINUE WHEN is_ours IS NULL;
+                EXECUTE delete_statement
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                USING this_queue, candidate;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
+                    RAISE;
+                END IF;
+                msg_id := NULL;
+            END;
+            IF msg_id IS NULL THEN
+                kept := kept + 1;
+            ELSE
+                found_count := found_count + 1;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+    END IF;
     IF kept > 0 THEN
         msg_id := NULL;
         RETURN NEXT;
@@ -227,7 +246,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     statement text := format(
-        $query$
+        $query$/* pgmq_gateway */
         UPDATE %1$s m SET vt = clock_timestamp(), read_ct = m.read_ct - 1
         WHERE m.msg_id = ANY (ARRAY(
             SELECT q.msg_id FROM %1$s q, unnest($1, $2) AS given (msg_id, read_ct)
@@ -236,13 +255,17 @@ DECLARE
         $query$, q_table);
     released bigint := 0;
     more bigint;
+    code text;
+    context text;
 BEGIN
+    PERFORM pgmq_gateway.check_at_once();
     BEGIN
         EXECUTE statement USING msg_ids, read_cts;
         GET DIAGNOSTICS released = ROW_COUNT;
         RETURN released;
-    EXCEPTION WHEN OTHERS THEN
-        IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) OR cardinality(msg_ids) = 1 THEN
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF pgmq_gateway.row_outcome(code, context) IS NULL OR cardinality(msg_ids) = 1 THEN
             RAISE;
         END IF;
     END;
@@ -251,8 +274,9 @@ BEGIN
             EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
             GET DIAGNOSTICS more = ROW_COUNT;
             released := released + more;
-        EXCEPTION WHEN OTHERS THEN
-            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
                 RAISE;
             END IF;
         END;
@@ -272,7 +296,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
     RETURN QUERY EXECUTE format(
-        'SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id LIMIT $2',
+        '/* pgmq_gateway */ SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id LIMIT $2',
         pgmq_gateway.columns(q_table), q_table,
         CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($4, m.msg_id)' END
     ) USING after_msg_id, max_messages, pgmq_gateway.queue_id(queue), q_table;
@@ -326,9 +350,9 @@ DECLARE
     outcome text;
 BEGIN
     FOREACH id IN ARRAY ids LOOP
-        outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL)).outcome;
+        outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL, NULL)).outcome;
         IF outcome NOT IN ('done', 'missing', 'locked') THEN
-            outcome := (pgmq_gateway.settle_alone(queue, q_table, 'hide', id, 'infinity')).outcome;
+            outcome := (pgmq_gateway.settle_alone(queue, q_table, 'hide', id, NULL, 'infinity')).outcome;
         END IF;
         IF outcome = 'done' THEN
             RETURN NEXT id;

@@ -19,7 +19,7 @@ CREATE FUNCTION pgmq_gateway.insert_statement(relation regclass, has_headers boo
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format(
-        $query$
+        $query$/* pgmq_gateway */
         INSERT INTO %s (vt, message %s)
         SELECT pgmq_gateway.moment(new.visible_at, new.delay),
                new.message %s
@@ -83,48 +83,52 @@ DECLARE
     has_headers boolean := pgmq_gateway.has_column(relation, 'headers');
     statement text;
     behind integer := 0;
-    first integer;
-    parsed jsonb[];
-    parsed_headers jsonb[];
+    context text;
+    id bigint;
+    parsed jsonb;
+    parsed_headers jsonb;
 BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
     PERFORM pgmq_gateway.require_unlocked(relation);
+    PERFORM pgmq_gateway.check_at_once();
     IF in_turn THEN
         PERFORM pgmq_gateway.lock_send_order(queue);
     END IF;
-    statement := format('WITH stored AS (%s) SELECT array_agg(s.msg_id) FROM stored s',
-                        pgmq_gateway.insert_statement(relation, has_headers));
+    statement := pgmq_gateway.insert_statement(relation, has_headers);
     FOR n IN 1..cardinality(sizes) LOOP
         place := n;
-        first := behind + 1;
-        behind := behind + sizes[n];
-        ids := NULL;
+        ids := '{}';
         code := NULL;
         constraint_name := NULL;
+        outcome := 'done';
         BEGIN
-            outcome := 'unstorable';
-            parsed := messages[first:behind]::jsonb[];
-            parsed_headers := headers[first:behind]::jsonb[];
-            outcome := 'done';
-            IF NOT has_headers AND EXISTS (SELECT FROM unnest(parsed_headers) h WHERE h IS NOT NULL)
-            THEN
-                RAISE SQLSTATE 'PGW05';
-            END IF;
-            EXECUTE statement INTO ids
-            USING parsed, parsed_headers, delays[first:behind], visible_at[first:behind];
-            IF ids IS NULL OR cardinality(ids) <> sizes[n] THEN
-                RAISE SQLSTATE 'PGW23';
-            END IF;
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, constraint_name = CONSTRAINT_NAME;
-            IF NOT pgmq_gateway.is_about_a_row(code) THEN
-                RAISE;
-            END IF;
+            FOR i IN behind + 1..behind + sizes[n] LOOP
+                outcome := 'unstorable';
+                parsed := messages[i]::jsonb;
+                parsed_headers := headers[i]::jsonb;
+                outcome := 'done';
+                IF parsed_headers IS NOT NULL AND NOT has_headers THEN
+                    RAISE SQLSTATE 'PGW05';
+                END IF;
+                EXECUTE statement INTO id USING ARRAY[parsed], ARRAY[parsed_headers],
+                                                ARRAY[delays[i]], ARRAY[visible_at[i]];
+                IF id IS NULL THEN
+                    RAISE SQLSTATE 'PGW23';
+                END IF;
+                ids := ids || id;
+            END LOOP;
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
+                                    constraint_name = CONSTRAINT_NAME;
             ids := NULL;
             IF outcome <> 'unstorable' THEN
-                outcome := pgmq_gateway.outcome_of(code);
+                outcome := pgmq_gateway.row_outcome(code, context);
+            END IF;
+            IF outcome IS NULL THEN
+                RAISE;
             END IF;
         END;
+        behind := behind + sizes[n];
         RETURN NEXT;
     END LOOP;
 END
@@ -133,7 +137,8 @@ $$;
 -- Brings the sequence of a queue's ids up to the ids that are in its tables, which it lags behind after
 -- some restores and failovers. Whether there was something to do.
 CREATE FUNCTION pgmq_gateway.advance_sequence(queue text)
-RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     archive regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a')));

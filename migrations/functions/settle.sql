@@ -10,7 +10,8 @@ DECLARE
     deleted integer;
 BEGIN
     RETURN QUERY EXECUTE format(
-        'DELETE FROM %s q WHERE q.msg_id = ANY ($1) RETURNING q.msg_id, ''done''::text', q_table
+        '/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
+         RETURNING q.msg_id, ''done''::text', q_table
     ) USING ids;
     GET DIAGNOSTICS deleted = ROW_COUNT;
     IF deleted < cardinality(ids) THEN
@@ -56,7 +57,8 @@ BEGIN
         END IF;
     END LOOP;
     EXECUTE format(
-        'WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
+        '/* pgmq_gateway */
+         WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
               kept AS (INSERT INTO %2$s (%3$s) SELECT %3$s FROM gone RETURNING msg_id)
          SELECT (SELECT count(*) FROM gone), ARRAY(SELECT k.msg_id FROM kept k)',
         q_table, a_table, columns
@@ -69,37 +71,51 @@ BEGIN
 END
 $$;
 
--- Does one thing to one message, in a subtransaction of its own: `done`, `missing`, `locked` by somebody
--- else, `forbidden` (kept by a policy or a trigger), `conflict` with the archive, or `rejected`.
+-- Does one thing to one message, in a subtransaction of its own, if it is at the delivery `number` or that is
+-- null: `done`, `missing`, `stale`, `locked` by somebody else, `forbidden` (kept by a policy or a trigger),
+-- `conflict` with the archive, `no_archive`, `rejected`, or `failed` for a reason that may pass.
 CREATE FUNCTION pgmq_gateway.settle_alone(
-    queue text, q_table regclass, action text, id bigint, hidden_until timestamptz,
+    queue text, q_table regclass, action text, id bigint, number integer, hidden_until timestamptz,
     OUT outcome text, OUT constraint_name text
 ) LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
 DECLARE
+    fits text := 'q.msg_id = $1 AND ($2 IS NULL OR q.read_ct = $2)';
+    is_there boolean;
     settled bigint;
     code text;
+    context text;
 BEGIN
+    PERFORM pgmq_gateway.check_at_once();
+    EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
+    INTO is_there USING id, number;
+    IF is_there IS NOT TRUE THEN
+        outcome := CASE WHEN is_there IS NULL THEN 'missing' ELSE 'stale' END;
+        RETURN;
+    END IF;
     IF action = 'archive' THEN
         settled := (pgmq_gateway.move_to_archive(queue, q_table, ARRAY[id]))[1];
     ELSIF action = 'delete' THEN
-        EXECUTE format('DELETE FROM %s q WHERE q.msg_id = $1 RETURNING q.msg_id', q_table)
-        INTO settled USING id;
+        EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE %s RETURNING q.msg_id', q_table, fits)
+        INTO settled USING id, number;
     ELSE
-        EXECUTE format('UPDATE %s q SET vt = $2 WHERE q.msg_id = $1 RETURNING q.msg_id', q_table)
-        INTO settled USING id, hidden_until;
+        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $3 WHERE %s RETURNING q.msg_id', q_table,
+                       fits)
+        INTO settled USING id, number, hidden_until;
     END IF;
     outcome := 'done';
     IF settled IS NULL THEN
-        EXECUTE format('SELECT CASE WHEN EXISTS (SELECT FROM %s q WHERE q.msg_id = $1)
-                               THEN ''forbidden'' ELSE ''missing'' END', q_table)
-        INTO outcome USING id;
+        EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
+        INTO is_there USING id, number;
+        outcome := CASE WHEN is_there IS NULL THEN 'missing' WHEN is_there THEN 'forbidden'
+                        ELSE 'stale' END;
     END IF;
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, constraint_name = CONSTRAINT_NAME;
-    IF NOT pgmq_gateway.is_about_a_row(code) THEN
+EXCEPTION WHEN OTHERS OR assert_failure THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
+                            constraint_name = CONSTRAINT_NAME;
+    outcome := pgmq_gateway.row_outcome(code, context);
+    IF outcome IS NULL THEN
         RAISE;
     END IF;
-    outcome := pgmq_gateway.outcome_of(code);
 END
 $$;
 
@@ -107,8 +123,8 @@ $$;
 -- (`read_cts`, `queue_ids`) is `stale` if the message has been delivered since, or stands in another
 -- queue of the same name; without that it acts on the id alone. `missing` is what is not there, or was
 -- dealt with by an earlier entry. Of several entries that hide a message the last one holds. Nothing is
--- waited for: what somebody else has locked is `locked`. What the table refuses fails the whole, unless
--- it is done `one_by_one`: see settle_alone.
+-- waited for: what somebody else has locked is `locked`. Without an archive, what is to be archived has
+-- `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
 CREATE FUNCTION pgmq_gateway.settle(
     queue text, actions text[], ids bigint[], read_cts integer[], queue_ids bigint[],
     delays integer[], visible_at timestamptz[], one_by_one boolean
@@ -117,11 +133,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint := pgmq_gateway.queue_id(queue);
+    no_archive boolean := 'archive' = ANY (actions) AND NOT pgmq_gateway.is_whole_table(to_regclass(
+        format('pgmq.%I', pgmq.format_table_name(queue, 'a'))));
     locked bigint[];
     counts integer[];
     held bigint[];
     held_counts integer[];
     outcomes text[];
+    -- The place of the entry that ends the message of each, where that is another one.
+    ended_by bigint[];
     constraints text[] := array_fill(NULL::text, ARRAY[cardinality(ids)]);
     deleted bigint[];
     archived bigint[];
@@ -131,9 +151,12 @@ DECLARE
 BEGIN
     IF one_by_one THEN
         PERFORM pgmq_gateway.require_unlocked(q_table);
+        PERFORM pgmq_gateway.require_privilege(q_table, CASE w.action WHEN 'hide' THEN 'UPDATE'
+                                                                      ELSE 'DELETE' END)
+        FROM (SELECT DISTINCT a.action FROM unnest(actions) AS a (action)) w;
     END IF;
     EXECUTE format(
-        'SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
+        '/* pgmq_gateway */ SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
             SELECT q.msg_id, q.read_ct FROM %s q WHERE q.msg_id = ANY ($1)
             ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', q_table
     ) INTO locked, counts USING ids;
@@ -141,18 +164,21 @@ BEGIN
     chosen := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
                     WHERE i.id <> ALL (coalesce(locked, '{}')));
     IF chosen <> '{}' THEN
-        EXECUTE format('SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM %s q
+        EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM %s q
                         WHERE q.msg_id = ANY ($1)', q_table)
         INTO held, held_counts USING chosen;
     END IF;
 
     SELECT array_agg(CASE
+               WHEN f.fits AND f.action = 'archive' AND no_archive THEN 'no_archive'
                WHEN f.fits AND (f.place = f.ended OR f.ended IS NULL) THEN f.state
                WHEN f.fits OR (f.read_ct IS NULL AND f.same_queue) THEN 'missing'
-               ELSE 'stale' END ORDER BY f.place)
-    INTO outcomes
+               ELSE 'stale' END ORDER BY f.place),
+           array_agg(CASE WHEN f.fits AND f.place <> f.ended THEN f.ended END ORDER BY f.place)
+    INTO outcomes, ended_by
     FROM (
-        SELECT e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide')
+        SELECT e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
+                                           AND NOT (e.action = 'archive' AND no_archive))
                         OVER (PARTITION BY e.msg_id) AS ended
         FROM (
             SELECT w.place, w.action, w.msg_id, l.read_ct, l.state,
@@ -175,7 +201,8 @@ BEGIN
     chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
                     WHERE w.action = 'delete' AND w.outcome = 'ready');
     IF chosen <> '{}' THEN
-        EXECUTE format('WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) RETURNING q.msg_id)
+        EXECUTE format('/* pgmq_gateway */
+                        WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) RETURNING q.msg_id)
                         SELECT array_agg(g.msg_id) FROM gone g', q_table)
         INTO deleted USING chosen;
     END IF;
@@ -186,7 +213,7 @@ BEGIN
     END IF;
     IF 'hide' = ANY (actions) THEN
         EXECUTE format(
-            $query$
+            $query$/* pgmq_gateway */
             WITH hidden AS (
                 UPDATE %s q SET vt = wish.visible_at
                 FROM (
@@ -215,16 +242,25 @@ BEGIN
     IF 'alone' = ANY (outcomes) THEN
         FOR entry IN
             SELECT w.place, s.outcome, s.constraint_name
-            FROM unnest(actions, ids, delays, visible_at, outcomes) WITH ORDINALITY
-                 AS w (action, msg_id, delay, visible_at, outcome, place),
+            FROM unnest(actions, ids, read_cts, delays, visible_at, outcomes) WITH ORDINALITY
+                 AS w (action, msg_id, read_ct, delay, visible_at, outcome, place),
                  LATERAL pgmq_gateway.settle_alone(
-                     queue, q_table, w.action, w.msg_id,
+                     queue, q_table, w.action, w.msg_id, w.read_ct,
                      pgmq_gateway.moment(w.visible_at, w.delay)) s
             WHERE w.outcome = 'alone' ORDER BY w.place
         LOOP
             outcomes[entry.place] := entry.outcome;
             constraints[entry.place] := entry.constraint_name;
         END LOOP;
+    END IF;
+
+    -- What another entry was to end, and did not, is not missing.
+    IF 'missing' = ANY (outcomes) THEN
+        outcomes := ARRAY(
+            SELECT CASE WHEN w.outcome = 'missing' AND outcomes[w.ended_by] <> 'done'
+                        THEN outcomes[w.ended_by] ELSE w.outcome END
+            FROM unnest(outcomes, ended_by) WITH ORDINALITY AS w (outcome, ended_by, place)
+            ORDER BY w.place);
     END IF;
 
     IF 'hide' = ANY (actions) THEN

@@ -31,7 +31,7 @@ BEGIN
 END
 $$;
 
--- Where a message with a routing key would go.
+-- Where a message with a routing key would go: to queues that are there.
 CREATE FUNCTION pgmq_gateway.route(routing_key text)
 RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -43,7 +43,8 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
     END;
-    RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r ORDER BY 1;
+    RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r
+                 WHERE pgmq_gateway.find_queue_table(r.queue_name) IS NOT NULL ORDER BY 1;
 END
 $$;
 
@@ -67,7 +68,8 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     PERFORM pgmq_gateway.lock_queue(queue);
-    IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+    IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
+       OR pgmq_gateway.find_queue_table(queue) IS NULL THEN
         RETURN 'no_queue';
     END IF;
     BEGIN

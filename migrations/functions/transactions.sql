@@ -23,6 +23,22 @@ BEGIN
 END
 $$;
 
+-- Fails an operation of a transaction. What a table says of a row may hold what is in it: that is not
+-- passed on.
+CREATE FUNCTION pgmq_gateway.refuse_operation(
+    queue text, operation integer, msg_id bigint, outcome text, code text, violated text
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', queue
+        USING ERRCODE = CASE outcome
+                  WHEN 'missing' THEN 'PGW04' WHEN 'stale' THEN 'PGW09' WHEN 'locked' THEN 'PGW55'
+                  WHEN 'no_archive' THEN 'PGW44' ELSE 'PGW22' END,
+              DETAIL = jsonb_build_object(
+                  'operation', operation, 'msg_id', msg_id, 'outcome', outcome, 'code', code,
+                  'constraint', nullif(violated, ''));
+END
+$$;
+
 -- Stores messages, given as objects with `message`, `headers`, `delay` or `visible_at`, and `bytes`,
 -- with the queue's settings applied.
 CREATE FUNCTION pgmq_gateway.store(queue text, messages jsonb, operation integer)
@@ -33,6 +49,9 @@ DECLARE
     settings jsonb;
     too_large jsonb;
     ids bigint[];
+    code text;
+    context text;
+    violated text;
 BEGIN
     IF q_table IS NULL OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RAISE EXCEPTION '%', queue
@@ -60,26 +79,37 @@ BEGIN
     IF pgmq_gateway.has_fifo_index(q_table) THEN
         PERFORM pgmq_gateway.lock_send_order(queue);
     END IF;
-    EXECUTE format(
-        $query$
-        WITH stored AS (
-            INSERT INTO %s (vt, message %s)
-            SELECT pgmq_gateway.moment((e ->> 'visible_at')::timestamptz,
-                                       coalesce((e ->> 'delay')::integer, $2, 0)),
-                   e -> 'message' %s
-            FROM jsonb_array_elements($1) WITH ORDINALITY AS new (e, place) ORDER BY new.place
-            RETURNING msg_id
-        )
-        SELECT array_agg(s.msg_id) FROM stored s
-        $query$,
-        q_table,
-        CASE WHEN has_headers THEN ', headers' ELSE '' END,
-        CASE WHEN has_headers THEN ', nullif(e -> ''headers'', ''null'')' ELSE '' END
-    ) INTO ids USING messages, (settings ->> 'delay')::integer;
-    IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
-        RAISE EXCEPTION '% of % rows were stored', coalesce(cardinality(ids), 0),
-                        jsonb_array_length(messages) USING ERRCODE = 'PGW23';
-    END IF;
+    BEGIN
+        EXECUTE format(
+            $query$/* pgmq_gateway */
+            WITH stored AS (
+                INSERT INTO %s (vt, message %s)
+                SELECT pgmq_gateway.moment((e ->> 'visible_at')::timestamptz,
+                                           coalesce((e ->> 'delay')::integer, $2, 0)),
+                       e -> 'message' %s
+                FROM jsonb_array_elements($1) WITH ORDINALITY AS new (e, place) ORDER BY new.place
+                RETURNING msg_id
+            )
+            SELECT array_agg(s.msg_id) FROM stored s
+            $query$,
+            q_table,
+            CASE WHEN has_headers THEN ', headers' ELSE '' END,
+            CASE WHEN has_headers THEN ', nullif(e -> ''headers'', ''null'')' ELSE '' END
+        ) INTO ids USING messages, (settings ->> 'delay')::integer;
+        IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
+            RAISE SQLSTATE 'PGW23';
+        END IF;
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
+                                violated = CONSTRAINT_NAME;
+        IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
+            RAISE;
+        END IF;
+        -- The role may lack the right to store anything there.
+        PERFORM pgmq_gateway.require_privilege(q_table, 'INSERT');
+        PERFORM pgmq_gateway.refuse_operation(
+            queue, operation, NULL, pgmq_gateway.row_outcome(code, context), code, violated);
+    END;
     RETURN ids;
 END
 $$;
@@ -92,23 +122,30 @@ DECLARE
     id bigint := (operation ->> 'msg_id')::bigint;
     hidden_until timestamptz;
     outcome text;
+    code text;
+    context text;
 BEGIN
     IF pgmq_gateway.find_queue_table(queue) IS NULL
        OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RAISE EXCEPTION '%', queue
             USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', place);
     END IF;
-    SELECT s.outcome, s.vt INTO outcome, hidden_until
-    FROM pgmq_gateway.settle(
-        queue, ARRAY[operation ->> 'action'], ARRAY[id],
-        ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'queue_id')::bigint],
-        ARRAY[(operation ->> 'delay')::integer],
-        ARRAY[(operation ->> 'visible_at')::timestamptz], false) s;
+    BEGIN
+        SELECT s.outcome, s.vt INTO outcome, hidden_until
+        FROM pgmq_gateway.settle(
+            queue, ARRAY[operation ->> 'action'], ARRAY[id],
+            ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'queue_id')::bigint],
+            ARRAY[(operation ->> 'delay')::integer],
+            ARRAY[(operation ->> 'visible_at')::timestamptz], false) s;
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        outcome := pgmq_gateway.row_outcome(code, context);
+        IF outcome IS NULL THEN
+            RAISE;
+        END IF;
+    END;
     IF outcome <> 'done' THEN
-        RAISE EXCEPTION '%', queue
-            USING ERRCODE = CASE outcome WHEN 'missing' THEN 'PGW04' WHEN 'stale' THEN 'PGW09'
-                                         WHEN 'locked' THEN 'PGW55' ELSE 'PGW22' END,
-                  DETAIL = jsonb_build_object('operation', place, 'msg_id', id, 'outcome', outcome);
+        PERFORM pgmq_gateway.refuse_operation(queue, place, id, outcome, code, NULL);
     END IF;
     IF operation ->> 'action' <> 'hide' THEN
         RETURN jsonb_build_object('msg_id', id);
@@ -119,20 +156,22 @@ END
 $$;
 
 -- Does operations in order: all, or none if one fails. `outcome` is `done`, `replayed` if a request
--- with the same key was answered before, or `conflict` if that was another request.
+-- with the same key was answered before, or `conflict` if that was another request. What may wait for the
+-- end of the transaction is checked there, or `at_once`, which tells the operation that is to blame.
 CREATE FUNCTION pgmq_gateway.transact(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea, only_queue text,
-    lifetime_seconds integer, OUT outcome text, OUT results jsonb
+    lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     operation jsonb;
     place integer := 0;
     claimed record;
-    code text;
-    violated text;
 BEGIN
     IF only_queue IS NOT NULL THEN
         PERFORM pgmq_gateway.queue_table(only_queue);
+    END IF;
+    IF at_once THEN
+        PERFORM pgmq_gateway.check_at_once();
     END IF;
     IF key_text IS NOT NULL THEN
         SELECT * INTO claimed FROM pgmq_gateway.claim_idempotency_key(
@@ -155,27 +194,14 @@ BEGIN
     FOR operation IN SELECT e FROM jsonb_array_elements(operations) WITH ORDINALITY AS o (e, n)
                      ORDER BY o.n
     LOOP
-        BEGIN
-            results := results || jsonb_build_array(CASE operation ->> 'action'
-                WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
-                    operation ->> 'queue', operation -> 'messages', place))
-                WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
-                    operation ->> 'routing_key', operation -> 'messages', place,
-                    operation ->> 'allowed_queues'))
-                ELSE pgmq_gateway.settle_one(operation, place)
-            END);
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, violated = CONSTRAINT_NAME;
-            IF code = '55P03' OR NOT pgmq_gateway.is_about_a_row(code)
-               OR starts_with(code, 'PGW') AND code <> 'PGW23' THEN
-                RAISE;
-            END IF;
-            -- What the table says may hold what is in the row: it is not passed on.
-            RAISE EXCEPTION '%', coalesce(operation ->> 'queue', '') USING ERRCODE = 'PGW22',
-                DETAIL = jsonb_build_object(
-                    'operation', place, 'outcome', pgmq_gateway.outcome_of(code), 'code', code,
-                    'constraint', nullif(violated, ''));
-        END;
+        results := results || jsonb_build_array(CASE operation ->> 'action'
+            WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
+                operation ->> 'queue', operation -> 'messages', place))
+            WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
+                operation ->> 'routing_key', operation -> 'messages', place,
+                operation ->> 'allowed_queues'))
+            ELSE pgmq_gateway.settle_one(operation, place)
+        END);
         place := place + 1;
     END LOOP;
     outcome := 'done';

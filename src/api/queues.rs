@@ -47,6 +47,9 @@ struct QueueSchema {
     fifo: bool,
     /// When it was made.
     created_at: DateTime<Utc>,
+    /// Row-level security policies decide which messages the gateway sees and what may be done to them: an
+    /// empty queue may only look empty. Only there where it is so.
+    row_security: Option<bool>,
     /// What was set for it, or the defaults.
     settings: SettingsSchema,
 }

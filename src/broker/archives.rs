@@ -107,7 +107,7 @@ impl Broker {
                 let moved = broker.on_queue(queue, &stats, |mut conn| async move {
                     store::replay(&mut conn, queue, to, after, step, which).await
                 });
-                steps.done(moved.await?).map_err(Error::of_sending(queue))?;
+                steps.done(moved.await?).map_err(Error::on(queue))?;
             }
             broker.moved_to(to, steps.moved);
             steps.finish(to)
@@ -132,7 +132,7 @@ impl Broker {
                 let moved = broker.on_queue(queue, &stats, |mut conn| async move {
                     store::redrive(&mut conn, queue, to, within, after, step).await
                 });
-                steps.done(moved.await?).map_err(Error::of_sending(queue))?;
+                steps.done(moved.await?).map_err(Error::on(queue))?;
             }
             if let Some(to) = to {
                 broker.moved_to(to, steps.moved);

@@ -80,8 +80,8 @@ pub enum Error {
     MessageConflict(String),
     /// A policy does not allow it to be stored.
     #[error(
-        "a row-level security policy of the database does not allow the gateway's role to store this \
-         message in queue `{0}`; nothing was stored"
+        "a row-level security policy of the database, or the lack of a right that a trigger needs, does not \
+         allow the gateway's role to store this message in queue `{0}`; nothing was stored"
     )]
     SendForbidden(String),
     /// A message was kept as it was.
@@ -94,6 +94,29 @@ pub enum Error {
         queue: String,
         /// The message.
         msg_id: i64,
+    },
+    /// Every message of a queue was kept.
+    #[error(
+        "policies, triggers or constraints of its table keep every message of queue `{0}` that is there; \
+         none was deleted"
+    )]
+    QueueKept(String),
+    /// A trigger failed for a reason that may pass.
+    #[error(
+        "something that a trigger of the table of queue `{0}` needs is not available; nothing was done; \
+         try again in a moment"
+    )]
+    TriggerFailed(String),
+    /// A table cannot be read because of what somebody put on it.
+    #[error(
+        "messages of queue `{queue}` cannot be read: a policy or a trigger of its table, or something else \
+         that an administrator put there, fails (SQLSTATE {code})"
+    )]
+    ReadFails {
+        /// The queue.
+        queue: String,
+        /// What the database said.
+        code: Arc<str>,
     },
     /// Somebody else has locked what is to be changed.
     #[error(
@@ -150,6 +173,9 @@ impl Error {
             }
             store::Error::Locked => Self::Locked(format!("queue `{queue}`, or something in it")),
             store::Error::NoArchive => Self::NoArchive(queue.to_string()),
+            store::Error::Rejected(Rejection::Trigger(code)) => {
+                Self::ReadFails { queue: queue.to_string(), code }
+            }
             other => other.into(),
         }
     }
@@ -188,7 +214,16 @@ impl Error {
                 "a trigger of the table of queue `{queue}` dropped the message; nothing was stored"
             )),
             Rejection::Unstorable(_) => Self::MessageRejected(rejection.to_string()),
+            Rejection::Failed(_) => Self::TriggerFailed(queue.to_owned()),
         }
+    }
+
+    /// A message that the archive has already.
+    pub(super) fn archive_conflict(queue: &str, msg_id: i64) -> Self {
+        Self::MessageConflict(format!(
+            "the archive of queue `{queue}` has a message {msg_id} already, or a unique constraint of another \
+             table that a trigger fills refuses it; nothing was done to this one"
+        ))
     }
 }
 

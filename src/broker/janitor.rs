@@ -56,6 +56,8 @@ impl Janitor {
     async fn round(&mut self) {
         let registered = self.register_queues().await;
         self.report("the queues' register", registered);
+        let guarded = self.note_row_security().await;
+        self.report("the list of queues with row-level security", guarded);
         let keys = self.delete_expired_keys().await;
         self.report("idempotency keys", keys);
         match self.queues_with_retention().await {
@@ -72,6 +74,12 @@ impl Janitor {
 
     async fn register_queues(&self) -> store::Result<()> {
         store::register_queues(&mut *self.broker.db.errand().await?).await
+    }
+
+    async fn note_row_security(&self) -> store::Result<()> {
+        let names = store::queues_with_row_security(&mut *self.broker.db.errand().await?).await?;
+        names.iter().for_each(|queue| self.broker.row_security.note(queue));
+        Ok(())
     }
 
     async fn queues_with_retention(&self) -> store::Result<Vec<QueueRetention>> {

@@ -11,6 +11,7 @@ mod policies;
 mod queues;
 mod receiving;
 mod retry;
+mod row_security;
 mod sending;
 mod settling;
 mod topics;
@@ -55,6 +56,7 @@ pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
 use retry::Retry;
+use row_security::RowSecurityNotices;
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
 /// makes some.
@@ -68,6 +70,7 @@ pub struct Inner {
     health: Arc<Health>,
     engine: Engine,
     policies: Arc<Policies>,
+    row_security: RowSecurityNotices,
     receipt_key: ReceiptKey,
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
@@ -121,6 +124,7 @@ impl Broker {
         };
         Self(Arc::new(Inner {
             policies: Policies::new(parts.db.clone()),
+            row_security: RowSecurityNotices::default(),
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),

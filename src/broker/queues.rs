@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         Bounded, CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
-        Scope, SettingsChange,
+        Scope, SettingsChange, Settled,
     },
     store::{self, Conn, CreateOutcome},
 };
@@ -241,6 +241,9 @@ impl Broker {
 
     /// Fills in what the server knows.
     fn complete(&self, mut queue: Queue) -> Queue {
+        if queue.row_security {
+            self.row_security.note(&queue.queue);
+        }
         let most = i64::try_from(self.limits.max_message_bytes).unwrap_or(i64::MAX);
         let limit = queue.settings.max_message_bytes.map_or(most, |limit| limit.get().min(most));
         queue.settings.max_message_bytes = Some(Bounded::saturating(limit));
@@ -310,23 +313,31 @@ impl Broker {
             store::last_id(&mut conn, queue).await
         });
         let up_to = last.await?.map_err(Error::on(queue))?;
-        let (mut purged, mut next) = (0, Some(0));
+        let (mut purged, mut next, mut kept) = (0, Some(0), None);
         let deadline = Instant::now() + self.request_timeout / 2;
         while let Some(after) = next.filter(|_| Instant::now() < deadline) {
             let step = self.on_queue(queue, stats, |mut conn| async move {
                 store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
             });
             match step.await? {
-                Ok((deleted, last_id)) => {
-                    purged += deleted;
-                    next = last_id;
+                Ok(step) => {
+                    purged += step.count;
+                    next = step.last_id;
+                    kept = kept.or(step.kept);
                 }
                 // What the steps before it deleted is deleted.
                 Err(_) if purged > 0 => next = None,
                 Err(error) => return Err(Error::on(queue)(error)),
             }
         }
-        Ok(purged)
+        match kept {
+            Some(Settled::Kept) if purged == 0 => Err(Error::QueueKept(queue.to_string())),
+            Some(Settled::Failed) if purged == 0 => Err(Error::TriggerFailed(queue.to_string())),
+            Some(Settled::Locked) if purged == 0 => {
+                Err(Error::Locked(format!("the messages of queue `{queue}`")))
+            }
+            _ => Ok(purged),
+        }
     }
 
     /// Exact figures of a queue, and how many clients of this gateway wait for its messages.

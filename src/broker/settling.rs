@@ -243,9 +243,9 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
         Settled::Stale => Err(Error::ReceiptStale { queue: queue.to_string(), msg_id }),
         Settled::Locked => Err(Error::Locked(format!("message {msg_id} of queue `{queue}`"))),
         Settled::Kept => Err(Error::MessageKept { queue: queue.to_string(), msg_id }),
-        Settled::Conflict => Err(Error::MessageConflict(format!(
-            "the archive of queue `{queue}` has a message {msg_id} already; nothing was done to this one"
-        ))),
+        Settled::Conflict => Err(Error::archive_conflict(queue.as_str(), msg_id)),
+        Settled::NoArchive => Err(Error::NoArchive(queue.to_string())),
+        Settled::Failed => Err(Error::TriggerFailed(queue.to_string())),
         Settled::Unknown => Err(store::Error::OutcomeUnknown(None).into()),
         Settled::Unreadable => Err(Error::MessageUnreadable(msg_id)),
     }

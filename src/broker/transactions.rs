@@ -167,15 +167,18 @@ impl Broker {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let is_of_one = once.is_some_and(|once| once.queue.is_some());
         let mut retry = Retry::new();
-        let (mut dropped, mut advanced) = (0, false);
+        let (mut dropped, mut advanced, mut at_once) = (0, false, false);
         loop {
             let mut conn = self.db.acquire(stats).await?;
-            let outcome = store::transact(&mut conn, operations, once).await;
+            let outcome = store::transact(&mut conn, operations, once, at_once).await;
             match &outcome {
+                // Refused at the end: the operation that is to blame is not known.
+                Err(store::Error::Rejected(_)) if !at_once => at_once = true,
                 // An id that is there already tells of a sequence that lags behind its table.
                 Err(error) if !advanced && met_twice(error) => {
                     advanced = true;
-                    if !advance_sequences(&mut conn, operations, &outcome).await? {
+                    let lagged = advance_sequences(&mut conn, operations, &outcome).await;
+                    if !matches!(lagged, Ok(true)) {
                         return outcome;
                     }
                 }
@@ -231,8 +234,7 @@ impl Broker {
 fn met_twice(error: &store::Error) -> bool {
     matches!(
         error,
-        store::Error::Rejected(Rejection::Conflict(_))
-            | store::Error::Refused { refusal: Refusal::Rejected(_, Rejection::Conflict(_)), .. }
+        store::Error::Refused { refusal: Refusal::Rejected(_, Rejection::Conflict(_)), .. }
     )
 }
 
@@ -278,6 +280,9 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
         Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
         Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
+        Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),
+        Refusal::Failed(queue, _) => Error::TriggerFailed(queue),
+        Refusal::NoArchive(queue) => Error::NoArchive(queue),
         Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
         Refusal::MessageTooLarge { queue, bytes, limit } => {
             let what = format!("a message for queue `{queue}`");

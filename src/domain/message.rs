@@ -137,6 +137,10 @@ pub enum Settled {
     Kept,
     /// The archive has a message of this id already.
     Conflict,
+    /// The queue has no archive.
+    NoArchive,
+    /// A trigger failed for a reason that may pass, and the message was left as it was.
+    Failed,
     /// The message cannot be written out, and was left as it was.
     Unreadable,
     /// The connection broke before that was known.

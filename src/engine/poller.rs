@@ -15,13 +15,18 @@ use crate::{
     store::{self, Conn, Db, Error, Read, Result},
 };
 
-use super::{Delivery, Shared, UnreadableSearch, thorough::read_thoroughly, waiters::Waiters};
+use super::{
+    Delivery, Shared, UnreadableSearch,
+    thorough::{BESIDE_KEPT, read_thoroughly},
+    waiters::Waiters,
+};
 
 /// Seconds that one statement waits inside the database. Short, so that a client that left frees
 /// its place soon and no snapshot is held for long; `pgmq.read_with_poll` takes whole seconds.
 const SLICE_SECONDS: u32 = 1;
 /// What is left of a wait when it is too short for another slice.
 const SHORTEST_SLICE: Duration = Duration::from_millis(900);
+
 /// Reads queues on behalf of clients.
 #[derive(Clone, Debug)]
 pub(super) struct Poller {
@@ -161,7 +166,13 @@ impl Poller {
         }
         match store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await {
             // PGMQ's own function does not do it row by row.
-            Err(Error::Rejected(_)) => self.read_now(conn, read).await,
+            Err(Error::Rejected(_) | Error::Forbidden(_)) => {
+                let messages = self.read_now(conn, read).await?;
+                if messages.is_empty() {
+                    sleep(BESIDE_KEPT.min(remaining)).await;
+                }
+                Ok(messages)
+            }
             outcome => outcome,
         }
     }

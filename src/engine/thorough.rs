@@ -17,6 +17,8 @@ use crate::{
 
 use super::{Shared, UnreadableSearch};
 
+/// The pause between two reads that find nothing but what the table keeps: each tries it all again.
+pub(super) const BESIDE_KEPT: Duration = Duration::from_millis(500);
 /// How often a read is tried again that others undo.
 const MOST_UNDONE: u32 = 2;
 
@@ -35,7 +37,7 @@ pub(super) async fn read_thoroughly(
         let outcome = store::read(conn, read, want_due, one_by_one).await;
         match &outcome {
             Err(Error::Deadlock(_)) if undone < MOST_UNDONE => undone += 1,
-            Err(Error::Rejected(_)) if !one_by_one => one_by_one = true,
+            Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
             Ok(found) => {
@@ -58,7 +60,7 @@ pub(super) async fn pop_thoroughly(
     loop {
         let outcome = store::pop(conn, pop, one_by_one).await;
         match &outcome {
-            Err(Error::Rejected(_)) if !one_by_one => one_by_one = true,
+            Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
             Ok(popped) => {
@@ -67,6 +69,11 @@ pub(super) async fn pop_thoroughly(
             }
         }
     }
+}
+
+/// Whether it may be a row that failed a statement, so that others can be had without it.
+fn is_in_the_way(error: &Error) -> bool {
+    error.is_about_rows() && !matches!(error, Error::Locked | Error::Unreadable)
 }
 
 /// Says that there are messages which are not delivered, as their table keeps them: now and then, as every

@@ -45,13 +45,17 @@ impl Send {
         let in_turn = inputs.iter().any(|input| input.in_turn);
         match store::send(conn, queue, &all, in_turn).await {
             // An id that is there already tells of a sequence that lags behind its table.
-            Err(Error::Rejected(Rejection::Conflict(_)))
-                if store::advance_sequence(conn, queue).await? =>
-            {
+            Err(Error::Rejected(Rejection::Conflict(_))) if Self::lagged(conn, queue).await => {
                 store::send(conn, queue, &all, in_turn).await
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether the sequence of a queue's ids lagged behind its table, and does not any more. That it
+    /// cannot be told changes nothing of what was stored.
+    async fn lagged(conn: &mut Conn, queue: &QueueName) -> bool {
+        matches!(store::advance_sequence(conn, queue).await, Ok(true))
     }
 }
 
@@ -86,7 +90,7 @@ impl Work for Send {
         }
         let met_twice =
             |outcome: &SendOutcome| matches!(outcome, Err(Error::Rejected(Rejection::Conflict(_))));
-        if outcomes.iter().any(met_twice) && store::advance_sequence(conn, queue).await? {
+        if outcomes.iter().any(met_twice) && Self::lagged(conn, queue).await {
             // Whoever met an id that was there already tries again.
             outcomes
                 .iter_mut()

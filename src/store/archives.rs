@@ -142,7 +142,7 @@ fn moved(rows: &[PgRow]) -> Result<Moved> {
         (get(row, "failed_code")?, get(row, "failed_constraint")?);
     let rejection = code.as_deref().and_then(|code| {
         let outcome = match code {
-            "55P03" => return None,
+            "55P03" | "40001" | "40P01" => return None,
             "42501" => "forbidden",
             "23505" => "conflict",
             "PGW23" => "not_stored",

@@ -93,8 +93,14 @@ pub enum Refusal {
     MessageNotFound(String, i64),
     /// The message of this queue has been delivered to someone else since.
     Stale(String, i64),
-    /// A policy or a trigger of the queue's table kept the message as it was.
+    /// A policy, a trigger or a constraint of the queue's table kept the message as it was.
     Kept(String, i64),
+    /// A unique constraint, that of the archive's ids say, kept the message as it was.
+    Conflict(String, i64),
+    /// A trigger failed for a reason that may pass, and the message is as it was.
+    Failed(String, i64),
+    /// The queue has no archive.
+    NoArchive(String),
     /// The queue's table, or its archive, refused the row.
     Rejected(String, Rejection),
     /// A message is over the limit of the queue.
@@ -174,7 +180,9 @@ impl Error {
             "57014" => Self::Timeout,
             "42501" => Self::Forbidden(error.into()),
             "55P03" => Self::Locked,
-            "55000" => Self::NoReplicaIdentity,
+            "55000" if database.routine() == Some("CheckCmdReplicaIdentity") => {
+                Self::NoReplicaIdentity
+            }
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
             "40P01" | "40001" => Self::Deadlock(error.into()),
             "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "26000" | "0A000" => {
@@ -202,7 +210,8 @@ impl Error {
             "40" if detail.operation.is_none() => Self::QueueNotFound,
             "41" => Self::RoutingKey(message().into()),
             "42" => Self::Pattern(message().into()),
-            "44" => Self::NoArchive,
+            "44" if detail.operation.is_none() => Self::NoArchive,
+            "44" => refused(Refusal::NoArchive(message())),
             "55" => Self::Locked,
             "40" => refused(Refusal::QueueNotFound(message())),
             "04" => refused(Refusal::MessageNotFound(message(), msg_id)),
@@ -211,7 +220,11 @@ impl Error {
                 let (bytes, limit) = (detail.bytes.unwrap_or(0), detail.limit.unwrap_or(0));
                 refused(Refusal::MessageTooLarge { queue: message(), bytes, limit })
             }
-            "22" if detail.msg_id.is_some() => refused(Refusal::Kept(message(), msg_id)),
+            "22" if detail.msg_id.is_some() => refused(match detail.outcome.as_deref() {
+                Some("conflict") => Refusal::Conflict(message(), msg_id),
+                Some("failed") => Refusal::Failed(message(), msg_id),
+                _ => Refusal::Kept(message(), msg_id),
+            }),
             "22" => {
                 let (code, constraint) = (detail.code.as_deref(), detail.constraint.as_deref());
                 let outcome = detail.outcome.as_deref().unwrap_or("rejected");
@@ -225,7 +238,15 @@ impl Error {
     /// Whether it is about some of the rows that were worked on, or may be: the others may fare better in
     /// a second try that does them one by one. Everything was undone.
     pub fn is_about_rows(&self) -> bool {
-        matches!(self, Self::Rejected(_) | Self::Locked | Self::Unreadable | Self::NotSupported(_))
+        match self {
+            Self::Rejected(_) | Self::Locked | Self::Unreadable | Self::NotSupported(_) => true,
+            // Whether it is a right on the table that is missing, or on something that a trigger or a
+            // policy needs, the second try tells.
+            Self::Forbidden(source) | Self::Deadlock(source) => {
+                source.as_database_error().is_some()
+            }
+            _ => false,
+        }
     }
 
     /// A function of ours said a word that it does not know: nothing is to be taken for done.

@@ -31,6 +31,15 @@ pub async fn register_queues(conn: &mut Conn) -> Result<()> {
         .map(drop)
 }
 
+/// The queues for whose tables row-level security policies are in force.
+pub async fn queues_with_row_security(conn: &mut Conn) -> Result<Vec<String>> {
+    let query = sqlx::query(
+        "/* queues_with_row_security */ \
+         SELECT q.queue FROM pgmq_gateway.queues_with_row_security() AS q (queue)",
+    );
+    conn.look(query).await?.iter().map(|row| text(row, "queue")).collect()
+}
+
 /// The queues that have a retention.
 pub async fn queues_with_retention(conn: &mut Conn) -> Result<Vec<QueueRetention>> {
     let query = sqlx::query(

@@ -52,7 +52,7 @@ pub use keys::{
 };
 pub use maintenance::{
     QueueRetention, delete_expired_archive, delete_expired_keys, delete_expired_messages,
-    queues_with_retention, register_queues,
+    queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
 pub use pool::Pool;

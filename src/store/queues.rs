@@ -8,13 +8,16 @@ use sqlx::{
     types::Json,
 };
 
-use crate::domain::{Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange};
+use crate::domain::{
+    Partition, Queue, QueueKind, QueueMetrics, QueueName, SettingsChange, Settled,
+};
 
 use super::{
     Conn,
     decode::{Text, get, only_row, text, time},
     error::{Error, Result},
     settings::settings,
+    settling::settled,
 };
 
 const LIST: &str = "/* list_queues */ SELECT * FROM pgmq_gateway.list_queues($1, $2, $3, $4)";
@@ -103,10 +106,11 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
     conn.look(query).await?.first().map(decode).transpose()
 }
 
-/// Whether PGMQ knows a queue by exactly this name.
+/// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
     let query = sqlx::query(
-        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1)",
+        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1) \
+         AND pgmq_gateway.find_queue_table($1) IS NOT NULL",
     );
     let rows = conn.look(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
@@ -142,22 +146,35 @@ pub async fn last_id(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
     get(only_row(&conn.on(queue).look(query.bind(queue.as_str())).await?)?, "last_id")
 }
 
-/// Deletes the next messages of a queue behind `after`, up to the id `up_to`. Returns how many were
-/// deleted, and the id behind which to go on, if there may be more.
+/// What a step of deleting all messages of a queue came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many were deleted.
+    pub count: i64,
+    /// The id behind which to go on, if there may be more.
+    pub last_id: Option<i64>,
+    /// If none was, what became of the first.
+    pub kept: Option<Settled>,
+}
+
+/// Deletes the next messages of a queue behind `after`, up to the id `up_to`.
 pub async fn delete_next(
     conn: &mut Conn,
     queue: &QueueName,
     after: i64,
     up_to: i64,
     max_messages: i32,
-) -> Result<(i64, Option<i64>)> {
+) -> Result<Deleted> {
     let query = sqlx::query(
-        "/* delete_next */ SELECT deleted, last_id FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
+        "/* delete_next */ \
+         SELECT deleted, last_id, kept FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(after).bind(up_to).bind(max_messages);
     let rows = conn.on(queue).change(query).await?;
     let row = only_row(&rows)?;
-    Ok((get(row, "deleted")?, get(row, "last_id")?))
+    let kept: Option<&str> = get(row, "kept")?;
+    let kept = kept.map(|word| settled(word, None)).transpose()?;
+    Ok(Deleted { count: get(row, "deleted")?, last_id: get(row, "last_id")?, kept })
 }
 
 /// Exact figures of a queue: counts every message.

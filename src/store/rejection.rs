@@ -3,7 +3,11 @@
 
 use std::{fmt, sync::Arc};
 
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+/// What statements on tables of queues begin with, inside our functions. In the context of an error, what
+/// stands before it was set off by the statement.
+const MARK: &str = "/* pgmq_gateway */";
 
 /// Why a row was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,12 +18,14 @@ pub enum Rejection {
     Conflict(Option<Arc<str>>),
     /// Another constraint; its name.
     Constraint(Option<Arc<str>>),
-    /// A row-level security policy.
+    /// A row-level security policy, or the lack of a right that a trigger needs.
     Policy,
     /// A trigger, or something that it did: the SQLSTATE.
     Trigger(Arc<str>),
     /// The row was dropped without a word, which triggers do.
     NotStored,
+    /// A trigger failed for a reason that may pass: the SQLSTATE.
+    Failed(Arc<str>),
 }
 
 impl fmt::Display for Rejection {
@@ -31,9 +37,10 @@ impl fmt::Display for Rejection {
             Self::Unstorable(why) => write!(f, "PostgreSQL cannot store the message: {why}"),
             Self::Conflict(name) => write!(f, "the unique constraint{} refuses it", named(name)),
             Self::Constraint(name) => write!(f, "the constraint{} refuses it", named(name)),
-            Self::Policy => f.write_str("a row-level security policy does not allow it"),
+            Self::Policy => f.write_str("a policy, or a right that is missing, does not allow it"),
             Self::Trigger(code) => write!(f, "a trigger refuses it (SQLSTATE {code})"),
             Self::NotStored => f.write_str("a trigger dropped it"),
+            Self::Failed(code) => write!(f, "a trigger failed (SQLSTATE {code})"),
         }
     }
 }
@@ -54,6 +61,7 @@ impl Rejection {
             "conflict" => Some(Self::Conflict(constraint)),
             "forbidden" => Some(Self::Policy),
             "not_stored" => Some(Self::NotStored),
+            "failed" => Some(Self::Failed(code.into())),
             "rejected" if constraint.is_some() || code.starts_with("23") => {
                 Some(Self::Constraint(constraint))
             }
@@ -62,23 +70,68 @@ impl Rejection {
         }
     }
 
-    /// Reads an error of PostgreSQL's, if it is about a row: of a class that neither the server, nor the
-    /// connection, nor the transaction, nor a right on a whole table has.
+    /// Reads an error of PostgreSQL's, if it is about a row: raised by what guards its table, or by a class
+    /// that neither the server, nor the connection, nor the transaction, nor a right on a whole table has.
     pub(super) fn from_database(code: &str, error: &PgDatabaseError) -> Option<Self> {
+        if !matches!(error.severity(), PgSeverity::Error) {
+            return None;
+        }
         let constraint = || error.constraint().map(Arc::from);
-        let class = code.get(..2).unwrap_or_default();
-        match (code, class) {
+        let raised = Raised::of(error);
+        let trigger = || Some(Self::Trigger(code.into()));
+        match (code, code.get(..2).unwrap_or_default()) {
             ("23505", _) => Some(Self::Conflict(constraint())),
             (_, "23") => Some(Self::Constraint(constraint())),
-            ("42501", _) if error.routine() == Some("ExecWithCheckOptions") => Some(Self::Policy),
             ("PGW23", _) => Some(Self::NotStored),
-            ("42501", _) => None,
-            (
-                _,
-                "22" | "42" | "3F" | "0A" | "54" | "P0" | "44" | "38" | "39" | "2F" | "21" | "09"
-                | "27",
-            ) if is_foreign(error) => Some(Self::Trigger(code.into())),
-            _ => None,
+            // It waits, is undone or is told to stop, wherever that happens.
+            ("55P03" | "57014", _) | (_, "40" | "PG") => None,
+            ("42501", _) => {
+                let by_policy = error.routine() == Some("ExecWithCheckOptions");
+                (by_policy || raised == Raised::ByTrigger).then_some(Self::Policy)
+            }
+            (_, "08" | "25" | "53" | "55" | "57" | "58" | "F0" | "HV" | "XX") => {
+                if raised == Raised::ByTrigger { trigger() } else { None }
+            }
+            // What only values can be to blame for.
+            (_, "21" | "22" | "27" | "2F" | "38" | "39" | "44" | "P0") => {
+                if raised == Raised::Elsewhere { None } else { trigger() }
+            }
+            _ => match raised {
+                Raised::ByTrigger | Raised::ByTable => trigger(),
+                Raised::ByUs | Raised::Elsewhere => None,
+            },
+        }
+    }
+}
+
+/// What raised an error, going by its context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raised {
+    /// Something that one of our statements on a queue's table set off, or PGMQ's, such as a trigger.
+    ByTrigger,
+    /// Such a statement itself, while it ran: a constraint, or an expression of an index or a policy.
+    ByTable,
+    /// One of our functions, or PostgreSQL when it read a statement of ours.
+    ByUs,
+    /// No function that is known to us was at work.
+    Elsewhere,
+}
+
+impl Raised {
+    fn of(error: &PgDatabaseError) -> Self {
+        let context = error.r#where().unwrap_or_default();
+        let is_nested = |end: usize| context[..end].contains('\n');
+        let known =
+            ["pgmq_gateway.", "pgmq."].iter().filter_map(|schema| context.find(schema)).min();
+        match (context.find(MARK).map(is_nested), known.map(is_nested)) {
+            (Some(true), _) | (None, Some(true)) => Self::ByTrigger,
+            (Some(false), _) => Self::ByTable,
+            (None, Some(false)) => Self::ByUs,
+            // Constraints that are checked at the end have triggers that no statement set off.
+            (None, None) if context.contains('(') && unstorable(error.code()).is_none() => {
+                Self::ByTable
+            }
+            (None, None) => Self::Elsewhere,
         }
     }
 }
@@ -97,11 +150,4 @@ pub(super) fn unstorable(code: &str) -> Option<&'static str> {
 /// Whether it was raised while a parameter was read, before any statement of ours began.
 pub(super) fn is_in_parameter(error: &PgDatabaseError) -> bool {
     error.r#where().is_some_and(|place| !place.contains("pgmq_gateway."))
-}
-
-/// Whether it was raised in something that one of our functions set off and did not call itself, such as a
-/// trigger: the innermost function in the context, whatever language that is in, is not ours.
-fn is_foreign(error: &PgDatabaseError) -> bool {
-    let place = error.r#where().unwrap_or_default();
-    place.split_once("pgmq_gateway.").is_some_and(|(inner, _)| inner.contains('('))
 }

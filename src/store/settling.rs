@@ -149,15 +149,17 @@ fn outcome(row: &PgRow) -> Result<Settled> {
     settled(get(row, "outcome")?, None)
 }
 
-fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {
+pub(super) fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {
     Ok(match word {
         "done" => Settled::Done,
         "missing" => Settled::Missing,
         "stale" => Settled::Stale,
         "locked" => Settled::Locked,
         "unreadable" => Settled::Unreadable,
+        "no_archive" => Settled::NoArchive,
         other => match Rejection::from_outcome(other, None, constraint) {
             Some(Rejection::Conflict(_)) => Settled::Conflict,
+            Some(Rejection::Failed(_)) => Settled::Failed,
             Some(_) => Settled::Kept,
             None => return Err(Error::unexpected_word(other)),
         },

@@ -158,23 +158,27 @@ fn rows(messages: &[NewMessage]) -> Vec<StepMessage<'_>> {
 }
 
 /// Does operations in order, all or none, and returns what each came to. With `once`, a request that
-/// was done before is not done again.
+/// was done before is not done again. `at_once` says that nothing is left to be checked at the end of the
+/// transaction, where it is not known any more which operation is to blame.
 pub async fn transact<T: DeserializeOwned>(
     conn: &mut Conn,
     operations: &[Operation],
     once: Option<&Idempotency>,
+    at_once: bool,
 ) -> Result<Transacted<T>> {
     let steps: Vec<Step<'_>> = operations.iter().map(Step::of).collect();
     let seconds = |once: &Idempotency| i32::try_from(once.lifetime.as_secs()).unwrap_or(i32::MAX);
     let query = sqlx::query(
-        "/* transact */ SELECT outcome, results FROM pgmq_gateway.transact($1, $2, $3, $4, $5, $6)",
+        "/* transact */ \
+         SELECT outcome, results FROM pgmq_gateway.transact($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(Json(steps))
     .bind(once.map(|once| &once.scope))
     .bind(once.map(|once| &once.key))
     .bind(once.map(|once| &once.fingerprint[..]))
     .bind(once.and_then(|once| once.queue.as_ref()).map(QueueName::as_str))
-    .bind(once.map(seconds));
+    .bind(once.map(seconds))
+    .bind(at_once);
     if let Some(queue) = once.and_then(|once| once.queue.as_ref()) {
         conn.on(queue);
     }

@@ -25,13 +25,14 @@ pub fn init(log: &Log) {
     drop(outcome);
 }
 
-/// A plain level is meant for the gateway: its libraries log only what matters.
+/// A plain level is meant for the gateway: its libraries log only what matters. What triggers say in the
+/// database may have messages in it.
 fn quieten(filter: EnvFilter, level: &str) -> EnvFilter {
-    if level.contains(['=', ',']) {
-        return filter;
-    }
-    ["sqlx=warn", "hyper=warn", "h2=warn"]
-        .iter()
+    let is_plain = !level.contains(['=', ',']);
+    let libraries = ["sqlx=warn", "hyper=warn", "h2=warn"].iter().filter(|_| is_plain);
+    let notices = ["sqlx::postgres::notice=off"].iter().filter(|_| !level.contains("sqlx"));
+    libraries
+        .chain(notices)
         .filter_map(|directive| directive.parse().ok())
         .fold(filter, EnvFilter::add_directive)
 }

@@ -23,19 +23,25 @@ async fn what_could_never_be_read_is_not_stored() {
     assert_eq!(gateway.get("/queues/q/metrics").await.json()["total_messages"], 0);
 }
 
-/// Puts a message into the queue that PostgreSQL cannot write out, and one behind it that must be
-/// had all the same.
-async fn not_blocked_by(poison: &str, method: &str, path: &str) {
-    // Each takes a processor and a gibibyte for as long as PostgreSQL tries; what counts here is what
-    // comes of it, however busy the machine is.
-    static TURN: Mutex<()> = Mutex::const_new(());
-    let _turn = TURN.lock().await;
+/// Each takes a processor and a gibibyte for as long as PostgreSQL tries; what counts here is what comes
+/// of it, however busy the machine is.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+async fn patient_gateway() -> TestGateway {
     let gateway = TestGateway::with(|settings| {
         settings.server.request_timeout_seconds = 600;
         settings.database.statement_timeout_ms = 200_000;
     })
     .await;
     gateway.create("q").await;
+    gateway
+}
+
+/// Puts a message into the queue that PostgreSQL cannot write out, and one behind it that must be
+/// had all the same.
+async fn not_blocked_by(poison: &str, method: &str, path: &str) {
+    let _turn = TURN.lock().await;
+    let gateway = patient_gateway().await;
     gateway.database.execute(&format!("SELECT pgmq.send('q', {poison})")).await;
     gateway.send("q", r#"{"message":"behind it"}"#).await;
     let client = Client::patient(&gateway.base);
@@ -79,6 +85,18 @@ async fn unreadable_text_does_not_block_a_pop() {
 #[tokio::test]
 async fn unreadable_text_does_not_block_a_look() {
     not_blocked_by(TEXT, "GET", "/queues/q/peek").await;
+}
+
+/// What cannot be archived is hidden for good.
+#[tokio::test]
+async fn unreadable_text_does_not_block_a_queue_without_archive() {
+    let _turn = TURN.lock().await;
+    let gateway = patient_gateway().await;
+    let send = format!("DROP TABLE pgmq.a_q; SELECT pgmq.send('q', {TEXT})");
+    gateway.database.execute(&send).await;
+    gateway.send("q", r#"{"message":"behind it"}"#).await;
+    let received = Client::patient(&gateway.base).receive_one("q", "qty=10").await;
+    assert_eq!(received["message"], "behind it");
 }
 
 /// A read that is given up on while PostgreSQL is still writing the message out.

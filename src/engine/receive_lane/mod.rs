@@ -27,7 +27,7 @@ use super::{
     lane::leave,
     line::{Line, Look, Served, Ticket},
     lock_backoff::LockBackoff,
-    thorough::read_thoroughly,
+    thorough::{BESIDE_KEPT, read_thoroughly},
 };
 
 use guards::{Place, Unfinished, Waits};
@@ -58,6 +58,9 @@ struct State {
     crowded: bool,
     /// Bytes of a message, from the last reads.
     message_bytes: usize,
+    /// Until when it is left alone that something can be delivered: the last read found nothing but
+    /// what the table keeps, which the next one would try in vain again.
+    kept_until: Option<Instant>,
 }
 
 impl State {
@@ -109,6 +112,7 @@ impl ReceiveLane {
             alarm: Alarm::default(),
             crowded: false,
             message_bytes: 256,
+            kept_until: None,
         };
         Arc::new(Self {
             queue: queue.clone(),
@@ -169,6 +173,14 @@ impl ReceiveLane {
         };
         for key in &keys {
             self.look(key);
+        }
+    }
+
+    /// Something in the queue is visible, as it may have been for long.
+    pub(super) fn found_visible(self: &Arc<Self>) {
+        let kept_until = self.lock().kept_until;
+        if kept_until.is_none_or(|until| until <= Instant::now()) {
+            self.news();
         }
     }
 
@@ -272,6 +284,8 @@ impl ReceiveLane {
             match outcome {
                 Ok(found) => {
                     look.cut_short = found.more;
+                    let kept = found.kept.is_some() && found.messages.is_empty();
+                    self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
                     self.shared.metrics.messages(
                         self.queue.as_str(),
                         DoneTo::DeadLettered,

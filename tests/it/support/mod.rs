@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client;
 pub mod forwarder;
 pub mod gateway;
+pub mod guarded;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
