@@ -119,7 +119,7 @@ BEGIN
         failed := ids;
         RETURN;
     ELSIF code = '23505' THEN
-        PERFORM pgmq_gateway.advance_sequence(coalesce(target, queue));
+        PERFORM pgmq_gateway.advance_sequence(coalesce(target, queue), NULL);
     END IF;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
@@ -275,7 +275,7 @@ BEGIN
         failed := cardinality(ids);
         RETURN;
     ELSIF failed_code = '23505' THEN
-        PERFORM pgmq_gateway.advance_sequence(target);
+        PERFORM pgmq_gateway.advance_sequence(target, NULL);
     END IF;
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP

@@ -100,6 +100,10 @@ EXCEPTION WHEN OTHERS THEN
         RAISE;
     END IF;
     outcome := pgmq_gateway.outcome_of(code);
+    IF outcome = 'conflict' AND action = 'archive' THEN
+        -- So that those behind it do not meet ids in the archive, too.
+        PERFORM pgmq_gateway.advance_sequence(queue, constraint_name);
+    END IF;
 END
 $$;
 

@@ -37,7 +37,7 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
         ]);
     }
     for (kind, rights) in
-        [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT")]
+        [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT, UPDATE")]
     {
         statements.push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA pgmq TO {role}"));
         // For the queues that the administrator makes from now on.

@@ -3,6 +3,7 @@
 //! Free functions over a [`Conn`]; SQLSTATEs become typed errors in `error`, once.
 
 mod archives;
+mod clock;
 mod conn;
 mod decode;
 mod errand;
@@ -18,6 +19,7 @@ mod pool;
 mod queues;
 mod reads;
 mod rejection;
+mod reports;
 mod schema;
 mod settings;
 mod settling;
@@ -27,6 +29,7 @@ mod transactions;
 mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
+pub use clock::DatabaseClock;
 pub use conn::{Conn, Db};
 pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
@@ -53,7 +56,7 @@ pub use reads::{
     read_with_poll, release,
 };
 pub use rejection::Rejection;
-pub use settings::{AllSettings, Configured, all_settings, change_settings};
+pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;

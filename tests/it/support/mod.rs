@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod dumps;
 pub mod gateway;
 pub mod postgres;
 pub mod process;
