@@ -32,6 +32,15 @@ pub enum Error {
     /// A table or a column was not there that the statement names, whosever that is.
     #[error("something is missing that the statement names")]
     MissingRelation(#[source] Arc<sqlx::Error>),
+    /// Other things in the database stand on it: a view, or a foreign key.
+    #[error("other things depend on it")]
+    Needed,
+    /// The sequence of a queue's ids lags behind its table, and the role may not advance it.
+    #[error("the sequence of the queue's ids lags behind its table")]
+    SequenceBehind,
+    /// A sequence that storing needs has reached its end.
+    #[error("a sequence has reached its end")]
+    Exhausted(#[source] Arc<sqlx::Error>),
     /// A publication needs to know which row is deleted or updated, and a table of PGMQ's does not say.
     #[error("a publication refuses it")]
     NoReplicaIdentity,
@@ -160,6 +169,9 @@ impl Error {
         if let Some(own) = Self::own(&code, database) {
             return own;
         }
+        if code == "2200H" {
+            return Self::Exhausted(error.into());
+        }
         if let Some(rejection) = Rejection::from_database(&code, database) {
             return Self::Rejected(rejection);
         }
@@ -175,11 +187,12 @@ impl Error {
             // A table's name became a number, as it was dropped in that moment; the last of them where the
             // catalogues were left behind.
             "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(error.into()),
-            // What is to be sent grew too large, or is no UTF-8.
-            "54000" | "22021" => Self::Unreadable,
+            // What is to be sent grew too large, or cannot be written in UTF-8.
+            "54000" | "22021" | "22P05" => Self::Unreadable,
             "57014" => Self::Timeout,
             "42501" => Self::Forbidden(error.into()),
-            "55P03" => Self::Locked,
+            "55P03" | "55006" => Self::Locked,
+            "2BP01" => Self::Needed,
             "55000" if database.routine() == Some("CheckCmdReplicaIdentity") => {
                 Self::NoReplicaIdentity
             }

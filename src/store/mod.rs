@@ -4,6 +4,7 @@
 
 mod archives;
 mod backoff;
+mod clock;
 mod conn;
 mod connect;
 mod control;
@@ -25,6 +26,7 @@ mod progress;
 mod queues;
 mod reads;
 mod rejection;
+mod reports;
 mod schema;
 mod session;
 mod settings;
@@ -37,6 +39,7 @@ mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use backoff::{Backoff, Complaint};
+pub use clock::DatabaseClock;
 pub use conn::Conn;
 pub use connect::{ConnectError, connect};
 pub use db::Db;
@@ -66,7 +69,7 @@ pub use reads::{
 };
 pub use rejection::Rejection;
 pub use session::ConnectOptions;
-pub use settings::{AllSettings, Configured, all_settings, change_settings};
+pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, Transacted, transact};

@@ -7,9 +7,13 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 16] = [
     include_str!("../../migrations/functions/helpers.sql"),
+    include_str!("../../migrations/functions/identity.sql"),
+    include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
+    include_str!("../../migrations/functions/settings.sql"),
+    include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/settle.sql"),
@@ -18,6 +22,7 @@ const FUNCTIONS: [&str; 11] = [
     include_str!("../../migrations/functions/transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
+    include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
 ];
 
@@ -35,10 +40,12 @@ pub(super) const HEALTH: &str = "/* health */ \
                    WHERE n.nspname = 'pgmq' AND c.relname = 'meta'), \
     pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool";
 
-/// Drops every function of the schema: those that the set has are made anew, the others are dead.
+/// Drops every function of the schema: those that the set has are made anew, the others are dead. Those of
+/// triggers are replaced: to drop them would take a lock on the tables.
 const DROP_FUNCTIONS: &str = "DO $$ DECLARE signature regprocedure; BEGIN \
     FOR signature IN SELECT p.oid FROM pg_catalog.pg_proc p \
         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgmq_gateway' \
+          AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype \
     LOOP EXECUTE pg_catalog.format('DROP FUNCTION %s', signature); END LOOP; END $$";
 
 /// Whoever may use the schema may call its functions and look at its tables, as `--grant-to` grants.

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod dumps;
 pub mod forwarder;
 pub mod gateway;
 pub mod guarded;
