@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        Bounded, CallStats, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
-        Scope, SettingsChange,
+        Bounded, CallStats, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
+        QueuePageSize, Scope, SettingsChange,
     },
     store::{self, Conn, CreateOutcome},
 };

@@ -235,9 +235,9 @@ impl Broker {
 fn violated_by(error: &store::Error) -> Option<&Arc<str>> {
     match error {
         store::Error::Rejected(Rejection::Conflict(name))
-        | store::Error::Refused { refusal: Refusal::Rejected(_, Rejection::Conflict(name)), .. } => {
-            name.as_ref()
-        }
+        | store::Error::Refused {
+            refusal: Refusal::Rejected(_, Rejection::Conflict(name)), ..
+        } => name.as_ref(),
         _ => None,
     }
 }

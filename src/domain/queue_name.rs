@@ -74,9 +74,9 @@ impl QueueName {
     /// queue is made, as the other would lack its index, or have its figures from there.
     pub fn is_derived(&self) -> bool {
         const ENDINGS: [&str; 5] = ["_pkey", "_msg_id_seq", "_vt_idx", "_fifo_idx", "_part_idx"];
-        ENDINGS.iter().any(|ending| {
-            self.0.strip_suffix(ending).is_some_and(|other| !other.is_empty())
-        })
+        ENDINGS
+            .iter()
+            .any(|ending| self.0.strip_suffix(ending).is_some_and(|other| !other.is_empty()))
     }
 
     /// The name as PGMQ's functions take it.
@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn names_of_what_belongs_to_queues_are_told() {
-        for name in ["a_pkey", "a_msg_id_seq", "a_vt_idx", "a_gw_fifo_idx", "x_part_idx", "a.b_pkey"] {
+        for name in
+            ["a_pkey", "a_msg_id_seq", "a_vt_idx", "a_gw_fifo_idx", "x_part_idx", "a.b_pkey"]
+        {
             assert!(QueueName::parse(name).expect("a name").is_derived(), "{name}");
         }
         for name in ["pkey", "a_key", "a_seq", "a_idx", "a_default", "a_p1", "_pkey", "a_pkey_b"] {

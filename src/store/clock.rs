@@ -21,7 +21,12 @@ impl DatabaseClock {
 
     /// Takes note of what the database said, between a question and its answer. What fits what is known
     /// changes nothing: a slow answer sets no clock.
-    pub(super) fn observe(&self, asked: DateTime<Utc>, said: DateTime<Utc>, answered: DateTime<Utc>) {
+    pub(super) fn observe(
+        &self,
+        asked: DateTime<Utc>,
+        said: DateTime<Utc>,
+        answered: DateTime<Utc>,
+    ) {
         let _turn = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
         let (least, most) = (said - answered, said - asked);
         let known = TimeDelta::microseconds(self.ahead.load(Relaxed));

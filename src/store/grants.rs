@@ -36,9 +36,10 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
             format!("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role}"),
         ]);
     }
-    for (kind, rights) in
-        [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT, UPDATE")]
-    {
+    for (kind, rights) in [
+        ("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"),
+        ("SEQUENCES", "USAGE, SELECT, UPDATE"),
+    ] {
         statements.push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA pgmq TO {role}"));
         // For the queues that the administrator makes from now on.
         statements.push(format!(

@@ -48,7 +48,10 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
         }
     }
     for what in ODD.news(odd) {
-        warn!(what, "a row of pgmq_gateway.queue_settings makes no sense there: the default counts");
+        warn!(
+            what,
+            "a row of pgmq_gateway.queue_settings makes no sense there: the default counts"
+        );
     }
     Ok(configured)
 }

@@ -76,7 +76,8 @@ async fn a_queue_that_sql_made_anew_is_another_one() {
             gateway.delete(&path).await.problem(409, "receipt_stale");
             gateway.patch(&path, r#"{"vt":0}"#).await.problem(409, "receipt_stale");
             let settle = json!({"archive": [{"receipt": receipt}]}).to_string();
-            let settled = gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
+            let settled =
+                gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
             assert_eq!(settled["failed"][0]["code"], "receipt_stale", "{settled}");
             let sent = idempotent(&gateway).await;
             assert_eq!(sent.header("idempotency-replayed"), "", "stored in another queue");
@@ -131,7 +132,8 @@ async fn settings_wait_for_a_queue_that_is_gone_for_a_while() {
     // Not for ever.
     database.execute("DELETE FROM pgmq.meta").await;
     round_of_maintenance(database).await;
-    let age = "UPDATE pgmq_gateway.queue_settings SET missing_since = missing_since - interval '2 days'";
+    let age =
+        "UPDATE pgmq_gateway.queue_settings SET missing_since = missing_since - interval '2 days'";
     database.execute(age).await;
     round_of_maintenance(database).await;
     let left = "SELECT count(*) FROM pgmq_gateway.queue_settings";

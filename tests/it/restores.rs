@@ -7,7 +7,9 @@ use pgmq_gateway::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Client, TestDatabase, TestGateway, dumps::{dump, load}, eventually, postgres,
+    Answer, Client, TestDatabase, TestGateway,
+    dumps::{dump, load},
+    eventually, postgres,
 };
 
 const QUEUES: [&str; 6] = ["plain", "set", "dead", "sql", "grouped", "unlogged"];
@@ -140,11 +142,9 @@ async fn a_whole_dump_keeps_every_promise() {
     kept(&restored, &promises).await;
     let bindings = restored.get("/bindings").await.expect(200).json();
     assert_eq!(bindings["bindings"][0]["pattern"], "orders.#", "{bindings}");
-    let made = "SELECT string_agg(queue_name || created_at, ' ' ORDER BY queue_name) FROM pgmq.meta";
-    assert_eq!(
-        target.value::<String>(made).await,
-        source.database.value::<String>(made).await
-    );
+    let made =
+        "SELECT string_agg(queue_name || created_at, ' ' ORDER BY queue_name) FROM pgmq.meta";
+    assert_eq!(target.value::<String>(made).await, source.database.value::<String>(made).await);
     // There, nothing has changed.
     kept(&source, &promises).await;
 }
@@ -157,9 +157,7 @@ async fn a_dump_restored_on_another_server_by_another_owner_keeps_every_promise(
     let directory = postgres::new_directory();
     let server = postgres::start(&directory, &[("fsync", "off")]).await;
     let target = TestDatabase::on_server(server.url().expose(), "elsewhere").await;
-    target
-        .execute("CREATE ROLE landlord LOGIN; ALTER DATABASE elsewhere OWNER TO landlord")
-        .await;
+    target.execute("CREATE ROLE landlord LOGIN; ALTER DATABASE elsewhere OWNER TO landlord").await;
     assert_eq!(load(&target.url_as("landlord"), &everything), "");
     let gateway = crate::support::gateway::try_start(&target.url_as("landlord"), |settings| {
         settings.maintenance.interval_ms = 50;

@@ -77,7 +77,9 @@ async fn a_crowd_of_senders_is_stored_each_once() {
     let mut crowd = JoinSet::new();
     for n in 0..60 {
         let client = gateway.client.clone();
-        crowd.spawn(async move { client.send("q", &json!({"message": {"n": n}}).to_string()).await });
+        crowd.spawn(
+            async move { client.send("q", &json!({"message": {"n": n}}).to_string()).await },
+        );
     }
     let mut ids = crowd.join_all().await;
     ids.sort_unstable();
@@ -125,7 +127,8 @@ async fn a_message_that_the_archive_has_already_fails_alone() {
     for n in 1..=3 {
         gateway.send("q", &json!({"message": n}).to_string()).await;
     }
-    let archive = "INSERT INTO pgmq.a_q (msg_id, vt, message) VALUES (2, now(), '\"old\"'), (9, now(), '9')";
+    let archive =
+        "INSERT INTO pgmq.a_q (msg_id, vt, message) VALUES (2, now(), '\"old\"'), (9, now(), '9')";
     gateway.database.execute(archive).await;
     let settle = json!({"archive": [{"msg_id": 1}, {"msg_id": 2}, {"msg_id": 3}]}).to_string();
     let settled = gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
@@ -170,7 +173,10 @@ async fn dead_letters_that_the_archive_has_already_keep_no_other() {
         gateway.send("q", &json!({"message": n}).to_string()).await;
     }
     assert_eq!(gateway.receive("q", "vt=0&qty=10").await.len(), 3);
-    gateway.database.execute("INSERT INTO pgmq.a_q (msg_id, vt, message) VALUES (2, now(), '0')").await;
+    gateway
+        .database
+        .execute("INSERT INTO pgmq.a_q (msg_id, vt, message) VALUES (2, now(), '0')")
+        .await;
     for n in 4..=6 {
         assert_eq!(gateway.send("q", &json!({"message": n}).to_string()).await, n);
     }
@@ -277,7 +283,8 @@ async fn the_sequences_of_a_restored_database_are_looked_at_at_the_start() {
     }
     database.execute("UPDATE pgmq_gateway.queue_settings SET database_stamp = 'another'").await;
     let gateway = TestGateway::on(&database, |_| {}).await;
-    let elsewhere = "SELECT count(*) FROM pgmq_gateway.queue_settings WHERE database_stamp = 'another'";
+    let elsewhere =
+        "SELECT count(*) FROM pgmq_gateway.queue_settings WHERE database_stamp = 'another'";
     eventually("they are at home", async || {
         let set = "SELECT last_value >= 30 FROM pgmq.q_parts_msg_id_seq";
         let home = database.value::<i64>(elsewhere).await == 0 && database.value::<bool>(set).await;
@@ -348,11 +355,9 @@ async fn refused(client: &Client, queue: &str) {
     let one = r#"{"message":1}"#;
     let transaction = format!(r#"{{"operations":[{{"send":{{"queue":"{queue}","message":1}}}}]}}"#);
     let send = format!("/queues/{queue}/messages");
-    for (path, body, key) in [
-        (&*send, one, None),
-        (&*send, one, Some("k")),
-        ("/transactions", &*transaction, None),
-    ] {
+    for (path, body, key) in
+        [(&*send, one, None), (&*send, one, Some("k")), ("/transactions", &*transaction, None)]
+    {
         let mut request = client.request("POST", path).body(body.to_owned());
         if let Some(key) = key {
             request = request.header("idempotency-key", key);

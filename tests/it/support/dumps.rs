@@ -44,8 +44,12 @@ fn program(name: &str) -> PathBuf {
     };
     let on_path = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).find(|directory| directory.join("pg_ctl").is_file());
-        found.and_then(|directory| fs::canonicalize(directory.join("pg_ctl")).ok())?.parent().map(Path::to_owned)
+        let found =
+            std::env::split_paths(&path).find(|directory| directory.join("pg_ctl").is_file());
+        found
+            .and_then(|directory| fs::canonicalize(directory.join("pg_ctl")).ok())?
+            .parent()
+            .map(Path::to_owned)
     };
     let directory = postgres::bin_dir().or_else(on_path).or_else(installed);
     directory.expect("PostgreSQL is installed").join(name)
