@@ -55,7 +55,7 @@ impl Broker {
                 let outcome = store::bind(&mut conn, queue, pattern).await?;
                 Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
             });
-            let (outcome, bound) = bound.await?.map_err(Error::on(queue))?;
+            let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
             let new = match outcome {
                 BindOutcome::Done => true,
                 BindOutcome::AsBefore => false,
