@@ -44,6 +44,7 @@ mod permissions;
 mod poison;
 mod policies;
 mod postman;
+mod publications;
 mod queues;
 mod races;
 mod readme;

@@ -61,6 +61,11 @@ impl TestDatabase {
         Self { name, url }
     }
 
+    /// One that is there already.
+    pub fn at(url: &str) -> Self {
+        Self { name: String::new(), url: url.to_owned() }
+    }
+
     /// As the owner of everything.
     pub fn url(&self) -> String {
         self.url.clone()
