@@ -62,5 +62,6 @@ mod tls;
 mod topics;
 mod transactions;
 mod triggers;
+mod unknown_words;
 mod unwanted_bodies;
 mod upgrade;
