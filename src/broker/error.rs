@@ -304,10 +304,11 @@ impl From<store::Error> for Error {
             }
             store::Error::Locked => Self::Locked("what this is about".to_owned()),
             store::Error::NoReplicaIdentity => Self::NotSupported(
-                "a publication in the database sends deletes and updates of all tables, and one of PGMQ's \
-                 own has no replica identity for that: have an administrator run ALTER TABLE pgmq.meta \
-                 REPLICA IDENTITY FULL, and the same for pgmq.topic_bindings and \
-                 pgmq.notify_insert_throttle"
+                "a publication in the database sends deletes and updates of tables that have no replica \
+                 identity for that; nothing was done. Have an administrator run: \
+                 ALTER TABLE pgmq.meta REPLICA IDENTITY FULL; \
+                 ALTER TABLE pgmq.topic_bindings REPLICA IDENTITY FULL; and the same for the queue's own \
+                 tables where they have no primary key"
                     .to_owned(),
             ),
             store::Error::Overloaded => {

@@ -91,7 +91,9 @@ impl Janitor {
 
     async fn note_row_security(&self) -> store::Result<()> {
         let names = store::queues_with_row_security(&mut *self.broker.db.errand().await?).await?;
-        names.iter().for_each(|queue| self.broker.row_security.note(queue));
+        for queue in &names {
+            self.broker.row_security.note(queue);
+        }
         Ok(())
     }
 

@@ -97,7 +97,7 @@ impl Rejection {
                 if raised == Raised::Elsewhere { None } else { trigger() }
             }
             _ => match raised {
-                Raised::ByTrigger | Raised::ByTable => trigger(),
+                Raised::ByTrigger | Raised::ByTable | Raised::Nested => trigger(),
                 Raised::ByUs | Raised::Elsewhere => None,
             },
         }
@@ -107,8 +107,10 @@ impl Rejection {
 /// What raised an error, going by its context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Raised {
-    /// Something that one of our statements on a queue's table set off, or PGMQ's, such as a trigger.
+    /// Something that one of our statements on a queue's table set off, such as a trigger.
     ByTrigger,
+    /// Something that another statement of ours set off, or of PGMQ's.
+    Nested,
     /// Such a statement itself, while it ran: a constraint, or an expression of an index or a policy.
     ByTable,
     /// One of our functions, or PostgreSQL when it read a statement of ours.
@@ -124,8 +126,9 @@ impl Raised {
         let known =
             ["pgmq_gateway.", "pgmq."].iter().filter_map(|schema| context.find(schema)).min();
         match (context.find(MARK).map(is_nested), known.map(is_nested)) {
-            (Some(true), _) | (None, Some(true)) => Self::ByTrigger,
+            (Some(true), _) => Self::ByTrigger,
             (Some(false), _) => Self::ByTable,
+            (None, Some(true)) => Self::Nested,
             (None, Some(false)) => Self::ByUs,
             // Constraints that are checked at the end have triggers that no statement set off.
             (None, None) if context.contains('(') && unstorable(error.code()).is_none() => {
