@@ -49,7 +49,8 @@ fn every_module_uses_only_its_layers() {
                 let fine = used == module || allowed.contains(&&*used);
                 assert!(fine, "{} uses `{used}`, which {module} may not", file.display());
             }
-            let sqlx = text.contains("sqlx::") && module != "store";
+            // The name of one of its targets in a filter for the log is no use of it.
+            let sqlx = text.replace("\"sqlx::", "").contains("sqlx::") && module != "store";
             assert!(!sqlx, "{} uses sqlx, which is for store alone", file.display());
         }
     }
