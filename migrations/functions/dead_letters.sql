@@ -142,7 +142,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.try_to_advance_sequence(queue text)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pgmq_gateway.advance_sequence(queue);
+    PERFORM pgmq_gateway.advance_sequence(queue, NULL);
 EXCEPTION WHEN OTHERS THEN
     NULL;
 END

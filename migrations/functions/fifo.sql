@@ -23,6 +23,8 @@ CREATE FUNCTION pgmq_gateway.add_fifo_index(queue text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
+    statement text := 'CREATE INDEX %s ON %s
+        ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)';
 BEGIN
     IF NOT pgmq_gateway.has_column(relation, 'headers') THEN
         RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
@@ -31,11 +33,14 @@ BEGIN
     IF pgmq_gateway.has_fifo_index(relation) THEN
         RETURN;
     END IF;
-    -- No table of PGMQ's can have a name that begins like this.
-    EXECUTE format(
-        'CREATE INDEX %I ON %s
-         ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)',
-        'gw_fifo_' || pgmq.format_table_name(queue, 'q'), relation);
+    BEGIN
+        -- No table of PGMQ's can have a name that begins like this.
+        EXECUTE format(statement, quote_ident('gw_fifo_' || pgmq.format_table_name(queue, 'q')),
+                       relation);
+    EXCEPTION WHEN duplicate_table THEN
+        -- Nor is it found by its name.
+        EXECUTE format(statement, '', relation);
+    END;
 END
 $$;
 

@@ -68,39 +68,6 @@ BEGIN
 END
 $$;
 
--- Which database this is. A copy of it made by dump and restore is another one.
-CREATE FUNCTION pgmq_gateway.database_stamp()
-RETURNS text LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN format('%s/%s', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
-                  (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()));
-EXCEPTION WHEN insufficient_privilege THEN
-    RETURN format('?/%s', (SELECT d.oid FROM pg_catalog.pg_database d
-                           WHERE d.datname = current_database()));
-END
-$$;
-
--- What tells a queue from an earlier or later one of the same name: the moment when it was made, in
--- microseconds since 1970, as the database had it in which the queue was first seen. 0 for a table
--- that PGMQ does not list.
-CREATE FUNCTION pgmq_gateway.queue_id(queue text)
-RETURNS bigint LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    made timestamptz;
-BEGIN
-    SELECT coalesce(s.queue_created_at, m.created_at) INTO made
-    FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s
-      ON s.queue_name = m.queue_name
-     AND (s.bound_created_at = m.created_at
-          OR s.database_stamp IS DISTINCT FROM pgmq_gateway.database_stamp())
-    WHERE m.queue_name = queue;
-    IF made IS NULL OR NOT isfinite(made) THEN
-        RETURN 0;
-    END IF;
-    RETURN (extract(epoch FROM made) * 1000000)::bigint;
-END
-$$;
-
 -- Whether a table has a column: those of older PGMQs lack some. One that was dropped a moment ago has
 -- none, which is not the mark of an old PGMQ.
 CREATE FUNCTION pgmq_gateway.has_column(relation regclass, name text)
@@ -181,7 +148,8 @@ DECLARE
     is_foreign boolean := mark > 0 AND strpos(left(context, mark), E'\n') > 0;
 BEGIN
     RETURN CASE
-        WHEN code IN ('PGW01', 'PGW33', 'PGW40') THEN NULL
+        -- 2200H: a sequence has reached its end.
+        WHEN code IN ('PGW01', 'PGW33', 'PGW40', '2200H') THEN NULL
         WHEN code = 'PGW05' THEN 'needs_headers'
         WHEN code = 'PGW23' THEN 'not_stored'
         WHEN code = 'PGW44' THEN 'no_archive'
@@ -241,4 +209,35 @@ RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN CASE WHEN row_security_active(relation) THEN '' ELSE 'FOR UPDATE SKIP LOCKED' END;
 END
+$$;
+
+-- Whether text can be sent to the gateway, which takes UTF-8 alone: in databases of other encodings,
+-- SQL_ASCII above all, people store what is none.
+CREATE FUNCTION pgmq_gateway.is_text(content text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT getdatabaseencoding() = 'UTF8' OR pgmq_gateway.is_convertible(content)
+$$;
+
+CREATE FUNCTION pgmq_gateway.is_convertible(content text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM convert_to(content, 'UTF8');
+    RETURN true;
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+    RETURN false;
+END
+$$;
+
+-- Text with a `?` for what cannot be sent.
+CREATE FUNCTION pgmq_gateway.as_text(content text)
+RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN pgmq_gateway.is_text(content) THEN content
+           ELSE regexp_replace(content, '[^\x01-\x7f]', '?', 'g') END
+$$;
+
+-- Whether a name in pgmq.meta can be that of a queue: PGMQ makes no table of others, and nobody can ask for
+-- them.
+CREATE FUNCTION pgmq_gateway.is_name(queue_name text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pgmq_gateway.is_text(queue_name) AND queue_name !~ '[$;'']|--'
 $$;

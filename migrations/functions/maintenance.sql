@@ -1,64 +1,22 @@
--- Forgetting what is past its time, a little at a time, and keeping what is known of queues right. Several
--- gateways may be at it at the same time: nobody waits for what another one has locked.
-
--- Writes down which queues there are, so that a dump carries it, and takes over what was written down in
--- the database from which this one was restored.
-CREATE FUNCTION pgmq_gateway.register_queues()
-RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-DECLARE
-    stamp text := pgmq_gateway.database_stamp();
-BEGIN
-    PERFORM pgmq_gateway.register_queue(m.queue_name) FROM pgmq.meta m
-    WHERE NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s WHERE s.queue_name = m.queue_name
-                      AND s.bound_created_at = m.created_at AND s.database_stamp = stamp);
-    -- What came from another database may wait for its queue.
-    WITH gone AS (
-        SELECT s.queue_name, s.bound_created_at FROM pgmq_gateway.queue_settings s
-        WHERE s.database_stamp = stamp
-          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
-        FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM pgmq_gateway.queue_settings s USING gone g
-    WHERE s.queue_name = g.queue_name AND s.bound_created_at = g.bound_created_at;
-    PERFORM pgmq_gateway.restore_notify_throttles();
-END
-$$;
-
--- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
--- row there its trigger says nothing.
-CREATE FUNCTION pgmq_gateway.restore_notify_throttles()
-RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF to_regclass('pgmq.notify_insert_throttle') IS NULL
-       OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT') THEN
-        RETURN;
-    END IF;
-    EXECUTE
-        'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
-         SELECT m.queue_name, coalesce((s.settings #>> ''{notify,throttle_ms}'')::integer, 250)
-         FROM pg_catalog.pg_trigger t
-         JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
-             ''pgmq.%I'', pgmq.format_table_name(m.queue_name, ''q'')))
-         LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
-         WHERE t.tgname = ''trigger_notify_queue_insert_listeners''
-           AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name)
-         ON CONFLICT DO NOTHING';
-END
-$$;
+-- Forgetting what is past its time, a little at a time. Several gateways may be at it at the same time:
+-- nobody waits for what another one has locked.
 
 -- Queues with a retention, in seconds.
 CREATE FUNCTION pgmq_gateway.queues_with_retention()
 RETURNS TABLE (queue text, message_retention bigint, archive_retention bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN QUERY SELECT s.queue_name, (s.settings ->> 'message_retention')::bigint,
-                        (s.settings ->> 'archive_retention')::bigint
-                 FROM pgmq_gateway.queue_settings s
-                 JOIN pgmq.meta m ON m.queue_name = s.queue_name
-                                 AND m.created_at = s.bound_created_at
-                 WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
-                   AND s.database_stamp = pgmq_gateway.database_stamp();
+    RETURN QUERY SELECT r.* FROM (
+                     SELECT s.queue_name,
+                            pgmq_gateway.setting_number(s.settings, 'message_retention', 1, 315360000) AS m,
+                            pgmq_gateway.setting_number(s.settings, 'archive_retention', 1, 315360000) AS a
+                     FROM pgmq_gateway.queue_settings s
+                     JOIN pgmq.meta m ON m.queue_name = s.queue_name
+                                     AND m.created_at = s.bound_created_at
+                     WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
+                       AND s.database_stamp = pgmq_gateway.database_stamp()
+                       AND pgmq_gateway.is_name(s.queue_name)) r
+                 WHERE r.m IS NOT NULL OR r.a IS NOT NULL;
 END
 $$;
 

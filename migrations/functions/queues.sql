@@ -1,115 +1,4 @@
--- Making, changing, listing and dropping queues, and their figures.
-
--- Makes a queue, once: `outcome` is `created`, `exists` (alike), `differs` (another kind, in
--- `existing`), `partition_differs`, `folds` (onto the queue in `existing`) or `no_partman`.
-CREATE FUNCTION pgmq_gateway.create_queue(
-    queue text, kind text, partition_interval text, retention text,
-    OUT outcome text, OUT existing text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    partman text := (SELECT quote_ident(n.nspname) FROM pg_extension e
-                     JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman');
-    q_table text := pgmq.format_table_name(queue, 'q');
-    alike boolean;
-    is_gone boolean := false;
-BEGIN
-    PERFORM pgmq_gateway.lock_queue(queue);
-    -- One whose table is gone is made anew, with the archive that it may have left.
-    IF pgmq_gateway.find_queue_table(queue) IS NULL
-       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
-        DELETE FROM pgmq.meta m WHERE m.queue_name = queue;
-        is_gone := true;
-    END IF;
-    SELECT CASE WHEN m.is_partitioned THEN 'partitioned' WHEN m.is_unlogged THEN 'unlogged'
-           ELSE 'standard' END
-    INTO existing FROM pgmq.meta m WHERE m.queue_name = queue;
-    IF existing <> kind THEN
-        outcome := 'differs';
-        RETURN;
-    END IF;
-    IF existing IS NOT NULL THEN
-        outcome := 'exists';
-        IF kind = 'partitioned' AND partman IS NOT NULL AND partition_interval IS NOT NULL THEN
-            EXECUTE format(
-                'SELECT CASE WHEN $2 ~ ''^[0-9]+$'' OR c.partition_interval ~ ''^[0-9]+$''
-                        THEN c.partition_interval = $2 AND c.retention = $3
-                        ELSE c.partition_interval::interval = $2::interval
-                             AND c.retention::interval = $3::interval END
-                 FROM %s.part_config c WHERE c.parent_table = $1', partman)
-            INTO alike USING 'pgmq.' || q_table, partition_interval, retention;
-            IF NOT coalesce(alike, true) THEN
-                outcome := 'partition_differs';
-            END IF;
-        END IF;
-        RETURN;
-    END IF;
-    SELECT m.queue_name INTO existing FROM pgmq.meta m
-    WHERE pgmq.format_table_name(m.queue_name, 'q') = q_table LIMIT 1;
-    IF existing IS NOT NULL THEN
-        outcome := 'folds';
-        RETURN;
-    END IF;
-    -- PGMQ makes these only if there are none, and then takes what there is for its own.
-    SELECT c.relname INTO existing FROM pg_catalog.pg_class c
-    WHERE c.relnamespace = 'pgmq'::regnamespace
-      AND c.relname IN (q_table, pgmq.format_table_name(queue, 'a'), q_table || '_vt_idx',
-                        q_table || '_msg_id_seq', 'archived_at_idx_' || queue)
-      AND NOT (is_gone AND (c.relname = pgmq.format_table_name(queue, 'a')
-                            OR c.relname = 'archived_at_idx_' || queue)) LIMIT 1;
-    IF existing IS NOT NULL THEN
-        outcome := 'taken';
-        RETURN;
-    END IF;
-    IF kind = 'partitioned' AND partman IS NULL THEN
-        outcome := 'no_partman';
-        RETURN;
-    END IF;
-    CASE kind
-        WHEN 'standard' THEN PERFORM pgmq.create_non_partitioned(queue);
-        WHEN 'unlogged' THEN PERFORM pgmq.create_unlogged(queue);
-        WHEN 'partitioned' THEN
-            PERFORM pgmq.create_partitioned(queue, coalesce(partition_interval, '10000'),
-                                            coalesce(retention, '100000'));
-    END CASE;
-    IF is_gone THEN
-        -- Its ids go on behind those of the archive.
-        PERFORM pgmq_gateway.advance_sequence(queue);
-    END IF;
-    outcome := 'created';
-END
-$$;
-
--- Makes a queue, once, with all that belongs to it. Of one that is there nothing is changed. As
--- create_queue for the outcome.
-CREATE FUNCTION pgmq_gateway.put_queue(
-    queue text, kind text, partition_interval text, retention text, fifo boolean, wishes jsonb,
-    OUT outcome text, OUT existing text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-DECLARE
-    sequence text;
-BEGIN
-    SELECT c.outcome, c.existing INTO outcome, existing
-    FROM pgmq_gateway.create_queue(queue, kind, partition_interval, retention) c;
-    IF outcome <> 'created' THEN
-        RETURN;
-    END IF;
-    -- Of an unlogged table the ids would begin anew after a crash, beside an archive and receipts
-    -- that know the old ones.
-    IF kind = 'unlogged' AND current_setting('server_version_num')::integer >= 150000 THEN
-        sequence := pg_get_serial_sequence(
-            format('pgmq.%I', pgmq.format_table_name(queue, 'q')), 'msg_id');
-        EXECUTE format('ALTER SEQUENCE %s SET LOGGED', sequence);
-    END IF;
-    IF fifo THEN
-        PERFORM pgmq_gateway.add_fifo_index(queue);
-    END IF;
-    PERFORM pgmq_gateway.register_queue(queue);
-    UPDATE pgmq_gateway.queue_settings s SET fifo = put_queue.fifo WHERE s.queue_name = queue;
-    IF wishes <> '{}' THEN
-        PERFORM pgmq_gateway.change_settings(queue, wishes);
-    END IF;
-END
-$$;
+-- Listing, emptying and dropping queues, and their figures.
 
 -- Drops a queue with what belongs to it; false where there is none of exactly this name. A name of
 -- which the table is gone already is forgotten, and so is every other name of the table. Raises PGW33
@@ -250,6 +139,14 @@ BEGIN
 END
 $$;
 
+-- The names of all queues that can be asked for.
+CREATE FUNCTION pgmq_gateway.queue_names()
+RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT m.queue_name::text FROM pgmq.meta m WHERE pgmq_gateway.is_name(m.queue_name);
+END
+$$;
+
 -- Queues whose names begin with `prefix` and come behind `after`, in order of their names' bytes; or
 -- the `only_queue` one. `notify_ms` is the throttle of PGMQ's insert notifications where they are on;
 -- PGMQ forgets it when the server crashes. `row_security` says that policies hide rows from this role.
@@ -265,26 +162,28 @@ BEGIN
     IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
         throttle := 'coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
                                WHERE n.queue_name = m.queue_name),
-                              (s.settings #>> ''{notify,throttle_ms}'')::integer, 250)';
+                              pgmq_gateway.setting_number(s.settings -> ''notify'', ''throttle_ms'',
+                                                          0, 86400000)::integer, 250)';
     END IF;
     RETURN QUERY EXECUTE format(
         $query$
         SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
-               pgmq_gateway.has_fifo_index(m.relation), s.settings,
+               pgmq_gateway.has_fifo_index(m.relation), pgmq_gateway.sane_settings(s.settings),
                CASE WHEN t.oid IS NOT NULL THEN %s END,
                coalesce(row_security_active(m.relation), false)
         FROM (SELECT *, to_regclass(format('pgmq.%%I', pgmq.format_table_name(queue_name, 'q')))::oid
                         AS relation
               FROM pgmq.meta
               WHERE ($4 IS NULL OR queue_name = $4) AND starts_with(queue_name::text, $1)
+                AND pgmq_gateway.is_name(queue_name)
                 AND ($2 IS NULL OR queue_name::text COLLATE "C" > $2)
                 -- Whoever asks for one is not shown what is not there any more.
                 AND ($4 IS NULL OR pgmq_gateway.find_queue_table($4) IS NOT NULL)
               ORDER BY queue_name::text COLLATE "C" LIMIT $3) m
         LEFT JOIN pgmq_gateway.queue_settings s
                ON s.queue_name = m.queue_name
-              AND (s.bound_created_at = m.created_at
-                   OR s.database_stamp IS DISTINCT FROM pgmq_gateway.database_stamp())
+              AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
+                                          m.created_at)
         LEFT JOIN pg_catalog.pg_trigger t
                ON t.tgrelid = m.relation AND t.tgname = 'trigger_notify_queue_insert_listeners'
         ORDER BY m.queue_name::text COLLATE "C"
@@ -304,102 +203,12 @@ BEGIN
 END
 $$;
 
--- The settings of all queues that have some, are read in groups, or have a table of another name.
-CREATE FUNCTION pgmq_gateway.all_settings()
-RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RETURN QUERY SELECT s.queue_name, s.settings, s.fifo
-                 FROM pgmq_gateway.queue_settings s
-                 JOIN pgmq.meta m ON m.queue_name = s.queue_name
-                  AND (s.bound_created_at = m.created_at
-                       OR s.database_stamp IS DISTINCT FROM pgmq_gateway.database_stamp())
-                 WHERE s.settings <> '{}' OR s.fifo
-                 UNION ALL
-                 SELECT m.queue_name::text, '{}', false FROM pgmq.meta m
-                 WHERE m.queue_name <> lower(m.queue_name)
-                   AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s
-                                   WHERE s.queue_name = m.queue_name
-                                     AND (s.settings <> '{}' OR s.fifo));
-END
-$$;
-
--- Writes down which queue has a name now, unless that is known. What was written down for an earlier
--- queue of this name is forgotten; what came here from another database counts for the queue that has the
--- name here.
-CREATE FUNCTION pgmq_gateway.register_queue(queue text)
-RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO pgmq_gateway.queue_settings AS s (
-        queue_name, queue_created_at, bound_created_at, database_stamp, settings)
-    SELECT m.queue_name, m.created_at, m.created_at, pgmq_gateway.database_stamp(), '{}'
-    FROM pgmq.meta m WHERE m.queue_name = queue
-    ON CONFLICT (queue_name) DO UPDATE
-    SET bound_created_at = excluded.bound_created_at,
-        database_stamp = excluded.database_stamp,
-        queue_created_at = CASE WHEN s.database_stamp = excluded.database_stamp
-                                THEN excluded.queue_created_at ELSE s.queue_created_at END,
-        settings = CASE WHEN s.database_stamp = excluded.database_stamp THEN '{}' ELSE s.settings END,
-        fifo = CASE WHEN s.database_stamp = excluded.database_stamp THEN false ELSE s.fifo END,
-        retention_cursor = 0
-    WHERE s.bound_created_at <> excluded.bound_created_at
-       OR s.database_stamp <> excluded.database_stamp;
-END
-$$;
-
--- Changes those settings of a queue that are in `wishes`, null for the default. False where there
--- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once.
-CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
-RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-BEGIN
-    PERFORM pgmq_gateway.lock_queue(queue);
-    PERFORM FROM pgmq.meta m
-    WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-    IF wishes ? 'notify' THEN
-        PERFORM pgmq_gateway.set_notify(queue, (wishes #>> '{notify,throttle_ms}')::integer);
-    END IF;
-    PERFORM pgmq_gateway.register_queue(queue);
-    UPDATE pgmq_gateway.queue_settings s
-    SET settings = jsonb_strip_nulls(s.settings || wishes), retention_cursor = 0
-    WHERE s.queue_name = queue;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'UPDATE of the settings of %', queue USING ERRCODE = 'PGW33';
-    END IF;
-    RETURN true;
-END
-$$;
-
--- Turns PGMQ's insert notifications on, at most one in so many milliseconds, or off.
-CREATE FUNCTION pgmq_gateway.set_notify(queue text, throttle_ms integer)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    -- Neither is asked for what is so already: both lock the table.
-    is_now integer := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
-BEGIN
-    IF throttle_ms IS NOT DISTINCT FROM is_now THEN
-        PERFORM pgmq_gateway.restore_notify_throttles();
-        RETURN;
-    ELSIF throttle_ms IS NULL THEN
-        PERFORM pgmq.disable_notify_insert(queue);
-    ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
-        PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
-    ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
-        RAISE EXCEPTION 'insert notifications need PGMQ 1.6.0 or later' USING ERRCODE = 'PGW01';
-    ELSIF throttle_ms > 0 THEN
-        RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
-            USING ERRCODE = 'PGW01';
-    ELSE
-        PERFORM pgmq.enable_notify_insert(queue);
-    END IF;
-    is_now := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
-    IF throttle_ms IS DISTINCT FROM is_now THEN
-        RAISE EXCEPTION 'the notifications of %', queue USING ERRCODE = 'PGW33';
-    END IF;
-END
+-- Seconds since a moment, as far as an integer holds them.
+CREATE FUNCTION pgmq_gateway.age(moment timestamptz)
+RETURNS float8 LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN moment IS NOT NULL THEN
+        greatest(least(extract(epoch FROM now()) - extract(epoch FROM moment), 2147483647),
+                 -2147483647) END::float8
 $$;
 
 -- pgmq.metrics, without what older PGMQs lack, and how many messages were delivered and are still hidden.
@@ -414,8 +223,8 @@ BEGIN
     EXECUTE format(
         '/* pgmq_gateway */ SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
-                extract(epoch FROM now() - max(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
-                extract(epoch FROM now() - min(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
+                pgmq_gateway.age(max(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
+                pgmq_gateway.age(min(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
                 now()
          FROM %s m', pgmq_gateway.queue_table(queue)
     ) INTO queue_length, queue_visible_length, in_flight, newest_msg_age_sec, oldest_msg_age_sec,
@@ -447,8 +256,8 @@ BEGIN
         $query$
         SELECT (SELECT count(*) FROM (SELECT FROM %1$s LIMIT $1 + 1) some_rows),
                (SELECT count(*) FROM (SELECT FROM %1$s m WHERE m.vt <= now() LIMIT $1 + 1) v),
-               (SELECT extract(epoch FROM now() - m.enqueued_at)
-                FROM %1$s m ORDER BY m.%2$I LIMIT 1)
+               (SELECT pgmq_gateway.age(m.enqueued_at) FROM %1$s m
+                WHERE isfinite(m.enqueued_at) ORDER BY m.%2$I LIMIT 1)
         $query$, q_table, time_order
     ) INTO length, visible, oldest_age USING count_limit;
     IF length <= count_limit THEN

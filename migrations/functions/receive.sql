@@ -335,7 +335,8 @@ BEGIN
         q_table
     ) INTO size USING id;
     RETURN coalesce(size, 0) < 1000000000;
-EXCEPTION WHEN program_limit_exceeded OR out_of_memory OR character_not_in_repertoire THEN
+EXCEPTION WHEN program_limit_exceeded OR out_of_memory OR character_not_in_repertoire
+               OR untranslatable_character THEN
     RETURN false;
 END
 $$;

@@ -116,6 +116,10 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
     IF outcome IS NULL THEN
         RAISE;
     END IF;
+    IF outcome = 'conflict' AND action = 'archive' THEN
+        -- So that those behind it do not meet ids in the archive, too.
+        PERFORM pgmq_gateway.advance_sequence(queue, constraint_name);
+    END IF;
 END
 $$;
 

@@ -21,9 +21,12 @@ DECLARE
     target text;
 BEGIN
     FOR target IN SELECT r.queue FROM pgmq_gateway.route(routing_key) r
-                  WHERE allowed_queues IS NULL OR r.queue ~ allowed_queues LOOP
+                  WHERE (allowed_queues IS NULL OR r.queue ~ allowed_queues)
+                    -- No table has such a name.
+                    AND r.queue !~ '[$;'']|--' LOOP
         deliveries := deliveries || (
-            SELECT jsonb_agg(jsonb_build_object('queue', target, 'msg_id', s.id) ORDER BY s.place)
+            SELECT jsonb_agg(jsonb_build_object('queue', pgmq_gateway.as_text(target), 'msg_id', s.id)
+                             ORDER BY s.place)
             FROM unnest(pgmq_gateway.store(target, messages, operation)) WITH ORDINALITY
                  AS s (id, place));
     END LOOP;
@@ -48,6 +51,14 @@ BEGIN
 END
 $$;
 
+-- The same, of queues that can be asked for.
+CREATE FUNCTION pgmq_gateway.shown_route(routing_key text)
+RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT r.queue FROM pgmq_gateway.route(routing_key) r WHERE pgmq_gateway.is_name(r.queue);
+END
+$$;
+
 -- The bindings of all queues, or of one.
 CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
 RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
@@ -55,7 +66,8 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
-                 WHERE only_queue IS NULL OR b.queue_name = only_queue
+                 WHERE (only_queue IS NULL OR b.queue_name = only_queue)
+                   AND pgmq_gateway.is_name(b.queue_name) AND pgmq_gateway.is_text(b.pattern)
                  ORDER BY b.pattern COLLATE "C", b.queue_name COLLATE "C";
 END
 $$;

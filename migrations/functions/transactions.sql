@@ -1,14 +1,15 @@
 -- Several operations in one transaction, and requests that are done once.
 
 -- Claims a key for this transaction; waits for one that claimed it before to end. `answer` is set
--- where that one was answered, `conflict` where it was about something else. What was stored in a queue
--- that is gone is not taken for stored in its successor.
+-- where that one was answered, `conflict` where it was about something else, `unreadable` where its answer
+-- is none any more. What was stored in a queue that is gone is not taken for stored in its successor.
 CREATE FUNCTION pgmq_gateway.claim_idempotency_key(
     key_scope text, key_text text, request_fingerprint bytea, key_queue_id bigint,
-    lifetime_seconds integer, OUT answer jsonb, OUT conflict boolean
+    lifetime_seconds integer, OUT answer jsonb, OUT conflict boolean, OUT unreadable boolean
 ) LANGUAGE plpgsql AS $$
 BEGIN
     conflict := false;
+    unreadable := false;
     INSERT INTO pgmq_gateway.idempotency_keys AS k (scope, key, fingerprint, queue_id)
     VALUES (key_scope, key_text, request_fingerprint, key_queue_id)
     ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
@@ -19,6 +20,9 @@ BEGIN
     IF NOT FOUND THEN
         SELECT k.answer, k.fingerprint <> request_fingerprint INTO answer, conflict
         FROM pgmq_gateway.idempotency_keys k WHERE k.scope = key_scope AND k.key = key_text;
+        unreadable := jsonb_typeof(answer) <> 'array'
+                   OR answer @? '$.** ? (@.type() == "number" && (@ > 1e19 || @ < -1e19))'
+                   OR NOT pgmq_gateway.is_text(answer::text);
     END IF;
 END
 $$;
@@ -46,7 +50,8 @@ RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.find_queue_table(queue);
     has_headers boolean;
-    settings jsonb;
+    max_bytes bigint;
+    queue_delay bigint;
     too_large jsonb;
     ids bigint[];
     code text;
@@ -58,16 +63,16 @@ BEGIN
             USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', operation);
     END IF;
     has_headers := pgmq_gateway.has_column(q_table, 'headers');
-    SELECT s.settings INTO settings FROM pgmq_gateway.queue_settings s
+    SELECT pgmq_gateway.setting_number(s.settings, 'max_message_bytes', 1, 67108864),
+           pgmq_gateway.setting_number(s.settings, 'delay', 0, 315360000)
+    INTO max_bytes, queue_delay FROM pgmq_gateway.queue_settings s
     JOIN pgmq.meta m ON m.queue_name = s.queue_name
-     AND (s.bound_created_at = m.created_at
-          OR s.database_stamp IS DISTINCT FROM pgmq_gateway.database_stamp())
+     AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
     WHERE s.queue_name = queue;
     SELECT jsonb_build_object('operation', operation, 'bytes', (e ->> 'bytes')::bigint,
-                              'limit', (settings ->> 'max_message_bytes')::bigint)
+                              'limit', max_bytes)
     INTO too_large
-    FROM jsonb_array_elements(messages) e
-    WHERE (e ->> 'bytes')::bigint > (settings ->> 'max_message_bytes')::bigint LIMIT 1;
+    FROM jsonb_array_elements(messages) e WHERE (e ->> 'bytes')::bigint > max_bytes LIMIT 1;
     IF too_large IS NOT NULL THEN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW13', DETAIL = too_large;
     END IF;
@@ -95,7 +100,7 @@ BEGIN
             q_table,
             CASE WHEN has_headers THEN ', headers' ELSE '' END,
             CASE WHEN has_headers THEN ', nullif(e -> ''headers'', ''null'')' ELSE '' END
-        ) INTO ids USING messages, (settings ->> 'delay')::integer;
+        ) INTO ids USING messages, queue_delay::integer;
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';
         END IF;
@@ -156,8 +161,9 @@ END
 $$;
 
 -- Does operations in order: all, or none if one fails. `outcome` is `done`, `replayed` if a request
--- with the same key was answered before, or `conflict` if that was another request. What may wait for the
--- end of the transaction is checked there, or `at_once`, which tells the operation that is to blame.
+-- with the same key was answered before, `unreadable` if that answer is none any more, or `conflict` if that
+-- was another request. What may wait for the end of the transaction is checked there, or `at_once`, which
+-- tells the operation that is to blame.
 CREATE FUNCTION pgmq_gateway.transact(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea, only_queue text,
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
@@ -179,8 +185,9 @@ BEGIN
             CASE WHEN only_queue IS NULL THEN 0 ELSE pgmq_gateway.queue_id(only_queue) END,
             lifetime_seconds);
         IF claimed.conflict OR claimed.answer IS NOT NULL THEN
-            outcome := CASE WHEN claimed.conflict THEN 'conflict' ELSE 'replayed' END;
-            results := claimed.answer;
+            outcome := CASE WHEN claimed.conflict THEN 'conflict'
+                            WHEN claimed.unreadable THEN 'unreadable' ELSE 'replayed' END;
+            results := CASE WHEN outcome = 'replayed' THEN claimed.answer END;
             RETURN;
         END IF;
     END IF;

@@ -22,11 +22,18 @@ SET bound_created_at = s.queue_created_at,
     database_stamp = pg_catalog.format(
         '%s/%s', (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
         (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())),
-    fifo = pg_catalog.to_regclass(pg_catalog.format(
-        'pgmq.%I', pg_catalog.lower('q_' || s.queue_name) || '_gw_fifo_idx')) IS NOT NULL
+    fifo = EXISTS (
+        SELECT FROM pg_catalog.pg_index i
+        WHERE i.indrelid = pg_catalog.to_regclass(pg_catalog.format(
+                  'pgmq.%I', pg_catalog.lower('q_' || s.queue_name)))
+          AND i.indexrelid = pg_catalog.to_regclass(pg_catalog.format(
+                  'pgmq.%I', pg_catalog.lower('q_' || s.queue_name) || '_gw_fifo_idx')))
 WHERE s.bound_created_at IS NULL;
 ALTER TABLE pgmq_gateway.queue_settings
     ALTER COLUMN bound_created_at SET NOT NULL, ALTER COLUMN database_stamp SET NOT NULL;
+
+-- Since when there is no queue of the name, if there is none.
+ALTER TABLE pgmq_gateway.queue_settings ADD COLUMN IF NOT EXISTS missing_since timestamptz;
 
 -- The key with which receipts are signed, the same for all gateways on this database. The random
 -- numbers are PostgreSQL's strong ones.
@@ -56,8 +63,9 @@ BEGIN
                  AND a.attname = 'relation' AND NOT a.attisdropped) THEN
         UPDATE pgmq_gateway.idempotency_keys k
         SET queue_id = CASE k.relation WHEN 0 THEN 0 ELSE coalesce(
-            (SELECT (extract(epoch FROM m.created_at) * 1000000)::bigint FROM pgmq.meta m
-             WHERE pg_catalog.to_regclass(pg_catalog.format(
+            (SELECT (extract(epoch FROM least(m.created_at, '290000-01-01 00:00:00+00')) * 1000000)::bigint
+             FROM pgmq.meta m
+             WHERE pg_catalog.isfinite(m.created_at) AND pg_catalog.to_regclass(pg_catalog.format(
                  'pgmq.%I', pg_catalog.lower('q_' || m.queue_name))) = k.relation LIMIT 1), -1) END;
         ALTER TABLE pgmq_gateway.idempotency_keys DROP COLUMN relation;
     END IF;
@@ -91,3 +99,13 @@ CREATE TABLE IF NOT EXISTS pgmq_gateway.functions_in_force (
     hash text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- What a restore of data brings takes the place of what is there; the functions proper come with the others.
+CREATE FUNCTION pgmq_gateway.take_restored_settings() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RETURN NEW; END';
+CREATE FUNCTION pgmq_gateway.take_restored_secret() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RETURN NEW; END';
+CREATE TRIGGER take_restored BEFORE INSERT ON pgmq_gateway.queue_settings
+    FOR EACH ROW EXECUTE FUNCTION pgmq_gateway.take_restored_settings();
+CREATE TRIGGER take_restored BEFORE INSERT ON pgmq_gateway.secret
+    FOR EACH ROW EXECUTE FUNCTION pgmq_gateway.take_restored_secret();

@@ -52,7 +52,13 @@ async fn readyz(
             "PGMQ or schema pgmq_gateway is missing or old; restart the gateway, or run \
              pgmq-gateway migrate"
         }
-        HealthState::ReadOnly => "the database is a standby that takes no changes",
+        HealthState::ReadOnly => {
+            "the database takes no changes: it is a standby, or default_transaction_read_only is on"
+        }
+        HealthState::Stalled => {
+            "the database answers, but nothing gets done: statements wait for locks, or commits for \
+             a standby that does not answer"
+        }
         HealthState::Down => "the database does not answer",
     };
     Err(Problem::new(Code::DatabaseUnavailable, reason))

@@ -248,18 +248,22 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::BindingNotFound { .. } => Code::BindingNotFound,
         E::QueueConflict(_) => Code::QueueConflict,
         E::ReceiptStale { .. } => Code::ReceiptStale,
-        E::IdempotencyConflict => Code::IdempotencyConflict,
+        E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
         E::InOperation { source, .. } => code_of(source),
         E::MessageTooLarge { .. } => Code::MessageTooLarge,
         E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
-        E::Forbidden { .. } | E::SendForbidden(_) | E::MessageKept { .. } | E::QueueKept(_) => {
-            Code::Forbidden
-        }
+        E::Forbidden { .. }
+        | E::SequenceBehind { .. }
+        | E::SendForbidden(_)
+        | E::MessageKept { .. }
+        | E::QueueKept(_) => Code::Forbidden,
         E::MessageConflict(_) => Code::MessageConflict,
         E::NotSupported(_) => Code::NotSupported,
         E::Overloaded(_) | E::Locked(_) => Code::Overloaded,
         E::DatabaseUnavailable(_) | E::TriggerFailed(_) => Code::DatabaseUnavailable,
         E::OutcomeUnknown(_) => Code::OutcomeUnknown,
-        E::Internal(_) | E::NoArchive(_) | E::ReadFails { .. } => Code::InternalError,
+        E::Internal(_) | E::NoArchive(_) | E::ReadFails { .. } | E::IdsExhausted { .. } => {
+            Code::InternalError
+        }
     }
 }

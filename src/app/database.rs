@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::{
     auth::AccessError,
-    config::{Secret, Settings},
+    config::{Secret, Settings, Strategy},
     embedded::{EmbeddedError, EmbeddedServer},
     server::ListenError,
     store::{self, ConnectError, ConnectOptions, GrantError, KeyError, PgmqInstall, PrepareError},
@@ -96,7 +96,7 @@ impl Database {
     pub(super) fn options(&self, settings: &Settings) -> Result<ConnectOptions, ConnectError> {
         let database = &settings.database;
         let pooler = database.transaction_pooler;
-        store::options(self.url.expose(), database.statement_timeout(), pooler)
+        ConnectOptions::new(self.url.expose(), database.statement_timeout(), pooler)
     }
 
     /// Options for what a pooler would break: installing and migrating.
@@ -108,7 +108,28 @@ impl Database {
             Some(direct) => (direct, false),
             None => (&self.url, settings.database.transaction_pooler),
         };
-        store::options(url.expose(), PREPARE_STATEMENT_TIMEOUT, pooler)
+        ConnectOptions::new(url.expose(), PREPARE_STATEMENT_TIMEOUT, pooler)
+    }
+
+    /// Waits until the database can be reached, and looks at what leads there.
+    pub(super) async fn reach_all(&self, settings: &Settings) -> Result<(), ConnectError> {
+        let patience = settings.database.connect_timeout();
+        store::connect(&self.options(settings)?, patience).await?;
+        match self.direct_url {
+            Some(_) => store::connect(&self.direct_options(settings)?, patience).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How many connections a gateway takes at the most: those of the pools, one to see whether the
+    /// database is ready, and one that listens.
+    pub(super) fn connections(&self, settings: &Settings) -> Result<u32, ConnectError> {
+        let listening = u32::from(self.listen_options(settings)?.is_some());
+        let waiting = match settings.long_poll.strategy {
+            Strategy::Shared => 0,
+            Strategy::ReadWithPoll => settings.long_poll.max_connections,
+        };
+        Ok(settings.database.max_connections + waiting + 1 + listening)
     }
 
     /// Options for listening, if there is a way that takes LISTEN: a transaction pooler does not.
@@ -129,10 +150,7 @@ impl Database {
         grant_to: Option<&str>,
     ) -> Result<PgmqInstall, StartError> {
         let options = self.direct_options(settings)?;
-        let database = &settings.database;
-        let patience = database.connect_timeout();
-        let pool = store::connect(&options, 1, database.acquire_timeout(), patience).await?;
-        pool.close().await;
+        store::connect(&options, settings.database.connect_timeout()).await?;
         let pgmq = store::prepare(&options, true).await?.pgmq;
         if let Some(role) = grant_to {
             store::grant_to(&options, role).await?;

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use crate::{
     auth::Access,
     config::{AuthMode, Settings},
-    store::{self, Db},
+    store::{self, DatabaseClock, Db},
 };
 
 use super::StartError;
@@ -29,6 +29,7 @@ pub(super) struct Doorkeeper {
     signer: Option<Duration>,
     /// Nobody needs a key, and nobody will.
     idle: bool,
+    clock: DatabaseClock,
 }
 
 impl Doorkeeper {
@@ -39,6 +40,7 @@ impl Doorkeeper {
             refresh: settings.auth.refresh_interval(),
             signer: settings.jwt.is_on().then(|| settings.jwt.refresh_interval()),
             idle: settings.auth.mode == AuthMode::None,
+            clock: DatabaseClock::default(),
         }
     }
 
@@ -87,7 +89,7 @@ impl Doorkeeper {
 
     async fn refresh(&self) -> store::Result<()> {
         let mut conn = self.db.errand().await?;
-        let loaded = store::load_keys(&mut conn).await?;
+        let loaded = store::load_keys(&mut conn, &self.clock).await?;
         self.access.replace_keys(loaded.keys, loaded.any);
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::{
     config::{Http, Settings},
     domain::{KeyLimits, ReceiptKey},
     server::{Endpoint, Listener, Rules},
-    store::{self, Db, Health},
+    store::{self, Db, Health, Pool},
     telemetry::Metrics,
 };
 
@@ -39,11 +39,11 @@ impl Gateway {
     pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
         let limits = &settings.database;
         let options = database.options(settings)?;
-        let (acquire, patience) = (limits.acquire_timeout(), limits.connect_timeout());
-        let pool = store::connect(&options, limits.max_connections, acquire, patience).await?;
+        database.reach_all(settings).await?;
         let direct = database.direct_options(settings)?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
-        info!(pgmq = %prepared.pgmq, "database is ready");
+        let connections = database.connections(settings)?;
+        info!(pgmq = %prepared.pgmq, connections, "database is ready");
         // A client of TLS takes the provider of cryptography that the process has.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let per_key = KeyLimits {
@@ -53,9 +53,10 @@ impl Gateway {
         let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
         let access = Arc::new(access);
 
-        let health = Arc::new(Health::new(options.clone()));
+        let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
+        let waiting = pool.another(settings.long_poll.max_connections);
+        let health = Arc::new(Health::new(pool.clone()));
         let metrics = Arc::new(Metrics::new());
-        let waiting = store::long_poll_pool(&options, settings.long_poll.max_connections, acquire);
         let (timeout, features) = (limits.statement_timeout(), prepared.features);
         let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
         let (db, waiting) = (db(pool), db(waiting));

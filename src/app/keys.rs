@@ -77,7 +77,7 @@ async fn administer(
                 name,
                 hash: KeyHash::of(&key),
                 grants: grants.iter().map(Grant::to_string).collect(),
-                expires_at: expires_in.and_then(|time| Utc::now().checked_add_signed(delta(time))),
+                expires_in: expires_in.map(delta),
                 limits: KeyLimits { requests_per_second, max_waiters },
             };
             store::create_key(&options, &new).await?;
@@ -113,15 +113,14 @@ fn delta(time: humantime::Duration) -> TimeDelta {
 fn table(keys: &[ListedKey]) -> String {
     let head = ["ID", "STATE", "GRANTS", "CREATED", "EXPIRES", "LAST USED", "NAME"];
     let mut rows = vec![head.map(str::to_owned)];
-    let now = Utc::now();
     let day = |time: Option<DateTime<Utc>>| {
         time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
     };
     rows.extend(keys.iter().map(|key| {
-        let state = match (key.revoked_at, key.expires_at) {
+        let state = match (key.revoked_at, key.expired) {
             (Some(_), _) => "revoked",
-            (None, Some(at)) if at <= now => "expired",
-            _ => "in force",
+            (None, true) => "expired",
+            (None, false) => "in force",
         };
         let (created, expires) = (day(Some(key.created_at)), day(key.expires_at));
         let used = day(key.last_used_at);

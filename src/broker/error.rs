@@ -43,6 +43,12 @@ pub enum Error {
     /// The same key was used for another request.
     #[error("this Idempotency-Key was used for another request; a new request needs a new key")]
     IdempotencyConflict,
+    /// The request was done, and what was answered is lost.
+    #[error(
+        "the request with this Idempotency-Key was done, and the answer to it, which the database keeps, cannot \
+         be read any more; nothing was done again"
+    )]
+    IdempotencyAnswerLost,
     /// A queue is not bound to a pattern.
     #[error("queue `{queue}` is not bound to `{pattern}`")]
     BindingNotFound {
@@ -123,6 +129,29 @@ pub enum Error {
         "another transaction in the database has locked {0}; nothing was done; try again in a moment"
     )]
     Locked(String),
+    /// The ids of a queue's new messages are in use, and the gateway may not do anything about it.
+    #[error(
+        "the sequence that numbers the messages of {queue} lags behind its table, as after some \
+         restores, and the gateway's database role may not advance it: an administrator has to set it to the \
+         highest `msg_id`, or grant the role UPDATE on it; nothing was stored"
+    )]
+    SequenceBehind {
+        /// The queue, in words.
+        queue: String,
+        /// What the store said.
+        source: store::Error,
+    },
+    /// No numbers are left for new messages.
+    #[error(
+        "the sequence that numbers the messages of {queue}, or another one that storing there needs, has \
+         reached its end: an administrator has to raise its maximum; nothing was stored"
+    )]
+    IdsExhausted {
+        /// The queue, in words.
+        queue: String,
+        /// What the database said.
+        source: store::Error,
+    },
     /// A queue's archive is missing.
     #[error(
         "queue `{0}` is there and its archive is not: an administrator has to restore the table, or drop \
@@ -130,7 +159,10 @@ pub enum Error {
     )]
     NoArchive(String),
     /// A message is in the queue but cannot be read.
-    #[error("message {0} cannot be read: its numbers, written out in full, are too large")]
+    #[error(
+        "message {0} cannot be read: its numbers, written out in full, are too large, or it has text that is \
+         no UTF-8"
+    )]
     MessageUnreadable(i64),
     /// The gateway's database role lacks a right.
     #[error(
@@ -176,7 +208,28 @@ impl Error {
             store::Error::Rejected(Rejection::Trigger(code)) => {
                 Self::ReadFails { queue: queue.to_string(), code }
             }
+            store::Error::SequenceBehind => {
+                Self::SequenceBehind { queue: format!("queue `{queue}`"), source: error }
+            }
+            store::Error::Exhausted(_) => {
+                Self::IdsExhausted { queue: format!("queue `{queue}`"), source: error }
+            }
             other => other.into(),
+        }
+    }
+
+    /// Sorts what the store said of making, changing or dropping `queue`.
+    pub(super) fn of_changing(queue: &QueueName) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::Needed => Self::QueueConflict(format!(
+                "other things in the database, such as a view or a foreign key, depend on the tables of queue \
+                 `{queue}`: an administrator has to drop them first; nothing was changed"
+            )),
+            // PGMQ itself, or a trigger on events or on its tables, refuses it.
+            store::Error::Rejected(_) => {
+                Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
+            }
+            other => Self::on(queue)(other),
         }
     }
 
@@ -274,12 +327,19 @@ impl From<store::Error> for Error {
             store::Error::RoutingKey(reason) => Self::Invalid(format!("routing key: {reason}")),
             store::Error::Pattern(reason) => Self::Invalid(format!("`pattern`: {reason}")),
             store::Error::Refused { .. } => super::transactions::refused(error),
+            store::Error::SequenceBehind => {
+                Self::SequenceBehind { queue: "one of these queues".to_owned(), source: error }
+            }
+            store::Error::Exhausted(_) => {
+                Self::IdsExhausted { queue: "one of these queues".to_owned(), source: error }
+            }
             store::Error::Forbidden(_) | store::Error::Rejected(Rejection::Policy) => {
                 Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
             }
             store::Error::QueueNotFound
             | store::Error::NoArchive
             | store::Error::Rejected(_)
+            | store::Error::Needed
             | store::Error::MissingRelation(_)
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     config,
@@ -20,8 +20,9 @@ const STEP_ROWS: i32 = 1_000;
 const STEPS_IN_TURN: u32 = 50;
 /// Pause between two steps when there is more to do.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
-/// Time between two rounds where no queue has a retention.
-const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Intervals between two rounds where no queue has a retention, and the longest that they may be together.
+const IDLE_INTERVALS: u32 = 60;
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Enforces retention.
 #[derive(Debug)]
@@ -40,12 +41,16 @@ impl Janitor {
 
     /// Works until it is dropped.
     pub async fn run(mut self) {
-        let mut last_round = None::<Instant>;
+        // What a restore or a crash left behind is put right before anybody meets it.
+        self.round().await;
+        let mut last_round = Some(Instant::now());
+        let interval = self.settings.interval();
+        let idle_interval = (interval * IDLE_INTERVALS).min(IDLE_LIMIT);
         loop {
-            sleep(self.settings.interval()).await;
+            sleep(interval).await;
             // Settings are not asked for where nobody needs them: that would keep an idle database
             // busy. A gateway that serves nobody learns of a new retention in a round like this.
-            let due = last_round.is_none_or(|last| last.elapsed() >= IDLE_INTERVAL);
+            let due = last_round.is_none_or(|last| last.elapsed() >= idle_interval);
             if due || self.broker.policies.any_retention() {
                 self.round().await;
                 last_round = Some(Instant::now());
@@ -73,7 +78,15 @@ impl Janitor {
     }
 
     async fn register_queues(&self) -> store::Result<()> {
-        store::register_queues(&mut *self.broker.db.errand().await?).await
+        let restored = store::register_queues(&mut *self.broker.db.errand().await?).await?;
+        // A restore may leave sequences behind; whoever meets that first need not.
+        for queue in restored.iter().filter_map(|queue| QueueName::parse(queue).ok()) {
+            let mut conn = self.broker.db.errand().await?;
+            if let Err(error) = store::advance_sequence(&mut conn, &queue, None).await {
+                debug!(%queue, %error, "cannot look at the sequence of a restored queue");
+            }
+        }
+        Ok(())
     }
 
     async fn note_row_security(&self) -> store::Result<()> {

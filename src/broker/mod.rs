@@ -168,7 +168,7 @@ impl Broker {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        tokio::join!(self.db.close(), self.engine.close(), self.health.close());
+        tokio::join!(self.db.close(), self.engine.close());
     }
 
     /// Runs work that its client does not cancel by leaving. `changes` says whether the outcome
@@ -221,8 +221,10 @@ impl Broker {
 
     /// Leave for one statement on a queue outside the lanes.
     async fn permit(&self, queue: &QueueName) -> Result<Option<OwnedSemaphorePermit>> {
-        let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
-        Ok(permit.map_err(|_| store::Error::Overloaded)?)
+        match timeout(self.acquire_timeout, self.engine.admit(queue)).await {
+            Ok(permit) => Ok(permit),
+            Err(_) => Err(self.db.not_in_time().await.into()),
+        }
     }
 
     /// Bounds a change that goes through a lane. What is over the time may still be done.

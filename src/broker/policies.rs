@@ -6,19 +6,16 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{
-        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     domain::{QueueName, QueueSettings},
-    store::{self, AllSettings, Db},
+    store::{self, DatabaseClock, Db},
 };
 
 /// Age at which settings are not used any more.
@@ -42,22 +39,6 @@ pub(super) struct Policies {
     /// Held by whoever loads: the others wait for that.
     loading: Mutex<()>,
     clock: DatabaseClock,
-}
-
-/// How far the database's clock is ahead of ours, in microseconds.
-#[derive(Debug, Default)]
-struct DatabaseClock(AtomicI64);
-
-impl DatabaseClock {
-    fn set(&self, now: DateTime<Utc>) {
-        let ahead = (now - Utc::now()).num_microseconds();
-        self.0.store(ahead.unwrap_or(0), Relaxed);
-    }
-
-    fn now(&self) -> DateTime<Utc> {
-        let ahead = TimeDelta::microseconds(self.0.load(Relaxed));
-        Utc::now().checked_add_signed(ahead).unwrap_or_else(Utc::now)
-    }
 }
 
 #[derive(Default)]
@@ -93,7 +74,7 @@ impl Policies {
         Ok(self.lock().folded.contains(queue.as_str()))
     }
 
-    /// What time it is in the database, as far as it was asked.
+    /// What time it is in the database, once something was loaded from there.
     pub(super) fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
@@ -180,8 +161,7 @@ impl Policies {
 
     async fn load(&self) -> store::Result<HashMap<String, Arc<Policy>>> {
         let mut conn = self.db.errand().await?;
-        let AllSettings { configured, now } = store::all_settings(&mut conn).await?;
-        self.clock.set(now);
+        let configured = store::all_settings(&mut conn, &self.clock).await?;
         let policies = configured.into_iter().map(|queue| {
             let policy = Policy { settings: queue.settings, fifo: queue.fifo };
             (queue.queue, Arc::new(policy))

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        Bounded, CallStats, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
-        Scope, SettingsChange, Settled,
+        Bounded, CallStats, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
+        QueuePageSize, Scope, SettingsChange, Settled,
     },
     store::{self, Conn, CreateOutcome},
 };
@@ -111,7 +111,7 @@ impl Broker {
                 _ => break outcome,
             }
         };
-        let created = match outcome.map_err(Error::on(queue))? {
+        let created = match outcome.map_err(Error::of_changing(queue))? {
             CreateOutcome::Created => {
                 // Whatever was counted was another queue's that had its name.
                 self.metrics.forget_queue(queue.as_str());
@@ -140,6 +140,16 @@ impl Broker {
                      needs for a table of its own, is there and belongs to no queue of this name; \
                      choose another name"
                 )));
+            }
+            CreateOutcome::PartitionOf(other) => {
+                return Err(Error::QueueConflict(format!(
+                    "queue `{queue}` cannot be made: partitions of queue `{other}` are called like this; \
+                     choose another name"
+                )));
+            }
+            CreateOutcome::Derived => {
+                let reason = InvalidQueueName::Derived;
+                return Err(Error::Invalid(format!("queue `{queue}`: {reason}")));
             }
             CreateOutcome::NoPartman => {
                 return Err(Error::NotSupported(
@@ -213,7 +223,7 @@ impl Broker {
             });
             let changed = changed.await;
             broker.policies.forget();
-            let changed = changed?.map_err(Error::on(queue))?;
+            let changed = changed?.map_err(Error::of_changing(queue))?;
             let shown = changed.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
             Ok(broker.complete(shown))
         })
@@ -281,7 +291,7 @@ impl Broker {
                 .await;
             broker.policies.forget();
             broker.engine.tell(queue);
-            if found?.map_err(Error::on(queue))? {
+            if found?.map_err(Error::of_changing(queue))? {
                 broker.metrics.forget_queue(queue.as_str());
                 Ok(())
             } else {
@@ -299,7 +309,7 @@ impl Broker {
             let truncated = broker.on_queue(queue, &stats, |mut conn| async move {
                 store::truncate(&mut conn, queue).await
             });
-            match truncated.await?.map_err(Error::on(queue))? {
+            match truncated.await?.map_err(Error::of_changing(queue))? {
                 Some(purged) => Ok(purged),
                 None => broker.delete_all(queue, &stats).await,
             }

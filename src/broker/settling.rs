@@ -88,6 +88,7 @@ impl Broker {
         target: SettleTarget,
         visible: Visibility,
     ) -> Result<Message> {
+        self.policies.ensure_fresh().await?;
         self.check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
         let target = self.target(&target)?;
         self.admit(&queue, stats).await?;

@@ -55,7 +55,7 @@ impl Broker {
                 let outcome = store::bind(&mut conn, queue, pattern).await?;
                 Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
             });
-            let (outcome, bound) = bound.await?.map_err(Error::on(queue))?;
+            let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
             let new = match outcome {
                 BindOutcome::Done => true,
                 BindOutcome::AsBefore => false,
@@ -80,7 +80,7 @@ impl Broker {
             let unbound = broker.on_queue(queue, &stats, |mut conn| async move {
                 store::unbind(&mut conn, queue, pattern).await
             });
-            match unbound.await?.map_err(Error::on(queue))? {
+            match unbound.await?.map_err(Error::of_changing(queue))? {
                 BindOutcome::Done => Ok(()),
                 BindOutcome::NoQueue => Err(Error::QueueNotFound(queue.to_string())),
                 BindOutcome::AsBefore => Err(no_binding(queue, pattern)),
@@ -114,6 +114,7 @@ impl Broker {
         new: NewMessage,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        self.policies.ensure_fresh().await?;
         self.check_new(&new, &Policy::default(), &|field| field.to_owned())?;
         self.publish_all(stats, topic, vec![new], once).await
     }
@@ -126,6 +127,7 @@ impl Broker {
         batch: Vec<NewMessage>,
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+        self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), batch.iter().map(NewMessage::bytes).sum());
         let checked = self
             .text

@@ -19,6 +19,8 @@ use super::{
 pub const MAX_OPERATIONS: usize = 100;
 /// How often a transaction is tried whose queues are dropped meanwhile.
 const MOST_DROPPED: u32 = 2;
+/// How often the sequence of a queue's ids is advanced for one transaction: a sequence may be far behind.
+const MOST_ADVANCED: u32 = 20;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Broker {
                 wishes.len()
             )));
         }
+        self.policies.ensure_fresh().await?;
         let mut operations = Vec::with_capacity(wishes.len());
         for (index, wish) in wishes.into_iter().enumerate() {
             let operation = self.operation(index, wish);
@@ -134,7 +137,7 @@ impl Broker {
         };
         // These may wait for each other inside the database.
         let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
-        let apart = apart.map_err(|_| store::Error::Overloaded)?;
+        let Ok(apart) = apart else { return Err(self.db.not_in_time().await.into()) };
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let _permits = (permit, apart);
@@ -152,6 +155,7 @@ impl Broker {
                 }
                 Transacted::Replayed(result) => Ok(MaybeReplayed { result, replayed: true }),
                 Transacted::Conflict => Err(Error::IdempotencyConflict),
+                Transacted::Unreadable => Err(Error::IdempotencyAnswerLost),
             }
         })
         .await
@@ -167,7 +171,7 @@ impl Broker {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let is_of_one = once.is_some_and(|once| once.queue.is_some());
         let mut retry = Retry::new();
-        let (mut dropped, mut advanced, mut at_once) = (0, false, false);
+        let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
         loop {
             let mut conn = self.db.acquire(stats).await?;
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
@@ -175,8 +179,8 @@ impl Broker {
                 // Refused at the end: the operation that is to blame is not known.
                 Err(store::Error::Rejected(_)) if !at_once => at_once = true,
                 // An id that is there already tells of a sequence that lags behind its table.
-                Err(error) if !advanced && met_twice(error) => {
-                    advanced = true;
+                Err(error) if advanced < MOST_ADVANCED && violated_by(error).is_some() => {
+                    advanced += 1;
                     let lagged = advance_sequences(&mut conn, operations, &outcome).await;
                     if !matches!(lagged, Ok(true)) {
                         return outcome;
@@ -230,23 +234,30 @@ impl Broker {
     }
 }
 
-/// Whether a unique constraint refused a row that was to be stored.
-fn met_twice(error: &store::Error) -> bool {
-    matches!(
-        error,
-        store::Error::Refused { refusal: Refusal::Rejected(_, Rejection::Conflict(_)), .. }
-    )
+/// The unique constraint that refused a row, if one did.
+fn violated_by(error: &store::Error) -> Option<&Arc<str>> {
+    match error {
+        store::Error::Rejected(Rejection::Conflict(name))
+        | store::Error::Refused {
+            refusal: Refusal::Rejected(_, Rejection::Conflict(name)), ..
+        } => name.as_ref(),
+        _ => None,
+    }
 }
 
-/// Brings the sequences of ids up to what is in the queues that were sent to; true if one lagged behind.
+/// Brings the sequences of ids up to what is in the queues that were sent to, or archived in; true if one
+/// lagged behind.
 async fn advance_sequences(
     conn: &mut Conn,
     operations: &[Operation],
     outcome: &store::Result<Transacted<Outcome>>,
 ) -> store::Result<bool> {
-    let Err(store::Error::Refused { operation, .. }) = outcome else { return Ok(false) };
+    let Err(error @ store::Error::Refused { operation, .. }) = outcome else { return Ok(false) };
+    let violated = violated_by(error).map(|name| &**name);
     let queues = match operations.get(*operation) {
-        Some(Operation::Send(queue, _)) => vec![queue.clone()],
+        Some(Operation::Send(queue, _) | Operation::Settle(queue, Action::Archive, _)) => {
+            vec![queue.clone()]
+        }
         Some(Operation::Publish(routing_key, ..)) => {
             let names = store::route(conn, routing_key).await?;
             names.iter().filter_map(|name| QueueName::parse(name).ok()).collect()
@@ -255,7 +266,7 @@ async fn advance_sequences(
     };
     let mut lagged = false;
     for queue in &queues {
-        lagged |= store::advance_sequence(conn, queue).await?;
+        lagged |= store::advance_sequence(conn, queue, violated).await?;
     }
     Ok(lagged)
 }

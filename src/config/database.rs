@@ -1,7 +1,8 @@
-use std::{str::FromStr, time::Duration};
+mod address;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::{Invalid, Secret, within};
 
@@ -69,18 +70,9 @@ impl Database {
     }
 }
 
-/// Refuses a URL that is none, without repeating it: it may hold a password.
+/// Refuses a URL that is none, or that says what would be ignored, without repeating it: it may hold
+/// a password.
 fn check_url(key: &'static str, url: Option<&Secret>) -> Result<(), Invalid> {
-    let Some(url) = url else { return Ok(()) };
-    let scheme_fits = Url::from_str(url.expose())
-        .is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"));
-    if scheme_fits {
-        return Ok(());
-    }
-    Err(Invalid {
-        key,
-        allowed: "the value must be a URL such as \
-                  postgres://user:password@host:5432/database"
-            .to_owned(),
-    })
+    let checked = url.map_or(Ok(()), |url| address::check(url.expose()));
+    checked.map_err(|allowed| Invalid { key, allowed })
 }

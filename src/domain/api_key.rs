@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -88,8 +88,8 @@ pub struct NewApiKey {
     pub hash: KeyHash,
     /// What it may do.
     pub grants: Vec<String>,
-    /// The end of its life.
-    pub expires_at: Option<DateTime<Utc>>,
+    /// How long it lives.
+    pub expires_in: Option<TimeDelta>,
     /// Limits of its own.
     pub limits: KeyLimits,
 }

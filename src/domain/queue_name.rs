@@ -24,6 +24,12 @@ pub enum InvalidQueueName {
          share one table"
     )]
     UpperCase,
+    /// What belongs to other queues is called like this.
+    #[error(
+        "PostgreSQL and PGMQ call indexes and sequences of queues like this (`_pkey`, `_msg_id_seq`, \
+         `_vt_idx`, `_fifo_idx` or `_part_idx` behind the queue's name): choose another name"
+    )]
+    Derived,
     /// Anything else outside the alphabet.
     #[error(
         "a queue name consists of `a-z`, `0-9`, `_`, `-` and `.`, begins with a letter or digit, \
@@ -62,6 +68,15 @@ impl QueueName {
             return Err(InvalidQueueName::Alphabet);
         }
         Ok(())
+    }
+
+    /// Whether its table would be called as something is, or may be, that belongs to another queue. No such
+    /// queue is made, as the other would lack its index, or have its figures from there.
+    pub fn is_derived(&self) -> bool {
+        const ENDINGS: [&str; 5] = ["_pkey", "_msg_id_seq", "_vt_idx", "_fifo_idx", "_part_idx"];
+        ENDINGS
+            .iter()
+            .any(|ending| self.0.strip_suffix(ending).is_some_and(|other| !other.is_empty()))
     }
 
     /// The name as PGMQ's functions take it.
@@ -140,6 +155,18 @@ mod tests {
             ("a\"b", InvalidQueueName::Alphabet),
         ] {
             assert_eq!(creatable(name), Err(reason), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_what_belongs_to_queues_are_told() {
+        for name in
+            ["a_pkey", "a_msg_id_seq", "a_vt_idx", "a_gw_fifo_idx", "x_part_idx", "a.b_pkey"]
+        {
+            assert!(QueueName::parse(name).expect("a name").is_derived(), "{name}");
+        }
+        for name in ["pkey", "a_key", "a_seq", "a_idx", "a_default", "a_p1", "_pkey", "a_pkey_b"] {
+            assert!(!QueueName::parse(name).expect("a name").is_derived(), "{name}");
         }
     }
 

@@ -14,13 +14,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
-    time::{Instant, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use uuid::Uuid;
 
 use crate::{
     domain::QueueName,
-    store::{self, ConnectOptions, Db, Ears, Heard},
+    store::{self, Backoff, Complaint, ConnectOptions, Db, Notification, NotificationListener},
 };
 
 use super::lanes::Lanes;
@@ -30,9 +30,15 @@ const GATHERING: Duration = Duration::from_millis(2);
 /// Time after which a gateway repeats for which queues it has clients.
 const REPEAT: Duration = Duration::from_secs(10);
 /// Time after which a gateway that has not repeated it is thought to have none.
-const BELIEVE: Duration = Duration::from_secs(25);
-/// Pause before another attempt to listen.
-const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+const PEER_TTL: Duration = Duration::from_secs(25);
+/// Time between two proofs that this gateway hears what is said, itself included.
+const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+/// Pauses between attempts to listen.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+/// Pause where the database has no connection even for those who work.
+const STARVED_PAUSE: Duration = Duration::from_secs(30);
+/// A connection that lasted for so long was a good one.
+const STEADY: Duration = Duration::from_secs(30);
 /// Queues named in one notification: PostgreSQL takes less than 8000 bytes.
 const NAMES: usize = 30;
 
@@ -61,7 +67,7 @@ struct State {
 
 /// What gateways say to each other.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Said {
+struct PeerMessage {
     from: String,
     /// Queues in which something was committed.
     #[serde(default)]
@@ -72,6 +78,16 @@ struct Said {
     /// The sender is new, and wants to know for which queues others have clients.
     #[serde(default)]
     hello: bool,
+    /// The sender wants to hear this itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proof: Option<u64>,
+}
+
+/// What a listening connection has to hear to prove that it does.
+#[derive(Debug, Default)]
+struct Proof {
+    number: u64,
+    awaited: bool,
 }
 
 impl Peers {
@@ -129,36 +145,93 @@ impl Peers {
 
     /// Listens, and connects again when that breaks, until it is dropped.
     pub(super) async fn listen(&self, options: &ConnectOptions, lanes: &Lanes) {
+        let (mut backoff, mut complaint) = (BACKOFF, Complaint::default());
         loop {
-            let outcome = self.listen_once(options, lanes).await;
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "not listening to other gateways");
-            }
-            sleep(RECONNECT_PAUSE).await;
+            let began = Instant::now();
+            let pause = tokio::select! {
+                outcome = self.listen_once(options, lanes, &mut complaint) => {
+                    if began.elapsed() > STEADY {
+                        backoff.reset();
+                    }
+                    if let Err(error) = outcome
+                        && complaint.is_due()
+                    {
+                        tracing::warn!(
+                            %error,
+                            "not listening to other gateways, trying again: meanwhile messages are \
+                             found by looking"
+                        );
+                    }
+                    backoff.pause()
+                }
+                // Without a connection for work there is nothing to listen for.
+                () = self.db.starved() => STARVED_PAUSE,
+            };
+            sleep(pause).await;
         }
     }
 
-    async fn listen_once(&self, options: &ConnectOptions, lanes: &Lanes) -> store::Result<()> {
-        let mut ears = Ears::open(options).await?;
+    /// Listens until the connection fails, or does not prove that it hears.
+    async fn listen_once(
+        &self,
+        options: &ConnectOptions,
+        lanes: &Lanes,
+        complaint: &mut Complaint,
+    ) -> store::Result<()> {
+        let mut listener = NotificationListener::open(options).await?;
         self.lock().notifying.values_mut().for_each(|listened_to| *listened_to = false);
         self.begin_anew(lanes);
-        let mut repeat = interval(REPEAT);
+        let (mut repeat, mut prove) = (interval(REPEAT), interval(PROOF_INTERVAL));
+        prove.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut proof = Proof::default();
         loop {
             tokio::select! {
-                heard = ears.hear() => match heard? {
-                    Heard::Gateway(payload) => self.heard(&payload, lanes),
-                    Heard::Insert(table) => wake_table(&table, lanes),
-                    Heard::Reconnected => self.begin_anew(lanes),
+                next = listener.next() => match next? {
+                    Notification::Gateway(payload) => {
+                        if self.heard(&payload, lanes) == Some(proof.number) {
+                            proof.awaited = false;
+                            if complaint.is_over() {
+                                tracing::info!("listening to other gateways again");
+                            }
+                        }
+                    }
+                    Notification::Insert(table) => wake_table(&table, lanes),
                 },
                 _ = repeat.tick() => self.want_all(lanes),
+                _ = prove.tick() => self.prove(&mut listener, &mut proof, lanes).await?,
                 () = self.something_to_hear.notified() => {}
             }
             for queue in self.not_listened_to() {
-                ears.listen_to(&table_of(&queue)).await?;
+                listener.listen_to(&table_of(&queue)).await?;
                 // What came while it was not listened to.
                 lanes.news_for_all();
             }
         }
+    }
+
+    /// Fails if what was said to this gateway itself was not heard, and says something again. A
+    /// connection whose other end is gone hears nothing, and nothing tells; behind a pooler in
+    /// transaction mode it is the same.
+    async fn prove(
+        &self,
+        listener: &mut NotificationListener,
+        proof: &mut Proof,
+        lanes: &Lanes,
+    ) -> store::Result<()> {
+        if proof.awaited {
+            return Err(store::Error::Timeout);
+        }
+        if proof.number > 0 && lanes.waited_on().is_empty() {
+            return Ok(());
+        }
+        *proof = Proof { number: proof.number + 1, awaited: true };
+        let own = PeerMessage {
+            from: self.id.clone(),
+            proof: Some(proof.number),
+            ..PeerMessage::default()
+        };
+        // Strings and a number: this cannot fail.
+        listener.notify(&serde_json::to_string(&own).unwrap_or_default()).await
     }
 
     /// Nothing is known of what was said before.
@@ -177,13 +250,14 @@ impl Peers {
         let now = Instant::now();
         let mut state = self.lock();
         state.wanted_elsewhere.retain(|_, until| *until > now);
-        state.said.retain(|_, said| *said + BELIEVE > now);
+        state.said.retain(|_, said| *said + PEER_TTL > now);
     }
 
-    fn heard(&self, payload: &str, lanes: &Lanes) {
-        let Ok(said) = serde_json::from_str::<Said>(payload) else { return };
+    /// Takes in what a gateway said. What this one said itself is a proof.
+    fn heard(&self, payload: &str, lanes: &Lanes) -> Option<u64> {
+        let said = serde_json::from_str::<PeerMessage>(payload).ok()?;
         if said.from == self.id {
-            return;
+            return said.proof;
         }
         let names = |names: &[String]| -> Vec<QueueName> {
             names.iter().filter_map(|name| QueueName::parse(name).ok()).collect()
@@ -191,17 +265,18 @@ impl Peers {
         for lanes in names(&said.news).iter().filter_map(|queue| lanes.in_use(queue)) {
             lanes.receive.news();
         }
-        let until = Instant::now() + BELIEVE;
+        let until = Instant::now() + PEER_TTL;
         let wanted = names(&said.wants).into_iter().map(|queue| (queue, until));
         self.lock().wanted_elsewhere.extend(wanted);
         if said.hello {
             self.lock().said.clear();
             self.want_all(lanes);
         }
+        None
     }
 
     /// What there is to say, in notifications that are short enough.
-    fn gathered(&self) -> Vec<Said> {
+    fn gathered(&self) -> Vec<PeerMessage> {
         let (news, wants, hello) = {
             let mut state = self.lock();
             let state = &mut *state;
@@ -211,18 +286,18 @@ impl Peers {
         let names = |queues: HashSet<QueueName>| -> Vec<String> {
             queues.iter().map(QueueName::to_string).collect()
         };
-        let from = || Said { from: self.id.clone(), ..Said::default() };
+        let from = || PeerMessage { from: self.id.clone(), ..PeerMessage::default() };
         let mut said = Vec::new();
         if hello {
-            said.push(Said { hello, ..from() });
+            said.push(PeerMessage { hello, ..from() });
         }
         let (news, wants) = (names(news), names(wants));
-        said.extend(news.chunks(NAMES).map(|part| Said { news: part.to_vec(), ..from() }));
-        said.extend(wants.chunks(NAMES).map(|part| Said { wants: part.to_vec(), ..from() }));
+        said.extend(news.chunks(NAMES).map(|part| PeerMessage { news: part.to_vec(), ..from() }));
+        said.extend(wants.chunks(NAMES).map(|part| PeerMessage { wants: part.to_vec(), ..from() }));
         said
     }
 
-    async fn say(&self, said: &[Said]) -> store::Result<()> {
+    async fn say(&self, said: &[PeerMessage]) -> store::Result<()> {
         if said.is_empty() {
             return Ok(());
         }
@@ -230,7 +305,7 @@ impl Peers {
         for said in said {
             // Strings and lists of strings: this cannot fail.
             let payload = serde_json::to_string(said).unwrap_or_default();
-            store::say(&mut conn, &payload).await?;
+            store::notify(&mut conn, &payload).await?;
         }
         Ok(())
     }

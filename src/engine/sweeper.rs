@@ -1,94 +1,261 @@
 //! The safety net: one look, now and then, at all queues in which somebody waits. It is what finds
 //! messages that SQL clients send.
+//!
+//! Each queue stands on its own feet: one that is locked, or fails, is looked at apart from the others
+//! until it does not any more, and what is lost to it is no reason to look less often.
 
-use std::sync::Arc;
+mod groups;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     domain::QueueName,
-    store::{self, Error, Result, Swept},
+    store::{self, Backoff, Conn, Db, Errand, Error, Result, Swept},
 };
 
 use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
 
+use groups::{Groups, Look};
+
 /// Time between two looks for lanes that nobody uses.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
-/// A sweep takes at most one part in so many of the time.
-const SWEEP_SHARE: u32 = 20;
-/// Queues that are asked about in one statement.
-const CHUNK: usize = 64;
-/// Sweeps after which it is asked again which queues have notifications.
-const THOROUGH_EVERY: u32 = 50;
-/// Sweeps of the same queues after which it is worth planning a statement for them.
-const WORTH_PLANNING: u32 = 3;
+/// The pause after a sweep is so many times what it took, if that is longer than usual.
+const SWEEP_SHARE: u32 = 3;
+/// What a sweep may take without a reason.
+const SLIGHT: Duration = Duration::from_millis(10);
+/// Pauses are no longer than this, or than usual.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Time after which all queues are looked at even if nothing was committed meanwhile.
+const WITHOUT_NEWS: Duration = Duration::from_secs(1);
+/// Queues of one statement that are found to be in trouble, one by one; more are taken to be.
+const CULPRITS: usize = 3;
+
+/// The queues in which somebody waits.
+type WaitedOn = HashMap<QueueName, Arc<ReceiveLane>>;
 
 /// What the sweeper keeps from one sweep to the next.
-#[derive(Default)]
-struct Sweeper {
-    /// The queues of the last sweep, and how often they were swept.
-    queues: Vec<QueueName>,
-    times: u32,
+struct Sweeper<'a> {
+    shared: &'a Shared,
+    lanes: &'a Lanes,
+    peers: Option<&'a Peers>,
+    /// With a connection of its own, if there are enough.
+    db: Db,
+    groups: Groups,
+    troubled: &'a Troubled,
+    /// What was committed before the last sweep that was complete, and when that was.
+    seen: Option<(String, Instant)>,
 }
+
+/// Queues that are looked at apart.
+#[derive(Debug, Default)]
+struct Troubled(Mutex<HashSet<QueueName>>);
 
 /// Sweeps until it is dropped.
 pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Peers>>) {
-    let mut sweeper = Sweeper::default();
-    let mut tidied = Instant::now();
-    loop {
-        let started = Instant::now();
-        sweeper.sweep(&shared, &lanes, peers.as_deref()).await;
-        if tidied.elapsed() >= TIDY_INTERVAL || lanes.take_met_unknown() {
-            lanes.drop_idle();
-            tidied = Instant::now();
+    let troubled = Troubled::default();
+    let sweeper = Sweeper {
+        shared: &shared,
+        lanes: &lanes,
+        peers: peers.as_deref(),
+        db: shared.db.with_own_errand(),
+        groups: Groups::default(),
+        troubled: &troubled,
+        seen: None,
+    };
+    let tidy = async {
+        let mut tidied = Instant::now();
+        loop {
+            sleep(shared.poll_interval).await;
+            if tidied.elapsed() >= TIDY_INTERVAL || lanes.take_met_unknown() {
+                lanes.drop_idle();
+                tidied = Instant::now();
+            }
         }
-        // One that takes long is made less often.
-        sleep(shared.poll_interval.max(started.elapsed() * SWEEP_SHARE)).await;
-    }
+    };
+    let apart = Box::pin(troubled.run(&shared, &lanes, peers.as_deref()));
+    tokio::join!(Box::pin(sweeper.run()), apart, tidy);
 }
 
-impl Sweeper {
-    async fn sweep(&mut self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
-        let mut waited_on = lanes.waited_on();
+impl Sweeper<'_> {
+    async fn run(mut self) {
+        let usual = self.shared.poll_interval;
+        let mut backoff = Backoff::new(usual.min(LONGEST_PAUSE), LONGEST_PAUSE);
+        let (mut failed_before, mut load) = (false, Duration::ZERO);
+        loop {
+            match self.sweep().await {
+                Ok(took) => {
+                    backoff.reset();
+                    failed_before = false;
+                    // A stall is no load; what takes ever longer is.
+                    load = took.min(load * 2 + SLIGHT);
+                    sleep(usual.max((load * SWEEP_SHARE).min(LONGEST_PAUSE))).await;
+                }
+                // What came meanwhile has waited long enough.
+                Err(_) if !failed_before => failed_before = true,
+                Err(error) => {
+                    tracing::debug!(%error, "sweep");
+                    sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Looks at every queue once; says what that took of the database's time.
+    async fn sweep(&mut self) -> Result<Duration> {
+        let waited_on: WaitedOn = self.lanes.waited_on().into_iter().collect();
         if waited_on.is_empty() {
-            shared.db.keep_none();
-            return;
+            self.db.keep_none();
+            return Ok(Duration::ZERO);
         }
-        // In an order, so that the same queues make the same statement.
-        waited_on.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        if !waited_on.iter().map(|(queue, _)| queue).eq(&self.queues) {
-            self.queues = waited_on.iter().map(|(queue, _)| queue.clone()).collect();
-            self.times = 0;
-        }
-        self.times += 1;
-        for chunk in waited_on.chunks(CHUNK) {
-            let queues: Vec<QueueName> = chunk.iter().map(|(queue, _)| queue.clone()).collect();
-            match self.look(shared, &queues).await {
-                Ok(swept) => tell(chunk, &swept, peers),
-                // Those who wait learn of it by looking for themselves.
-                Err(Error::Unavailable(_)) => chunk.iter().for_each(|(_, line)| line.news()),
-                Err(error) => tracing::debug!(%error, "sweep"),
+        let outcome = self.sweep_queues(&waited_on).await;
+        if let Err(Error::Unavailable(_)) = outcome {
+            // Those who wait learn of it by looking for themselves.
+            for line in waited_on.values() {
+                line.news();
             }
         }
+        outcome
     }
 
-    async fn look(&self, shared: &Shared, queues: &[QueueName]) -> Result<Vec<Swept>> {
-        let mut conn = shared.db.errand().await?;
-        let planned = self.times > WORTH_PLANNING && !self.times.is_multiple_of(THOROUGH_EVERY);
-        if planned && queues.iter().all(|queue| queue.check_creatable().is_ok()) {
-            match store::sweep_again(&mut conn, queues).await {
-                // The thorough way knows what to make of a queue that is gone.
-                Err(Error::QueueNotFound) => {}
-                outcome => return outcome,
+    async fn sweep_queues(&mut self, waited_on: &WaitedOn) -> Result<Duration> {
+        let now = Instant::now();
+        let mut conn = self.db.errand().await?;
+        let unseen = self.unseen(&mut conn).await?;
+        if unseen.as_deref() == Some("") {
+            return Ok(now.elapsed());
+        }
+        let apart = self.troubled.lock().clone();
+        let queues = waited_on.keys().filter(|queue| !apart.contains(*queue));
+        let mut took = Duration::ZERO;
+        for look in self.groups.looks(queues, now) {
+            let began = Instant::now();
+            match ask(&mut conn, &look).await {
+                Ok(swept) => {
+                    tell(waited_on, &look.queues, &swept, self.peers);
+                    took += began.elapsed();
+                }
+                Err(error) if !conn.is_reusable() => return Err(error),
+                Err(_) => self.take_apart(&mut conn, &look, waited_on).await?,
             }
         }
-        store::sweep(&mut conn, queues).await
+        self.seen = unseen.map(|seen| (seen, now));
+        Ok(took)
+    }
+
+    /// What is committed by now, where looking at everything costs more than asking for that; empty if
+    /// nothing was since the last sweep. What becomes visible by itself is known from that one.
+    async fn unseen(&self, conn: &mut Conn) -> Result<Option<String>> {
+        if self.groups.len() < 2 {
+            return Ok(None);
+        }
+        let committed = store::committed(conn).await?;
+        let nothing_new = self.seen.as_ref().is_some_and(|(seen, at)| {
+            *seen == committed && at.elapsed() < WITHOUT_NEWS && !self.groups.has_new()
+        });
+        Ok(Some(if nothing_new { String::new() } else { committed }))
+    }
+
+    /// Finds out which queue it was that failed them all.
+    async fn take_apart(
+        &mut self,
+        conn: &mut Errand,
+        look: &Look,
+        waited_on: &WaitedOn,
+    ) -> Result<()> {
+        let now = Instant::now();
+        if let Some(group) = look.group {
+            self.groups.dissolve(group, now);
+        }
+        let mut culprits = 0;
+        for queue in look.queues.iter().filter(|queue| waited_on.contains_key(*queue)) {
+            if culprits < CULPRITS {
+                let queue = std::slice::from_ref(queue);
+                match store::sweep(conn, queue).await {
+                    Ok(swept) => {
+                        tell(waited_on, queue, &swept, self.peers);
+                        continue;
+                    }
+                    Err(error) if !conn.is_reusable() => return Err(error),
+                    Err(error) => tracing::debug!(?queue, %error, "a queue is looked at apart"),
+                }
+            }
+            culprits += 1;
+            self.groups.remove(queue, now);
+            self.troubled.lock().insert(queue.clone());
+        }
+        Ok(())
     }
 }
 
-/// Tells those who wait of what was found.
-fn tell(chunk: &[(QueueName, Arc<ReceiveLane>)], swept: &[Swept], peers: Option<&Peers>) {
-    for (swept, (_, line)) in swept.iter().zip(chunk) {
+impl Troubled {
+    /// Looks at each of them until it is in no trouble any more, or nobody waits there.
+    async fn run(&self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
+        loop {
+            let began = Instant::now();
+            let queues: Vec<QueueName> = self.lock().iter().cloned().collect();
+            if !queues.is_empty() {
+                let waited_on: WaitedOn = lanes.waited_on().into_iter().collect();
+                for queue in &queues {
+                    let waits = waited_on.contains_key(queue);
+                    if !waits || look_alone(&shared.db, queue, &waited_on, peers).await {
+                        self.lock().remove(queue);
+                    }
+                }
+            }
+            sleep(shared.poll_interval.max(began.elapsed().min(LONGEST_PAUSE))).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<QueueName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at a queue that is in trouble; true if it is not any more.
+async fn look_alone(
+    db: &Db,
+    queue: &QueueName,
+    waited_on: &WaitedOn,
+    peers: Option<&Peers>,
+) -> bool {
+    let looked = async {
+        let mut conn = db.errand().await?;
+        store::sweep(&mut conn, std::slice::from_ref(queue)).await
+    };
+    match looked.await {
+        Ok(swept) => {
+            tell(waited_on, std::slice::from_ref(queue), &swept, peers);
+            true
+        }
+        // It is locked, or the database is away.
+        Err(Error::Locked | Error::Unavailable(_) | Error::Timeout | Error::Overloaded) => false,
+        // Those who wait learn of it by looking for themselves.
+        Err(_) => {
+            if let Some(line) = waited_on.get(queue) {
+                line.news();
+            }
+            false
+        }
+    }
+}
+
+async fn ask(conn: &mut Conn, look: &Look) -> Result<Vec<Swept>> {
+    if look.planned {
+        store::sweep_again(conn, &look.queues).await
+    } else {
+        store::sweep(conn, &look.queues).await
+    }
+}
+
+/// Tells those who wait of what was found in each queue.
+fn tell(waited_on: &WaitedOn, queues: &[QueueName], swept: &[Swept], peers: Option<&Peers>) {
+    for (queue, swept) in queues.iter().zip(swept) {
+        let Some(line) = waited_on.get(queue) else { continue };
         if swept.ready {
             line.found_visible();
         }
@@ -96,7 +263,7 @@ fn tell(chunk: &[(QueueName, Arc<ReceiveLane>)], swept: &[Swept], peers: Option<
             line.set_timer(due_in);
         }
         if let Some(peers) = peers.filter(|_| swept.notifies) {
-            peers.listen_to(&swept.queue);
+            peers.listen_to(queue.as_str());
         }
     }
 }

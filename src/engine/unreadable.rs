@@ -45,7 +45,7 @@ impl<'a> UnreadableSearch<'a> {
             let ids = store::quarantine(conn, self.queue, *max_messages, *max_expanded).await?;
             if !ids.is_empty() {
                 let queue = self.queue;
-                warn!(%queue, ?ids, "archived messages that are too large to be read");
+                warn!(%queue, ?ids, "archived messages that cannot be read");
                 self.metrics.messages(queue.as_str(), DoneTo::Quarantined, ids.len());
                 return Ok(true);
             }

@@ -45,7 +45,9 @@ impl Send {
         let in_turn = inputs.iter().any(|input| input.in_turn);
         match store::send(conn, queue, &all, in_turn).await {
             // An id that is there already tells of a sequence that lags behind its table.
-            Err(Error::Rejected(Rejection::Conflict(_))) if Self::lagged(conn, queue).await => {
+            Err(Error::Rejected(Rejection::Conflict(violated)))
+                if Self::lagged(conn, queue, violated.as_deref()).await =>
+            {
                 store::send(conn, queue, &all, in_turn).await
             }
             outcome => outcome,
@@ -54,8 +56,39 @@ impl Send {
 
     /// Whether the sequence of a queue's ids lagged behind its table, and does not any more. That it
     /// cannot be told changes nothing of what was stored.
-    async fn lagged(conn: &mut Conn, queue: &QueueName) -> bool {
-        matches!(store::advance_sequence(conn, queue).await, Ok(true))
+    async fn lagged(conn: &mut Conn, queue: &QueueName, violated: Option<&str>) -> bool {
+        matches!(store::advance_sequence(conn, queue, violated).await, Ok(true))
+    }
+}
+
+impl Send {
+    /// Has those try again that met an id that was there already, if the sequence lagged behind its table.
+    /// The others are stored, whatever becomes of that.
+    async fn retry_ids(&self, conn: &mut Conn, queue: &QueueName, outcomes: &mut [SendOutcome]) {
+        let violated: Vec<Option<Arc<str>>> = outcomes.iter().map(violated_by).collect();
+        let mut constraints: Vec<&str> = violated.iter().flatten().map(|name| &**name).collect();
+        constraints.sort_unstable();
+        constraints.dedup();
+        for constraint in constraints {
+            let again = match store::advance_sequence(conn, queue, Some(constraint)).await {
+                Ok(true) => Error::Locked,
+                Err(error @ (Error::SequenceBehind | Error::Exhausted(_))) => error,
+                Ok(false) | Err(_) => continue,
+            };
+            for (outcome, violated) in outcomes.iter_mut().zip(&violated) {
+                if violated.as_deref() == Some(constraint) {
+                    *outcome = Err(again.clone());
+                }
+            }
+        }
+    }
+}
+
+/// The unique constraint that refused a request's messages, if one did.
+fn violated_by(outcome: &SendOutcome) -> Option<Arc<str>> {
+    match outcome {
+        Err(Error::Rejected(Rejection::Conflict(name))) => name.clone(),
+        _ => None,
     }
 }
 
@@ -88,15 +121,7 @@ impl Work for Send {
         if outcomes.iter().any(Result::is_ok) {
             self.0.tell();
         }
-        let met_twice =
-            |outcome: &SendOutcome| matches!(outcome, Err(Error::Rejected(Rejection::Conflict(_))));
-        if outcomes.iter().any(met_twice) && Self::lagged(conn, queue).await {
-            // Whoever met an id that was there already tries again.
-            outcomes
-                .iter_mut()
-                .filter(|one| met_twice(one))
-                .for_each(|one| *one = Err(Error::Locked));
-        }
+        self.retry_ids(conn, queue, &mut outcomes).await;
         Ok(outcomes)
     }
 

@@ -4,23 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    PgPool, Postgres,
-    pool::PoolConnection,
+    Arguments, Either, Execute, Executor, PgConnection, Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
-use tokio::time::timeout;
 
 use crate::domain::{CallStats, QueueName};
 
 use super::{
-    Features, Health,
-    errand::Kept,
-    error::{Access, Error, Result, leaves_connection_usable},
+    db::{Db, Limit},
+    error::{Access, Error, Result},
+    pool::Lease,
+    progress::Running,
+    verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
-/// What the server's own statement timeout is given before we stop listening to it.
-const GRACE: Duration = Duration::from_secs(2);
+/// Time that a statement waits for locks where it may take long otherwise.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+/// Time for a connection that is tried.
+const PING_LIMIT: Duration = Duration::from_secs(1);
 
 /// A statement with its parameters.
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -28,98 +30,41 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 /// Whether a row was what it should be.
 pub(super) type Taken = std::result::Result<(), sqlx::Error>;
 
-/// A pool with the bounds on everything that is asked of it.
-#[derive(Clone, Debug)]
-pub struct Db {
-    pool: PgPool,
-    health: Arc<Health>,
-    statement_timeout: Duration,
-    features: Features,
-    kept: Kept,
-}
-
 /// A connection on loan from a [`Db`], and whose account its statements go on.
 ///
-/// One that broke, or was given up on in the middle of a statement, is closed and not given back:
-/// the answer that is still to come belongs to nobody. Its next statement gets another.
+/// One that broke, or was given up on in the middle of a statement, is not given back: the answer
+/// that is still to come belongs to nobody. Its next statement gets another.
 pub struct Conn {
-    inner: PoolConnection<Postgres>,
+    lease: Option<Lease>,
     db: Db,
     stats: Arc<CallStats>,
-    reusable: bool,
+    /// A statement is under way, or was when its future was dropped.
+    busy: bool,
+    in_transaction: bool,
+    /// For the gateway's own account.
+    own: bool,
     /// The queue that the next statement is about.
     subject: Option<QueueName>,
 }
 
-impl Db {
-    /// Wraps a pool.
-    pub fn new(
-        pool: PgPool,
-        health: Arc<Health>,
-        statement_timeout: Duration,
-        features: Features,
-    ) -> Self {
-        Self { pool, health, statement_timeout, features, kept: Kept::default() }
-    }
-
-    /// What the PGMQ in the database can do.
-    pub fn features(&self) -> Features {
-        self.features
-    }
-
-    /// Takes a connection, waiting for as long as the pool allows.
-    pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
-        let inner = self.checkout().await?;
-        Ok(Conn {
-            inner,
-            db: self.clone(),
-            stats: Arc::clone(stats),
-            reusable: true,
-            subject: None,
-        })
-    }
-
-    pub(super) fn with_kept(&self, kept: Kept) -> Self {
-        Self { kept, ..self.clone() }
-    }
-
-    pub(super) fn kept(&self) -> &Kept {
-        &self.kept
-    }
-
-    async fn checkout(&self) -> Result<PoolConnection<Postgres>> {
-        let checkout = self.pool.acquire().await;
-        checkout.map_err(|error| Error::from_acquire(error, self.health.last_seen_up()))
-    }
-
-    /// Connections that are open, and those of them that are idle.
-    pub fn size(&self) -> (u32, u32) {
-        (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
-    }
-
-    /// Whether every connection is in use that there may be.
-    pub fn is_exhausted(&self) -> bool {
-        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
-    }
-
-    /// Waits for the connections that are out, then closes them all.
-    pub async fn close(&self) {
-        self.keep_none();
-        self.pool.close().await;
-    }
-}
-
 impl Conn {
-    pub(super) fn max_connections(&self) -> u32 {
-        self.db.pool.options().get_max_connections()
+    pub(super) fn new(lease: Lease, db: Db, stats: Arc<CallStats>, own: bool) -> Self {
+        let (busy, in_transaction, subject) = (false, false, None);
+        Self { lease: Some(lease), db, stats, busy, in_transaction, own, subject }
     }
 
-    pub(super) fn is_reusable(&self) -> bool {
-        self.reusable && !self.db.pool.is_closed()
+    /// Connections that the pool can have.
+    pub(super) fn capacity(&self) -> u32 {
+        self.db.capacity()
     }
 
-    /// Says which queue the next statement is about: if it fails because something is missing, it is looked
-    /// whether that is the queue.
+    /// Whether the connection is as good as before the last statement, however that ended.
+    pub fn is_reusable(&self) -> bool {
+        self.lease.is_some() && !self.busy && !self.db.is_closed()
+    }
+
+    /// Says which queue the next statement is about: if it fails because something is missing, it is
+    /// looked whether that is the queue.
     pub(super) fn on(&mut self, queue: &QueueName) -> &mut Self {
         self.subject = Some(queue.clone());
         self
@@ -127,17 +72,27 @@ impl Conn {
 
     /// Whether the server still answers.
     pub(super) async fn ping(&mut self) -> Result<()> {
-        self.look(sqlx::query("/* ping */ SELECT 1")).await.map(drop)
+        self.look_soon(sqlx::query("/* ping */ SELECT 1"), PING_LIMIT).await.map(drop)
     }
 
     /// Whether PGMQ's own functions take and return everything; older ones are stood in for.
     pub(super) fn is_modern(&self) -> bool {
-        self.db.features.modern
+        self.db.features().modern
     }
 
     /// Runs a statement that only looks, or can be repeated without harm.
     pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, self.db.statement_timeout).await
+        self.run(query, Access::Look, self.db.limit()).await
+    }
+
+    /// The same for a statement that takes no time at all: without an answer by then, no connection
+    /// that there is is worth another try.
+    pub(super) async fn look_soon(
+        &mut self,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Look, Limit { time: limit, brief: true }).await
     }
 
     /// As [`Conn::look`], for rows that are dealt with one by one, as they come in: all of them may
@@ -148,7 +103,13 @@ impl Conn {
         wait: Duration,
         take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(query, Access::Look, self.db.statement_timeout + wait, take).await
+        self.run_each(
+            query,
+            Access::Look,
+            Limit { time: self.db.limit().time + wait, ..self.db.limit() },
+            take,
+        )
+        .await
     }
 
     /// As [`Conn::change`], for rows that are dealt with one by one.
@@ -157,35 +118,60 @@ impl Conn {
         query: Statement<'_>,
         take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(query, Access::Change, self.db.statement_timeout, take).await
+        self.run_each(query, Access::Change, self.db.limit(), take).await
     }
 
     /// Runs a statement that changes messages that are there.
     pub(super) async fn change(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Change, self.db.statement_timeout).await
+        self.run(query, Access::Change, self.db.limit()).await
     }
 
     /// Runs a statement that stores new messages.
     pub(super) async fn store(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Store, self.db.statement_timeout).await
+        self.run(query, Access::Store, self.db.limit()).await
     }
 
     /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
-    /// otherwise.
+    /// otherwise. It does not wait as long for locks.
     pub(super) async fn look_patiently(
         &mut self,
         query: Statement<'_>,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
+        let settings = [("statement_timeout", limit), ("lock_timeout", LOCK_LIMIT)];
+        self.look_with(&settings, query, Limit { time: limit, brief: false }).await
+    }
+
+    /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
+    /// longer than `limit`.
+    pub(super) async fn look_briefly(
+        &mut self,
+        query: Statement<'_>,
+        lock_limit: Duration,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        let limit = Limit { time: limit, brief: true };
+        self.look_with(&[("lock_timeout", lock_limit)], query, limit).await
+    }
+
+    async fn look_with(
+        &mut self,
+        settings: &[(&str, Duration)],
+        query: Statement<'_>,
+        limit: Limit,
+    ) -> Result<Vec<PgRow>> {
         let subject = self.subject.take();
-        let own_limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
-        self.look(sqlx::query("BEGIN")).await?;
-        self.look(sqlx::query(&own_limit)).await?;
+        let set = |(name, value): &(&str, Duration)| {
+            format!("pg_catalog.set_config('{name}', '{}', true)", value.as_millis())
+        };
+        let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
+        self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
+        self.run(sqlx::query(&set), Access::Look, limit).await?;
         self.subject = subject;
         let outcome = self.run(query, Access::Look, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        if self.reusable {
-            self.look(sqlx::query(end)).await?;
+        if self.is_reusable() {
+            self.run(sqlx::query(end), Access::Look, limit).await?;
         }
         outcome
     }
@@ -194,7 +180,7 @@ impl Conn {
         &mut self,
         query: Statement<'_>,
         access: Access,
-        limit: Duration,
+        limit: Limit,
     ) -> Result<Vec<PgRow>> {
         let mut rows = Vec::new();
         let keep = |row| {
@@ -205,35 +191,39 @@ impl Conn {
         Ok(rows)
     }
 
-    /// Every statement of a request passes here: counted, bounded, its errors sorted.
+    /// Every statement of a request passes here: counted, bounded, its errors sorted. One that is
+    /// certain to have done nothing, for no reason of its own, is tried again.
     async fn run_each(
         &mut self,
-        query: Statement<'_>,
+        mut query: Statement<'_>,
         access: Access,
-        limit: Duration,
+        limit: Limit,
         mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
         let subject = self.subject.take();
         self.stats.add_round_trip();
-        if !self.reusable {
-            self.inner.close_on_drop();
-            self.inner = self.db.checkout().await?;
-        }
-        self.reusable = false;
-        let all = async {
-            let mut rows = query.fetch(&mut *self.inner);
-            while let Some(row) = rows.try_next().await? {
-                take(row)?;
+        let sql = query.sql();
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+        let mut arguments = arguments.map_err(Error::unexpected)?.unwrap_or_default();
+        let mut retries = Retries::default();
+        loop {
+            self.ready().await?;
+            let copy = (!self.in_transaction).then(|| arguments.clone());
+            let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
+                return Ok(());
+            };
+            let retry = self.sort(&failed, access, limit.brief);
+            match copy {
+                Some(copy) if failed.rows == 0 && retries.allow(retry).await => arguments = copy,
+                _ => {
+                    return match failed.into_error(access) {
+                        Error::MissingRelation(source) => {
+                            Err(self.missing(subject, source, limit).await)
+                        }
+                        error => Err(error),
+                    };
+                }
             }
-            Ok(())
-        };
-        let Ok(outcome) = timeout(limit + GRACE, all).await else {
-            return Err(Error::unanswered(access));
-        };
-        self.reusable = outcome.as_ref().err().is_none_or(leaves_connection_usable);
-        match outcome.map_err(|error| Error::from_statement(error, access)) {
-            Err(Error::MissingRelation(source)) => Err(self.missing(subject, source, limit).await),
-            outcome => outcome,
         }
     }
 
@@ -243,27 +233,147 @@ impl Conn {
         &mut self,
         subject: Option<QueueName>,
         source: Arc<sqlx::Error>,
-        limit: Duration,
+        limit: Limit,
     ) -> Error {
-        let Some(queue) = subject else { return Error::Unexpected(source) };
-        let query = sqlx::query_scalar::<_, bool>(
-            "/* queue_is_there */ SELECT pgmq_gateway.find_queue_table($1) IS NOT NULL",
-        );
+        let Some(queue) = subject.filter(|_| !self.in_transaction) else {
+            return Error::Unexpected(source);
+        };
+        let sql = "/* queue_is_there */ SELECT pgmq_gateway.find_queue_table($1) IS NOT NULL";
+        let mut arguments = PgArguments::default();
+        if arguments.add(queue.as_str()).is_err() || self.ready().await.is_err() {
+            return Error::Unexpected(source);
+        }
         self.stats.add_round_trip();
-        let found = timeout(limit, query.bind(queue.as_str()).fetch_one(&mut *self.inner)).await;
+        let mut found = None;
+        let mut take = |row: PgRow| {
+            found = Some(row.try_get(0)?);
+            Ok(())
+        };
+        if let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await {
+            self.sort(&failed, Access::Look, limit.brief);
+        }
         match found {
-            Ok(Ok(false)) => Error::QueueNotFound,
+            Some(false) => Error::QueueNotFound,
             // Dropped and made anew, by now.
-            Ok(Ok(true)) => Error::Deadlock(source),
-            _ => Error::Unexpected(source),
+            Some(true) => Error::Deadlock(source),
+            None => Error::Unexpected(source),
+        }
+    }
+
+    /// Sees to a connection that can serve a statement.
+    async fn ready(&mut self) -> Result<()> {
+        let current = |lease: &Lease| self.in_transaction || !lease.is_outdated();
+        if self.busy || !self.lease.as_ref().is_some_and(current) {
+            // First the one, then the other: there may be no more.
+            self.let_go();
+            self.lease = Some(self.db.checkout().await?);
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &mut self,
+        sql: &str,
+        arguments: PgArguments,
+        limit: Limit,
+        take: &mut (impl FnMut(PgRow) -> Taken + Send),
+    ) -> std::result::Result<(), Failed> {
+        let (mut rows, mut complete) = (0, false);
+        let Some(lease) = self.lease.as_mut() else {
+            return Err(Failed { cause: Cause::Unanswered, rows, complete });
+        };
+        self.busy = true;
+        let progress = self.db.progress();
+        let running = if self.own { Running::uncounted() } else { progress.begin() };
+        let session = lease.session().clone();
+        let statement = async {
+            let conn: &mut PgConnection = lease;
+            let mut results = conn.fetch_many(sqlx::query_with(sql, arguments));
+            while let Some(result) = results.try_next().await? {
+                match result {
+                    Either::Left(_) => complete = true,
+                    Either::Right(row) => {
+                        rows += 1;
+                        take(row)?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let outcome = self.db.wait_for(statement, &session, limit).await;
+        if outcome.as_ref().err().is_none_or(Cause::is_progress) {
+            running.done();
+        }
+        match (&outcome, sql) {
+            (Ok(()), "BEGIN") => self.in_transaction = true,
+            (_, "COMMIT" | "ROLLBACK") => self.in_transaction = false,
+            _ => {}
+        }
+        match outcome {
+            Ok(()) => {
+                self.busy = false;
+                Ok(())
+            }
+            Err(cause) => Err(Failed { cause, rows, complete }),
+        }
+    }
+
+    /// Decides what becomes of the connection, and whether the statement is worth another attempt.
+    fn sort(&mut self, failed: &Failed, access: Access, brief: bool) -> Option<Retry> {
+        let error = match &failed.cause {
+            Cause::Error(error) => error,
+            // What takes no time at all was not answered: no other connection will do better.
+            Cause::Unanswered if brief => {
+                self.busy = false;
+                self.leave(Lease::give_up_all);
+                return None;
+            }
+            Cause::Unanswered | Cause::Lost => {
+                self.let_go();
+                return None;
+            }
+        };
+        let read_only = self.lease.as_ref().is_some_and(|lease| lease.session().read_only);
+        let verdict = Verdict::of(error);
+        self.busy = false;
+        match verdict {
+            Verdict::Usable | Verdict::Undone => {}
+            // That much was known.
+            Verdict::WrongServer if read_only => return None,
+            Verdict::Stale => self.leave(Lease::close),
+            Verdict::WrongServer | Verdict::Ended | Verdict::Broken | Verdict::Unsent => {
+                self.leave(Lease::discard_all);
+            }
+            Verdict::Unclear => self.leave(Lease::give_up),
+        }
+        match verdict {
+            Verdict::Undone => Some(Retry::Later),
+            Verdict::Stale | Verdict::WrongServer | Verdict::Unsent => Some(Retry::Elsewhere),
+            Verdict::Ended if !failed.complete => Some(Retry::Elsewhere),
+            Verdict::Ended | Verdict::Broken if access == Access::Look => Some(Retry::Elsewhere),
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self, end: impl FnOnce(Lease)) {
+        self.in_transaction = false;
+        if let Some(lease) = self.lease.take() {
+            end(lease);
+        }
+    }
+
+    /// Gives the connection back, if it is in a state for others.
+    fn let_go(&mut self) {
+        match (std::mem::take(&mut self.busy), self.in_transaction) {
+            (true, _) => self.leave(Lease::give_up),
+            (false, true) => self.leave(Lease::close),
+            (false, false) => self.leave(drop),
         }
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if !self.reusable {
-            self.inner.close_on_drop();
-        }
+        self.let_go();
     }
 }

@@ -63,7 +63,7 @@ impl Db {
         let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
         // It is never closed.
         let Ok(turn) = turn.map(std::result::Result::ok) else {
-            let conn = self.apart().acquire(&Arc::default()).await?;
+            let conn = self.apart().acquire_own().await?;
             return Ok(Errand { conn: Some(conn), kept, turn: None });
         };
         if let Some((mut conn, since)) = kept.take()
@@ -71,8 +71,16 @@ impl Db {
         {
             return Ok(Errand { conn: Some(conn), kept, turn });
         }
-        let conn = self.apart().acquire(&Arc::default()).await?;
+        let conn = self.apart().acquire_own().await?;
         Ok(Errand { conn: Some(conn), kept, turn })
+    }
+
+    /// The same with a place of its own for a connection that is kept, if there are enough of them: for
+    /// errands that must not wait for others.
+    #[must_use]
+    pub fn with_own_errand(&self) -> Self {
+        let enough = self.capacity() >= 2 * SMALLEST_POOL;
+        if enough { self.apart() } else { self.clone() }
     }
 
     /// The same without the place where connections are kept: one that is kept there must not keep
@@ -91,7 +99,7 @@ impl Drop for Errand {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take()
             && self.turn.is_some()
-            && conn.max_connections() >= SMALLEST_POOL
+            && conn.capacity() >= SMALLEST_POOL
             && conn.is_reusable()
         {
             self.kept.put(conn);

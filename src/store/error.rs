@@ -5,7 +5,11 @@ use std::{io::ErrorKind, sync::Arc};
 use serde::Deserialize;
 use sqlx::postgres::PgDatabaseError;
 
-use super::rejection::{self, Rejection};
+use super::{
+    failure::Reason,
+    pool::AcquireError,
+    rejection::{self, Rejection},
+};
 
 /// The outcome of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,6 +32,15 @@ pub enum Error {
     /// A table or a column was not there that the statement names, whosever that is.
     #[error("something is missing that the statement names")]
     MissingRelation(#[source] Arc<sqlx::Error>),
+    /// Other things in the database stand on it: a view, or a foreign key.
+    #[error("other things depend on it")]
+    Needed,
+    /// The sequence of a queue's ids lags behind its table, and the role may not advance it.
+    #[error("the sequence of the queue's ids lags behind its table")]
+    SequenceBehind,
+    /// A sequence that storing needs has reached its end.
+    #[error("a sequence has reached its end")]
+    Exhausted(#[source] Arc<sqlx::Error>),
     /// A publication needs to know which row is deleted or updated, and a table of PGMQ's does not say.
     #[error("a publication refuses it")]
     NoReplicaIdentity,
@@ -144,7 +157,7 @@ impl Error {
                 return Self::Unavailable(Some(error.into()));
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                return Self::lost(access, error);
+                return Self::lost(access, Some(error));
             }
             _ => return Self::unexpected(error),
         };
@@ -155,6 +168,9 @@ impl Error {
         };
         if let Some(own) = Self::own(&code, database) {
             return own;
+        }
+        if code == "2200H" {
+            return Self::Exhausted(error.into());
         }
         if let Some(rejection) = Rejection::from_database(&code, database) {
             return Self::Rejected(rejection);
@@ -171,11 +187,12 @@ impl Error {
             // A table's name became a number, as it was dropped in that moment; the last of them where the
             // catalogues were left behind.
             "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(error.into()),
-            // What is to be sent grew too large, or is no UTF-8.
-            "54000" | "22021" => Self::Unreadable,
+            // What is to be sent grew too large, or cannot be written in UTF-8.
+            "54000" | "22021" | "22P05" => Self::Unreadable,
             "57014" => Self::Timeout,
             "42501" => Self::Forbidden(error.into()),
-            "55P03" => Self::Locked,
+            "55P03" | "55006" => Self::Locked,
+            "2BP01" => Self::Needed,
             "55000" if database.routine() == Some("CheckCmdReplicaIdentity") => {
                 Self::NoReplicaIdentity
             }
@@ -187,7 +204,7 @@ impl Error {
             code if code.starts_with("53") || code.starts_with("58") => {
                 Self::Unavailable(Some(error.into()))
             }
-            code if code.starts_with("08") => Self::lost(access, error),
+            code if code.starts_with("08") => Self::lost(access, Some(error)),
             _ => Self::unexpected(error),
         }
     }
@@ -264,29 +281,30 @@ impl Error {
     }
 
     /// The connection broke while a statement was under way.
-    fn lost(access: Access, source: sqlx::Error) -> Self {
-        let source = Some(Arc::new(source));
+    pub(super) fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
+        let source = source.map(Arc::new);
         match access {
             Access::Look => Self::Unavailable(source),
             Access::Change | Access::Store => Self::OutcomeUnknown(source),
         }
     }
 
-    /// Sorts the failure to get a connection. `up` is what the health check saw last.
-    pub(super) fn from_acquire(error: sqlx::Error, up: bool) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut if up => Self::Overloaded,
-            other => Self::Unavailable(Some(other.into())),
+    /// Sorts the failure to get a connection. `up` says whether the database answers.
+    pub(super) fn from_acquire(error: AcquireError, up: bool) -> Self {
+        let (failure, alone) = match error {
+            AcquireError::Closed => return Self::Unavailable(None),
+            AcquireError::Failed(failure) => (Some(failure), true),
+            AcquireError::Busy(failure) => (failure, false),
+        };
+        match failure {
+            None if up => Self::Overloaded,
+            None => Self::Unavailable(None),
+            Some(failure) => match failure.reason {
+                Reason::Local => Self::Overloaded,
+                // Those that there are were in use.
+                Reason::Full | Reason::ReadOnly if !alone => Self::Overloaded,
+                _ => Self::Unavailable(failure.error),
+            },
         }
-    }
-}
-
-/// Whether the connection can serve another statement after this error.
-pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
-    // A server that ends the session says 57P0x; stale prepared statements say the other two.
-    let fatal = ["57P01", "57P02", "57P03", "26000", "0A000"];
-    match error {
-        sqlx::Error::Database(db) => !db.code().is_some_and(|code| fatal.contains(&&*code)),
-        _ => false,
     }
 }

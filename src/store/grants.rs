@@ -1,6 +1,8 @@
 //! The rights that a gateway's role needs where an administrator has installed everything.
 
-use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+use sqlx::Connection;
+
+use super::ConnectOptions;
 
 /// Why the rights could not be granted.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +38,10 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
             format!("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role}"),
         ]);
     }
-    for (kind, rights) in
-        [("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"), ("SEQUENCES", "USAGE, SELECT")]
-    {
+    for (kind, rights) in [
+        ("TABLES", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"),
+        ("SEQUENCES", "USAGE, SELECT, UPDATE"),
+    ] {
         statements.push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA pgmq TO {role}"));
         // For the queues that the administrator makes from now on.
         statements.push(format!(
@@ -49,7 +52,7 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
 }
 
 /// Grants `role` what the gateway needs, in one transaction.
-pub async fn grant_to(options: &PgConnectOptions, role: &str) -> Result<(), GrantError> {
+pub async fn grant_to(options: &ConnectOptions, role: &str) -> Result<(), GrantError> {
     let mut connection = options.connect().await?;
     let known: Option<String> = sqlx::query_scalar(
         "SELECT quote_ident(rolname) FROM pg_catalog.pg_roles WHERE rolname = $1",

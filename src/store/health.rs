@@ -1,23 +1,29 @@
-//! Whether the database answers, asked on a connection of its own so that the question never
-//! stands in line behind the pool, and once for everybody so that it is in no line of its own.
+//! Whether the database answers, asked beside the pool so that the question never stands in line
+//! behind it, and once for everybody so that it is in no line of its own.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgConnection, Row};
+use tokio::time::timeout;
+
+use super::{
+    failure::{Failure, Reason},
+    pool::Pool,
+    schema,
+    session::{Opened, unanswered},
+    shared::Shared,
 };
 
-use sqlx::{ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
-use tokio::{sync::Mutex, time::timeout};
-
-use super::{schema, shared::Shared};
-
-/// Time for one look.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Time for a question on the connection that is kept.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// Time for one on a connection that is yet to be made.
+const FRESH_LIMIT: Duration = Duration::from_secs(3);
 /// Time for which what was found is taken to be so.
 const FRESH: Duration = Duration::from_millis(250);
+/// A session that is older does not know the defaults that new ones get.
+const KEPT_LIMIT: Duration = Duration::from_secs(5);
+/// Time in which something gets done where all is well.
+const STALLED: Duration = Duration::from_secs(5);
 
 /// What the last look at the database found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +32,10 @@ pub enum HealthState {
     Ready,
     /// It answers, but PGMQ or our schema is missing or old.
     SchemaMissing,
-    /// It answers, but is a standby that takes no changes.
+    /// It answers, but takes no changes: a standby, or it was told so.
     ReadOnly,
+    /// It answers, but nothing gets done: what runs waits for locks, or commits for a standby.
+    Stalled,
     /// It does not answer.
     Down,
 }
@@ -39,19 +47,15 @@ pub struct Health {
     found: Shared<HealthState>,
 }
 
-/// Its connection.
 #[derive(Debug)]
 struct Probe {
-    options: PgConnectOptions,
-    connection: Mutex<Option<PgConnection>>,
-    up: AtomicBool,
+    pool: Pool,
 }
 
 impl Health {
-    /// A check that will connect when it is first asked.
-    pub fn new(options: PgConnectOptions) -> Self {
-        let probe = Probe { options, connection: Mutex::new(None), up: AtomicBool::new(true) };
-        Self { probe: Arc::new(probe), found: Shared::new(FRESH) }
+    /// A check that will connect when it is first asked, and counts in what the pool gets done.
+    pub fn new(pool: Pool) -> Self {
+        Self { probe: Arc::new(Probe { pool }), found: Shared::new(FRESH) }
     }
 
     /// Asks the database, unless somebody else does or just did; answers within some seconds,
@@ -63,51 +67,107 @@ impl Health {
         };
         self.found.get(look).await.unwrap_or(HealthState::Down)
     }
-
-    /// Whether the database answered when it was last asked.
-    pub fn last_seen_up(&self) -> bool {
-        self.probe.up.load(Relaxed)
-    }
-
-    /// Closes the connection.
-    pub async fn close(&self) {
-        if let Some(connection) = self.probe.connection.lock().await.take() {
-            let _ = timeout(LIMIT, connection.close()).await;
-        }
-    }
 }
 
 impl Probe {
     async fn check(&self) -> HealthState {
-        let state = match timeout(LIMIT, self.look()).await {
-            Ok(Ok(state)) => state,
-            Ok(Err(sqlx::Error::Database(error))) if schema::is_missing(&*error) => {
-                HealthState::SchemaMissing
-            }
-            Ok(Err(_)) | Err(_) => HealthState::Down,
-        };
-        self.up.store(state != HealthState::Down, Relaxed);
-        state
+        let state = self.ask().await;
+        let progress = self.pool.progress();
+        if state != HealthState::Ready || !progress.is_doubtful() {
+            return state;
+        }
+        // Once nobody asks for anything any more, only trying tells whether it would get done.
+        let commits = self.pool.control().can_commit().await.unwrap_or(true);
+        if !commits || (self.pool.is_exhausted() && progress.is_stalled(STALLED)) {
+            return HealthState::Stalled;
+        }
+        progress.trust();
+        HealthState::Ready
     }
 
-    async fn look(&self) -> Result<HealthState, sqlx::Error> {
-        let mut kept = self.connection.lock().await;
-        // Taken out while in use: a look that fails or is cut short leaves none behind.
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
+    async fn ask(&self) -> HealthState {
+        let control = self.pool.control();
+        let Ok(mut kept) = timeout(FRESH_LIMIT, control.lock()).await else {
+            return HealthState::Down;
         };
-        let row = sqlx::query(schema::HEALTH)
-            .bind(schema::latest_version())
-            .bind(schema::revision())
-            .fetch_one(&mut connection)
-            .await?;
-        *kept = Some(connection);
-        let (current, standby): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(match (current, standby) {
-            (_, true) => HealthState::ReadOnly,
-            (false, _) => HealthState::SchemaMissing,
-            (true, false) => HealthState::Ready,
-        })
+        let mut old = None;
+        if let Some(mut opened) = kept.take() {
+            match timeout(ASK_LIMIT, look(&mut opened.conn)).await {
+                Ok(Ok(HealthState::ReadOnly) | Err(_)) | Err(_) => {}
+                Ok(Ok(state)) => old = Some((opened, state)),
+            }
+        }
+        if let Some((opened, state)) = old.take_if(|(opened, _)| self.is_current(opened)) {
+            *kept = Some(opened);
+            return state;
+        }
+        match self.ask_anew().await {
+            Ok((opened, state)) => {
+                *kept = Some(opened);
+                state
+            }
+            Err(failure) => match (old, failure.reason) {
+                // No other connection is to be had, but the one that there is answers.
+                (Some((opened, state)), _) if !self.pool.has_moved_from(&opened.session) => {
+                    *kept = Some(opened);
+                    state
+                }
+                (_, Reason::Full | Reason::Local) => {
+                    drop(kept);
+                    self.ask_through_pool().await
+                }
+                _ => HealthState::Down,
+            },
+        }
     }
+
+    fn is_current(&self, opened: &Opened) -> bool {
+        opened.session.opened.elapsed() < KEPT_LIMIT && !self.pool.has_moved_from(&opened.session)
+    }
+
+    async fn ask_anew(&self) -> Result<(Opened, HealthState), Failure> {
+        let ask = async {
+            let mut opened = self.pool.control().options().open_writable().await?;
+            let state = look(&mut opened.conn).await?;
+            Ok((opened, state))
+        };
+        let asked = timeout(FRESH_LIMIT, ask).await.unwrap_or_else(|_| Err(unanswered()));
+        let (opened, state) = asked.map_err(Failure::new)?;
+        self.pool.observe(&opened.session);
+        Ok((opened, state))
+    }
+
+    async fn ask_through_pool(&self) -> HealthState {
+        let Ok(Ok(mut lease)) = timeout(FRESH_LIMIT, self.pool.acquire()).await else {
+            return HealthState::Down;
+        };
+        match timeout(ASK_LIMIT, look(&mut lease)).await {
+            Ok(Ok(state)) => state,
+            Ok(Err(_)) => {
+                lease.discard();
+                HealthState::Down
+            }
+            Err(_) => {
+                lease.give_up();
+                HealthState::Down
+            }
+        }
+    }
+}
+
+async fn look(conn: &mut PgConnection) -> Result<HealthState, sqlx::Error> {
+    let question = sqlx::query(schema::HEALTH);
+    let question = question.bind(schema::latest_version()).bind(schema::revision());
+    let row = match question.fetch_one(conn).await {
+        Err(sqlx::Error::Database(error)) if schema::is_missing(&*error) => {
+            return Ok(HealthState::SchemaMissing);
+        }
+        asked => asked?,
+    };
+    let (current, read_only): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(match (current, read_only) {
+        (_, true) => HealthState::ReadOnly,
+        (false, _) => HealthState::SchemaMissing,
+        (true, false) => HealthState::Ready,
+    })
 }

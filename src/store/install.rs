@@ -2,15 +2,12 @@
 
 use std::fmt;
 
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Row,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, PgConnection, Row};
 use tracing::info;
 
 use crate::domain::ReceiptKey;
 
-use super::{pool::describe_target, schema};
+use super::{ConnectOptions, schema};
 
 /// The version of PGMQ that the gateway installs.
 const EMBEDDED_VERSION: (u32, u32, u32) = (1, 11, 1);
@@ -124,8 +121,8 @@ impl fmt::Display for PgmqInstall {
 /// Makes the database ready: PGMQ where it is missing (or old and ours to upgrade) and `install` is
 /// true, then our own schema. What is there already is not touched, so that a role that may only
 /// use it will do. Gateways that start together take turns.
-pub async fn prepare(options: &PgConnectOptions, install: bool) -> Result<Prepared, PrepareError> {
-    let target = describe_target(options);
+pub async fn prepare(options: &ConnectOptions, install: bool) -> Result<Prepared, PrepareError> {
+    let target = options.describe_target();
     let failed = |source| PrepareError::Database { target: target.clone(), source };
     let mut connection = options.connect().await.map_err(failed)?;
     let outcome = prepare_on(&mut connection, options, install, &target).await;
@@ -135,7 +132,7 @@ pub async fn prepare(options: &PgConnectOptions, install: bool) -> Result<Prepar
 
 async fn prepare_on(
     connection: &mut PgConnection,
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     install: bool,
     target: &str,
 ) -> Result<Prepared, PrepareError> {
@@ -166,7 +163,7 @@ async fn prepare_on(
 
 async fn install_pgmq(
     connection: &mut PgConnection,
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     install: bool,
     target: &str,
 ) -> Result<(), PrepareError> {
@@ -192,15 +189,11 @@ async fn install_pgmq(
         let statement = format!("GRANT CREATE ON DATABASE {database} TO {role}");
         return Err(PrepareError::Forbidden { role, what, target: target.to_owned(), statement });
     }
-    let pool = single_connection_pool(options);
+    // The installer takes a pool.
+    let pool = options.single_connection_pool();
     let outcome = pgmq::install::install_sql_from_embedded(&pool).await;
     pool.close().await;
     outcome.map_err(|e| PrepareError::Install { target: target.to_owned(), reason: e.to_string() })
-}
-
-/// The installer takes a pool.
-fn single_connection_pool(options: &PgConnectOptions) -> PgPool {
-    PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone())
 }
 
 async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {

@@ -1,23 +1,18 @@
 //! Keys with which clients are let in.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use tracing::warn;
 
 use crate::domain::{Grant, Grants, KeyHash, KeyLimits, NewApiKey, StoredKey};
 
 use super::{
-    Conn,
+    Conn, ConnectOptions, DatabaseClock,
     decode::{Text, Timestamp, get, text, time, time_option},
     error,
+    reports::Reports,
 };
 
 /// Why a key could not be administered: one line for the person who tried.
@@ -44,6 +39,8 @@ pub struct ListedKey {
     pub created_at: DateTime<Utc>,
     /// The end of its life.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Whether that is past.
+    pub expired: bool,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
     /// When it was last used, by the minute or so.
@@ -51,17 +48,17 @@ pub struct ListedKey {
 }
 
 /// Stores a key.
-pub async fn create_key(options: &PgConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
+pub async fn create_key(options: &ConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
     let query = sqlx::query(
         "/* create_key */ INSERT INTO pgmq_gateway.api_keys \
          (id, name, hash, grants, expires_at, requests_per_second, max_waiters) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         VALUES ($1, $2, $3, $4, now() + $5, $6, $7)",
     )
     .bind(&new.id)
     .bind(&new.name)
     .bind(&new.hash.as_bytes()[..])
     .bind(&new.grants)
-    .bind(new.expires_at)
+    .bind(new.expires_in)
     .bind(new.limits.requests_per_second.and_then(|limit| i32::try_from(limit).ok()))
     .bind(new.limits.max_waiters.and_then(|limit| i32::try_from(limit).ok()));
     let mut connection = options.connect().await?;
@@ -70,10 +67,12 @@ pub async fn create_key(options: &PgConnectOptions, new: &NewApiKey) -> Result<(
 }
 
 /// Every key, the newest last.
-pub async fn list_keys(options: &PgConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
+pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
     let mut connection = options.connect().await?;
     let rows = sqlx::query(
-        "/* list_keys */ SELECT id, name, grants, created_at, expires_at, revoked_at, last_used_at \
+        "/* list_keys */ SELECT pgmq_gateway.as_text(id) AS id, pgmq_gateway.as_text(name) AS name, \
+                ARRAY(SELECT pgmq_gateway.as_text(g) FROM unnest(grants) g) AS grants, created_at, \
+                expires_at, coalesce(expires_at <= now(), false) AS expired, revoked_at, last_used_at \
          FROM pgmq_gateway.api_keys ORDER BY created_at, id",
     )
     .fetch_all(&mut connection)
@@ -88,6 +87,7 @@ pub async fn list_keys(options: &PgConnectOptions) -> Result<Vec<ListedKey>, Key
             grants: texts(row.try_get("grants")?),
             created_at: row.try_get::<Timestamp, _>("created_at")?.0,
             expires_at: time("expires_at")?,
+            expired: row.try_get("expired")?,
             revoked_at: time("revoked_at")?,
             last_used_at: time("last_used_at")?,
         })
@@ -100,7 +100,7 @@ fn texts(texts: Vec<Text>) -> Vec<String> {
 }
 
 /// Ends a key for good.
-pub async fn revoke_key(options: &PgConnectOptions, id: &str) -> Result<(), KeyError> {
+pub async fn revoke_key(options: &ConnectOptions, id: &str) -> Result<(), KeyError> {
     let query = sqlx::query(
         "/* revoke_key */ UPDATE pgmq_gateway.api_keys SET revoked_at = now() \
          WHERE id = $1 AND revoked_at IS NULL",
@@ -110,7 +110,7 @@ pub async fn revoke_key(options: &PgConnectOptions, id: &str) -> Result<(), KeyE
 
 /// Gives a key another secret; the one before is taken for as long as `overlap` says.
 pub async fn rotate_key(
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     id: &str,
     hash: KeyHash,
     overlap: TimeDelta,
@@ -124,7 +124,7 @@ pub async fn rotate_key(
 }
 
 async fn change_one(
-    options: &PgConnectOptions,
+    options: &ConnectOptions,
     id: &str,
     query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
 ) -> Result<(), KeyError> {
@@ -143,39 +143,19 @@ pub struct LoadedKeys {
     pub any: bool,
 }
 
-/// Rows that make no sense and of which that was said: they are looked at every second.
-#[derive(Debug, Default)]
-struct Said(BTreeSet<String>);
+static SENSELESS: Reports = Reports::new();
 
-impl Said {
-    /// More would be no slip of a pen: they are not said.
-    const MOST: usize = 100;
-
-    /// Takes the rows that make no sense now, and returns those to speak of. A row that was put right
-    /// meanwhile is forgotten.
-    fn anew(&mut self, bad: &BTreeSet<String>) -> Vec<String> {
-        self.0.retain(|id| bad.contains(id));
-        let room = Self::MOST - self.0.len();
-        let new: Vec<_> = bad.difference(&self.0).take(room).cloned().collect();
-        self.0.extend(new.iter().cloned());
-        new
+/// Loads the keys; tells `clock` what time it is there. One that makes no sense is left out, and said once.
+pub async fn load_keys(conn: &mut Conn, clock: &DatabaseClock) -> error::Result<LoadedKeys> {
+    let query = sqlx::query("/* load_keys */ SELECT * FROM pgmq_gateway.loaded_keys()");
+    let asked = Utc::now();
+    let rows = conn.look(query).await?;
+    if let Some(row) = rows.first() {
+        clock.observe(asked, time(row, "now")?, Utc::now());
     }
-}
-
-static SAID: Mutex<Said> = Mutex::new(Said(BTreeSet::new()));
-
-/// Loads the keys. One that makes no sense is left out, and said once.
-pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
-    let rows = conn
-        .look(sqlx::query(
-            "/* load_keys */ SELECT id, name, hash, previous_hash, previous_until, grants, \
-             requests_per_second, max_waiters, expires_at, revoked_at IS NOT NULL AS revoked, \
-             clock_timestamp() AS now FROM pgmq_gateway.api_keys",
-        ))
-        .await?;
     let (mut keys, mut bad) = (Vec::with_capacity(rows.len()), BTreeSet::new());
     for row in &rows {
-        match stored(row) {
+        match stored(row, clock) {
             Ok(Some(key)) => keys.push(key),
             // What cannot even be read is no key either.
             Ok(None) | Err(_) => {
@@ -183,7 +163,7 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
             }
         }
     }
-    for id in SAID.lock().unwrap_or_else(PoisonError::into_inner).anew(&bad) {
+    for id in SENSELESS.news(bad) {
         warn!(id, "a row of pgmq_gateway.api_keys makes no sense and lets nobody in");
     }
     Ok(LoadedKeys { keys, any: !rows.is_empty() })
@@ -191,16 +171,16 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
 
 /// A row as a key, or nothing if it makes no sense. The ends are by the database's clock; they are told by
 /// ours.
-fn stored(row: &PgRow) -> error::Result<Option<StoredKey>> {
+fn stored(row: &PgRow, clock: &DatabaseClock) -> error::Result<Option<StoredKey>> {
     let hash: Vec<u8> = get(row, "hash")?;
     let previous: Option<Vec<u8>> = get(row, "previous_hash")?;
     let previous = previous.and_then(|hash| KeyHash::from_bytes(&hash));
-    let ahead = time(row, "now")? - Utc::now();
-    let ours = |end: DateTime<Utc>| end.checked_sub_signed(ahead).unwrap_or(end);
-    let until = time_option(row, "previous_until")?.map(ours);
+    let until = time_option(row, "previous_until")?.map(|end| clock.by_ours(end));
     let grants = texts(get(row, "grants")?);
     let grants = grants.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<_, _>>();
-    let (Some(hash), Ok(grants)) = (KeyHash::from_bytes(&hash), grants) else {
+    let (Some(hash), Ok(grants), true) =
+        (KeyHash::from_bytes(&hash), grants, get(row, "makes_sense")?)
+    else {
         return Ok(None);
     };
     let limit = |limit: Option<i32>| limit.and_then(|limit| u32::try_from(limit).ok());
@@ -210,7 +190,7 @@ fn stored(row: &PgRow) -> error::Result<Option<StoredKey>> {
         hash,
         previous: previous.zip(until),
         grants: Grants::new(grants),
-        expires_at: time_option(row, "expires_at")?.map(ours),
+        expires_at: time_option(row, "expires_at")?.map(|end| clock.by_ours(end)),
         limits: KeyLimits {
             requests_per_second: limit(get(row, "requests_per_second")?),
             max_waiters: limit(get(row, "max_waiters")?),
@@ -219,37 +199,14 @@ fn stored(row: &PgRow) -> error::Result<Option<StoredKey>> {
     }))
 }
 
-/// Notes that keys were used.
+/// Notes that keys were used, at times by our clock.
 pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) -> error::Result<()> {
+    let now = Utc::now();
+    let ages: Vec<i64> = at.iter().map(|at| (now - at).num_seconds().max(0)).collect();
     let query = sqlx::query(
-        "/* keys_used */ UPDATE pgmq_gateway.api_keys k SET last_used_at = used.at \
-         FROM unnest($1, $2) AS used (id, at) WHERE k.id = used.id",
+        "/* keys_used */ UPDATE pgmq_gateway.api_keys k \
+         SET last_used_at = now() - make_interval(secs => used.age) \
+         FROM unnest($1, $2) AS used (id, age) WHERE k.id = used.id",
     );
-    conn.change(query.bind(ids).bind(at)).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(ids: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
-        ids.into_iter().map(|id| format!("{id:03}")).collect()
-    }
-
-    #[test]
-    fn a_row_is_spoken_of_once_until_it_is_put_right() {
-        let mut said = Said::default();
-        assert_eq!(said.anew(&ids([1, 2])), ["001", "002"]);
-        assert!(said.anew(&ids([1, 2])).is_empty());
-        assert_eq!(said.anew(&ids([2, 3])), ["003"]);
-        assert_eq!(said.anew(&ids([1, 2, 3])), ["001"], "wrong once more");
-    }
-
-    #[test]
-    fn what_is_remembered_has_a_bound() {
-        let mut said = Said::default();
-        assert_eq!(said.anew(&ids(0..500)).len(), Said::MOST);
-        assert!(said.anew(&ids(0..500)).is_empty());
-        assert_eq!(said.0.len(), Said::MOST);
-    }
+    conn.change(query.bind(ids).bind(ages)).await.map(drop)
 }

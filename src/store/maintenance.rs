@@ -24,11 +24,10 @@ pub struct QueueRetention {
 }
 
 /// Writes down which queues there are, so that a dump carries it, and puts right what a restore or a crash
-/// of the server left behind.
-pub async fn register_queues(conn: &mut Conn) -> Result<()> {
-    conn.look(sqlx::query("/* register_queues */ SELECT pgmq_gateway.register_queues()"))
-        .await
-        .map(drop)
+/// of the server left behind. Returns the names of those that came here by a restore.
+pub async fn register_queues(conn: &mut Conn) -> Result<Vec<String>> {
+    let query = sqlx::query("/* register_queues */ SELECT pgmq_gateway.register_queues() AS queue");
+    conn.look(query).await?.iter().map(|row| text(row, "queue")).collect()
 }
 
 /// The queues for whose tables row-level security policies are in force.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::{Row, postgres::PgRow, types::Json};
+use tracing::warn;
 
 use crate::domain::{Delay, Message, MsgId, NewMessage, QueueName, RawJson, Visibility};
 
@@ -13,6 +14,7 @@ use super::{
     decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
     fitted::{Fitted, Page},
+    reports::Reports,
 };
 
 /// The ids of a request's messages in order, or why it was not stored.
@@ -88,12 +90,42 @@ fn send_outcome(row: &PgRow) -> Result<SendOutcome> {
     })
 }
 
+static BEHIND: Reports = Reports::new();
+
 /// Brings the sequence of a queue's ids up to what is in its tables; true if it lagged behind, so that a
-/// send that met an id twice is worth another try.
-pub async fn advance_sequence(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query("/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1)");
-    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
-    only_row(&rows)?.try_get(0).map_err(Error::unexpected)
+/// send that met an id twice is worth another try. `violated` is the constraint that refused it, if one did.
+pub async fn advance_sequence(
+    conn: &mut Conn,
+    queue: &QueueName,
+    violated: Option<&str>,
+) -> Result<bool> {
+    let query = sqlx::query(
+        "/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1, $2) AS outcome, \
+                pg_catalog.format('SELECT setval(pg_get_serial_sequence(%L, ''msg_id''), max(msg_id)) \
+                                   FROM %1$s', pgmq_gateway.find_queue_table($1)) AS remedy",
+    );
+    let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(violated)).await?;
+    let row = only_row(&rows)?;
+    match get(row, "outcome")? {
+        "none" => Ok(false),
+        "advanced" | "partly" => Ok(true),
+        "forbidden" => {
+            let remedy: Option<Text> = get(row, "remedy")?;
+            let remedy = remedy.map_or_else(String::new, |remedy| remedy.0);
+            if BEHIND.is_new(queue.as_str()) {
+                warn!(
+                    %queue, %remedy,
+                    "the sequence of the queue's ids lags behind its table, and this role may not advance it: \
+                     nothing can be sent until an administrator has run the remedy"
+                );
+            }
+            Err(Error::SequenceBehind)
+        }
+        "exhausted" => {
+            Err(Error::Exhausted(sqlx::Error::Protocol("no ids are left".to_owned()).into()))
+        }
+        other => Err(Error::unexpected_word(other)),
+    }
 }
 
 /// What the message says, or at once.

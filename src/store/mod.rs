@@ -3,10 +3,16 @@
 //! Free functions over a [`Conn`]; SQLSTATEs become typed errors in `error`, once.
 
 mod archives;
+mod backoff;
+mod clock;
 mod conn;
+mod connect;
+mod control;
+mod db;
 mod decode;
 mod errand;
 mod error;
+mod failure;
 mod fitted;
 mod grants;
 mod health;
@@ -15,19 +21,28 @@ mod keys;
 mod maintenance;
 mod messages;
 mod pool;
+mod pooler;
+mod progress;
 mod queues;
 mod reads;
 mod rejection;
+mod reports;
 mod schema;
+mod session;
 mod settings;
 mod settling;
 mod shared;
 mod topics;
 mod transactions;
+mod verdict;
 mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
-pub use conn::{Conn, Db};
+pub use backoff::{Backoff, Complaint};
+pub use clock::DatabaseClock;
+pub use conn::Conn;
+pub use connect::{ConnectError, connect};
+pub use db::Db;
 pub use errand::Errand;
 pub use error::{Error, Refusal, Result};
 pub use fitted::Page;
@@ -43,7 +58,7 @@ pub use maintenance::{
     queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
-pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
+pub use pool::Pool;
 pub use queues::{
     CreateOutcome, LookLimits, QueueFigures, create, delete_next, drop_queue, exists, figures,
     last_id, list, metrics, names, read_refusal, show, truncate,
@@ -53,10 +68,11 @@ pub use reads::{
     read_with_poll, release,
 };
 pub use rejection::Rejection;
-pub use settings::{AllSettings, Configured, all_settings, change_settings};
+pub use session::ConnectOptions;
+pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
-/// How to reach a database.
-pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, Transacted, transact};
-pub use wakeups::{Ears, Heard, Swept, say, sweep, sweep_again};
+pub use wakeups::{
+    Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,
+};

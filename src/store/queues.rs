@@ -16,7 +16,7 @@ use super::{
     Conn,
     decode::{Text, get, only_row, text, time},
     error::{Error, Result},
-    settings::settings,
+    settings::parse,
     settling::settled,
 };
 
@@ -40,6 +40,10 @@ pub enum CreateOutcome {
     Folds(String),
     /// The relation named here, which belongs to no queue, has the name of a table that it would have.
     Taken(String),
+    /// Partitions of the queue named here have, or will have, such names.
+    PartitionOf(String),
+    /// It has a name as what belongs to queues has.
+    Derived,
     /// pg_partman is not installed.
     NoPartman,
 }
@@ -75,14 +79,15 @@ pub async fn create(
 ) -> Result<CreateOutcome> {
     let query = sqlx::query(
         "/* put_queue */ \
-         SELECT outcome, existing FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6)",
+         SELECT outcome, existing FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(queue.as_str())
     .bind(kind.as_str())
     .bind(partition.map(Partition::interval))
     .bind(partition.map(Partition::retention))
     .bind(fifo)
-    .bind(Json(change.to_json()));
+    .bind(Json(change.to_json()))
+    .bind(queue.is_derived());
     let rows = conn.look(query).await?;
     let row = only_row(&rows)?;
     let outcome: String = get(row, "outcome")?;
@@ -95,6 +100,8 @@ pub async fn create(
         "partition_differs" => Ok(CreateOutcome::PartitionDiffers),
         "folds" => Ok(CreateOutcome::Folds(existing)),
         "taken" => Ok(CreateOutcome::Taken(existing)),
+        "partition_of" => Ok(CreateOutcome::PartitionOf(existing)),
+        "derived" => Ok(CreateOutcome::Derived),
         "no_partman" => Ok(CreateOutcome::NoPartman),
         other => Err(Error::unexpected_word(other)),
     }
@@ -194,11 +201,10 @@ pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics>
     })
 }
 
-/// Names of all queues, in order of their bytes.
+/// Names of all queues that can be asked for, in order of their bytes.
 pub async fn names(conn: &mut Conn) -> Result<Vec<String>> {
-    let query = sqlx::query("/* queue_names */ SELECT queue_name FROM pgmq.meta");
+    let query = sqlx::query("/* queue_names */ SELECT * FROM pgmq_gateway.queue_names()");
     let rows = conn.look_patiently(query, LIST_LIMIT).await?;
-    // A name that is no text here belongs to a queue that nobody can ask for.
     let mut names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
     names.sort_unstable();
     Ok(names)
@@ -257,12 +263,13 @@ fn decode(row: &PgRow) -> Result<Queue> {
         (false, true) => QueueKind::Unlogged,
         (false, false) => QueueKind::Standard,
     };
+    let queue = text(row, "queue")?;
     Ok(Queue {
-        queue: text(row, "queue")?,
         kind,
         fifo: get(row, "fifo")?,
         created_at: time(row, "created_at")?,
         row_security: get(row, "row_security")?,
-        settings: settings(get(row, "settings")?, get(row, "notify_ms")?),
+        settings: parse(row, &queue, get(row, "notify_ms")?).settings,
+        queue,
     })
 }

@@ -7,9 +7,13 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 16] = [
     include_str!("../../migrations/functions/helpers.sql"),
+    include_str!("../../migrations/functions/identity.sql"),
+    include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
+    include_str!("../../migrations/functions/settings.sql"),
+    include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/settle.sql"),
@@ -18,6 +22,7 @@ const FUNCTIONS: [&str; 11] = [
     include_str!("../../migrations/functions/transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
+    include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
 ];
 
@@ -26,19 +31,21 @@ const FUNCTIONS: [&str; 11] = [
 const REVISION: i32 = 1;
 
 /// Two booleans: whether PGMQ is there, the migration `$1` was applied and functions of at least
-/// generation `$2` are in force; whether it is a standby.
+/// generation `$2` are in force; whether no changes are taken.
 pub(super) const HEALTH: &str = "/* health */ \
     SELECT EXISTS (SELECT FROM pgmq_gateway._sqlx_migrations WHERE version = $1 AND success) \
        AND EXISTS (SELECT FROM pgmq_gateway.functions_in_force WHERE revision >= $2) \
        AND EXISTS (SELECT FROM pg_catalog.pg_class c \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = 'pgmq' AND c.relname = 'meta'), \
-    pg_catalog.pg_is_in_recovery()";
+    pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool";
 
-/// Drops every function of the schema: those that the set has are made anew, the others are dead.
+/// Drops every function of the schema: those that the set has are made anew, the others are dead. Those of
+/// triggers are replaced: to drop them would take a lock on the tables.
 const DROP_FUNCTIONS: &str = "DO $$ DECLARE signature regprocedure; BEGIN \
     FOR signature IN SELECT p.oid FROM pg_catalog.pg_proc p \
         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgmq_gateway' \
+          AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype \
     LOOP EXECUTE pg_catalog.format('DROP FUNCTION %s', signature); END LOOP; END $$";
 
 /// Whoever may use the schema may call its functions and look at its tables, as `--grant-to` grants.

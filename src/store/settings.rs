@@ -1,15 +1,19 @@
 //! The settings of queues, in SQL.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
+
+use chrono::Utc;
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{Row, postgres::PgRow, types::Json};
+use tracing::warn;
 
 use crate::domain::{Bounded, Notify, QueueName, QueueSettings, SettingsChange};
 
 use super::{
-    Conn,
+    Conn, DatabaseClock,
     decode::{Text, get, only_row, text, time},
     error::Result,
+    reports::Reports,
 };
 
 /// A queue that has settings, is read in groups, or has a table of another name.
@@ -23,36 +27,36 @@ pub struct Configured {
     pub fifo: bool,
 }
 
-/// What is set for queues, and what time it is.
-#[derive(Debug)]
-pub struct AllSettings {
-    /// All queues that have settings, are read in groups, or have a table of another name.
-    pub configured: Vec<Configured>,
-    /// The database's clock.
-    pub now: DateTime<Utc>,
-}
-
-/// The settings of all queues.
-pub async fn all_settings(conn: &mut Conn) -> Result<AllSettings> {
+/// The settings of all queues; tells `clock` what time it is there.
+pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<Configured>> {
     let query = sqlx::query(
         "/* all_settings */ SELECT s.queue, s.settings, s.fifo, clock_timestamp() AS now \
          FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
     );
+    let asked = Utc::now();
     let rows = conn.look(query).await?;
-    let now = time(only_row(&rows)?, "now")?;
+    clock.observe(asked, time(only_row(&rows)?, "now")?, Utc::now());
     let mut configured = Vec::with_capacity(rows.len());
+    let mut odd = BTreeSet::new();
     for row in &rows {
         // Where there are none, the only row has the time alone.
         if get::<Option<Text>>(row, "queue")?.is_some() {
-            configured.push(Configured {
-                queue: text(row, "queue")?,
-                settings: settings(get(row, "settings")?, None),
-                fifo: get(row, "fifo")?,
-            });
+            let queue = text(row, "queue")?;
+            let Parsed { settings, unknown } = parse(row, &queue, None);
+            odd.extend(unknown.map(|setting| format!("{queue}: {setting}")));
+            configured.push(Configured { queue, settings, fifo: get(row, "fifo")? });
         }
     }
-    Ok(AllSettings { configured, now })
+    for what in ODD.news(odd) {
+        warn!(
+            what,
+            "a row of pgmq_gateway.queue_settings makes no sense there: the default counts"
+        );
+    }
+    Ok(configured)
 }
+
+static ODD: Reports = Reports::new();
 
 /// Changes settings of a queue; false where there is none.
 pub async fn change_settings(
@@ -66,24 +70,43 @@ pub async fn change_settings(
     get(only_row(&conn.on(queue).look(query).await?)?, "changed")
 }
 
-/// Settings as they were stored. What a later gateway stored and this one does not know is left out.
-pub(super) fn settings(stored: Option<Json<Value>>, notify_ms: Option<i32>) -> QueueSettings {
-    let stored = stored.map_or(Value::Null, |json| json.0);
-    let one = |name: &str| {
-        let value = stored.get(name).filter(|value| !value.is_null())?;
-        serde_json::from_value::<SettingsChange>(serde_json::json!({ name: value })).ok()
-    };
-    let names = [
-        "visibility_timeout",
-        "delay",
-        "max_message_bytes",
-        "max_receives",
-        "dead_letter_queue",
-        "message_retention",
-        "archive_retention",
-    ];
-    let known = names.into_iter().filter_map(one);
-    let settings = known.fold(QueueSettings::default(), |so_far, one| one.applied_to(&so_far));
-    let notify = notify_ms.map(|ms| Notify { throttle_ms: Bounded::saturating(ms.into()) });
-    QueueSettings { notify, ..settings }
+/// Settings as they were stored.
+pub(super) struct Parsed {
+    pub(super) settings: QueueSettings,
+    /// The first setting that is none.
+    unknown: Option<&'static str>,
 }
+
+/// Reads the settings in a row. What a later gateway stored and this one does not know is left out, and so is
+/// what is no setting.
+pub(super) fn parse(row: &PgRow, queue: &str, notify_ms: Option<i32>) -> Parsed {
+    let stored = row.try_get::<Option<Json<Value>>, _>("settings");
+    let stored = stored.map_or(Value::Bool(false), |json| json.map_or(Value::Null, |json| json.0));
+    let mut unknown = (!stored.is_object() && !stored.is_null()).then_some("settings");
+    let mut settings = QueueSettings::default();
+    for name in NAMES {
+        let Some(value) = stored.get(name).filter(|value| !value.is_null()) else { continue };
+        let change = serde_json::from_value::<SettingsChange>(serde_json::json!({ name: value }));
+        let change = change.ok().filter(|change| {
+            let dead_letters = change.dead_letter_queue.as_ref().and_then(Option::as_ref);
+            dead_letters.is_none_or(|dead_letters| dead_letters.0.as_str() != queue)
+        });
+        match change {
+            Some(change) => settings = change.applied_to(&settings),
+            None => unknown = unknown.or(Some(name)),
+        }
+    }
+    let notify = notify_ms.map(|ms| Notify { throttle_ms: Bounded::saturating(ms.into()) });
+    Parsed { settings: QueueSettings { notify, ..settings }, unknown }
+}
+
+/// The settings; `notify` is what PGMQ says.
+const NAMES: [&str; 7] = [
+    "visibility_timeout",
+    "delay",
+    "max_message_bytes",
+    "max_receives",
+    "dead_letter_queue",
+    "message_retention",
+    "archive_retention",
+];

@@ -69,7 +69,7 @@ pub async fn unbind(conn: &mut Conn, queue: &QueueName, pattern: &str) -> Result
 
 /// The queues that a routing key leads to.
 pub async fn route(conn: &mut Conn, routing_key: &str) -> Result<Vec<String>> {
-    let query = sqlx::query("/* route */ SELECT queue FROM pgmq_gateway.route($1)");
+    let query = sqlx::query("/* route */ SELECT queue FROM pgmq_gateway.shown_route($1)");
     let rows = conn.look(query.bind(routing_key)).await?;
     rows.iter().map(|row| get::<Text>(row, "queue").map(|queue| queue.0)).collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sqlx::{Row, types::Json};
+use tracing::warn;
 
 use crate::domain::{NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
 
@@ -47,6 +48,8 @@ pub enum Transacted<T> {
     Done(Vec<T>),
     /// It was done before.
     Replayed(Vec<T>),
+    /// It was done before, and what it came to is lost.
+    Unreadable,
     /// Its key stands for another request.
     Conflict,
 }
@@ -188,7 +191,17 @@ pub async fn transact<T: DeserializeOwned>(
     let results = || row.try_get("results").map(|Json(results)| results).map_err(Error::unexpected);
     match outcome {
         "conflict" => Ok(Transacted::Conflict),
-        "replayed" => Ok(Transacted::Replayed(results()?)),
+        "replayed" => Ok(results().map_or_else(
+            |error| {
+                warn!(%error, "an answer in pgmq_gateway.idempotency_keys makes no sense");
+                Transacted::Unreadable
+            },
+            Transacted::Replayed,
+        )),
+        "unreadable" => {
+            warn!("an answer in pgmq_gateway.idempotency_keys makes no sense");
+            Ok(Transacted::Unreadable)
+        }
         "done" => Ok(Transacted::Done(results()?)),
         other => Err(Error::unexpected_word(other)),
     }

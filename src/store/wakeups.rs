@@ -2,28 +2,29 @@
 
 use std::time::Duration;
 
-use sqlx::{
-    Row,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
-};
+use sqlx::{Row, postgres::PgListener};
+use tokio::time::timeout;
 
 use crate::domain::QueueName;
 
 use super::{
-    Conn,
-    decode::Text,
+    Conn, ConnectOptions,
     error::{Access, Error, Result},
     messages::seconds,
 };
 
 /// The channel on which gateways talk to each other.
 const CHANNEL: &str = "pgmq_gateway";
+/// Time for a statement on a connection that listens.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Time that a sweep waits for a lock.
+const LOCK_LIMIT: Duration = Duration::from_millis(20);
+/// Time for one statement of a sweep.
+const SWEEP_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a sweep found of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swept {
-    /// The queue, as it was asked for.
-    pub queue: String,
     /// Whether there is something to be had, or the queue is gone.
     pub ready: bool,
     /// When the next hidden message becomes visible.
@@ -32,15 +33,22 @@ pub struct Swept {
     pub notifies: bool,
 }
 
-/// Looks at several queues in one statement.
+/// What is committed by now: this text is another one after every commit that changed something.
+pub async fn committed(conn: &mut Conn) -> Result<String> {
+    let query = sqlx::query("/* committed */ SELECT pg_catalog.pg_current_snapshot()::text");
+    let rows = conn.look_soon(query, SWEEP_LIMIT).await?;
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    row.try_get(0).map_err(Error::unexpected)
+}
+
+/// Looks at several queues in one statement; says what it found in the same order.
 pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> {
     let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
     let query = sqlx::query("/* sweep */ SELECT * FROM pgmq_gateway.sweep($1)").bind(names);
-    let rows = conn.look(query).await?;
+    let rows = conn.look_briefly(query, LOCK_LIMIT, SWEEP_LIMIT).await?;
     let swept = rows.iter().map(|row| {
         let due_in: Option<f64> = row.try_get("due_in")?;
         Ok(Swept {
-            queue: row.try_get::<Text, _>("queue")?.0,
             ready: row.try_get("ready")?,
             due_in: due_in.map(seconds),
             notifies: row.try_get("notifies")?,
@@ -61,11 +69,10 @@ pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Sw
     };
     let each: Vec<String> = queues.iter().map(due).collect();
     let sql = format!("/* sweep_again */ SELECT ARRAY[{}]::float8[]", each.join(", "));
-    let rows = conn.look(sqlx::query(&sql)).await?;
+    let rows = conn.look_briefly(sqlx::query(&sql), LOCK_LIMIT, SWEEP_LIMIT).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let due: Vec<Option<f64>> = row.try_get(0).map_err(Error::unexpected)?;
-    let swept = queues.iter().zip(due).map(|(queue, due_in)| Swept {
-        queue: queue.to_string(),
+    let swept = due.into_iter().map(|due_in| Swept {
         ready: due_in.is_some_and(|due_in| due_in <= 0.0),
         due_in: due_in.map(seconds),
         notifies: false,
@@ -74,50 +81,64 @@ pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Sw
 }
 
 /// Says something to all gateways on this database.
-pub async fn say(conn: &mut Conn, payload: &str) -> Result<()> {
+pub async fn notify(conn: &mut Conn, payload: &str) -> Result<()> {
     let query = sqlx::query("/* notify */ SELECT pg_catalog.pg_notify($1, $2)");
     conn.look(query.bind(CHANNEL).bind(payload)).await.map(drop)
 }
 
 /// What came in on a listening connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Notification {
     /// A gateway said something.
     Gateway(String),
     /// PGMQ says that something was inserted into the table of this name.
     Insert(String),
-    /// The connection was lost and is back: what was said in between is not known.
-    Reconnected,
 }
 
 /// A connection that listens.
 #[derive(Debug)]
-pub struct Ears(PgListener);
+pub struct NotificationListener(PgListener);
 
-impl Ears {
+impl NotificationListener {
     /// Connects and listens to the other gateways.
-    pub async fn open(options: &PgConnectOptions) -> Result<Self> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+    pub async fn open(options: &ConnectOptions) -> Result<Self> {
+        let pool = options.single_connection_pool();
         let mut listener = PgListener::connect_with(&pool).await.map_err(lost)?;
-        listener.listen(CHANNEL).await.map_err(lost)?;
-        Ok(Self(listener))
+        // Whoever listens is to know that it was lost, and how long to wait before trying again.
+        listener.eager_reconnect(false);
+        let mut listener = Self(listener);
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
     }
 
     /// Listens to PGMQ's insert notifications of a queue's table as well.
     pub async fn listen_to(&mut self, table: &str) -> Result<()> {
-        self.0.listen(&format!("pgmq.{table}.INSERT")).await.map_err(lost)
+        self.listen(&format!("pgmq.{table}.INSERT")).await
     }
 
-    /// Waits for what comes next.
-    pub async fn hear(&mut self) -> Result<Heard> {
+    /// Says something to all gateways on this database: this one hears it, too, if its connection
+    /// listens.
+    pub async fn notify(&mut self, payload: &str) -> Result<()> {
+        let query = sqlx::query("/* notify */ SELECT pg_catalog.pg_notify($1, $2)");
+        let notify = query.bind(CHANNEL).bind(payload).execute(&mut self.0);
+        timeout(LIMIT, notify).await.map_err(|_| Error::Timeout)?.map(drop).map_err(lost)
+    }
+
+    /// Waits for what comes next; fails when the connection is lost.
+    pub async fn next(&mut self) -> Result<Notification> {
         let Some(notification) = self.0.try_recv().await.map_err(lost)? else {
-            return Ok(Heard::Reconnected);
+            return Err(Error::Unavailable(None));
         };
         let table = notification.channel().strip_prefix("pgmq.");
         Ok(match table.and_then(|rest| rest.strip_suffix(".INSERT")) {
-            Some(table) => Heard::Insert(table.to_owned()),
-            None => Heard::Gateway(notification.payload().to_owned()),
+            Some(table) => Notification::Insert(table.to_owned()),
+            None => Notification::Gateway(notification.payload().to_owned()),
         })
+    }
+
+    async fn listen(&mut self, channel: &str) -> Result<()> {
+        let listen = timeout(LIMIT, self.0.listen(channel)).await;
+        listen.map_err(|_| Error::Timeout)?.map_err(lost)
     }
 }
 

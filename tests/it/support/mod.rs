@@ -2,17 +2,21 @@
 
 pub mod certificates;
 pub mod client;
+pub mod dumps;
+pub mod forwarder;
 pub mod gateway;
 pub mod guarded;
+pub mod pooler;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod servers;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;
 pub use postgres::TestDatabase;
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -29,4 +33,9 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Says what was measured, with `--nocapture`.
+pub fn report(figures: &str) {
+    let _ = writeln!(std::io::stderr(), "{figures}");
 }

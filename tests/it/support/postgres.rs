@@ -51,6 +51,28 @@ impl TestDatabase {
         Self::create("").await
     }
 
+    /// With nothing in it, in another encoding.
+    pub async fn encoded(encoding: &str) -> Self {
+        let options = "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+        Self::create(&format!("ENCODING '{encoding}' {options}")).await
+    }
+
+    /// As it is: a copy of all that is in another one, in which nobody is at work.
+    pub async fn copy(other: &Self) -> Self {
+        Self::create(&format!("TEMPLATE {}", other.name)).await
+    }
+
+    /// On a server of the test's own, with nothing in it.
+    pub async fn on_server(url: &str, name: &str) -> Self {
+        connect(url).await.execute(&*format!("CREATE DATABASE {name}")).await.expect("created");
+        Self { name: name.to_owned(), url: url.replace("/postgres?", &format!("/{name}?")) }
+    }
+
+    /// One that is there, on a server of the test's own.
+    pub fn at(url: &str) -> Self {
+        Self { name: "postgres".to_owned(), url: url.to_owned() }
+    }
+
     async fn create(options: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Relaxed));
@@ -59,11 +81,6 @@ impl TestDatabase {
         admin.execute(&*create).await.expect("database created");
         let url = server().replace("/postgres?", &format!("/{name}?"));
         Self { name, url }
-    }
-
-    /// One that is there already.
-    pub fn at(url: &str) -> Self {
-        Self { name: String::new(), url: url.to_owned() }
     }
 
     /// As the owner of everything.

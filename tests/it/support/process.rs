@@ -86,6 +86,21 @@ impl Program {
         peak.expect("VmHWM").trim().parse::<u64>().expect("a number") / 1024
     }
 
+    /// How many files and sockets it may have open.
+    pub fn allow_files(&self, limit: usize) {
+        let (pid, limit) = (format!("--pid={}", self.child.id()), format!("--nofile={limit}:"));
+        let status = Command::new("prlimit").args([pid, limit]).status().expect("prlimit runs");
+        assert!(status.success());
+    }
+
+    /// It may open none beside those that are open.
+    pub fn allow_no_more_files(&self) {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
+        let names = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let open: std::collections::BTreeSet<usize> = names.collect();
+        self.allow_files((0..=open.len()).find(|n| !open.contains(n)).expect("a number"));
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("signalled");

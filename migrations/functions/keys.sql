@@ -1,0 +1,24 @@
+-- API keys.
+
+-- The keys as a gateway loads them. `makes_sense` says whether one can let anybody in: it does not where an
+-- end is none, a limit lets nothing through, or there is what cannot be sent.
+CREATE FUNCTION pgmq_gateway.loaded_keys()
+RETURNS TABLE (
+    id text, name text, hash bytea, previous_hash bytea, previous_until timestamptz, grants text[],
+    requests_per_second integer, max_waiters integer, expires_at timestamptz, revoked boolean,
+    makes_sense boolean, now timestamptz
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+    SELECT pgmq_gateway.as_text(k.id), CASE WHEN c.sendable THEN k.name ELSE '' END, k.hash,
+           CASE WHEN isfinite(k.previous_until) THEN k.previous_hash END, k.previous_until,
+           CASE WHEN c.sendable THEN k.grants ELSE '{}' END, k.requests_per_second, k.max_waiters,
+           k.expires_at, k.revoked_at IS NOT NULL,
+           c.sendable AND isfinite(coalesce(k.expires_at, now())) AND coalesce(k.requests_per_second, 1) > 0
+           AND coalesce(k.max_waiters, 0) >= 0,
+           clock_timestamp()
+    FROM pgmq_gateway.api_keys k,
+         LATERAL (SELECT pgmq_gateway.is_text(k.id || k.name || array_to_string(k.grants, ' '))
+                  AS sendable) c;
+END
+$$;

@@ -1,0 +1,149 @@
+-- What is set for queues. People write into the table, too: whatever is no setting, or none that can be sent,
+-- counts as the default, for that queue alone.
+
+-- The settings of all queues that have some, are read in groups, or have a table of another name.
+CREATE FUNCTION pgmq_gateway.all_settings()
+RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo
+                 FROM pgmq_gateway.queue_settings s
+                 JOIN pgmq.meta m ON m.queue_name = s.queue_name
+                  AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
+                                              m.created_at)
+                 WHERE (s.settings <> '{}' OR s.fifo) AND pgmq_gateway.is_name(s.queue_name)
+                 UNION ALL
+                 SELECT m.queue_name::text, '{}', false FROM pgmq.meta m
+                 WHERE m.queue_name <> lower(m.queue_name) AND pgmq_gateway.is_name(m.queue_name)
+                   AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s
+                                   WHERE s.queue_name = m.queue_name
+                                     AND (s.settings <> '{}' OR s.fifo));
+END
+$$;
+
+-- Changes those settings of a queue that are in `wishes`, null for the default. False where there
+-- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once.
+CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    PERFORM pgmq_gateway.lock_queue(queue);
+    PERFORM FROM pgmq.meta m
+    WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF wishes ? 'notify' THEN
+        PERFORM pgmq_gateway.set_notify(queue, (wishes #>> '{notify,throttle_ms}')::integer);
+    END IF;
+    PERFORM pgmq_gateway.register_queue(queue);
+    UPDATE pgmq_gateway.queue_settings s
+    SET settings = jsonb_strip_nulls(
+            CASE jsonb_typeof(s.settings) WHEN 'object' THEN s.settings ELSE '{}' END || wishes),
+        retention_cursor = 0
+    WHERE s.queue_name = queue;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'UPDATE of the settings of %', queue USING ERRCODE = 'PGW33';
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- Turns PGMQ's insert notifications on, at most one in so many milliseconds, or off.
+CREATE FUNCTION pgmq_gateway.set_notify(queue text, throttle_ms integer)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    -- Neither is asked for what is so already: both lock the table.
+    is_now integer := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
+BEGIN
+    IF throttle_ms IS NOT DISTINCT FROM is_now THEN
+        PERFORM pgmq_gateway.restore_notify_throttles();
+        RETURN;
+    ELSIF throttle_ms IS NULL THEN
+        PERFORM pgmq.disable_notify_insert(queue);
+    ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
+        PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
+    ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
+        RAISE EXCEPTION 'insert notifications need PGMQ 1.6.0 or later' USING ERRCODE = 'PGW01';
+    ELSIF throttle_ms > 0 THEN
+        RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
+            USING ERRCODE = 'PGW01';
+    ELSE
+        PERFORM pgmq.enable_notify_insert(queue);
+    END IF;
+    is_now := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
+    IF throttle_ms IS DISTINCT FROM is_now THEN
+        RAISE EXCEPTION 'the notifications of %', queue USING ERRCODE = 'PGW33';
+    END IF;
+END
+$$;
+
+-- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
+-- row there its trigger says nothing.
+CREATE FUNCTION pgmq_gateway.restore_notify_throttles()
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('pgmq.notify_insert_throttle') IS NULL
+       OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT') THEN
+        RETURN;
+    END IF;
+    EXECUTE
+        'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
+         SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(
+                    s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)
+         FROM pg_catalog.pg_trigger t
+         JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
+             ''pgmq.%I'', pgmq.format_table_name(m.queue_name, ''q'')))
+         LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
+         WHERE t.tgname = ''trigger_notify_queue_insert_listeners''
+           AND pgmq_gateway.is_name(m.queue_name) AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name)
+         ON CONFLICT DO NOTHING';
+END
+$$;
+
+-- A setting that is a number, null where it is none within these bounds.
+CREATE FUNCTION pgmq_gateway.setting_number(settings jsonb, name text, lowest bigint, highest bigint)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN jsonb_typeof(settings -> name) = 'number'
+           THEN CASE WHEN scale((settings -> name)::numeric) = 0
+                      AND (settings -> name)::numeric BETWEEN lowest AND highest
+                THEN (settings -> name)::bigint END END
+$$;
+
+-- Settings as they are, with `[]`, which is no setting, for what could not be sent.
+CREATE FUNCTION pgmq_gateway.sane_settings(settings jsonb)
+RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT CASE
+        WHEN getdatabaseencoding() = 'UTF8' AND pg_column_size(settings || '{}') < 1000
+         AND NOT settings @? '$.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15))'
+        THEN settings ELSE pgmq_gateway.sane_json(settings, 2) END
+$$;
+
+CREATE FUNCTION pgmq_gateway.sane_json(document jsonb, depth integer)
+RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    CASE jsonb_typeof(document)
+        WHEN 'number' THEN
+            IF document::numeric BETWEEN -1e15 AND 1e15 THEN
+                RETURN document;
+            END IF;
+        WHEN 'string' THEN
+            IF octet_length(document #>> '{}') <= 1000 AND pgmq_gateway.is_text(document #>> '{}') THEN
+                RETURN document;
+            END IF;
+        WHEN 'object' THEN
+            IF depth > 0 THEN
+                RETURN (SELECT coalesce(jsonb_object_agg(e.key, pgmq_gateway.sane_json(e.value, depth - 1)),
+                                        '{}')
+                        FROM (SELECT * FROM jsonb_each(document) e
+                              WHERE octet_length(e.key) <= 100 AND pgmq_gateway.is_text(e.key)
+                              LIMIT 100) e);
+            END IF;
+        WHEN 'array' THEN
+            NULL;
+        ELSE
+            RETURN document;
+    END CASE;
+    RETURN '[]';
+END
+$$;

@@ -1,0 +1,163 @@
+//! A connection beside the pool: for the question whether the database answers, and for ending what
+//! was given up on. It is in no line behind those who work.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    Connection as _, Decode, Executor, PgConnection, Postgres, Type, postgres::PgArguments,
+    query::QueryScalar,
+};
+use tokio::{
+    sync::{Mutex, MutexGuard, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tracing::debug;
+
+use super::{
+    backoff::Backoff,
+    failure,
+    session::{ConnectOptions, Opened, Session, unanswered},
+};
+
+/// Time for one question or command.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Time in which a cancelled statement is expected to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Cancelled so often, a session is ended altogether.
+const CANCELS: u32 = 3;
+/// What a server that cannot be reached for so long still does is not known.
+const UNREACHABLE: Duration = Duration::from_secs(10);
+
+/// The connection, while it is kept.
+pub(super) struct Control {
+    options: ConnectOptions,
+    kept: Mutex<Option<Opened>>,
+    /// A commit that is tried, and not answered yet.
+    trying: Arc<Semaphore>,
+}
+
+impl Control {
+    pub(super) fn new(options: &ConnectOptions) -> Self {
+        Self {
+            options: options.clone(),
+            kept: Mutex::new(None),
+            trying: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    pub(super) fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// The connection, if one is kept. Take it out while it is in use: what fails or is cut short
+    /// leaves none behind.
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.kept.lock().await
+    }
+
+    /// Gives the connection up, unless it is in use: somebody needs it more.
+    pub(super) fn yield_connection(&self) {
+        if let Ok(mut kept) = self.kept.try_lock()
+            && let Some(opened) = kept.take()
+        {
+            tokio::spawn(async move { timeout(LIMIT, opened.conn.close()).await });
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        if let Ok(mut kept) = timeout(LIMIT, self.kept.lock()).await
+            && let Some(opened) = kept.take()
+        {
+            let _ = timeout(LIMIT, opened.conn.close()).await;
+        }
+    }
+
+    /// Whether a commit gets through: it waits for what every change waits for. Not known where there
+    /// is no connection to try it on.
+    pub(super) async fn can_commit(self: &Arc<Self>) -> Option<bool> {
+        // One at a time, until its session is gone.
+        let Ok(trying) = Arc::clone(&self.trying).try_acquire_owned() else { return Some(false) };
+        let mut opened = match self.options.open().await {
+            Ok(opened) => opened,
+            Err(error) => return if failure::is_full(&error) { None } else { Some(false) },
+        };
+        let commit = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgmq_gateway', '')";
+        let answered = timeout(LIMIT, opened.conn.execute(commit)).await;
+        if let Ok(answer) = answered {
+            let _ = timeout(LIMIT, opened.conn.close()).await;
+            // A server that refuses to try it answers all the same.
+            let answers =
+                |error| !failure::ends_session(error) && error.as_database_error().is_some();
+            return Some(answer.as_ref().err().is_none_or(answers));
+        }
+        let control = Arc::clone(self);
+        tokio::spawn(async move {
+            control.end(opened.conn, &opened.session).await;
+            drop(trying);
+        });
+        Some(false)
+    }
+
+    /// Has a statement cancelled that was given up on, and comes back when its session is gone. A
+    /// statement that waits for a standby to confirm its commit ends by nothing else.
+    pub(super) async fn end(&self, mut conn: PgConnection, session: &Session) {
+        // Behind a transaction pooler the process is somebody else's by now.
+        let Some((process, began)) = &session.process else { return };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut signals, mut reached) = (0, Instant::now());
+        loop {
+            match self.signal(*process, began, signals >= CANCELS).await {
+                Ok(true) => (signals, reached) = (signals + 1, Instant::now()),
+                Ok(false) => return,
+                Err(error) if failure::is_full(&error) => {}
+                Err(_) if reached.elapsed() < UNREACHABLE => {}
+                Err(error) => return debug!(%error, "cannot end a statement that was given up on"),
+            }
+            if let Ok(Ok(())) = timeout(LAST_WORDS, conn.ping()).await {
+                let _ = timeout(LIMIT, conn.close()).await;
+                return;
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Whether a session does nothing, or is gone. Behind a transaction pooler that is not known.
+    pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
+        let Some((process, began)) = &session.process else { return Ok(false) };
+        let query = sqlx::query_scalar(
+            "/* is_idle */ SELECT a.state FROM pg_stat_get_activity($1) a \
+             WHERE a.backend_start = $2::text::timestamptz",
+        );
+        let state = self.ask(query.bind(process).bind(began)).await?;
+        Ok(state.is_none_or(|state: String| state.starts_with("idle")))
+    }
+
+    /// Cancels what a session does, or ends it; false if there is no such session any more.
+    async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
+        let query = sqlx::query_scalar(
+            "/* cancel */ SELECT CASE WHEN $3 THEN pg_terminate_backend(a.pid) \
+             ELSE pg_cancel_backend(a.pid) END \
+             FROM pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
+        );
+        let done: Option<bool> = self.ask(query.bind(process).bind(began).bind(end)).await?;
+        Ok(done.is_some())
+    }
+
+    async fn ask<T>(
+        &self,
+        query: QueryScalar<'_, Postgres, T, PgArguments>,
+    ) -> Result<Option<T>, sqlx::Error>
+    where
+        T: Send + Unpin + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let mut kept = self.kept.lock().await;
+        let mut opened = match kept.take() {
+            Some(opened) => opened,
+            None => self.options.open().await?,
+        };
+        let answer = timeout(LIMIT, query.fetch_optional(&mut opened.conn)).await;
+        let answer = answer.unwrap_or_else(|_| Err(unanswered()))?;
+        *kept = Some(opened);
+        Ok(answer)
+    }
+}

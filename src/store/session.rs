@@ -1,0 +1,265 @@
+//! Opening a session: what it must be like for the gateway's SQL to mean what it says, and what
+//! there is to know of it.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, Connection, Executor, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::log::LevelFilter;
+use url::Url;
+
+use super::{ConnectError, backoff::Backoff, failure};
+
+/// Time for one connection to come about.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Attempts to reach a server that takes changes, where a read-only one answers first.
+const ATTEMPTS: u32 = 4;
+/// Time in which somebody may let go of a connection where there are no more.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What every session has, whatever the defaults of the server, the database or the role are: its
+/// own statements and PGMQ's functions mean something else, or fail, or come to an end otherwise.
+///
+/// What is an operator's to decide is not here: `default_transaction_read_only` (a switch-over),
+/// `synchronous_commit`, `row_security`, and whatever the planner goes by.
+const PINNED: [(&str, &str); 20] = [
+    // No schema of anybody's stands between a name and what it means.
+    ("search_path", "pg_catalog"),
+    ("default_transaction_isolation", "read committed"),
+    ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
+    ("gin_fuzzy_search_limit", "0"),
+    ("exit_on_error", "off"),
+    // How values read as text.
+    ("DateStyle", "ISO, MDY"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    // What triggers say may have messages in it, and would be logged here.
+    ("client_min_messages", "error"),
+    // The statement timeout is the limit; sessions are kept for as long as there is use for them.
+    ("lock_timeout", "0"),
+    ("transaction_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    // A gateway that is gone, or frozen, holds nothing for long.
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// A transaction that is left alone for so long is the work of a gateway that is frozen.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+/// How often a server at work looks whether its client is still there.
+const CLIENT_CHECK: Duration = Duration::from_secs(5);
+
+/// How to reach a database, and what its sessions are like.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    driver: PgConnectOptions,
+    statement_timeout: Duration,
+    transaction_pooler: bool,
+}
+
+/// What there is to know of a session that was opened.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The server's process, and when it began: its number may be another's later.
+    pub(super) process: Option<(i32, String)>,
+    /// Stands for one run of one server.
+    pub(super) server: u64,
+    /// Whether it takes no changes: a standby, or `default_transaction_read_only`.
+    pub(super) read_only: bool,
+    pub(super) opened: Instant,
+}
+
+/// A connection with its session.
+pub(super) struct Opened {
+    pub(super) conn: PgConnection,
+    pub(super) session: Session,
+}
+
+impl ConnectOptions {
+    /// From a URL. Where a transaction pooler stands in between, nothing is set for a session.
+    pub fn new(
+        url: &str,
+        statement_timeout: Duration,
+        transaction_pooler: bool,
+    ) -> Result<Self, ConnectError> {
+        let url = without_attributes(url);
+        let driver =
+            PgConnectOptions::from_str(&url).map_err(|e| ConnectError::Url(e.to_string()))?;
+        let name = driver.get_application_name().unwrap_or("pgmq-gateway").to_owned();
+        let driver = driver
+            .application_name(&name)
+            .extra_float_digits(None)
+            .log_statements(LevelFilter::Trace)
+            .log_slow_statements(LevelFilter::Debug, Duration::from_secs(1));
+        Ok(Self { driver, statement_timeout, transaction_pooler })
+    }
+
+    /// Host, port and database, and nothing secret.
+    pub fn describe_target(&self) -> String {
+        let database = self.driver.get_database().unwrap_or(self.driver.get_username());
+        let (host, port) = (self.driver.get_host(), self.driver.get_port());
+        let place = self.socket().map(|socket| socket.display().to_string());
+        format!("database {database} at {}", place.unwrap_or_else(|| format!("{host}:{port}")))
+    }
+
+    /// Whether a pooler gives a session to somebody else after each transaction.
+    pub(super) fn transaction_pooler(&self) -> bool {
+        self.transaction_pooler
+    }
+
+    /// The directory of the socket, if it is no network.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        let host = self.driver.get_host();
+        let by_host = || host.starts_with('/').then(|| PathBuf::from(host));
+        self.driver.get_socket().cloned().or_else(by_host)
+    }
+
+    /// A connection for short work. Where the server has no more, somebody may let go of one soon.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let started = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        loop {
+            match self.open().await {
+                Ok(opened) => return Ok(opened.conn),
+                Err(error) if failure::is_full(&error) && started.elapsed() < PATIENCE => {
+                    sleep(backoff.pause()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A connection as it is before anything is set.
+    pub(super) async fn connect_plainly(&self) -> Result<PgConnection, sqlx::Error> {
+        match timeout(CONNECT_LIMIT, self.driver.connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(unanswered()),
+        }
+    }
+
+    /// Opens a session. Where several servers stand behind one address, one that takes changes is
+    /// looked for a few times.
+    pub(super) async fn open_writable(&self) -> Result<Opened, sqlx::Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
+        for _ in 1..ATTEMPTS {
+            let opened = self.open().await?;
+            if !opened.session.read_only {
+                return Ok(opened);
+            }
+            drop(timeout(CONNECT_LIMIT, opened.conn.close()).await);
+            sleep(backoff.pause()).await;
+        }
+        self.open().await
+    }
+
+    /// Opens a session.
+    pub(super) async fn open(&self) -> Result<Opened, sqlx::Error> {
+        let open = async {
+            let mut conn = self.driver.connect().await?;
+            let session = self.begin_session(&mut conn).await?;
+            Ok(Opened { conn, session })
+        };
+        timeout(CONNECT_LIMIT, open).await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// A pool for those who take no connection.
+    pub(super) fn single_connection_pool(&self) -> PgPool {
+        let options = self.clone();
+        PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT_LIMIT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |conn, _| {
+                let options = options.clone();
+                Box::pin(async move { options.begin_session(conn).await.map(drop) })
+            })
+            .connect_lazy_with(self.driver.clone())
+    }
+
+    /// Pins what must be as it must, and asks what there is to know, in one round trip.
+    async fn begin_session(&self, conn: &mut PgConnection) -> Result<Session, sqlx::Error> {
+        let statement = if self.transaction_pooler { ASK.to_owned() } else { self.pin_and_ask() };
+        let row = conn.fetch_one(&*statement).await?;
+        let process = || Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?));
+        let process = (!self.transaction_pooler).then(process).transpose()?;
+        let server: String = row.try_get(2)?;
+        let mut hasher = DefaultHasher::new();
+        // Behind a pooler each transaction has a server's process of its own, and may have a server.
+        (!self.transaction_pooler).then_some(server).hash(&mut hasher);
+        let (standby, read_only): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Session {
+            process,
+            server: hasher.finish(),
+            read_only: standby || read_only,
+            opened: Instant::now(),
+        })
+    }
+
+    /// Everything here is qualified: the search path is not known yet.
+    fn pin_and_ask(&self) -> String {
+        let ms = |time: Duration| time.as_millis().to_string();
+        let own = [
+            ("statement_timeout", ms(self.statement_timeout)),
+            ("idle_in_transaction_session_timeout", ms(IDLE_IN_TRANSACTION)),
+        ];
+        let pinned = PINNED.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let rows: Vec<String> =
+            pinned.chain(own).map(|(name, value)| format!("('{name}', '{value}')")).collect();
+        // What an older server does not have is left alone. Not every system can tell whether a
+        // client is still there.
+        format!(
+            "WITH pinned AS MATERIALIZED ( \
+                 SELECT pg_catalog.set_config(s.name, s.value, false) \
+                 FROM (VALUES {}) s (name, value) \
+                 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL \
+                 UNION ALL \
+                 SELECT pg_catalog.set_config('client_connection_check_interval', '{}', false) \
+                 WHERE pg_catalog.version() OPERATOR(pg_catalog.~) 'linux' \
+                   AND pg_catalog.current_setting('client_connection_check_interval', true) \
+                       IS NOT NULL) \
+             {ASK} CROSS JOIN (SELECT pg_catalog.count(*) FROM pinned) p",
+            rows.join(", "),
+            ms(CLIENT_CHECK),
+        )
+    }
+}
+
+/// What there is to know of a session; its process is known by its number and its beginning.
+const ASK: &str = "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
+    pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
+    pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool \
+    FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own";
+
+/// A URL without the wish for a server that takes changes: one is looked for in any case, and the
+/// driver does not know of it.
+fn without_attributes(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
+    let is_other = |name: &str| name != "target_session_attrs";
+    let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
+    if pairs.iter().all(|(name, _)| is_other(name)) {
+        return url.to_owned();
+    }
+    let others = pairs.iter().filter(|(name, _)| is_other(name));
+    parsed.query_pairs_mut().clear().extend_pairs(others);
+    parsed.into()
+}
+
+/// As if the connection had timed out.
+pub(super) fn unanswered() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"))
+}

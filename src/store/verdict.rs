@@ -1,0 +1,152 @@
+//! What the failure of a statement says about its connection, and whether to try again.
+
+use std::{io::ErrorKind, time::Duration};
+
+use sqlx::postgres::PgDatabaseError;
+use tokio::time::sleep;
+
+use super::{
+    backoff::Backoff,
+    error::{Access, Error},
+    failure::ends_session,
+};
+
+/// Attempts at a statement that is undone because of others.
+const ATTEMPTS: u32 = 5;
+
+/// How a statement failed.
+pub(super) struct Failed {
+    pub(super) cause: Cause,
+    /// Rows that were taken before.
+    pub(super) rows: usize,
+    /// Whether it was complete but for its commit.
+    pub(super) complete: bool,
+}
+
+/// Why a statement failed.
+pub(super) enum Cause {
+    /// The server, or the way there, said so.
+    Error(sqlx::Error),
+    /// No answer came in time.
+    Unanswered,
+    /// No answer came, and none will.
+    Lost,
+}
+
+/// What an error says about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It can serve another statement.
+    Usable,
+    /// The same, and the statement was undone because of what others did at the same time.
+    Undone,
+    /// It knows of something that is not so any more, such as a statement that was prepared.
+    Stale,
+    /// The server takes no changes.
+    WrongServer,
+    /// The server has ended the session, and undone the statement unless that was complete.
+    Ended,
+    /// The way to the server broke before the end of the statement was on it.
+    Unsent,
+    /// The way to the server broke: what became of the statement is not known.
+    Broken,
+    /// An answer was not understood, and there may be more to come.
+    Unclear,
+}
+
+/// How to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// On another connection.
+    Elsewhere,
+    /// In a moment.
+    Later,
+}
+
+/// The attempts that are left.
+pub(super) struct Retries {
+    elsewhere: bool,
+    later: u32,
+    backoff: Backoff,
+}
+
+impl Verdict {
+    pub(super) fn of(error: &sqlx::Error) -> Self {
+        let db = match error {
+            sqlx::Error::Database(db) => db,
+            sqlx::Error::Io(io) if io.kind() == ErrorKind::BrokenPipe => return Self::Unsent,
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                return Self::Broken;
+            }
+            _ => return Self::Unclear,
+        };
+        let (code, ends) = (db.code().unwrap_or_default(), ends_session(error));
+        match &*code {
+            // Shutdown, an end by hand, idleness, and time limits on transactions.
+            "57P01" | "57P05" | "25P03" | "25P04" if ends => Self::Ended,
+            // A server that crashes, or a pooler that lost its server, cannot know.
+            _ if ends || code.starts_with("08") || code.starts_with("57P") => Self::Broken,
+            "25006" => Self::WrongServer,
+            "26000" | "42P05" => Self::Stale,
+            "0A000" if is_of_a_stale_plan(error) => Self::Stale,
+            "40001" => Self::Undone,
+            _ => Self::Usable,
+        }
+    }
+}
+
+/// The shape of what a prepared statement returns has changed.
+fn is_of_a_stale_plan(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
+}
+
+impl Cause {
+    /// Whether the server did something, if only to refuse.
+    pub(super) fn is_progress(&self) -> bool {
+        let Self::Error(sqlx::Error::Database(db)) = self else { return false };
+        db.code().is_some_and(|code| !matches!(&*code, "57014" | "55P03"))
+    }
+}
+
+impl Failed {
+    pub(super) fn into_error(self, access: Access) -> Error {
+        match self.cause {
+            Cause::Unanswered => Error::unanswered(access),
+            Cause::Lost => Error::lost(access, None),
+            Cause::Error(error) => match Verdict::of(&error) {
+                // Nothing was done.
+                Verdict::Ended if !self.complete => Error::Unavailable(Some(error.into())),
+                Verdict::Unsent | Verdict::Stale | Verdict::WrongServer => {
+                    Error::Unavailable(Some(error.into()))
+                }
+                Verdict::Ended | Verdict::Broken => Error::lost(access, Some(error)),
+                Verdict::Usable | Verdict::Undone | Verdict::Unclear => {
+                    Error::from_statement(error, access)
+                }
+            },
+        }
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(40));
+        Self { elsewhere: true, later: ATTEMPTS - 1, backoff }
+    }
+}
+
+impl Retries {
+    /// Whether there is to be another attempt; comes back when it is time for it.
+    pub(super) async fn allow(&mut self, retry: Option<Retry>) -> bool {
+        match retry {
+            Some(Retry::Elsewhere) => std::mem::take(&mut self.elsewhere),
+            Some(Retry::Later) if self.later > 0 => {
+                self.later -= 1;
+                sleep(self.backoff.pause()).await;
+                true
+            }
+            _ => false,
+        }
+    }
+}

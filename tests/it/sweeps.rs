@@ -1,0 +1,254 @@
+//! What SQL clients insert is found soon, whatever is the matter with other queues or was with the
+//! database.
+
+use std::time::Duration;
+
+use pgmq_gateway::app::{Database, Gateway};
+use serde_json::Value;
+use sqlx::{Connection, Executor};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+
+use crate::support::{
+    Answer, Client, TestDatabase, TestGateway, eventually, forwarder::Forwarder,
+    gateway::try_start, report, servers::Server,
+};
+
+/// A client that waits, and what it is answered and when.
+fn wait_for(client: &Client, queue: &str) -> JoinHandle<(Answer, Instant)> {
+    let (client, path) = (client.clone(), format!("/queues/{queue}/messages?wait=20"));
+    tokio::spawn(async move { (client.get(&path).await, Instant::now()) })
+}
+
+async fn waits(client: &Client, queue: &str) {
+    eventually("somebody waits", async || {
+        let metrics = client.get(&format!("/queues/{queue}/metrics")).await.json();
+        (metrics["waiters"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[track_caller]
+fn got_one(answer: &Answer) -> Value {
+    let messages = answer.clone().expect(200).messages();
+    assert_eq!(messages.len(), 1, "the time was up");
+    messages[0].clone()
+}
+
+/// While a table is locked, what comes in other queues is found as ever; when it is not any more, what
+/// came there is found, too.
+#[tokio::test]
+async fn a_locked_queue_makes_no_other_one_blind() {
+    let gateway = TestGateway::start().await;
+    for queue in ["locked", "a", "b"] {
+        gateway.create(queue).await;
+    }
+    let locked = wait_for(&gateway, "locked");
+    waits(&gateway, "locked").await;
+    let mut connection = gateway.database.connect().await;
+    connection.execute("BEGIN; LOCK TABLE pgmq.q_locked").await.expect("locked");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        for queue in ["a", "b"] {
+            let waiting = wait_for(&gateway, queue);
+            waits(&gateway, queue).await;
+            gateway.database.execute(&format!("SELECT pgmq.send('{queue}', '1')")).await;
+            let sent = Instant::now();
+            let (answer, at) = waiting.await.expect("no panic");
+            let message = got_one(&answer);
+            assert!(at - sent < Duration::from_secs(1), "after {:?}", at - sent);
+            gateway
+                .delete(&format!("/queues/{queue}/messages/{}", message["msg_id"]))
+                .await
+                .expect(204);
+        }
+    }
+    connection.execute("SELECT pgmq.send('locked', '1'); COMMIT").await.expect("sent");
+    let sent = Instant::now();
+    let (answer, at) = locked.await.expect("no panic");
+    got_one(&answer);
+    assert!(at - sent < Duration::from_secs(1), "after {:?}", at - sent);
+}
+
+/// A queue whose table may not be read: those who wait there are told, and nobody else is.
+#[tokio::test]
+async fn a_queue_that_fails_is_of_no_concern_to_others() {
+    let database = TestDatabase::empty().await;
+    let role = format!("reader_{}", database.name);
+    database.execute(&format!("CREATE ROLE {role} LOGIN")).await;
+    let mut settings = pgmq_gateway::config::Settings::default();
+    settings.database.url = Some(pgmq_gateway::config::Secret::new(database.url()));
+    let opened = Database::open(&settings).await.expect("configured");
+    opened.migrate(&settings, Some(&role)).await.expect("migrated");
+    database.execute("SELECT pgmq.create('closed'), pgmq.create('open')").await;
+    let gateway = try_start(&database.url_as(&role), |_| {}).await.expect("gateway started");
+    let client = Client::new(&gateway.url());
+    let closed = wait_for(&client, "closed");
+    waits(&client, "closed").await;
+    database.execute(&format!("REVOKE ALL ON pgmq.q_closed FROM {role}")).await;
+    closed.await.expect("no panic").0.problem(403, "forbidden");
+    for _ in 0..3 {
+        let waiting = wait_for(&client, "open");
+        waits(&client, "open").await;
+        database.execute("SELECT pgmq.send('open', '1')").await;
+        let sent = Instant::now();
+        let (answer, at) = waiting.await.expect("no panic");
+        let message = got_one(&answer);
+        assert!(at - sent < Duration::from_secs(1), "after {:?}", at - sent);
+        client.delete(&format!("/queues/open/messages/{}", message["msg_id"])).await.expect(204);
+    }
+}
+
+async fn gateway_through(address: &Forwarder) -> (Gateway, Client) {
+    let gateway = try_start(&address.url(), |_| {}).await.expect("gateway started");
+    let client = Client::new(&gateway.url());
+    client.create("q").await;
+    (gateway, client)
+}
+
+async fn after_a_stall(how_long: Duration) {
+    let server = Server::new(&[]).await;
+    let address = Forwarder::to(&server.socket()).await;
+    let (_gateway, client) = gateway_through(&address).await;
+    let waiting = wait_for(&client, "q");
+    waits(&client, "q").await;
+    // A few sweeps have taken their usual course.
+    sleep(Duration::from_millis(500)).await;
+    address.stall(true);
+    sleep(how_long).await;
+    server.execute("SELECT pgmq.send('q', '1')").await;
+    let waiting = if waiting.is_finished() {
+        // Who waited for so long was told that the database is away, and asks again.
+        waiting.await.expect("no panic").0.problem(503, "database_unavailable");
+        wait_for(&client, "q")
+    } else {
+        waiting
+    };
+    address.stall(false);
+    let over = Instant::now();
+    let (answer, at) = waiting.await.expect("no panic");
+    got_one(&answer);
+    assert!(at - over < Duration::from_secs(1), "after {:?}", at - over);
+}
+
+#[tokio::test]
+async fn after_a_stall_on_the_way_a_message_is_found_within_a_second() {
+    after_a_stall(Duration::from_secs(3)).await;
+}
+
+#[tokio::test]
+async fn after_a_long_stall_too() {
+    after_a_stall(Duration::from_secs(13)).await;
+}
+
+#[tokio::test]
+async fn after_a_stall_of_the_server_a_message_is_found_within_a_second() {
+    let server = Server::new(&[]).await;
+    let gateway = try_start(&server.url(), |_| {}).await.expect("gateway started");
+    let client = Client::new(&gateway.url());
+    client.create("q").await;
+    let waiting = wait_for(&client, "q");
+    waits(&client, "q").await;
+    sleep(Duration::from_millis(500)).await;
+    server.freeze();
+    sleep(Duration::from_secs(3)).await;
+    server.thaw();
+    let over = Instant::now();
+    server.execute("SELECT pgmq.send('q', '1')").await;
+    let (answer, at) = waiting.await.expect("no panic");
+    got_one(&answer);
+    assert!(at - over < Duration::from_secs(1), "after {:?}", at - over);
+}
+
+/// Connections whose other end is gone without a word are found out, those that listen, too.
+#[tokio::test]
+async fn connections_that_are_dead_are_replaced() {
+    let server = Server::new(&[]).await;
+    let address = Forwarder::to(&server.socket()).await;
+    let (_gateway, client) = gateway_through(&address).await;
+    let waiting = wait_for(&client, "q");
+    waits(&client, "q").await;
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%/* notify */%' \
+                     OR query LIKE 'LISTEN%'";
+    eventually("it listens", async || (server.count(listening).await > 0).then_some(())).await;
+    let abandoned = Instant::now();
+    let since = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let since = server.count(since).await;
+    address.abandon();
+    let anew = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE (query LIKE '%/* notify */%' \
+         OR query LIKE 'LISTEN%') AND backend_start > to_timestamp({since}::float8 / 1000)"
+    );
+    eventually("it listens anew", async || (server.count(&anew).await > 0).then_some(())).await;
+    assert!(abandoned.elapsed() < Duration::from_secs(10), "{:?}", abandoned.elapsed());
+    let sent = Instant::now();
+    server.execute("SELECT pgmq.send('q', '1')").await;
+    let (answer, at) = waiting.await.expect("no panic");
+    got_one(&answer);
+    assert!(at - sent < Duration::from_secs(6), "after {:?}", at - sent);
+}
+
+/// In each of many queues somebody waits, and what comes in one of them is found at once.
+async fn many_queues(count: usize) -> Vec<Duration> {
+    let gateway = TestGateway::start().await;
+    for from in (1..=count).step_by(300) {
+        let create = format!(
+            "SELECT count(pgmq.create('q' || n)) FROM generate_series({from}, {}) n",
+            (from + 299).min(count)
+        );
+        gateway.database.execute(&create).await;
+    }
+    let mut waiting = JoinSet::new();
+    for n in 1..=count {
+        let client = gateway.client.clone();
+        waiting.spawn(async move {
+            let path = format!("/queues/q{n}/messages?wait=20");
+            loop {
+                let answer = client.get(&path).await;
+                if !answer.clone().expect(200).messages().is_empty() {
+                    return (n, Instant::now());
+                }
+            }
+        });
+    }
+    let waiters = || async {
+        let text = gateway.get("/metrics").await.text;
+        let line = text.lines().find(|line| line.starts_with("pgmq_gateway_long_poll_waiters"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+    };
+    eventually("all wait", async || {
+        (waiters().await.is_some_and(|waiters| waiters >= count * 19 / 20)).then_some(())
+    })
+    .await;
+    // Statements are planned.
+    sleep(Duration::from_secs(5)).await;
+    let mut connection = gateway.database.connect().await;
+    let mut took = Vec::new();
+    for n in (1..=count).step_by(count / 20) {
+        let send = format!("SELECT pgmq.send('q{n}', '1')");
+        connection.execute(&*send).await.expect("sent");
+        let sent = Instant::now();
+        let (found, at) = waiting.join_next().await.expect("one waits").expect("no panic");
+        assert_eq!(found, n);
+        took.push(at - sent);
+    }
+    connection.close().await.expect("closed");
+    took.sort_unstable();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_many_queues_a_message_is_found_at_once() {
+    let took = many_queues(200).await;
+    assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn in_very_many_queues_a_message_is_found_at_once() {
+    let took = many_queues(1_500).await;
+    report(&format!("{took:?}"));
+    assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
+}
