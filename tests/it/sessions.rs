@@ -156,6 +156,16 @@ async fn receivers_beside_each_other_do_not_fail() {
     let gateway = try_start(&url, |_| {}).await.expect("gateway started");
     let client = Client::new(&gateway.url());
     client.create("q").await;
+    database
+        .execute(
+            "CREATE FUNCTION check_isolation() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 IF current_setting('transaction_isolation') <> 'read committed' THEN \
+                     RAISE 'another isolation'; \
+                 END IF; RETURN NEW; END $$; \
+             CREATE TRIGGER check_isolation BEFORE INSERT OR UPDATE ON pgmq.q_q FOR EACH ROW \
+                 EXECUTE FUNCTION check_isolation()",
+        )
+        .await;
     let mut together = JoinSet::new();
     for n in 0..8 {
         let client = client.clone();
