@@ -102,7 +102,7 @@ impl Control {
     /// statement that waits for a standby to confirm its commit ends by nothing else.
     pub(super) async fn end(&self, mut conn: PgConnection, session: &Session) {
         // Behind a transaction pooler the process is somebody else's by now.
-        let Some((process, began)) = &session.process else { return };
+        let Some((process, began)) = session.process.as_deref() else { return };
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let (mut signals, mut reached) = (0, Instant::now());
         loop {
@@ -123,7 +123,7 @@ impl Control {
 
     /// Whether a session does nothing, or is gone. Behind a transaction pooler that is not known.
     pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
-        let Some((process, began)) = &session.process else { return Ok(false) };
+        let Some((process, began)) = session.process.as_deref() else { return Ok(false) };
         let query = sqlx::query_scalar(
             "/* is_idle */ SELECT a.state FROM pg_stat_get_activity($1) a \
              WHERE a.backend_start = $2::text::timestamptz",

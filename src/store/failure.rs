@@ -88,3 +88,25 @@ fn lacks_descriptors(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn whose_fault_it_is() {
+        let reason =
+            |code: i32| Failure::new(sqlx::Error::Io(io::Error::from_raw_os_error(code))).reason;
+        for own in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::EADDRNOTAVAIL] {
+            assert_eq!(reason(own as i32), Reason::Local, "{own}");
+        }
+        for away in [Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::EHOSTUNREACH, Errno::ETIMEDOUT]
+        {
+            assert_eq!(reason(away as i32), Reason::Away, "{away}");
+        }
+        let configuration = sqlx::Error::Configuration("nonsense".into());
+        assert_eq!(Failure::new(configuration).reason, Reason::Refused);
+    }
+}

@@ -5,6 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -75,7 +76,7 @@ pub struct ConnectOptions {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     /// The server's process, and when it began: its number may be another's later.
-    pub(super) process: Option<(i32, String)>,
+    pub(super) process: Option<Arc<(i32, String)>>,
     /// Stands for one run of one server.
     pub(super) server: u64,
     /// Whether it takes no changes: a standby, or `default_transaction_read_only`.
@@ -195,7 +196,7 @@ impl ConnectOptions {
     async fn begin_session(&self, conn: &mut PgConnection) -> Result<Session, sqlx::Error> {
         let statement = if self.transaction_pooler { ASK.to_owned() } else { self.pin_and_ask() };
         let row = conn.fetch_one(&*statement).await?;
-        let process = || Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?));
+        let process = || Ok::<_, sqlx::Error>(Arc::new((row.try_get(0)?, row.try_get(1)?)));
         let process = (!self.transaction_pooler).then(process).transpose()?;
         let server: String = row.try_get(2)?;
         let mut hasher = DefaultHasher::new();

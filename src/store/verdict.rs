@@ -150,3 +150,45 @@ impl Retries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_have_undone_is_tried_again_a_few_times() {
+        let mut retries = Retries::default();
+        for _ in 1..ATTEMPTS {
+            assert!(retries.allow(Some(Retry::Later)).await);
+        }
+        assert!(!retries.allow(Some(Retry::Later)).await);
+        assert!(!retries.allow(None).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_connection_is_tried_once() {
+        let mut retries = Retries::default();
+        assert!(retries.allow(Some(Retry::Elsewhere)).await);
+        assert!(!retries.allow(Some(Retry::Elsewhere)).await);
+    }
+
+    /// What is not known to be undone is not told to be.
+    #[test]
+    fn a_change_that_may_be_done_is_told_so() {
+        let broken =
+            |kind: io::ErrorKind| move || Cause::Error(sqlx::Error::Io(io::Error::from(kind)));
+        let (reset, unsent) =
+            (broken(io::ErrorKind::ConnectionReset), broken(io::ErrorKind::BrokenPipe));
+        let told = |cause, access| Failed { cause, rows: 0, complete: false }.into_error(access);
+        for access in [Access::Change, Access::Store] {
+            assert!(matches!(told(reset(), access), Error::OutcomeUnknown(_)));
+            assert!(matches!(told(Cause::Lost, access), Error::OutcomeUnknown(_)));
+            assert!(matches!(told(Cause::Unanswered, access), Error::OutcomeUnknown(_)));
+            assert!(matches!(told(unsent(), access), Error::Unavailable(_)));
+        }
+        assert!(matches!(told(reset(), Access::Look), Error::Unavailable(_)));
+        assert!(matches!(told(Cause::Unanswered, Access::Look), Error::Timeout));
+    }
+}

@@ -341,3 +341,34 @@ async fn a_database_that_takes_no_changes_is_not_ready_until_it_does() {
     .await;
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
 }
+
+/// Sessions that are told in their middle, as by a reload of the server's configuration.
+#[tokio::test]
+async fn sessions_that_take_no_changes_any_more_are_left() {
+    let server = Server::new(&[]).await;
+    let (_gateway, client) = gateway_on(&server.url()).await;
+    client.create("q").await;
+    let tell = async |sql: &str| {
+        server.execute(sql).await;
+        server.execute("SELECT pg_reload_conf()").await;
+    };
+    for _ in 0..2 {
+        client.send("q", r#"{"message":1}"#).await;
+        tell("ALTER SYSTEM SET default_transaction_read_only = on").await;
+        eventually("it says so", async || {
+            let answer = client.post("/queues/q/messages", r#"{"message":1}"#).await;
+            let ready = client.get("/readyz").await.status == 200;
+            (answer.status != 201 && !ready).then(|| answer.problem(503, "database_unavailable"))
+        })
+        .await;
+        tell("ALTER SYSTEM RESET default_transaction_read_only").await;
+        let since = Instant::now();
+        eventually("it works again", async || {
+            let answer = client.post("/queues/q/messages", r#"{"message":1}"#).await;
+            let ready = client.get("/readyz").await.status == 200;
+            (answer.status == 201 && ready).then_some(())
+        })
+        .await;
+        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    }
+}
