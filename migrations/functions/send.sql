@@ -70,11 +70,20 @@ BEGIN
 END
 $$;
 
+-- Documents from bytes of UTF-8.
+CREATE FUNCTION pgmq_gateway.parsed(documents bytea[])
+RETURNS jsonb[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN ARRAY(SELECT convert_from(d.document, 'UTF8')::jsonb
+                 FROM unnest(documents) WITH ORDINALITY AS d (document, place) ORDER BY d.place);
+END
+$$;
+
 -- As `send`, for several requests, of which each is stored as a whole or fails alone: the first has
--- `sizes[1]` of the messages, and so on. The messages are text, as one that is no JSON of PostgreSQL's
--- must not spoil the others.
+-- `sizes[1]` of the messages, and so on. The messages are bytes of UTF-8, as one that is no JSON of
+-- PostgreSQL's, or has what the database's encoding has no place for, must not spoil the others.
 CREATE FUNCTION pgmq_gateway.send_each(
-    queue text, messages text[], headers text[], delays integer[], visible_at timestamptz[],
+    queue text, messages bytea[], headers bytea[], delays integer[], visible_at timestamptz[],
     in_turn boolean, sizes integer[]
 ) RETURNS TABLE (place integer, ids bigint[], outcome text, code text, constraint_name text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
@@ -103,8 +112,8 @@ BEGIN
         constraint_name := NULL;
         BEGIN
             outcome := 'unstorable';
-            parsed := messages[first:behind]::jsonb[];
-            parsed_headers := headers[first:behind]::jsonb[];
+            parsed := pgmq_gateway.parsed(messages[first:behind]);
+            parsed_headers := pgmq_gateway.parsed(headers[first:behind]);
             outcome := 'done';
             IF NOT has_headers AND EXISTS (SELECT FROM unnest(parsed_headers) h WHERE h IS NOT NULL)
             THEN
