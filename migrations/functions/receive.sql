@@ -362,11 +362,11 @@ BEGIN
 END
 $$;
 
--- Takes messages out of the way that are so large, once read, that PostgreSQL cannot send them, and
--- returns their ids. Looks at the `max_messages` that would be delivered next: at the size of their
--- numbers or, without `max_expanded`, at what happens when they are written out.
+-- Takes messages out of the way that PostgreSQL cannot send, and returns their ids. Looks at the
+-- `max_messages` that would be delivered next, in either order: at the size of their numbers or, without
+-- `max_expanded`, at what happens when they are written out.
 CREATE FUNCTION pgmq_gateway.quarantine(
-    queue text, max_messages integer, max_expanded bigint
+    queue text, max_messages integer, max_expanded bigint, filter jsonb
 ) RETURNS SETOF bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -380,11 +380,14 @@ BEGIN
                              + coalesce(pgmq_gateway.expanded_size(%s), 0) > $2', headers);
     END IF;
     EXECUTE format(
-        'SELECT array_agg(m.msg_id) FROM (
-            SELECT * FROM %s next WHERE next.vt <= clock_timestamp()
-            ORDER BY next.msg_id LIMIT $1) m
-         WHERE %s', q_table, condition
-    ) INTO unreadable USING max_messages, max_expanded, q_table;
+        'SELECT array_agg(m.msg_id) FROM %1$s m WHERE m.msg_id IN (
+            (SELECT q.msg_id FROM %1$s q WHERE q.vt <= statement_timestamp() %3$s
+             ORDER BY q.vt LIMIT $1)
+            UNION
+            (SELECT q.msg_id FROM %1$s q WHERE q.vt <= statement_timestamp() %3$s
+             ORDER BY q.msg_id LIMIT $1))
+         AND %2$s', q_table, condition, CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $4' END
+    ) INTO unreadable USING max_messages, max_expanded, q_table, filter;
     RETURN QUERY SELECT pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'));
 END
 $$;

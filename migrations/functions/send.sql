@@ -71,10 +71,10 @@ END
 $$;
 
 -- As `send`, for several requests, of which each is stored as a whole or fails alone: the first has
--- `sizes[1]` of the messages, and so on. The messages are text, as one that is no JSON of PostgreSQL's
--- must not spoil the others.
+-- `sizes[1]` of the messages, and so on. The messages are bytes of UTF-8, as one that is no JSON of
+-- PostgreSQL's, or has what the database's encoding has no place for, must not spoil the others.
 CREATE FUNCTION pgmq_gateway.send_each(
-    queue text, messages text[], headers text[], delays integer[], visible_at timestamptz[],
+    queue text, messages bytea[], headers bytea[], delays integer[], visible_at timestamptz[],
     in_turn boolean, sizes integer[]
 ) RETURNS TABLE (place integer, ids bigint[], outcome text, code text, constraint_name text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
@@ -104,8 +104,8 @@ BEGIN
         BEGIN
             FOR i IN behind + 1..behind + sizes[n] LOOP
                 outcome := 'unstorable';
-                parsed := messages[i]::jsonb;
-                parsed_headers := headers[i]::jsonb;
+                parsed := convert_from(messages[i], 'UTF8')::jsonb;
+                parsed_headers := convert_from(headers[i], 'UTF8')::jsonb;
                 outcome := 'done';
                 IF parsed_headers IS NOT NULL AND NOT has_headers THEN
                     RAISE SQLSTATE 'PGW05';

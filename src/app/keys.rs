@@ -110,6 +110,9 @@ fn delta(time: humantime::Duration) -> TimeDelta {
     TimeDelta::from_std(*time).unwrap_or(TimeDelta::MAX).min(TimeDelta::days(365_000))
 }
 
+/// Characters up to which the columns of the list are aligned.
+const MAX_WIDTH: usize = 100;
+
 fn table(keys: &[ListedKey]) -> String {
     let head = ["ID", "STATE", "GRANTS", "CREATED", "EXPIRES", "LAST USED", "NAME"];
     let mut rows = vec![head.map(str::to_owned)];
@@ -125,10 +128,14 @@ fn table(keys: &[ListedKey]) -> String {
         let (created, expires) = (day(Some(key.created_at)), day(key.expires_at));
         let used = day(key.last_used_at);
         let grants = key.grants.join(" ");
-        [key.id.clone(), state.to_owned(), grants, created, expires, used, key.name.clone()]
+        // Whatever SQL put there stays in its line.
+        let line = |text: &str| text.replace(char::is_control, "?");
+        let (id, grants, name) = (line(&key.id), line(&grants), line(&key.name));
+        [id, state.to_owned(), grants, created, expires, used, name]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let width = |column| width(column).unwrap_or(0).min(MAX_WIDTH);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |row: &[String; 7]| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()

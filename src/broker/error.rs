@@ -327,6 +327,9 @@ impl From<store::Error> for Error {
             store::Error::RoutingKey(reason) => Self::Invalid(format!("routing key: {reason}")),
             store::Error::Pattern(reason) => Self::Invalid(format!("`pattern`: {reason}")),
             store::Error::Refused { .. } => super::transactions::refused(error),
+            store::Error::Rejected(rejection @ Rejection::Unstorable(_)) => {
+                Self::MessageRejected(rejection.to_string())
+            }
             store::Error::SequenceBehind => {
                 Self::SequenceBehind { queue: "one of these queues".to_owned(), source: error }
             }

@@ -122,10 +122,13 @@ impl Broker {
         once: Once,
     ) -> Result<MaybeReplayed<Vec<i64>>> {
         let once = self.idempotency(once, Some(queue.clone()));
+        let count = messages.len();
         let operations = vec![Operation::Send(queue.clone(), messages)];
         let outcomes = self.do_all(stats, operations, Some(once)).await;
         let outcomes = outcomes.map_err(Error::without_operation)?;
-        Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(Outcome::into_ids).collect()))
+        let ids: MaybeReplayed<Vec<i64>> =
+            outcomes.map(|outcomes| outcomes.into_iter().flat_map(Outcome::into_ids).collect());
+        if ids.result.len() == count { Ok(ids) } else { Err(Error::IdempotencyAnswerLost) }
     }
 
     pub(super) fn idempotency(&self, once: Once, queue: Option<QueueName>) -> Idempotency {

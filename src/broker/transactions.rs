@@ -153,9 +153,13 @@ impl Broker {
                     broker.tell_of(&operations, &result);
                     Ok(MaybeReplayed { result, replayed: false })
                 }
-                Transacted::Replayed(result) => Ok(MaybeReplayed { result, replayed: true }),
+                Transacted::Replayed(result) if result.len() == operations.len() => {
+                    Ok(MaybeReplayed { result, replayed: true })
+                }
                 Transacted::Conflict => Err(Error::IdempotencyConflict),
-                Transacted::Unreadable => Err(Error::IdempotencyAnswerLost),
+                Transacted::Replayed(_) | Transacted::Unreadable => {
+                    Err(Error::IdempotencyAnswerLost)
+                }
             }
         })
         .await

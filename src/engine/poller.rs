@@ -138,7 +138,8 @@ impl Poller {
         client: &Client,
     ) -> Result<Vec<Message>> {
         let mut conn = self.waiting.acquire(stats).await?;
-        let mut search = UnreadableSearch::new(&read.queue, &self.shared.metrics);
+        let mut search =
+            UnreadableSearch::new(&read.queue, read.filter.as_ref(), &self.shared.metrics);
         while !client.is_closed() && !self.shared.closing.is_cancelled() {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let outcome = self.look_for_a_slice(&mut conn, read, remaining).await;

@@ -31,7 +31,7 @@ pub(super) async fn read_thoroughly(
     mut one_by_one: bool,
     shared: &Shared,
 ) -> Result<Found> {
-    let mut search = UnreadableSearch::new(&read.queue, &shared.metrics);
+    let mut search = UnreadableSearch::new(&read.queue, read.filter.as_ref(), &shared.metrics);
     let mut undone = 0;
     loop {
         let outcome = store::read(conn, read, want_due, one_by_one).await;
@@ -55,7 +55,7 @@ pub(super) async fn pop_thoroughly(
     pop: &store::Pop,
     shared: &Shared,
 ) -> Result<Popped> {
-    let mut search = UnreadableSearch::new(&pop.queue, &shared.metrics);
+    let mut search = UnreadableSearch::new(&pop.queue, None, &shared.metrics);
     let mut one_by_one = false;
     loop {
         let outcome = store::pop(conn, pop, one_by_one).await;

@@ -1,52 +1,54 @@
-//! Messages that PostgreSQL can store and not send: once written out, they are enormous.
-
-use std::slice;
+//! Messages that PostgreSQL can store and not send: once written out they are enormous, or they are no UTF-8.
 
 use tracing::warn;
 
 use crate::{
-    domain::QueueName,
+    domain::{QueueName, RawJson},
     store::{self, Conn, Error, Result},
     telemetry::{DoneTo, Metrics},
 };
 
 /// Bytes that the numbers of a message take, written out, from which it is not worth reading.
 const UNREADABLE_BYTES: i64 = 64 << 20;
-/// How many messages are searched for unreadable ones, and by what: the numbers of the next few and
-/// of far more, which is quick; then, by trying, whether the next few can be written out at all.
-const SEARCHES: [(i32, Option<i64>); 3] =
-    [(200, Some(UNREADABLE_BYTES)), (20_000, Some(UNREADABLE_BYTES)), (200, None)];
+/// How many messages are searched for unreadable ones, and by what: the numbers of the next few, which is
+/// quick; by trying, whether these can be written out at all; then the same for far more.
+const SEARCHES: [(i32, Option<i64>); 4] =
+    [(200, Some(UNREADABLE_BYTES)), (200, None), (20_000, Some(UNREADABLE_BYTES)), (2_000, None)];
+/// How often one read is tried again because some were found.
+const MOST_FOUND: u32 = 25;
 
 /// The search for unreadable messages on behalf of one read.
 #[derive(Debug)]
 pub struct UnreadableSearch<'a> {
     queue: &'a QueueName,
+    filter: Option<&'a RawJson>,
     metrics: &'a Metrics,
-    searches: slice::Iter<'static, (i32, Option<i64>)>,
+    found: u32,
 }
 
 impl<'a> UnreadableSearch<'a> {
-    /// A search that has not looked yet.
-    pub fn new(queue: &'a QueueName, metrics: &'a Metrics) -> Self {
-        Self { queue, metrics, searches: SEARCHES.iter() }
+    /// A search that has not looked yet, among what the filter chooses.
+    pub fn new(queue: &'a QueueName, filter: Option<&'a RawJson>, metrics: &'a Metrics) -> Self {
+        Self { queue, filter, metrics, found: 0 }
     }
 
-    /// Whether a read that ended in `error` is worth another try: if it failed because of its size
+    /// Whether a read that ended in `error` is worth another try: if it failed because of what it read
     /// or took too long, unreadable messages are searched for and archived, so that they don't
     /// block those behind them. True a few times at most.
     pub async fn cleared(&mut self, conn: &mut Conn, error: Option<&Error>) -> Result<bool> {
         // A pop that got no answer counts too: if an unreadable message is still there, it failed.
         let worth_a_look =
             matches!(error, Some(Error::Unreadable | Error::Timeout | Error::OutcomeUnknown(None)));
-        if !worth_a_look {
+        if !worth_a_look || self.found >= MOST_FOUND {
             return Ok(false);
         }
-        for (max_messages, max_expanded) in self.searches.by_ref() {
-            let ids = store::quarantine(conn, self.queue, *max_messages, *max_expanded).await?;
+        let (queue, filter) = (self.queue, self.filter);
+        for (max_messages, max_expanded) in SEARCHES {
+            let ids = store::quarantine(conn, queue, max_messages, max_expanded, filter).await?;
             if !ids.is_empty() {
-                let queue = self.queue;
                 warn!(%queue, ?ids, "archived messages that cannot be read");
                 self.metrics.messages(queue.as_str(), DoneTo::Quarantined, ids.len());
+                self.found += 1;
                 return Ok(true);
             }
         }

@@ -61,8 +61,8 @@ pub async fn send_each(
          FROM pgmq_gateway.send_each($1, $2, $3, $4, $5, $6, $7) ORDER BY place",
     )
     .bind(queue.as_str())
-    .bind(all().map(|new| new.message.get()).collect::<Vec<_>>())
-    .bind(all().map(|new| new.headers.as_deref().map(RawValue::get)).collect::<Vec<_>>())
+    .bind(all().map(|new| new.message.get().as_bytes()).collect::<Vec<_>>())
+    .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
     .bind(times)
     .bind(in_turn)
@@ -72,6 +72,10 @@ pub async fn send_each(
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }
     rows.iter().map(send_outcome).collect()
+}
+
+fn headers(new: &NewMessage) -> Option<&[u8]> {
+    new.headers.as_deref().map(|headers| headers.get().as_bytes())
 }
 
 fn send_outcome(row: &PgRow) -> Result<SendOutcome> {

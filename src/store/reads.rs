@@ -287,18 +287,22 @@ async fn pop_at_once(
     Ok((fitted, not_given))
 }
 
-/// Takes those of the next `max_messages` out of the way whose numbers take more than `max_expanded` bytes
-/// once they are written out or, without that, those that cannot be written out; returns their ids.
+/// Takes those of the next `max_messages` that the filter chooses out of the way whose numbers take more than
+/// `max_expanded` bytes once they are written out or, without that, those that cannot be written out; returns
+/// their ids.
 pub async fn quarantine(
     conn: &mut Conn,
     queue: &QueueName,
     max_messages: i32,
     max_expanded: Option<i64>,
+    filter: Option<&RawJson>,
 ) -> Result<Vec<i64>> {
-    let query = sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine($1, $2, $3)")
-        .bind(queue.as_str())
-        .bind(max_messages)
-        .bind(max_expanded);
+    let query =
+        sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine($1, $2, $3, $4)")
+            .bind(queue.as_str())
+            .bind(max_messages)
+            .bind(max_expanded)
+            .bind(filter.map(|filter| Json(&**filter)));
     ids(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
 }
 

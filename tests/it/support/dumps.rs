@@ -32,7 +32,7 @@ pub fn load(url: &str, dump: &[u8]) -> String {
 
 /// Runs SQL that may have bytes in it which are no UTF-8, in a session that says nothing about encodings.
 pub fn run_bytes(url: &str, sql: &[u8]) {
-    let sql = [b"SET client_encoding = 'SQL_ASCII'; \\set ON_ERROR_STOP on\n", sql].concat();
+    let sql = [b"SET client_encoding = 'SQL_ASCII'; SET client_min_messages = error;\n\\set ON_ERROR_STOP on\n", sql].concat();
     let errors = load(url, &sql);
     assert!(errors.is_empty(), "{errors}");
 }
