@@ -73,10 +73,13 @@ BEGIN
             vals := replace(vals, 'read_ct', '0');
         END IF;
         vals := replace(vals, 'vt', 'clock_timestamp()');
-        PERFORM pgmq_gateway.require_unlocked(destination);
-        IF pgmq_gateway.has_fifo_index(destination) THEN
-            PERFORM pgmq_gateway.lock_send_order(target);
-        END IF;
+    END IF;
+    -- A receive has no time to wait for other queues.
+    PERFORM pgmq_gateway.require_unlocked(destination);
+    IF NOT to_archive AND pgmq_gateway.has_fifo_index(destination) THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
+        PERFORM pgmq_gateway.lock_send_order(target);
+        PERFORM set_config('lock_timeout', '50ms', true);
     END IF;
     IF pgmq_gateway.has_column(source, 'headers')
        AND pgmq_gateway.has_column(destination, 'headers') THEN
@@ -94,15 +97,16 @@ END
 $$;
 
 -- As dead_letter, but one that cannot be moved stays and keeps no other from being moved. `failed` are
--- those that stayed.
+-- those that stayed; `locked` says that this was for a lock on where they go, so that others would too.
 CREATE FUNCTION pgmq_gateway.dead_letter_each(
-    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[]
+    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[], OUT locked boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     code text;
     id bigint;
 BEGIN
     failed := '{}';
+    locked := false;
     BEGIN
         moved := pgmq_gateway.dead_letter(queue, ids, target);
         -- What a policy or a trigger kept.
@@ -117,6 +121,7 @@ BEGIN
     IF code = '55P03' THEN
         -- Nobody waits for a table that somebody has locked.
         failed := ids;
+        locked := true;
         RETURN;
     ELSIF code = '23505' THEN
         PERFORM pgmq_gateway.advance_sequence(coalesce(target, queue));
@@ -172,7 +177,7 @@ BEGIN
         step := pgmq_gateway.dead_letter_each(queue, exhausted, target);
         total := total + step.moved;
         failed := failed || step.failed;
-        EXIT WHEN cardinality(failed) > 200;
+        EXIT WHEN step.locked OR cardinality(failed) > 200;
     END LOOP;
     RETURN total;
 END
@@ -187,7 +192,7 @@ CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
     OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
     OUT failed_constraint text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     origin text := '$3';

@@ -1,7 +1,7 @@
 -- What the other functions stand on: tables of queues, which queue it is, and what older PGMQs lack.
 --
--- Functions that the gateway calls have the search path pinned, and those that change queues wait for a
--- lock only shortly. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing
+-- Functions that the gateway calls have the search path pinned, and wait for a lock only shortly, as they
+-- hold one of few connections meanwhile: who called them tries again for as long as that makes sense. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing
 -- message, 09 a stale receipt, 13 a message that is too large, 22 a row that its table refused, 23 a row
 -- that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad routing key, 44 a
 -- missing archive, 55 a locked message. Details are JSON.
@@ -51,15 +51,6 @@ BEGIN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW44';
     END IF;
     RETURN relation;
-END
-$$;
-
--- The name of a queue that has a table, for functions of PGMQ's, which make a table's name of any.
-CREATE FUNCTION pgmq_gateway.queue_named(queue text)
-RETURNS text LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    PERFORM pgmq_gateway.queue_table(queue);
-    RETURN queue;
 END
 $$;
 
@@ -146,6 +137,17 @@ CREATE FUNCTION pgmq_gateway.require_unlocked(relation regclass)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', relation);
+END
+$$;
+
+-- The same without failing.
+CREATE FUNCTION pgmq_gateway.is_unlocked(relation regclass)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.require_unlocked(relation);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
 END
 $$;
 

@@ -71,7 +71,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.put_queue(
     queue text, kind text, partition_interval text, retention text, fifo boolean, wishes jsonb,
     OUT outcome text, OUT existing text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     sequence text;
 BEGIN
@@ -103,7 +103,7 @@ $$;
 -- where the role may not drop the tables, which PGMQ only notices.
 CREATE FUNCTION pgmq_gateway.drop_queue(queue text)
 RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
     partitioned boolean;
@@ -158,7 +158,8 @@ $$;
 
 -- The last id of a queue, 0 where there is none.
 CREATE FUNCTION pgmq_gateway.last_id(queue text)
-RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS bigint LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     last bigint;
 BEGIN
@@ -172,54 +173,62 @@ $$;
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
     OUT deleted bigint, OUT last_id bigint
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
 BEGIN
-    PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
     EXECUTE format('SELECT array_agg(n.msg_id) FROM (
                         SELECT q.msg_id FROM %s q WHERE q.msg_id > $1 AND q.msg_id <= $2
                         ORDER BY q.msg_id LIMIT $3) n', q_table)
     INTO ids USING after_msg_id, up_to, max_messages;
-    deleted := pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'));
+    deleted := (pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'))).deleted;
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
 END
 $$;
 
--- Deletes rows of a table by their ids, as far as nobody has them locked and neither a policy nor a trigger
--- keeps them. Returns how many.
-CREATE FUNCTION pgmq_gateway.delete_rows(relation regclass, ids bigint[])
-RETURNS bigint LANGUAGE plpgsql AS $$
+-- Deletes rows of a table by their ids, as far as nobody has them locked. `kept` counts those that a
+-- policy, a trigger or a constraint keeps, `kept_code` says with which error one of them does.
+CREATE FUNCTION pgmq_gateway.delete_rows(
+    relation regclass, ids bigint[], OUT deleted bigint, OUT kept bigint, OUT kept_code text
+) LANGUAGE plpgsql AS $$
 DECLARE
-    statement text := format(
-        'DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
-             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) FOR UPDATE SKIP LOCKED))', relation);
-    deleted bigint := 0;
+    statement text := format('DELETE FROM %s m WHERE m.msg_id = ANY ($1)', relation);
+    free bigint[];
     more bigint;
     id bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_privilege(relation, 'DELETE');
+    EXECUTE format(
+        'SELECT coalesce(array_agg(f.msg_id), ''{}'') FROM (
+             SELECT q.msg_id FROM %s q WHERE q.msg_id = ANY ($1) FOR UPDATE SKIP LOCKED) f', relation
+    ) INTO free USING ids;
     BEGIN
-        EXECUTE statement USING ids;
+        EXECUTE statement USING free;
         GET DIAGNOSTICS deleted = ROW_COUNT;
-        RETURN deleted;
     EXCEPTION WHEN OTHERS THEN
         IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
             RAISE;
         END IF;
+        kept_code := SQLSTATE;
     END;
-    FOREACH id IN ARRAY ids LOOP
-        BEGIN
-            EXECUTE statement USING ARRAY[id];
-            GET DIAGNOSTICS more = ROW_COUNT;
-            deleted := deleted + more;
-        EXCEPTION WHEN OTHERS THEN
-            IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
-                RAISE;
-            END IF;
-        END;
-    END LOOP;
-    RETURN deleted;
+    IF deleted IS NULL THEN
+        deleted := 0;
+        FOREACH id IN ARRAY free LOOP
+            BEGIN
+                EXECUTE statement USING ARRAY[id];
+                GET DIAGNOSTICS more = ROW_COUNT;
+                deleted := deleted + more;
+            EXCEPTION WHEN OTHERS THEN
+                IF NOT pgmq_gateway.is_about_a_row(SQLSTATE) THEN
+                    RAISE;
+                END IF;
+                kept_code := SQLSTATE;
+            END;
+        END LOOP;
+    END IF;
+    -- What a policy does not let this role lock looks as if somebody else had.
+    kept := cardinality(CASE WHEN row_security_active(relation) THEN ids ELSE free END) - deleted;
 END
 $$;
 
@@ -230,7 +239,8 @@ CREATE FUNCTION pgmq_gateway.list_queues(prefix text, after text, max_queues big
 RETURNS TABLE (
     queue text, is_partitioned boolean, is_unlogged boolean, created_at timestamptz, fifo boolean,
     settings jsonb, notify_ms integer, row_security boolean
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     -- Without the table there is no throttle.
     throttle text := '0';
@@ -264,10 +274,28 @@ BEGIN
 END
 $$;
 
+-- Whether PGMQ knows a queue by exactly this name.
+CREATE FUNCTION pgmq_gateway.queue_exists(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue);
+END
+$$;
+
+-- The names of all queues.
+CREATE FUNCTION pgmq_gateway.queue_names()
+RETURNS TABLE (queue text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY SELECT m.queue_name::text FROM pgmq.meta m;
+END
+$$;
+
 -- The settings of all queues that have some, are read in groups, or have a table of another name.
 CREATE FUNCTION pgmq_gateway.all_settings()
 RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     RETURN QUERY SELECT s.queue_name, s.settings, s.fifo
                  FROM pgmq_gateway.queue_settings s
@@ -311,7 +339,7 @@ $$;
 -- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once.
 CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
 RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
     PERFORM FROM pgmq.meta m WHERE m.queue_name = queue;
@@ -366,7 +394,7 @@ CREATE FUNCTION pgmq_gateway.metrics(
     queue text, OUT queue_length bigint, OUT queue_visible_length bigint, OUT in_flight bigint,
     OUT newest_msg_age_sec integer, OUT oldest_msg_age_sec integer, OUT total_messages bigint,
     OUT scrape_time timestamptz
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     sequence text;
 BEGIN

@@ -40,7 +40,7 @@ CREATE FUNCTION pgmq_gateway.send(
     queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
     in_turn boolean
 ) RETURNS SETOF bigint LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     relation regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
     has_headers boolean;
@@ -55,6 +55,8 @@ BEGIN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
     END IF;
     IF in_turn THEN
+        -- Other gateways hold it for as long as a commit takes.
+        PERFORM set_config('lock_timeout', '250ms', true);
         PERFORM pgmq_gateway.lock_send_order(queue);
     END IF;
     IF NOT has_headers AND EXISTS (SELECT FROM unnest(headers) h WHERE h IS NOT NULL) THEN
@@ -124,6 +126,10 @@ BEGIN
             IF outcome <> 'unstorable' THEN
                 outcome := pgmq_gateway.outcome_of(code);
             END IF;
+            IF outcome = 'locked' THEN
+                -- The next ones may stand there too.
+                PERFORM set_config('lock_timeout', '1ms', true);
+            END IF;
         END;
         RETURN NEXT;
     END LOOP;
@@ -133,7 +139,8 @@ $$;
 -- Brings the sequence of a queue's ids up to the ids that are in its tables, which it lags behind after
 -- some restores and failovers. Whether there was something to do.
 CREATE FUNCTION pgmq_gateway.advance_sequence(queue text)
-RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     archive regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a')));

@@ -4,7 +4,7 @@
 -- a trigger kept.
 CREATE FUNCTION pgmq_gateway.delete(queue text, ids bigint[])
 RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     deleted integer;
@@ -24,7 +24,7 @@ $$;
 -- Moves messages into the archive by their ids alone. Otherwise as `delete`.
 CREATE FUNCTION pgmq_gateway.archive(queue text, ids bigint[])
 RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     archived bigint[] := pgmq_gateway.move_to_archive(queue, q_table, ids);
@@ -70,11 +70,12 @@ END
 $$;
 
 -- Does one thing to one message, in a subtransaction of its own: `done`, `missing`, `locked` by somebody
--- else, `forbidden` (kept by a policy or a trigger), `conflict` with the archive, or `rejected`.
+-- else, `forbidden` (kept by a policy or a trigger), `conflict` with the archive, or `rejected`. Waits for
+-- locks as long as its caller does; once it did so in vain, hardly, as the next one may stand there too.
 CREATE FUNCTION pgmq_gateway.settle_alone(
     queue text, q_table regclass, action text, id bigint, hidden_until timestamptz,
     OUT outcome text, OUT constraint_name text
-) LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
+) LANGUAGE plpgsql AS $$
 DECLARE
     settled bigint;
     code text;
@@ -100,6 +101,9 @@ EXCEPTION WHEN OTHERS THEN
         RAISE;
     END IF;
     outcome := pgmq_gateway.outcome_of(code);
+    IF outcome = 'locked' THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
+    END IF;
 END
 $$;
 
@@ -113,7 +117,7 @@ CREATE FUNCTION pgmq_gateway.settle(
     queue text, actions text[], ids bigint[], read_cts integer[], queue_ids bigint[],
     delays integer[], visible_at timestamptz[], one_by_one boolean
 ) RETURNS TABLE (place bigint, outcome text, constraint_name text, vt timestamptz)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint := pgmq_gateway.queue_id(queue);
@@ -127,10 +131,13 @@ DECLARE
     archived bigint[];
     hidden bigint[];
     chosen bigint[];
+    archive_is_locked boolean := false;
     entry record;
 BEGIN
     IF one_by_one THEN
         PERFORM pgmq_gateway.require_unlocked(q_table);
+        archive_is_locked := 'archive' = ANY (actions)
+            AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.archive_table(queue));
     END IF;
     EXECUTE format(
         'SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
@@ -220,11 +227,14 @@ BEGIN
                  LATERAL pgmq_gateway.settle_alone(
                      queue, q_table, w.action, w.msg_id,
                      pgmq_gateway.moment(w.visible_at, w.delay)) s
-            WHERE w.outcome = 'alone' ORDER BY w.place
+            WHERE w.outcome = 'alone' AND NOT (w.action = 'archive' AND archive_is_locked)
+            ORDER BY w.place
         LOOP
             outcomes[entry.place] := entry.outcome;
             constraints[entry.place] := entry.constraint_name;
         END LOOP;
+        -- Those of the archive that nobody waits for.
+        outcomes := array_replace(outcomes, 'alone', 'locked');
     END IF;
 
     IF 'hide' = ANY (actions) THEN
@@ -251,7 +261,7 @@ CREATE FUNCTION pgmq_gateway.set_visibility(
     place bigint, outcome text, constraint_name text, msg_id bigint, read_ct integer,
     enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz, message jsonb,
     headers jsonb, queue_id bigint
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     readable bigint[] := ids;

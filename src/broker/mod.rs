@@ -4,6 +4,7 @@
 
 mod apart;
 mod archives;
+mod caller;
 mod collector;
 mod error;
 mod janitor;
@@ -23,16 +24,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{CallStats, QueueName, ReceiptKey},
-    engine::{Engine, Shared, SharedParts},
+    engine::{Admission, Engine, Shared, SharedParts},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -54,7 +52,7 @@ pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
-use retry::Retry;
+use retry::{Kind, LockedSubjects, Retry};
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
 /// makes some.
@@ -73,6 +71,8 @@ pub struct Inner {
     idempotency_lifetime: Duration,
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
     apart: Arc<Semaphore>,
+    /// What work outside the lanes meets a lock.
+    locked: Arc<LockedSubjects>,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -125,6 +125,7 @@ impl Broker {
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             text: Apart::default(),
+            locked: Arc::default(),
             apart: Arc::new(Semaphore::new((connections / 2).max(1))),
             db: parts.db,
             health: parts.health,
@@ -174,6 +175,7 @@ impl Broker {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let (work, _present) = caller::accompanied(work);
         match timeout(self.request_timeout, self.tasks.spawn(work)).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(Error::Internal(panic.into())),
@@ -198,6 +200,7 @@ impl Broker {
     /// locked. No connection is held in between.
     async fn on_queue<T, F>(
         &self,
+        kind: Kind,
         queue: &QueueName,
         stats: &Arc<CallStats>,
         work: impl Fn(QueueConn) -> F,
@@ -205,9 +208,14 @@ impl Broker {
     where
         F: Future<Output = store::Result<T>>,
     {
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(self, kind, queue.as_str());
         loop {
+            let turn = match retry.turn().await {
+                Ok(turn) => turn,
+                Err(error) => return Ok(Err(error)),
+            };
             let outcome = work(self.open(queue, stats).await?).await;
+            drop(turn);
             match &outcome {
                 Err(error) if retry.is_worth_it(error).await => {}
                 _ => return Ok(outcome),
@@ -216,9 +224,9 @@ impl Broker {
     }
 
     /// Leave for one statement on a queue outside the lanes.
-    async fn permit(&self, queue: &QueueName) -> Result<Option<OwnedSemaphorePermit>> {
+    async fn permit(&self, queue: &QueueName) -> store::Result<Admission> {
         let permit = timeout(self.acquire_timeout, self.engine.admit(queue)).await;
-        Ok(permit.map_err(|_| store::Error::Overloaded)?)
+        permit.map_err(|_| store::Error::Overloaded)
     }
 
     /// Bounds a change that goes through a lane. What is over the time may still be done.
@@ -254,7 +262,7 @@ impl Broker {
 /// A connection that counts among those of its queue.
 struct QueueConn {
     conn: Conn,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Admission,
 }
 
 impl Deref for QueueConn {

@@ -7,6 +7,7 @@ mod lane;
 mod lanes;
 mod line;
 mod lock_backoff;
+mod lock_hint;
 mod news;
 mod peers;
 mod poller;
@@ -40,6 +41,7 @@ use self::{
 
 pub use self::{
     delivery::{Delivery, Lease},
+    lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
     unreadable::UnreadableSearch,
@@ -74,11 +76,14 @@ impl Engine {
     /// LISTEN; without one, other gateways are not heard.
     pub async fn run(self, listen: Option<ConnectOptions>) {
         let Some(options) = listen else {
-            return sweeper::run(self.shared, self.lanes, None).await;
+            let lanes = Arc::clone(&self.lanes);
+            tokio::join!(sweeper::run(self.shared, self.lanes, None), lanes.tidy());
+            return;
         };
         let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone())));
         tokio::join!(
             sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
+            self.lanes.tidy(),
             peers.speak(),
             peers.listen(&options, &self.lanes),
         );
@@ -98,8 +103,9 @@ impl Engine {
         };
         let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
         let input = NewMessages { messages, in_turn };
-        let sent = self.lanes.of(queue).send.submit(input, size, stats).await;
-        self.lanes.note_unknown(&sent);
+        let lanes = self.lanes.of(queue);
+        let sent = lanes.send.submit(input, size, stats).await;
+        lanes.note(&sent);
         sent?
     }
 
@@ -112,8 +118,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        let settled = self.lanes.of(queue).delete.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.delete.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -126,8 +133,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        let settled = self.lanes.of(queue).archive.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.archive.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -140,8 +148,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<(Settled, Option<Message>)> {
         let input = (target, visible);
-        let settled = self.lanes.of(queue).visibility.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.visibility.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -174,11 +183,10 @@ impl Engine {
                 self.shared.metrics.refused("max_waiters_per_queue");
                 return Err(Error::Crowded);
             }
-            self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
         }
         let lanes = self.lanes.of(&read.queue);
         let delivery = lanes.receive.receive(read, wait, stats).await;
-        self.lanes.note_unknown(&delivery);
+        lanes.note(&delivery);
         delivery
     }
 
@@ -189,10 +197,19 @@ impl Engine {
 
     /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for
     /// it with a bound.
-    pub async fn admit(&self, queue: &QueueName) -> Option<OwnedSemaphorePermit> {
-        let statements = Arc::clone(&self.lanes.of(queue).statements);
+    pub async fn admit(&self, queue: &QueueName) -> Admission {
+        self.lanes.admit(queue).await
+    }
+
+    /// Leave for one more try at what is locked, of whatever queue. Wait for it with a bound.
+    pub async fn admit_retry(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
-        statements.acquire_owned().await.ok()
+        Arc::clone(&self.shared.retries).acquire_owned().await.ok()
+    }
+
+    /// Queues of which something is kept in memory, as they are in use.
+    pub fn queues_in_use(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Clients that wait for a message of `queue`.

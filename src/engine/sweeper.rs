@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     domain::QueueName,
@@ -12,8 +12,6 @@ use crate::{
 
 use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
 
-/// Time between two looks for lanes that nobody uses.
-const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// A sweep takes at most one part in so many of the time.
 const SWEEP_SHARE: u32 = 20;
 /// Queues that are asked about in one statement.
@@ -34,14 +32,9 @@ struct Sweeper {
 /// Sweeps until it is dropped.
 pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Peers>>) {
     let mut sweeper = Sweeper::default();
-    let mut tidied = Instant::now();
     loop {
         let started = Instant::now();
         sweeper.sweep(&shared, &lanes, peers.as_deref()).await;
-        if tidied.elapsed() >= TIDY_INTERVAL || lanes.take_met_unknown() {
-            lanes.drop_idle();
-            tidied = Instant::now();
-        }
         // One that takes long is made less often.
         sleep(shared.poll_interval.max(started.elapsed() * SWEEP_SHARE)).await;
     }

@@ -170,7 +170,7 @@ pub async fn load_keys(conn: &mut Conn) -> error::Result<LoadedKeys> {
         .look(sqlx::query(
             "/* load_keys */ SELECT id, name, hash, previous_hash, previous_until, grants, \
              requests_per_second, max_waiters, expires_at, revoked_at IS NOT NULL AS revoked, \
-             clock_timestamp() AS now FROM pgmq_gateway.api_keys",
+             clock_timestamp() AS now FROM pgmq_gateway.stored_keys()",
         ))
         .await?;
     let (mut keys, mut bad) = (Vec::with_capacity(rows.len()), BTreeSet::new());
@@ -222,8 +222,7 @@ fn stored(row: &PgRow) -> error::Result<Option<StoredKey>> {
 /// Notes that keys were used.
 pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) -> error::Result<()> {
     let query = sqlx::query(
-        "/* keys_used */ UPDATE pgmq_gateway.api_keys k SET last_used_at = used.at \
-         FROM unnest($1, $2) AS used (id, at) WHERE k.id = used.id",
+        "/* keys_used */ SELECT pgmq_gateway.note_used_keys($1, $2)",
     );
     conn.change(query.bind(ids).bind(at)).await.map(drop)
 }

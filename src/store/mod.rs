@@ -39,7 +39,7 @@ pub use keys::{
     rotate_key,
 };
 pub use maintenance::{
-    QueueRetention, delete_expired_archive, delete_expired_keys, delete_expired_messages,
+    ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys, delete_expired_messages,
     queues_with_retention, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};

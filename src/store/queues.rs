@@ -105,9 +105,7 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
 
 /// Whether PGMQ knows a queue by exactly this name.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query(
-        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1)",
-    );
+    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.queue_exists($1)");
     let rows = conn.look(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
@@ -179,7 +177,7 @@ pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics>
 
 /// Names of all queues, in order of their bytes.
 pub async fn names(conn: &mut Conn) -> Result<Vec<String>> {
-    let query = sqlx::query("/* queue_names */ SELECT queue_name FROM pgmq.meta");
+    let query = sqlx::query("/* queue_names */ SELECT queue FROM pgmq_gateway.queue_names()");
     let rows = conn.look_patiently(query, LIST_LIMIT).await?;
     // A name that is no text here belongs to a queue that nobody can ask for.
     let mut names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();

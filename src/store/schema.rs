@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/queues.sql"),
     include_str!("../../migrations/functions/send.sql"),
@@ -18,6 +18,7 @@ const FUNCTIONS: [&str; 11] = [
     include_str!("../../migrations/functions/transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
+    include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
 ];
 

@@ -3,12 +3,14 @@
 pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod holder;
 pub mod postgres;
 pub mod process;
 pub mod raw;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;
+pub use holder::Holder;
 pub use postgres::TestDatabase;
 
 use std::time::Duration;
