@@ -79,7 +79,7 @@ BEGIN
     IF NOT to_archive AND pgmq_gateway.has_fifo_index(destination) THEN
         PERFORM set_config('lock_timeout', '1ms', true);
         PERFORM pgmq_gateway.lock_send_order(target);
-        PERFORM set_config('lock_timeout', '50ms', true);
+        PERFORM set_config('lock_timeout', '5ms', true);
     END IF;
     IF pgmq_gateway.has_column(source, 'headers')
        AND pgmq_gateway.has_column(destination, 'headers') THEN

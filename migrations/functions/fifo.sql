@@ -151,7 +151,7 @@ CREATE FUNCTION pgmq_gateway.receive_fifo(
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     chosen bigint[] := '{}';
     -- The place of each within its group, and the number of its group.
     places integer[] := '{}';
@@ -169,9 +169,11 @@ BEGIN
         RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     END IF;
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
     END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
     FOR attempt IN 1..2 LOOP
         candidates := pgmq_gateway.group_heads(q_table, attempt = 2);

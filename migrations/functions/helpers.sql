@@ -137,6 +137,25 @@ CREATE FUNCTION pgmq_gateway.require_unlocked(relation regclass)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', relation);
+EXCEPTION WHEN insufficient_privilege THEN
+    -- It takes more rights than storing messages does.
+    NULL;
+END
+$$;
+
+-- What a lock that somebody has on the whole table of a queue leaves to others: `all`, `looks` or `none`.
+CREATE FUNCTION pgmq_gateway.table_access(queue text)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+BEGIN
+    IF pgmq_gateway.is_unlocked(q_table) THEN
+        RETURN 'all';
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE NOWAIT', q_table);
+    RETURN 'looks';
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 'none';
 END
 $$;
 

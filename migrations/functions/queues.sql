@@ -463,7 +463,7 @@ $$;
 -- those who wait learn of it. The oldest entry of the index on vt tells it all.
 CREATE FUNCTION pgmq_gateway.sweep(queues text[])
 RETURNS TABLE (queue text, ready boolean, due_in float8, notifies boolean) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms' AS $$
 DECLARE
     relation regclass;
 BEGIN

@@ -35,7 +35,7 @@ CREATE FUNCTION pgmq_gateway.receive(
 DECLARE
     q_name text := pgmq.format_table_name(queue, 'q');
     q_table regclass := to_regclass(format('pgmq.%I', q_name));
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     update_statement text;
     candidates text;
     candidate bigint;
@@ -58,10 +58,12 @@ BEGIN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
     END IF;
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
     ELSIF has_triggers THEN
         one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
     END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
     dead := 0;
     kept := 0;
     by_id := by_id OR is_partitioned;

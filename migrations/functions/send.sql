@@ -79,7 +79,7 @@ CREATE FUNCTION pgmq_gateway.send_each(
     queue text, messages text[], headers text[], delays integer[], visible_at timestamptz[],
     in_turn boolean, sizes integer[]
 ) RETURNS TABLE (place integer, ids bigint[], outcome text, code text, constraint_name text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     has_headers boolean := pgmq_gateway.has_column(relation, 'headers');
@@ -92,7 +92,9 @@ BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
     PERFORM pgmq_gateway.require_unlocked(relation);
     IF in_turn THEN
+        PERFORM set_config('lock_timeout', '25ms', true);
         PERFORM pgmq_gateway.lock_send_order(queue);
+        PERFORM set_config('lock_timeout', '5ms', true);
     END IF;
     statement := format('WITH stored AS (%s) SELECT array_agg(s.msg_id) FROM stored s',
                         pgmq_gateway.insert_statement(relation, has_headers));

@@ -120,7 +120,7 @@ CREATE FUNCTION pgmq_gateway.settle(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     locked bigint[];
     counts integer[];
     held bigint[];
@@ -135,9 +135,13 @@ DECLARE
     entry record;
 BEGIN
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         archive_is_locked := 'archive' = ANY (actions)
             AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.archive_table(queue));
+    END IF;
+    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+        this_queue := pgmq_gateway.queue_id(queue);
     END IF;
     EXECUTE format(
         'SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
@@ -265,13 +269,19 @@ CREATE FUNCTION pgmq_gateway.set_visibility(
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     readable bigint[] := ids;
+    this_queue bigint;
     outcomes text[];
     constraints text[];
 BEGIN
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         readable := ARRAY(SELECT CASE WHEN pgmq_gateway.is_readable(q_table, w.id) THEN w.id END
                           FROM unnest(ids) WITH ORDINALITY AS w (id, place) ORDER BY w.place);
+    END IF;
+    -- It is for receipts alone.
+    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+        this_queue := pgmq_gateway.queue_id(queue);
     END IF;
     SELECT array_agg(s.outcome ORDER BY s.place), array_agg(s.constraint_name ORDER BY s.place)
     INTO outcomes, constraints
@@ -283,6 +293,6 @@ BEGIN
          FROM unnest($1, $2, $4) WITH ORDINALITY AS w (outcome, id, constraint_name, place)
          LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done''
          ORDER BY w.place', pgmq_gateway.columns(q_table), q_table
-    ) USING outcomes, readable, pgmq_gateway.queue_id(queue), constraints;
+    ) USING outcomes, readable, coalesce(this_queue, 0), constraints;
 END
 $$;

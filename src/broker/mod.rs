@@ -208,13 +208,20 @@ impl Broker {
     where
         F: Future<Output = store::Result<T>>,
     {
-        let mut retry = Retry::new(self, kind, queue.as_str());
+        let mut retry = Retry::new(self, kind, vec![queue.clone()]);
         loop {
             let turn = match retry.turn().await {
                 Ok(turn) => turn,
                 Err(error) => return Ok(Err(error)),
             };
-            let outcome = work(self.open(queue, stats).await?).await;
+            let conn = self.open(queue, stats).await?;
+            let outcome = if retry.is_locked_out() {
+                // That became known while this waited for a connection.
+                drop(conn);
+                Err(store::Error::Locked)
+            } else {
+                work(conn).await
+            };
             drop(turn);
             match &outcome {
                 Err(error) if retry.is_worth_it(error).await => {}

@@ -101,7 +101,7 @@ impl Broker {
 
     async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue) -> Result<Created> {
         let queue = &new.queue;
-        let mut retry = Retry::new(self, Kind::Define, queue.as_str());
+        let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
         let (mut conn, outcome) = loop {
             let turn = retry.turn().await.map_err(Error::on(queue))?;
             let mut conn = self.db.acquire(stats).await?;

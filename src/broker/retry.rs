@@ -11,7 +11,11 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use crate::{engine::LockBackoff, store};
+use crate::{
+    domain::QueueName,
+    engine::{Intent, LockBackoff, Table},
+    store,
+};
 
 use super::{Broker, caller};
 
@@ -118,35 +122,81 @@ pub(super) struct Turn {
 pub(super) struct Retry<'a> {
     broker: &'a Broker,
     subject: Subject,
+    queues: Vec<QueueName>,
+    /// What is known of their tables, since the first lock was met.
+    tables: Vec<Table>,
     undone: u32,
-    locked: Option<(LockBackoff, Entered)>,
+    /// The time there is, since the first lock was met.
+    backoff: Option<LockBackoff>,
+    /// Set while it is no table as a whole that is locked.
+    entered: Option<Entered>,
 }
 
 impl<'a> Retry<'a> {
-    /// Of work of a kind on a queue, or on whatever the name stands for.
-    pub(super) fn new(broker: &'a Broker, kind: Kind, of: impl Into<Box<str>>) -> Self {
-        Self { broker, subject: Subject { kind, of: of.into() }, undone: 0, locked: None }
+    /// Of work of a kind on some queues.
+    pub(super) fn new(broker: &'a Broker, kind: Kind, queues: Vec<QueueName>) -> Self {
+        let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
+        let subject = Subject { kind, of: names.join("\n").into() };
+        let tables = Vec::new();
+        Self { broker, subject, queues, tables, undone: 0, backoff: None, entered: None }
     }
 
-    /// Waits for leave to try. While others of the same kind meet a lock, one goes at a time; who has not
-    /// had leave before the time is up need not try.
+    /// The same for work of which it is not known on which queues it is.
+    pub(super) fn unknown(broker: &'a Broker, kind: Kind, name: &str) -> Self {
+        let subject = Subject { kind, of: name.into() };
+        let (queues, tables) = (Vec::new(), Vec::new());
+        Self { broker, subject, queues, tables, undone: 0, backoff: None, entered: None }
+    }
+
+    /// Waits for leave to try. Nobody tries while a table is known to be locked as a whole; while others of
+    /// the same kind meet another lock, one goes at a time. Who has not had leave before the time is up need
+    /// not try.
     pub(super) async fn turn(&mut self) -> store::Result<Turn> {
-        if self.locked.is_none() {
-            if !self.broker.locked.is_locked(&self.subject) {
-                return Ok(Turn::default());
+        if self.is_locked_out() {
+            self.remember_tables();
+            let until = self.backoff.get_or_insert_with(LockBackoff::new).until();
+            tokio::select! {
+                allowed = timeout_at(until, self.allowed()) => allowed.map_err(|_| store::Error::Locked)?,
+                () = self.broker.closing.cancelled() => {}
+                () = caller::gone() => return Err(store::Error::Locked),
             }
-            self.meet_lock();
         }
-        let Some((backoff, entered)) = &self.locked else { return Ok(Turn::default()) };
+        if self.entered.is_none() && self.broker.locked.is_locked(&self.subject) {
+            self.entered = Some(self.broker.locked.enter(&self.subject));
+        }
+        let Some(entered) = &self.entered else { return Ok(Turn::default()) };
         let turn = async {
             // Neither is ever closed.
             let of_subject = Arc::clone(&entered.turn).acquire_owned().await.ok();
             let of_all = self.broker.engine.admit_retry().await;
             Turn { _of_subject: of_subject, _of_all: of_all }
         };
+        let until = self.backoff.get_or_insert_with(LockBackoff::new).until();
         tokio::select! {
-            turn = timeout_at(backoff.until(), turn) => turn.map_err(|_| store::Error::Locked),
+            turn = timeout_at(until, turn) => turn.map_err(|_| store::Error::Locked),
             () = caller::gone() => Err(store::Error::Locked),
+        }
+    }
+
+    /// Whether a table is known to be locked against work of this kind.
+    pub(super) fn is_locked_out(&self) -> bool {
+        let Some(intent) = self.subject.kind.intent() else { return false };
+        if self.tables.is_empty() {
+            return self.queues.iter().any(|queue| !self.broker.engine.allows(queue, intent));
+        }
+        self.tables.iter().any(|table| !table.allows(intent))
+    }
+
+    async fn allowed(&self) {
+        let Some(intent) = self.subject.kind.intent() else { return };
+        for table in &self.tables {
+            table.allowed(intent).await;
+        }
+    }
+
+    fn remember_tables(&mut self) {
+        if self.tables.is_empty() {
+            self.tables.extend(self.queues.iter().map(|queue| self.broker.engine.table(queue)));
         }
     }
 
@@ -159,17 +209,29 @@ impl<'a> Retry<'a> {
                 self.undone += 1;
                 self.undone < MOST_ATTEMPTS
             }
-            error if error.is_locked() => self.wait_for_lock().await,
+            error if error.is_locked() => self.wait_for_lock(error).await,
             _ => false,
         }
     }
 
-    async fn wait_for_lock(&mut self) -> bool {
+    async fn wait_for_lock(&mut self, error: &store::Error) -> bool {
         let closing = &self.broker.closing;
         if closing.is_cancelled() {
             return false;
         }
-        let Some(pause) = self.meet_lock().next_pause() else { return false };
+        let pause = self.backoff.get_or_insert_with(LockBackoff::new).next_pause();
+        let Some(pause) = pause else { return false };
+        // Otherwise it is known to be one message.
+        if matches!(error, store::Error::Locked) && !self.is_locked_out() {
+            self.look_at_tables().await;
+        }
+        if self.is_locked_out() {
+            self.entered = None;
+            return true;
+        }
+        if self.entered.is_none() {
+            self.entered = Some(self.broker.locked.enter(&self.subject));
+        }
         tokio::select! {
             () = sleep(pause) => true,
             // Once more, and that is it.
@@ -178,9 +240,32 @@ impl<'a> Retry<'a> {
         }
     }
 
-    fn meet_lock(&mut self) -> &mut LockBackoff {
-        let (broker, subject) = (self.broker, &self.subject);
-        let enter = || (LockBackoff::new(), broker.locked.enter(subject));
-        &mut self.locked.get_or_insert_with(enter).0
+    /// Finds out whether it is tables as a whole that are locked.
+    async fn look_at_tables(&mut self) {
+        if self.subject.kind.intent().is_none() {
+            return;
+        }
+        self.remember_tables();
+        let Ok(mut conn) = self.broker.db.acquire(&Arc::default()).await else { return };
+        for table in &self.tables {
+            table.look(&mut conn).await;
+        }
+    }
+}
+
+impl Kind {
+    /// What it is about to do to the table of its queue, if that is what it works on.
+    fn intent(self) -> Option<Intent> {
+        match self {
+            Self::Look | Self::Show => Some(Intent::Look),
+            Self::Pop
+            | Self::Settle
+            | Self::SettleLocked
+            | Self::Move
+            | Self::Purge
+            | Self::Transact => Some(Intent::Change),
+            // What is in the way of these is in the way of nothing else.
+            Self::Archive | Self::Define => None,
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         CallStats, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
         VisibilityTimeout,
     },
-    store::{self, Action},
+    store::{self, Action, Refusal},
     telemetry::DoneTo,
 };
 
@@ -188,8 +188,10 @@ impl Broker {
             places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
         };
         let mut places = locked(&settled);
-        let mut retry = Retry::new(self, Kind::SettleLocked, queue.as_str());
-        while !places.is_empty() && retry.is_worth_it(&store::Error::Locked).await {
+        let refusal = Refusal::Locked(queue.to_string(), 0);
+        let of_a_message = store::Error::Refused { operation: 0, refusal };
+        let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);
+        while !places.is_empty() && retry.is_worth_it(&of_a_message).await {
             let again: Vec<_> = places.iter().map(|place| entries[*place]).collect();
             // What is done already stays done, whatever becomes of these.
             let outcomes = match self.settle_again(&mut retry, queue, stats, &again).await {

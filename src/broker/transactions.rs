@@ -161,7 +161,7 @@ impl Broker {
     ) -> store::Result<Transacted<Outcome>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let is_of_one = once.is_some_and(|once| once.queue.is_some());
-        let mut retry = Retry::new(self, Kind::Transact, subject_of(operations));
+        let mut retry = self.retry_of(operations);
         let (mut dropped, mut advanced) = (0, false);
         loop {
             let turn = retry.turn().await?;
@@ -193,6 +193,17 @@ impl Broker {
                 }
                 Ok(_) => return outcome,
             }
+        }
+    }
+
+    fn retry_of(&self, operations: &[Operation]) -> Retry<'_> {
+        let queues: BTreeSet<&QueueName> = operations.iter().filter_map(queue_of).collect();
+        match operations {
+            // Its queues are known to the database.
+            [Operation::Publish(routing_key, ..)] => {
+                Retry::unknown(self, Kind::Transact, &format!("topic {routing_key}"))
+            }
+            _ => Retry::new(self, Kind::Transact, queues.into_iter().cloned().collect()),
         }
     }
 
@@ -268,16 +279,6 @@ async fn advance_sequences(
         lagged |= store::advance_sequence(conn, queue).await?;
     }
     Ok(lagged)
-}
-
-/// What a transaction is about: the queues and routing keys in it.
-fn subject_of(operations: &[Operation]) -> String {
-    let name = |operation| match operation {
-        &Operation::Publish(ref routing_key, ..) => format!("topic {routing_key}"),
-        Operation::Send(queue, _) | Operation::Settle(queue, ..) => queue.to_string(),
-    };
-    let names: BTreeSet<String> = operations.iter().map(name).collect();
-    names.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 fn queue_of(operation: &Operation) -> Option<&QueueName> {

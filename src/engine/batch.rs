@@ -47,6 +47,12 @@ impl<U> Gathering<U> {
         Ok(())
     }
 
+    /// Puts a request in line that was let in before.
+    pub(super) fn push_again(&mut self, unit: U, size: Size) {
+        self.held = self.held.plus(size);
+        self.line.push_back((unit, size));
+    }
+
     /// Takes the next batch, in order of arrival: as many as fit, and at least one if there is one.
     pub(super) fn take(&mut self) -> Vec<U> {
         let (mut taken, mut batch) = (Vec::new(), Size { rows: 0, bytes: 0 });

@@ -23,10 +23,10 @@ use crate::{
 use super::{
     Shared,
     lane::Lane,
-    lock_hint::LockHint,
     news::News,
     peers::Peers,
     receive_lane::ReceiveLane,
+    table_lock::TableLock,
     works::{End, Send, SetVisibility},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct QueueLanes {
     pub(super) archive: Arc<Lane<End>>,
     pub(super) visibility: Arc<Lane<SetVisibility>>,
     pub(super) receive: Arc<ReceiveLane>,
+    /// What is known of locks on its table.
+    pub(super) table: Arc<TableLock>,
     /// Statements that the queue may have under way, of all kinds.
     statements: Arc<Semaphore>,
     /// Whether there is such a queue, going by the last statement of a lane.
@@ -165,16 +167,17 @@ impl QueueLanes {
         peers: &Arc<OnceLock<Arc<Peers>>>,
     ) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
-        let lock_hint = LockHint::default();
-        let receive = ReceiveLane::new(queue, shared, &statements, &lock_hint, peers);
+        let table = TableLock::new(queue, shared);
+        let receive = ReceiveLane::new(queue, shared, &statements, &table, peers);
         let news = News::new(queue, &receive, peers);
         let end = |action| End { action, news: Arc::clone(&news) };
         Arc::new(Self {
-            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &lock_hint),
-            delete: Lane::new(end(Action::Delete), queue, shared, &statements, &lock_hint),
-            archive: Lane::new(end(Action::Archive), queue, shared, &statements, &lock_hint),
-            visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &lock_hint),
+            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &table),
+            delete: Lane::new(end(Action::Delete), queue, shared, &statements, &table),
+            archive: Lane::new(end(Action::Archive), queue, shared, &statements, &table),
+            visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &table),
             receive,
+            table,
             statements,
             known: AtomicBool::new(false),
         })

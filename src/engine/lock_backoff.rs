@@ -9,7 +9,8 @@ use tokio::time::Instant;
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// The shortest pause.
 pub(super) const SHORTEST: Duration = Duration::from_millis(20);
-const LONGEST: Duration = Duration::from_millis(400);
+/// The longest pause.
+pub(super) const LONGEST: Duration = Duration::from_millis(400);
 
 /// Pauses that grow, up to a bound, until the time is up.
 #[derive(Debug)]

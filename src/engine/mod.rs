@@ -7,13 +7,13 @@ mod lane;
 mod lanes;
 mod line;
 mod lock_backoff;
-mod lock_hint;
 mod news;
 mod peers;
 mod poller;
 mod receive_lane;
 mod shared;
 mod sweeper;
+mod table_lock;
 mod thorough;
 mod unreadable;
 mod waiters;
@@ -33,7 +33,7 @@ use crate::{
 
 use self::{
     batch::Size,
-    lanes::Lanes,
+    lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
     works::{Ended, NewMessages},
@@ -44,6 +44,7 @@ pub use self::{
     lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
+    table_lock::Intent,
     unreadable::UnreadableSearch,
 };
 
@@ -207,6 +208,16 @@ impl Engine {
         Arc::clone(&self.shared.retries).acquire_owned().await.ok()
     }
 
+    /// What is known of locks on the table of a queue, and what becomes known until this is dropped.
+    pub fn table(&self, queue: &QueueName) -> Table {
+        Table(self.lanes.of(queue))
+    }
+
+    /// Whether something could be done to the table of a queue, as far as that is known.
+    pub fn allows(&self, queue: &QueueName, intent: Intent) -> bool {
+        self.lanes.in_use(queue).is_none_or(|lanes| lanes.table.allows(intent))
+    }
+
     /// Queues of which something is kept in memory, as they are in use.
     pub fn queues_in_use(&self) -> usize {
         self.lanes.len()
@@ -238,6 +249,27 @@ impl Engine {
         if let Some(poller) = &self.poller {
             poller.close().await;
         }
+    }
+}
+
+/// What is known of locks on the table of a queue.
+#[derive(Debug)]
+pub struct Table(Use);
+
+impl Table {
+    /// Whether it could be done, as far as that is known.
+    pub fn allows(&self, intent: Intent) -> bool {
+        self.0.table.allows(intent)
+    }
+
+    /// Waits until it can be done. Wait for it with a bound.
+    pub async fn allowed(&self, intent: Intent) {
+        self.0.table.allowed(intent).await;
+    }
+
+    /// Finds out whether the table is what a statement met locked.
+    pub async fn look(&self, conn: &mut Conn) {
+        self.0.table.look(conn).await;
     }
 }
 

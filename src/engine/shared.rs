@@ -5,18 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config, store::Db, telemetry::Metrics};
 
 use super::thorough::KeptReports;
-
-/// Time to wait for leave to try again: those who have it are done soon.
-const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// What all lanes share. A clone is the same.
 #[derive(Clone, Debug)]
@@ -28,8 +22,9 @@ pub struct Shared {
     /// Statements that one queue has under way at the same time, of all kinds together: fewer than
     /// the pool has connections, so that no queue takes all of them.
     pub statements_per_queue: usize,
-    /// Leave for a statement that is tried again because something was locked, of whatever queue: few at a
-    /// time, so that what is locked takes no connections from what is not.
+    /// Leave for work outside the lanes that is tried again because something was locked, of whatever queue:
+    /// few at a time, as it waits in the database, so that what is locked takes no connections from what is
+    /// not.
     pub retries: Arc<Semaphore>,
     /// Clients that can wait at the same time.
     pub max_waiters: usize,
@@ -72,27 +67,7 @@ pub struct SharedParts {
     pub metrics: Arc<Metrics>,
 }
 
-/// Leave for one more try of a statement that met a lock.
-pub(super) struct LeaveToRetry<'a> {
-    _of_all: SemaphorePermit<'a>,
-    _of_queue: SemaphorePermit<'a>,
-}
-
 impl Shared {
-    /// Waits, not for long, for leave to try a statement again on a queue that may have so many: what is
-    /// locked takes no connections from what is not. Without it, the lock counts as being there still.
-    pub(super) async fn leave_to_retry<'a>(
-        &'a self,
-        statements: &'a Semaphore,
-    ) -> Option<LeaveToRetry<'a>> {
-        let leave = async {
-            let _of_all = self.retries.acquire().await.ok()?;
-            let _of_queue = statements.acquire().await.ok()?;
-            Some(LeaveToRetry { _of_all, _of_queue })
-        };
-        timeout(LEAVE_LIMIT, leave).await.ok().flatten()
-    }
-
     /// Divides what there is among the lanes.
     pub fn new(parts: SharedParts) -> Self {
         let SharedParts { db, settings, connections, long_poll, max_answer_bytes, .. } = parts;

@@ -36,7 +36,7 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
         let started = Instant::now();
         sweeper.sweep(&shared, &lanes, peers.as_deref()).await;
         // One that takes long is made less often.
-        sleep(shared.poll_interval.max(started.elapsed() * SWEEP_SHARE)).await;
+        sleep(shared.poll_interval.max((started.elapsed() * SWEEP_SHARE).min(std::time::Duration::from_secs(1)))).await;
     }
 }
 
@@ -60,14 +60,21 @@ impl Sweeper {
                 Ok(swept) => tell(chunk, &swept, peers),
                 // Those who wait learn of it by looking for themselves.
                 Err(Error::Unavailable(_)) => chunk.iter().for_each(|(_, line)| line.news()),
-                Err(error) => tracing::debug!(%error, "sweep"),
+                Err(error) => {
+                    tracing::debug!(%error, "sweep");
+                    for (n, queue) in queues.iter().enumerate() {
+                        if let Ok(swept) = self.look(shared, std::slice::from_ref(queue)).await {
+                            tell(&chunk[n..=n], &swept, peers);
+                        }
+                    }
+                }
             }
         }
     }
 
     async fn look(&self, shared: &Shared, queues: &[QueueName]) -> Result<Vec<Swept>> {
         let mut conn = shared.db.errand().await?;
-        let planned = self.times > WORTH_PLANNING && !self.times.is_multiple_of(THOROUGH_EVERY);
+        let planned = false && self.times > WORTH_PLANNING && !self.times.is_multiple_of(THOROUGH_EVERY);
         if planned && queues.iter().all(|queue| queue.check_creatable().is_ok()) {
             match store::sweep_again(&mut conn, queues).await {
                 // The thorough way knows what to make of a queue that is gone.

@@ -45,8 +45,8 @@ pub use maintenance::{
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
 pub use pool::{ConnectError, connect, describe_target, long_poll_pool, options};
 pub use queues::{
-    CreateOutcome, LookLimits, QueueFigures, create, delete_next, drop_queue, exists, figures,
-    last_id, list, metrics, names, read_refusal, show, truncate,
+    CreateOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next, drop_queue, exists,
+    figures, last_id, list, metrics, names, read_refusal, show, table_access, truncate,
 };
 pub use reads::{
     DeadLetters, Found, Kept, Pop, Popped, Read, pop, quarantine, quarantine_these, read,

@@ -61,6 +61,17 @@ pub struct LookLimits {
     pub statement: Duration,
 }
 
+/// What a lock on the whole table of a queue leaves to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableAccess {
+    /// Everything: there is no such lock.
+    All,
+    /// They can look at it.
+    Looks,
+    /// Nothing.
+    None,
+}
+
 /// Makes a queue with all that belongs to it, unless it is there.
 pub async fn create(
     conn: &mut Conn,
@@ -93,6 +104,18 @@ pub async fn create(
         "folds" => Ok(CreateOutcome::Folds(existing)),
         "taken" => Ok(CreateOutcome::Taken(existing)),
         "no_partman" => Ok(CreateOutcome::NoPartman),
+        other => Err(Error::unexpected_word(other)),
+    }
+}
+
+/// Looks, without waiting, whether somebody has locked the whole table of a queue.
+pub async fn table_access(conn: &mut Conn, queue: &QueueName) -> Result<TableAccess> {
+    let query = sqlx::query("/* table_access */ SELECT pgmq_gateway.table_access($1) AS access");
+    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    match get(only_row(&rows)?, "access")? {
+        "all" => Ok(TableAccess::All),
+        "looks" => Ok(TableAccess::Looks),
+        "none" => Ok(TableAccess::None),
         other => Err(Error::unexpected_word(other)),
     }
 }

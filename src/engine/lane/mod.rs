@@ -26,7 +26,7 @@ use super::{
     Shared,
     batch::{Full, Gathering, Size},
     lock_backoff::LockBackoff,
-    lock_hint::{LockHint, Raised},
+    table_lock::{Intent, TableLock},
 };
 
 use locked::LockedRequests;
@@ -70,8 +70,7 @@ pub(super) struct Lane<W: Work> {
     shared: Shared,
     /// Statements of this queue, of all kinds.
     statements: Arc<Semaphore>,
-    /// Whether the queue's table is locked, as far as any of its lanes knows.
-    lock_hint: LockHint,
+    table: Arc<TableLock>,
     state: Mutex<State<W>>,
     /// Something was locked just now.
     newly_locked: Notify,
@@ -88,8 +87,8 @@ struct State<W: Work> {
     locked: LockedRequests<Request<W>>,
     /// Whether somebody tries those again.
     retrying: bool,
-    /// Set while no statement gets through at all, as the table is locked.
-    blocked: Option<Raised>,
+    /// Whether the last statement met a lock that no request gets past.
+    blocked: bool,
 }
 
 struct Request<W: Work> {
@@ -107,7 +106,7 @@ impl<W: Work> Lane<W> {
         queue: &QueueName,
         shared: &Shared,
         statements: &Arc<Semaphore>,
-        lock_hint: &LockHint,
+        table: &Arc<TableLock>,
     ) -> Arc<Self> {
         let settings = &shared.settings;
         let batch = Size { rows: settings.max_batch_rows, bytes: settings.max_batch_bytes };
@@ -117,7 +116,7 @@ impl<W: Work> Lane<W> {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
-            lock_hint: lock_hint.clone(),
+            table: Arc::clone(table),
             state: Mutex::new(State {
                 gathering: Gathering::new(batch, capacity),
                 workers: 0,
@@ -125,7 +124,7 @@ impl<W: Work> Lane<W> {
                 under_way: 0,
                 locked: LockedRequests::new(),
                 retrying: false,
-                blocked: None,
+                blocked: false,
             }),
             newly_locked: Notify::new(),
         })
@@ -148,17 +147,24 @@ impl<W: Work> Lane<W> {
                 self.shared.metrics.refused("max_pending");
                 Error::Overloaded
             })?;
-            let settings = &self.shared.settings;
-            let most = settings.statements_per_lane;
-            let worth_it = state.workers == 0 || state.gathering.is_worth_another();
-            // Large statements of a queue go one after the other: they would take every processor.
-            if state.workers < most && worth_it && state.under_way < settings.max_batch_bytes {
-                state.workers += 1;
-                self.spawn_worker();
-            }
+            self.ensure_worker(state);
         }
         // Without an answer the worker panicked with the statement under way.
         outcome.await.unwrap_or(Err(Error::OutcomeUnknown(None)))
+    }
+
+    /// Has somebody work on what stands in line, or one more if that is worth it.
+    fn ensure_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) {
+        let settings = &self.shared.settings;
+        let most = settings.statements_per_lane;
+        let worth_it = state.workers == 0 || state.gathering.is_worth_another();
+        // Large statements of a queue go one after the other: they would take every processor.
+        let has_room = state.under_way < settings.max_batch_bytes;
+        if !state.gathering.is_empty() && state.workers < most && worth_it && has_room {
+            state.workers += 1;
+            drop(state);
+            self.spawn_worker();
+        }
     }
 
     /// A worker is counted until it ends, though it panics.
@@ -225,8 +231,12 @@ impl<W: Work> Lane<W> {
             Ok(connected) => connected,
             Err(error) => return drop(Self::answer(batch, Err(error))),
         };
-        // It may have become known while this waited for a connection.
-        let careful = self.meets_locks();
+        if self.is_blocked() {
+            // That became known while this waited for a connection.
+            return self.try_later(batch);
+        }
+        // While some are known to be locked, nobody waits to find out which.
+        let careful = !self.lock().locked.is_empty();
         let outcome = match self.run_statement(connected, &batch, careful).await {
             Err(error) if error.is_about_rows() && !careful => {
                 self.run_statement(connected, &batch, true).await
@@ -268,7 +278,11 @@ impl<W: Work> Lane<W> {
             }
         };
         if one_by_one {
-            self.set_blocked(matches!(outcome, Err(Error::Locked)));
+            let is_blocked = matches!(outcome, Err(Error::Locked));
+            self.lock().blocked = is_blocked;
+            if is_blocked {
+                self.table.look(conn).await;
+            }
         }
         outcome
     }
@@ -298,20 +312,9 @@ impl<W: Work> Lane<W> {
         locked
     }
 
+    /// Whether no request would get through, going by the last that tried.
     fn is_blocked(&self) -> bool {
-        self.lock().blocked.is_some()
-    }
-
-    /// Whether a statement for all together would meet a lock, going by those before it.
-    fn meets_locks(&self) -> bool {
-        self.lock_hint.is_raised() || !self.lock().locked.is_empty()
-    }
-
-    fn set_blocked(&self, blocked: bool) {
-        let mut state = self.lock();
-        if blocked != state.blocked.is_some() {
-            state.blocked = blocked.then(|| self.lock_hint.raise());
-        }
+        !self.table.allows(Intent::Change) || self.lock().blocked
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {

@@ -1,19 +1,25 @@
 //! Requests of a lane that met a lock: tried again, until it is gone or their time is up.
 //!
-//! At most one statement of a lane is under way for them, and nothing is held in between. They count among
-//! those that may be pending.
+//! At most one statement of a lane is under way for them, one that hardly waits, and nothing is held in
+//! between. They count among those that may be pending.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::{
-    engine::lock_backoff::{LockBackoff, SHORTEST},
+    engine::{
+        lock_backoff::{LockBackoff, SHORTEST},
+        table_lock::Intent,
+    },
     store::{Error, Result},
 };
 
 use super::{Lane, Request, Work};
+
+/// Time between two looks at whose time is up.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<W: Work> Lane<W> {
     /// Has requests tried again after a pause; those whose time is up are told.
@@ -57,18 +63,75 @@ impl<W: Work> Lane<W> {
         let closing = &self.shared.closing;
         let mut earliest = Instant::now();
         while let Some(due) = self.next_due() {
+            if !self.table.allows(Intent::Change) && !closing.is_cancelled() {
+                self.wait_for_table().await;
+                continue;
+            }
             let is_closing = closing.is_cancelled();
             tokio::select! {
                 () = sleep_until(due.max(earliest)), if !is_closing => {}
                 () = self.newly_locked.notified(), if !is_closing => continue,
                 () = closing.cancelled() => {}
             }
-            let batch = self.take_due();
-            if !batch.is_empty() {
-                let outcome = self.run_again(&batch).await;
-                self.try_later(Self::answer(batch, outcome));
-            }
+            self.try_those_due().await;
             earliest = Instant::now() + SHORTEST;
+        }
+    }
+
+    /// Waits for a lock on the whole table to go; then all stand in line again.
+    async fn wait_for_table(self: &Arc<Self>) {
+        let allowed = self.table.allowed(Intent::Change);
+        tokio::pin!(allowed);
+        loop {
+            tokio::select! {
+                () = &mut allowed => break,
+                () = sleep(EXPIRY_INTERVAL) => self.tell_those_overdue(),
+                () = self.shared.closing.cancelled() => break,
+            }
+        }
+        let mut state = self.lock();
+        state.blocked = false;
+        for request in state.locked.take_due(None, |_| true) {
+            let size = request.size;
+            state.gathering.take_back(size);
+            state.gathering.push_again(request, size);
+        }
+        self.ensure_worker(state);
+    }
+
+    async fn try_those_due(self: &Arc<Self>) {
+        let leave = self.statements.acquire();
+        tokio::pin!(leave);
+        let _leave = loop {
+            tokio::select! {
+                leave = &mut leave => break leave,
+                () = sleep(EXPIRY_INTERVAL) => self.tell_those_overdue(),
+            }
+        };
+        let batch = self.take_due();
+        if !batch.is_empty() {
+            let outcome = self.run_again(&batch).await;
+            self.try_later(Self::answer(batch, outcome));
+        }
+    }
+
+    async fn run_again(&self, batch: &[Request<W>]) -> Result<Vec<W::Output>> {
+        let mut conn = self.shared.db.acquire(&Arc::default()).await?;
+        self.run_statement(&mut conn, batch, true).await
+    }
+
+    /// Tells those whose time is up while nobody can be tried.
+    fn tell_those_overdue(&self) {
+        let now = Instant::now();
+        let is_over = |request: &Request<W>| {
+            let until = request.backoff.as_ref().map(LockBackoff::until);
+            request.reply.is_closed() || until.is_some_and(|until| until <= now)
+        };
+        let mut state = self.lock();
+        let overdue = state.locked.remove(is_over);
+        for request in overdue {
+            state.gathering.take_back(request.size);
+            drop(request.reply.send(Err(Error::Locked)));
         }
     }
 
@@ -78,7 +141,7 @@ impl<W: Work> Lane<W> {
         let due = state.locked.next_due();
         state.retrying = due.is_some();
         if due.is_none() {
-            state.blocked = None;
+            state.blocked = false;
         }
         due
     }
@@ -101,12 +164,5 @@ impl<W: Work> Lane<W> {
             state.gathering.take_back(request.size);
         }
         due
-    }
-
-    async fn run_again(&self, batch: &[Request<W>]) -> Result<Vec<W::Output>> {
-        let leave = self.shared.leave_to_retry(&self.statements).await;
-        let Some(_leave) = leave else { return Err(Error::Locked) };
-        let mut conn = self.shared.db.acquire(&Arc::default()).await?;
-        self.run_statement(&mut conn, batch, true).await
     }
 }

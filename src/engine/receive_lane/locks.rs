@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     engine::{
         line::Ticket,
-        lock_backoff::{LockBackoff, PATIENCE, SHORTEST},
+        lock_backoff::{LONGEST, LockBackoff, PATIENCE, SHORTEST},
+        table_lock::Intent,
     },
     store::{self, Found, Result},
 };
@@ -54,9 +55,9 @@ impl Drop for Blocked<'_> {
 }
 
 impl ReceiveLane {
-    /// Whether a look of this lane meets a lock.
+    /// Whether a look would meet a lock, going by the others.
     pub(super) fn is_blocked(&self) -> bool {
-        self.lock().blocked_looks > 0
+        !self.table.allows(Intent::Change) || self.lock().blocked_looks > 0
     }
 
     /// Looks again while somebody has locked the table: for a while for those that do not wait, for as long
@@ -66,7 +67,7 @@ impl ReceiveLane {
         key: &Arc<Key>,
         unfinished: &mut Unfinished<'_>,
     ) -> Result<Found> {
-        let (_blocked, _raised) = (Blocked::new(self), self.lock_hint.raise());
+        let _blocked = Blocked::new(self);
         let closing = &self.shared.closing;
         let (mut backoff, mut arrivals) = (LockBackoff::new(), Arrivals::default());
         loop {
@@ -78,12 +79,21 @@ impl ReceiveLane {
                 sleep(SHORTEST).await;
                 continue;
             }
-            tokio::select! {
-                () = sleep(backoff.next_pause_of_many()) => {}
-                () = closing.cancelled() => continue,
+            if self.table.allows(Intent::Change) {
+                tokio::select! {
+                    () = sleep(backoff.next_pause_of_many()) => {}
+                    () = closing.cancelled() => continue,
+                }
+            } else {
+                tokio::select! {
+                    () = self.table.allowed(Intent::Change) => {}
+                    () = sleep(LONGEST) => continue,
+                    () = closing.cancelled() => continue,
+                }
             }
-            let Some(_leave) = self.shared.leave_to_retry(&self.statements).await else { continue };
-            match self.look_once(&mut None, key, unfinished).await {
+            let leave = timeout(LONGEST, self.statements.acquire()).await;
+            let Ok(_leave) = leave else { continue };
+            match self.look_once(&mut None, key, unfinished, true).await {
                 Err(store::Error::Locked) => {}
                 outcome => return outcome,
             }

@@ -7,7 +7,13 @@ use tokio::task::yield_now;
 use crate::{
     config::ReadMode,
     domain::Message,
-    engine::{Delivery, lane::leave, line::{Look, Served}, thorough::read_thoroughly},
+    engine::{
+        Delivery,
+        lane::leave,
+        line::{Look, Served},
+        table_lock::Intent,
+        thorough::read_thoroughly,
+    },
     store::{self, Conn, Found, Read, Result},
     telemetry::DoneTo,
 };
@@ -29,7 +35,7 @@ impl ReceiveLane {
                 Err(store::Error::Locked)
             } else {
                 let _statement = leave(&self.statements, &mut conn).await;
-                self.look_once(&mut conn, key, &mut unfinished).await
+                self.look_once(&mut conn, key, &mut unfinished, false).await
             };
             let outcome = match outcome {
                 Err(store::Error::Locked) => {
@@ -63,27 +69,37 @@ impl ReceiveLane {
         self.lock().remove_idle(key);
     }
 
-    /// One statement for a look, and for all who came until then.
+    /// One statement for a look, and for all who came until then; row by row, it waits for no lock.
     pub(super) async fn look_once(
         &self,
         conn: &mut Option<Conn>,
         key: &Arc<Key>,
         unfinished: &mut Unfinished<'_>,
-    ) -> Result<Found> {
-        self.widen(key, unfinished.look_mut());
-        self.read(conn, key, unfinished.look()).await
-    }
-
-    async fn read(
-        &self,
-        conn: &mut Option<Conn>,
-        key: &Key,
-        look: &Look,
+        one_by_one: bool,
     ) -> Result<Found> {
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
         };
+        if !self.table.allows(Intent::Change) {
+            // That became known while this waited for a connection.
+            return Err(store::Error::Locked);
+        }
+        self.widen(key, unfinished.look_mut());
+        let outcome = self.read(conn, key, unfinished.look(), one_by_one).await;
+        if matches!(outcome, Err(store::Error::Locked)) {
+            self.table.look(conn).await;
+        }
+        outcome
+    }
+
+    async fn read(
+        &self,
+        conn: &mut Conn,
+        key: &Key,
+        look: &Look,
+        one_by_one: bool,
+    ) -> Result<Found> {
         let filter = key
             .filter
             .as_ref()
@@ -98,8 +114,6 @@ impl ReceiveLane {
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
-        // Row by row, as then nothing is waited for.
-        let one_by_one = self.lock_hint.is_raised();
         read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
     }
 

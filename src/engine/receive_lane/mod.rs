@@ -24,8 +24,8 @@ use super::{
     Delivery, Shared,
     alarm::Alarm,
     line::{Line, Look, Ticket},
-    lock_hint::LockHint,
     peers::Peers,
+    table_lock::TableLock,
 };
 
 use guards::{Place, Waits};
@@ -44,8 +44,7 @@ pub(super) struct ReceiveLane {
     queue: QueueName,
     shared: Shared,
     statements: Arc<Semaphore>,
-    /// Whether the queue's table is locked, as far as any of its lanes knows.
-    lock_hint: LockHint,
+    table: Arc<TableLock>,
     /// Who is told that clients wait here.
     peers: Arc<OnceLock<Arc<Peers>>>,
     state: Mutex<State>,
@@ -106,7 +105,7 @@ impl ReceiveLane {
         queue: &QueueName,
         shared: &Shared,
         statements: &Arc<Semaphore>,
-        lock_hint: &LockHint,
+        table: &Arc<TableLock>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
     ) -> Arc<Self> {
         let state = State {
@@ -121,7 +120,7 @@ impl ReceiveLane {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
-            lock_hint: lock_hint.clone(),
+            table: Arc::clone(table),
             peers: Arc::clone(peers),
             state: Mutex::new(state),
         })
