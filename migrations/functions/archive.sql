@@ -7,7 +7,7 @@ CREATE FUNCTION pgmq_gateway.browse_archive(
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, archived_at timestamptz
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
 BEGIN
@@ -31,7 +31,8 @@ $$;
 CREATE FUNCTION pgmq_gateway.count_archived(
     queue text, max_messages bigint, since timestamptz, until timestamptz, filter jsonb,
     ids bigint[]
-) RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS bigint LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     counted bigint;
 BEGIN
@@ -50,7 +51,7 @@ CREATE FUNCTION pgmq_gateway.replay(
     queue text, target text, after_msg_id bigint, max_messages integer, since timestamptz,
     until timestamptz, filter jsonb, ids bigint[], OUT moved integer, OUT last_id bigint,
     OUT failed integer, OUT failed_code text, OUT failed_constraint text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     chosen bigint[];

@@ -155,7 +155,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.put_queue(
     queue text, kind text, partition_interval text, retention text, fifo boolean, wishes jsonb,
     refuse_derived boolean, OUT outcome text, OUT existing text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     sequence text;
 BEGIN

@@ -74,10 +74,13 @@ BEGIN
             vals := replace(vals, 'read_ct', '0');
         END IF;
         vals := replace(vals, 'vt', 'clock_timestamp()');
-        PERFORM pgmq_gateway.require_unlocked(destination);
-        IF pgmq_gateway.has_fifo_index(destination) THEN
-            PERFORM pgmq_gateway.lock_send_order(target);
-        END IF;
+    END IF;
+    -- A receive has no time to wait for other queues.
+    PERFORM pgmq_gateway.require_unlocked(destination);
+    IF NOT to_archive AND pgmq_gateway.has_fifo_index(destination) THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
+        PERFORM pgmq_gateway.lock_send_order(target);
+        PERFORM set_config('lock_timeout', '5ms', true);
     END IF;
     IF pgmq_gateway.has_column(source, 'headers')
        AND pgmq_gateway.has_column(destination, 'headers') THEN
@@ -181,7 +184,8 @@ BEGIN
         moved := moved + step.moved;
         stayed := stayed || step.failed;
         failed_code := coalesce(step.failed_code, failed_code);
-        EXIT WHEN cardinality(stayed) > 200;
+        -- Where somebody has locked the table they go to, others would stay, too.
+        EXIT WHEN step.failed_code = '55P03' OR cardinality(stayed) > 200;
     END LOOP;
     failed := cardinality(stayed);
 END
@@ -196,7 +200,7 @@ CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
     OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
     OUT failed_constraint text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     origin text := '$3';

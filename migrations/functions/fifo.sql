@@ -157,10 +157,10 @@ CREATE FUNCTION pgmq_gateway.receive_fifo(
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
     kept integer, kept_code text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     tried bigint[] := '{}';
     blocked integer[];
     found_count integer := 0;
@@ -174,10 +174,12 @@ BEGIN
         RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     END IF;
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         PERFORM pgmq_gateway.check_at_once();
     END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
     update_statement := format(
         $query$/* pgmq_gateway */

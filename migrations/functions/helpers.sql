@@ -1,10 +1,11 @@
 -- What the other functions stand on: tables of queues, which queue it is, and what older PGMQs lack.
 --
--- Functions that the gateway calls have the search path pinned, and those that change queues wait for a
--- lock only shortly. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing
--- message, 05 headers for which there is no place, 09 a stale receipt, 13 a message that is too large,
--- 22 a row that its table refused, 23 a row that was not stored, 33 a right that is missing, 40 a
--- missing queue, 41 a bad routing key, 44 a missing archive, 55 a locked message. Details are JSON.
+-- Functions that the gateway calls have the search path pinned, and wait for a lock only shortly, as they
+-- hold one of few connections meanwhile: who called them tries again for as long as that makes sense. Errors
+-- of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 05 headers for which there is
+-- no place, 09 a stale receipt, 13 a message that is too large, 22 a row that its table refused, 23 a row
+-- that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad routing key, 44 a missing
+-- archive, 55 a locked message. Details are JSON.
 --
 -- Statements on tables of queues begin with a mark, by which row_outcome knows them in an error's context.
 
@@ -118,6 +119,36 @@ CREATE FUNCTION pgmq_gateway.require_unlocked(relation regclass)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', relation);
+EXCEPTION WHEN insufficient_privilege THEN
+    -- It takes more rights than storing messages does.
+    NULL;
+END
+$$;
+
+-- What a lock that somebody has on the whole table of a queue leaves to others: `all`, `looks` or `none`.
+CREATE FUNCTION pgmq_gateway.table_access(queue text)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+BEGIN
+    IF pgmq_gateway.is_unlocked(q_table) THEN
+        RETURN 'all';
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE NOWAIT', q_table);
+    RETURN 'looks';
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 'none';
+END
+$$;
+
+-- The same without failing.
+CREATE FUNCTION pgmq_gateway.is_unlocked(relation regclass)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgmq_gateway.require_unlocked(relation);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
 END
 $$;
 

@@ -1,4 +1,4 @@
--- API keys.
+-- API keys, as a gateway looks at them while it serves: neither waits for who has locked some.
 
 -- The keys as a gateway loads them. `makes_sense` says whether one can let anybody in: it does not where an
 -- end is none, a limit lets nothing through, or there is what cannot be sent.
@@ -7,7 +7,7 @@ RETURNS TABLE (
     id text, name text, hash bytea, previous_hash bytea, previous_until timestamptz, grants text[],
     requests_per_second integer, max_waiters integer, expires_at timestamptz, revoked boolean,
     makes_sense boolean, now timestamptz
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     RETURN QUERY
     SELECT pgmq_gateway.as_text(k.id), CASE WHEN c.sendable THEN k.name ELSE '' END, k.hash,
@@ -20,5 +20,18 @@ BEGIN
     FROM pgmq_gateway.api_keys k,
          LATERAL (SELECT pgmq_gateway.is_text(k.id || k.name || array_to_string(k.grants, ' '))
                   AS sendable) c;
+END
+$$;
+
+-- Notes how many seconds ago keys were used, but for those that somebody is about to change.
+CREATE FUNCTION pgmq_gateway.note_used_keys(ids text[], ages bigint[])
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    UPDATE pgmq_gateway.api_keys k SET last_used_at = now() - make_interval(secs => used.age)
+    FROM unnest(ids, ages) AS used (id, age)
+    WHERE k.id = used.id AND k.ctid = ANY (ARRAY(
+        SELECT n.ctid FROM pgmq_gateway.api_keys n WHERE n.id = ANY (ids)
+        FOR NO KEY UPDATE SKIP LOCKED));
 END
 $$;

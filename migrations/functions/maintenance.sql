@@ -4,7 +4,8 @@
 -- Queues with a retention, in seconds.
 CREATE FUNCTION pgmq_gateway.queues_with_retention()
 RETURNS TABLE (queue text, message_retention bigint, archive_retention bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     RETURN QUERY SELECT r.* FROM (
                      SELECT s.queue_name,
@@ -21,45 +22,55 @@ END
 $$;
 
 -- Deletes those of the next messages that are past their retention and that nobody has in hand, and
--- remembers where to go on. True if there were some, and there are messages behind them. Another gateway
--- that is at the same queue is left to it.
+-- remembers where to go on. `more` says that there were some, and there are messages behind them; `kept`
+-- counts those that their table does not let go, `kept_code` says with which error. Another gateway that is
+-- at the same queue is left to it.
 CREATE FUNCTION pgmq_gateway.delete_expired_messages(
-    queue text, retention_seconds bigint, max_rows integer
-) RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+    queue text, retention_seconds bigint, max_rows integer,
+    OUT more boolean, OUT kept bigint, OUT kept_code text
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    cursor_position bigint;
+    begins_behind bigint;
+    goes_on bigint;
     looked record;
 BEGIN
+    more := false;
+    kept := 0;
     PERFORM pgmq_gateway.require_unlocked(q_table);
     PERFORM pgmq_gateway.check_at_once();
-    SELECT s.retention_cursor INTO cursor_position FROM pgmq_gateway.queue_settings s
-    WHERE s.queue_name = queue FOR UPDATE SKIP LOCKED;
-    IF cursor_position IS NULL THEN
-        RETURN false;
+    -- Not the row of its settings, which is the order of sends of a queue that is read in groups.
+    IF NOT pg_try_advisory_xact_lock(hashtext('pgmq_gateway.retention_' || queue)) THEN
+        RETURN;
     END IF;
+    SELECT s.retention_cursor INTO begins_behind FROM pgmq_gateway.queue_settings s
+    WHERE s.queue_name = queue;
     EXECUTE format(
         'SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last,
-                array_agg(n.msg_id) FILTER (WHERE n.expired) AS expired
+                coalesce(array_agg(n.msg_id) FILTER (WHERE n.expired), ''{}'') AS expired
          FROM (SELECT q.msg_id, q.enqueued_at < now() - make_interval(secs => $3) AND q.vt <= now()
                                 AS expired
                FROM %s q WHERE q.msg_id > $1 ORDER BY q.msg_id LIMIT $2) n', q_table
-    ) INTO looked USING cursor_position, max_rows, retention_seconds;
-    PERFORM pgmq_gateway.delete_rows(q_table, coalesce(looked.expired, '{}'));
-    UPDATE pgmq_gateway.queue_settings s
-    SET retention_cursor = CASE WHEN looked.is_full THEN looked.last ELSE 0 END
-    WHERE s.queue_name = queue
-      AND s.retention_cursor <> CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
-    RETURN looked.is_full AND looked.expired IS NOT NULL;
+    ) INTO looked USING coalesce(begins_behind, 0), max_rows, retention_seconds;
+    SELECT d.kept, d.kept_code INTO kept, kept_code
+    FROM pgmq_gateway.delete_rows(q_table, looked.expired) d;
+    goes_on := CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
+    UPDATE pgmq_gateway.queue_settings s SET retention_cursor = goes_on
+    WHERE s.ctid = ANY (ARRAY(
+        SELECT n.ctid FROM pgmq_gateway.queue_settings n
+        WHERE n.queue_name = queue AND n.retention_cursor <> goes_on FOR UPDATE SKIP LOCKED));
+    more := looked.is_full AND looked.expired <> '{}';
 END
 $$;
 
--- Deletes archived messages past their retention. True if there may be more.
+-- Deletes archived messages past their retention, beginning behind the first `skipped`. `more` says that
+-- there may be more; the rest is as above.
 CREATE FUNCTION pgmq_gateway.delete_expired_archive(
-    queue text, retention_seconds bigint, max_rows integer
-) RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+    queue text, retention_seconds bigint, max_rows integer, skipped bigint,
+    OUT more boolean, OUT kept bigint, OUT kept_code text
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     expired bigint[];
@@ -67,11 +78,13 @@ BEGIN
     PERFORM pgmq_gateway.require_unlocked(a_table);
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format(
-        'SELECT array_agg(a.msg_id) FROM (
+        'SELECT coalesce(array_agg(a.msg_id), ''{}'') FROM (
              SELECT a.msg_id FROM %s a WHERE a.archived_at < now() - make_interval(secs => $1)
-             ORDER BY a.archived_at LIMIT $2 %s) a', a_table, pgmq_gateway.row_lock(a_table)
-    ) INTO expired USING retention_seconds, max_rows;
-    RETURN pgmq_gateway.delete_rows(a_table, coalesce(expired, '{}')) = max_rows;
+             ORDER BY a.archived_at LIMIT $2 OFFSET $3 %s) a', a_table, pgmq_gateway.row_lock(a_table)
+    ) INTO expired USING retention_seconds, max_rows, skipped;
+    SELECT d.kept, d.kept_code INTO kept, kept_code
+    FROM pgmq_gateway.delete_rows(a_table, expired) d;
+    more := cardinality(expired) = max_rows;
 END
 $$;
 

@@ -5,7 +5,7 @@
 -- where the role may not drop the tables, which PGMQ only notices.
 CREATE FUNCTION pgmq_gateway.drop_queue(queue text)
 RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
     partitioned boolean;
@@ -60,7 +60,7 @@ $$;
 
 -- The last id of a queue, 0 where there is none.
 CREATE FUNCTION pgmq_gateway.last_id(queue text)
-RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     last bigint;
 BEGIN
@@ -76,7 +76,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
     OUT deleted bigint, OUT last_id bigint, OUT kept text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
@@ -87,7 +87,7 @@ BEGIN
                         SELECT q.msg_id FROM %s q WHERE q.msg_id > $1 AND q.msg_id <= $2
                         ORDER BY q.msg_id LIMIT $3) n', q_table)
     INTO ids USING after_msg_id, up_to, max_messages;
-    deleted := pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'));
+    deleted := (pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'))).deleted;
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
     IF deleted = 0 AND ids IS NOT NULL THEN
         kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
@@ -98,50 +98,76 @@ BEGIN
 END
 $$;
 
--- Deletes rows of a table by their ids, as far as nobody has them locked and neither a policy nor a trigger
--- keeps them. Returns how many.
-CREATE FUNCTION pgmq_gateway.delete_rows(relation regclass, ids bigint[])
-RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
+-- Deletes rows of a table by their ids, as far as nobody has them locked. `kept` counts those that a
+-- policy, a trigger or a constraint keeps, `kept_code` says with which error one of them does.
+CREATE FUNCTION pgmq_gateway.delete_rows(
+    relation regclass, ids bigint[], OUT deleted bigint, OUT kept bigint, OUT kept_code text
+) LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
 DECLARE
-    statement text := format(
-        '/* pgmq_gateway */ DELETE FROM %1$s m WHERE m.msg_id = ANY (ARRAY(
-             SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY ($1) %2$s))', relation,
-        pgmq_gateway.row_lock(relation));
-    deleted bigint := 0;
+    statement text := format('/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = ANY ($1)', relation);
+    free bigint[];
+    locked bigint := 0;
     more bigint;
     id bigint;
     code text;
     context text;
+    outcome text;
 BEGIN
+    PERFORM pgmq_gateway.require_privilege(relation, 'DELETE');
+    EXECUTE format(
+        '/* pgmq_gateway */ SELECT coalesce(array_agg(f.msg_id), ''{}'') FROM (
+             SELECT q.msg_id FROM %s q WHERE q.msg_id = ANY ($1) %s) f', relation,
+        pgmq_gateway.row_lock(relation)
+    ) INTO free USING ids;
     BEGIN
-        EXECUTE statement USING ids;
+        EXECUTE statement USING free;
         GET DIAGNOSTICS deleted = ROW_COUNT;
-        RETURN deleted;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
             RAISE;
         END IF;
     END;
-    FOREACH id IN ARRAY ids LOOP
-        BEGIN
-            EXECUTE statement USING ARRAY[id];
-            GET DIAGNOSTICS more = ROW_COUNT;
-            deleted := deleted + more;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
-            IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
-                RAISE;
-            END IF;
-        END;
-    END LOOP;
-    RETURN deleted;
+    IF deleted IS NULL THEN
+        deleted := 0;
+        FOREACH id IN ARRAY free LOOP
+            BEGIN
+                EXECUTE statement USING ARRAY[id];
+                GET DIAGNOSTICS more = ROW_COUNT;
+                deleted := deleted + more;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                outcome := pgmq_gateway.row_outcome(code, context);
+                IF outcome IS NULL THEN
+                    RAISE;
+                ELSIF outcome = 'locked' THEN
+                    locked := locked + 1;
+                    -- The next ones may stand there too.
+                    PERFORM set_config('lock_timeout', '1ms', true);
+                ELSE
+                    kept_code := code;
+                END IF;
+            END;
+        END LOOP;
+    END IF;
+    kept := cardinality(free) - deleted - locked;
+END
+$$;
+
+-- Whether PGMQ knows a queue by exactly this name, and its table is there.
+CREATE FUNCTION pgmq_gateway.queue_exists(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
+        AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
 END
 $$;
 
 -- The names of all queues that can be asked for.
 CREATE FUNCTION pgmq_gateway.queue_names()
-RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     RETURN QUERY SELECT m.queue_name::text FROM pgmq.meta m WHERE pgmq_gateway.is_name(m.queue_name);
 END
@@ -154,7 +180,7 @@ CREATE FUNCTION pgmq_gateway.list_queues(prefix text, after text, max_queues big
 RETURNS TABLE (
     queue text, is_partitioned boolean, is_unlogged boolean, created_at timestamptz, fifo boolean,
     settings jsonb, notify_ms integer, row_security boolean
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     -- Without the table there is no throttle.
     throttle text := '0';
@@ -216,7 +242,7 @@ CREATE FUNCTION pgmq_gateway.metrics(
     queue text, OUT queue_length bigint, OUT queue_visible_length bigint, OUT in_flight bigint,
     OUT newest_msg_age_sec integer, OUT oldest_msg_age_sec integer, OUT total_messages bigint,
     OUT scrape_time timestamptz
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     sequence text;
 BEGIN
@@ -285,7 +311,7 @@ $$;
 -- those who wait learn of it. The oldest entry of the index on vt tells it all.
 CREATE FUNCTION pgmq_gateway.sweep(queues text[])
 RETURNS TABLE (queue text, ready boolean, due_in float8, notifies boolean) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms' AS $$
 DECLARE
     relation regclass;
 BEGIN

@@ -42,11 +42,11 @@ CREATE FUNCTION pgmq_gateway.receive(
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
     kept integer, kept_code text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_name text := pgmq.format_table_name(queue, 'q');
     q_table regclass := to_regclass(format('pgmq.%I', q_name));
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     update_statement text;
     lock_statement text;
     candidates text;
@@ -71,11 +71,13 @@ BEGIN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
     END IF;
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.check_at_once();
     ELSIF has_triggers OR is_partitioned THEN
         one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
     END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
     dead := 0;
     kept := 0;
     by_id := by_id OR is_partitioned;
@@ -145,6 +147,42 @@ BEGIN
 END
 $$;
 
+-- pgmq.read, for a queue that is there.
+CREATE FUNCTION pgmq_gateway.receive_by_pgmq(
+    queue text, hide_seconds integer, max_messages integer, filter jsonb
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+BEGIN
+    PERFORM pgmq_gateway.queue_named(queue);
+    RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
+                        this_queue
+                 FROM pgmq.read(queue, hide_seconds, max_messages, coalesce(filter, '{}')) m;
+END
+$$;
+
+-- pgmq.read_with_poll, in the same way.
+CREATE FUNCTION pgmq_gateway.receive_with_poll(
+    queue text, hide_seconds integer, max_messages integer, max_seconds integer, poll_ms integer,
+    filter jsonb
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+BEGIN
+    PERFORM pgmq_gateway.queue_named(queue);
+    RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
+                        this_queue
+                 FROM pgmq.read_with_poll(queue, hide_seconds, max_messages, max_seconds, poll_ms,
+                                          coalesce(filter, '{}')) m;
+END
+$$;
+
 -- Seconds until the next hidden message of a queue's table becomes visible.
 CREATE FUNCTION pgmq_gateway.due_in(q_table regclass)
 RETURNS float8 LANGUAGE plpgsql AS $$
@@ -166,7 +204,7 @@ CREATE FUNCTION pgmq_gateway.pop(
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, kept integer, kept_code text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint := pgmq_gateway.queue_id(queue);
@@ -242,7 +280,7 @@ $$;
 -- has been given a message since keeps it: then its read_ct is another. Returns how many were.
 CREATE FUNCTION pgmq_gateway.release(queue text, msg_ids bigint[], read_cts integer[])
 RETURNS bigint LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     statement text := format(
@@ -291,7 +329,7 @@ CREATE FUNCTION pgmq_gateway.peek(
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
@@ -344,7 +382,8 @@ $$;
 -- Takes messages that cannot be delivered out of the way: into the archive or, where that does not take
 -- them, to the end of all days. Returns those of `ids` that were.
 CREATE FUNCTION pgmq_gateway.quarantine_these(queue text, ids bigint[])
-RETURNS SETOF bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     id bigint;
@@ -367,7 +406,8 @@ $$;
 -- `max_expanded`, at what happens when they are written out.
 CREATE FUNCTION pgmq_gateway.quarantine(
     queue text, max_messages integer, max_expanded bigint, filter jsonb
-) RETURNS SETOF bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS SETOF bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     headers text := CASE WHEN pgmq_gateway.has_column(q_table, 'headers')

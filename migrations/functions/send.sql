@@ -40,7 +40,7 @@ CREATE FUNCTION pgmq_gateway.send(
     queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
     in_turn boolean
 ) RETURNS SETOF bigint LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     relation regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
     has_headers boolean;
@@ -55,6 +55,8 @@ BEGIN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
     END IF;
     IF in_turn THEN
+        -- Other gateways hold it for as long as a commit takes.
+        PERFORM set_config('lock_timeout', '250ms', true);
         PERFORM pgmq_gateway.lock_send_order(queue);
     END IF;
     IF NOT has_headers AND EXISTS (SELECT FROM unnest(headers) h WHERE h IS NOT NULL) THEN
@@ -77,7 +79,7 @@ CREATE FUNCTION pgmq_gateway.send_each(
     queue text, messages bytea[], headers bytea[], delays integer[], visible_at timestamptz[],
     in_turn boolean, sizes integer[]
 ) RETURNS TABLE (place integer, ids bigint[], outcome text, code text, constraint_name text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     has_headers boolean := pgmq_gateway.has_column(relation, 'headers');
@@ -92,7 +94,9 @@ BEGIN
     PERFORM pgmq_gateway.require_unlocked(relation);
     PERFORM pgmq_gateway.check_at_once();
     IF in_turn THEN
+        PERFORM set_config('lock_timeout', '25ms', true);
         PERFORM pgmq_gateway.lock_send_order(queue);
+        PERFORM set_config('lock_timeout', '5ms', true);
     END IF;
     statement := pgmq_gateway.insert_statement(relation, has_headers);
     FOR n IN 1..cardinality(sizes) LOOP
@@ -126,6 +130,10 @@ BEGIN
             END IF;
             IF outcome IS NULL THEN
                 RAISE;
+            END IF;
+            IF outcome = 'locked' THEN
+                -- The next ones may stand there too.
+                PERFORM set_config('lock_timeout', '1ms', true);
             END IF;
         END;
         behind := behind + sizes[n];

@@ -34,7 +34,7 @@ $$;
 -- `advanced`, `partly` if there is more to do, `forbidden` if the role lacks the right, or `exhausted`.
 -- Senders go on meanwhile, so it is never set back.
 CREATE FUNCTION pgmq_gateway.advance_sequence(queue text, violated text)
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     archive regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a')));

@@ -4,7 +4,7 @@
 -- The settings of all queues that have some, are read in groups, or have a table of another name.
 CREATE FUNCTION pgmq_gateway.all_settings()
 RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo
                  FROM pgmq_gateway.queue_settings s
@@ -25,7 +25,7 @@ $$;
 -- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once.
 CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
 RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
     PERFORM FROM pgmq.meta m

@@ -4,7 +4,7 @@
 -- a trigger kept.
 CREATE FUNCTION pgmq_gateway.delete(queue text, ids bigint[])
 RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     deleted integer;
@@ -25,7 +25,7 @@ $$;
 -- Moves messages into the archive by their ids alone. Otherwise as `delete`.
 CREATE FUNCTION pgmq_gateway.archive(queue text, ids bigint[])
 RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     archived bigint[] := pgmq_gateway.move_to_archive(queue, q_table, ids);
@@ -73,11 +73,12 @@ $$;
 
 -- Does one thing to one message, in a subtransaction of its own, if it is at the delivery `number` or that is
 -- null: `done`, `missing`, `stale`, `locked` by somebody else, `forbidden` (kept by a policy or a trigger),
--- `conflict` with the archive, `no_archive`, `rejected`, or `failed` for a reason that may pass.
+-- `conflict` with the archive, `no_archive`, `rejected`, or `failed` for a reason that may pass. Waits for
+-- locks as long as its caller does; once it did so in vain, hardly, as the next one may stand there too.
 CREATE FUNCTION pgmq_gateway.settle_alone(
     queue text, q_table regclass, action text, id bigint, number integer, hidden_until timestamptz,
     OUT outcome text, OUT constraint_name text
-) LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
+) LANGUAGE plpgsql AS $$
 DECLARE
     fits text := 'q.msg_id = $1 AND ($2 IS NULL OR q.read_ct = $2)';
     is_there boolean;
@@ -119,6 +120,8 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
     IF outcome = 'conflict' AND action = 'archive' THEN
         -- So that those behind it do not meet ids in the archive, too.
         PERFORM pgmq_gateway.advance_sequence(queue, constraint_name);
+    ELSIF outcome = 'locked' THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
     END IF;
 END
 $$;
@@ -133,10 +136,10 @@ CREATE FUNCTION pgmq_gateway.settle(
     queue text, actions text[], ids bigint[], read_cts integer[], queue_ids bigint[],
     delays integer[], visible_at timestamptz[], one_by_one boolean
 ) RETURNS TABLE (place bigint, outcome text, constraint_name text, vt timestamptz)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     no_archive boolean := 'archive' = ANY (actions) AND NOT pgmq_gateway.is_whole_table(to_regclass(
         format('pgmq.%I', pgmq.format_table_name(queue, 'a'))));
     locked bigint[];
@@ -151,13 +154,21 @@ DECLARE
     archived bigint[];
     hidden bigint[];
     chosen bigint[];
+    archive_is_locked boolean := false;
     entry record;
 BEGIN
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.require_privilege(q_table, CASE w.action WHEN 'hide' THEN 'UPDATE'
                                                                       ELSE 'DELETE' END)
         FROM (SELECT DISTINCT a.action FROM unnest(actions) AS a (action)) w;
+        IF 'archive' = ANY (actions) AND NOT no_archive THEN
+            archive_is_locked := NOT pgmq_gateway.is_unlocked(pgmq_gateway.archive_table(queue));
+        END IF;
+    END IF;
+    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+        this_queue := pgmq_gateway.queue_id(queue);
     END IF;
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
@@ -251,11 +262,14 @@ BEGIN
                  LATERAL pgmq_gateway.settle_alone(
                      queue, q_table, w.action, w.msg_id, w.read_ct,
                      pgmq_gateway.moment(w.visible_at, w.delay)) s
-            WHERE w.outcome = 'alone' ORDER BY w.place
+            WHERE w.outcome = 'alone' AND NOT (w.action = 'archive' AND archive_is_locked)
+            ORDER BY w.place
         LOOP
             outcomes[entry.place] := entry.outcome;
             constraints[entry.place] := entry.constraint_name;
         END LOOP;
+        -- Those of the archive that nobody waits for.
+        outcomes := array_replace(outcomes, 'alone', 'locked');
     END IF;
 
     -- What another entry was to end, and did not, is not missing.
@@ -291,17 +305,23 @@ CREATE FUNCTION pgmq_gateway.set_visibility(
     place bigint, outcome text, constraint_name text, msg_id bigint, read_ct integer,
     enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz, message jsonb,
     headers jsonb, queue_id bigint
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     readable bigint[] := ids;
+    this_queue bigint;
     outcomes text[];
     constraints text[];
 BEGIN
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
         readable := ARRAY(SELECT CASE WHEN pgmq_gateway.is_readable(q_table, w.id) THEN w.id END
                           FROM unnest(ids) WITH ORDINALITY AS w (id, place) ORDER BY w.place);
+    END IF;
+    -- It is for receipts alone.
+    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+        this_queue := pgmq_gateway.queue_id(queue);
     END IF;
     SELECT array_agg(s.outcome ORDER BY s.place), array_agg(s.constraint_name ORDER BY s.place)
     INTO outcomes, constraints
@@ -313,6 +333,6 @@ BEGIN
          FROM unnest($1, $2, $4) WITH ORDINALITY AS w (outcome, id, constraint_name, place)
          LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done''
          ORDER BY w.place', pgmq_gateway.columns(q_table), q_table
-    ) USING outcomes, readable, pgmq_gateway.queue_id(queue), constraints;
+    ) USING outcomes, readable, coalesce(this_queue, 0), constraints;
 END
 $$;

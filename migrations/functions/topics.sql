@@ -36,7 +36,8 @@ $$;
 
 -- Where a message with a routing key would go: to queues that are there.
 CREATE FUNCTION pgmq_gateway.route(routing_key text)
-RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS TABLE (queue text) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     BEGIN
@@ -62,7 +63,7 @@ $$;
 -- The bindings of all queues, or of one.
 CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
 RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
@@ -76,7 +77,7 @@ $$;
 -- Raises PGW42 for a pattern that PGMQ refuses.
 CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text)
 RETURNS text LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     PERFORM pgmq_gateway.lock_queue(queue);
@@ -109,7 +110,7 @@ $$;
 -- Ends a binding: `unbound`, `no_queue` or `no_binding`.
 CREATE FUNCTION pgmq_gateway.unbind(queue text, topic_pattern text)
 RETURNS text LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     DELETE FROM pgmq.topic_bindings b WHERE b.pattern = topic_pattern AND b.queue_name = queue;

@@ -167,7 +167,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.transact(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea, only_queue text,
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     operation jsonb;
     place integer := 0;

@@ -10,7 +10,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, receiving::chooses};
+use super::{Broker, Error, Result, receiving::chooses, retry::Kind};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -69,7 +69,7 @@ impl Broker {
             let queue = &what.queue;
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
-            let page = broker.on_queue(queue, &stats, |mut conn| async move {
+            let page = broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
                 match store::browse_archive(&mut conn, queue, after, limit, which, most, false)
                     .await
                 {
@@ -97,17 +97,18 @@ impl Broker {
             let (queue, to, which) = (&queue, &to, &which);
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
-                let counted = broker.on_queue(queue, &stats, |mut conn| async move {
-                    store::count_archived(&mut conn, queue, limit, which).await
-                });
+                let counted =
+                    broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
+                        store::count_archived(&mut conn, queue, limit, which).await
+                    });
                 return counted.await?.map_err(Error::on(queue));
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = broker.on_queue(queue, &stats, |mut conn| async move {
-                    store::replay(&mut conn, queue, to, after, step, which).await
+                let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                    unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
                 });
-                steps.done(moved.await?).map_err(Error::on(queue))?;
+                steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;
             }
             broker.moved_to(to, steps.moved);
             steps.finish(to)
@@ -129,10 +130,10 @@ impl Broker {
             let (queue, to, within) = (&queue, to.as_ref(), &within);
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = broker.on_queue(queue, &stats, |mut conn| async move {
-                    store::redrive(&mut conn, queue, to, within, after, step).await
+                let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                    unlocked(store::redrive(&mut conn, queue, to, within, after, step).await?)
                 });
-                steps.done(moved.await?).map_err(Error::on(queue))?;
+                steps.done(moved.await?).map_err(of_moving(queue, to))?;
             }
             if let Some(to) = to {
                 broker.moved_to(to, steps.moved);
@@ -163,6 +164,26 @@ impl Broker {
             }
         })
         .await
+    }
+}
+
+/// A step that came to nothing, as somebody has locked where the messages go, is worth another try.
+fn unlocked(step: Moved) -> store::Result<Moved> {
+    let is_locked = step.count == 0 && step.failed > 0 && step.rejection.is_none();
+    if is_locked { Err(store::Error::Locked) } else { Ok(step) }
+}
+
+/// Sorts what the store said of messages that were to be moved from one queue to another.
+fn of_moving(from: &QueueName, to: Option<&QueueName>) -> impl Fn(store::Error) -> Error {
+    let what = match to {
+        Some(to) if to != from => format!("queue `{from}` or `{to}`, or something in them"),
+        Some(_) => format!("queue `{from}`, or something in it"),
+        None => format!("queue `{from}`, or where its messages came from"),
+    };
+    let from = from.clone();
+    move |error| match error {
+        store::Error::Locked => Error::Locked(what.clone()),
+        other => Error::on(&from)(other),
     }
 }
 

@@ -226,5 +226,6 @@ fn collect_process(broker: &Broker) {
         broker.metrics.pool("long_poll", open, idle);
     }
     broker.metrics.waiters(broker.engine.waiters());
+    broker.metrics.queues_in_use(broker.engine.queues_in_use());
     broker.metrics.process();
 }

@@ -1,7 +1,7 @@
 //! What is past its time is deleted, a little at a time; a queue that is in the way of it is in nobody
 //! else's.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use crate::{
     config,
     domain::QueueName,
-    store::{self, QueueRetention},
+    store::{self, ExpiryStep, Kept, QueueRetention},
 };
 
 use super::Broker;
@@ -18,41 +18,85 @@ use super::Broker;
 const STEP_ROWS: i32 = 1_000;
 /// Steps at one queue before it is the next one's turn.
 const STEPS_IN_TURN: u32 = 50;
+/// Rows that a queue's table does not let go after which it is the next one's turn.
+const MOST_KEPT: i64 = 5_000;
 /// Pause between two steps when there is more to do.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 /// Intervals between two rounds where no queue has a retention, and the longest that they may be together.
 const IDLE_INTERVALS: u32 = 60;
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// The most rounds for which a queue is left out where nothing could be deleted.
+const MAX_PAUSE: u32 = 16;
 
 /// Enforces retention.
 #[derive(Debug)]
 pub struct Janitor {
     broker: Broker,
     settings: config::Maintenance,
-    /// What failed in the last round, of which that was said.
-    failing: HashSet<String>,
+    /// What failed when it was last tried, of which that was said.
+    failing: HashMap<Task, Pause>,
+}
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Task {
+    /// Keeping the register of queues right.
+    Register,
+    /// Finding out which queues have row-level security.
+    RowSecurity,
+    /// Deleting idempotency keys.
+    Keys,
+    /// Finding out which queues have a retention.
+    List,
+    /// Deleting messages of a queue.
+    Queue(String),
+}
+
+/// A table of a queue's, and for how many seconds it keeps messages.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Messages(i64),
+    Archive(i64),
+}
+
+/// For how many rounds something is left out.
+#[derive(Debug, Default)]
+struct Pause {
+    left: u32,
+    whole: u32,
+}
+
+/// Why something was not done.
+enum Failure {
+    Error(store::Error),
+    /// Messages stay that are past their retention.
+    Kept(Kept),
 }
 
 impl Janitor {
     /// A janitor for a broker.
     pub fn new(broker: Broker, settings: config::Maintenance) -> Self {
-        Self { broker, settings, failing: HashSet::new() }
+        Self { broker, settings, failing: HashMap::new() }
     }
 
     /// Works until it is dropped.
     pub async fn run(mut self) {
         // What a restore or a crash left behind is put right before anybody meets it.
+        let began = Instant::now();
         self.round().await;
-        let mut last_round = Some(Instant::now());
+        let (mut last_round, mut took) = (Some(Instant::now()), began.elapsed());
         let interval = self.settings.interval();
         let idle_interval = (interval * IDLE_INTERVALS).min(IDLE_LIMIT);
         loop {
-            sleep(interval).await;
+            // Half of the time, at most.
+            sleep(interval.max(took)).await;
             // Settings are not asked for where nobody needs them: that would keep an idle database
             // busy. A gateway that serves nobody learns of a new retention in a round like this.
             let due = last_round.is_none_or(|last| last.elapsed() >= idle_interval);
             if due || self.broker.policies.any_retention() {
+                let began = Instant::now();
                 self.round().await;
+                took = began.elapsed();
                 last_round = Some(Instant::now());
             }
         }
@@ -60,20 +104,27 @@ impl Janitor {
 
     async fn round(&mut self) {
         let registered = self.register_queues().await;
-        self.report("the queues' register", registered);
+        self.report(Task::Register, registered.map_err(Failure::Error));
         let guarded = self.note_row_security().await;
-        self.report("the list of queues with row-level security", guarded);
+        self.report(Task::RowSecurity, guarded.map_err(Failure::Error));
         let keys = self.delete_expired_keys().await;
-        self.report("idempotency keys", keys);
-        match self.queues_with_retention().await {
-            Ok(queues) => {
-                self.report("the list of queues", Ok(()));
-                for queue in queues {
-                    let outcome = self.tend(&queue).await;
-                    self.report(&queue.queue, outcome);
-                }
+        self.report(Task::Keys, keys.map_err(Failure::Error));
+        let queues = match self.queues_with_retention().await {
+            Ok(queues) => queues,
+            Err(error) => return self.report(Task::List, Err(Failure::Error(error))),
+        };
+        self.report(Task::List, Ok(()));
+        self.failing.retain(|task, _| match task {
+            Task::Queue(name) => queues.iter().any(|queue| queue.queue == *name),
+            _ => true,
+        });
+        for queue in queues {
+            let task = Task::Queue(queue.queue.clone());
+            if self.failing.get_mut(&task).is_some_and(Pause::goes_on) {
+                continue;
             }
-            Err(error) => self.report("the list of queues", Err(error)),
+            let outcome = self.tend(&queue).await;
+            self.report(task, outcome);
         }
     }
 
@@ -113,46 +164,119 @@ impl Janitor {
         }
     }
 
-    /// Deletes what is past its time in one queue and its archive, up to a bound.
-    async fn tend(&self, retention: &QueueRetention) -> store::Result<()> {
+    /// Deletes what is past its time in one queue and in its archive, up to a bound. Neither is in the way
+    /// of the other.
+    async fn tend(&self, retention: &QueueRetention) -> Result<(), Failure> {
         let Ok(queue) = QueueName::parse(&retention.queue) else { return Ok(()) };
-        let (mut messages, mut archive) = (retention.messages, retention.archive);
+        let messages = match retention.messages {
+            Some(seconds) => self.delete_expired(&queue, Part::Messages(seconds)).await,
+            None => Ok(()),
+        };
+        let archive = match retention.archive {
+            Some(seconds) => self.delete_expired(&queue, Part::Archive(seconds)).await,
+            None => Ok(()),
+        };
+        messages.and(archive)
+    }
+
+    async fn delete_expired(&self, queue: &QueueName, part: Part) -> Result<(), Failure> {
+        let (mut kept, mut code) = (0, None);
         for _ in 0..STEPS_IN_TURN {
-            let mut conn = self.broker.db.errand().await?;
-            if let Some(seconds) = messages
-                && !store::delete_expired_messages(&mut conn, &queue, seconds, STEP_ROWS).await?
-            {
-                messages = None;
+            let step = self.step(queue, part, kept).await.map_err(Failure::Error)?;
+            if let Some(more) = step.kept {
+                kept += i64::from(more.count);
+                code = more.code.or(code);
             }
-            if let Some(seconds) = archive
-                && !store::delete_expired_archive(&mut conn, &queue, seconds, STEP_ROWS).await?
-            {
-                archive = None;
-            }
-            drop(conn);
-            if messages.or(archive).is_none() {
+            if !step.more || kept >= MOST_KEPT {
                 break;
             }
             sleep(STEP_PAUSE).await;
         }
-        Ok(())
+        let count = i32::try_from(kept).unwrap_or(i32::MAX);
+        if count > 0 { Err(Failure::Kept(Kept { count, code })) } else { Ok(()) }
     }
 
-    /// Says what fails when it begins to, and when it works again.
-    fn report(&mut self, what: &str, outcome: store::Result<()>) {
-        match outcome {
-            // Dropped since it was listed.
-            Ok(()) | Err(store::Error::QueueNotFound) => {
-                if self.failing.remove(what) {
-                    info!(what, "what is past its retention can be deleted again");
-                }
+    /// One step, where so many messages stayed in those before it.
+    async fn step(&self, queue: &QueueName, part: Part, kept: i64) -> store::Result<ExpiryStep> {
+        let mut conn = self.broker.db.errand().await?;
+        match part {
+            Part::Messages(seconds) => {
+                store::delete_expired_messages(&mut conn, queue, seconds, STEP_ROWS).await
             }
-            Err(error) => {
-                self.broker.metrics.maintenance_failed(what);
-                if self.failing.insert(what.to_owned()) {
-                    warn!(what, %error, "cannot delete what is past its retention");
-                }
+            Part::Archive(seconds) => {
+                store::delete_expired_archive(&mut conn, queue, seconds, STEP_ROWS, kept).await
             }
         }
+    }
+
+    /// Counts what fails, and says so when it begins to, and when it works again.
+    fn report(&mut self, task: Task, outcome: Result<(), Failure>) {
+        match outcome {
+            // Dropped since it was listed.
+            Ok(()) | Err(Failure::Error(store::Error::QueueNotFound)) => {
+                if self.failing.remove(&task).is_some() {
+                    info!(what = %task, "what is past its retention is deleted again");
+                }
+            }
+            Err(failure) => {
+                self.broker.metrics.maintenance_failed(task.queue());
+                if !self.failing.contains_key(&task) {
+                    failure.warn(&task);
+                }
+                self.failing.entry(task).or_default().begin();
+            }
+        }
+    }
+}
+
+impl Task {
+    fn queue(&self) -> Option<&str> {
+        match self {
+            Self::Queue(name) => Some(name),
+            Self::Register | Self::RowSecurity | Self::Keys | Self::List => None,
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register => f.write_str("the register of queues"),
+            Self::RowSecurity => f.write_str("the list of queues with row-level security"),
+            Self::Keys => f.write_str("idempotency keys"),
+            Self::List => f.write_str("the queues with a retention"),
+            Self::Queue(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Failure {
+    fn warn(&self, task: &Task) {
+        match self {
+            Self::Error(error) => {
+                let reason = store::read_refusal(error);
+                warn!(what = %task, %reason, "what is past its retention cannot be deleted");
+            }
+            Self::Kept(Kept { count, code }) => warn!(
+                what = %task, messages = count, sqlstate = code.as_deref().unwrap_or("none"),
+                "what is past its retention cannot be deleted: a trigger, a policy or a constraint of its \
+                 table keeps it"
+            ),
+        }
+    }
+}
+
+impl Pause {
+    /// Begins, longer from time to time.
+    fn begin(&mut self) {
+        self.whole = (self.whole * 2 + 1).min(MAX_PAUSE);
+        self.left = self.whole;
+    }
+
+    /// Whether it goes on for this round.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        goes_on
     }
 }

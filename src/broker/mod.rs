@@ -4,6 +4,7 @@
 
 mod apart;
 mod archives;
+mod caller;
 mod collector;
 mod error;
 mod janitor;
@@ -24,16 +25,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{CallStats, QueueName, ReceiptKey},
-    engine::{Engine, Shared, SharedParts},
+    engine::{Admission, Engine, Shared, SharedParts},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -55,7 +53,7 @@ pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use policies::Policies;
-use retry::Retry;
+use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
@@ -76,6 +74,8 @@ pub struct Inner {
     idempotency_lifetime: Duration,
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
     apart: Arc<Semaphore>,
+    /// What work outside the lanes meets a lock.
+    locked: Arc<LockedSubjects>,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -129,6 +129,7 @@ impl Broker {
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             text: Apart::default(),
+            locked: Arc::default(),
             apart: Arc::new(Semaphore::new((connections / 2).max(1))),
             db: parts.db,
             health: parts.health,
@@ -178,6 +179,7 @@ impl Broker {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let (work, _present) = caller::accompanied(work);
         match timeout(self.request_timeout, self.tasks.spawn(work)).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(Error::Internal(panic.into())),
@@ -202,6 +204,7 @@ impl Broker {
     /// locked. No connection is held in between.
     async fn on_queue<T, F>(
         &self,
+        kind: Kind,
         queue: &QueueName,
         stats: &Arc<CallStats>,
         work: impl Fn(QueueConn) -> F,
@@ -209,9 +212,21 @@ impl Broker {
     where
         F: Future<Output = store::Result<T>>,
     {
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(self, kind, vec![queue.clone()]);
         loop {
-            let outcome = work(self.open(queue, stats).await?).await;
+            let turn = match retry.turn().await {
+                Ok(turn) => turn,
+                Err(error) => return Ok(Err(error)),
+            };
+            let conn = self.open(queue, stats).await?;
+            let outcome = if retry.is_locked_out() {
+                // That became known while this waited for a connection.
+                drop(conn);
+                Err(store::Error::Locked)
+            } else {
+                work(conn).await
+            };
+            drop(turn);
             match &outcome {
                 Err(error) if retry.is_worth_it(error).await => {}
                 _ => return Ok(outcome),
@@ -220,10 +235,10 @@ impl Broker {
     }
 
     /// Leave for one statement on a queue outside the lanes.
-    async fn permit(&self, queue: &QueueName) -> Result<Option<OwnedSemaphorePermit>> {
+    async fn permit(&self, queue: &QueueName) -> store::Result<Admission> {
         match timeout(self.acquire_timeout, self.engine.admit(queue)).await {
             Ok(permit) => Ok(permit),
-            Err(_) => Err(self.db.not_in_time().await.into()),
+            Err(_) => Err(self.db.not_in_time().await),
         }
     }
 
@@ -260,7 +275,7 @@ impl Broker {
 /// A connection that counts among those of its queue.
 struct QueueConn {
     conn: Conn,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Admission,
 }
 
 impl Deref for QueueConn {

@@ -1,7 +1,10 @@
 //! The settings of queues, as far as they are not the defaults.
 //!
 //! Kept for less than a second, so that a change at one gateway is soon in force at all of them,
-//! and whatever an SQL client does to a queue is noticed: nobody has to tell.
+//! and whatever an SQL client does to a queue is noticed: nobody has to tell. While somebody has them
+//! locked, or they take too long to load, those that are known stay in force for some minutes: who holds
+//! that lock is the only one who could change them, and no queue is to stop because of it. What was
+//! changed by this gateway is waited for all the same.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,16 +15,23 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use tokio::{sync::Mutex, time::Instant};
+use tracing::{info, warn};
 
 use crate::{
     domain::{QueueName, QueueSettings},
     store::{self, DatabaseClock, Db},
 };
 
+use super::{Error, Result};
+
 /// Age at which settings are not used any more.
 const MAX_AGE: Duration = Duration::from_millis(800);
 /// Age at which they are loaded again while they are still used.
 const REFRESH_AGE: Duration = Duration::from_millis(400);
+/// Age at which they are not used even if they cannot be loaded.
+const STALE_AGE: Duration = Duration::from_secs(5 * 60);
+/// Time between two attempts to load them while they are used in spite of their age.
+const STALE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What holds for a queue.
 #[derive(Debug, Default)]
@@ -46,13 +56,29 @@ struct Known {
     queues: HashMap<String, Arc<Policy>>,
     /// What the tables of queues with upper case in their names are called.
     folded: HashSet<String>,
-    /// When these were asked for.
+    /// When these were asked for, unless something was changed since.
     as_of: Option<Instant>,
+    /// The same, whatever was changed.
+    loaded: Option<Instant>,
+    /// The queues that this gateway has changed since.
+    changed: HashSet<QueueName>,
+    /// Whether these are used in spite of their age.
+    stale: bool,
     /// How the last attempt failed that nothing came after, and when it began.
     failed: Option<(Instant, store::Error)>,
     /// Grows with every change made here.
     generation: u64,
     refreshing: bool,
+}
+
+impl Known {
+    /// Whether what is known of a queue, or of none in particular, may be used though it is old, as the last
+    /// attempt to load it met a lock or took too long.
+    fn is_good_enough_for(&self, queue: Option<&QueueName>) -> bool {
+        self.stale
+            && self.loaded.is_some_and(|loaded| loaded.elapsed() < STALE_AGE)
+            && !queue.is_some_and(|queue| self.changed.contains(queue))
+    }
 }
 
 impl Policies {
@@ -62,15 +88,15 @@ impl Policies {
     }
 
     /// What holds for a queue.
-    pub(super) async fn of(self: &Arc<Self>, queue: &QueueName) -> store::Result<Arc<Policy>> {
-        self.ensure_fresh().await?;
+    pub(super) async fn of(self: &Arc<Self>, queue: &QueueName) -> Result<Arc<Policy>> {
+        self.ensure_known(Some(queue)).await?;
         let known = self.lock();
         Ok(Arc::clone(known.queues.get(queue.as_str()).unwrap_or(&self.default)))
     }
 
     /// Whether this name would reach the table of a queue that has upper case in its own.
-    pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> store::Result<bool> {
-        self.ensure_fresh().await?;
+    pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> Result<bool> {
+        self.ensure_known(Some(queue)).await?;
         Ok(self.lock().folded.contains(queue.as_str()))
     }
 
@@ -88,34 +114,49 @@ impl Policies {
         self.lock().queues.values().any(retains)
     }
 
-    /// What is known is not true any more.
-    pub(super) fn forget(&self) {
+    /// What is known of a queue is not true any more.
+    pub(super) fn forget(&self, queue: &QueueName) {
         let mut known = self.lock();
         known.as_of = None;
         known.generation += 1;
+        known.changed.insert(queue.clone());
+    }
+
+    /// Sees to it that the database's time is known.
+    pub(super) async fn ensure_fresh(self: &Arc<Self>) -> Result<()> {
+        self.ensure_known(None).await
     }
 
     /// Loads what is not known, or not fresh any more.
-    pub(super) async fn ensure_fresh(self: &Arc<Self>) -> store::Result<()> {
+    async fn ensure_known(self: &Arc<Self>, queue: Option<&QueueName>) -> Result<()> {
         match self.age() {
-            Some(age) if age < REFRESH_AGE => Ok(()),
+            Some(age) if age < REFRESH_AGE => return Ok(()),
             Some(age) if age < MAX_AGE => {
                 self.refresh_beside();
-                Ok(())
+                return Ok(());
             }
-            // Not cancelled by a client that leaves: others wait for it too.
-            _ => {
-                let policies = Arc::clone(self);
-                let loading = tokio::spawn(async move { policies.refresh(Instant::now()).await });
-                loading.await.unwrap_or(Err(store::Error::Unavailable(None)))
+            _ if self.lock().is_good_enough_for(queue) => {
+                self.refresh_beside();
+                return Ok(());
             }
+            _ => {}
+        }
+        // Not cancelled by a client that leaves: others wait for it too.
+        let policies = Arc::clone(self);
+        let loading = tokio::spawn(async move { policies.refresh(Instant::now()).await });
+        match loading.await.unwrap_or(Err(store::Error::Unavailable(None))) {
+            Err(_) if self.lock().is_good_enough_for(queue) => Ok(()),
+            Err(store::Error::Locked) => Err(Error::Locked("the settings of queues".to_owned())),
+            loaded => Ok(loaded?),
         }
     }
 
     /// Loads while others go on with what is known.
     fn refresh_beside(self: &Arc<Self>) {
         let mut known = self.lock();
-        if !known.refreshing {
+        let failed_just_now =
+            known.failed.as_ref().is_some_and(|(began, _)| began.elapsed() < STALE_PAUSE);
+        if !known.refreshing && !failed_just_now {
             known.refreshing = true;
             let policies = Arc::clone(self);
             tokio::spawn(async move {
@@ -148,11 +189,28 @@ impl Policies {
             Ok(queues) => {
                 known.folded = queues.keys().filter_map(|name| folded(name)).collect();
                 known.queues = queues;
-                known.as_of = (known.generation == generation).then_some(began);
+                known.loaded = Some(began);
                 known.failed = None;
+                known.as_of = (known.generation == generation).then_some(began);
+                if known.as_of.is_some() {
+                    known.changed.clear();
+                }
+                if std::mem::take(&mut known.stale) {
+                    info!("the settings of queues are looked at again");
+                }
                 Ok(())
             }
             Err(error) => {
+                let lasts = matches!(error, store::Error::Locked | store::Error::Timeout);
+                if lasts && !known.stale {
+                    warn!(
+                        %error,
+                        "the settings of queues cannot be looked at: for {} minutes at most, those that \
+                         are known stay in force",
+                        STALE_AGE.as_secs() / 60
+                    );
+                }
+                known.stale = lasts;
                 known.failed = Some((began, error.clone()));
                 Err(error)
             }

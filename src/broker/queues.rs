@@ -12,7 +12,10 @@ use crate::{
     store::{self, Conn, CreateOutcome},
 };
 
-use super::{Broker, Error, Result, retry::Retry};
+use super::{
+    Broker, Error, Result,
+    retry::{Kind, Retry},
+};
 
 /// Messages that are deleted in one transaction where a queue cannot be emptied at once.
 const PURGE_STEP: i32 = 5_000;
@@ -98,20 +101,23 @@ impl Broker {
 
     async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue) -> Result<Created> {
         let queue = &new.queue;
-        let mut conn = self.db.acquire(stats).await?;
-        must_have_dead_letter_queue(&mut conn, &new.settings).await?;
-        let fifo = new.fifo.unwrap_or(false);
-        let partition = new.partition.as_ref();
-        let mut retry = Retry::new();
-        let outcome = loop {
-            let outcome =
-                store::create(&mut conn, queue, new.kind, partition, fifo, &new.settings).await;
-            match &outcome {
-                Err(error) if retry.is_worth_it(error).await => {}
-                _ => break outcome,
+        let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
+        let (mut conn, outcome) = loop {
+            let turn = retry.turn().await.map_err(Error::on(queue))?;
+            let mut conn = self.db.acquire(stats).await?;
+            let outcome = put(&mut conn, new).await;
+            drop(turn);
+            match outcome {
+                Ok(outcome) => break (conn, outcome?),
+                Err(error) => {
+                    drop(conn);
+                    if !retry.is_worth_it(&error).await {
+                        return Err(Error::of_changing(queue)(error));
+                    }
+                }
             }
         };
-        let created = match outcome.map_err(Error::of_changing(queue))? {
+        let created = match outcome {
             CreateOutcome::Created => {
                 // Whatever was counted was another queue's that had its name.
                 self.metrics.forget_queue(queue.as_str());
@@ -164,7 +170,7 @@ impl Broker {
         let queue = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
         let queue = self.complete(queue);
         if created {
-            self.policies.forget();
+            self.policies.forget(&new.queue);
         } else {
             self.check_alike(new, &queue)?;
         }
@@ -193,8 +199,9 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let one = &queue;
-            let found = broker
-                .on_queue(one, &stats, |mut conn| async move { store::show(&mut conn, one).await });
+            let found = broker.on_queue(Kind::Show, one, &stats, |mut conn| async move {
+                store::show(&mut conn, one).await
+            });
             let found = found.await?.map_err(Error::on(&queue))?;
             let found = found.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
             Ok(broker.complete(found))
@@ -213,17 +220,20 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let (queue, change) = (&queue, &change);
-            must_have_dead_letter_queue(&mut broker.open(queue, &stats).await?.conn, change)
-                .await?;
-            let changed = broker.on_queue(queue, &stats, |mut conn| async move {
-                if !store::change_settings(&mut conn, queue, change).await? {
-                    return Ok(None);
+            let changed = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
+                if let Some(error) = missing_dead_letter_queue(&mut conn, change).await? {
+                    return Ok(Err(error));
                 }
-                store::show(&mut conn, queue).await
+                if !store::change_settings(&mut conn, queue, change).await? {
+                    return Ok(Ok(None));
+                }
+                store::show(&mut conn, queue).await.map(Ok)
             });
             let changed = changed.await;
-            broker.policies.forget();
-            let changed = changed?.map_err(Error::of_changing(queue))?;
+            if !matches!(changed, Ok(Err(store::Error::Locked))) {
+                broker.policies.forget(queue);
+            }
+            let changed = changed?.map_err(Error::of_changing(queue))??;
             let shown = changed.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
             Ok(broker.complete(shown))
         })
@@ -285,12 +295,14 @@ impl Broker {
         self.run(true, async move {
             let queue = &queue;
             let found = broker
-                .on_queue(queue, &stats, |mut conn| async move {
+                .on_queue(Kind::Define, queue, &stats, |mut conn| async move {
                     store::drop_queue(&mut conn, queue).await
                 })
                 .await;
-            broker.policies.forget();
-            broker.engine.tell(queue);
+            if !matches!(found, Ok(Err(store::Error::Locked))) {
+                broker.policies.forget(queue);
+                broker.engine.tell(queue);
+            }
             if found?.map_err(Error::of_changing(queue))? {
                 broker.metrics.forget_queue(queue.as_str());
                 Ok(())
@@ -306,7 +318,7 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let queue = &queue;
-            let truncated = broker.on_queue(queue, &stats, |mut conn| async move {
+            let truncated = broker.on_queue(Kind::Purge, queue, &stats, |mut conn| async move {
                 store::truncate(&mut conn, queue).await
             });
             match truncated.await?.map_err(Error::of_changing(queue))? {
@@ -319,14 +331,14 @@ impl Broker {
 
     /// Deletes the messages that are in a queue now, step by step, beside whoever else is at work there.
     async fn delete_all(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<i64> {
-        let last = self.on_queue(queue, stats, |mut conn| async move {
+        let last = self.on_queue(Kind::Purge, queue, stats, |mut conn| async move {
             store::last_id(&mut conn, queue).await
         });
         let up_to = last.await?.map_err(Error::on(queue))?;
         let (mut purged, mut next, mut kept) = (0, Some(0), None);
         let deadline = Instant::now() + self.request_timeout / 2;
         while let Some(after) = next.filter(|_| Instant::now() < deadline) {
-            let step = self.on_queue(queue, stats, |mut conn| async move {
+            let step = self.on_queue(Kind::Purge, queue, stats, |mut conn| async move {
                 store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
             });
             match step.await? {
@@ -360,7 +372,7 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let one = &queue;
-            let metrics = broker.on_queue(one, &stats, |mut conn| async move {
+            let metrics = broker.on_queue(Kind::Look, one, &stats, |mut conn| async move {
                 store::metrics(&mut conn, one).await
             });
             Ok((metrics.await?.map_err(Error::on(&queue))?, waiters))
@@ -369,16 +381,28 @@ impl Broker {
     }
 }
 
-/// Refuses a dead-letter queue that is not there: a typo would send messages into the archive.
-async fn must_have_dead_letter_queue(conn: &mut Conn, settings: &SettingsChange) -> Result<()> {
-    let Some(Some(name)) = &settings.dead_letter_queue else { return Ok(()) };
+/// Makes a queue if its dead-letter queue is there.
+async fn put(conn: &mut Conn, new: &NewQueue) -> store::Result<Result<CreateOutcome>> {
+    if let Some(error) = missing_dead_letter_queue(conn, &new.settings).await? {
+        return Ok(Err(error));
+    }
+    let (fifo, partition) = (new.fifo.unwrap_or(false), new.partition.as_ref());
+    store::create(conn, &new.queue, new.kind, partition, fifo, &new.settings).await.map(Ok)
+}
+
+/// What is to be said of a dead-letter queue that is not there: a typo would send messages into the archive.
+async fn missing_dead_letter_queue(
+    conn: &mut Conn,
+    settings: &SettingsChange,
+) -> store::Result<Option<Error>> {
+    let Some(Some(name)) = &settings.dead_letter_queue else { return Ok(None) };
     if store::exists(conn, &name.0).await? {
-        return Ok(());
+        return Ok(None);
     }
     let name = &name.0;
-    Err(Error::Invalid(format!(
+    Ok(Some(Error::Invalid(format!(
         "`settings.dead_letter_queue`: there is no queue `{name}`; PUT /queues/{name} creates it"
-    )))
+    ))))
 }
 
 /// The first `count` of the queues that are asked for and shown. Who is shown a few of many has the

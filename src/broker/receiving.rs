@@ -18,7 +18,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, policies::Policy, settling::not_found};
+use super::{Broker, Error, Result, policies::Policy, retry::Kind, settling::not_found};
 
 /// A receive.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl Broker {
                 dead_letters: dead_letters(&policy),
             };
             let (engine, what) = (&broker.engine, &what);
-            let popped = broker.on_queue(&queue, &stats, |mut conn| async move {
+            let popped = broker.on_queue(Kind::Pop, &queue, &stats, |mut conn| async move {
                 engine.pop(&mut conn, what).await
             });
             let messages = popped.await?.map_err(Error::on(&queue))?.messages;
@@ -128,7 +128,7 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let one = &queue;
-            let found = broker.on_queue(one, &stats, |mut conn| async move {
+            let found = broker.on_queue(Kind::Look, one, &stats, |mut conn| async move {
                 store::message(&mut conn, one, id).await
             });
             match found.await? {
@@ -147,7 +147,7 @@ impl Broker {
         self.run(false, async move {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
-            let seen = broker.on_queue(queue, &stats, |mut conn| async move {
+            let seen = broker.on_queue(Kind::Look, queue, &stats, |mut conn| async move {
                 match store::peek(&mut conn, queue, after, limit, most, false).await {
                     // One that cannot be sent is left out, and hides no other.
                     Err(store::Error::Unreadable) => {

@@ -7,11 +7,14 @@ use crate::{
         CallStats, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
         VisibilityTimeout,
     },
-    store::{self, Action},
+    store::{self, Action, Refusal},
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, retry::Retry};
+use super::{
+    Broker, Error, Result,
+    retry::{Kind, Retry},
+};
 
 /// The most entries of one settling.
 pub const MAX_SETTLED: usize = 1_000;
@@ -171,7 +174,7 @@ impl Broker {
         entries: &[(Action, Target)],
     ) -> Result<Vec<Settled>> {
         let whole = self
-            .on_queue(queue, stats, |mut conn| async move {
+            .on_queue(Kind::Settle, queue, stats, |mut conn| async move {
                 match store::settle(&mut conn, queue, entries, false).await {
                     Err(error) if error.is_about_rows() => {
                         store::settle(&mut conn, queue, entries, true).await
@@ -186,12 +189,13 @@ impl Broker {
             places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
         };
         let mut places = locked(&settled);
-        let mut retry = Retry::new();
-        while !places.is_empty() && retry.is_worth_it(&store::Error::Locked).await {
+        let refusal = Refusal::Locked(queue.to_string(), 0);
+        let of_a_message = store::Error::Refused { operation: 0, refusal };
+        let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);
+        while !places.is_empty() && retry.is_worth_it(&of_a_message).await {
             let again: Vec<_> = places.iter().map(|place| entries[*place]).collect();
-            let mut conn = self.open(queue, stats).await?;
             // What is done already stays done, whatever becomes of these.
-            let outcomes = match store::settle(&mut conn, queue, &again, true).await {
+            let outcomes = match self.settle_again(&mut retry, queue, stats, &again).await {
                 Ok(outcomes) => outcomes,
                 Err(store::Error::OutcomeUnknown(_)) => vec![Settled::Unknown; places.len()],
                 Err(store::Error::Locked | store::Error::Deadlock(_)) => continue,
@@ -203,6 +207,19 @@ impl Broker {
             places = locked(&settled);
         }
         Ok(settled)
+    }
+
+    async fn settle_again(
+        &self,
+        retry: &mut Retry<'_>,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        entries: &[(Action, Target)],
+    ) -> store::Result<Vec<Settled>> {
+        let _turn = retry.turn().await?;
+        let _permit = self.permit(queue).await?;
+        let mut conn = self.db.acquire(stats).await?;
+        store::settle(&mut conn, queue, entries, true).await
     }
 
     /// Which message is meant, and for which delivery.

@@ -8,7 +8,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Result, policies::Policy, transactions::TopicDelivery,
+    Broker, Error, MaybeReplayed, Once, Result, policies::Policy, retry::Kind,
+    transactions::TopicDelivery,
 };
 
 /// Where messages are published to.
@@ -51,7 +52,7 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let bound = broker.on_queue(queue, &stats, |mut conn| async move {
+            let bound = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
                 let outcome = store::bind(&mut conn, queue, pattern).await?;
                 Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
             });
@@ -77,7 +78,7 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let unbound = broker.on_queue(queue, &stats, |mut conn| async move {
+            let unbound = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
                 store::unbind(&mut conn, queue, pattern).await
             });
             match unbound.await?.map_err(Error::of_changing(queue))? {

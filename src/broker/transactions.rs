@@ -1,18 +1,21 @@
 //! Several operations in one transaction.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
+    engine::Admission,
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
     telemetry::DoneTo,
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Result, SettleTarget, policies::Policy, retry::Retry,
+    Broker, Error, MaybeReplayed, Once, Result, SettleTarget,
+    policies::Policy,
+    retry::{Kind, Retry},
 };
 
 /// The most operations of a transaction.
@@ -131,16 +134,8 @@ impl Broker {
                 admitted.map_err(|error| error.in_operation(index))?;
             }
         }
-        let permit = match operations.first().and_then(queue_of) {
-            Some(queue) => Some(self.permit(queue).await?),
-            None => None,
-        };
-        // These may wait for each other inside the database.
-        let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
-        let Ok(apart) = apart else { return Err(self.db.not_in_time().await.into()) };
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let _permits = (permit, apart);
             let only = once.as_ref().and_then(|once| once.queue.clone());
             let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
             let transacted = match (transacted, &only) {
@@ -174,9 +169,11 @@ impl Broker {
     ) -> store::Result<Transacted<Outcome>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let is_of_one = once.is_some_and(|once| once.queue.is_some());
-        let mut retry = Retry::new();
+        let mut retry = self.retry_of(operations);
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
         loop {
+            let turn = retry.turn().await?;
+            let permits = self.permits(operations).await?;
             let mut conn = self.db.acquire(stats).await?;
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
             match &outcome {
@@ -200,13 +197,41 @@ impl Broker {
                     dropped += 1;
                 }
                 Err(error) => {
-                    drop(conn);
+                    drop((conn, permits, turn));
                     if !retry.is_worth_it(error).await {
                         return outcome;
                     }
                 }
                 Ok(_) => return outcome,
             }
+        }
+    }
+
+    fn retry_of(&self, operations: &[Operation]) -> Retry<'_> {
+        let queues: BTreeSet<&QueueName> = operations.iter().filter_map(queue_of).collect();
+        match operations {
+            // Its queues are known to the database.
+            [Operation::Publish(routing_key, ..)] => {
+                Retry::unknown(self, Kind::Transact, &format!("topic {routing_key}"))
+            }
+            _ => Retry::new(self, Kind::Transact, queues.into_iter().cloned().collect()),
+        }
+    }
+
+    /// Leave for one try: it counts as a statement of its first queue, and there are few transactions at the
+    /// same time, as these may wait for each other inside the database.
+    async fn permits(
+        &self,
+        operations: &[Operation],
+    ) -> store::Result<(Option<Admission>, OwnedSemaphorePermit)> {
+        let permit = match operations.first().and_then(queue_of) {
+            Some(queue) => Some(self.permit(queue).await?),
+            None => None,
+        };
+        let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
+        match apart.ok().and_then(std::result::Result::ok) {
+            Some(apart) => Ok((permit, apart)),
+            None => Err(self.db.not_in_time().await),
         }
     }
 
@@ -288,12 +313,18 @@ pub(super) fn refused(error: store::Error) -> Error {
         store::Error::Refused { operation, refusal } => (operation, refusal),
         // Nothing was done.
         store::Error::QueueNotFound => return store::Error::Unavailable(None).into(),
+        store::Error::Locked => {
+            return Error::Locked("one of these queues, or something in it".to_owned());
+        }
         error => return error.into(),
     };
     let error = match refusal {
         Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),
         Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
         Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
+        Refusal::Locked(queue, msg_id) => {
+            Error::Locked(format!("message {msg_id} of queue `{queue}`"))
+        }
         Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
         Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),
         Refusal::Failed(queue, _) => Error::TriggerFailed(queue),

@@ -19,6 +19,8 @@ pub(super) struct Size {
 pub(super) struct Gathering<U> {
     line: VecDeque<(U, Size)>,
     held: Size,
+    /// What counts as pending and stands elsewhere.
+    aside: Size,
     batch: Size,
     capacity: Size,
 }
@@ -29,18 +31,26 @@ pub(super) struct Full;
 
 impl<U> Gathering<U> {
     pub(super) fn new(batch: Size, capacity: Size) -> Self {
-        Self { line: VecDeque::new(), held: Size { rows: 0, bytes: 0 }, batch, capacity }
+        let none = Size { rows: 0, bytes: 0 };
+        Self { line: VecDeque::new(), held: none, aside: none, batch, capacity }
     }
 
     /// Puts a request in line. One is always let in when nobody stands there, however large.
     pub(super) fn push(&mut self, unit: U, size: Size) -> Result<(), Full> {
         let held = self.held.plus(size);
-        if !self.line.is_empty() && !held.fits(self.capacity) {
+        let is_first = self.line.is_empty() && self.aside.rows == 0;
+        if !is_first && !held.plus(self.aside).fits(self.capacity) {
             return Err(Full);
         }
         self.held = held;
         self.line.push_back((unit, size));
         Ok(())
+    }
+
+    /// Puts a request in line that was let in before.
+    pub(super) fn push_again(&mut self, unit: U, size: Size) {
+        self.held = self.held.plus(size);
+        self.line.push_back((unit, size));
     }
 
     /// Takes the next batch, in order of arrival: as many as fit, and at least one if there is one.
@@ -57,6 +67,16 @@ impl<U> Gathering<U> {
             taken.push(unit);
         }
         taken
+    }
+
+    /// Counts what was taken as pending again, as it could not be done yet.
+    pub(super) fn set_aside(&mut self, size: Size) {
+        self.aside = self.aside.plus(size);
+    }
+
+    /// Ends that.
+    pub(super) fn take_back(&mut self, size: Size) {
+        self.aside = self.aside.minus(size);
     }
 
     /// Whether so much has gathered that it is worth a statement beside those under way: many small
@@ -122,6 +142,19 @@ mod tests {
         assert_eq!(line.take(), ["c"]);
         assert_eq!(line.take(), ["d"]);
         assert!(line.take().is_empty() && line.is_empty());
+    }
+
+    #[test]
+    fn what_is_set_aside_counts_as_pending() {
+        let mut line = Gathering::new(BATCH, CAPACITY);
+        line.set_aside(size(25, 1));
+        assert_eq!(line.push("small", size(5, 1)), Ok(()));
+        assert_eq!(line.push("next", size(1, 1)), Err(Full));
+        assert_eq!(line.take(), ["small"]);
+        line.set_aside(size(5, 1));
+        assert_eq!(line.push("another", size(1, 1)), Err(Full), "though nobody stands in line");
+        line.take_back(size(25, 1));
+        assert_eq!(line.push("another", size(25, 1)), Ok(()));
     }
 
     proptest! {

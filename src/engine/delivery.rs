@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -9,6 +10,8 @@ use crate::{
     domain::{CallStats, Message, QueueName, fitting},
     store::{self, Db},
 };
+
+use super::LockBackoff;
 
 /// Messages that are leased to one client.
 #[derive(Debug)]
@@ -86,11 +89,18 @@ impl Drop for Lease {
 }
 
 async fn give_back(leased: Leased) {
-    let attempt = async {
+    let attempt = async || {
         let mut conn = leased.db.acquire(&Arc::new(CallStats::default())).await?;
         store::release(&mut conn, &leased.queue, &leased.delivered).await
     };
-    match attempt.await {
+    let mut backoff = LockBackoff::new();
+    let outcome = loop {
+        let outcome = attempt().await;
+        let Err(store::Error::Locked) = outcome else { break outcome };
+        let Some(pause) = backoff.next_pause() else { break outcome };
+        sleep(pause).await;
+    };
+    match outcome {
         // Dropped meanwhile, messages and all.
         Ok(()) | Err(store::Error::QueueNotFound) => {}
         Err(error) => {

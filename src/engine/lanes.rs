@@ -2,13 +2,18 @@
 
 use std::{
     collections::HashMap,
+    fmt,
+    ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Duration, sleep, timeout},
+};
 
 use crate::{
     domain::QueueName,
@@ -21,8 +26,16 @@ use super::{
     news::News,
     peers::Peers,
     receive_lane::ReceiveLane,
+    table_lock::TableLock,
     works::{End, Send, SetVisibility},
 };
+
+/// Time between two looks for lanes that nobody uses.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+/// What turns up in this time is tidied away at once.
+const TIDY_PAUSE: Duration = Duration::from_millis(100);
+/// Places for queues that are kept though there are no queues for them.
+const MOST_SPARE: usize = 1_000;
 
 /// The lanes of one queue.
 pub(super) struct QueueLanes {
@@ -31,8 +44,12 @@ pub(super) struct QueueLanes {
     pub(super) archive: Arc<Lane<End>>,
     pub(super) visibility: Arc<Lane<SetVisibility>>,
     pub(super) receive: Arc<ReceiveLane>,
+    /// What is known of locks on its table.
+    pub(super) table: Arc<TableLock>,
     /// Statements that the queue may have under way, of all kinds.
-    pub(super) statements: Arc<Semaphore>,
+    statements: Arc<Semaphore>,
+    /// Whether there is such a queue, going by the last statement of a lane.
+    known: AtomicBool,
 }
 
 /// The lanes of all queues.
@@ -40,24 +57,43 @@ pub(super) struct Lanes {
     queues: Mutex<HashMap<QueueName, Arc<QueueLanes>>>,
     shared: Shared,
     peers: Arc<OnceLock<Arc<Peers>>>,
-    met_unknown: AtomicBool,
+    /// Notified when there are lanes in use of which it is not known whether there is such a queue.
+    unknown_in_use: Notify,
+}
+
+/// The lanes of a queue, in use until this is dropped. If it is not known then that there is such a queue,
+/// they go: names that strangers make up are to leave nothing behind.
+#[derive(Debug)]
+pub(super) struct Use {
+    /// Taken when this is dropped.
+    of_queue: Option<Arc<QueueLanes>>,
+    queue: QueueName,
+    lanes: Arc<Lanes>,
+}
+
+/// Leave for a statement on a queue.
+#[derive(Debug)]
+pub struct Admission {
+    _statement: Option<OwnedSemaphorePermit>,
+    _lanes: Use,
 }
 
 impl Lanes {
     pub(super) fn new(shared: Shared, peers: Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
-        let met_unknown = AtomicBool::new(false);
-        Arc::new(Self { queues: Mutex::default(), shared, peers, met_unknown })
+        Arc::new(Self { queues: Mutex::default(), shared, peers, unknown_in_use: Notify::new() })
     }
 
     /// The lanes of a queue, whether or not there is such a queue.
-    pub(super) fn of(&self, queue: &QueueName) -> Arc<QueueLanes> {
+    pub(super) fn of(self: &Arc<Self>, queue: &QueueName) -> Use {
         let mut queues = self.lock();
-        if let Some(lanes) = queues.get(queue) {
-            return Arc::clone(lanes);
-        }
-        let lanes = Arc::new(QueueLanes::new(queue, &self.shared, &self.peers));
-        queues.insert(queue.clone(), Arc::clone(&lanes));
-        lanes
+        let of_queue = if let Some(of_queue) = queues.get(queue) {
+            Arc::clone(of_queue)
+        } else {
+            let new = QueueLanes::new(queue, &self.shared, &self.peers);
+            queues.insert(queue.clone(), Arc::clone(&new));
+            new
+        };
+        Use { of_queue: Some(of_queue), queue: queue.clone(), lanes: Arc::clone(self) }
     }
 
     /// The lanes of a queue, if it is in use.
@@ -78,22 +114,45 @@ impl Lanes {
         self.waited_on().iter().for_each(|(_, line)| line.news());
     }
 
-    /// Notes that a queue turned out not to be there: strangers' made-up names are soon tidied away.
-    pub(super) fn note_unknown<T>(&self, outcome: &Result<T>) {
-        if matches!(outcome, Err(Error::QueueNotFound)) {
-            self.met_unknown.store(true, Relaxed);
+    /// Drops lanes that nobody uses: soon where it is not known that there is such a queue, else now and
+    /// then. Works until it is dropped.
+    pub(super) async fn tidy(&self) {
+        loop {
+            let _ = timeout(TIDY_INTERVAL, self.unknown_in_use.notified()).await;
+            sleep(TIDY_PAUSE).await;
+            let mut queues = self.lock();
+            queues.retain(|_, lanes| !is_idle(lanes));
+            if queues.capacity() > MOST_SPARE.max(queues.len() * 4) {
+                queues.shrink_to_fit();
+            }
+            if !queues.values().all(|lanes| lanes.is_known()) {
+                self.unknown_in_use.notify_one();
+            }
         }
     }
 
-    /// Whether there are lanes of queues that are not there, as far as that was noted since the last call.
-    pub(super) fn take_met_unknown(&self) -> bool {
-        self.met_unknown.swap(false, Relaxed)
+    /// Drops the lanes of a queue of which it is not known that it is there, once nobody uses them.
+    fn drop_unknown(&self, queue: &QueueName) {
+        let mut queues = self.lock();
+        match queues.get(queue) {
+            Some(lanes) if lanes.is_known() => {}
+            Some(lanes) if is_idle(lanes) => drop(queues.remove(queue)),
+            Some(_) => self.unknown_in_use.notify_one(),
+            None => {}
+        }
     }
 
-    /// Drops the lanes that nobody uses.
-    pub(super) fn drop_idle(&self) {
-        // One that somebody holds besides the map may be about to be used.
-        self.lock().retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.is_idle());
+    /// Queues that have lanes.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Leave for a statement on a queue beside its lanes.
+    pub(super) async fn admit(self: &Arc<Self>, queue: &QueueName) -> Admission {
+        let lanes = self.of(queue);
+        // It is never closed.
+        let statement = Arc::clone(&lanes.statements).acquire_owned().await.ok();
+        Admission { _statement: statement, _lanes: lanes }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Arc<QueueLanes>>> {
@@ -102,19 +161,26 @@ impl Lanes {
 }
 
 impl QueueLanes {
-    fn new(queue: &QueueName, shared: &Shared, peers: &Arc<OnceLock<Arc<Peers>>>) -> Self {
+    fn new(queue: &QueueName, shared: &Shared, peers: &Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
-        let receive = ReceiveLane::new(queue, shared, &statements);
+        let table = TableLock::new(queue, shared);
+        let receive = ReceiveLane::new(queue, shared, &statements, &table, peers);
         let news = News::new(queue, &receive, peers);
         let end = |action| End { action, news: Arc::clone(&news) };
-        Self {
-            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements),
-            delete: Lane::new(end(Action::Delete), queue, shared, &statements),
-            archive: Lane::new(end(Action::Archive), queue, shared, &statements),
-            visibility: Lane::new(SetVisibility(news), queue, shared, &statements),
+        Arc::new(Self {
+            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &table),
+            delete: Lane::new(end(Action::Delete), queue, shared, &statements, &table),
+            archive: Lane::new(end(Action::Archive), queue, shared, &statements, &table),
+            visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &table),
             receive,
+            table,
             statements,
-        }
+            known: AtomicBool::new(false),
+        })
+    }
+
+    fn is_known(&self) -> bool {
+        self.known.load(Relaxed)
     }
 
     fn is_idle(&self) -> bool {
@@ -123,5 +189,54 @@ impl QueueLanes {
             && self.archive.is_idle()
             && self.visibility.is_idle()
             && self.receive.is_idle()
+    }
+}
+
+/// Whether nobody uses them, nor is about to: who is holds them besides the map.
+fn is_idle(lanes: &Arc<QueueLanes>) -> bool {
+    Arc::strong_count(lanes) == 1 && lanes.is_idle()
+}
+
+impl Use {
+    /// Notes what a statement on the queue came to.
+    pub(super) fn note<T>(&self, outcome: &Result<T>) {
+        let is_there = match outcome {
+            Ok(_) => true,
+            Err(Error::QueueNotFound) => false,
+            Err(_) => return,
+        };
+        if self.known.load(Relaxed) != is_there {
+            self.known.store(is_there, Relaxed);
+        }
+    }
+}
+
+impl Deref for Use {
+    type Target = QueueLanes;
+
+    #[expect(clippy::expect_used, reason = "it is taken when this is dropped, and not before")]
+    fn deref(&self) -> &QueueLanes {
+        self.of_queue.as_ref().expect("in use")
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let is_known = self.of_queue.take().is_some_and(|lanes| lanes.is_known());
+        if !is_known {
+            self.lanes.drop_unknown(&self.queue);
+        }
+    }
+}
+
+impl fmt::Debug for QueueLanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueLanes").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").finish_non_exhaustive()
     }
 }

@@ -209,9 +209,9 @@ impl<R> Line<R> {
         failed.into_iter().map(|served| served.reply).collect()
     }
 
-    /// Sends those away for whom a look goes on too long, as they did not want to wait.
-    pub(super) fn dismiss_impatient(&mut self, look: &Look) -> Vec<R> {
-        let dismissed = self.dismiss::<()>(look.before, |waiter| !waiter.patient);
+    /// Sends those away that came before this ticket and did not want to wait.
+    pub(super) fn dismiss_impatient(&mut self, before: Ticket) -> Vec<R> {
+        let dismissed = self.dismiss::<()>(before, |waiter| !waiter.patient);
         dismissed.into_iter().map(|served| served.reply).collect()
     }
 

@@ -6,9 +6,11 @@ use rand::Rng;
 use tokio::time::Instant;
 
 /// Time for which something is tried that is locked: whoever waits for it is told soon.
-const PATIENCE: Duration = Duration::from_secs(3);
-const SHORTEST: Duration = Duration::from_millis(20);
-const LONGEST: Duration = Duration::from_millis(400);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// The shortest pause.
+pub(super) const SHORTEST: Duration = Duration::from_millis(20);
+/// The longest pause.
+pub(super) const LONGEST: Duration = Duration::from_millis(400);
 
 /// Pauses that grow, up to a bound, until the time is up.
 #[derive(Debug)]
@@ -25,12 +27,19 @@ impl LockBackoff {
 
     /// The pause before the next try, give or take a quarter; nothing once the time is up.
     pub fn next_pause(&mut self) -> Option<Duration> {
-        if Instant::now() >= self.until {
-            return None;
-        }
+        (Instant::now() < self.until).then(|| self.next_pause_of_many())
+    }
+
+    /// The same for who tries on behalf of several that each have a time of their own.
+    pub(super) fn next_pause_of_many(&mut self) -> Duration {
         let pause = self.pause.mul_f64(rand::rng().random_range(0.75..1.25));
         self.pause = (self.pause * 2).min(LONGEST);
-        Some(pause)
+        pause
+    }
+
+    /// When the time is up.
+    pub fn until(&self) -> Instant {
+        self.until
     }
 }
 

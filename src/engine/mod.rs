@@ -13,6 +13,7 @@ mod poller;
 mod receive_lane;
 mod shared;
 mod sweeper;
+mod table_lock;
 mod thorough;
 mod unreadable;
 mod waiters;
@@ -32,7 +33,7 @@ use crate::{
 
 use self::{
     batch::Size,
-    lanes::Lanes,
+    lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
     works::{Ended, NewMessages},
@@ -40,8 +41,10 @@ use self::{
 
 pub use self::{
     delivery::{Delivery, Lease},
+    lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
+    table_lock::Intent,
     unreadable::UnreadableSearch,
 };
 
@@ -74,11 +77,14 @@ impl Engine {
     /// LISTEN; without one, other gateways are not heard.
     pub async fn run(self, listen: Option<ConnectOptions>) {
         let Some(options) = listen else {
-            return sweeper::run(self.shared, self.lanes, None).await;
+            let lanes = Arc::clone(&self.lanes);
+            tokio::join!(sweeper::run(self.shared, self.lanes, None), lanes.tidy());
+            return;
         };
         let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone())));
         tokio::join!(
             sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
+            self.lanes.tidy(),
             peers.speak(),
             peers.listen(&options, &self.lanes),
         );
@@ -98,8 +104,9 @@ impl Engine {
         };
         let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
         let input = NewMessages { messages, in_turn };
-        let sent = self.lanes.of(queue).send.submit(input, size, stats).await;
-        self.lanes.note_unknown(&sent);
+        let lanes = self.lanes.of(queue);
+        let sent = lanes.send.submit(input, size, stats).await;
+        lanes.note(&sent);
         sent?
     }
 
@@ -112,8 +119,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        let settled = self.lanes.of(queue).delete.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.delete.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -126,8 +134,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
-        let settled = self.lanes.of(queue).archive.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.archive.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -140,8 +149,9 @@ impl Engine {
         stats: &Arc<CallStats>,
     ) -> Result<(Settled, Option<Message>)> {
         let input = (target, visible);
-        let settled = self.lanes.of(queue).visibility.submit(input, ONE_ROW, stats).await;
-        self.lanes.note_unknown(&settled);
+        let lanes = self.lanes.of(queue);
+        let settled = lanes.visibility.submit(input, ONE_ROW, stats).await;
+        lanes.note(&settled);
         settled
     }
 
@@ -174,11 +184,10 @@ impl Engine {
                 self.shared.metrics.refused("max_waiters_per_queue");
                 return Err(Error::Crowded);
             }
-            self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
         }
         let lanes = self.lanes.of(&read.queue);
         let delivery = lanes.receive.receive(read, wait, stats).await;
-        self.lanes.note_unknown(&delivery);
+        lanes.note(&delivery);
         delivery
     }
 
@@ -189,10 +198,29 @@ impl Engine {
 
     /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for
     /// it with a bound.
-    pub async fn admit(&self, queue: &QueueName) -> Option<OwnedSemaphorePermit> {
-        let statements = Arc::clone(&self.lanes.of(queue).statements);
+    pub async fn admit(&self, queue: &QueueName) -> Admission {
+        self.lanes.admit(queue).await
+    }
+
+    /// Leave for one more try at what is locked, of whatever queue. Wait for it with a bound.
+    pub async fn admit_retry(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
-        statements.acquire_owned().await.ok()
+        Arc::clone(&self.shared.retries).acquire_owned().await.ok()
+    }
+
+    /// What is known of locks on the table of a queue, and what becomes known until this is dropped.
+    pub fn table(&self, queue: &QueueName) -> Table {
+        Table(self.lanes.of(queue))
+    }
+
+    /// Whether something could be done to the table of a queue, as far as that is known.
+    pub fn allows(&self, queue: &QueueName, intent: Intent) -> bool {
+        self.lanes.in_use(queue).is_none_or(|lanes| lanes.table.allows(intent))
+    }
+
+    /// Queues of which something is kept in memory, as they are in use.
+    pub fn queues_in_use(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Clients that wait for a message of `queue`.
@@ -221,6 +249,27 @@ impl Engine {
         if let Some(poller) = &self.poller {
             poller.close().await;
         }
+    }
+}
+
+/// What is known of locks on the table of a queue.
+#[derive(Debug)]
+pub struct Table(Use);
+
+impl Table {
+    /// Whether it could be done, as far as that is known.
+    pub fn allows(&self, intent: Intent) -> bool {
+        self.0.table.allows(intent)
+    }
+
+    /// Waits until it can be done. Wait for it with a bound.
+    pub async fn allowed(&self, intent: Intent) {
+        self.0.table.allowed(intent).await;
+    }
+
+    /// Finds out whether the table is what a statement met locked.
+    pub async fn look(&self, conn: &mut Conn) {
+        self.0.table.look(conn).await;
     }
 }
 

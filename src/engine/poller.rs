@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Delivery, Shared, UnreadableSearch,
+    Delivery, LockBackoff, Shared, UnreadableSearch,
     thorough::{BESIDE_KEPT, read_thoroughly},
     waiters::Waiters,
 };
@@ -105,12 +105,19 @@ impl Poller {
         stats: &Arc<CallStats>,
         client: &Client,
     ) -> Result<Vec<Message>> {
-        let mut conn = self.shared.db.acquire(stats).await?;
-        if client.is_closed() {
-            return Ok(Vec::new());
+        let mut backoff = LockBackoff::new();
+        loop {
+            let mut conn = self.shared.db.acquire(stats).await?;
+            if client.is_closed() {
+                return Ok(Vec::new());
+            }
+            let outcome = self.read_now(&mut conn, read).await;
+            let Err(Error::Locked) = outcome else { return outcome };
+            drop(conn);
+            let pause = backoff.next_pause().filter(|_| !self.shared.closing.is_cancelled());
+            let Some(pause) = pause else { return outcome };
+            sleep(pause).await;
         }
-        let found = read_thoroughly(&mut conn, read, false, false, &self.shared).await;
-        found.map(|found| found.messages)
     }
 
     async fn wait(&self, read: &Read, deadline: Instant, stats: &Arc<CallStats>, client: Client) {
@@ -144,6 +151,10 @@ impl Poller {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let outcome = self.look_for_a_slice(&mut conn, read, remaining).await;
             if search.cleared(&mut conn, outcome.as_ref().err()).await? {
+                continue;
+            }
+            if matches!(outcome, Err(Error::Locked)) && Instant::now() < deadline {
+                sleep(self.shared.poll_interval.min(remaining)).await;
                 continue;
             }
             let messages = outcome?;

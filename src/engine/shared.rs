@@ -22,8 +22,9 @@ pub struct Shared {
     /// Statements that one queue has under way at the same time, of all kinds together: fewer than
     /// the pool has connections, so that no queue takes all of them.
     pub statements_per_queue: usize,
-    /// Leave for a statement that is tried again because something was locked, of whatever queue: few at a
-    /// time, so that what is locked takes no connections from what is not.
+    /// Leave for work outside the lanes that is tried again because something was locked, of whatever queue:
+    /// few at a time, as it waits in the database, so that what is locked takes no connections from what is
+    /// not.
     pub retries: Arc<Semaphore>,
     /// Clients that can wait at the same time.
     pub max_waiters: usize,

@@ -22,8 +22,6 @@ use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
 
 use groups::{Groups, Look};
 
-/// Time between two looks for lanes that nobody uses.
-const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause after a sweep is so many times what it took, if that is longer than usual.
 const SWEEP_SHARE: u32 = 3;
 /// What a sweep may take without a reason.
@@ -67,18 +65,8 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
         troubled: &troubled,
         seen: None,
     };
-    let tidy = async {
-        let mut tidied = Instant::now();
-        loop {
-            sleep(shared.poll_interval).await;
-            if tidied.elapsed() >= TIDY_INTERVAL || lanes.take_met_unknown() {
-                lanes.drop_idle();
-                tidied = Instant::now();
-            }
-        }
-    };
     let apart = Box::pin(troubled.run(&shared, &lanes, peers.as_deref()));
-    tokio::join!(Box::pin(sweeper.run()), apart, tidy);
+    tokio::join!(Box::pin(sweeper.run()), apart);
 }
 
 impl Sweeper<'_> {

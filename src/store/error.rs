@@ -102,6 +102,8 @@ pub enum Refusal {
     MessageNotFound(String, i64),
     /// The message of this queue has been delivered to someone else since.
     Stale(String, i64),
+    /// Somebody else has locked the message of this queue.
+    Locked(String, i64),
     /// A policy, a trigger or a constraint of the queue's table kept the message as it was.
     Kept(String, i64),
     /// A unique constraint, that of the archive's ids say, kept the message as it was.
@@ -225,7 +227,7 @@ impl Error {
             "42" => Self::Pattern(message().into()),
             "44" if detail.operation.is_none() => Self::NoArchive,
             "44" => refused(Refusal::NoArchive(message())),
-            "55" => Self::Locked,
+            "55" => refused(Refusal::Locked(message(), msg_id)),
             "40" => refused(Refusal::QueueNotFound(message())),
             "04" => refused(Refusal::MessageNotFound(message(), msg_id)),
             "09" => refused(Refusal::Stale(message(), msg_id)),
@@ -246,6 +248,11 @@ impl Error {
             }
             _ => return None,
         })
+    }
+
+    /// Whether nothing was done because somebody else has locked what it is about.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked | Self::Refused { refusal: Refusal::Locked(..), .. })
     }
 
     /// Whether it is about some of the rows that were worked on, or may be: the others may fare better in

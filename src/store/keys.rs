@@ -203,10 +203,6 @@ fn stored(row: &PgRow, clock: &DatabaseClock) -> error::Result<Option<StoredKey>
 pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) -> error::Result<()> {
     let now = Utc::now();
     let ages: Vec<i64> = at.iter().map(|at| (now - at).num_seconds().max(0)).collect();
-    let query = sqlx::query(
-        "/* keys_used */ UPDATE pgmq_gateway.api_keys k \
-         SET last_used_at = now() - make_interval(secs => used.age) \
-         FROM unnest($1, $2) AS used (id, age) WHERE k.id = used.id",
-    );
+    let query = sqlx::query("/* keys_used */ SELECT pgmq_gateway.note_used_keys($1, $2)");
     conn.change(query.bind(ids).bind(ages)).await.map(drop)
 }

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use crate::domain::QueueName;
 
 use super::{
-    Conn,
+    Conn, Kept,
     decode::{get, only_row, text},
     error::Result,
 };
@@ -54,34 +54,57 @@ pub async fn queues_with_retention(conn: &mut Conn) -> Result<Vec<QueueRetention
     conn.look(query).await?.iter().map(retention).collect()
 }
 
-/// Deletes some of a queue's messages that are past their retention; true if there may be more.
+/// What a step of deleting came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpiryStep {
+    /// Whether there may be more to delete.
+    pub more: bool,
+    /// What the table did not let go.
+    pub kept: Option<Kept>,
+}
+
+/// Deletes some of a queue's messages that are past their retention.
 pub async fn delete_expired_messages(
     conn: &mut Conn,
     queue: &QueueName,
     retention_seconds: i64,
     max_rows: i32,
-) -> Result<bool> {
+) -> Result<ExpiryStep> {
     let query = sqlx::query(
         "/* delete_expired_messages */ \
-         SELECT pgmq_gateway.delete_expired_messages($1, $2, $3) AS more",
+         SELECT more, kept, kept_code FROM pgmq_gateway.delete_expired_messages($1, $2, $3)",
     );
     let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows);
-    get(only_row(&conn.on(queue).look(query).await?)?, "more")
+    expiry_step(&conn.on(queue).look(query).await?)
 }
 
-/// The same for its archive.
+/// The same for its archive, leaving out the first `skipped` that would be next.
 pub async fn delete_expired_archive(
     conn: &mut Conn,
     queue: &QueueName,
     retention_seconds: i64,
     max_rows: i32,
-) -> Result<bool> {
+    skipped: i64,
+) -> Result<ExpiryStep> {
     let query = sqlx::query(
         "/* delete_expired_archive */ \
-         SELECT pgmq_gateway.delete_expired_archive($1, $2, $3) AS more",
+         SELECT more, kept, kept_code FROM pgmq_gateway.delete_expired_archive($1, $2, $3, $4)",
     );
-    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows);
-    get(only_row(&conn.on(queue).look(query).await?)?, "more")
+    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows).bind(skipped);
+    expiry_step(&conn.on(queue).look(query).await?)
+}
+
+fn expiry_step(rows: &[PgRow]) -> Result<ExpiryStep> {
+    let row = only_row(rows)?;
+    let kept = get::<Option<i64>>(row, "kept")?.filter(|count| *count > 0);
+    let kept = match kept {
+        Some(count) => Some(Kept {
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+            code: get(row, "kept_code")?,
+        }),
+        None => None,
+    };
+    Ok(ExpiryStep { more: get(row, "more")?, kept })
 }
 
 /// Deletes some idempotency keys that are past their lifetime; true if there may be more.

@@ -54,14 +54,14 @@ pub use keys::{
     rotate_key,
 };
 pub use maintenance::{
-    QueueRetention, delete_expired_archive, delete_expired_keys, delete_expired_messages,
-    queues_with_retention, queues_with_row_security, register_queues,
+    ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
+    delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
 pub use pool::Pool;
 pub use queues::{
-    CreateOutcome, LookLimits, QueueFigures, create, delete_next, drop_queue, exists, figures,
-    last_id, list, metrics, names, read_refusal, show, truncate,
+    CreateOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next, drop_queue, exists,
+    figures, last_id, list, metrics, names, read_refusal, show, table_access, truncate,
 };
 pub use reads::{
     DeadLetters, Found, Kept, Pop, Popped, Read, pop, quarantine, quarantine_these, read,

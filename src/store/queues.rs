@@ -68,6 +68,17 @@ pub struct LookLimits {
     pub statement: Duration,
 }
 
+/// What a lock on the whole table of a queue leaves to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableAccess {
+    /// Everything: there is no such lock.
+    All,
+    /// They can look at it.
+    Looks,
+    /// Nothing.
+    None,
+}
+
 /// Makes a queue with all that belongs to it, unless it is there.
 pub async fn create(
     conn: &mut Conn,
@@ -107,6 +118,18 @@ pub async fn create(
     }
 }
 
+/// Looks, without waiting, whether somebody has locked the whole table of a queue.
+pub async fn table_access(conn: &mut Conn, queue: &QueueName) -> Result<TableAccess> {
+    let query = sqlx::query("/* table_access */ SELECT pgmq_gateway.table_access($1) AS access");
+    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    match get(only_row(&rows)?, "access")? {
+        "all" => Ok(TableAccess::All),
+        "looks" => Ok(TableAccess::Looks),
+        "none" => Ok(TableAccess::None),
+        other => Err(Error::unexpected_word(other)),
+    }
+}
+
 /// One queue.
 pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
     let query = sqlx::query(LIST).bind("").bind(None::<&str>).bind(1_i64).bind(queue.as_str());
@@ -115,10 +138,7 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
 
 /// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query(
-        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1) \
-         AND pgmq_gateway.find_queue_table($1) IS NOT NULL",
-    );
+    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.queue_exists($1)");
     let rows = conn.look(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }

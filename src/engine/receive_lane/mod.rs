@@ -1,36 +1,34 @@
 //! The line of clients that want messages of one queue: one read serves all who could share it.
 
 mod guards;
+mod locks;
+mod looks;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Semaphore, oneshot},
-    task::yield_now,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
-    config::ReadMode,
-    domain::{CallStats, FifoMode, Message, QueueName, Wait},
-    store::{self, Conn, DeadLetters, Found, Read, Result},
-    telemetry::DoneTo,
+    domain::{CallStats, FifoMode, QueueName, Wait},
+    store::{self, DeadLetters, Read, Result},
 };
 
 use super::{
     Delivery, Shared,
     alarm::Alarm,
-    lane::leave,
-    line::{Line, Look, Served, Ticket},
-    lock_backoff::LockBackoff,
-    thorough::{BESIDE_KEPT, read_thoroughly},
+    line::{Line, Look, Ticket},
+    peers::Peers,
+    table_lock::TableLock,
 };
 
-use guards::{Place, Unfinished, Waits};
+use guards::{Place, Waits};
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -46,6 +44,9 @@ pub(super) struct ReceiveLane {
     queue: QueueName,
     shared: Shared,
     statements: Arc<Semaphore>,
+    table: Arc<TableLock>,
+    /// Who is told that clients wait here.
+    peers: Arc<OnceLock<Arc<Peers>>>,
     state: Mutex<State>,
 }
 
@@ -61,6 +62,8 @@ struct State {
     /// Until when it is left alone that something can be delivered: the last read found nothing but
     /// what the table keeps, which the next one would try in vain again.
     kept_until: Option<Instant>,
+    /// Looks that meet a lock.
+    blocked_looks: usize,
 }
 
 impl State {
@@ -105,6 +108,8 @@ impl ReceiveLane {
         queue: &QueueName,
         shared: &Shared,
         statements: &Arc<Semaphore>,
+        table: &Arc<TableLock>,
+        peers: &Arc<OnceLock<Arc<Peers>>>,
     ) -> Arc<Self> {
         let state = State {
             lines: HashMap::new(),
@@ -113,11 +118,14 @@ impl ReceiveLane {
             crowded: false,
             message_bytes: 256,
             kept_until: None,
+            blocked_looks: 0,
         };
         Arc::new(Self {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
+            table: Arc::clone(table),
+            peers: Arc::clone(peers),
             state: Mutex::new(state),
         })
     }
@@ -257,194 +265,6 @@ impl ReceiveLane {
             line.widen(look, rows);
             state.crowded = line.len() > 1;
         }
-    }
-
-    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
-    async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look) {
-        let mut conn = None;
-        let mut next = Some(first);
-        while let Some(look) = next {
-            let mut unfinished = Unfinished { lane: self, key, look: Some(look) };
-            if conn.is_none() && self.lock().crowded {
-                // Requests that came in together with the first one are on their way here.
-                yield_now().await;
-            }
-            let outcome = match self.look_once(&mut conn, key, &mut unfinished, false).await {
-                Err(store::Error::Locked) => {
-                    conn = None;
-                    self.look_when_unlocked(key, &mut unfinished).await
-                }
-                outcome => outcome,
-            };
-            if self.shared.db.is_exhausted() {
-                // Others wait for one.
-                conn = None;
-            }
-            let mut look = unfinished.finish();
-            match outcome {
-                Ok(found) => {
-                    look.cut_short = found.more;
-                    let kept = found.kept.is_some() && found.messages.is_empty();
-                    self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
-                    self.shared.metrics.messages(
-                        self.queue.as_str(),
-                        DoneTo::DeadLettered,
-                        found.dead,
-                    );
-                    self.deal(key, &look, found.messages);
-                    if let Some(due_in) = found.due_in {
-                        self.set_timer(due_in);
-                    }
-                }
-                Err(error) => self.fail(key, &look, &error),
-            }
-            next = self.begin_look(key);
-        }
-        self.lock().remove_idle(key);
-    }
-
-    /// One statement for a look, and for all who came until then.
-    async fn look_once(
-        &self,
-        conn: &mut Option<Conn>,
-        key: &Arc<Key>,
-        unfinished: &mut Unfinished<'_>,
-        one_by_one: bool,
-    ) -> Result<Found> {
-        let _statement = leave(&self.statements, conn).await;
-        self.widen(key, unfinished.look_mut());
-        self.read(conn, key, unfinished.look(), one_by_one).await
-    }
-
-    /// Looks again while somebody has locked the table: for a while for those that do not wait, for as long
-    /// as they do for those that wait. Nothing is held in between.
-    async fn look_when_unlocked(
-        &self,
-        key: &Arc<Key>,
-        unfinished: &mut Unfinished<'_>,
-    ) -> Result<Found> {
-        let mut backoff = LockBackoff::new();
-        loop {
-            let Some(pause) = backoff.next_pause() else {
-                // Whoever does not wait has waited enough.
-                self.dismiss_impatient(key, unfinished.look());
-                if !self.has_waiters(key) {
-                    return Err(store::Error::Locked);
-                }
-                backoff = LockBackoff::new();
-                continue;
-            };
-            sleep(pause).await;
-            // It is never closed.
-            let _retry = self.shared.retries.acquire().await;
-            match self.look_once(&mut None, key, unfinished, true).await {
-                Err(store::Error::Locked) => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn dismiss_impatient(&self, key: &Arc<Key>, look: &Look) {
-        let dismissed = match self.lock().lines.get_mut(key) {
-            Some(line) => line.dismiss_impatient(look),
-            None => Vec::new(),
-        };
-        for client in dismissed {
-            drop(client.reply.send(Err(store::Error::Locked)));
-        }
-    }
-
-    fn has_waiters(&self, key: &Arc<Key>) -> bool {
-        self.lock().lines.get(key).is_some_and(|line| line.len() > 0)
-    }
-
-    async fn read(
-        &self,
-        conn: &mut Option<Conn>,
-        key: &Key,
-        look: &Look,
-        one_by_one: bool,
-    ) -> Result<Found> {
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
-        };
-        let filter = key
-            .filter
-            .as_ref()
-            .map(|filter| serde_json::value::RawValue::from_string(filter.to_string()));
-        let read = Read {
-            queue: self.queue.clone(),
-            vt: key.vt,
-            qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
-            filter: filter.and_then(std::result::Result::ok),
-            fifo: key.fifo,
-            dead_letters: key.dead_letters.clone(),
-            max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
-            as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
-        };
-        read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
-    }
-
-    /// Hands out what was found. What nobody takes goes back.
-    fn deal(&self, key: &Arc<Key>, look: &Look, messages: Vec<Message>) {
-        let (served, rest) = {
-            let mut state = self.lock();
-            if let Some(last) = messages.last() {
-                let bytes = last.message.get().len() + 64;
-                // What was far from it is not asked for once more.
-                let weight = if look.cut_short { 0 } else { 7 };
-                state.message_bytes = (state.message_bytes * weight + bytes) / (weight + 1);
-            }
-            match state.lines.get_mut(key) {
-                Some(line) => line.end_look(look, messages),
-                None => (Vec::new(), messages),
-            }
-        };
-        for served in served {
-            self.hand_over(key, served);
-        }
-        drop(self.delivery(rest));
-    }
-
-    fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>) {
-        loop {
-            let Served { reply: client, messages } = served;
-            client.stats.add_round_trip();
-            let Err(Ok(mut returned)) = client.reply.send(Ok(self.delivery(messages))) else {
-                return;
-            };
-            // It left in this very moment: who is next?
-            let messages = std::mem::take(&mut returned.messages);
-            if messages.is_empty() {
-                return;
-            }
-            let mut state = self.lock();
-            let next = state.lines.get_mut(key).map(|line| line.pass_on(messages));
-            match next {
-                Some(Ok(next)) => {
-                    returned.lease.taken();
-                    served = next;
-                }
-                // Dropped, it is given back.
-                Some(Err(_)) | None => return,
-            }
-        }
-    }
-
-    fn fail(&self, key: &Arc<Key>, look: &Look, error: &store::Error) {
-        let failed = match self.lock().lines.get_mut(key) {
-            Some(line) => line.fail_look(look),
-            None => Vec::new(),
-        };
-        for client in failed {
-            client.stats.add_round_trip();
-            drop(client.reply.send(Err(error.clone())));
-        }
-    }
-
-    fn delivery(&self, messages: Vec<Message>) -> Delivery {
-        Delivery::new(&self.queue, messages, &self.shared.db, &self.shared.tasks)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

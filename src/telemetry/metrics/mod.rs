@@ -40,6 +40,7 @@ pub struct Metrics {
     refused: Family<StaticLabels<1>, Counter>,
     statements_cancelled: Counter,
     waiters: Gauge,
+    queues_in_use: Gauge,
     connections: Gauge,
     database_connections: Family<StaticLabels<2>, Gauge>,
     requests_in_hand: Gauge,
@@ -131,6 +132,12 @@ impl Metrics {
                 "Clients that wait for a message at this gateway",
                 Gauge::default(),
             ),
+            queues_in_use: register(
+                &mut registry,
+                "pgmq_gateway_queues_in_use",
+                "Queues that this gateway keeps something of in memory, as they were used a moment ago",
+                Gauge::default(),
+            ),
             connections: register(
                 &mut registry,
                 "pgmq_gateway_connections",
@@ -218,9 +225,12 @@ impl Metrics {
         }
     }
 
-    /// Counts a failure to delete what is past its retention in a queue that is there.
-    pub fn maintenance_failed(&self, queue: &str) {
-        self.queues.count(queue, MAINTENANCE_FAILED, 1);
+    /// Counts a failure to delete what is past its retention, in a queue that is there or elsewhere.
+    pub fn maintenance_failed(&self, queue: Option<&str>) {
+        match queue {
+            Some(queue) => self.queues.count(queue, MAINTENANCE_FAILED, 1),
+            None => self.queues.count_for_none(MAINTENANCE_FAILED, 1),
+        }
     }
 
     /// Sets the figures of a queue.
@@ -264,6 +274,11 @@ impl Metrics {
             let labels = [("pool", pool), ("state", state)];
             self.database_connections.get_or_create(&labels).set(value.into());
         }
+    }
+
+    /// Sets the number of queues of which something is kept in memory.
+    pub fn queues_in_use(&self, queues: usize) {
+        self.queues_in_use.set(whole(queues));
     }
 
     /// Sets the number of clients that wait.

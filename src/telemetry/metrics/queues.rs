@@ -73,6 +73,8 @@ pub struct QueueFigures {
 pub(super) struct QueueCollector {
     counts: RwLock<HashMap<Arc<str>, Arc<Counts>>>,
     other: Arc<Counts>,
+    /// What is about no queue, or about all of them.
+    none: Arc<Counts>,
     figures: RwLock<HashMap<Arc<str>, QueueFigures>>,
 }
 
@@ -102,6 +104,11 @@ impl QueueCollector {
                 self.count_new(queue, counter, count);
             }
         }
+    }
+
+    /// Adds to a counter of what is about no queue.
+    pub(super) fn count_for_none(&self, counter: usize, count: u64) {
+        self.none.add(counter, count);
     }
 
     #[cold]
@@ -155,7 +162,7 @@ impl QueueCollector {
         let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = counts.values().map(Arc::clone).collect();
         drop(counts);
-        all.push(Arc::clone(&self.other));
+        all.extend([Arc::clone(&self.other), Arc::clone(&self.none)]);
         for (counter, (name, help)) in COUNTERS.into_iter().enumerate() {
             let counted = all.iter().filter_map(|counts| {
                 let value = counts.values[counter].load(Relaxed);
@@ -193,8 +200,8 @@ impl QueueCollector {
 
 impl Default for QueueCollector {
     fn default() -> Self {
-        let other = Arc::new(Counts::new(OTHER));
-        Self { counts: RwLock::default(), other, figures: RwLock::default() }
+        let (other, none) = (Arc::new(Counts::new(OTHER)), Arc::new(Counts::new("")));
+        Self { counts: RwLock::default(), other, none, figures: RwLock::default() }
     }
 }
 

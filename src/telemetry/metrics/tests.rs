@@ -28,7 +28,8 @@ fn full() -> Metrics {
     for (count, done) in (3..).zip(EVERYTHING_DONE) {
         metrics.messages("orders", done, count);
     }
-    metrics.maintenance_failed("orders");
+    metrics.maintenance_failed(Some("orders"));
+    metrics.maintenance_failed(None);
     metrics.set_queue_figures("orders", figures(7, 5, 1.5));
     let request = Request {
         method: "GET",
@@ -48,6 +49,7 @@ fn full() -> Metrics {
     metrics.in_hand(2, 4096);
     metrics.pool("shared", 5, 2);
     metrics.waiters(8);
+    metrics.queues_in_use(3);
     metrics.process();
     metrics
 }
@@ -65,6 +67,7 @@ fn what_was_counted_is_rendered() {
             "pgmq_gateway_messages_quarantined_total{queue=\"orders\"} 7",
             "pgmq_gateway_messages_dead_lettered_total{queue=\"orders\"} 8",
             "pgmq_gateway_maintenance_failures_total{queue=\"orders\"} 1",
+            "pgmq_gateway_maintenance_failures_total{queue=\"\"} 1",
             "pgmq_gateway_queue_length{queue=\"orders\"} 7",
             "pgmq_gateway_queue_visible{queue=\"orders\"} 5",
             "pgmq_gateway_queue_oldest_message_age_seconds{queue=\"orders\"} 1.5",
@@ -77,6 +80,7 @@ fn what_was_counted_is_rendered() {
             "pgmq_gateway_requests_in_hand 2",
             "pgmq_gateway_bytes_in_hand 4096",
             "pgmq_gateway_long_poll_waiters 8",
+            "pgmq_gateway_queues_in_use 3",
             "pgmq_gateway_long_poll_wait_seconds_bucket{le=\"1\"} 0",
             "pgmq_gateway_long_poll_wait_seconds_bucket{le=\"2.5\"} 1",
             "pgmq_gateway_long_poll_wait_seconds_count 1",
@@ -180,7 +184,7 @@ fn as_many_queues_as_may_be_are_counted_by_name() {
     }
     metrics.messages("q7", DoneTo::Deleted, 1);
     metrics.messages("late", DoneTo::Deleted, 3);
-    metrics.maintenance_failed("late");
+    metrics.maintenance_failed(Some("late"));
     let text = metrics.render();
     let series = text.lines().filter(|line| line.starts_with(SENT)).count();
     assert_eq!(series, MAX_NAMED + 1);

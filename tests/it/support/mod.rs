@@ -6,6 +6,7 @@ pub mod dumps;
 pub mod forwarder;
 pub mod gateway;
 pub mod guarded;
+pub mod holder;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
@@ -14,6 +15,7 @@ pub mod servers;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;
+pub use holder::Holder;
 pub use postgres::TestDatabase;
 
 use std::{io::Write, time::Duration};

@@ -1,14 +1,20 @@
 //! A lane: requests for one kind of statement on one queue, stored together as they come together.
 //!
 //! There is no timer. A request that finds the lane idle goes at once; what arrives while statements
-//! are under way is the next batch.
+//! are under way is the next batch. What meets a lock goes on beside the lane: see [`retries`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod locked;
+mod retries;
 
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::FutureExt;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, oneshot},
+    sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
-    time::sleep,
 };
 
 use crate::{
@@ -20,7 +26,10 @@ use super::{
     Shared,
     batch::{Full, Gathering, Size},
     lock_backoff::LockBackoff,
+    table_lock::{Intent, TableLock},
 };
+
+use locked::LockedRequests;
 
 /// How often a statement is tried that others undo.
 const MOST_ATTEMPTS: u32 = 3;
@@ -61,7 +70,10 @@ pub(super) struct Lane<W: Work> {
     shared: Shared,
     /// Statements of this queue, of all kinds.
     statements: Arc<Semaphore>,
+    table: Arc<TableLock>,
     state: Mutex<State<W>>,
+    /// Something was locked just now.
+    newly_locked: Notify,
 }
 
 struct State<W: Work> {
@@ -71,14 +83,21 @@ struct State<W: Work> {
     crowded: bool,
     /// Bytes of the statements under way.
     under_way: usize,
-    /// Whether the table was locked when the last statement looked: then none waits for it.
+    /// What meets a lock.
+    locked: LockedRequests<Request<W>>,
+    /// Whether somebody tries those again.
+    retrying: bool,
+    /// Whether the last statement met a lock that no request gets past.
     blocked: bool,
 }
 
 struct Request<W: Work> {
     input: W::Input,
+    size: Size,
     stats: Arc<CallStats>,
     reply: oneshot::Sender<Result<W::Output>>,
+    /// Set since it met a lock.
+    backoff: Option<LockBackoff>,
 }
 
 impl<W: Work> Lane<W> {
@@ -87,6 +106,7 @@ impl<W: Work> Lane<W> {
         queue: &QueueName,
         shared: &Shared,
         statements: &Arc<Semaphore>,
+        table: &Arc<TableLock>,
     ) -> Arc<Self> {
         let settings = &shared.settings;
         let batch = Size { rows: settings.max_batch_rows, bytes: settings.max_batch_bytes };
@@ -96,13 +116,17 @@ impl<W: Work> Lane<W> {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
+            table: Arc::clone(table),
             state: Mutex::new(State {
                 gathering: Gathering::new(batch, capacity),
                 workers: 0,
                 crowded: false,
                 under_way: 0,
+                locked: LockedRequests::new(),
+                retrying: false,
                 blocked: false,
             }),
+            newly_locked: Notify::new(),
         })
     }
 
@@ -115,31 +139,52 @@ impl<W: Work> Lane<W> {
         stats: &Arc<CallStats>,
     ) -> Result<W::Output> {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { input, stats: Arc::clone(stats), reply };
+        let request = Request { input, size, stats: Arc::clone(stats), reply, backoff: None };
         {
             let mut state = self.lock();
             state.gathering.push(request, size).map_err(|Full| {
                 self.shared.metrics.refused("max_pending");
                 Error::Overloaded
             })?;
-            let settings = &self.shared.settings;
-            let most = settings.statements_per_lane;
-            let worth_it = state.workers == 0 || state.gathering.is_worth_another();
-            // Large statements of a queue go one after the other: they would take every processor.
-            if state.workers < most && worth_it && state.under_way < settings.max_batch_bytes {
-                state.workers += 1;
-                let worker = Worker(Arc::clone(self));
-                self.shared.tasks.spawn(async move { worker.0.work_off().await });
-            }
+            self.ensure_worker(state);
         }
         // Without an answer the worker panicked with the statement under way.
         outcome.await.unwrap_or(Err(Error::OutcomeUnknown(None)))
     }
 
+    /// Has somebody work on what stands in line, or one more if that is worth it.
+    fn ensure_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) {
+        let settings = &self.shared.settings;
+        let most = settings.statements_per_lane;
+        let worth_it = state.workers == 0 || state.gathering.is_worth_another();
+        // Large statements of a queue go one after the other: they would take every processor.
+        let has_room = state.under_way < settings.max_batch_bytes;
+        if !state.gathering.is_empty() && state.workers < most && worth_it && has_room {
+            state.workers += 1;
+            drop(state);
+            self.spawn_worker();
+        }
+    }
+
+    /// A worker is counted until it ends, though it panics.
+    fn spawn_worker(self: &Arc<Self>) {
+        let lane = Arc::clone(self);
+        self.shared.tasks.spawn(async move {
+            let _ = AssertUnwindSafe(lane.work_off()).catch_unwind().await;
+            let mut state = lane.lock();
+            state.workers -= 1;
+            // Somebody may have come between the last look at the line and now.
+            if !state.gathering.is_empty() {
+                state.workers += 1;
+                lane.spawn_worker();
+            }
+        });
+    }
+
     /// Whether nothing is in the lane.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.workers == 0 && state.gathering.is_empty()
+        state.workers == 0 && state.gathering.is_empty() && !state.retrying
     }
 
     /// Runs batches until nobody is in line. A connection is kept for as long as there is work.
@@ -175,52 +220,68 @@ impl<W: Work> Lane<W> {
         (batch, UnderWay { lane: self, bytes })
     }
 
-    /// Runs a batch, in which each fails alone. What is locked is tried again beside the lane.
+    /// Runs a batch, in which each fails alone. What is locked is tried again beside the lane; while
+    /// nothing gets through at all, a statement would only be in the way of others.
     async fn run(self: &Arc<Self>, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
-        let blocked = self.lock().blocked;
-        let outcome = match self.run_statement(conn, &batch, blocked).await {
-            Err(error) if error.is_about_rows() && !blocked => {
-                self.run_statement(conn, &batch, true).await
+        if self.is_blocked() {
+            return self.try_later(batch);
+        }
+        let connected = match self.connect(conn).await {
+            Ok(connected) => connected,
+            Err(error) => return drop(Self::answer(batch, Err(error))),
+        };
+        if self.is_blocked() {
+            // That became known while this waited for a connection.
+            return self.try_later(batch);
+        }
+        // While some are known to be locked, nobody waits to find out which.
+        let careful = !self.lock().locked.is_empty();
+        let outcome = match self.run_statement(connected, &batch, careful).await {
+            Err(error) if error.is_about_rows() && !careful => {
+                self.run_statement(connected, &batch, true).await
             }
             outcome => outcome,
         };
-        let locked = Self::answer(batch, outcome);
-        if !locked.is_empty() {
-            let lane = Arc::clone(self);
-            self.shared.tasks.spawn(async move { lane.retry(locked).await });
-        }
+        self.try_later(Self::answer(batch, outcome));
+    }
+
+    /// The statements go on every request's account, so on nobody's in particular.
+    async fn connect<'a>(&self, conn: &'a mut Option<Conn>) -> Result<&'a mut Conn> {
+        Ok(match conn {
+            Some(conn) => conn,
+            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
+        })
     }
 
     /// Runs one statement for a batch, again if others undid it.
     async fn run_statement(
         &self,
-        conn: &mut Option<Conn>,
+        conn: &mut Conn,
         batch: &[Request<W>],
         one_by_one: bool,
     ) -> Result<Vec<W::Output>> {
         let mut attempts = 0;
         let outcome = loop {
             attempts += 1;
-            let connected = match conn {
-                Some(conn) => conn,
-                // The statement goes on every request's account, so on nobody's in particular.
-                None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
-            };
             for request in batch {
                 request.stats.add_round_trip();
             }
             let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
             let outcome = if one_by_one {
-                self.work.run_each(connected, &self.queue, &inputs).await
+                self.work.run_each(conn, &self.queue, &inputs).await
             } else {
-                self.work.run(connected, &self.queue, &inputs).await
+                self.work.run(conn, &self.queue, &inputs).await
             };
             if !matches!(outcome, Err(Error::Deadlock(_))) || attempts >= MOST_ATTEMPTS {
                 break outcome;
             }
         };
         if one_by_one {
-            self.lock().blocked = matches!(outcome, Err(Error::Locked));
+            let is_blocked = matches!(outcome, Err(Error::Locked));
+            self.lock().blocked = is_blocked;
+            if is_blocked {
+                self.table.look(conn).await;
+            }
         }
         outcome
     }
@@ -250,25 +311,9 @@ impl<W: Work> Lane<W> {
         locked
     }
 
-    /// Tries requests again, for which something is locked, until the time for that is up. Nothing is held
-    /// in between, and few statements of this kind are under way at the same time.
-    async fn retry(self: Arc<Self>, mut batch: Vec<Request<W>>) {
-        let mut backoff = LockBackoff::new();
-        while let Some(pause) = backoff.next_pause() {
-            sleep(pause).await;
-            batch.retain(|request| !request.reply.is_closed());
-            if batch.is_empty() {
-                return;
-            }
-            // Neither is ever closed.
-            let _retry = self.shared.retries.acquire().await;
-            let _statement = self.statements.acquire().await;
-            let outcome = self.run_statement(&mut None, &batch, true).await;
-            batch = Self::answer(batch, outcome);
-        }
-        for request in batch {
-            drop(request.reply.send(Err(Error::Locked)));
-        }
+    /// Whether no request would get through, going by the last that tried.
+    fn is_blocked(&self) -> bool {
+        !self.table.allows(Intent::Change) || self.lock().blocked
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -300,21 +345,5 @@ struct UnderWay<'a, W: Work> {
 impl<W: Work> Drop for UnderWay<'_, W> {
     fn drop(&mut self) {
         self.lane.lock().under_way -= self.bytes;
-    }
-}
-
-/// A worker that is counted until it ends, however it ends.
-struct Worker<W: Work>(Arc<Lane<W>>);
-
-impl<W: Work> Drop for Worker<W> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.workers -= 1;
-        // Somebody may have come between the last look at the line and now.
-        if !state.gathering.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
-            state.workers += 1;
-            let worker = Worker(Arc::clone(&self.0));
-            self.0.shared.tasks.spawn(async move { worker.0.work_off().await });
-        }
     }
 }

@@ -1,0 +1,189 @@
+//! Looking for messages on behalf of a line, and dealing out what was found.
+
+use std::sync::Arc;
+
+use tokio::{task::yield_now, time::Instant};
+
+use crate::{
+    config::ReadMode,
+    domain::Message,
+    engine::{
+        Delivery,
+        lane::leave,
+        line::{Look, Served},
+        table_lock::Intent,
+        thorough::{BESIDE_KEPT, read_thoroughly},
+    },
+    store::{self, Conn, Found, Read, Result},
+    telemetry::DoneTo,
+};
+
+use super::{Client, Key, READ_BYTES, ReceiveLane, guards::Unfinished};
+
+impl ReceiveLane {
+    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
+    pub(super) async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look) {
+        let mut conn = None;
+        let mut next = Some(first);
+        while let Some(look) = next {
+            let mut unfinished = Unfinished { lane: self, key, look: Some(look) };
+            if conn.is_none() && self.lock().crowded {
+                // Requests that came in together with the first one are on their way here.
+                yield_now().await;
+            }
+            let outcome = if self.is_blocked() {
+                Err(store::Error::Locked)
+            } else {
+                let _statement = leave(&self.statements, &mut conn).await;
+                self.look_once(&mut conn, key, &mut unfinished, false).await
+            };
+            let outcome = match outcome {
+                Err(store::Error::Locked) => {
+                    conn = None;
+                    self.look_when_unlocked(key, &mut unfinished).await
+                }
+                outcome => outcome,
+            };
+            if self.shared.db.is_exhausted() {
+                // Others wait for one.
+                conn = None;
+            }
+            let mut look = unfinished.finish();
+            match outcome {
+                Ok(found) => {
+                    look.cut_short = found.more;
+                    let kept = found.kept.is_some() && found.messages.is_empty();
+                    self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
+                    self.shared.metrics.messages(
+                        self.queue.as_str(),
+                        DoneTo::DeadLettered,
+                        found.dead,
+                    );
+                    self.deal(key, &look, found.messages);
+                    if let Some(due_in) = found.due_in {
+                        self.set_timer(due_in);
+                    }
+                }
+                Err(error) => self.fail(key, &look, &error),
+            }
+            next = self.begin_look(key);
+        }
+        self.lock().remove_idle(key);
+    }
+
+    /// One statement for a look, and for all who came until then; row by row, it waits for no lock.
+    pub(super) async fn look_once(
+        &self,
+        conn: &mut Option<Conn>,
+        key: &Arc<Key>,
+        unfinished: &mut Unfinished<'_>,
+        one_by_one: bool,
+    ) -> Result<Found> {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
+        };
+        if !self.table.allows(Intent::Change) {
+            // That became known while this waited for a connection.
+            return Err(store::Error::Locked);
+        }
+        self.widen(key, unfinished.look_mut());
+        let outcome = self.read(conn, key, unfinished.look(), one_by_one).await;
+        if matches!(outcome, Err(store::Error::Locked)) {
+            self.table.look(conn).await;
+        }
+        outcome
+    }
+
+    async fn read(
+        &self,
+        conn: &mut Conn,
+        key: &Key,
+        look: &Look,
+        one_by_one: bool,
+    ) -> Result<Found> {
+        let filter = key
+            .filter
+            .as_ref()
+            .map(|filter| serde_json::value::RawValue::from_string(filter.to_string()));
+        let read = Read {
+            queue: self.queue.clone(),
+            vt: key.vt,
+            qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
+            filter: filter.and_then(std::result::Result::ok),
+            fifo: key.fifo,
+            dead_letters: key.dead_letters.clone(),
+            max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
+            as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
+        };
+        read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
+    }
+
+    /// Hands out what was found. What nobody takes goes back.
+    fn deal(&self, key: &Arc<Key>, look: &Look, messages: Vec<Message>) {
+        let (served, rest, is_waited_on) = {
+            let mut state = self.lock();
+            if let Some(last) = messages.last() {
+                let bytes = last.message.get().len() + 64;
+                // What was far from it is not asked for once more.
+                let weight = if look.cut_short { 0 } else { 7 };
+                state.message_bytes = (state.message_bytes * weight + bytes) / (weight + 1);
+            }
+            match state.lines.get_mut(key) {
+                Some(line) => {
+                    let (served, rest) = line.end_look(look, messages);
+                    (served, rest, line.has_patient())
+                }
+                None => (Vec::new(), messages, false),
+            }
+        };
+        if is_waited_on && let Some(peers) = self.peers.get() {
+            // Now it is known that there is such a queue.
+            peers.want(&self.queue);
+        }
+        for served in served {
+            self.hand_over(key, served);
+        }
+        drop(self.delivery(rest));
+    }
+
+    fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>) {
+        loop {
+            let Served { reply: client, messages } = served;
+            client.stats.add_round_trip();
+            let Err(Ok(mut returned)) = client.reply.send(Ok(self.delivery(messages))) else {
+                return;
+            };
+            // It left in this very moment: who is next?
+            let messages = std::mem::take(&mut returned.messages);
+            if messages.is_empty() {
+                return;
+            }
+            let mut state = self.lock();
+            let next = state.lines.get_mut(key).map(|line| line.pass_on(messages));
+            match next {
+                Some(Ok(next)) => {
+                    returned.lease.taken();
+                    served = next;
+                }
+                // Dropped, it is given back.
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    pub(super) fn fail(&self, key: &Arc<Key>, look: &Look, error: &store::Error) {
+        let failed = match self.lock().lines.get_mut(key) {
+            Some(line) => line.fail_look(look),
+            None => Vec::new(),
+        };
+        for client in failed {
+            client.stats.add_round_trip();
+            drop(client.reply.send(Err(error.clone())));
+        }
+    }
+
+    fn delivery(&self, messages: Vec<Message>) -> Delivery {
+        Delivery::new(&self.queue, messages, &self.shared.db, &self.shared.tasks)
+    }
+}
