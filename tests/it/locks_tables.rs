@@ -144,7 +144,7 @@ async fn waiting_clients_outlast_a_lock() {
         }
         let waiting = |n: usize| {
             let client = gateway.client.clone();
-            let filter = if n % 2 == 0 { "" } else { r#"&filter={"n":1}"# };
+            let filter = if n.is_multiple_of(2) { "" } else { r#"&filter={"n":1}"# };
             tokio::spawn(
                 async move { client.receive("q", &format!("wait=20&vt=600{filter}")).await },
             )

@@ -35,7 +35,6 @@ mod limits;
 mod listeners;
 mod locks;
 mod locks_moves;
-mod locks_neighbours;
 mod locks_tables;
 mod long_poll;
 mod memory;

@@ -10,7 +10,9 @@ use crate::support::{
 };
 
 /// What a trigger does to one message, and what its sender and who settles it are told.
-const DEEDS: [(&str, (u16, &str), (u16, &str)); 24] = [
+type Deed = (&'static str, (u16, &'static str), (u16, &'static str));
+
+const DEEDS: [Deed; 24] = [
     ("RETURN NULL;", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v;", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = '45000', DETAIL = v, HINT = v;", REJECTED, KEPT),
@@ -298,8 +300,7 @@ async fn triggers_of_the_archive_and_of_other_queues_keep_what_was_to_be_moved()
     for (deed, _, (status, code)) in DEEDS {
         let ids = store(&gateway, 8).await;
         gateway.database.execute("TRUNCATE pgmq.a_q, pgmq.q_other").await;
-        replace(&gateway, "guard", "a_q", "BEFORE INSERT OR DELETE", &deed.replace("v;", "v;"))
-            .await;
+        replace(&gateway, "guard", "a_q", "BEFORE INSERT OR DELETE", deed).await;
         let path = |n: usize| format!("/queues/q/messages/{}/archive", ids[n]);
         let archived = together(8, |n| {
             let (client, path) = (gateway.client.clone(), path(usize::try_from(n).expect("small")));

@@ -80,7 +80,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_has_its_turn_and_nobody_starves() {
         let (mut locked, now) = (LockedRequests::new(), Instant::now());
-        ["a", "b", "c", "d", "e"].into_iter().for_each(|name| locked.push(now, name));
+        for name in ["a", "b", "c", "d", "e"] {
+            locked.push(now, name);
+        }
         let mut seen = String::new();
         for _ in 0..5 {
             let mut room = 2;
