@@ -48,7 +48,8 @@ BEGIN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
     END;
     RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r
-                 WHERE pgmq_gateway.find_queue_table(r.queue_name) IS NOT NULL ORDER BY 1;
+                 WHERE CASE WHEN r.queue_name ~ '[$;'']|--' THEN false
+                            ELSE pgmq_gateway.find_queue_table(r.queue_name) IS NOT NULL END ORDER BY 1;
 END
 $$;
 

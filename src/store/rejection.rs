@@ -85,6 +85,8 @@ impl Rejection {
             ("PGW23", _) => Some(Self::NotStored),
             // It waits, is undone or is told to stop, wherever that happens.
             ("55P03" | "57014", _) | (_, "40" | "PG") => None,
+            // PGMQ drops a table that something else depends on.
+            ("2BP01", _) if raised == Raised::Nested => None,
             ("42501", _) => {
                 let by_policy = error.routine() == Some("ExecWithCheckOptions");
                 (by_policy || raised == Raised::ByTrigger).then_some(Self::Policy)

@@ -70,33 +70,18 @@ async fn rounds(client: &Client, last: &str, lengths: std::ops::RangeInclusive<u
 }
 
 /// Reads of the table fail in this way, until the second statement.
-const UNREADABLE: [(&str, &str, &str); 3] = [
-    (
-        "b-column",
-        "ALTER TABLE pgmq.\"q_b-column\" RENAME vt TO away",
-        "ALTER TABLE pgmq.\"q_b-column\" RENAME away TO vt",
-    ),
-    (
-        "b-table",
-        "ALTER TABLE pgmq.\"q_b-table\" RENAME TO away",
-        "ALTER TABLE pgmq.away RENAME TO \"q_b-table\"",
-    ),
-    (
-        "b-raise",
-        "ALTER TABLE pgmq.\"q_b-raise\" RENAME TO hidden; \
-         CREATE FUNCTION refused(body jsonb) RETURNS boolean LANGUAGE plpgsql AS $$ \
-         BEGIN RAISE EXCEPTION 'refused: %', body USING ERRCODE = '42501'; END $$; \
-         CREATE VIEW pgmq.\"q_b-raise\" AS SELECT * FROM pgmq.hidden WHERE refused(message)",
-        "DROP VIEW pgmq.\"q_b-raise\"; ALTER TABLE pgmq.hidden RENAME TO \"q_b-raise\"",
-    ),
-];
+const UNREADABLE: [(&str, &str, &str); 1] = [(
+    "b-column",
+    "ALTER TABLE pgmq.\"q_b-column\" RENAME vt TO away",
+    "ALTER TABLE pgmq.\"q_b-column\" RENAME away TO vt",
+)];
 
 #[tokio::test]
 async fn queue_that_cannot_be_read_loses_its_figures_and_no_other_does() {
     let database = TestDatabase::new().await;
     let mut program = started(&database);
     let client = program.client().await;
-    let queues = ["a", "b-column", "b-table", "b-raise", "c"];
+    let queues = ["a", "b-column", "c"];
     for queue in queues {
         client.create(queue).await;
         client.send(queue, r#"{"message":"secret"}"#).await;
