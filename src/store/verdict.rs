@@ -85,7 +85,10 @@ impl Verdict {
             // Shutdown, an end by hand, idleness, and time limits on transactions.
             "57P01" | "57P05" | "25P03" | "25P04" if ends => Self::Ended,
             // A server that crashes, or a pooler that lost its server, cannot know.
-            _ if ends || code.starts_with("08") || code.starts_with("57P") => Self::Broken,
+            _ if ends => Self::Broken,
+            // A trigger may raise whatever it likes.
+            _ if is_raised(error) => Self::Usable,
+            _ if code.starts_with("08") || code.starts_with("57P") => Self::Broken,
             "25006" => Self::WrongServer,
             "26000" | "42P05" => Self::Stale,
             "0A000" if is_of_a_stale_plan(error) => Self::Stale,
@@ -93,6 +96,12 @@ impl Verdict {
             _ => Self::Usable,
         }
     }
+}
+
+/// PL/pgSQL code raised it.
+fn is_raised(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.routine() == Some("exec_stmt_raise"))
 }
 
 /// The shape of what a prepared statement returns has changed.
