@@ -46,6 +46,7 @@ mod outages;
 mod owners;
 mod parity;
 mod permissions;
+mod planted;
 mod poison;
 mod policies;
 mod poolers;
