@@ -47,6 +47,7 @@ mod owners;
 mod parity;
 mod permissions;
 mod planted;
+mod planted_sql;
 mod poison;
 mod policies;
 mod poolers;
