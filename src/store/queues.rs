@@ -115,10 +115,7 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
 
 /// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query(
-        "/* queue_exists */ SELECT EXISTS (SELECT FROM pgmq.meta WHERE queue_name = $1) \
-         AND pgmq_gateway.find_queue_table($1) IS NOT NULL",
-    );
+    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.queue_exists($1)");
     let rows = conn.look(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }

@@ -103,11 +103,9 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(one_by_one)
     } else if read.as_pgmq && read.is_plain() && conn.is_modern() && !one_by_one {
         sqlx::query(
-            "/* read */ SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
-                    (SELECT pgmq_gateway.queue_id($1)) AS queue_id, NULL::float8 AS due_in, \
-                    NULL::integer AS dead, NULL::integer AS kept, NULL::text AS kept_code \
-             FROM pgmq.read(pgmq_gateway.queue_named($1), $2, $3, coalesce($4, '{}')) \
-             ORDER BY msg_id",
+            "/* read */ SELECT r.*, NULL::float8 AS due_in, NULL::integer AS dead, \
+                    NULL::integer AS kept, NULL::text AS kept_code \
+             FROM pgmq_gateway.read_as_pgmq($1, $2, $3, $4) r ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -179,10 +177,7 @@ pub async fn read_with_poll(
 ) -> Result<Vec<Message>> {
     let query = sqlx::query(
         "/* read_with_poll */ \
-         SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, \
-                (SELECT pgmq_gateway.queue_id($1)) AS queue_id \
-         FROM pgmq.read_with_poll(pgmq_gateway.queue_named($1), $2, $3, $4, $5, coalesce($6, '{}')) \
-         ORDER BY msg_id",
+         SELECT * FROM pgmq_gateway.poll_as_pgmq($1, $2, $3, $4, $5, $6) ORDER BY msg_id",
     )
     .bind(read.queue.as_str())
     .bind(read.vt)

@@ -61,6 +61,7 @@ mod restores;
 mod rights;
 mod roles;
 mod schemathesis;
+mod search_path;
 mod sequences;
 mod sessions;
 mod settings;
