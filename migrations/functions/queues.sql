@@ -197,7 +197,7 @@ BEGIN
                pgmq_gateway.has_fifo_index(m.relation), pgmq_gateway.sane_settings(s.settings),
                CASE WHEN t.oid IS NOT NULL THEN %s END,
                coalesce(row_security_active(m.relation), false)
-        FROM (SELECT *, to_regclass(format('pgmq.%%I', pgmq.format_table_name(queue_name, 'q')))::oid
+        FROM (SELECT *, to_regclass(format('pgmq.%%I', pgmq.format_table_name(queue_name::text, 'q')))::oid
                         AS relation
               FROM pgmq.meta
               WHERE ($4 IS NULL OR queue_name = $4) AND starts_with(queue_name::text, $1)
@@ -223,7 +223,7 @@ CREATE FUNCTION pgmq_gateway.queues_with_row_security()
 RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY SELECT m.queue_name::text FROM pg_catalog.pg_class c
-                 JOIN pgmq.meta m ON pgmq.format_table_name(m.queue_name, 'q') = c.relname
+                 JOIN pgmq.meta m ON pgmq.format_table_name(m.queue_name::text, 'q') = c.relname
                  WHERE c.relnamespace = 'pgmq'::regnamespace AND c.relrowsecurity
                    AND row_security_active(c.oid);
 END

@@ -93,7 +93,7 @@ BEGIN
                     s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)
          FROM pg_catalog.pg_trigger t
          JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
-             ''pgmq.%I'', pgmq.format_table_name(m.queue_name, ''q'')))
+             ''pgmq.%I'', pgmq.format_table_name(m.queue_name::text, ''q'')))
          LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
          WHERE t.tgname = ''trigger_notify_queue_insert_listeners''
            AND pgmq_gateway.is_name(m.queue_name) AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name)

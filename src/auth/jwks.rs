@@ -2,10 +2,14 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::timeout;
 
 /// Time for fetching a set.
@@ -14,9 +18,11 @@ const FETCH_LIMIT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 1 << 20;
 /// The most keys of a set that are looked at.
 const MAX_KEYS: usize = 100;
+/// The fewest bits of an RSA key: a smaller one can be taken apart.
+const MIN_RSA_BITS: usize = 2048;
 
-/// Where the keys are.
-#[derive(Clone, Debug)]
+/// Where the keys are. A URL may have a token in it, and is not shown.
+#[derive(Clone)]
 pub(super) enum Source {
     /// In a file.
     File(PathBuf),
@@ -37,14 +43,24 @@ pub enum JwksError {
     #[error("jwt.jwks: this is no JSON Web Key Set: {0}")]
     NotASet(serde_json::Error),
     /// There is no key that is of use.
-    #[error("jwt.jwks: there is no key for RS256, ES256 or EdDSA in this JSON Web Key Set")]
+    #[error(
+        "jwt.jwks: there is no key for RS256 (of {MIN_RSA_BITS} bits or more), ES256 or EdDSA in this \
+         JSON Web Key Set"
+    )]
     NoKey,
 }
 
-/// A signer's keys.
+/// A signer's keys. There may be none: a signer that withdraws all of its keys shows a set without any.
+#[derive(Default)]
 pub(super) struct KeySet {
     text: String,
     keys: Vec<SignerKey>,
+}
+
+/// What a set looks like. A key of a kind that is not known here says nothing about the others.
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
 }
 
 /// One of them. A key is for one algorithm, whatever a token says.
@@ -77,8 +93,10 @@ async fn fetch(url: &str) -> Result<String, JwksError> {
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(failed)?;
-    let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-    let mut answer = answer.map_err(failed)?;
+    let mut answer = client.get(url).send().await.map_err(failed)?;
+    if answer.status() != StatusCode::OK {
+        return Err(JwksError::Fetch(format!("the answer is {}", answer.status())));
+    }
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         bytes.extend_from_slice(&chunk);
@@ -91,10 +109,15 @@ async fn fetch(url: &str) -> Result<String, JwksError> {
 
 impl KeySet {
     pub(super) fn parse(text: String) -> Result<Self, JwksError> {
-        let set: JwkSet = serde_json::from_str(&text).map_err(JwksError::NotASet)?;
-        let keys: Vec<SignerKey> =
-            set.keys.iter().take(MAX_KEYS).filter_map(SignerKey::new).collect();
-        if keys.is_empty() { Err(JwksError::NoKey) } else { Ok(Self { text, keys }) }
+        let set: Document = serde_json::from_str(&text).map_err(JwksError::NotASet)?;
+        let known = set.keys.iter().take(MAX_KEYS).filter_map(|key| Jwk::deserialize(key).ok());
+        let keys = known.filter_map(|key| SignerKey::new(&key)).collect();
+        Ok(Self { text, keys })
+    }
+
+    /// Whether there is no key of use.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Whether another set says the same.
@@ -123,7 +146,7 @@ impl SignerKey {
     /// never is: whoever could check a token with it could make one.
     fn new(jwk: &Jwk) -> Option<Self> {
         let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
+            AlgorithmParameters::RSA(rsa) if bits(&rsa.n) >= MIN_RSA_BITS => Algorithm::RS256,
             AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
                 Algorithm::ES256
             }
@@ -132,7 +155,12 @@ impl SignerKey {
             }
             _ => return None,
         };
-        let other_use = matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
+        let other_use = matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption))
+            || jwk
+                .common
+                .key_operations
+                .as_ref()
+                .is_some_and(|o| !o.contains(&KeyOperations::Verify));
         let named = jwk.common.key_algorithm.map(|named| named.to_string());
         let other_algorithm = named.is_some_and(|named| named != format!("{algorithm:?}"));
         if other_use || other_algorithm {
@@ -140,5 +168,65 @@ impl SignerKey {
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
         Some(Self { id: jwk.common.key_id.clone(), algorithm, key })
+    }
+}
+
+/// How many bits a number has that is written as in a JSON Web Key.
+fn bits(number: &str) -> usize {
+    let bytes = URL_SAFE_NO_PAD.decode(number.trim_end_matches('=')).unwrap_or_default();
+    let Some(first) = bytes.iter().position(|byte| *byte != 0) else { return 0 };
+    (bytes.len() - first) * 8 - bytes[first].leading_zeros() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bits_are_counted_from_the_first_that_is_set() {
+        for (bytes, expected) in
+            [(&[][..], 0), (&[0, 0], 0), (&[1], 1), (&[0x80, 0], 16), (&[0, 0x7f, 0xff], 15)]
+        {
+            assert_eq!(bits(&URL_SAFE_NO_PAD.encode(bytes)), expected, "{bytes:?}");
+        }
+        assert_eq!(bits("!"), 0);
+    }
+
+    #[test]
+    fn a_set_is_one_whatever_keys_are_in_it() {
+        let rsa = |bits: usize| {
+            let modulus = vec![0xff; bits / 8];
+            json!({"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB"})
+        };
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+        let with = |mut key: Value, name: &str, value: Value| {
+            key[name] = value;
+            key
+        };
+        for (key, taken) in [
+            (rsa(2048), true),
+            (rsa(1024), false),
+            (rsa(2040), false),
+            (ed.clone(), true),
+            (with(ed.clone(), "use", json!("sig")), true),
+            (with(ed.clone(), "use", json!("enc")), false),
+            (with(ed.clone(), "key_ops", json!(["verify"])), true),
+            (with(ed.clone(), "key_ops", json!(["deriveKey"])), false),
+            (with(ed, "alg", json!("ES256")), false),
+            (json!({"kty": "oct", "k": "c2VjcmV0"}), false),
+            (json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}), false),
+            (json!("no key"), false),
+            (json!({}), false),
+        ] {
+            let set = KeySet::parse(json!({"keys": [key]}).to_string()).expect("a set");
+            assert_eq!(!set.is_empty(), taken, "{key}");
+        }
+        assert!(KeySet::parse(r#"{"keys":[]}"#.to_owned()).is_ok_and(|set| set.is_empty()));
+        for nonsense in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, "<html>"] {
+            assert!(KeySet::parse(nonsense.to_owned()).is_err(), "{nonsense}");
+        }
     }
 }

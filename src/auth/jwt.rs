@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     config,
@@ -28,18 +28,24 @@ const REMEMBERED: usize = 10_000;
 /// Time within which an unknown key has the signer's set loaded at most once.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
 
-/// Checks tokens.
+/// Checks tokens. Nobody waits for the signer: its keys are loaded beside.
 pub(super) struct Verifier {
     source: Source,
     settings: config::Jwt,
     limits: KeyLimits,
     state: Mutex<State>,
-    /// When the set was last loaded; held by whoever loads it.
-    loaded: AsyncMutex<Instant>,
+    /// Held by whoever loads the set.
+    loading: AsyncMutex<()>,
 }
 
 struct State {
     keys: Arc<KeySet>,
+    /// When they were asked for.
+    as_of: Instant,
+    /// When the signer was last asked, by an unknown key.
+    asked: Instant,
+    /// Whether it was said that they cannot be loaded again.
+    failing: bool,
     remembered: HashMap<[u8; 32], Arc<Principal>>,
     /// What is bounded for a subject, however many tokens they have, or for a token without one.
     subjects: HashMap<Fingerprint, Arc<Shares>>,
@@ -50,32 +56,50 @@ impl Verifier {
     pub(super) async fn new(
         settings: &config::Jwt,
         limits: KeyLimits,
-    ) -> Result<Option<Self>, JwksError> {
+    ) -> Result<Option<Arc<Self>>, JwksError> {
         let source = match (settings.published_at(), &settings.jwks) {
             (Some(url), _) => Source::Url(url.to_owned()),
             (None, Some(path)) => Source::File(path.into()),
             (None, None) => return Ok(None),
         };
+        let as_of = Instant::now();
         let keys = Arc::new(source.load().await?);
-        let state = State { keys, remembered: HashMap::new(), subjects: HashMap::new() };
-        let state = Mutex::new(state);
-        let loaded = AsyncMutex::new(Instant::now());
-        Ok(Some(Self { source, settings: settings.clone(), limits, state, loaded }))
+        if keys.is_empty() {
+            return Err(JwksError::NoKey);
+        }
+        let state = State {
+            keys,
+            as_of,
+            asked: as_of,
+            failing: false,
+            remembered: HashMap::new(),
+            subjects: HashMap::new(),
+        };
+        let (state, loading) = (Mutex::new(state), AsyncMutex::default());
+        Ok(Some(Arc::new(Self { source, settings: settings.clone(), limits, state, loading })))
     }
 
-    /// Whose token this is.
-    pub(super) async fn find(&self, token: &str, now: DateTime<Utc>) -> Option<Arc<Principal>> {
+    /// Whose token this is. One that is signed with an unknown key is refused, and the signer is asked.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Option<Arc<Principal>> {
+        self.give_up_old_keys();
         let fingerprint = *KeyHash::of(token).as_bytes();
         if let Some(known) = self.lock().remembered.get(&fingerprint) {
             return Some(Arc::clone(known)).filter(|principal| !principal.is_expired(now));
         }
         // What a signer marks as critical would have to be understood.
         let header = decode_header(token).ok().filter(|header| header.crit.is_none())?;
-        let mut keys = self.keys();
+        if !is_access_token(header.typ.as_deref()) {
+            return None;
+        }
+        let keys = self.keys();
         if header.kid.as_deref().is_some_and(|id| !keys.knows(id)) {
             // The signer may have a new one.
-            self.reload(RELOAD_PAUSE).await;
-            keys = self.keys();
+            self.reload_beside();
+            return None;
         }
         let mut validation = Validation::new(header.alg);
         validation.leeway = self.settings.leeway_seconds;
@@ -93,28 +117,60 @@ impl Verifier {
         Some(principal)
     }
 
-    /// Loads the signer's keys again, unless that was done less than `pause` ago. Whoever waits with
-    /// a token has to show it again where they have changed.
-    pub(super) async fn reload(&self, pause: Duration) {
-        let mut loaded = self.loaded.lock().await;
-        if loaded.elapsed() < pause {
-            return;
-        }
+    /// Loads the signer's keys again, unless somebody is at it. Whoever waits with a token has to show it
+    /// again where they have changed.
+    pub(super) async fn reload(&self) {
+        let Ok(_turn) = self.loading.try_lock() else { return };
+        let began = Instant::now();
         match self.source.load().await {
-            Ok(keys) => self.replace(keys),
-            // What was known is still true.
-            Err(error) => warn!(%error, "the signer's keys stay as they were"),
+            Ok(keys) => self.replace(keys, began),
+            Err(error) => {
+                if !std::mem::replace(&mut self.lock().failing, true) {
+                    let seconds = self.settings.max_age().as_secs();
+                    warn!(%error, "the signer's keys stay as they were, for {seconds} s at most");
+                }
+                self.give_up_old_keys();
+            }
         }
-        *loaded = Instant::now();
     }
 
-    fn replace(&self, keys: KeySet) {
+    /// Loads the signer's keys while nobody waits for it, unless that was done a moment ago: strangers
+    /// can have it done by what they write into a token.
+    fn reload_beside(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            if state.asked.elapsed() < RELOAD_PAUSE {
+                return;
+            }
+            state.asked = Instant::now();
+        }
+        let verifier = Arc::clone(self);
+        tokio::spawn(async move { verifier.reload().await });
+    }
+
+    /// Takes over keys that were asked for at a moment. A set without any withdraws all that there were.
+    fn replace(&self, keys: KeySet, began: Instant) {
         let mut state = self.lock();
+        state.as_of = began;
+        if std::mem::take(&mut state.failing) {
+            info!("the signer's keys are loaded again");
+        }
         if state.keys.is_like(&keys) {
             return;
         }
-        state.keys = Arc::new(keys);
-        state.remembered.drain().for_each(|(_, principal)| principal.end());
+        if keys.is_empty() {
+            warn!("the signer shows no key of use: no token is taken");
+        }
+        state.set_keys(keys);
+    }
+
+    /// What could not be loaded again for too long may be withdrawn by now.
+    fn give_up_old_keys(&self) {
+        let mut state = self.lock();
+        if state.as_of.elapsed() >= self.settings.max_age() && !state.keys.is_empty() {
+            warn!("the signer's keys could not be loaded again for too long: no token is taken");
+            state.set_keys(KeySet::default());
+        }
     }
 
     fn principal(&self, claims: &Map<String, Value>, token: &[u8; 32]) -> Arc<Principal> {
@@ -173,6 +229,20 @@ impl Verifier {
     }
 }
 
+impl State {
+    fn set_keys(&mut self, keys: KeySet) {
+        self.keys = Arc::new(keys);
+        self.remembered.drain().for_each(|(_, principal)| principal.end());
+    }
+}
+
+/// Whether a token is of a type that lets somebody in: one without a type, any JWT, or one for access by
+/// RFC 9068. Tokens for other ends (a logout, an event, a proof) have types of their own.
+fn is_access_token(typ: Option<&str>) -> bool {
+    let Some(typ) = typ.map(str::to_ascii_lowercase) else { return true };
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
+}
+
 /// What a claim grants: `right:queues`, between spaces or in a list. A scope has other words in it
 /// too, which are no grants; here a grant always names its queues.
 fn grants(claim: Option<&Value>) -> Vec<Grant> {
@@ -189,6 +259,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_token_is_for_access() {
+        for typ in [None, Some("JWT"), Some("jwt"), Some("at+jwt"), Some("application/AT+JWT")] {
+            assert!(is_access_token(typ), "{typ:?}");
+        }
+        for typ in ["", "JOSE", "logout+jwt", "secevent+jwt", "dpop+jwt", "application/", "JWT "] {
+            assert!(!is_access_token(Some(typ)), "{typ:?}");
+        }
+    }
 
     #[test]
     fn a_claim_grants_what_is_written_in_it() {

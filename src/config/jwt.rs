@@ -1,15 +1,20 @@
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 
 use super::{Invalid, within};
+
+/// Seconds for which keys are used that cannot be loaded again, unless something else is said.
+const USUAL_MAX_AGE: u64 = 3_600;
 
 /// `[jwt]`: tokens that somebody else signs, in place of keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jwt {
-    /// The signer's public keys, as a JSON Web Key Set: a file, or where they are published.
+    /// The signer's public keys, as a JSON Web Key Set: a file, or where they are published. What may be
+    /// secret in a URL is not shown.
+    #[serde(serialize_with = "without_secrets")]
     pub jwks: Option<String>,
     /// What the claim `iss` must be.
     pub issuer: Option<String>,
@@ -22,6 +27,9 @@ pub struct Jwt {
     pub leeway_seconds: u64,
     /// Seconds between two looks at the signer's keys.
     pub refresh_interval_seconds: u64,
+    /// Seconds for which keys are used that cannot be loaded again; an hour if not given, or four times
+    /// the time between two looks where that is more.
+    pub max_age_seconds: Option<u64>,
 }
 
 impl Default for Jwt {
@@ -33,6 +41,7 @@ impl Default for Jwt {
             grants_claim: "scope".to_owned(),
             leeway_seconds: 30,
             refresh_interval_seconds: 300,
+            max_age_seconds: None,
         }
     }
 }
@@ -53,10 +62,22 @@ impl Jwt {
         Duration::from_secs(self.refresh_interval_seconds)
     }
 
+    /// Age at which keys are not used any more.
+    pub fn max_age(&self) -> Duration {
+        let usual = || self.refresh_interval_seconds.saturating_mul(4).max(USUAL_MAX_AGE);
+        Duration::from_secs(self.max_age_seconds.unwrap_or_else(usual))
+    }
+
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("jwt.leeway_seconds", self.leeway_seconds, 0, 600)?;
         within("jwt.refresh_interval_seconds", self.refresh_interval_seconds, 1, 86_400)?;
+        within("jwt.max_age_seconds", self.max_age().as_secs(), 1, 31_536_000)?;
         let refused = |key, allowed: &str| Err(Invalid { key, allowed: allowed.to_owned() });
+        if self.max_age() <= self.refresh_interval() {
+            let shorter = "it must be more than jwt.refresh_interval_seconds, or keys would not be used \
+                           until they are loaded again";
+            return refused("jwt.max_age_seconds", shorter);
+        }
         let published = self.published_at();
         if published.is_some_and(|url| !url.starts_with("https://") && !is_loopback(url)) {
             return refused("jwt.jwks", "keys are fetched by https://, or from this machine");
@@ -73,8 +94,53 @@ impl Jwt {
     }
 }
 
+/// A URL may have a password or a token in it.
+#[expect(clippy::ref_option, reason = "as serde has it")]
+fn without_secrets<S: Serializer>(jwks: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
+    jwks.as_deref().map(shown).serialize(out)
+}
+
+fn shown(jwks: &str) -> String {
+    let is_path = !jwks.contains("://");
+    let Ok(mut url) = Url::parse(jwks) else {
+        return if is_path { jwks.to_owned() } else { "(hidden)".to_owned() };
+    };
+    if is_path {
+        return jwks.to_owned();
+    }
+    let plain = url.username().is_empty() && url.password().is_none();
+    let plain = plain && url.query().is_none() && url.fragment().is_none();
+    // A URL for which this fails has neither.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    if plain { jwks.to_owned() } else { format!("{url} (the rest is hidden)") }
+}
+
 fn is_loopback(url: &str) -> bool {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
     let host = url.as_ref().and_then(Url::host_str);
     host.is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_in_a_url_is_not_shown() {
+        for (jwks, shows) in [
+            ("/etc/jwks.json", "/etc/jwks.json"),
+            ("C:/jwks.json", "C:/jwks.json"),
+            ("https://login.example/.well-known/jwks", "https://login.example/.well-known/jwks"),
+            ("https://login.example", "https://login.example"),
+            ("https://h/a?token=s3cret", "https://h/a (the rest is hidden)"),
+            ("https://h/a#s3cret", "https://h/a (the rest is hidden)"),
+            ("https://me:s3cret@h/a", "https://h/a (the rest is hidden)"),
+            ("https://s3cret@h:8443/", "https://h:8443/ (the rest is hidden)"),
+            ("https://[s3cret", "(hidden)"),
+        ] {
+            assert_eq!(shown(jwks), shows);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::EmbeddedError;
+use super::{EmbeddedError, directory::Directory};
 
 /// The oldest version that will do.
 const MIN_MAJOR: u32 = 14;
@@ -30,8 +30,11 @@ pub(super) struct Binaries {
 
 impl Binaries {
     /// Looks in `setting` if there is one, else on the PATH and where distributions keep them, for
-    /// the version that made `data`, or for any that will do where there is no data.
-    pub(super) fn find(setting: Option<&Path>, data: &Path) -> Result<Self, EmbeddedError> {
+    /// the version that made the data there is, or for any that will do where there is none.
+    pub(super) fn find(
+        setting: Option<&Path>,
+        made_by: Option<(PathBuf, u32)>,
+    ) -> Result<Self, EmbeddedError> {
         let directories = match setting {
             Some(dir) => vec![dir.to_owned()],
             None => customary(),
@@ -44,7 +47,7 @@ impl Binaries {
             };
             return Err(EmbeddedError::NotInstalled { looked });
         }
-        let Some(wanted) = version_of(data) else {
+        let Some((data, wanted)) = made_by else {
             return Ok(found[0].clone());
         };
         if let Some(fitting) = found.iter().find(|binaries| binaries.major == wanted) {
@@ -52,11 +55,7 @@ impl Binaries {
         }
         let mut versions: Vec<String> = found.iter().map(|b| b.major.to_string()).collect();
         versions.dedup();
-        Err(EmbeddedError::OtherVersion {
-            data: data.to_owned(),
-            wanted,
-            found: versions.join(", "),
-        })
+        Err(EmbeddedError::OtherVersion { data, wanted, found: versions.join(", ") })
     }
 
     /// The path of one of the programs.
@@ -100,8 +99,9 @@ fn trailing_number(name: &str) -> u32 {
 }
 
 /// The version that made a data directory.
-fn version_of(data: &Path) -> Option<u32> {
-    fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().parse().ok()
+pub(super) fn version_of(data: &Directory) -> Option<u32> {
+    let content = data.read("PG_VERSION").ok()?;
+    std::str::from_utf8(&content).ok()?.trim().parse().ok()
 }
 
 /// From `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, or `17beta1`.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_directory_without_programs_is_none() {
         let empty = tempfile::tempdir().expect("temporary directory");
-        let error = Binaries::find(Some(empty.path()), empty.path()).expect_err("nothing there");
+        let error = Binaries::find(Some(empty.path()), None).expect_err("nothing there");
         let line = error.to_string();
         assert!(line.contains("apt-get install postgresql"), "{line}");
         assert!(line.contains(&empty.path().display().to_string()), "{line}");
@@ -141,9 +141,8 @@ mod tests {
 
     #[test]
     fn data_of_another_version_is_named() {
-        let data = tempfile::tempdir().expect("temporary directory");
-        fs::write(data.path().join("PG_VERSION"), "9\n").expect("written");
-        let error = Binaries::find(None, data.path()).expect_err("no such version").to_string();
+        let made_by = Some((PathBuf::from("/data"), 9));
+        let error = Binaries::find(None, made_by).expect_err("no such version").to_string();
         assert!(error.contains("made by PostgreSQL 9"), "{error}");
     }
 }

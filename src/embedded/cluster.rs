@@ -1,9 +1,8 @@
 //! The directory of a private PostgreSQL: its data, its socket, its log, its lock.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -15,7 +14,8 @@ use crate::config;
 
 use super::{
     EmbeddedError,
-    binaries::Binaries,
+    binaries::{self, Binaries},
+    directory::Directory,
     failed,
     owner::{Owner, default_dir},
 };
@@ -24,11 +24,20 @@ use super::{
 const MAX_SOCKET_PATH: usize = 107;
 /// The port that names the socket where TCP is not wished.
 const SOCKET_PORT: u16 = 5432;
+/// PostgreSQL's data, and where it is made.
+const DATA: &str = "data";
+const UNFINISHED: &str = "data.unfinished";
 
 /// A directory with everything in place, locked for this process.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) dir: PathBuf,
+    top: Directory,
+    /// PostgreSQL's data directory.
+    pub(super) data: Directory,
+    /// Where the socket is. Only its owner can enter: that is what protects it.
+    pub(super) run: Directory,
+    /// Where PostgreSQL writes its log.
+    pub(super) log: Directory,
     pub(super) binaries: Binaries,
     pub(super) owner: Owner,
     /// The TCP port that was asked for.
@@ -42,21 +51,22 @@ impl Cluster {
     pub(super) fn open(settings: &config::Embedded) -> Result<Self, EmbeddedError> {
         let dir = directory(settings)?;
         let owner = Owner::find(settings.user.as_deref())?;
-        let binaries = Binaries::find(settings.bin_dir.as_deref(), &dir.join("data"))?;
+        let found = Directory::find(&dir, owner)?.map(|top| top.open(DATA)).transpose()?.flatten();
+        let version = found.as_ref().and_then(binaries::version_of);
+        let made_by = version.map(|version| (dir.join(DATA), version));
+        let binaries = Binaries::find(settings.bin_dir.as_deref(), made_by)?;
         if socket_file(&dir, settings.port).as_os_str().len() > MAX_SOCKET_PATH {
             return Err(EmbeddedError::PathTooLong(dir));
         }
-        fs::create_dir_all(&dir).map_err(failed("cannot make", &dir))?;
-        owner.take(&dir)?;
-        let lock = lock(&dir)?;
-        let cluster = Self { dir, binaries, owner, tcp_port: settings.port, _lock: lock };
-        for private in [cluster.socket_dir(), cluster.log_dir()] {
-            cluster.make_private(&private)?;
-        }
-        if !cluster.data().join("PG_VERSION").exists() {
-            cluster.init()?;
-        }
-        Ok(cluster)
+        let top = Directory::make(&dir, owner)?;
+        let lock = lock(&top)?;
+        let (run, log) = (top.make_private("run")?, top.make_private("log")?);
+        let data = match top.open(DATA)?.filter(|data| data.has("PG_VERSION")) {
+            Some(data) => data,
+            None => init(&top, owner, &binaries)?,
+        };
+        let tcp_port = settings.port;
+        Ok(Self { top, data, run, log, binaries, owner, tcp_port, _lock: lock })
     }
 
     /// The directory of the socket of a cluster that is open elsewhere, and the port that names it.
@@ -64,24 +74,14 @@ impl Cluster {
         Ok((socket_dir(&directory(settings)?), settings.port.unwrap_or(SOCKET_PORT)))
     }
 
-    /// PostgreSQL's data directory.
-    pub(super) fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    /// Where the socket is. Only its owner can enter: that is what protects it.
-    pub(super) fn socket_dir(&self) -> PathBuf {
-        socket_dir(&self.dir)
+    /// The directory of everything.
+    pub(super) fn dir(&self) -> &Path {
+        self.top.path()
     }
 
     /// The socket.
     pub(super) fn socket_file(&self) -> PathBuf {
-        socket_file(&self.dir, self.tcp_port)
-    }
-
-    /// Where PostgreSQL writes its log.
-    pub(super) fn log_dir(&self) -> PathBuf {
-        self.dir.join("log")
+        socket_file(self.dir(), self.tcp_port)
     }
 
     /// The port that names the socket, and that TCP has where it is wished.
@@ -91,66 +91,56 @@ impl Cluster {
 
     /// The file with the password for TCP.
     pub(super) fn password_file(&self) -> PathBuf {
-        self.dir.join("password")
+        self.dir().join("password")
     }
 
-    /// A program that runs as the owner, where it can.
-    pub(super) fn command(&self, program: &str) -> Command {
-        use std::os::unix::process::CommandExt;
-        let mut command = Command::new(self.binaries.program(program));
-        // The directory that the gateway was started in may be closed to the owner.
-        command.current_dir(&self.dir).stdin(Stdio::null());
-        if let Some((uid, gid)) = self.owner.ids() {
-            command.uid(uid).gid(gid);
-        }
-        command
+    /// The server's program, which runs as the owner, where it can.
+    pub(super) fn server(&self) -> Command {
+        command(&self.binaries, "postgres", self.owner, self.dir())
     }
+}
 
-    fn make_private(&self, dir: &Path) -> Result<(), EmbeddedError> {
-        if !dir.exists() {
-            DirBuilder::new().mode(0o700).create(dir).map_err(failed("cannot make", dir))?;
-        }
-        self.owner.take(dir)
+fn command(binaries: &Binaries, program: &str, owner: Owner, dir: &Path) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(binaries.program(program));
+    // The directory that the gateway was started in may be closed to the owner.
+    command.current_dir(dir).stdin(Stdio::null());
+    if let Some((uid, gid)) = owner.ids() {
+        command.uid(uid).gid(gid);
     }
+    command
+}
 
-    /// Runs initdb beside the final place, so that one that was cut short leaves nothing there.
-    fn init(&self) -> Result<(), EmbeddedError> {
-        let unfinished = self.dir.join("data.unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(failed("cannot remove", &unfinished))?;
-        }
-        info!(directory = %self.dir.display(), "making a private PostgreSQL");
-        let password_file = self.write_password()?;
-        let output = self
-            .command("initdb")
-            .arg("--pgdata")
-            .arg(&unfinished)
-            .arg("--pwfile")
-            .arg(&password_file)
-            .args(["--username=postgres", "--encoding=UTF8", "--no-locale"])
-            .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
-            .output()
-            .map_err(failed("cannot run", &self.binaries.program("initdb")))?;
-        if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            let output = last_lines(&String::from_utf8_lossy(&said));
-            return Err(EmbeddedError::Failed { program: "initdb", output });
-        }
-        let data = self.data();
-        fs::rename(&unfinished, &data).map_err(failed("cannot make", &data))
+/// Runs initdb beside the final place, so that one that was cut short leaves nothing there.
+fn init(top: &Directory, owner: Owner, binaries: &Binaries) -> Result<Directory, EmbeddedError> {
+    top.remove_all(UNFINISHED)?;
+    info!(directory = %top.path().display(), "making a private PostgreSQL");
+    let unfinished = top.make_private(UNFINISHED)?;
+    let password_file = write_password(top)?;
+    let output = command(binaries, "initdb", owner, top.path())
+        .arg("--pgdata")
+        .arg(unfinished.path())
+        .arg("--pwfile")
+        .arg(&password_file)
+        .args(["--username=postgres", "--encoding=UTF8", "--no-locale"])
+        .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
+        .output()
+        .map_err(failed("cannot run", &binaries.program("initdb")))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        let output = last_lines(&String::from_utf8_lossy(&said));
+        return Err(EmbeddedError::Failed { program: "initdb", output });
     }
+    top.rename(UNFINISHED, DATA)?;
+    top.make_private(DATA)
+}
 
-    fn write_password(&self) -> Result<PathBuf, EmbeddedError> {
-        let path = self.password_file();
-        let password: String =
-            rand::rng().sample_iter(Alphanumeric).take(32).map(char::from).collect();
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let write = |mut file: File| file.write_all(password.as_bytes());
-        file.and_then(write).map_err(failed("cannot write", &path))?;
-        self.owner.take(&path)?;
-        Ok(path)
-    }
+fn write_password(top: &Directory) -> Result<PathBuf, EmbeddedError> {
+    let path = top.path().join("password");
+    let password: String = rand::rng().sample_iter(Alphanumeric).take(32).map(char::from).collect();
+    let mut file = top.new_file("password")?;
+    file.write_all(password.as_bytes()).map_err(failed("cannot write", &path))?;
+    Ok(path)
 }
 
 fn directory(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
@@ -168,14 +158,14 @@ fn socket_file(dir: &Path, port: Option<u16>) -> PathBuf {
     socket_dir(dir).join(format!(".s.PGSQL.{}", port.unwrap_or(SOCKET_PORT)))
 }
 
-fn lock(dir: &Path) -> Result<File, EmbeddedError> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(failed("cannot write", &path))?;
+fn lock(top: &Directory) -> Result<File, EmbeddedError> {
+    let file = top.file("lock")?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed("cannot lock", &path)(error)),
+        Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(top.path().to_owned())),
+        Err(TryLockError::Error(error)) => {
+            Err(failed("cannot lock", &top.path().join("lock"))(error))
+        }
     }
 }
 

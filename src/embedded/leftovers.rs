@@ -2,8 +2,8 @@
 
 use std::{
     fs, io,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::Path,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use nix::{
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::{EmbeddedError, failed};
+use super::{EmbeddedError, cluster::Cluster, directory::Directory, owner::Owner};
 
 /// Time for a stop before the next harder signal.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -33,17 +33,18 @@ struct Process {
 }
 
 /// Stops whatever runs on our data although we hold the lock, and removes lock files over which no
-/// server would start. `socket` is the file of the server's socket.
-pub(super) async fn clear(data: &Path, socket: &Path) -> Result<(), EmbeddedError> {
-    stop_servers(data).await?;
-    let mut socket_lock = socket.as_os_str().to_owned();
-    socket_lock.push(".lock");
-    for lock in [data.join("postmaster.pid"), PathBuf::from(socket_lock)] {
-        if !blocks_a_start(&lock) {
+/// server would start.
+pub(super) async fn clear(cluster: &Cluster) -> Result<(), EmbeddedError> {
+    stop_servers(cluster.data.path(), cluster.owner).await?;
+    let socket = cluster.socket_file();
+    let socket_lock = format!(".s.PGSQL.{}.lock", cluster.port());
+    for (directory, name) in [(&cluster.data, "postmaster.pid"), (&cluster.run, &socket_lock)] {
+        if !blocks_a_start(directory, name) {
             continue;
         }
+        let lock = directory.path().join(name);
         // One that cannot be seen, as in another container with the same volume.
-        if UnixStream::connect(socket).is_ok() {
+        if UnixStream::connect(&socket).is_ok() {
             let output = format!(
                 "a server answers at {}, and {} does not say which: stop it",
                 socket.display(),
@@ -52,15 +53,15 @@ pub(super) async fn clear(data: &Path, socket: &Path) -> Result<(), EmbeddedErro
             return Err(EmbeddedError::Failed { program: NAME, output });
         }
         warn!(file = %lock.display(), "removing a lock file that makes no sense: no server runs");
-        fs::remove_file(&lock).map_err(failed("cannot remove", &lock))?;
+        directory.remove(name)?;
     }
     Ok(())
 }
 
 /// Stops the servers on our data: a gateway that was killed left one behind, perhaps on its way out
 /// already, and perhaps with processes of its own that have lost it.
-async fn stop_servers(data: &Path) -> Result<(), EmbeddedError> {
-    let mut running = on(data);
+async fn stop_servers(data: &Path, owner: Owner) -> Result<(), EmbeddedError> {
+    let mut running = on(data, owner);
     if running.is_empty() {
         return Ok(());
     }
@@ -82,7 +83,7 @@ async fn stop_servers(data: &Path) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + STOP_LIMIT;
         while !running.is_empty() && Instant::now() < deadline {
             sleep(LOOK_INTERVAL).await;
-            running = on(data);
+            running = on(data, owner);
         }
         if running.is_empty() {
             return Ok(());
@@ -93,15 +94,15 @@ async fn stop_servers(data: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// The processes of servers on this data. All of them work in its directory, whatever they call
-/// themselves; the first one was also told its name.
-fn on(data: &Path) -> Vec<Process> {
+/// themselves; the first one was also told its name. Root stops none that is not its owner's.
+fn on(data: &Path, owner: Owner) -> Vec<Process> {
     let real = fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let processes = entries.flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)?;
         let directory = entry.path();
         let name = fs::read_to_string(directory.join("comm")).ok()?;
-        if name.trim_end() != NAME {
+        if name.trim_end() != NAME || !is_owned_by(&directory, owner) {
             return None;
         }
         let arguments = fs::read(directory.join("cmdline")).unwrap_or_default();
@@ -113,10 +114,15 @@ fn on(data: &Path) -> Vec<Process> {
     processes.collect()
 }
 
+fn is_owned_by(process: &Path, owner: Owner) -> bool {
+    let Some((uid, _)) = owner.ids() else { return true };
+    fs::metadata(process).is_ok_and(|process| process.uid() == uid)
+}
+
 /// Whether PostgreSQL would refuse to start over a lock file although no server runs: it is empty, says
 /// nothing of use, or has a number that is another process's by now.
-fn blocks_a_start(lock: &Path) -> bool {
-    match fs::read(lock) {
+fn blocks_a_start(directory: &Directory, name: &str) -> bool {
+    match directory.read(name) {
         Ok(content) => pid_in(&content).is_none_or(is_alive),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
@@ -140,7 +146,10 @@ mod tests {
     fn only_what_postgresql_would_stumble_over_is_removed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("postmaster.pid");
-        assert!(!blocks_a_start(&path), "there is none");
+        let owner = Owner::find(None).expect("an owner");
+        let opened = Directory::make(directory.path(), owner).expect("opened");
+        let blocks_a_start = || blocks_a_start(&opened, "postmaster.pid");
+        assert!(!blocks_a_start(), "there is none");
         let own = format!("{}\n/data\n", std::process::id());
         for (content, blocks) in [
             (&b""[..], true),
@@ -156,7 +165,7 @@ mod tests {
             (b" 2147483647 ", false),
         ] {
             fs::write(&path, content).expect("written");
-            assert_eq!(blocks_a_start(&path), blocks, "{content:?}");
+            assert_eq!(blocks_a_start(), blocks, "{content:?}");
         }
     }
 
@@ -168,7 +177,8 @@ mod tests {
             .current_dir(directory.path())
             .spawn()
             .expect("a process that works there");
-        assert_eq!(on(directory.path()), []);
+        let owner = Owner::find(None).expect("an owner");
+        assert_eq!(on(directory.path(), owner), []);
         shell.kill().expect("killed");
         shell.wait().expect("ended");
     }

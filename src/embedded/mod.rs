@@ -3,6 +3,7 @@
 
 mod binaries;
 mod cluster;
+mod directory;
 mod leftovers;
 mod owner;
 mod process;

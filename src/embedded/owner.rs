@@ -1,14 +1,17 @@
 //! Who the private PostgreSQL runs as: it refuses to be root.
 
 use std::{
-    env,
-    os::unix::fs::chown,
+    env, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Uid, User, geteuid};
+use nix::{
+    sys::stat::{Mode, fchmod, fstat},
+    unistd::{Gid, Uid, User, fchown, geteuid},
+};
 
-use super::{EmbeddedError, failed};
+use super::EmbeddedError;
 
 /// The user to become, where the gateway is root.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +34,31 @@ impl Owner {
         self.0.map(|(uid, gid)| (uid.as_raw(), gid.as_raw()))
     }
 
-    /// Hands a file or directory over.
-    pub(super) fn take(self, path: &Path) -> Result<(), EmbeddedError> {
-        let Some((uid, gid)) = self.ids() else {
+    /// Hands a file or directory over, which is root's or theirs already.
+    pub(super) fn take(self, it: impl AsFd) -> io::Result<()> {
+        let Some((uid, gid)) = self.0 else { return Ok(()) };
+        let found = fstat(&it)?.st_uid;
+        if found != 0 && found != uid.as_raw() {
+            return Err(io::Error::other(format!("it belongs to another user, number {found}")));
+        }
+        Ok(fchown(it, Some(uid), Some(gid))?)
+    }
+
+    /// Makes a directory root's where the gateway is root: its owner can enter it, and nobody else can put
+    /// anything into it.
+    pub(super) fn keep(self, directory: impl AsFd) -> io::Result<()> {
+        if self.0.is_none() {
             return Ok(());
-        };
-        chown(path, Some(uid), Some(gid)).map_err(failed("cannot hand over", path))
+        }
+        let mode = Mode::from_bits_truncate(fstat(&directory)?.st_mode);
+        if mode.contains(Mode::S_ISVTX) && mode.contains(Mode::S_IWOTH) {
+            return Err(io::Error::other(
+                "everybody puts files there: give it a directory of its own",
+            ));
+        }
+        fchown(&directory, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
+        let others = Mode::S_IWGRP | Mode::S_IWOTH;
+        Ok(fchmod(&directory, (mode - others) | Mode::S_IXGRP | Mode::S_IXOTH)?)
     }
 }
 

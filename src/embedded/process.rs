@@ -1,7 +1,8 @@
 //! The running PostgreSQL.
 
 use std::{
-    fs::{self, File},
+    fs::File,
+    io::{Read, Seek},
     os::unix::process::CommandExt,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -24,6 +25,7 @@ use crate::config::{self, Secret};
 use super::{
     EmbeddedError,
     cluster::{Cluster, last_lines},
+    directory::Directory,
     failed, leftovers,
 };
 
@@ -35,12 +37,17 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// Connections that the server has beyond those of the gateway: for psql and the like.
 const SPARE_CONNECTIONS: u32 = 30;
+/// Where the server writes until it keeps a log, and the most bytes of it that are repeated.
+const STARTUP_LOG: &str = "startup.log";
+const MAX_LOG: u64 = 64 << 10;
 
 /// A private PostgreSQL, while it runs. Dropped, it is left to end with the process.
 #[derive(Debug)]
 pub struct EmbeddedServer {
     cluster: Cluster,
     child: Child,
+    /// What it says before it keeps a log.
+    startup_log: File,
 }
 
 impl EmbeddedServer {
@@ -55,17 +62,18 @@ impl EmbeddedServer {
         settings: &[(&str, &str)],
     ) -> Result<Self, EmbeddedError> {
         let cluster = Cluster::open(embedded)?;
-        leftovers::clear(&cluster.data(), &cluster.socket_file()).await?;
-        let child = spawn(&cluster, connections, settings)?;
-        let mut server = Self { cluster, child };
+        leftovers::clear(&cluster).await?;
+        let startup_log = cluster.log.new_file(STARTUP_LOG)?;
+        let child = spawn(&cluster, &startup_log, connections, settings)?;
+        let mut server = Self { cluster, child, startup_log };
         server.wait_until_ready().await?;
-        info!(directory = %server.cluster.dir.display(), "private PostgreSQL runs");
+        info!(directory = %server.dir().display(), "private PostgreSQL runs");
         Ok(server)
     }
 
     /// Where the gateway connects: the socket.
     pub fn url(&self) -> Secret {
-        socket_url(&self.cluster.socket_dir(), self.cluster.port())
+        socket_url(self.cluster.run.path(), self.cluster.port())
     }
 
     /// Where one that another gateway runs is reached, by whoever may enter its directory.
@@ -76,7 +84,7 @@ impl EmbeddedServer {
 
     /// The command with which a person gets to it.
     pub fn psql(&self) -> String {
-        let directory = self.cluster.socket_dir();
+        let directory = self.cluster.run.path();
         match self.cluster.tcp_port {
             None => format!("psql -h {} -U postgres", directory.display()),
             Some(port) => format!(
@@ -88,7 +96,7 @@ impl EmbeddedServer {
 
     /// Its directory.
     pub fn dir(&self) -> &Path {
-        &self.cluster.dir
+        self.cluster.dir()
     }
 
     /// Waits until it ends by itself, which it should not.
@@ -115,38 +123,45 @@ impl EmbeddedServer {
 
     async fn wait_until_ready(&mut self) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + START_LIMIT;
-        let pid_file = self.cluster.data().join("postmaster.pid");
+        let pid_file = self.cluster.data.path().join("postmaster.pid");
         let own_pid = self.child.id();
         loop {
             let ended = self.child.try_wait().map_err(failed("cannot wait for", &pid_file))?;
             if ended.is_some() || Instant::now() >= deadline {
-                let log = fs::read_to_string(self.cluster.log_dir().join("startup.log"));
-                let output = last_lines(&log.unwrap_or_default());
+                let output = last_lines(&self.said_at_start());
                 return Err(EmbeddedError::Failed { program: "postgres", output });
             }
-            let file = PidFile::read(&pid_file);
+            let file = PidFile::read(&self.cluster.data);
             if file.is_some_and(|file| file.ready && Some(file.pid) == own_pid) {
                 return Ok(());
             }
             sleep(LOOK_INTERVAL).await;
         }
     }
+
+    /// What it said before it kept a log. Read from where it was written: its place may be another's now.
+    fn said_at_start(&mut self) -> String {
+        let mut said = Vec::new();
+        let read = self.startup_log.rewind();
+        let read = read.and_then(|()| (&self.startup_log).take(MAX_LOG).read_to_end(&mut said));
+        read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&said).into_owned())
+    }
 }
 
 fn spawn(
     cluster: &Cluster,
+    log: &File,
     connections: u32,
     settings: &[(&str, &str)],
 ) -> Result<Child, EmbeddedError> {
-    let log_path = cluster.log_dir().join("startup.log");
-    let log = File::create(&log_path).map_err(failed("cannot write", &log_path))?;
-    let log_again = log.try_clone().map_err(failed("cannot write", &log_path))?;
+    let log_path = cluster.log.path().join(STARTUP_LOG);
+    let log = || log.try_clone().map_err(failed("cannot write", &log_path));
     let addresses = if cluster.tcp_port.is_some() { "127.0.0.1" } else { "" };
     let max_connections = (connections + SPARE_CONNECTIONS).max(100).to_string();
-    let directory = cluster.log_dir().display().to_string();
-    let mut command = cluster.command("postgres");
-    command.arg("-D").arg(cluster.data());
-    command.arg("-k").arg(cluster.socket_dir());
+    let directory = cluster.log.path().display().to_string();
+    let mut command = cluster.server();
+    command.arg("-D").arg(cluster.data.path());
+    command.arg("-k").arg(cluster.run.path());
     command.arg("-p").arg(cluster.port().to_string());
     let own: [(&str, &str); 8] = [
         ("listen_addresses", addresses),
@@ -164,7 +179,7 @@ fn spawn(
     }
     // A process group of its own: Ctrl-C on a terminal is for the gateway, which stops the server
     // when its own work is done.
-    command.stdout(Stdio::from(log)).stderr(Stdio::from(log_again)).process_group(0);
+    command.stdout(Stdio::from(log()?)).stderr(Stdio::from(log()?)).process_group(0);
     end_with_parent(&mut command);
     let program = cluster.binaries.program("postgres");
     Command::from(command).spawn().map_err(failed("cannot run", &program))
@@ -191,8 +206,12 @@ struct PidFile {
 }
 
 impl PidFile {
-    fn read(path: &Path) -> Option<Self> {
-        let content = fs::read_to_string(path).ok()?;
+    fn read(data: &Directory) -> Option<Self> {
+        let content = data.read("postmaster.pid").ok()?;
+        Self::parse(std::str::from_utf8(&content).ok()?)
+    }
+
+    fn parse(content: &str) -> Option<Self> {
         let mut lines = content.lines();
         let pid = lines.next()?.trim().parse().ok()?;
         // The eighth line is the state.
@@ -214,15 +233,11 @@ mod tests {
 
     #[test]
     fn the_eighth_line_is_the_state() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("postmaster.pid");
         for (state, ready) in [("ready   ", true), ("starting", false)] {
             let content = format!("4711\n/data\n1700000000\n5432\n/run\n\n  1 2\n{state}\n");
-            fs::write(&path, content).expect("written");
-            let file = PidFile::read(&path).expect("readable");
+            let file = PidFile::parse(&content).expect("readable");
             assert_eq!((file.pid, file.ready), (4711, ready));
         }
-        fs::write(&path, "4711\n/data\n").expect("written");
-        assert!(!PidFile::read(&path).expect("readable").ready);
+        assert!(!PidFile::parse("4711\n/data\n").expect("readable").ready);
     }
 }

@@ -1,12 +1,16 @@
 //! A Unix socket as a file that comes and goes.
 
 use std::{
-    fs::{self, Permissions},
+    fs,
     io::{self, ErrorKind},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
+use nix::{
+    fcntl::AT_FDCWD,
+    sys::stat::{FchmodatFlags, Mode, fchmodat},
+};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::{info, warn};
 
@@ -28,8 +32,9 @@ pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, So
     socket.bind(path)?;
     let metadata = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
-    // Before anybody can connect.
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    // Before anybody can connect; not through a link that somebody has put in its place.
+    let mode = Mode::from_bits_truncate(mode as _);
+    fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)?;
     Ok((socket.listen(BACKLOG)?, file))
 }
 
@@ -69,6 +74,8 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]

@@ -55,14 +55,14 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
 pub async fn grant_to(options: &ConnectOptions, role: &str) -> Result<(), GrantError> {
     let mut connection = options.connect().await?;
     let known: Option<String> = sqlx::query_scalar(
-        "SELECT quote_ident(rolname) FROM pg_catalog.pg_roles WHERE rolname = $1",
+        "SELECT pg_catalog.quote_ident(rolname) FROM pg_catalog.pg_roles WHERE rolname = $1",
     )
     .bind(role)
     .fetch_optional(&mut connection)
     .await?;
     let role = known.ok_or_else(|| GrantError::NoRole(role.to_owned()))?;
     let partman: Option<String> = sqlx::query_scalar(
-        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+        "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
          JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman'",
     )
     .fetch_optional(&mut connection)

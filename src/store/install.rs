@@ -3,11 +3,11 @@
 use std::fmt;
 
 use sqlx::{Connection, PgConnection, Row};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::domain::ReceiptKey;
 
-use super::{ConnectOptions, schema};
+use super::{ConnectOptions, schema, trust};
 
 /// The version of PGMQ that the gateway installs.
 const EMBEDDED_VERSION: (u32, u32, u32) = (1, 11, 1);
@@ -89,6 +89,14 @@ pub enum PrepareError {
         /// What would help.
         statement: String,
     },
+    /// Somebody else may have put something there that would run as this role.
+    #[error("{target} is not what it should be: {reason}")]
+    Untrusted {
+        /// Host, port and database.
+        target: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The installer failed.
     #[error("cannot install PGMQ in {target}: {reason}")]
     Install {
@@ -137,11 +145,12 @@ async fn prepare_on(
     target: &str,
 ) -> Result<Prepared, PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
+    trust::check(connection, target).await?;
     check_rights(connection, target).await?;
     let found = look(connection).await.map_err(failed)?;
     let settled = found.as_ref().is_some_and(|pgmq| !(install && is_ours_and_old(pgmq)));
     if !settled || !schema::is_current(connection).await.map_err(failed)? {
-        sqlx::query("SELECT pg_advisory_lock($1)")
+        sqlx::query("SELECT pg_catalog.pg_advisory_lock($1)")
             .bind(INSTALL_LOCK)
             .execute(&mut *connection)
             .await
@@ -168,17 +177,25 @@ async fn install_pgmq(
     target: &str,
 ) -> Result<(), PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
-    match look(connection).await.map_err(failed)? {
-        Some(pgmq) if install && is_ours_and_old(&pgmq) => info!(%pgmq, "upgrading PGMQ"),
-        Some(_) => return Ok(()),
-        None if install => info!("installing PGMQ"),
-        None => {
-            return Err(PrepareError::Missing { target: target.to_owned() });
+    let found = look(connection).await.map_err(failed)?;
+    let foreign = trust::foreign_object(connection).await.map_err(failed)?;
+    match (found, foreign) {
+        (Some(pgmq), Some(foreign)) if install && is_ours_and_old(&pgmq) => {
+            warn!(%pgmq, "not upgrading PGMQ: {foreign}");
+            return Ok(());
         }
+        (Some(pgmq), None) if install && is_ours_and_old(&pgmq) => info!(%pgmq, "upgrading PGMQ"),
+        (Some(_), _) => return Ok(()),
+        (None, Some(reason)) if install => {
+            return Err(PrepareError::Untrusted { target: target.to_owned(), reason });
+        }
+        (None, None) if install => info!("installing PGMQ"),
+        (None, _) => return Err(PrepareError::Missing { target: target.to_owned() }),
     }
     let right: (bool, String, String) = sqlx::query_as(
-        "SELECT has_database_privilege(current_database(), 'CREATE'), \
-                quote_ident(current_user), quote_ident(current_database())",
+        "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), \
+                pg_catalog.quote_ident(current_user), \
+                pg_catalog.quote_ident(pg_catalog.current_database())",
     )
     .fetch_one(&mut *connection)
     .await
@@ -200,14 +217,13 @@ async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), Prep
     match schema::migrate(connection).await {
         Ok(()) => Ok(()),
         Err(error) if is_forbidden(&error) => {
-            let names: (String, String) =
-                sqlx::query_as("SELECT quote_ident(current_user), quote_ident(current_database())")
-                    .fetch_one(connection)
-                    .await
-                    .map_err(|source| PrepareError::Database {
-                        target: target.to_owned(),
-                        source,
-                    })?;
+            let names: (String, String) = sqlx::query_as(
+                "SELECT pg_catalog.quote_ident(current_user), \
+                            pg_catalog.quote_ident(pg_catalog.current_database())",
+            )
+            .fetch_one(connection)
+            .await
+            .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
             let (role, database) = names;
             Err(PrepareError::Forbidden {
                 what: "create or change schema pgmq_gateway",
@@ -235,15 +251,23 @@ fn is_forbidden(error: &sqlx::Error) -> bool {
     source.as_database_error().is_some_and(|e| e.code().is_some_and(|code| code == "42501"))
 }
 
-/// What is there, asked of the catalogues, which every role may read.
+/// What is there, asked of the catalogues, which every role may read. As the installer's history counts a
+/// table alone that belongs to the owner of PGMQ's own, and says the same to everybody: others may put a
+/// view there.
 async fn look(connection: &mut PgConnection) -> Result<Option<PgmqInstall>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pgmq') AS version, \
-                bool_or(c.relname = 'meta') AS has_meta, \
-                bool_or(c.relname = '__pgmq_migrations') AS has_history, \
-                bool_or(c.relname = '__pgmq_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
-                        AND has_table_privilege(c.oid, 'SELECT')) AS may_read_history \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                pg_catalog.bool_or(c.relname = 'meta') AS has_meta, \
+                pg_catalog.bool_or(c.is_history) AS has_history, \
+                pg_catalog.bool_or(c.is_history AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+                        AND pg_catalog.has_table_privilege(c.oid, 'SELECT')) AS may_read_history \
+         FROM pg_catalog.pg_namespace n JOIN ( \
+             SELECT c.oid, c.relname, c.relnamespace, \
+                    c.relname = '__pgmq_migrations' AND c.relkind = 'r' AND NOT c.relrowsecurity \
+                    AND c.relowner = (SELECT m.relowner FROM pg_catalog.pg_class m \
+                                      WHERE m.relnamespace = c.relnamespace AND m.relname = 'meta') \
+                    AS is_history \
+             FROM pg_catalog.pg_class c) c ON c.relnamespace = n.oid \
          WHERE n.nspname = 'pgmq'",
     )
     .fetch_one(&mut *connection)
@@ -268,9 +292,10 @@ async fn look(connection: &mut PgConnection) -> Result<Option<PgmqInstall>, sqlx
 
 /// The highest version in the installer's history.
 async fn recorded(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    let versions: Vec<String> = sqlx::query_scalar("SELECT version FROM pgmq.__pgmq_migrations")
-        .fetch_all(connection)
-        .await?;
+    let versions: Vec<String> =
+        sqlx::query_scalar("SELECT version FROM ONLY pgmq.__pgmq_migrations")
+            .fetch_all(connection)
+            .await?;
     Ok(versions.into_iter().max_by_key(|version| numbers(version)))
 }
 
@@ -291,10 +316,10 @@ async fn features(
     target: &str,
 ) -> Result<Features, PrepareError> {
     let (complete, modern): (bool, bool) = sqlx::query_as(
-        "SELECT to_regprocedure('pgmq.format_table_name(text, text)') IS NOT NULL \
-            AND to_regprocedure('pgmq.archive(text, bigint[])') IS NOT NULL, \
+        "SELECT pg_catalog.to_regprocedure('pgmq.format_table_name(text, text)') IS NOT NULL \
+            AND pg_catalog.to_regprocedure('pgmq.archive(text, bigint[])') IS NOT NULL, \
                 EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-                        WHERE a.attrelid = to_regclass('pgmq.message_record') \
+                        WHERE a.attrelid = pg_catalog.to_regclass('pgmq.message_record')::oid \
                           AND a.attname = 'last_read_at')",
     )
     .fetch_one(connection)
@@ -318,9 +343,9 @@ async fn features(
 /// the role.
 async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
     let (open, role): (bool, String) = sqlx::query_as(
-        "SELECT coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE')), true) \
-            AND coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), true), \
-                quote_ident(current_user) \
+        "SELECT coalesce(pg_catalog.bool_and(pg_catalog.has_schema_privilege(n.oid, 'USAGE')), true) \
+            AND coalesce(pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')), true), \
+                pg_catalog.quote_ident(current_user) \
          FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_class c \
            ON c.relnamespace = n.oid AND c.relname IN ('meta', '_sqlx_migrations', 'functions_in_force', 'secret', 'queue_settings') \
          WHERE n.nspname IN ('pgmq', 'pgmq_gateway')",

@@ -34,6 +34,7 @@ mod settling;
 mod shared;
 mod topics;
 mod transactions;
+mod trust;
 mod verdict;
 mod wakeups;
 

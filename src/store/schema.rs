@@ -7,9 +7,10 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 16] = [
+const FUNCTIONS: [&str; 17] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
+    include_str!("../../migrations/functions/pgmq.sql"),
     include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
     include_str!("../../migrations/functions/settings.sql"),
@@ -117,7 +118,7 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::E
     if !exists {
         sqlx::query("CREATE SCHEMA pgmq_gateway").execute(&mut *connection).await?;
     }
-    sqlx::query("SET search_path = pgmq_gateway").execute(&mut *connection).await?;
+    sqlx::query("SET search_path = pgmq_gateway, pg_temp").execute(&mut *connection).await?;
     // The steps of the set before this one, 1 to 14, are on record and not in the program any more.
     let migrator = Migrator { ignore_missing: true, ..tables() };
     migrator.run(&mut *connection).await?;

@@ -12,11 +12,14 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pgmq_gateway::config::Settings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::support::{Answer, TestDatabase, TestGateway, eventually, gateway::try_start};
+use crate::support::{
+    Answer, Client, TestDatabase, TestGateway, eventually, gateway::try_start, process::program,
+};
 
 /// A signer with a key of its own.
+#[derive(Clone)]
 pub struct Signer {
     id: &'static str,
     algorithm: Algorithm,
@@ -27,13 +30,20 @@ pub struct Signer {
 impl Signer {
     /// A new key; openssl makes it, so that another implementation than ours is spoken to.
     pub fn new(id: &'static str, algorithm: Algorithm) -> Self {
+        Self::with_options(
+            id,
+            algorithm,
+            match algorithm {
+                Algorithm::RS256 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+                Algorithm::ES256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+                _ => &["-algorithm", "ED25519"],
+            },
+        )
+    }
+
+    fn with_options(id: &'static str, algorithm: Algorithm, options: &[&str]) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("key.pem");
-        let options: &[&str] = match algorithm {
-            Algorithm::RS256 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-            Algorithm::ES256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
-            _ => &["-algorithm", "ED25519"],
-        };
         let made = std::process::Command::new("openssl")
             .arg("genpkey")
             .args(options)
@@ -167,46 +177,201 @@ async fn whatever_is_wrong_with_a_token_it_lets_nobody_in() {
     }
 }
 
+/// What a signer publishes, and how often it was asked. While it holds back, nobody gets an answer.
+#[derive(Clone)]
+struct Published(Arc<Mutex<(String, usize)>>, watch::Sender<bool>);
+
+impl Published {
+    fn new(signers: &[&Signer]) -> Self {
+        Self(Arc::new(Mutex::new((set(signers), 0))), watch::Sender::new(false))
+    }
+
+    fn publish(&self, text: String) {
+        self.0.lock().expect("the set").0 = text;
+    }
+
+    fn asked(&self) -> usize {
+        self.0.lock().expect("the set").1
+    }
+
+    fn hold_back(&self, holds: bool) {
+        self.1.send_replace(holds);
+    }
+
+    async fn show(self) -> String {
+        self.0.lock().expect("the set").1 += 1;
+        self.1.subscribe().wait_for(|holds| !holds).await.expect("the signer is there");
+        self.0.lock().expect("the set").0.clone()
+    }
+
+    /// A gateway that asks it.
+    async fn gateway(&self, change: impl FnOnce(&mut Settings)) -> TestGateway {
+        let published = self.clone();
+        let router = Router::new().route("/jwks", get(move || published.clone().show()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        TestGateway::with(|settings| {
+            trust(url)(settings);
+            settings.jwt.refresh_interval_seconds = 1;
+            change(settings);
+        })
+        .await
+    }
+}
+
+async fn until_status(client: &Client, status: u16) {
+    eventually("the answer is another", async || {
+        (client.get("/queues").await.status == status).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_signer_that_changes_its_keys_is_followed() {
     let (old, new) = (Signer::new("old", Algorithm::EdDSA), Signer::new("new", Algorithm::EdDSA));
-    let published = Arc::new(Mutex::new((set(&[&old]), 0)));
-    let shown = Arc::clone(&published);
-    let show = async move || {
-        let mut shown = shown.lock().expect("the set");
-        shown.1 += 1;
-        shown.0.clone()
-    };
-    let router = Router::new().route("/jwks", get(show));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let gateway = TestGateway::with(|settings| {
-        trust(url)(settings);
-        settings.jwt.refresh_interval_seconds = 1;
-    })
-    .await;
+    let published = Published::new(&[&old]);
+    let gateway = published.gateway(|_| {}).await;
     let (old_token, new_token) = (old.token(&claims("admin:*")), new.token(&claims("admin:*")));
     gateway.with_key(&old_token).get("/queues").await.expect(200);
     gateway.with_key(&new_token).get("/queues").await.problem(401, "unauthenticated");
-    published.lock().expect("the set").0 = set(&[&new]);
+    published.publish(set(&[&new]));
     let client = gateway.with_key(&new_token);
-    eventually("the new key is known", async || {
-        (client.get("/queues").await.status == 200).then_some(())
-    })
-    .await;
+    until_status(&client, 200).await;
     gateway.with_key(&old_token).get("/queues").await.problem(401, "unauthenticated");
     // A signer that is away for a moment, or answers nonsense, changes nothing.
-    let seen = {
-        let mut published = published.lock().expect("the set");
-        published.0 = "nonsense".to_owned();
-        published.1
-    };
-    eventually("it was asked twice", async || {
-        (published.lock().expect("the set").1 >= seen + 2).then_some(())
+    let seen = published.asked();
+    published.publish("nonsense".to_owned());
+    eventually("it was asked twice", async || (published.asked() >= seen + 2).then_some(())).await;
+    client.get("/queues").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_beside() {
+    let (old, new) = (Signer::new("old", Algorithm::EdDSA), Signer::new("new", Algorithm::EdDSA));
+    let published = Published::new(&[&old]);
+    let gateway =
+        published.gateway(|settings| settings.jwt.refresh_interval_seconds = 86_400).await;
+    published.publish(set(&[&old, &new]));
+    // Who shows it first is refused, and has it looked for, before the day is over.
+    until_status(&gateway.with_key(&new.token(&claims("admin:*"))), 200).await;
+}
+
+#[tokio::test]
+async fn a_signer_that_withdraws_its_keys_withdraws_all() {
+    let signer = Signer::new("one", Algorithm::EdDSA);
+    let weak = json!({"keys": [{"kty": "AKP", "alg": "ML-DSA-44", "kid": "one", "pub": "AA"}]});
+    for withdrawn in [r#"{"keys":[]}"#.to_owned(), weak.to_string()] {
+        let published = Published::new(&[&signer]);
+        let gateway = published.gateway(|_| {}).await;
+        let client = gateway.with_key(&signer.token(&claims("admin:*")));
+        client.create("q").await;
+        let waiting = client.clone();
+        let waiting = tokio::spawn(async move { waiting.get("/queues/q/messages?wait=20").await });
+        eventually("it waits", async || {
+            let metrics = client.get("/queues/q/metrics").await.expect(200).json();
+            (metrics["waiters"] == 1).then_some(())
+        })
+        .await;
+        published.publish(withdrawn.clone());
+        until_status(&client, 401).await;
+        waiting.await.expect("an answer").problem(401, "unauthenticated");
+        published.publish(set(&[&signer]));
+        until_status(&client, 200).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_loaded_again_are_given_up_in_time() {
+    let signer = Signer::new("one", Algorithm::EdDSA);
+    let published = Published::new(&[&signer]);
+    let gateway = published.gateway(|settings| settings.jwt.max_age_seconds = Some(2)).await;
+    let client = gateway.with_key(&signer.token(&claims("admin:*")));
+    client.get("/queues").await.expect(200);
+    published.hold_back(true);
+    until_status(&client, 401).await;
+    published.publish("nonsense".to_owned());
+    published.hold_back(false);
+    let seen = published.asked();
+    eventually("it was asked twice", async || (published.asked() >= seen + 2).then_some(())).await;
+    client.get("/queues").await.problem(401, "unauthenticated");
+    published.publish(set(&[&signer]));
+    until_status(&client, 200).await;
+}
+
+/// Tokens with keys that nobody knows, while the signer takes its time: none of them waits for it.
+#[tokio::test]
+async fn strangers_wait_for_no_signer() {
+    let signer = Signer::new("one", Algorithm::EdDSA);
+    let published = Published::new(&[&signer]);
+    let gateway = published
+        .gateway(|settings| {
+            settings.jwt.refresh_interval_seconds = 86_400;
+            settings.limits.max_requests = 20;
+        })
+        .await;
+    let known = gateway.with_key(&signer.token(&claims("admin:*")));
+    published.hold_back(true);
+    let seen = published.asked();
+    // Until the signer has been asked, for which the gateway takes some seconds after its start.
+    eventually("the signer is asked", async || {
+        let unknown = Signer { id: "made-up", ..signer.clone() }.token(&claims("admin:*"));
+        let answer = gateway.with_key(&unknown).get("/queues").await;
+        answer.problem(401, "unauthenticated");
+        (published.asked() > seen).then_some(())
     })
     .await;
-    client.get("/queues").await.expect(200);
+    let mut strangers = JoinSet::new();
+    for number in 0..200 {
+        let mut header = Header::new(signer.algorithm);
+        header.kid = Some(format!("unknown-{number}"));
+        let token = encode(&header, &claims("admin:*"), &signer.key).expect("signed");
+        let client = gateway.with_key(&token);
+        strangers.spawn(async move { client.get("/queues").await.status });
+        // They come no faster than a machine with other things to do can answer.
+        if number % 10 == 9 {
+            while let Some(status) = strangers.join_next().await {
+                assert_eq!(status.expect("an answer"), 401);
+            }
+            known.get("/queues").await.expect(200);
+        }
+    }
+    // All of that while the signer had not answered.
+    assert!(published.asked() <= seen + 2, "{}", published.asked() - seen);
+    published.hold_back(false);
+}
+
+#[tokio::test]
+async fn weak_keys_and_tokens_for_other_ends_let_nobody_in() {
+    let weak = Signer::with_options(
+        "weak",
+        Algorithm::RS256,
+        &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
+    );
+    let signer = Signer::new("one", Algorithm::RS256);
+    let directory = TempDir::new().expect("a directory");
+    let database = TestDatabase::new().await;
+    let jwks = file(&directory, &set(&[&weak]));
+    let error = try_start(&database.url(), trust(jwks)).await.expect_err("refused").to_string();
+    assert!(error.contains("2048"), "{error}");
+    let gateway = TestGateway::with(trust(file(&directory, &set(&[&weak, &signer])))).await;
+    let by_weak = gateway.with_key(&weak.token(&claims("admin:*")));
+    by_weak.get("/queues").await.problem(401, "unauthenticated");
+    for (typ, status) in [
+        (None, 200),
+        (Some("JWT"), 200),
+        (Some("at+jwt"), 200),
+        (Some("application/at+jwt"), 200),
+        (Some("logout+jwt"), 401),
+        (Some("dpop+jwt"), 401),
+        (Some(""), 401),
+    ] {
+        let kid = Some("one".to_owned());
+        let header = Header { typ: typ.map(str::to_owned), kid, ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims("admin:*"), &signer.key).expect("signed");
+        let answer = gateway.with_key(&token).get("/queues").await;
+        assert_eq!(answer.status, status, "{typ:?}");
+    }
 }
 
 #[tokio::test]
@@ -220,5 +385,20 @@ async fn a_signer_without_keys_stops_the_start() {
     ] {
         let error = try_start(&database.url(), trust(jwks)).await.expect_err("refused").to_string();
         assert!(error.contains("jwt.jwks") && error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn the_settings_are_shown_without_what_is_secret_in_a_url() {
+    for jwks in ["https://h.example/keys?token=hunter2", "https://u:hunter2@h.example/keys"] {
+        let environment = [
+            ("PGMQ_GATEWAY__JWT__JWKS", jwks),
+            ("PGMQ_GATEWAY__JWT__ISSUER", "https://login.example/"),
+            ("PGMQ_GATEWAY__JWT__AUDIENCE", "queues"),
+        ];
+        let output = program(&["config"], &environment).output().expect("ran");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && shown.contains("https://h.example/keys"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }
