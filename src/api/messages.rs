@@ -133,7 +133,17 @@ pub(super) struct NewMessageBody {
 }
 
 impl NewMessageBody {
-    pub(super) fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
+    /// What is to be stored, if its sender may.
+    pub(super) async fn check(self, caller: Caller) -> Result<NewMessage, Problem> {
+        caller.on_text(self.bytes(), move |caller| self.into_new("", &caller)).await
+    }
+
+    fn bytes(&self) -> u64 {
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());
+        (self.message.get().len() + headers) as u64
+    }
+
+    fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
         caller.may_claim(self.headers.as_ref(), at)?;
         let visible = match (self.delay, self.visible_at) {
             (Some(_), Some(_)) => {
@@ -168,7 +178,7 @@ async fn send(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
-    let new = body.into_new("", &caller)?;
+    let new = body.check(caller).await?;
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
     let sent = broker.send(&stats, queue, new, once).await?;
     let msg_id = sent.result;
@@ -191,11 +201,16 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn into_new(self, caller: &Caller) -> Result<Vec<NewMessage>, Problem> {
-        let new = |(index, message): (usize, Object<NewMessageBody>)| {
-            message.0.into_new(&format!("messages[{index}]."), caller)
+    /// What is to be stored, if its sender may.
+    pub(super) async fn check(self, caller: Caller) -> Result<Vec<NewMessage>, Problem> {
+        let bytes = self.messages.0.iter().map(|message| message.0.bytes()).sum();
+        let all = move |caller: Caller| {
+            let new = |(index, message): (usize, Object<NewMessageBody>)| {
+                message.0.into_new(&format!("messages[{index}]."), &caller)
+            };
+            self.messages.0.into_iter().enumerate().map(new).collect()
         };
-        self.messages.0.into_iter().enumerate().map(new).collect()
+        caller.on_text(bytes, all).await
     }
 }
 
@@ -230,7 +245,7 @@ async fn send_batch(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let sent = broker.send_batch(&stats, queue, body.into_new(&caller)?, once).await?;
+    let sent = broker.send_batch(&stats, queue, body.check(caller).await?, once).await?;
     let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
     Ok(mark(sent.replayed, answer.into_response()))
 }
