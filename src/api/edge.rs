@@ -84,7 +84,8 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (edged, refused) = Edged::begin(&self.api, &mut request);
+        let api = self.api.clone();
+        let (edged, refused) = Edged::begin(&api, &mut request);
         let unread = Unread::watch(&mut request);
         let answer = match refused {
             Some(problem) => Err(problem),
@@ -95,10 +96,9 @@ where
                 Ok(answer) => answer.await?,
                 Err(problem) => problem.into_response(),
             };
-            let response = edged.end(response);
-            // One that did not come in time is not waited for once more.
-            if response.status() != StatusCode::REQUEST_TIMEOUT {
-                unread.read().await;
+            let mut response = edged.end(response);
+            if let Some(rest) = unread.rest() {
+                Box::pin(rest.settle(&mut response, api.max_body_bytes, &api.draining)).await;
             }
             Ok(response)
         })
