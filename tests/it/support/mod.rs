@@ -2,9 +2,11 @@
 
 pub mod certificates;
 pub mod client;
+pub mod fronts;
 pub mod gateway;
 pub mod postgres;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 
 pub use client::{Answer, Client};
