@@ -20,6 +20,7 @@ use super::{
     access::must_still_be_let_in,
     context::context,
     hold::{Exhausted, Held},
+    not_json::not_json,
     problem::{Code, Problem, shorten},
 };
 
@@ -95,7 +96,10 @@ fn parse_here<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
     let read = serde_json::from_slice::<Object<T>>(bytes);
-    read.map(|body| body.0).map_err(|error| explain::<Object<T>>(bytes, &error))
+    read.map(|body| body.0).map_err(|error| match not_json(bytes) {
+        Some(problem) => problem,
+        None => explain::<Object<T>>(bytes, &error),
+    })
 }
 
 /// Reads what could not be read once more, taking note of where: noting it every time would cost

@@ -24,6 +24,7 @@ use super::{
     Api,
     access::{Caller, On, ToReceive, ToSend},
     answer::{json, json_answer, one_message, room_for},
+    base_path::BasePath,
     body::{Json, NoBody},
     bounded_list::Limited,
     idempotency::{OnceJson, mark},
@@ -175,6 +176,7 @@ struct Sent {
 )]
 async fn send(
     On { broker, stats, queue, caller, .. }: On<ToSend>,
+    BasePath(base): BasePath,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
@@ -182,7 +184,7 @@ async fn send(
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
     let sent = broker.send(&stats, queue, new, once).await?;
     let msg_id = sent.result;
-    let location = format!("/queues/{location}/messages/{msg_id}");
+    let location = format!("{base}/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
