@@ -33,7 +33,9 @@ pub(super) fn room_for<'a>(
 
 /// An answer as JSON, which is held until its last byte is gone.
 pub(super) fn json(held: Held, answer: &impl Serialize) -> Result<Bytes, Problem> {
-    let json = serde_json::to_vec(answer).map_err(|error| Problem {
+    // Growing a large one would copy it again and again.
+    let mut json = Vec::with_capacity(held.bytes());
+    serde_json::to_writer(&mut json, answer).map_err(|error| Problem {
         source: Some(error.into()),
         ..Problem::new(Code::InternalError, "the messages could not be written as JSON")
     })?;

@@ -20,12 +20,9 @@ use super::{
     access::must_still_be_let_in,
     context::context,
     hold::{Exhausted, Held},
+    not_json::not_json,
     problem::{Code, Problem, shorten},
 };
-
-/// How much of a body that is over the limit is read and thrown away, as a multiple of the limit,
-/// so that a client that only listens once it has sent all gets to see why it was refused.
-const DISCARDED: u64 = 4;
 
 /// Bytes for which there is room from the start.
 const FIRST: usize = 16 << 10;
@@ -99,7 +96,10 @@ fn parse_here<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
     let read = serde_json::from_slice::<Object<T>>(bytes);
-    read.map(|body| body.0).map_err(|error| explain::<Object<T>>(bytes, &error))
+    read.map(|body| body.0).map_err(|error| match not_json(bytes) {
+        Some(problem) => problem,
+        None => explain::<Object<T>>(bytes, &error),
+    })
 }
 
 /// Reads what could not be read once more, taking note of where: noting it every time would cost
@@ -135,7 +135,7 @@ async fn read_up_to(limit: u64, request: Request, api: &Api) -> Result<Bytes, Pr
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit.saturating_mul(DISCARDED)) {
+    if announced.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
     let mut held = api.bytes_in_hand.hold();
@@ -159,21 +159,18 @@ async fn collect(
 ) -> Result<Bytes, Problem> {
     // No more than is there soon: what is announced need not come.
     let mut kept = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(FIRST));
-    let mut received: u64 = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::invalid("the body ended before it was complete"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        received += data.len() as u64;
-        if received <= limit {
-            held.grow_to(kept.len() + data.len()).map_err(|Exhausted| too_many_bytes())?;
-            kept.extend_from_slice(&data);
-        } else if received > limit.saturating_mul(DISCARDED) {
-            break;
+        if (kept.len() + data.len()) as u64 > limit {
+            return Err(too_large(limit));
         }
+        held.grow_to(kept.len() + data.len()).map_err(|Exhausted| too_many_bytes())?;
+        kept.extend_from_slice(&data);
     }
-    if received > limit { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+    Ok(kept.freeze())
 }
 
 fn too_large(limit: u64) -> Problem {

@@ -1,7 +1,17 @@
 //! The OpenAPI document and the pages that show it.
 
-use axum::{Router, routing::get};
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Path,
+    http::{HeaderValue, StatusCode, header},
+    response::Response as AxumResponse,
+    routing::get,
+};
 use bytes::Bytes;
+use serde_json::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -13,11 +23,12 @@ use utoipa::{
         tag::TagBuilder,
     },
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::Config;
 
 use super::{
     Api,
     answer::json_answer,
+    base_path::BasePath,
     problem::{Code, Problem, ProblemBody},
     schemas,
 };
@@ -29,6 +40,10 @@ const BASIC: &str = "basic";
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Where the document is served.
 const DOCUMENT: &str = "/openapi.json";
+/// Where the pages find it.
+const DOCUMENT_OF_PAGES: &str = "/docs/openapi.json";
+/// Where the pages are.
+const PAGES: &str = "/docs";
 /// The request's id in examples.
 const REQUEST_ID: &str = "01980f2e-1b0c-7000-8000-000000000000";
 
@@ -253,14 +268,62 @@ fn example(code: Code) -> Problem {
 pub(super) fn document_route(document: &OpenApi) -> Router<Api> {
     // Strings and numbers: this cannot fail.
     let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
-    Router::new().route(DOCUMENT, get(async move || json_answer(json.into())))
+    let here = with_server(&json, "..");
+    let served = async move |BasePath(base): BasePath| {
+        let json = if base.is_empty() { json } else { with_server(&json, &base) };
+        json_answer(json.into())
+    };
+    Router::new()
+        .route(DOCUMENT, get(served))
+        .route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))
 }
 
-/// Serves pages to browse it, with nothing from another host.
+/// The document, saying where the API is; it does not for clients that were made from it for any gateway.
+fn with_server(json: &Bytes, url: &str) -> Bytes {
+    let servers = json!([{ "url": url }]);
+    let document = json.get(1..).unwrap_or_default();
+    [format!("{{\"servers\":{servers},").as_bytes(), document].concat().into()
+}
+
+/// Serves pages to browse it, with nothing from another host, wherever a proxy has them: every address is
+/// relative.
 pub(super) fn browser() -> Router<Api> {
-    let config = Config::from(DOCUMENT)
+    let config = Config::from("./openapi.json")
         .validator_url("none")
         .try_it_out_enabled(true)
         .display_request_duration(true);
-    SwaggerUi::new("/docs").config(config).into()
+    let config = Arc::new(config);
+    let index = Arc::clone(&config);
+    Router::new()
+        .route(PAGES, get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, "docs/")])))
+        .route("/docs/", get(async move || page("", index)))
+        .route("/docs/{*file}", get(async move |Path(file): Path<String>| page(&file, config)))
+}
+
+/// A file of the pages. They are nobody's to frame: a click in them can empty a queue.
+fn page(file: &str, config: Arc<Config<'_>>) -> Result<AxumResponse, Problem> {
+    let found = utoipa_swagger_ui::serve(file, config).map_err(|error| Problem {
+        source: Some(error.to_string().into()),
+        ..Problem::new(Code::InternalError, "the page could not be made")
+    })?;
+    let found = found.ok_or_else(|| {
+        Problem::new(
+            Code::RouteNotFound,
+            format!("there is no /docs/{file}; /docs/ shows what there is"),
+        )
+    })?;
+    let mut response = AxumResponse::new(Body::from(found.bytes.into_owned()));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_str(&found.content_type);
+    headers.insert(header::CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("text/plain")));
+    if found.gzpipped {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    let unframed = HeaderValue::from_static("frame-ancestors 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, unframed);
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // By which the pages show, over plain HTTP, that what they ask for is asked from here.
+    let referrer = HeaderValue::from_static("same-origin");
+    headers.insert(header::REFERRER_POLICY, referrer);
+    Ok(response)
 }

@@ -24,6 +24,7 @@ use super::{
     context::RequestContext,
     foreign::EdgeRules,
     hold::{Counted, Full},
+    host,
     problem::{Code, Problem},
     request_log::log,
     unread::Unread,
@@ -49,6 +50,13 @@ pub(super) fn is_for_operations(extensions: &Extensions) -> bool {
 
 fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
     extensions.get::<ForOperations>().map_or(&api.rules, |operations| &operations.0)
+}
+
+/// Refuses what is not to be served, whatever it is about. A probe is answered under any name: nobody
+/// learns anything from it, and an orchestrator may know the address alone.
+fn check(api: &Api, request: &Request, is_probe: bool) -> Result<(), Problem> {
+    host::check_header(request)?;
+    if is_probe { Ok(()) } else { rules_for(api, request.extensions()).check(request) }
 }
 
 /// The outermost layer.
@@ -84,7 +92,8 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (edged, refused) = Edged::begin(&self.api, &mut request);
+        let api = self.api.clone();
+        let (edged, refused) = Edged::begin(&api, &mut request);
         let unread = Unread::watch(&mut request);
         let answer = match refused {
             Some(problem) => Err(problem),
@@ -95,10 +104,9 @@ where
                 Ok(answer) => answer.await?,
                 Err(problem) => problem.into_response(),
             };
-            let response = edged.end(response);
-            // One that did not come in time is not waited for once more.
-            if response.status() != StatusCode::REQUEST_TIMEOUT {
-                unread.read().await;
+            let mut response = edged.end(response);
+            if let Some(rest) = unread.rest() {
+                Box::pin(rest.settle(&mut response, api.max_body_bytes, &api.draining)).await;
             }
             Ok(response)
         })
@@ -130,7 +138,7 @@ impl Edged {
         let is_probe = PROBES.contains(&name_of(route.as_ref()));
         let entered = if is_probe { Ok(None) } else { enter(api).map(Some) };
         let (counted, refused) = match entered {
-            Ok(counted) => (counted, rules_for(api, request.extensions()).check(request).err()),
+            Ok(counted) => (counted, check(api, request, is_probe).err()),
             Err(problem) => (None, Some(problem)),
         };
         let context = Arc::new(RequestContext::counted(counted));
@@ -153,6 +161,8 @@ impl Edged {
         self.record(response.status().as_u16(), problem.as_deref());
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
+        // What a page of another site takes for a script or a style, say, is none.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if self.no_store {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }

@@ -7,6 +7,7 @@ use axum::{
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::{
+    host::{self, Hosts},
     problem::{Code, Problem},
     receive,
 };
@@ -18,39 +19,17 @@ const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
 /// Which names and which pages are answered to.
 #[derive(Clone, Debug, Default)]
 pub struct EdgeRules {
-    /// Names that `Host` may have; any where nothing is said. In lower case, without a port.
-    pub hosts: Option<Vec<String>>,
+    /// Names that `Host` may have.
+    pub hosts: Hosts,
     /// Origins whose pages may use the gateway; `*` is any.
     pub origins: Vec<String>,
 }
 
 impl EdgeRules {
-    /// The names under which a browser on this machine reaches it, and no other page can.
-    pub fn loopback_hosts() -> Vec<String> {
-        ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec()
-    }
-
     /// Refuses what must not be done for whoever asks in this way.
     pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
-        self.check_host(request)?;
+        self.hosts.check(request)?;
         self.refuse_foreign_form(request)
-    }
-
-    /// A page of another site can have its own name lead to this machine; the name gives it away.
-    fn check_host(&self, request: &Request) -> Result<(), Problem> {
-        let Some(hosts) = &self.hosts else { return Ok(()) };
-        let in_header = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
-        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-        let Some(given) = authority.or(in_header) else { return Ok(()) };
-        let name = String::from_utf8_lossy(given).to_ascii_lowercase();
-        let name = without_port(&name);
-        if hosts.iter().any(|host| host == "*" || host == name) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Code::Forbidden,
-            "the gateway does not answer to this name; http.allowed_hosts lists those to which it does",
-        ))
     }
 
     /// A browser sends a plain form anywhere without asking. Where one marks a request as another
@@ -64,13 +43,19 @@ impl EdgeRules {
             _ => {}
         }
         let headers = request.headers();
-        if !is_foreign(headers) || says_json(headers) || self.is_welcome(headers) {
+        if says_json(headers) || self.is_welcome(headers) {
             return Ok(());
         }
-        Err(Problem::new(
-            Code::UnsupportedMediaType,
-            "a request from another site must have `Content-Type: application/json`",
-        ))
+        let host = host::given(request).unwrap_or_default();
+        let detail = if is_foreign(headers, host) {
+            "a request from another site must have `Content-Type: application/json`"
+        } else if *request.method() == Method::GET && may_be_foreign(headers, host) {
+            "a browser's request for messages must come from a page of this host, which `Origin` or \
+             `Referer` says, or show a key by `Authorization: Bearer`"
+        } else {
+            return Ok(());
+        };
+        Err(Problem::new(Code::UnsupportedMediaType, detail))
     }
 
     fn is_welcome(&self, headers: &HeaderMap) -> bool {
@@ -111,16 +96,8 @@ impl EdgeRules {
     }
 }
 
-/// The host of `host:port`; that of IPv6 keeps its brackets.
-fn without_port(authority: &str) -> &str {
-    let end = authority.rfind(':').filter(|at| {
-        let port = &authority[at + 1..];
-        !authority.ends_with(']') && port.bytes().all(|b| b.is_ascii_digit())
-    });
-    &authority[..end.unwrap_or(authority.len())]
-}
-
-fn is_foreign(headers: &HeaderMap) -> bool {
+/// Whether a browser says that a request is made for another site's page.
+fn is_foreign(headers: &HeaderMap, host: &[u8]) -> bool {
     // A browser says no more than this where the connection is not to be trusted.
     let accepts = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
     if accepts.starts_with(b"image/") {
@@ -129,15 +106,33 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");
     }
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return false;
-    };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    match (origin, host) {
-        (Some((_, origin)), Some(host)) => !origin.eq_ignore_ascii_case(host),
-        _ => true,
-    }
+    headers.get(header::ORIGIN).is_some_and(|origin| !is_of(origin, host))
+}
+
+/// Whether a request may be one that a browser makes for any page, about which it says nothing: over plain
+/// HTTP, unless from this machine, it does not say for whom it gets something. A page can have it get
+/// something without asking first, but not show a key that it does not have, nor call itself otherwise.
+fn may_be_foreign(headers: &HeaderMap, host: &[u8]) -> bool {
+    let text = |name| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_browser = text(header::USER_AGENT).starts_with(b"Mozilla/")
+        || headers.contains_key(header::UPGRADE_INSECURE_REQUESTS);
+    // It calls itself like one.
+    let is_shell = text(header::USER_AGENT).windows(10).any(|part| part == b"PowerShell");
+    let has_key = text(header::AUTHORIZATION)
+        .get(..7)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "));
+    let is_ours = headers.contains_key(SEC_FETCH_SITE)
+        || [header::ORIGIN, header::REFERER]
+            .iter()
+            .any(|name| headers.get(name).is_some_and(|page| is_of(page, host)));
+    is_browser && !is_shell && !has_key && !is_ours
+}
+
+/// Whether an origin or a page is of a host and port.
+fn is_of(page: &HeaderValue, host: &[u8]) -> bool {
+    let rest = page.to_str().ok().and_then(|page| page.split_once("://"));
+    let of = rest.and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    of.is_some_and(|of| !of.is_empty() && of.as_bytes().eq_ignore_ascii_case(host))
 }
 
 fn says_json(headers: &HeaderMap) -> bool {
@@ -148,9 +143,6 @@ fn says_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-    use proptest::prelude::*;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -168,43 +160,41 @@ mod tests {
             (&[("sec-fetch-site", "same-site")], true),
             (&[("sec-fetch-site", "same-origin"), ("origin", "http://evil")], false),
             (&[("sec-fetch-site", "none")], false),
-            (&[("origin", "http://evil.example"), ("host", "localhost:8080")], true),
-            (&[("origin", "http://localhost:8080"), ("host", "localhost:8080")], false),
-            (&[("origin", "null"), ("host", "localhost:8080")], true),
+            (&[("origin", "http://evil.example")], true),
+            (&[("origin", "http://localhost:8080")], false),
+            (&[("origin", "null")], true),
             (&[("accept", "image/avif,*/*")], true),
             (&[("accept", "*/*")], false),
         ] {
-            assert_eq!(is_foreign(&headers(given)), foreign, "{given:?}");
+            assert_eq!(is_foreign(&headers(given), b"localhost:8080"), foreign, "{given:?}");
         }
     }
 
     #[test]
-    fn only_known_names_are_answered_to() {
-        let rules = EdgeRules { hosts: Some(EdgeRules::loopback_hosts()), origins: Vec::new() };
-        for (host, known) in [
-            ("localhost", true),
-            ("LOCALHOST:8080", true),
-            ("127.0.0.1:1", true),
-            ("[::1]:8080", true),
-            ("[::1]", true),
-            ("evil.example", false),
-            ("localhost.evil.example:8080", false),
-            ("localhost:80@evil", false),
-            ("", false),
+    fn a_browser_that_says_nothing_may_ask_for_any_page() {
+        let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0");
+        let shell = ("user-agent", "Mozilla/5.0 (Windows NT 10.0) WindowsPowerShell/5.1");
+        for (given, foreign) in [
+            (&[][..], false),
+            (&[("user-agent", "curl/8.0")], false),
+            (&[shell], false),
+            (&[browser], true),
+            (&[("upgrade-insecure-requests", "1")], true),
+            (&[browser, ("sec-fetch-site", "none")], false),
+            (&[browser, ("referer", "http://queue.example:8080/docs/")], false),
+            (&[browser, ("referer", "http://queue.example:8080")], false),
+            (&[browser, ("referer", "http://queue.example:8080.evil.example/")], true),
+            (&[browser, ("referer", "http://evil.example/?http://queue.example:8080/")], true),
+            (&[browser, ("referer", "http://queue.example/")], true),
+            (&[browser, ("referer", "")], true),
+            (&[browser, ("origin", "http://Queue.example:8080")], false),
+            (&[browser, ("authorization", "Bearer key")], false),
+            (&[browser, ("authorization", "bearer key")], false),
+            // It is one that a browser adds by itself.
+            (&[browser, ("authorization", "Basic a2V5")], true),
         ] {
-            let request = Request::get("/").header(header::HOST, host).body(Body::empty());
-            let checked = rules.check_host(&request.expect("a request"));
-            assert_eq!(checked.is_ok(), known, "{host:?}");
-        }
-        let nameless = Request::get("/").body(Body::empty()).expect("a request");
-        assert!(rules.check_host(&nameless).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn any_host_is_read_without_panic(host in "\\[?[a-z0-9:.\\]é-]{0,30}") {
-            let name = without_port(&host);
-            prop_assert!(host.starts_with(name));
+            let found = may_be_foreign(&headers(given), b"queue.example:8080");
+            assert_eq!(found, foreign, "{given:?}");
         }
     }
 }

@@ -75,6 +75,11 @@ impl Held {
         Ok(())
     }
 
+    /// How many are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes that are on their way, and held for as long.
     pub(super) fn keep(self, bytes: Vec<u8>) -> Bytes {
         if self.bytes == 0 { bytes.into() } else { Bytes::from_owner(Kept { bytes, _held: self }) }

@@ -39,11 +39,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
         let scoped = key.map(|key| (scope(&request), key));
         let bytes = read(request, api).await?;
         let value = parse(api, bytes.clone()).await?;
-        let once = scoped.map(|(scope, key)| {
-            let fingerprint = Sha256::digest(&bytes).into();
-            Once { scope, key, fingerprint }
-        });
-        Ok(Self(value, once))
+        let Some((scope, key)) = scoped else { return Ok(Self(value, None)) };
+        let length = bytes.len() as u64;
+        let fingerprint = api.text().run(length, move || Sha256::digest(&bytes).into()).await?;
+        Ok(Self(value, Some(Once { scope, key, fingerprint })))
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     Api,
     access::{Caller, On, ToReceive, ToSend},
     answer::{json, json_answer, one_message, room_for},
+    base_path::BasePath,
     body::{Json, NoBody},
     bounded_list::Limited,
     idempotency::{OnceJson, mark},
@@ -133,7 +134,17 @@ pub(super) struct NewMessageBody {
 }
 
 impl NewMessageBody {
-    pub(super) fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
+    /// What is to be stored, if its sender may.
+    pub(super) async fn check(self, caller: Caller) -> Result<NewMessage, Problem> {
+        caller.on_text(self.bytes(), move |caller| self.into_new("", &caller)).await
+    }
+
+    fn bytes(&self) -> u64 {
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());
+        (self.message.get().len() + headers) as u64
+    }
+
+    fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
         caller.may_claim(self.headers.as_ref(), at)?;
         let visible = match (self.delay, self.visible_at) {
             (Some(_), Some(_)) => {
@@ -165,14 +176,15 @@ struct Sent {
 )]
 async fn send(
     On { broker, stats, queue, caller, .. }: On<ToSend>,
+    BasePath(base): BasePath,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
-    let new = body.into_new("", &caller)?;
+    let new = body.check(caller).await?;
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
     let sent = broker.send(&stats, queue, new, once).await?;
     let msg_id = sent.result;
-    let location = format!("/queues/{location}/messages/{msg_id}");
+    let location = format!("{base}/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -191,11 +203,16 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn into_new(self, caller: &Caller) -> Result<Vec<NewMessage>, Problem> {
-        let new = |(index, message): (usize, Object<NewMessageBody>)| {
-            message.0.into_new(&format!("messages[{index}]."), caller)
+    /// What is to be stored, if its sender may.
+    pub(super) async fn check(self, caller: Caller) -> Result<Vec<NewMessage>, Problem> {
+        let bytes = self.messages.0.iter().map(|message| message.0.bytes()).sum();
+        let all = move |caller: Caller| {
+            let new = |(index, message): (usize, Object<NewMessageBody>)| {
+                message.0.into_new(&format!("messages[{index}]."), &caller)
+            };
+            self.messages.0.into_iter().enumerate().map(new).collect()
         };
-        self.messages.0.into_iter().enumerate().map(new).collect()
+        caller.on_text(bytes, all).await
     }
 }
 
@@ -230,7 +247,7 @@ async fn send_batch(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let sent = broker.send_batch(&stats, queue, body.into_new(&caller)?, once).await?;
+    let sent = broker.send_batch(&stats, queue, body.check(caller).await?, once).await?;
     let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
     Ok(mark(sent.replayed, answer.into_response()))
 }

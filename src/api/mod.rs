@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod archive;
+mod base_path;
 mod body;
 mod bounded_list;
 mod context;
@@ -11,9 +12,11 @@ mod edge;
 mod foreign;
 mod guard;
 mod hold;
+mod host;
 mod idempotency;
 mod leased_body;
 mod messages;
+mod not_json;
 mod operations;
 mod path;
 mod problem;
@@ -37,6 +40,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use access::{Api, ApiParts};
 pub use docs::openapi;
 pub use foreign::EdgeRules;
+pub use host::Hosts;
 
 /// Every route with its documentation; what is registered here is in both.
 fn routes() -> OpenApiRouter<Api> {

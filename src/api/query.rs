@@ -48,7 +48,14 @@ where
     T: FromStr<Err: Display>,
 {
     let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(de::Error::custom)
+    text.parse().map(Some).map_err(|error| match text.replace(' ', "+").parse::<T>() {
+        // It had one, and lost it on its way.
+        Ok(_) if text.contains(' ') => de::Error::custom(format!(
+            "{error}: a `+` in the query of a URL stands for a space; write it as %2B, or a time in UTC \
+             with a Z"
+        )),
+        _ => de::Error::custom(error),
+    })
 }
 
 /// A JSON object that a message must contain.
@@ -135,6 +142,8 @@ mod tests {
             ("limit=0", "`limit` must be a whole number from 1 to 100"),
             ("limit=1&limit=2", "duplicate field `limit`"),
             ("since=yesterday", "`since` must be a time such as `2026"),
+            ("since=2026-01-01T00:00:00+01:00", "write it as %2B"),
+            ("limit=+5", "write it as %2B"),
             ("filter=[1]", "`filter` must be a JSON object"),
         ] {
             let problem = read::<Parameters>(query).err().expect("refused");

@@ -204,7 +204,7 @@ async fn publish(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
-    let (new, topic) = (body.into_new("", &caller)?, Topic { routing_key, within: scope });
+    let (new, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
     Ok(deliveries(broker.publish(&stats, topic, new, once).await?))
 }
 
@@ -222,7 +222,7 @@ async fn publish_batch(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let (batch, topic) = (body.into_new(&caller)?, Topic { routing_key, within: scope });
+    let (batch, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
     Ok(deliveries(broker.publish_batch(&stats, topic, batch, once).await?))
 }
 

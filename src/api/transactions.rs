@@ -132,7 +132,31 @@ impl<'de> Deserialize<'de> for InQueue {
     }
 }
 
+impl Transaction {
+    /// What is to be done, if headers say nothing that the caller may not.
+    fn into_wishes(self, across: Across) -> Result<(Across, Vec<Wish>), Problem> {
+        let wish = |(index, operation): (usize, Object<Operation>)| {
+            if let Some(Object(new)) = &operation.0.send {
+                let at = format!("operations[{index}].send.");
+                across.caller().may_claim(new.headers.as_ref(), &at)?;
+            }
+            operation.0.into_wish(index)
+        };
+        let wishes = self.operations.0.into_iter().enumerate().map(wish);
+        let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
+        Ok((across, wishes))
+    }
+}
+
 impl Operation {
+    /// Bytes of text that have to be looked at.
+    fn bytes(&self) -> u64 {
+        self.send.as_ref().map_or(0, |Object(new)| {
+            let headers = new.headers.as_ref().map_or(0, |headers| headers.get().len());
+            (new.message.get().len() + headers) as u64
+        })
+    }
+
     fn into_wish(self, index: usize) -> Result<Wish, Problem> {
         let at = |action: &str| format!("operations[{index}].{action}");
         let end = |action: &str, end: End| {
@@ -221,15 +245,8 @@ async fn transact(
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Transaction>,
 ) -> Result<Response, Problem> {
-    let wish = |(index, operation): (usize, Object<Operation>)| {
-        if let Some(Object(new)) = &operation.0.send {
-            let at = format!("operations[{index}].send.");
-            across.caller().may_claim(new.headers.as_ref(), &at)?;
-        }
-        operation.0.into_wish(index)
-    };
-    let wishes = body.operations.0.into_iter().enumerate().map(wish);
-    let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
+    let bytes = body.operations.0.iter().map(|operation| operation.0.bytes()).sum();
+    let (across, wishes) = across.on_text(bytes, |across| body.into_wishes(across)).await?;
     let (broker, stats) = across.for_all(wishes.iter().map(needed))?;
     let done = broker.transact(&stats, wishes, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();

@@ -63,7 +63,7 @@ async fn ask(settings: &Settings, path: &str) -> Result<(bool, String), Failure>
 
 async fn dial(host: IpAddr, port: u16) -> Result<TcpStream, Failure> {
     // What listens on every address listens on this one.
-    let host = match host {
+    let host = match host.to_canonical() {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         host => host,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{self, Api, ApiParts, EdgeRules},
+    api::{self, Api, ApiParts, EdgeRules, Hosts},
     auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor},
     config::{Http, Settings},
@@ -89,6 +89,7 @@ impl Gateway {
             requests_per_second: settings.limits.requests_per_second,
             body_timeout: settings.server.request_timeout(),
             rules: edge_rules(&settings.http, address.filter(|_| settings.tls.files().is_none())),
+            path_prefix: settings.http.path_prefix.clone(),
             draining: draining.clone(),
             operations_apart: operations.is_some(),
         });
@@ -171,11 +172,12 @@ impl Gateway {
 /// of its own lead: at a Unix socket, and by TLS, as the certificate has none for it.
 fn edge_rules(settings: &Http, address: Option<SocketAddr>) -> EdgeRules {
     let given = || settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
-    let hosts = if settings.allowed_hosts.is_empty() {
-        is_loopback.then(EdgeRules::loopback_hosts)
-    } else {
-        Some(given())
+    // As it is decided whether a key is needed.
+    let is_loopback = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
+    let hosts = match (settings.allowed_hosts.is_empty(), is_loopback) {
+        (true, true) => Hosts::Loopback,
+        (true, false) => Hosts::Any,
+        (false, _) => Hosts::Named(given()),
     };
     EdgeRules { hosts, origins: settings.cors_origins.clone() }
 }

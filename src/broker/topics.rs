@@ -116,7 +116,11 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
-        self.check_new(&new, &Policy::default(), &|field| field.to_owned())?;
+        let (broker, bytes) = (self.clone(), new.bytes());
+        let checked = self.text.run(bytes, move || {
+            broker.check_new(&new, &Policy::default(), &|field| field.to_owned()).map(|()| new)
+        });
+        let new = checked.await??;
         self.publish_all(stats, topic, vec![new], once).await
     }
 

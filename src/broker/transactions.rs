@@ -38,6 +38,16 @@ pub enum Wish {
     SetVisibility(QueueName, SettleTarget, Visibility),
 }
 
+impl Wish {
+    /// Bytes of text that have to be checked.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Send(_, new) => new.bytes(),
+            Self::Delete(..) | Self::Archive(..) | Self::SetVisibility(..) => 0,
+        }
+    }
+}
+
 /// What an operation came to.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Outcome {
@@ -83,13 +93,17 @@ impl Broker {
             )));
         }
         self.policies.ensure_fresh().await?;
-        let mut operations = Vec::with_capacity(wishes.len());
-        for (index, wish) in wishes.into_iter().enumerate() {
-            let operation = self.operation(index, wish);
-            operations.push(operation.map_err(|error| error.in_operation(index))?);
-        }
+        let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
+        let operations = self.text.run(bytes, move || broker.operations(wishes)).await??;
         let once = once.map(|once| self.idempotency(once, None));
         self.do_all(stats, operations, once).await
+    }
+
+    fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
+        let checked = wishes.into_iter().enumerate().map(|(index, wish)| {
+            self.operation(index, wish).map_err(|error| error.in_operation(index))
+        });
+        checked.collect()
     }
 
     fn operation(&self, index: usize, wish: Wish) -> Result<Operation> {

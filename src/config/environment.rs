@@ -180,13 +180,17 @@ fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
     if key != KEYS {
         return Ok(from_variable(name, value));
     }
-    let list = list_in_json(&value).or_else(|| list_in_toml(&value));
-    let list = list.ok_or_else(|| {
+    let list = list_in_text(&value).ok_or_else(|| {
         let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
                        \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
         ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
     })?;
     Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
+}
+
+/// A list in JSON, or as a file has it.
+pub(super) fn list_in_text(text: &str) -> Option<Vec<Value>> {
+    list_in_json(text).or_else(|| list_in_toml(text))
 }
 
 fn list_in_json(text: &str) -> Option<Vec<Value>> {

@@ -349,3 +349,38 @@ fn variables_that_are_almost_settings_are_warned_of() {
     let line = refusal("", &[("PGMQ_GATEWAY__SERVER_PORT", "1")]);
     assert!(line.contains("unknown setting") && line.contains(port), "{line}");
 }
+
+#[test]
+fn lists_of_names_are_read_however_they_are_written() {
+    let hosts = "PGMQ_GATEWAY__HTTP__ALLOWED_HOSTS";
+    for (text, names) in [
+        ("a.example, b.example", &["a.example", "b.example"][..]),
+        (r#"["a.example","b.example"]"#, &["a.example", "b.example"]),
+        (r#" [ "a.example" ] "#, &["a.example"]),
+        ("['a.example', 'b.example']", &["a.example", "b.example"]),
+        ("[::1],a.example", &["[::1]", "a.example"]),
+        ("[::1]", &["[::1]"]),
+        (r#"["[::1]"]"#, &["[::1]"]),
+        ("[]", &[]),
+        ("*", &["*"]),
+    ] {
+        let (sources, _file) = sources("", &[(hosts, text)]);
+        let loaded = load(&sources).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(loaded.settings.http.allowed_hosts, names, "{text}");
+    }
+    let origins = "PGMQ_GATEWAY__HTTP__CORS_ORIGINS";
+    let (sources, _file) =
+        sources("", &[(origins, r#"["https://a.example","https://b.example"]"#)]);
+    let loaded = load(&sources).expect("valid");
+    assert_eq!(loaded.settings.http.cors_origins, ["https://a.example", "https://b.example"]);
+    for wrong in
+        ["[a.example]", r#"["a.example""#, "[1::x]", "a.example:8080", "http://a.example", "a b"]
+    {
+        let line = refusal("", &[(hosts, wrong)]);
+        assert!(line.contains("`http.allowed_hosts`") && line.contains("without a port"), "{line}");
+    }
+    for wrong in ["queue-api", "/queue-api/", "//a", "/a b", "/a?b", "https://a.example"] {
+        let line = refusal("", &[("PGMQ_GATEWAY__HTTP__PATH_PREFIX", wrong)]);
+        assert!(line.contains("`http.path_prefix`") && line.contains("/queue-api"), "{line}");
+    }
+}

@@ -57,6 +57,11 @@ impl Unwritten {
         *self.deadline() = None;
     }
 
+    /// Whether everything so far was written.
+    pub(super) fn is_clear(&self) -> bool {
+        self.deadline().is_none()
+    }
+
     /// Waits until the time is up.
     pub(super) async fn late(&self) {
         past(self.time, || *self.deadline()).await;

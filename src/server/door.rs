@@ -1,24 +1,40 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::ready,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::{Router, response::Response};
+use axum::{
+    Router,
+    http::{HeaderMap, header},
+    response::Response,
+};
+use futures_util::future::Either;
 use hyper::{
-    body::Incoming,
+    body::{Body, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
 
 use super::{
-    Rules, answers::Answers, deadline::Unwritten, opening::Opening, patience::Patient,
-    stream::Stream,
+    Rules, answers::Answers, exchange::Exchange, linger::linger, opening::Opening,
+    patience::Patient, stream::Stream, unserved::Unserved,
 };
 
 /// Time to read what a client had sent when the server stopped, where nothing was read yet.
@@ -33,6 +49,7 @@ pub(super) struct Door {
     stop: CancellationToken,
     header_timeout: Duration,
     write_timeout: Duration,
+    unserved: Unserved,
 }
 
 impl Door {
@@ -51,6 +68,7 @@ impl Door {
             stop,
             header_timeout: rules.header_timeout,
             write_timeout: rules.write_timeout,
+            unserved: Unserved::new(rules.head_limits, rules.metrics.clone()),
         }
     }
 
@@ -106,38 +124,75 @@ impl Door {
 
     /// Says why it ended the connection, if it did.
     async fn serve_http1(&self, stream: Stream, opening: Opening) -> hyper::Result<Option<&str>> {
-        let unwritten = Arc::new(Unwritten::new(self.write_timeout));
-        let written = Some(Arc::clone(&unwritten));
-        let stream = TokioIo::new(Patient::new(stream, opening, written, self.write_timeout));
-        let service = service_fn(async |request| {
+        let exchange = Arc::new(Exchange::new(self.write_timeout));
+        let told = Some(Arc::clone(&exchange));
+        let stream = TokioIo::new(Patient::new(stream, opening, told, self.write_timeout));
+        let service = service_fn(async |request: hyper::Request<Incoming>| {
+            let has_body = !request.body().is_end_stream();
+            exchange.begin();
             let response = answer(&self.router, request).await;
-            unwritten.add(&response);
+            exchange.confirm_client().await;
+            exchange.end(has_body && closes(response.headers()));
+            exchange.unwritten.add(&response);
             Ok::<_, Infallible>(response)
         });
-        let mut connection = pin!(self.http1.serve_connection(stream, service));
-        let mut late = pin!(unwritten.late());
+        let mut connection = self.http1.serve_connection(stream, service);
+        let mut late = pin!(exchange.unwritten.late());
         let mut closing = false;
-        loop {
+        let ended = loop {
             tokio::select! {
                 // First, so that it has read what there is before it is to take no more.
                 biased;
-                ended = connection.as_mut() => return ended.map(|()| None),
-                () = self.stop.cancelled(), if !closing => {
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+                ended = &mut connection => break ended,
+                () = self.stop.cancelled(), if !closing => {}
                 () = &mut late => return Ok(Some("the client takes its answers too slowly")),
             }
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        };
+        let stream = connection.into_parts().io.into_inner().into_inner();
+        Box::pin(self.close(stream, &exchange, ended.as_ref().err())).await;
+        ended.map(|()| None)
+    }
+
+    /// Says what HTTP left unsaid, and closes so that it is heard.
+    async fn close(&self, mut stream: Stream, exchange: &Exchange, error: Option<&hyper::Error>) {
+        let last_words = match (exchange.refused(), error) {
+            (Some(status), Some(error)) => self.unserved.last_words(status, error),
+            (_, Some(_)) => return,
+            (_, None) => String::new(),
+        };
+        let is_heard = exchange.is_unread() || !last_words.is_empty();
+        let say = async {
+            stream.write_all(last_words.as_bytes()).await?;
+            stream.shutdown().await
+        };
+        // What is closed already is so in vain.
+        let said = timeout(self.write_timeout, say).await;
+        if said.is_err() {
+            return;
         }
+        let stop = async {
+            self.stop.cancelled().await;
+            if is_heard {
+                sleep(LAST_CALL).await;
+            }
+        };
+        linger(&mut stream, stop).await;
     }
 
     /// Says why it ended the connection, if it did.
     async fn serve_http2(&self, stream: Stream, opening: Opening) -> hyper::Result<Option<&str>> {
         let answers = Arc::new(Answers::new(self.write_timeout));
         let stream = TokioIo::new(Patient::new(stream, opening, None, self.write_timeout));
-        let (router, counting) = (self.router.clone(), Arc::clone(&answers));
+        let (router, unserved) = (self.router.clone(), self.unserved.clone());
+        let counting = Arc::clone(&answers);
         let service = service_fn(move |request| {
-            let (in_hand, answer) = (counting.request(), answer(&router, request));
+            let in_hand = counting.request();
+            let answer = match unserved.refuse_head(&request) {
+                Some(refusal) => Either::Left(ready(refusal)),
+                None => Either::Right(answer(&router, request)),
+            };
             async move { Ok::<_, Infallible>(in_hand.answer(answer.await)) }
         });
         let mut connection = pin!(self.http2.serve_connection(stream, service));
@@ -161,6 +216,11 @@ impl Door {
             connection.as_mut().graceful_shutdown();
         }
     }
+}
+
+/// Whether an answer says that it is the last on its connection.
+fn closes(headers: &HeaderMap) -> bool {
+    headers.get(header::CONNECTION).is_some_and(|value| value == "close")
 }
 
 fn answer(

@@ -22,10 +22,13 @@ use crate::{
 mod answers;
 mod deadline;
 mod door;
+mod exchange;
 mod files;
+mod linger;
 mod opening;
 mod patience;
 mod places;
+mod problem;
 mod refusal;
 mod rules;
 mod signals;
@@ -33,6 +36,7 @@ mod socket;
 mod stream;
 mod tls;
 mod unix;
+mod unserved;
 mod unverified;
 
 use door::Door;

@@ -1,4 +1,4 @@
-//! A connection that ends when its client takes too long to take an answer.
+//! A connection that ends when its client takes too long to take an answer, or has left.
 
 use std::{
     io::{self, IoSlice},
@@ -13,20 +13,28 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{deadline::Unwritten, opening::Opening};
+use super::{exchange::Exchange, opening::Opening, stream::Closes};
 
-/// A stream with a limit on every wait for a client to take something, which HTTP itself sets none on.
+/// Time between two looks whether a client is still there whose end HTTP would not see.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A stream with a limit on every wait for a client to take something, which HTTP itself sets none on,
+/// and which notices that a client has left whatever that client had sent before.
 pub(super) struct Patient<S> {
     stream: S,
     /// What was read of it before.
     opening: Option<Opening>,
-    /// Where it is told that everything was written.
-    unwritten: Option<Arc<Unwritten>>,
+    /// Of HTTP/1: what its service has to know, and be told.
+    exchange: Option<Arc<Exchange>>,
     write_timeout: Duration,
     /// Made when the client is first waited for.
     write_deadline: Option<Pin<Box<Sleep>>>,
     /// Whether something waits to be written, and so whether the deadline counts.
     stalled: bool,
+    /// When to look whether the client is still there; made when that is first needed.
+    next_look: Option<Pin<Box<Sleep>>>,
+    /// Whether that time counts.
+    is_looking: bool,
 }
 
 impl<S> Patient<S> {
@@ -35,17 +43,29 @@ impl<S> Patient<S> {
     pub(super) fn new(
         stream: S,
         opening: Opening,
-        unwritten: Option<Arc<Unwritten>>,
+        exchange: Option<Arc<Exchange>>,
         write_timeout: Duration,
     ) -> Self {
         Self {
             stream,
             opening: Some(opening),
-            unwritten,
+            exchange,
             write_timeout,
             write_deadline: None,
             stalled: false,
+            next_look: None,
+            is_looking: false,
         }
+    }
+
+    /// The stream, which is not to be read through this any more.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    /// Whether these bytes are not to be written.
+    fn takes(&self, bytes: &[u8]) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.takes_refusal(bytes))
     }
 
     /// Passes on what came of a write; an error if it has come to nothing for too long.
@@ -65,6 +85,41 @@ impl<S> Patient<S> {
     }
 }
 
+impl<S: Closes> Patient<S> {
+    /// Looks whether the client has left, where HTTP does not: when the service asks, and now and then
+    /// while it works. HTTP calls this each time after it has asked the service for an answer.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(exchange) = &self.exchange else { return Ok(()) };
+        if exchange.is_check_requested() {
+            if self.stream.is_closed() {
+                return Err(left());
+            }
+            exchange.confirm();
+            cx.waker().wake_by_ref();
+        }
+        if !exchange.is_unwatched() {
+            self.is_looking = false;
+            return Ok(());
+        }
+        let next_look = self.next_look.get_or_insert_with(|| Box::pin(sleep(LOOK_INTERVAL)));
+        if !self.is_looking {
+            self.is_looking = true;
+            next_look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+        }
+        while next_look.as_mut().poll(cx).is_ready() {
+            if self.stream.is_closed() {
+                return Err(left());
+            }
+            next_look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+}
+
+fn left() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the client has left")
+}
+
 fn late(text: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
@@ -77,7 +132,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(opening) = &mut this.opening else {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            if let Some(exchange) = &this.exchange {
+                exchange.set_read_blocked(read.is_pending());
+            }
+            return read;
         };
         opening.hand_over(buf);
         if opening.bytes().is_empty() {
@@ -89,13 +148,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Closes + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.takes(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let came = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.watch(cx, came)
     }
@@ -106,6 +168,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let [buf] = bufs
+            && this.takes(buf)
+        {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let came = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.watch(cx, came)
     }
@@ -116,15 +183,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.watch_client(cx)?;
         let came = Pin::new(&mut this.stream).poll_flush(cx);
-        if let Some(unwritten) = this.unwritten.as_ref().filter(|_| came.is_ready()) {
-            unwritten.clear();
+        if let Some(exchange) = this.exchange.as_ref().filter(|_| came.is_ready()) {
+            exchange.unwritten.clear();
         }
         this.watch(cx, came)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.exchange.as_ref().is_some_and(|exchange| exchange.refused().is_some()) {
+            // There is something to be said before.
+            return Poll::Ready(Ok(()));
+        }
         let came = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.watch(cx, came)
     }
@@ -136,17 +208,23 @@ mod tests {
 
     use super::*;
 
+    impl Closes for DuplexStream {
+        fn is_closed(&self) -> bool {
+            false
+        }
+    }
+
     const OPENING: Duration = Duration::from_secs(10);
     const WRITE: Duration = Duration::from_secs(30);
 
     /// A client that has begun, and the server's side.
-    async fn pair() -> (DuplexStream, Patient<DuplexStream>, Arc<Unwritten>) {
+    async fn pair() -> (DuplexStream, Patient<DuplexStream>, Arc<Exchange>) {
         let (mut client, mut server) = duplex(1000);
         client.write_all(b"G").await.expect("written");
         let opening = Opening::read(&mut server, OPENING).await.expect("begun");
-        let unwritten = Arc::new(Unwritten::new(WRITE));
-        let stream = Patient::new(server, opening, Some(Arc::clone(&unwritten)), WRITE);
-        (client, stream, unwritten)
+        let exchange = Arc::new(Exchange::new(WRITE));
+        let stream = Patient::new(server, opening, Some(Arc::clone(&exchange)), WRITE);
+        (client, stream, exchange)
     }
 
     #[tokio::test]
@@ -198,11 +276,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_over_http1_is_late_until_it_is_taken() {
         const SIZE: usize = 1 << 20;
-        let (mut client, stream, unwritten) = pair().await;
-        let counting = Arc::clone(&unwritten);
+        let (mut client, stream, exchange) = pair().await;
+        let counting = Arc::clone(&exchange);
         let service = hyper::service::service_fn(move |_| {
             let answer = axum::response::Response::new(axum::body::Body::from(vec![7; SIZE]));
-            counting.add(&answer);
+            counting.unwritten.add(&answer);
             async move { Ok::<_, std::convert::Infallible>(answer) }
         });
         let http = hyper::server::conn::http1::Builder::new();
@@ -220,13 +298,13 @@ mod tests {
             let started = Instant::now();
             tokio::select! {
                 () = take => assert!(in_time),
-                () = unwritten.late() => {
+                () = exchange.unwritten.late() => {
                     assert!(!in_time);
                     assert_eq!(started.elapsed(), WRITE + Duration::from_secs(16));
                 }
             }
             if in_time {
-                let rest = tokio::time::timeout(WRITE * 10, unwritten.late()).await;
+                let rest = tokio::time::timeout(WRITE * 10, exchange.unwritten.late()).await;
                 rest.expect_err("it is taken");
                 client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
             }

@@ -7,7 +7,8 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use uuid::Uuid;
+
+use super::problem::Problem;
 
 /// The time that they are given.
 const TIME: Duration = Duration::from_secs(1);
@@ -42,26 +43,11 @@ impl Refusals {
 /// Answers, and then reads what the client had sent already: closing with that unread would
 /// destroy the answer on its way.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Result<()> {
-    stream.write_all(overloaded(&Uuid::now_v7().to_string()).as_bytes()).await?;
+    stream.write_all(Problem::too_many_connections().last_words().as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
-}
-
-/// The answer: a problem as every other one, made without having read the request.
-fn overloaded(id: &str) -> String {
-    let body = format!(
-        "{{\"type\":\"urn:pgmq-gateway:problem:overloaded\",\"title\":\"Overloaded\",\"status\":503,\
-         \"detail\":\"too many connections; limits.max_connections bounds them\",\
-         \"instance\":\"{id}\",\"code\":\"overloaded\"}}"
-    );
-    let length = body.len();
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-         retry-after: 1\r\nx-request-id: {id}\r\nconnection: close\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
 }
 
 #[cfg(test)]

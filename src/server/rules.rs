@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::server::conn::{http1, http2};
+use hyper::{
+    Request,
+    header::{HeaderName, HeaderValue},
+    server::conn::{http1, http2},
+};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::{config::Settings, telemetry::Metrics};
+
+use super::problem::Problem;
 
 /// Connections to the operations listener: more than anybody needs.
 const OPERATIONS_CONNECTIONS: u64 = 64;
@@ -15,6 +21,8 @@ const LINGERING: u64 = 256;
 const PART: u64 = 8;
 /// Headers of HTTP/1 for which hyper needs no memory of its own.
 const USUAL_HEADERS: usize = 100;
+/// What a header counts for beside its name and value: `: ` and the end of its line.
+const ENTRY: usize = 4;
 /// Requests of one HTTP/2 client at the same time; many may be receives that wait.
 const MAX_STREAMS: u32 = 250;
 /// Bytes that an HTTP/2 client may send ahead, over all of its requests.
@@ -39,6 +47,31 @@ fn lingering(connections: u64) -> u64 {
     LINGERING.min((connections / PART).max(2))
 }
 
+/// How large the head of a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadLimits {
+    max_bytes: u32,
+    max_headers: usize,
+}
+
+impl HeadLimits {
+    /// Whether the head of a request is larger.
+    pub(super) fn is_exceeded<B>(&self, request: &Request<B>) -> bool {
+        let (url, headers) = (request.uri(), request.headers());
+        let path = url.path_and_query().map_or(0, |path| path.as_str().len());
+        let authority = url.authority().map_or(0, |authority| authority.as_str().len());
+        let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let bytes = path + authority + headers.iter().map(size).sum::<usize>();
+        let bytes = bytes + ENTRY * headers.len();
+        bytes > self.max_bytes as usize || headers.len() > self.max_headers
+    }
+
+    /// What is said to one that is larger.
+    pub(super) fn exceeded(&self) -> Problem {
+        Problem::head_too_large(self.max_bytes, self.max_headers)
+    }
+}
+
 /// Bounds in time and number.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -49,8 +82,7 @@ pub struct Rules {
     /// Time for requests in hand when the listener stops.
     pub(super) shutdown_timeout: Duration,
     pub(super) max_connections: usize,
-    max_header_bytes: u32,
-    max_headers: usize,
+    pub(super) head_limits: HeadLimits,
     /// Where connections are counted.
     pub(super) metrics: Option<Arc<Metrics>>,
 }
@@ -64,8 +96,10 @@ impl Rules {
             write_timeout: server.write_timeout(),
             shutdown_timeout: server.shutdown_timeout(),
             max_connections: limits.max_connections as usize,
-            max_header_bytes: limits.max_header_bytes,
-            max_headers: limits.max_headers as usize,
+            head_limits: HeadLimits {
+                max_bytes: limits.max_header_bytes,
+                max_headers: limits.max_headers as usize,
+            },
             metrics: Some(metrics),
         }
     }
@@ -88,9 +122,10 @@ impl Rules {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
-            .max_buf_size(self.max_header_bytes as usize);
-        if self.max_headers != USUAL_HEADERS {
-            http.max_headers(self.max_headers);
+            .max_buf_size(self.head_limits.max_bytes as usize)
+            .max_header_size(self.head_limits.max_bytes as usize);
+        if self.head_limits.max_headers != USUAL_HEADERS {
+            http.max_headers(self.head_limits.max_headers);
         }
         http
     }
@@ -102,7 +137,8 @@ impl Rules {
             .keep_alive_interval(self.header_timeout)
             .keep_alive_timeout(self.header_timeout)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(self.max_header_bytes)
+            // What is over the limit and below this is told so; h2 refuses the rest without a word.
+            .max_header_list_size(self.head_limits.max_bytes.saturating_mul(2))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_send_buf_size(SEND_BUFFER);

@@ -46,7 +46,7 @@ impl Endpoint {
 
 /// What listens on every address listens on this one.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
+    if address.ip().to_canonical().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     address
@@ -103,6 +103,7 @@ mod tests {
         for (endpoint, url) in [
             (Endpoint::Http(address("0.0.0.0:80")), "http://127.0.0.1:80"),
             (Endpoint::Https(address("[::]:443")), "https://127.0.0.1:443"),
+            (Endpoint::Http(address("[::ffff:0.0.0.0]:80")), "http://127.0.0.1:80"),
             (Endpoint::Http(address("[::1]:8080")), "http://[::1]:8080"),
             (Endpoint::Unix("/run/gateway.sock".into()), "unix:/run/gateway.sock"),
         ] {

@@ -6,8 +6,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::FutureExt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
@@ -18,6 +19,31 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Tells whether the other side has closed, without reading anything.
+pub(super) trait Closes {
+    /// Whether nothing more will come once what is there was read. As far as the system has told: this
+    /// asks nobody.
+    fn is_closed(&self) -> bool;
+}
+
+/// Also while there is something to read.
+macro_rules! is_read_closed {
+    ($socket:expr) => {{
+        let ready = $socket.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }};
+}
+
+impl Closes for Stream {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => is_read_closed!(stream),
+            Self::Unix(stream) => is_read_closed!(stream),
+            Self::Tls(stream) => is_read_closed!(stream.get_ref().0),
+        }
+    }
 }
 
 /// Calls the same function of whatever it is.

@@ -1,7 +1,7 @@
 //! Requests that a browser makes for a page.
 
 use super::auth::{ADMIN, with_admin};
-use crate::support::{Answer, TestGateway};
+use crate::support::{Answer, Client, TestGateway};
 
 /// As a browser does it for a page of another site.
 #[tokio::test]
@@ -77,4 +77,137 @@ async fn a_name_that_leads_here_and_is_not_ours_is_refused() {
     .await;
     under(&named, "queue.example:443").await.expect(200);
     under(&named, "localhost").await.problem(403, "forbidden");
+}
+
+/// An orchestrator knows an address, and not the name of what it asks.
+#[tokio::test]
+async fn probes_are_answered_under_any_name() {
+    let gateway = TestGateway::with(|settings| {
+        settings.http.allowed_hosts = vec!["queue.example".to_owned()];
+        settings.server.operations_port = Some(0);
+    })
+    .await;
+    let apart = Client::new(&gateway.gateway.operations_url().expect("a listener"));
+    let together = TestGateway::with(|settings| {
+        settings.http.allowed_hosts = vec!["queue.example".to_owned()];
+    })
+    .await;
+    for host in ["10.2.3.4:8080", "localhost", "pod-7.cluster.local", "queue.example"] {
+        for client in [&apart, &together.client] {
+            for path in ["/livez", "/readyz"] {
+                Answer::of(client.request("GET", path).header("host", host)).await.expect(200);
+            }
+            // What tells something is not.
+            let status = if host == "queue.example" { 200 } else { 403 };
+            Answer::of(client.request("GET", "/metrics").header("host", host)).await.expect(status);
+        }
+    }
+}
+
+/// However the address of this machine is written, the names of this machine lead there, and only they.
+#[tokio::test]
+async fn an_address_of_this_machine_has_its_names() {
+    for address in ["::ffff:127.0.0.1", "127.0.0.2", "::1"] {
+        let address: std::net::IpAddr = address.parse().expect("an address");
+        let gateway = TestGateway::with(|settings| settings.server.host = address).await;
+        for (host, status) in [
+            ("localhost", 200),
+            ("127.0.0.1:8080", 200),
+            ("127.0.0.2:8080", 200),
+            ("[::1]:8080", 200),
+            ("[::ffff:127.0.0.1]:8080", 200),
+            ("[::ffff:7f00:1]", 200),
+            ("evil.example", 403),
+            ("10.0.0.1", 403),
+        ] {
+            let answer = Answer::of(gateway.request("GET", "/queues").header("host", host)).await;
+            assert_eq!(answer.status, status, "{address}: {host}");
+        }
+        // As it calls itself.
+        gateway.get("/queues").await.expect(200);
+    }
+}
+
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+
+/// Over plain HTTP, under a name in a network, a browser does not say for whose page it gets something:
+/// pictures, scripts, styles, frames, links and whatever there is.
+#[tokio::test]
+async fn a_page_gets_no_messages_leased_where_browsers_say_nothing() {
+    let gateway = TestGateway::with(|settings| {
+        settings.http.allowed_hosts = vec!["queue.example".to_owned()];
+    })
+    .await;
+    let ask = |headers: &[(&str, &str)]| {
+        let mut request = gateway.request("GET", "/queues/q/messages");
+        request = request.header("host", "queue.example");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request)
+    };
+    let setup = gateway.request("PUT", "/queues/q").header("host", "queue.example");
+    Answer::of(setup).await.expect(201);
+    let send = gateway.request("POST", "/queues/q/messages").header("host", "queue.example");
+    Answer::of(send.body(r#"{"message":1}"#)).await.expect(201);
+    for accept in [
+        "*/*",
+        "text/css,*/*;q=0.1",
+        "image/avif,image/webp,*/*",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "application/font-woff2;q=1.0,*/*;q=0.8",
+        "audio/webm,audio/ogg,*/*;q=0.5",
+        "text/event-stream",
+    ] {
+        let browser = [("user-agent", BROWSER), ("accept", accept)];
+        for more in [
+            &[][..],
+            &[("referer", "http://evil.example/")],
+            &[("referer", "http://queue.example.evil.example/")],
+            &[("upgrade-insecure-requests", "1")],
+            &[("origin", "null")],
+            &[("origin", "http://evil.example")],
+            // One that the browser knows from before, and adds to whatever it asks for.
+            &[("authorization", "Basic eDpzZWNyZXQ=")],
+        ] {
+            let answer = ask(&[&browser[..], more].concat()).await;
+            let detail = answer.problem(415, "unsupported_media_type").detail();
+            assert!(detail.contains("page") || detail.contains("site"), "{detail}");
+        }
+    }
+    let seen = gateway.request("GET", "/queues/q/messages/1").header("host", "queue.example");
+    assert_eq!(Answer::of(seen).await.expect(200).json()["read_ct"], 0, "none of them leased it");
+    // Its own pages, other programs, and whoever shows a key may.
+    for headers in [
+        &[("user-agent", BROWSER), ("referer", "http://queue.example/docs/")][..],
+        &[("user-agent", BROWSER), ("origin", "http://queue.example")],
+        &[("user-agent", BROWSER), ("sec-fetch-site", "same-origin")],
+        &[("user-agent", BROWSER), ("authorization", "Bearer any")],
+        &[("user-agent", "Mozilla/5.0 (Windows NT 10.0; en-US) WindowsPowerShell/5.1.22621")],
+        &[("user-agent", "curl/8.5.0"), ("accept", "*/*")],
+        &[("user-agent", "node"), ("accept-language", "*"), ("sec-fetch-mode", "cors")],
+        &[("user-agent", "python-requests/2.32"), ("accept", "*/*")],
+        &[],
+    ] {
+        ask(headers).await.expect(200);
+    }
+}
+
+/// A click in a frame could empty a queue.
+#[tokio::test]
+async fn the_pages_are_not_framed_and_nothing_is_taken_for_something_else() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js"] {
+        let page = gateway.get(path).await.expect(200);
+        assert_eq!(page.header("content-security-policy"), "frame-ancestors 'none'", "{path}");
+        assert_eq!(page.header("x-frame-options"), "DENY");
+        // Over plain HTTP it is by this that they may try things out.
+        assert_eq!(page.header("referrer-policy"), "same-origin");
+    }
+    for path in ["/docs/", "/openapi.json", "/queues", "/queues/q/messages", "/livez", "/nowhere"] {
+        let answer = gateway.get(path).await;
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+    }
+    gateway.get("/docs/nothing.js").await.problem(404, "route_not_found");
 }

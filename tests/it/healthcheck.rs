@@ -96,3 +96,14 @@ async fn at_the_operations_listener() {
         assert!(log.contains(&format!("http://127.0.0.1:{port}")), "{log}");
     }
 }
+
+/// By the variable as a chart has it; the name that it asks by is not among them.
+#[tokio::test]
+async fn under_names_that_are_not_this_machines() {
+    let port = free_port();
+    let database = TestDatabase::new().await;
+    for hosts in ["queue.example", r#"["queue.example", "[::1]"]"#, "['queue.example']"] {
+        let settings = [("SERVER__PORT", &*port), ("HTTP__ALLOWED_HOSTS", hosts)];
+        healthy(&check(&database, &settings).await.0);
+    }
+}

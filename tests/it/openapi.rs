@@ -57,7 +57,11 @@ fn no_route_goes_without_documentation() {
     assert_eq!(
         found,
         [
-            "Router::new().route(DOCUMENT, get(async move || json_answer(json.into())))",
+            ".route(\"/docs/\", get(async move || page(\"\", index)))",
+            ".route(\"/docs/{*file}\", get(async move |Path(file): Path<String>| page(&file, config)))",
+            ".route(DOCUMENT, get(served))",
+            ".route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))",
+            ".route(PAGES, get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, \"docs/\")])))",
             "let router = router.route(receive::PATH, head(receive::refuse_head));",
         ]
     );

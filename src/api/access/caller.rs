@@ -64,6 +64,16 @@ impl Caller {
             .forbidden(format!("this needs `{needed}` on queue `{queue}`, which the key lacks")))
     }
 
+    /// Does work on so many bytes for them, where much text is worked on.
+    pub(in crate::api) async fn on_text<T: Send + 'static>(
+        self,
+        bytes: u64,
+        work: impl FnOnce(Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let api = self.api.clone();
+        api.text().run(bytes, move || work(self)).await?
+    }
+
     /// A refusal for want of a right on any queue.
     pub(super) fn lacks(&self, right: Right) -> Problem {
         let right = right.as_str();

@@ -52,6 +52,8 @@ pub struct ApiParts {
     pub body_timeout: Duration,
     /// Which names and pages are answered to.
     pub rules: EdgeRules,
+    /// The path under which a proxy serves it; empty at the root.
+    pub path_prefix: String,
     /// Cancelled when a shutdown begins.
     pub draining: CancellationToken,
     /// Whether what is for operators is served by [`operations_router`](super::operations_router)
@@ -78,6 +80,8 @@ pub struct Shared {
     pub(super) body_timeout: Duration,
     /// Which names and pages are answered to.
     pub(super) rules: EdgeRules,
+    /// The path under which a proxy serves it; empty at the root.
+    pub(super) path_prefix: String,
     /// Bounds the log lines about the same trouble.
     pub(super) flood_gate: FloodGate,
     /// Cancelled when a shutdown begins.
@@ -99,6 +103,7 @@ impl Api {
             in_hand: InHand::new(parts.max_requests, parts.requests_per_second),
             body_timeout: parts.body_timeout,
             rules: parts.rules,
+            path_prefix: parts.path_prefix,
             flood_gate: FloodGate::default(),
             draining: parts.draining,
             operations_apart: parts.operations_apart,

@@ -122,6 +122,15 @@ impl Across {
         &self.0
     }
 
+    /// Does work on so many bytes for them, where much text is worked on.
+    pub(in crate::api) async fn on_text<T: Send + 'static>(
+        self,
+        bytes: u64,
+        work: impl FnOnce(Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.0.on_text(bytes, move |caller| work(Self(caller))).await
+    }
+
     /// Leave for all of it, or for none. The place of what is refused is told.
     pub(in crate::api) fn for_all<'a>(
         self,

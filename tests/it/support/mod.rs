@@ -4,12 +4,14 @@ pub mod certificates;
 pub mod client;
 pub mod dumps;
 pub mod forwarder;
+pub mod fronts;
 pub mod gateway;
 pub mod guarded;
 pub mod holder;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 pub mod servers;
 

@@ -1,0 +1,195 @@
+//! Clients that leave while they wait, whatever they had sent before: somebody else gets the message.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    Client, TestGateway, certificates, eventually,
+    fronts::{Front, Fronts},
+    proxies::{self, Kind},
+};
+
+/// A connection, whatever is beneath.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
+
+async fn connect(fronts: &Fronts, front: &Front, protocol: &str) -> Box<dyn Connection> {
+    let (scheme, address) = front.base.split_once("://").expect("a URL");
+    let tcp = TcpStream::connect(address).await.expect("connected");
+    if scheme == "http" {
+        return Box::new(tcp);
+    }
+    let client = certificates::client(fronts.trusted(), None, protocol);
+    Box::new(certificates::shake(&client, tcp).await.expect("a handshake"))
+}
+
+const WAIT: &str = "GET /queues/q/messages?wait=20&vt=600 HTTP/1.1\r\nHost: localhost\r\n";
+
+async fn until_waiters_are(count: u64, front: &Front, what: &str) {
+    eventually(what, async || (front.waiters("q").await == count).then_some(())).await;
+}
+
+/// A message that is sent now goes to who asks now, for the first time.
+async fn the_next_one_gets_it(client: &Client, what: &str) {
+    let id = client.send("q", r#"{"message":1}"#).await;
+    let received = client.receive("q", "wait=20&vt=600").await;
+    assert_eq!(received.len(), 1, "{what}: it went to nobody");
+    assert_eq!(
+        (&received[0]["msg_id"], &received[0]["read_ct"]),
+        (&id.into(), &1.into()),
+        "{what}"
+    );
+    client.delete(&format!("/queues/q/messages/{id}")).await.expect(204);
+}
+
+/// What a client sends in one go, and then, when it waits.
+fn sent() -> Vec<(&'static str, String, String)> {
+    let next = "GET /queues/q HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let pipelined = next.repeat(10);
+    let large = format!(
+        "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{}",
+        " ".repeat(50_000)
+    );
+    let expects = "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    [
+        ("nothing", "\r\n", ""),
+        ("a line end too many", "\r\n\r\n", ""),
+        ("a line end later", "\r\n", "\r\n"),
+        ("the next request", &format!("\r\n{next}"), ""),
+        ("the next requests later", "\r\n", &pipelined),
+        ("half a request", "\r\nGET /queues/q HT", ""),
+        ("half a request later", "\r\n", "GET /queues/q HT"),
+        ("a large request later", "\r\n", &large),
+        ("an Expect", expects, ""),
+        ("an Expect, and a line end", expects, "\r\n"),
+        ("no chunk, in a second part", chunked, "0\r\n\r\n"),
+        ("no chunk, and a line end", &format!("{chunked}0\r\n\r\n\r\n"), ""),
+        ("no chunk, and what is no request", &format!("{chunked}0\r\n\r\n"), "\0\0\0"),
+    ]
+    .map(|(what, first, then)| (what, format!("{WAIT}{first}"), then.to_owned()))
+    .into()
+}
+
+#[tokio::test]
+async fn whatever_a_client_sent_before_it_leaves_nothing_stays_leased() {
+    let fronts = Fronts::start(|_| {}).await;
+    let client = &fronts.gateway.client;
+    client.create("q").await;
+    for front in fronts.all().iter().filter(|front| !front.is_proxy) {
+        for (what, first, then) in sent() {
+            let what = format!("{what} ({})", front.name);
+            for waits_to_be_noticed in [true, false] {
+                let mut stream = connect(&fronts, front, "http/1.1").await;
+                stream.write_all(first.as_bytes()).await.expect("sent");
+                if first.contains("chunked") && !then.is_empty() && !first.ends_with("0\r\n\r\n") {
+                    // The body has to end before anybody waits.
+                    stream.write_all(then.as_bytes()).await.expect("sent");
+                }
+                until_waiters_are(1, front, "it waits").await;
+                let _ = stream.write_all(then.as_bytes()).await;
+                stream.flush().await.expect("sent");
+                drop(stream);
+                if waits_to_be_noticed {
+                    until_waiters_are(0, front, &format!("{what}: it is noticed")).await;
+                }
+                the_next_one_gets_it(client, &what).await;
+            }
+        }
+    }
+}
+
+/// It is not the end of a connection that is waited for, but that of a client: one that goes on sending is
+/// answered, and so is what it sent.
+#[tokio::test]
+async fn a_client_that_stays_is_answered_whatever_it_sends_meanwhile() {
+    let fronts = Fronts::start(|_| {}).await;
+    let client = &fronts.gateway.client;
+    client.create("q").await;
+    for front in fronts.all().iter().filter(|front| !front.is_proxy) {
+        let mut stream = connect(&fronts, front, "http/1.1").await;
+        let next = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let request = format!("{WAIT}\r\n\r\n{next}");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        until_waiters_are(1, front, "it waits").await;
+        // Longer than from one look at it to the next.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        client.send("q", r#"{"message":"for it"}"#).await;
+        let said = crate::support::raw::read_all(&mut stream).await.expect("answered");
+        assert!(said.contains("for it") && said.ends_with("ok\n"), "{}: {said}", front.name);
+        assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_leaves_has_nothing_leased() {
+    let fronts = Fronts::start(|_| {}).await;
+    let client = &fronts.gateway.client;
+    client.create("q").await;
+    for front in fronts.all().iter().filter(|front| !front.is_proxy) {
+        for ends_connection in [true, false] {
+            let stream = TokioIo::new(connect(&fronts, front, "h2").await);
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+            let connection = tokio::spawn(connection);
+            let request = hyper::Request::get("http://localhost/queues/q/messages?wait=20&vt=600");
+            let request = request.body(Empty::<Bytes>::new()).expect("a request");
+            let waiting = tokio::spawn(sender.send_request(request));
+            until_waiters_are(1, front, "it waits").await;
+            if ends_connection {
+                connection.abort();
+            } else {
+                waiting.abort();
+            }
+            until_waiters_are(0, front, "it is noticed").await;
+            the_next_one_gets_it(client, front.name).await;
+        }
+    }
+}
+
+/// A proxy tells of it, as it is configured in the page.
+#[tokio::test]
+async fn a_client_that_leaves_a_proxy_has_nothing_leased() {
+    let fronts = Fronts::start(|_| {}).await;
+    let client = &fronts.gateway.client;
+    client.create("q").await;
+    for front in fronts.all().iter().filter(|front| front.is_proxy) {
+        for (what, first, then) in [("nothing", "\r\n", ""), ("a line end later", "\r\n", "\r\n")] {
+            let mut stream = connect(&fronts, front, "http/1.1").await;
+            stream.write_all(format!("{WAIT}{first}").as_bytes()).await.expect("sent");
+            until_waiters_are(1, front, "it waits").await;
+            stream.write_all(then.as_bytes()).await.expect("sent");
+            drop(stream);
+            until_waiters_are(0, front, &format!("{}: {what}", front.name)).await;
+            the_next_one_gets_it(client, front.name).await;
+        }
+    }
+}
+
+/// What the page says of HAProxy: it takes the option.
+#[tokio::test]
+async fn haproxy_tells_only_with_its_option() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let config = Kind::Haproxy.documented(0).replace("    option abortonclose\n", "");
+    let address = gateway.gateway.address().expect("TCP");
+    let Some(proxy) = proxies::start_with(Kind::Haproxy, &config, address).await else { return };
+    let address = proxy.base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(format!("{WAIT}\r\n").as_bytes()).await.expect("sent");
+    let waiters =
+        async || gateway.get("/queues/q/metrics").await.expect(200).json()["waiters"].as_i64();
+    eventually("it waits", async || (waiters().await == Some(1)).then_some(())).await;
+    drop(stream);
+    // What does not happen can only be waited for in vain.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(waiters().await, Some(1), "the option is not needed any more");
+}
