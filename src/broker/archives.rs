@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{ArchivedMessage, CallStats, PageSize, QueueName, Scope},
+    domain::{ArchivedMessage, CallStats, Filter, PageSize, QueueName, Scope},
     store::{self, Archived, Moved, Page, Rejection},
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, receiving::chooses};
+use super::{Broker, Error, Result};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -63,7 +63,7 @@ impl Broker {
         stats: &Arc<CallStats>,
         mut what: Browse,
     ) -> Result<Page<ArchivedMessage>> {
-        what.which.filter = what.which.filter.filter(chooses);
+        what.which.filter = what.which.filter.filter(Filter::is_selective);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
@@ -88,7 +88,7 @@ impl Broker {
 
     /// Moves archived messages into a queue, as new ones, and says how many.
     pub async fn replay(&self, stats: &Arc<CallStats>, mut what: Replay) -> Result<i64> {
-        what.which.filter = what.which.filter.filter(chooses);
+        what.which.filter = what.which.filter.filter(Filter::is_selective);
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
         self.must_exist(stats, &to).await?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));

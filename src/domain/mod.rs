@@ -6,6 +6,7 @@ mod access;
 mod api_key;
 mod bounded;
 mod call;
+mod filter;
 mod message;
 mod object;
 mod queue;
@@ -19,6 +20,7 @@ pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
 pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;
+pub use filter::{Filter, InvalidFilter};
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };

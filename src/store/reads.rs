@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Row, postgres::PgRow, types::Json};
 use tracing::warn;
 
-use crate::domain::{FifoMode, Message, QueueName, RawJson};
+use crate::domain::{FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
@@ -28,7 +28,7 @@ pub struct Read {
     /// The most messages to read.
     pub qty: i32,
     /// A JSON object that a message must contain.
-    pub filter: Option<RawJson>,
+    pub filter: Option<Filter>,
     /// Whether and how to read in groups.
     pub fifo: Option<FifoMode>,
     /// What happens to messages that were delivered in vain.
@@ -112,7 +112,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.queue.as_str())
         .bind(read.vt)
         .bind(read.qty)
-        .bind(read.filter.as_deref().map(Json))
+        .bind(read.filter.as_ref().map(|filter| Json(filter.json())))
     } else {
         sqlx::query(
             "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9) \
@@ -121,7 +121,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.queue.as_str())
         .bind(read.vt)
         .bind(read.qty)
-        .bind(read.filter.as_deref().map(Json))
+        .bind(read.filter.as_ref().map(|filter| Json(filter.json())))
         .bind(read.as_pgmq)
         .bind(want_due)
         .bind(max_receives)
@@ -189,7 +189,7 @@ pub async fn read_with_poll(
     .bind(read.qty)
     .bind(i32::try_from(seconds).unwrap_or(i32::MAX))
     .bind(i32::try_from(poll_interval.as_millis()).unwrap_or(i32::MAX))
-    .bind(read.filter.as_deref().map(Json));
+    .bind(read.filter.as_ref().map(|filter| Json(filter.json())));
     let wait = Duration::from_secs(seconds.into());
     let mut fitted = Fitted::new(read.max_bytes);
     conn.on(&read.queue)

@@ -16,6 +16,7 @@ mod departures;
 mod engine;
 mod errors;
 mod fifo;
+mod filters;
 mod floods;
 mod healthcheck;
 mod hostile;

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     config::ReadMode,
-    domain::{CallStats, FifoMode, Message, QueueName, Wait},
+    domain::{CallStats, FifoMode, Filter, Message, QueueName, Wait},
     store::{self, Conn, DeadLetters, Found, Read, Result},
     telemetry::DoneTo,
 };
@@ -73,7 +73,7 @@ impl State {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     vt: i32,
-    filter: Option<Box<str>>,
+    filter: Option<Filter>,
     fifo: Option<FifoMode>,
     dead_letters: Option<DeadLetters>,
 }
@@ -132,9 +132,13 @@ impl ReceiveLane {
         let (reply, mut outcome) = oneshot::channel();
         let client = Client { reply, stats: Arc::clone(stats) };
         let wants = usize::try_from(read.qty).unwrap_or(1);
-        let filter = read.filter.map(|filter| filter.get().into());
         let _waits = patient.then(|| Waits::new(&self.shared.waiters));
-        let key = Key { vt: read.vt, filter, fifo: read.fifo, dead_letters: read.dead_letters };
+        let key = Key {
+            vt: read.vt,
+            filter: read.filter,
+            fifo: read.fifo,
+            dead_letters: read.dead_letters,
+        };
         let place = self.join(key, wants, patient, client);
         self.look(&place.key);
         if !patient {
@@ -355,15 +359,11 @@ impl ReceiveLane {
             Some(conn) => conn,
             None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
         };
-        let filter = key
-            .filter
-            .as_ref()
-            .map(|filter| serde_json::value::RawValue::from_string(filter.to_string()));
         let read = Read {
             queue: self.queue.clone(),
             vt: key.vt,
             qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
-            filter: filter.and_then(std::result::Result::ok),
+            filter: key.filter.clone(),
             fifo: key.fifo,
             dead_letters: key.dead_letters.clone(),
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
