@@ -69,16 +69,32 @@ impl Broker {
             let queue = &what.queue;
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
+            let heavy = broker.engine.heavy_queues();
             let page = broker.on_queue(queue, &stats, |mut conn| async move {
-                match store::browse_archive(&mut conn, queue, after, limit, which, most, false)
-                    .await
-                {
-                    // One that cannot be sent is left out, and hides no other.
-                    Err(store::Error::Unreadable) => {
-                        store::browse_archive(&mut conn, queue, after, limit, which, most, true)
-                            .await
+                let mut limit = heavy.rows(queue, limit);
+                let mut readable_only = false;
+                loop {
+                    let page = store::browse_archive(
+                        &mut conn,
+                        queue,
+                        after,
+                        limit,
+                        which,
+                        most,
+                        readable_only,
+                    );
+                    match page.await {
+                        Err(store::Error::Timeout) if limit > 1 => {
+                            // With one it may be the search that takes so long.
+                            if which.filter.is_none() {
+                                heavy.note(queue);
+                            }
+                            limit = 1;
+                        }
+                        // One that cannot be sent is left out, and hides no other.
+                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                        page => return page,
                     }
-                    page => page,
                 }
             });
             page.await?.map_err(Error::on(queue))

@@ -72,6 +72,16 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// A message is over the limit as PostgreSQL writes it.
+    #[error("{what} has {bytes} bytes once numbers are written out in full; the limit is {limit}")]
+    MessageExpands {
+        /// Which message.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// Valid JSON that PostgreSQL cannot store.
     #[error("{0}")]
     MessageRejected(String),

@@ -147,13 +147,20 @@ impl Broker {
         self.run(false, async move {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
+            let heavy = broker.engine.heavy_queues();
             let seen = broker.on_queue(queue, &stats, |mut conn| async move {
-                match store::peek(&mut conn, queue, after, limit, most, false).await {
-                    // One that cannot be sent is left out, and hides no other.
-                    Err(store::Error::Unreadable) => {
-                        store::peek(&mut conn, queue, after, limit, most, true).await
+                let mut limit = heavy.rows(queue, limit);
+                let mut readable_only = false;
+                loop {
+                    match store::peek(&mut conn, queue, after, limit, most, readable_only).await {
+                        Err(store::Error::Timeout) if limit > 1 => {
+                            heavy.note(queue);
+                            limit = 1;
+                        }
+                        // One that cannot be sent is left out, and hides no other.
+                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                        seen => return seen,
                     }
-                    seen => seen,
                 }
             });
             seen.await?.map_err(Error::on(queue))

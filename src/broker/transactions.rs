@@ -82,6 +82,7 @@ impl Broker {
             let operation = self.operation(index, wish);
             operations.push(operation.map_err(|error| error.in_operation(index))?);
         }
+        self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once, None));
         self.do_all(stats, operations, once).await
     }
@@ -256,6 +257,14 @@ async fn advance_sequences(
         lagged |= store::advance_sequence(conn, queue).await?;
     }
     Ok(lagged)
+}
+
+/// Bytes of what an operation stores, once numbers are written out.
+fn expanded_bytes(operation: &Operation) -> u64 {
+    match operation {
+        Operation::Send(_, messages) => messages.iter().map(NewMessage::expanded_bytes).sum(),
+        Operation::Publish(..) | Operation::Settle(..) => 0,
+    }
 }
 
 fn queue_of(operation: &Operation) -> Option<&QueueName> {

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, StorableLimits};
+use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits};
 
 use super::{Invalid, within};
 
@@ -8,13 +8,11 @@ use super::{Invalid, within};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes in one message, headers included.
+    /// Bytes in one message, headers included and numbers written out in full, as PostgreSQL does.
     pub max_message_bytes: u64,
-    /// Bytes in one message once its numbers are written out in full, as PostgreSQL does.
-    pub max_expanded_message_bytes: u64,
     /// Levels of arrays and objects in one message.
     pub max_json_depth: u32,
-    /// Bytes in the body of a request.
+    /// Bytes in the body of a request, and in its messages once their numbers are written out in full.
     pub max_body_bytes: u64,
     /// Bytes in an answer that carries messages; one message always fits.
     pub max_answer_bytes: u64,
@@ -40,7 +38,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_bytes: 1 << 20,
-            max_expanded_message_bytes: 16 << 20,
             max_json_depth: MAX_JSON_DEPTH,
             max_body_bytes: 16 << 20,
             max_answer_bytes: 16 << 20,
@@ -59,17 +56,11 @@ impl Default for Limits {
 impl Limits {
     /// What a message's JSON is held to.
     pub(crate) fn storable(&self) -> StorableLimits {
-        StorableLimits { expanded: self.max_expanded_message_bytes, depth: self.max_json_depth }
+        StorableLimits { expanded: MAX_READABLE_BYTES, depth: self.max_json_depth }
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("limits.max_message_bytes", self.max_message_bytes, 1_024, 64 << 20)?;
-        within(
-            "limits.max_expanded_message_bytes",
-            self.max_expanded_message_bytes,
-            self.max_message_bytes,
-            128 << 20,
-        )?;
+        within("limits.max_message_bytes", self.max_message_bytes, 1_024, MAX_READABLE_BYTES)?;
         within("limits.max_json_depth", self.max_json_depth, 32, MAX_JSON_DEPTH)?;
         within("limits.max_body_bytes", self.max_body_bytes, self.max_message_bytes, 256 << 20)?;
         within("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;

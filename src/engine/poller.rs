@@ -155,13 +155,20 @@ impl Poller {
         remaining: Duration,
     ) -> Result<Vec<Message>> {
         let by_pgmq = read.is_plain() && self.shared.db.features().modern;
-        if remaining < SHORTEST_SLICE || !by_pgmq {
+        let is_heavy = self.shared.heavy.rows(&read.queue, read.qty) < read.qty;
+        if remaining < SHORTEST_SLICE || !by_pgmq || is_heavy {
             sleep(self.shared.poll_interval.min(remaining)).await;
             return self.read_now(conn, read).await;
         }
         match store::read_with_poll(conn, read, SLICE_SECONDS, self.shared.poll_interval).await {
             // PGMQ's own function does not do it row by row.
             Err(Error::Rejected(_)) => self.read_now(conn, read).await,
+            Err(Error::Timeout) if read.qty > 1 => {
+                if read.filter.is_none() {
+                    self.shared.heavy.note(&read.queue);
+                }
+                self.read_now(conn, &Read { qty: 1, ..read.clone() }).await
+            }
             outcome => outcome,
         }
     }

@@ -151,7 +151,7 @@ fn rows(messages: &[NewMessage]) -> Vec<StepMessage<'_>> {
     let sized = messages.iter().map(|new| StepMessage {
         message: &new.message,
         headers: new.headers.as_deref(),
-        bytes: new.bytes(),
+        bytes: new.expanded_bytes(),
         moment: new.visible.into(),
     });
     sized.collect()

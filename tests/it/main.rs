@@ -15,6 +15,7 @@ mod dead_letters;
 mod departures;
 mod engine;
 mod errors;
+mod expansion;
 mod fifo;
 mod filters;
 mod floods;
