@@ -2,7 +2,7 @@
 --
 -- Functions that the gateway calls have the search path pinned, and those that change queues wait for a
 -- lock only shortly. Errors of class PGW are for the gateway: 01 a missing feature, 04 a missing
--- message, 09 a stale receipt, 13 a message that is too large, 22 a row that its table refused, 23 a row
+-- message, 09 a stale receipt, 13 a message that is too large, 14 a publication that is, 22 a row that its table refused, 23 a row
 -- that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad routing key, 44 a
 -- missing archive, 55 a locked message. Details are JSON.
 

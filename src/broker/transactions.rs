@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
+    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::DoneTo,
 };
 
@@ -288,6 +288,12 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
         Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
         Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
+        Refusal::PublicationTooLarge { what: TooLarge::Deliveries(count), limit } => {
+            Error::PublicationTooLarge { what: format!("{count} messages"), limit }
+        }
+        Refusal::PublicationTooLarge { what: TooLarge::Bytes(bytes), limit } => {
+            Error::PublicationTooLarge { what: format!("{bytes} bytes"), limit }
+        }
         Refusal::MessageTooLarge { queue, bytes, limit } => {
             let what = format!("a message for queue `{queue}`");
             Error::MessageTooLarge { what, bytes, limit }

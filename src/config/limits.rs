@@ -20,6 +20,12 @@ pub struct Limits {
     pub max_bytes_in_hand: u64,
     /// Messages in one batch.
     pub max_batch_messages: usize,
+    /// Messages that one publication stores, each counted as often as there are queues for it.
+    pub max_publish_messages: usize,
+    /// Bytes that one publication stores, counted in the same way.
+    pub max_publish_bytes: u64,
+    /// Patterns that a queue may be bound to.
+    pub max_bindings_per_queue: usize,
     /// Requests that are served at the same time; clients that wait are not counted.
     pub max_requests: usize,
     /// Requests in a second, of all clients together.
@@ -43,6 +49,9 @@ impl Default for Limits {
             max_answer_bytes: 16 << 20,
             max_bytes_in_hand: 256 << 20,
             max_batch_messages: MAX_BATCH,
+            max_publish_messages: 10_000,
+            max_publish_bytes: 64 << 20,
+            max_bindings_per_queue: 100,
             max_requests: 4_096,
             requests_per_second: None,
             requests_per_second_per_key: None,
@@ -67,6 +76,9 @@ impl Limits {
         let least = self.max_body_bytes.max(self.max_answer_bytes);
         within("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
         within("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
+        within("limits.max_publish_messages", self.max_publish_messages, 1, 1_000_000)?;
+        within("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;
+        within("limits.max_bindings_per_queue", self.max_bindings_per_queue, 1, 1_000_000)?;
         within("limits.max_requests", self.max_requests, 1, 1_000_000)?;
         let rate = self.requests_per_second.unwrap_or(1);
         within("limits.requests_per_second", rate, 1, 10_000_000)?;

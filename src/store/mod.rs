@@ -29,7 +29,7 @@ mod wakeups;
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use conn::{Conn, Db};
 pub use errand::Errand;
-pub use error::{Error, Refusal, Result};
+pub use error::{Error, Refusal, Result, TooLarge};
 pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
@@ -58,5 +58,5 @@ pub use settling::{Action, archive, delete, set_visibility, settle};
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
-pub use transactions::{Idempotency, Operation, Transacted, transact};
+pub use transactions::{Idempotency, Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{Ears, Heard, Swept, say, sweep, sweep_again};

@@ -7,6 +7,7 @@ mod support;
 
 mod archive;
 mod auth;
+mod bindings;
 mod browsers;
 mod callers;
 mod capacity;
