@@ -3,9 +3,9 @@
 -- Functions that the gateway calls have the search path pinned, and wait for a lock only shortly, as they
 -- hold one of few connections meanwhile: who called them tries again for as long as that makes sense. Errors
 -- of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 05 headers for which there is
--- no place, 09 a stale receipt, 13 a message that is too large, 22 a row that its table refused, 23 a row
--- that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad routing key, 44 a missing
--- archive, 55 a locked message. Details are JSON.
+-- no place, 09 a stale receipt, 13 a message that is too large, 14 a publication that is, 22 a row that its
+-- table refused, 23 a row that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad
+-- routing key, 44 a missing archive, 55 a locked message. Details are JSON.
 --
 -- Statements on tables of queues begin with a mark, by which row_outcome knows them in an error's context.
 
@@ -180,7 +180,7 @@ DECLARE
 BEGIN
     RETURN CASE
         -- 2200H: a sequence has reached its end.
-        WHEN code IN ('PGW01', 'PGW33', 'PGW40', '2200H') THEN NULL
+        WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40', '2200H') THEN NULL
         WHEN code = 'PGW05' THEN 'needs_headers'
         WHEN code = 'PGW23' THEN 'not_stored'
         WHEN code = 'PGW44' THEN 'no_archive'

@@ -10,20 +10,20 @@ BEGIN
 END
 $$;
 
--- Stores messages in every queue with a binding that the routing key matches, once in each.
--- `allowed_queues` is a regular expression for the names of queues that the caller may send to; null is
--- all of them.
-CREATE FUNCTION pgmq_gateway.publish(
-    routing_key text, messages jsonb, operation integer, allowed_queues text
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- Stores the messages of an operation in every queue with a binding that its routing key matches, once in
+-- each. `allowed_queues` is a regular expression for the names of queues that the caller may send to; null
+-- is all of them. Raises PGW14 where that would be more than `max_deliveries` messages or `max_bytes`.
+CREATE FUNCTION pgmq_gateway.publish(publication jsonb, operation integer)
+RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
+    messages jsonb := publication -> 'messages';
+    targets text[] := ARRAY(SELECT r.queue FROM pgmq_gateway.route_within(
+        publication ->> 'routing_key', publication ->> 'allowed_queues') r);
     deliveries jsonb := '[]';
     target text;
 BEGIN
-    FOR target IN SELECT r.queue FROM pgmq_gateway.route(routing_key) r
-                  WHERE (allowed_queues IS NULL OR r.queue ~ allowed_queues)
-                    -- No table has such a name.
-                    AND r.queue !~ '[$;'']|--' LOOP
+    PERFORM pgmq_gateway.require_small(publication, operation, cardinality(targets));
+    FOREACH target IN ARRAY targets LOOP
         deliveries := deliveries || (
             SELECT jsonb_agg(jsonb_build_object('queue', pgmq_gateway.as_text(target), 'msg_id', s.id)
                              ORDER BY s.place)
@@ -34,10 +34,40 @@ BEGIN
 END
 $$;
 
+-- Refuses a publication to so many queues that is too large for one transaction.
+CREATE FUNCTION pgmq_gateway.require_small(publication jsonb, operation integer, queues bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    stored bigint;
+    bytes bigint;
+BEGIN
+    SELECT queues * count(*), queues * sum((e ->> 'bytes')::bigint) INTO stored, bytes
+    FROM jsonb_array_elements(publication -> 'messages') e;
+    IF stored > (publication ->> 'max_deliveries')::bigint THEN
+        RAISE EXCEPTION 'deliveries' USING ERRCODE = 'PGW14', DETAIL = jsonb_build_object(
+            'operation', operation, 'deliveries', stored,
+            'limit', publication -> 'max_deliveries');
+    ELSIF bytes > (publication ->> 'max_bytes')::bigint THEN
+        RAISE EXCEPTION 'bytes' USING ERRCODE = 'PGW14', DETAIL = jsonb_build_object(
+            'operation', operation, 'bytes', bytes, 'limit', publication -> 'max_bytes');
+    END IF;
+END
+$$;
+
 -- Where a message with a routing key would go: to queues that are there.
 CREATE FUNCTION pgmq_gateway.route(routing_key text)
 RETURNS TABLE (queue text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY SELECT r.queue FROM pgmq_gateway.route_within(routing_key, NULL) r;
+END
+$$;
+
+-- The same, of the queues whose names a regular expression matches; null is all of them. PGMQ compiles the
+-- expression of every binding there is, which takes far longer than to compare: here only that of a
+-- binding is compiled which matches where its wildcards may stand for anything.
+CREATE FUNCTION pgmq_gateway.route_within(routing_key text, allowed_queues text)
+RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     BEGIN
@@ -47,13 +77,21 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
     END;
-    RETURN QUERY SELECT DISTINCT r.queue_name::text FROM pgmq.test_routing(routing_key) r
-                 WHERE CASE WHEN r.queue_name ~ '[$;'']|--' THEN false
-                            ELSE pgmq_gateway.find_queue_table(r.queue_name) IS NOT NULL END ORDER BY 1;
+    RETURN QUERY SELECT DISTINCT b.queue_name::text FROM pgmq.topic_bindings b
+                 WHERE CASE
+                     WHEN left(b.pattern, 1) NOT IN ('*', '#', left(routing_key, 1)) THEN false
+                     WHEN routing_key NOT LIKE translate(replace(replace(replace(
+                              b.pattern, '_', '\_'), '.#', '#'), '#.', '#'), '*#', '%%') THEN false
+                     WHEN b.queue_name !~ allowed_queues THEN false
+                     -- No table has such a name.
+                     WHEN b.queue_name ~ '[$;'']|--' THEN false
+                     WHEN pgmq_gateway.find_queue_table(b.queue_name) IS NULL THEN false
+                     ELSE routing_key ~ b.compiled_regex END
+                 ORDER BY 1;
 END
 $$;
 
--- The same, of queues that can be asked for.
+-- Where a message would go, of queues that can be asked for.
 CREATE FUNCTION pgmq_gateway.shown_route(routing_key text)
 RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -74,9 +112,9 @@ BEGIN
 END
 $$;
 
--- Binds a queue to a pattern: `bound`, `exists` or `no_queue`; of several that ask at once, one binds.
--- Raises PGW42 for a pattern that PGMQ refuses.
-CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text)
+-- Binds a queue to a pattern: `bound`, `exists`, `no_queue` or, where it has `max_bindings`, `full`; of
+-- several that ask at once, one binds. Raises PGW42 for a pattern that PGMQ refuses.
+CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text, max_bindings integer)
 RETURNS text LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
@@ -96,6 +134,8 @@ BEGIN
     IF EXISTS (SELECT FROM pgmq.topic_bindings b
                WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
         RETURN 'exists';
+    ELSIF (SELECT count(*) FROM pgmq.topic_bindings b WHERE b.queue_name = queue) >= max_bindings THEN
+        RETURN 'full';
     END IF;
     PERFORM pgmq.bind_topic(topic_pattern, queue);
     IF NOT EXISTS (SELECT FROM pgmq.topic_bindings b

@@ -205,8 +205,7 @@ BEGIN
             WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
                 operation ->> 'queue', operation -> 'messages', place))
             WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
-                operation ->> 'routing_key', operation -> 'messages', place,
-                operation ->> 'allowed_queues'))
+                operation, place))
             ELSE pgmq_gateway.settle_one(operation, place)
         END);
         place := place + 1;

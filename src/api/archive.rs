@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Page, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, Moment, PageSize, QueueName, RawJson, Right},
+    domain::{ArchivedMessage, Bounded, Filter, Moment, PageSize, QueueName, RawJson, Right},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     bounded_list::Limited,
     messages::{MessageSchema, message_example, seen},
     problem::Problem,
-    query::{Filter, NoParameters, Query, parsed},
+    query::{NoParameters, Query, parsed},
 };
 
 const TAG: &str = "Archive and dead letters";
@@ -56,7 +56,8 @@ struct BrowseParameters {
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<DateTime<Utc>>)]
     until: Option<Moment>,
-    /// A JSON object that a message must contain.
+    /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
+    /// together.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
     filter: Option<Filter>,
@@ -108,7 +109,7 @@ async fn browse(
     let which = Archived {
         since: parameters.since.map(known_to_postgresql),
         until: parameters.until.map(known_to_postgresql),
-        filter: parameters.filter.map(|filter| filter.0),
+        filter: parameters.filter,
         msg_ids: None,
     };
     let after = parameters.after.map_or(0, Bounded::get);
@@ -135,7 +136,8 @@ struct ReplayBody {
     /// Archived before.
     #[schema(value_type = Option<DateTime<Utc>>)]
     until: Option<Moment>,
-    /// A JSON object that a message must contain.
+    /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
+    /// together.
     #[schema(value_type = Option<Object>)]
     filter: Option<RawJson>,
     /// The most messages to move, the oldest first; all if not given.
@@ -188,7 +190,7 @@ async fn replay(
     let which = Archived {
         since: body.since.map(known_to_postgresql),
         until: body.until.map(known_to_postgresql),
-        filter: filter.map(|filter| filter.0),
+        filter,
         msg_ids: body.msg_ids.map(|ids| ids.0.into_iter().map(Bounded::get).collect()),
     };
     let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));

@@ -250,7 +250,9 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
         E::InOperation { source, .. } => code_of(source),
-        E::MessageTooLarge { .. } => Code::MessageTooLarge,
+        E::MessageTooLarge { .. } | E::MessageExpands { .. } | E::PublicationTooLarge { .. } => {
+            Code::MessageTooLarge
+        }
         E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
         E::Forbidden { .. }
         | E::SequenceBehind { .. }

@@ -4,10 +4,7 @@ use std::{fmt::Display, str::FromStr};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{Deserialize, Deserializer, de};
-use serde_json::value::RawValue;
 use url::form_urlencoded;
-
-use crate::domain::{MAX_JSON_DEPTH, RawJson, StorableLimits, check_storable};
 
 use super::problem::Problem;
 
@@ -58,35 +55,12 @@ where
     })
 }
 
-/// A JSON object that a message must contain.
-#[derive(Debug)]
-pub(super) struct Filter(pub(super) RawJson);
-
-impl FromStr for Filter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let json: RawJson =
-            serde_json::from_str(text).map_err(|e| format!("must be a JSON object: {e}"))?;
-        if !json.get().starts_with('{') {
-            return Err("must be a JSON object, such as {\"type\":\"invoice\"}".to_owned());
-        }
-        check(&json).map(|()| Self(json))
-    }
-}
-
-fn check(json: &RawValue) -> Result<(), String> {
-    // What no message can contain cannot be looked for.
-    let limits = StorableLimits { expanded: 1 << 20, depth: MAX_JSON_DEPTH };
-    check_storable(json.get(), limits).map_err(|reason| reason.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Bounded, Moment};
+    use crate::domain::{Bounded, Filter, Moment};
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -123,15 +97,7 @@ mod tests {
             prop_assert_eq!(read.limit.map(Bounded::get), Some(limit));
             prop_assert_eq!(read.since.map(|time| time.0.timestamp_millis()), Some(1_767_222_000_500));
             let read = read.filter.expect("given");
-            prop_assert_eq!(read.0.get(), &filter);
-        }
-
-        #[test]
-        fn any_filter_is_an_object_or_refused(text in "\\PC{0,40}|[\\[\\]{}\":,\\\\u0-9aef ]{0,40}") {
-            if let Ok(filter) = Filter::from_str(&text) {
-                let object = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(filter.0.get());
-                prop_assert!(object.is_ok(), "{}", text);
-            }
+            prop_assert_eq!(read.json().get(), &filter);
         }
     }
 
@@ -148,14 +114,6 @@ mod tests {
         ] {
             let problem = read::<Parameters>(query).err().expect("refused");
             assert!(problem.detail.contains(named), "{query}: {}", problem.detail);
-        }
-    }
-
-    #[test]
-    fn a_filter_is_a_json_object() {
-        assert_eq!(Filter::from_str(r#"{"a":1}"#).expect("object").0.get(), r#"{"a":1}"#);
-        for wrong in ["", "[1]", "1", "{\"a\":}", "{\"a\":\"\\u0000\"}", "{\"a\":1e200000}"] {
-            assert!(Filter::from_str(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Delivery, Receive},
-    domain::{FifoMode, Quantity, QueueName, VisibilityTimeout, Wait},
+    domain::{FifoMode, Filter, Quantity, QueueName, VisibilityTimeout, Wait},
 };
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     leased_body::{Delivered, LeasedBody},
     messages::{MessageList, TAG},
     problem::{Code, Problem},
-    query::{Filter, Query, parsed},
+    query::{Query, parsed},
 };
 
 /// Where messages are received.
@@ -55,7 +55,8 @@ struct ReceiveParameters {
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<i64>, minimum = 0, maximum = 20)]
     wait: Option<Wait>,
-    /// A JSON object that a message must contain.
+    /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
+    /// together.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
     filter: Option<Filter>,
@@ -97,7 +98,7 @@ async fn receive(
         qty: parameters.qty.unwrap_or(Quantity::saturating(1)),
         vt: parameters.vt,
         wait: parameters.wait.unwrap_or(Wait::saturating(0)),
-        filter: parameters.filter.map(|filter| filter.0),
+        filter: parameters.filter,
         fifo: parameters.fifo,
     };
     let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{ArchivedMessage, CallStats, PageSize, QueueName, Scope},
+    domain::{ArchivedMessage, CallStats, Filter, PageSize, QueueName, Scope},
     store::{self, Archived, Moved, Page, Rejection},
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, receiving::chooses, retry::Kind};
+use super::{Broker, Error, Result, retry::Kind};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -63,22 +63,38 @@ impl Broker {
         stats: &Arc<CallStats>,
         mut what: Browse,
     ) -> Result<Page<ArchivedMessage>> {
-        what.which.filter = what.which.filter.filter(chooses);
+        what.which.filter = what.which.filter.filter(Filter::is_selective);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             let queue = &what.queue;
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
+            let heavy = broker.engine.heavy_queues();
             let page = broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
-                match store::browse_archive(&mut conn, queue, after, limit, which, most, false)
-                    .await
-                {
-                    // One that cannot be sent is left out, and hides no other.
-                    Err(store::Error::Unreadable) => {
-                        store::browse_archive(&mut conn, queue, after, limit, which, most, true)
-                            .await
+                let mut limit = heavy.rows(queue, limit);
+                let mut readable_only = false;
+                loop {
+                    let page = store::browse_archive(
+                        &mut conn,
+                        queue,
+                        after,
+                        limit,
+                        which,
+                        most,
+                        readable_only,
+                    );
+                    match page.await {
+                        Err(store::Error::Timeout) if limit > 1 => {
+                            // With one it may be the search that takes so long.
+                            if which.filter.is_none() {
+                                heavy.note(queue);
+                            }
+                            limit = 1;
+                        }
+                        // One that cannot be sent is left out, and hides no other.
+                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                        page => return page,
                     }
-                    page => page,
                 }
             });
             page.await?.map_err(Error::on(queue))
@@ -88,7 +104,7 @@ impl Broker {
 
     /// Moves archived messages into a queue, as new ones, and says how many.
     pub async fn replay(&self, stats: &Arc<CallStats>, mut what: Replay) -> Result<i64> {
-        what.which.filter = what.which.filter.filter(chooses);
+        what.which.filter = what.which.filter.filter(Filter::is_selective);
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
         self.must_exist(stats, &to).await?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));

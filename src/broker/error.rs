@@ -78,6 +78,27 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// A message is over the limit as PostgreSQL writes it.
+    #[error("{what} has {bytes} bytes once numbers are written out in full; the limit is {limit}")]
+    MessageExpands {
+        /// Which message.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A publication is over the limit.
+    #[error(
+        "the queues that are bound to this routing key would get {what} together; the limit for one request is \
+         {limit}"
+    )]
+    PublicationTooLarge {
+        /// How much it is.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
     /// Valid JSON that PostgreSQL cannot store.
     #[error("{0}")]
     MessageRejected(String),

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     config::ReadMode,
     domain::{
-        Bounded, CallStats, FifoMode, Message, MsgId, PageSize, Quantity, QueueName, RawJson,
+        Bounded, CallStats, FifoMode, Filter, Message, MsgId, PageSize, Quantity, QueueName,
         VisibilityTimeout, Wait,
     },
     engine::Delivery,
@@ -32,7 +32,7 @@ pub struct Receive {
     /// How long to wait for a first one.
     pub wait: Wait,
     /// A JSON object that they must contain.
-    pub filter: Option<RawJson>,
+    pub filter: Option<Filter>,
     /// Whether and how to read in groups.
     pub fifo: Option<FifoMode>,
 }
@@ -65,7 +65,7 @@ impl Broker {
             queue: queue.clone(),
             vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
             qty: what.qty.as_i32(),
-            filter: what.filter.filter(chooses),
+            filter: what.filter.filter(Filter::is_selective),
             fifo: what.fifo,
             dead_letters: dead_letters(&policy),
             max_bytes: self.limits.max_answer_bytes,
@@ -147,13 +147,20 @@ impl Broker {
         self.run(false, async move {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
+            let heavy = broker.engine.heavy_queues();
             let seen = broker.on_queue(Kind::Look, queue, &stats, |mut conn| async move {
-                match store::peek(&mut conn, queue, after, limit, most, false).await {
-                    // One that cannot be sent is left out, and hides no other.
-                    Err(store::Error::Unreadable) => {
-                        store::peek(&mut conn, queue, after, limit, most, true).await
+                let mut limit = heavy.rows(queue, limit);
+                let mut readable_only = false;
+                loop {
+                    match store::peek(&mut conn, queue, after, limit, most, readable_only).await {
+                        Err(store::Error::Timeout) if limit > 1 => {
+                            heavy.note(queue);
+                            limit = 1;
+                        }
+                        // One that cannot be sent is left out, and hides no other.
+                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                        seen => return seen,
                     }
-                    seen => seen,
                 }
             });
             seen.await?.map_err(Error::on(queue))
@@ -192,10 +199,4 @@ fn dead_letters(policy: &Policy) -> Option<DeadLetters> {
     let max_receives = settings.max_receives.map(Bounded::as_i32)?;
     let queue = settings.dead_letter_queue.as_ref().map(|queue| queue.0.clone());
     Some(DeadLetters { max_receives, queue })
-}
-
-/// Whether a filter leaves anything out: `{}` does not, of messages that are no objects either.
-pub(super) fn chooses(filter: &RawJson) -> bool {
-    let inside = filter.get().trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    !inside.is_some_and(|inside| inside.trim().is_empty())
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use crate::{
-    domain::{Bounded, CallStats, Delay, NewMessage, QueueName, Visibility, check_storable},
+    domain::{
+        Bounded, CallStats, Delay, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName,
+        Visibility, check_storable, group_bytes,
+    },
     store::{Idempotency, Operation},
     telemetry::DoneTo,
 };
@@ -86,8 +89,19 @@ impl Broker {
                 batch.len()
             )));
         }
+        let mut expanded: u64 = 0;
         for (index, new) in batch.iter().enumerate() {
-            self.check_new(new, policy, &|field| format!("messages[{index}]{}", dotted(field)))?;
+            let at = |field: &str| format!("messages[{index}]{}", dotted(field));
+            expanded = expanded.saturating_add(self.check_one(new, policy, &at)?);
+        }
+        self.check_total("`messages`", expanded)
+    }
+
+    /// Refuses messages that are larger than a body may be once their numbers are written out.
+    pub(super) fn check_total(&self, what: &str, expanded: u64) -> Result<()> {
+        let limit = self.limits.max_body_bytes;
+        if expanded > limit {
+            return Err(Error::MessageExpands { what: what.to_owned(), bytes: expanded, limit });
         }
         Ok(())
     }
@@ -143,6 +157,16 @@ impl Broker {
         policy: &Policy,
         at: &dyn Fn(&str) -> String,
     ) -> Result<()> {
+        self.check_one(new, policy, at).map(drop)
+    }
+
+    /// The same; returns the message's length once its numbers are written out.
+    fn check_one(
+        &self,
+        new: &NewMessage,
+        policy: &Policy,
+        at: &dyn Fn(&str) -> String,
+    ) -> Result<u64> {
         let headers = new.headers.as_deref().map_or("", |headers| headers.get());
         if !headers.is_empty() && !headers.starts_with('{') {
             return Err(Error::Invalid(format!("`{}` must be a JSON object", at("headers"))));
@@ -150,22 +174,34 @@ impl Broker {
         let of_queue = policy.settings.max_message_bytes.map(Bounded::get);
         let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
         let limit = of_queue.unwrap_or(u64::MAX).min(self.limits.max_message_bytes);
+        let what = || {
+            let whole = at("");
+            if whole.is_empty() { "the message".to_owned() } else { format!("`{whole}`") }
+        };
         let bytes = new.bytes();
         if bytes > limit {
-            let whole = at("");
-            let what =
-                if whole.is_empty() { "the message".to_owned() } else { format!("`{whole}`") };
-            return Err(Error::MessageTooLarge { what, bytes, limit });
+            return Err(Error::MessageTooLarge { what: what(), bytes, limit });
         }
         let storable = self.limits.storable();
+        let mut expanded: u64 = 0;
         for (field, json) in [("message", new.message.get()), ("headers", headers)] {
-            check_storable(json, storable)
+            expanded += check_storable(json, storable)
                 .map_err(|reason| Error::MessageRejected(format!("`{}`: {reason}", at(field))))?;
         }
-        match new.visible {
-            Some(visible) => self.check_moment::<{ Delay::MAX }>(&at("visible_at"), visible),
-            None => Ok(()),
+        if expanded > limit {
+            return Err(Error::MessageExpands { what: what(), bytes: expanded, limit });
         }
+        let group = group_bytes(headers);
+        if group > MAX_GROUP_BYTES {
+            return Err(Error::Invalid(format!(
+                "`{}`: `{GROUP_HEADER}` must have at most {MAX_GROUP_BYTES} bytes, not {group}",
+                at("headers")
+            )));
+        }
+        if let Some(visible) = new.visible {
+            self.check_moment::<{ Delay::MAX }>(&at("visible_at"), visible)?;
+        }
+        Ok(expanded)
     }
 
     /// Refuses a moment too far ahead, by the database's clock.

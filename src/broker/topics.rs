@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Scope},
-    store::{self, BindOutcome, Binding, Conn, Operation},
+    store::{self, BindOutcome, Binding, Conn, Operation, PublishLimits},
 };
 
 use super::{
     Broker, Error, MaybeReplayed, Once, Result, policies::Policy, retry::Kind,
     transactions::TopicDelivery,
 };
+
+/// The most wildcards of a pattern: what it takes to compare one grows with them.
+const MAX_WILDCARDS: usize = 8;
 
 /// Where messages are published to.
 #[derive(Clone, Debug)]
@@ -49,11 +52,13 @@ impl Broker {
         queue: QueueName,
         pattern: String,
     ) -> Result<(bool, Binding)> {
+        check_wildcards(&pattern)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let most = self.limits.max_bindings_per_queue;
         self.run(false, async move {
             let (queue, pattern) = (&queue, &*pattern);
             let bound = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
-                let outcome = store::bind(&mut conn, queue, pattern).await?;
+                let outcome = store::bind(&mut conn, queue, pattern, most).await?;
                 Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
             });
             let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
@@ -61,6 +66,12 @@ impl Broker {
                 BindOutcome::Done => true,
                 BindOutcome::AsBefore => false,
                 BindOutcome::NoQueue => return Err(Error::QueueNotFound(queue.to_string())),
+                BindOutcome::Full => {
+                    return Err(Error::Invalid(format!(
+                        "queue `{queue}` has {most} bindings, as many as \
+                         `limits.max_bindings_per_queue` allows"
+                    )));
+                }
             };
             let bound = bound.into_iter().find(|binding| binding.pattern == pattern);
             Ok((new, bound.ok_or_else(|| no_binding(queue, pattern))?))
@@ -84,7 +95,7 @@ impl Broker {
             match unbound.await?.map_err(Error::of_changing(queue))? {
                 BindOutcome::Done => Ok(()),
                 BindOutcome::NoQueue => Err(Error::QueueNotFound(queue.to_string())),
-                BindOutcome::AsBefore => Err(no_binding(queue, pattern)),
+                BindOutcome::AsBefore | BindOutcome::Full => Err(no_binding(queue, pattern)),
             }
         })
         .await
@@ -150,11 +161,25 @@ impl Broker {
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
         let Topic { routing_key, within } = topic;
         let once = once.map(|once| self.idempotency(once, None));
-        let operations = vec![Operation::Publish(routing_key, messages, within)];
+        let limits = PublishLimits {
+            deliveries: self.limits.max_publish_messages,
+            bytes: self.limits.max_publish_bytes,
+        };
+        let operations = vec![Operation::Publish(routing_key, messages, within, limits)];
         let outcomes = self.do_all(stats, operations, once).await;
         let outcomes = outcomes.map_err(Error::without_operation)?;
         Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(|o| o.deliveries).collect()))
     }
+}
+
+fn check_wildcards(pattern: &str) -> Result<()> {
+    let wildcards = pattern.matches(['*', '#']).count();
+    if wildcards > MAX_WILDCARDS {
+        return Err(Error::Invalid(format!(
+            "`pattern` must have at most {MAX_WILDCARDS} wildcards, not {wildcards}"
+        )));
+    }
+    Ok(())
 }
 
 async fn must_exist(conn: &mut Conn, queue: &QueueName) -> Result<()> {

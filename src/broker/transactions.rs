@@ -8,7 +8,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
     engine::Admission,
-    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
+    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::DoneTo,
 };
 
@@ -95,6 +95,7 @@ impl Broker {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
         let operations = self.text.run(bytes, move || broker.operations(wishes)).await??;
+        self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once, None));
         self.do_all(stats, operations, once).await
     }
@@ -314,6 +315,14 @@ async fn advance_sequences(
     Ok(lagged)
 }
 
+/// Bytes of what an operation stores, once numbers are written out.
+fn expanded_bytes(operation: &Operation) -> u64 {
+    match operation {
+        Operation::Send(_, messages) => messages.iter().map(NewMessage::expanded_bytes).sum(),
+        Operation::Publish(..) | Operation::Settle(..) => 0,
+    }
+}
+
 fn queue_of(operation: &Operation) -> Option<&QueueName> {
     match operation {
         Operation::Send(queue, _) | Operation::Settle(queue, ..) => Some(queue),
@@ -344,6 +353,12 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::Failed(queue, _) => Error::TriggerFailed(queue),
         Refusal::NoArchive(queue) => Error::NoArchive(queue),
         Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
+        Refusal::PublicationTooLarge { what: TooLarge::Deliveries(count), limit } => {
+            Error::PublicationTooLarge { what: format!("{count} messages"), limit }
+        }
+        Refusal::PublicationTooLarge { what: TooLarge::Bytes(bytes), limit } => {
+            Error::PublicationTooLarge { what: format!("{bytes} bytes"), limit }
+        }
         Refusal::MessageTooLarge { queue, bytes, limit } => {
             let what = format!("a message for queue `{queue}`");
             Error::MessageTooLarge { what, bytes, limit }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, StorableLimits};
+use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits};
 
 use super::{Invalid, within};
 
@@ -8,13 +8,11 @@ use super::{Invalid, within};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes in one message, headers included.
+    /// Bytes in one message, headers included and numbers written out in full, as PostgreSQL does.
     pub max_message_bytes: u64,
-    /// Bytes in one message once its numbers are written out in full, as PostgreSQL does.
-    pub max_expanded_message_bytes: u64,
     /// Levels of arrays and objects in one message.
     pub max_json_depth: u32,
-    /// Bytes in the body of a request.
+    /// Bytes in the body of a request, and in its messages once their numbers are written out in full.
     pub max_body_bytes: u64,
     /// Bytes in an answer that carries messages; one message always fits.
     pub max_answer_bytes: u64,
@@ -22,6 +20,12 @@ pub struct Limits {
     pub max_bytes_in_hand: u64,
     /// Messages in one batch.
     pub max_batch_messages: usize,
+    /// Messages that one publication stores, each counted as often as there are queues for it.
+    pub max_publish_messages: usize,
+    /// Bytes that one publication stores, counted in the same way.
+    pub max_publish_bytes: u64,
+    /// Patterns that a queue may be bound to.
+    pub max_bindings_per_queue: usize,
     /// Requests that are served at the same time; clients that wait are not counted.
     pub max_requests: usize,
     /// Requests in a second, of all clients together.
@@ -40,12 +44,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_bytes: 1 << 20,
-            max_expanded_message_bytes: 16 << 20,
             max_json_depth: MAX_JSON_DEPTH,
             max_body_bytes: 16 << 20,
             max_answer_bytes: 16 << 20,
             max_bytes_in_hand: 256 << 20,
             max_batch_messages: MAX_BATCH,
+            max_publish_messages: 10_000,
+            max_publish_bytes: 64 << 20,
+            max_bindings_per_queue: 100,
             max_requests: 4_096,
             requests_per_second: None,
             requests_per_second_per_key: None,
@@ -59,23 +65,20 @@ impl Default for Limits {
 impl Limits {
     /// What a message's JSON is held to.
     pub(crate) fn storable(&self) -> StorableLimits {
-        StorableLimits { expanded: self.max_expanded_message_bytes, depth: self.max_json_depth }
+        StorableLimits { expanded: MAX_READABLE_BYTES, depth: self.max_json_depth }
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("limits.max_message_bytes", self.max_message_bytes, 1_024, 64 << 20)?;
-        within(
-            "limits.max_expanded_message_bytes",
-            self.max_expanded_message_bytes,
-            self.max_message_bytes,
-            128 << 20,
-        )?;
+        within("limits.max_message_bytes", self.max_message_bytes, 1_024, MAX_READABLE_BYTES)?;
         within("limits.max_json_depth", self.max_json_depth, 32, MAX_JSON_DEPTH)?;
         within("limits.max_body_bytes", self.max_body_bytes, self.max_message_bytes, 256 << 20)?;
         within("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;
         let least = self.max_body_bytes.max(self.max_answer_bytes);
         within("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
         within("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
+        within("limits.max_publish_messages", self.max_publish_messages, 1, 1_000_000)?;
+        within("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;
+        within("limits.max_bindings_per_queue", self.max_bindings_per_queue, 1, 1_000_000)?;
         within("limits.max_requests", self.max_requests, 1, 1_000_000)?;
         let rate = self.requests_per_second.unwrap_or(1);
         within("limits.requests_per_second", rate, 1, 10_000_000)?;

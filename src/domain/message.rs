@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Delay, Delivered, Receipt, ReceiptKey, time};
+use super::{Delay, Delivered, Receipt, ReceiptKey, expanded_length, time};
 
 /// JSON text, checked to be well-formed and otherwise left as it came, so that no digit is lost.
 pub type RawJson = Box<RawValue>;
@@ -46,6 +46,12 @@ impl NewMessage {
     pub fn bytes(&self) -> u64 {
         let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());
         (self.message.get().len() + headers) as u64
+    }
+
+    /// The same once all numbers are written out in full, as PostgreSQL does when it is read.
+    pub fn expanded_bytes(&self) -> u64 {
+        let headers = self.headers.as_ref().map_or(0, |headers| expanded_length(headers.get()));
+        expanded_length(self.message.get()).saturating_add(headers)
     }
 }
 

@@ -6,6 +6,8 @@ mod access;
 mod api_key;
 mod bounded;
 mod call;
+mod filter;
+mod group;
 mod message;
 mod object;
 mod queue;
@@ -19,6 +21,8 @@ pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
 pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;
+pub use filter::{Filter, InvalidFilter};
+pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
@@ -29,7 +33,9 @@ pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };
-pub use storable::{MAX_JSON_DEPTH, StorableLimits, Unstorable, check_storable};
+pub use storable::{
+    MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits, Unstorable, check_storable, expanded_length,
+};
 pub use time::{Moment, rfc3339};
 
 /// Seconds that a delivered message stays hidden: 0 to 43,200 (12 hours).

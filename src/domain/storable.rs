@@ -51,8 +51,13 @@ pub struct StorableLimits {
 /// The most levels of arrays and objects: PostgreSQL's stack holds them whatever stands around them.
 pub const MAX_JSON_DEPTH: u32 = 10_000;
 
-/// Checks what `jsonb` would refuse, or accept and never be able to give back. `json` is well-formed.
-pub fn check_storable(json: &str, limits: StorableLimits) -> Result<(), Unstorable> {
+/// Bytes of a message, its numbers written out in full, from which on PostgreSQL may never be able to give it
+/// back.
+pub const MAX_READABLE_BYTES: u64 = 64 << 20;
+
+/// Checks what `jsonb` would refuse, or accept and never be able to give back. `json` is well-formed. Returns
+/// its length in bytes once all numbers are written out.
+pub fn check_storable(json: &str, limits: StorableLimits) -> Result<u64, Unstorable> {
     let bytes = json.as_bytes();
     let mut at = 0;
     let mut depth: u32 = 0;
@@ -82,7 +87,13 @@ pub fn check_storable(json: &str, limits: StorableLimits) -> Result<(), Unstorab
     if expanded > limits.expanded {
         return Err(Unstorable::Expands { expanded, limit: limits.expanded });
     }
-    Ok(())
+    Ok(expanded)
+}
+
+/// The length of well-formed JSON in bytes once all numbers are written out, whatever else is wrong with it.
+pub fn expanded_length(json: &str) -> u64 {
+    let no_limits = StorableLimits { expanded: u64::MAX, depth: u32::MAX };
+    check_storable(json, no_limits).unwrap_or(u64::MAX)
 }
 
 /// Checks a string from behind its opening quote; returns the index behind the closing one.
@@ -179,7 +190,7 @@ mod tests {
     const LIMIT: u64 = 1 << 24;
 
     fn check_storable(json: &str, expanded: u64) -> Result<(), Unstorable> {
-        super::check_storable(json, StorableLimits { expanded, depth: 4 })
+        super::check_storable(json, StorableLimits { expanded, depth: 4 }).map(drop)
     }
 
     #[test]
@@ -231,6 +242,8 @@ mod tests {
         let refusal = Unstorable::Expands { expanded, limit: LIMIT };
         assert_eq!(check_storable(&json, LIMIT), Err(refusal));
         assert_eq!(check_storable(&json, expanded), Ok(()));
+        assert_eq!(expanded_length(&json), expanded);
+        assert_eq!(expanded_length("[1e3, -2.5E-7,12]"), "[1000, -0.00000025,12]".len() as u64);
     }
 
     #[test]

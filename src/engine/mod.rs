@@ -3,6 +3,7 @@
 mod alarm;
 mod batch;
 mod delivery;
+mod heavy;
 mod lane;
 mod lanes;
 mod line;
@@ -41,6 +42,7 @@ use self::{
 
 pub use self::{
     delivery::{Delivery, Lease},
+    heavy::HeavyQueues,
     lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
@@ -194,6 +196,11 @@ impl Engine {
     /// Pops what can be delivered now. One that its table does not let go is left.
     pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
         thorough::pop_thoroughly(conn, what, &self.shared).await
+    }
+
+    /// The queues of which one message at a time is read.
+    pub fn heavy_queues(&self) -> &HeavyQueues {
+        &self.shared.heavy
     }
 
     /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for

@@ -172,7 +172,8 @@ impl Poller {
         remaining: Duration,
     ) -> Result<Vec<Message>> {
         let by_pgmq = read.is_plain() && self.shared.db.features().modern;
-        if remaining < SHORTEST_SLICE || !by_pgmq {
+        let is_heavy = self.shared.heavy.rows(&read.queue, read.qty) < read.qty;
+        if remaining < SHORTEST_SLICE || !by_pgmq || is_heavy {
             sleep(self.shared.poll_interval.min(remaining)).await;
             return self.read_now(conn, read).await;
         }
@@ -184,6 +185,12 @@ impl Poller {
                     sleep(BESIDE_KEPT.min(remaining)).await;
                 }
                 Ok(messages)
+            }
+            Err(Error::Timeout) if read.qty > 1 => {
+                if read.filter.is_none() {
+                    self.shared.heavy.note(&read.queue);
+                }
+                self.read_now(conn, &Read { qty: 1, ..read.clone() }).await
             }
             outcome => outcome,
         }

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config, store::Db, telemetry::Metrics};
 
-use super::thorough::KeptReports;
+use super::{heavy::HeavyQueues, thorough::KeptReports};
 
 /// What all lanes share. A clone is the same.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Cancelled when the gateway stops: those who wait are answered at once.
     pub closing: CancellationToken,
+    /// The queues of which one message at a time is read.
+    pub(super) heavy: Arc<HeavyQueues>,
     /// What was said of messages that their table keeps.
     pub(super) kept: Arc<KeptReports>,
     /// Where it counts.
@@ -83,6 +85,7 @@ impl Shared {
             poll_interval: long_poll.poll_interval(),
             tasks: parts.tasks,
             closing: parts.closing,
+            heavy: Arc::default(),
             kept: Arc::default(),
             metrics: parts.metrics,
         }

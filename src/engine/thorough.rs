@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
@@ -22,6 +22,11 @@ pub(super) const BESIDE_KEPT: Duration = Duration::from_millis(500);
 /// How often a read is tried again that others undo.
 const MOST_UNDONE: u32 = 2;
 
+/// Time between two looks for messages that a read which was given up on may have locked still, and how often
+/// that is done.
+const PAUSE: Duration = Duration::from_millis(250);
+const MOST_PAUSES: u32 = 20;
+
 /// Reads; where a row is in the way, without it. One that the table does not let go is left, one that cannot
 /// be read is taken out of the way.
 pub(super) async fn read_thoroughly(
@@ -31,16 +36,42 @@ pub(super) async fn read_thoroughly(
     mut one_by_one: bool,
     shared: &Shared,
 ) -> Result<Found> {
-    let mut search = UnreadableSearch::new(&read.queue, read.filter.as_ref(), &shared.metrics);
-    let mut undone = 0;
+    let wanted = read.qty;
+    let mut read = read.clone();
+    read.qty = shared.heavy.rows(&read.queue, wanted);
+    let queue = read.queue.clone();
+    let mut search = UnreadableSearch::new(&queue, read.filter.as_ref(), &shared.metrics);
+    let (mut undone, mut gave_up, mut tries) = (0, false, 0);
     loop {
-        let outcome = store::read(conn, read, want_due, one_by_one).await;
-        match &outcome {
+        let mut outcome = store::read(conn, &read, want_due, one_by_one).await;
+        match &mut outcome {
+            Err(Error::Timeout) if read.qty > 1 => {
+                // With one it may be the search that takes so long.
+                if read.filter.is_none() {
+                    shared.heavy.note(&read.queue);
+                }
+                read.qty = 1;
+                gave_up = true;
+            }
+            // What was given up on may be at these messages still.
+            Ok(found) if gave_up && found.messages.is_empty() && tries < MOST_PAUSES => {
+                tries += 1;
+                sleep(PAUSE).await;
+            }
+            Ok(found) if gave_up && found.messages.is_empty() => {
+                gave_up = false;
+                if !search.cleared(conn, Some(&Error::Timeout)).await? {
+                    shared.kept.report(&queue, found.kept.as_ref());
+                    return outcome;
+                }
+            }
             Err(Error::Deadlock(_)) if undone < MOST_UNDONE => undone += 1,
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
             Ok(found) => {
+                // There may be as many as are wanted.
+                found.more |= read.qty < wanted && !found.messages.is_empty();
                 shared.kept.report(&read.queue, found.kept.as_ref());
                 take_away(conn, &read.queue, &found.unreadable, &shared.metrics).await;
                 return outcome;
@@ -55,11 +86,18 @@ pub(super) async fn pop_thoroughly(
     pop: &store::Pop,
     shared: &Shared,
 ) -> Result<Popped> {
+    let mut pop = pop.clone();
+    pop.qty = shared.heavy.rows(&pop.queue, pop.qty);
     let mut search = UnreadableSearch::new(&pop.queue, None, &shared.metrics);
     let mut one_by_one = false;
     loop {
-        let outcome = store::pop(conn, pop, one_by_one).await;
+        let outcome = store::pop(conn, &pop, one_by_one).await;
         match &outcome {
+            // Undone as a whole.
+            Err(Error::Timeout) if pop.qty > 1 => {
+                shared.heavy.note(&pop.queue);
+                pop.qty = 1;
+            }
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,

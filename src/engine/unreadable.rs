@@ -3,7 +3,7 @@
 use tracing::warn;
 
 use crate::{
-    domain::{QueueName, RawJson},
+    domain::{Filter, QueueName},
     store::{self, Conn, Error, Result},
     telemetry::{DoneTo, Metrics},
 };
@@ -21,14 +21,14 @@ const MOST_FOUND: u32 = 25;
 #[derive(Debug)]
 pub struct UnreadableSearch<'a> {
     queue: &'a QueueName,
-    filter: Option<&'a RawJson>,
+    filter: Option<&'a Filter>,
     metrics: &'a Metrics,
     found: u32,
 }
 
 impl<'a> UnreadableSearch<'a> {
     /// A search that has not looked yet, among what the filter chooses.
-    pub fn new(queue: &'a QueueName, filter: Option<&'a RawJson>, metrics: &'a Metrics) -> Self {
+    pub fn new(queue: &'a QueueName, filter: Option<&'a Filter>, metrics: &'a Metrics) -> Self {
         Self { queue, filter, metrics, found: 0 }
     }
 

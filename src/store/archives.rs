@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
-use crate::domain::{ArchivedMessage, QueueName, RawJson, Scope};
+use crate::domain::{ArchivedMessage, Filter, QueueName, Scope};
 
 use super::{
     Conn, Rejection,
@@ -23,7 +23,7 @@ pub struct Archived {
     /// Archived before.
     pub until: Option<DateTime<Utc>>,
     /// A JSON object that a message must contain.
-    pub filter: Option<RawJson>,
+    pub filter: Option<Filter>,
     /// Their ids.
     pub msg_ids: Option<Vec<i64>>,
 }
@@ -61,7 +61,7 @@ pub async fn browse_archive(
     .bind(limit)
     .bind(which.since)
     .bind(which.until)
-    .bind(which.filter.as_deref().map(Json))
+    .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(readable_only);
     let mut fitted = Fitted::new(max_bytes);
     let decode = |row: &PgRow| {
@@ -87,7 +87,7 @@ pub async fn count_archived(
     .bind(limit)
     .bind(which.since)
     .bind(which.until)
-    .bind(which.filter.as_deref().map(Json))
+    .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(which.msg_ids.as_deref());
     let rows = conn.on(queue).look(query).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
@@ -111,7 +111,7 @@ pub async fn replay(
     .bind(limit)
     .bind(which.since)
     .bind(which.until)
-    .bind(which.filter.as_deref().map(Json))
+    .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(which.msg_ids.as_deref());
     moved(&conn.on(queue).change(query).await?)
 }

@@ -114,6 +114,13 @@ pub enum Refusal {
     NoArchive(String),
     /// The queue's table, or its archive, refused the row.
     Rejected(String, Rejection),
+    /// A publication is over the limit.
+    PublicationTooLarge {
+        /// By what.
+        what: TooLarge,
+        /// The limit.
+        limit: u64,
+    },
     /// A message is over the limit of the queue.
     MessageTooLarge {
         /// The queue.
@@ -125,6 +132,15 @@ pub enum Refusal {
     },
 }
 
+/// Why a publication was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLarge {
+    /// It has so many messages, each counted as often as it would be stored.
+    Deliveries(u64),
+    /// It has so many bytes, counted in the same way.
+    Bytes(u64),
+}
+
 /// What functions of our own say in the detail of an error.
 #[derive(Default, Deserialize)]
 struct Detail {
@@ -132,6 +148,7 @@ struct Detail {
     operation: Option<usize>,
     msg_id: Option<i64>,
     bytes: Option<u64>,
+    deliveries: Option<u64>,
     limit: Option<u64>,
     outcome: Option<String>,
     code: Option<String>,
@@ -234,6 +251,12 @@ impl Error {
             "13" => {
                 let (bytes, limit) = (detail.bytes.unwrap_or(0), detail.limit.unwrap_or(0));
                 refused(Refusal::MessageTooLarge { queue: message(), bytes, limit })
+            }
+            "14" => {
+                let bytes = || TooLarge::Bytes(detail.bytes.unwrap_or(0));
+                let what = detail.deliveries.map_or_else(bytes, TooLarge::Deliveries);
+                let limit = detail.limit.unwrap_or(0);
+                refused(Refusal::PublicationTooLarge { what, limit })
             }
             "22" if detail.msg_id.is_some() => refused(match detail.outcome.as_deref() {
                 Some("conflict") => Refusal::Conflict(message(), msg_id),

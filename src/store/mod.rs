@@ -45,7 +45,7 @@ pub use conn::Conn;
 pub use connect::{ConnectError, connect};
 pub use db::Db;
 pub use errand::Errand;
-pub use error::{Error, Refusal, Result};
+pub use error::{Error, Refusal, Result, TooLarge};
 pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
@@ -73,7 +73,7 @@ pub use session::ConnectOptions;
 pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
-pub use transactions::{Idempotency, Operation, Transacted, transact};
+pub use transactions::{Idempotency, Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{
     Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,
 };

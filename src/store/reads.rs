@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Row, postgres::PgRow, types::Json};
 use tracing::warn;
 
-use crate::domain::{FifoMode, Message, QueueName, RawJson};
+use crate::domain::{FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
@@ -28,7 +28,7 @@ pub struct Read {
     /// The most messages to read.
     pub qty: i32,
     /// A JSON object that a message must contain.
-    pub filter: Option<RawJson>,
+    pub filter: Option<Filter>,
     /// Whether and how to read in groups.
     pub fifo: Option<FifoMode>,
     /// What happens to messages that were delivered in vain.
@@ -110,7 +110,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.queue.as_str())
         .bind(read.vt)
         .bind(read.qty)
-        .bind(read.filter.as_deref().map(Json))
+        .bind(read.filter.as_ref().map(|filter| Json(filter.json())))
     } else {
         sqlx::query(
             "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9) \
@@ -119,7 +119,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.queue.as_str())
         .bind(read.vt)
         .bind(read.qty)
-        .bind(read.filter.as_deref().map(Json))
+        .bind(read.filter.as_ref().map(|filter| Json(filter.json())))
         .bind(read.as_pgmq)
         .bind(want_due)
         .bind(max_receives)
@@ -184,7 +184,7 @@ pub async fn read_with_poll(
     .bind(read.qty)
     .bind(i32::try_from(seconds).unwrap_or(i32::MAX))
     .bind(i32::try_from(poll_interval.as_millis()).unwrap_or(i32::MAX))
-    .bind(read.filter.as_deref().map(Json));
+    .bind(read.filter.as_ref().map(|filter| Json(filter.json())));
     let wait = Duration::from_secs(seconds.into());
     let mut fitted = Fitted::new(read.max_bytes);
     conn.on(&read.queue)
@@ -290,14 +290,14 @@ pub async fn quarantine(
     queue: &QueueName,
     max_messages: i32,
     max_expanded: Option<i64>,
-    filter: Option<&RawJson>,
+    filter: Option<&Filter>,
 ) -> Result<Vec<i64>> {
     let query =
         sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine($1, $2, $3, $4)")
             .bind(queue.as_str())
             .bind(max_messages)
             .bind(max_expanded)
-            .bind(filter.map(|filter| Json(&**filter)));
+            .bind(filter.map(|filter| Json(filter.json())));
     ids(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
 }
 

@@ -30,6 +30,8 @@ pub enum BindOutcome {
     AsBefore,
     /// There is no such queue.
     NoQueue,
+    /// The queue has as many as it may.
+    Full,
 }
 
 /// The bindings of all queues, or of one.
@@ -43,12 +45,21 @@ pub async fn bindings(conn: &mut Conn, queue: Option<&QueueName>) -> Result<Vec<
     rows.iter().map(binding).collect()
 }
 
-/// Binds a queue to a pattern.
-pub async fn bind(conn: &mut Conn, queue: &QueueName, pattern: &str) -> Result<BindOutcome> {
-    let query = sqlx::query("/* bind */ SELECT pgmq_gateway.bind($1, $2) AS outcome");
-    let rows = conn.look(query.bind(queue.as_str()).bind(pattern)).await?;
+/// Binds a queue to a pattern, if it has fewer than `max_bindings`.
+pub async fn bind(
+    conn: &mut Conn,
+    queue: &QueueName,
+    pattern: &str,
+    max_bindings: usize,
+) -> Result<BindOutcome> {
+    let query = sqlx::query("/* bind */ SELECT pgmq_gateway.bind($1, $2, $3) AS outcome")
+        .bind(queue.as_str())
+        .bind(pattern)
+        .bind(i32::try_from(max_bindings).unwrap_or(i32::MAX));
+    let rows = conn.look(query).await?;
     Ok(match word(&rows)? {
         "bound" => BindOutcome::Done,
+        "full" => BindOutcome::Full,
         "exists" => BindOutcome::AsBefore,
         "no_queue" => BindOutcome::NoQueue,
         other => return Err(Error::unexpected_word(other)),

@@ -36,9 +36,18 @@ pub enum Operation {
     Send(QueueName, Vec<NewMessage>),
     /// Stores messages in the queues that a routing key leads to, as far as they are within what the
     /// caller may send to.
-    Publish(String, Vec<NewMessage>, Scope),
+    Publish(String, Vec<NewMessage>, Scope, PublishLimits),
     /// Ends or hides a message.
     Settle(QueueName, Action, Target),
+}
+
+/// How much one publication may store, all queues together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishLimits {
+    /// Messages, each as often as there are queues.
+    pub deliveries: usize,
+    /// Bytes, each as often as there are queues.
+    pub bytes: u64,
 }
 
 /// What a transaction came to.
@@ -64,6 +73,10 @@ struct Step<'a> {
     routing_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_queues: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_deliveries: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<StepMessage<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +127,8 @@ impl<'a> Step<'a> {
             queue: None,
             routing_key: None,
             allowed_queues: None,
+            max_deliveries: None,
+            max_bytes: None,
             messages: None,
             msg_id: None,
             read_ct: None,
@@ -129,9 +144,11 @@ impl<'a> Step<'a> {
                 messages: Some(rows(messages)),
                 ..Self::new("send")
             },
-            Operation::Publish(routing_key, messages, within) => Self {
+            Operation::Publish(routing_key, messages, within, limits) => Self {
                 routing_key: Some(routing_key),
                 allowed_queues: within.to_regex(),
+                max_deliveries: Some(limits.deliveries),
+                max_bytes: Some(limits.bytes),
                 messages: Some(rows(messages)),
                 ..Self::new("publish")
             },
@@ -154,7 +171,7 @@ fn rows(messages: &[NewMessage]) -> Vec<StepMessage<'_>> {
     let sized = messages.iter().map(|new| StepMessage {
         message: &new.message,
         headers: new.headers.as_deref(),
-        bytes: new.bytes(),
+        bytes: new.expanded_bytes(),
         moment: new.visible.into(),
     });
     sized.collect()

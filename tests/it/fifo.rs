@@ -386,3 +386,41 @@ async fn many_consumers_keep_every_group_in_order() {
     assert_eq!(ledger.done.len(), GROUPS);
     assert!(ledger.done.values().all(|done| done.iter().copied().eq(0..IN_EACH as u64)));
 }
+
+/// A name that the index cannot take would keep its message from ever being moved into such a queue.
+#[tokio::test]
+async fn the_name_of_a_group_is_bounded_at_every_door() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.post("/queues/q/bindings", r#"{"pattern":"t"}"#).await.expect(201);
+    let doors = |group: &Value| {
+        let message = json!({"message": 1, "headers": {"x-pgmq-group": group}});
+        let mut send = message.clone();
+        send["queue"] = "q".into();
+        let batch = json!({"messages": [{"message": 2}, message]});
+        [
+            ("/queues/q/messages", message.clone(), ""),
+            ("/queues/q/messages/batch", batch.clone(), "messages[1]"),
+            ("/topics/t/messages", message, ""),
+            ("/topics/t/messages/batch", batch, "messages[1]"),
+            ("/transactions", json!({"operations": [{"send": send}]}), "operations[0]"),
+        ]
+    };
+    let within = ["g".repeat(255).into(), json!("ü".repeat(127)), json!(7), Value::Null];
+    let beyond = ["g".repeat(256).into(), json!("ü".repeat(128)), json!(["g".repeat(256)])];
+    for group in beyond {
+        for (door, body, at) in doors(&group) {
+            let refused = gateway.post(door, &body.to_string()).await;
+            let detail = refused.problem(400, "invalid_request").detail();
+            let named = detail.contains("`x-pgmq-group` must have at most 255 bytes");
+            assert!(named && detail.contains(at), "{door}: {detail}");
+        }
+    }
+    assert!(gateway.all("q").await.is_empty());
+    for group in &within {
+        for (door, body, _) in doors(group) {
+            let sent = gateway.post(door, &body.to_string()).await;
+            assert!([200, 201].contains(&sent.status), "{door}: {}", sent.text);
+        }
+    }
+}

@@ -26,9 +26,8 @@ async fn said(gateway: &TestGateway, head: &[u8]) -> String {
 fn problem(said: &str, status: u16, code: &str) -> String {
     let (found, headers, body) = raw::parse(said);
     assert_eq!(found, status, "{said}");
-    let header = |name: &str| {
-        headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned()
-    };
+    let header =
+        |name: &str| headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned();
     assert_eq!(header("content-type"), "application/problem+json", "{said}");
     let body: Value = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {said}"));
     assert_eq!((&body["code"], &body["status"]), (&code.into(), &status.into()), "{said}");

@@ -7,6 +7,7 @@ mod support;
 
 mod archive;
 mod auth;
+mod bindings;
 mod browsers;
 mod callers;
 mod capacity;
@@ -19,8 +20,10 @@ mod departures;
 mod encodings;
 mod engine;
 mod errors;
+mod expansion;
 mod failover;
 mod fifo;
+mod filters;
 mod floods;
 mod heads;
 mod healthcheck;

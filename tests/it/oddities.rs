@@ -76,8 +76,10 @@ async fn dead_letters_that_cannot_be_moved_block_nobody() {
     gateway.put("/queues/q", settings).await.expect(201);
     // A group that the index cannot take, as it cannot be compressed.
     let group: String = (0..6000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
-    let poison = json!({"message": "poison", "headers": {"x-pgmq-group": group}});
-    gateway.send("q", &poison.to_string()).await;
+    // Over HTTP it is refused.
+    let poison = json!({"x-pgmq-group": group});
+    let sql = format!("SELECT pgmq.send('q', '\"poison\"', '{poison}'::jsonb)");
+    gateway.database.execute(&sql).await;
     assert_eq!(gateway.receive("q", "vt=0").await.len(), 1);
     gateway.send("q", r#"{"message":"good"}"#).await;
     assert_eq!(gateway.receive("q", "").await[0]["message"], "good");

@@ -70,7 +70,6 @@ async fn the_api_is_as_its_document_says() {
     database.execute("CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman").await;
     let gateway = TestGateway::on(&database, |settings| {
         settings.limits.max_message_bytes = 64 << 20;
-        settings.limits.max_expanded_message_bytes = 64 << 20;
         settings.limits.max_body_bytes = 64 << 20;
     })
     .await;

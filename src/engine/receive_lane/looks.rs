@@ -102,15 +102,11 @@ impl ReceiveLane {
         look: &Look,
         one_by_one: bool,
     ) -> Result<Found> {
-        let filter = key
-            .filter
-            .as_ref()
-            .map(|filter| serde_json::value::RawValue::from_string(filter.to_string()));
         let read = Read {
             queue: self.queue.clone(),
             vt: key.vt,
             qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
-            filter: filter.and_then(std::result::Result::ok),
+            filter: key.filter.clone(),
             fifo: key.fifo,
             dead_letters: key.dead_letters.clone(),
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{CallStats, FifoMode, QueueName, Wait},
+    domain::{CallStats, FifoMode, Filter, QueueName, Wait},
     store::{self, DeadLetters, Read, Result},
 };
 
@@ -79,7 +79,7 @@ impl State {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     vt: i32,
-    filter: Option<Box<str>>,
+    filter: Option<Filter>,
     fifo: Option<FifoMode>,
     dead_letters: Option<DeadLetters>,
 }
@@ -144,9 +144,13 @@ impl ReceiveLane {
         let (reply, mut outcome) = oneshot::channel();
         let client = Client { reply, stats: Arc::clone(stats) };
         let wants = usize::try_from(read.qty).unwrap_or(1);
-        let filter = read.filter.map(|filter| filter.get().into());
         let _waits = patient.then(|| Waits::new(&self.shared.waiters));
-        let key = Key { vt: read.vt, filter, fifo: read.fifo, dead_letters: read.dead_letters };
+        let key = Key {
+            vt: read.vt,
+            filter: read.filter,
+            fifo: read.fifo,
+            dead_letters: read.dead_letters,
+        };
         let place = self.join(key, wants, patient, client);
         self.look(&place.key);
         if !patient {
