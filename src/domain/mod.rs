@@ -8,6 +8,7 @@ mod bounded;
 mod call;
 mod message;
 mod object;
+mod peer_key;
 mod queue;
 mod queue_name;
 mod receipt;
@@ -23,8 +24,10 @@ pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
 pub use object::Object;
+pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
+pub use peer_key::{PeerKey, QueueTag};
 pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,

@@ -71,7 +71,7 @@ pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyEr
     let mut connection = options.connect().await?;
     let rows = sqlx::query(
         "/* list_keys */ SELECT pgmq_gateway.as_text(id) AS id, pgmq_gateway.as_text(name) AS name, \
-                ARRAY(SELECT pgmq_gateway.as_text(g) FROM unnest(grants) g) AS grants, created_at, \
+                ARRAY(SELECT pgmq_gateway.as_text(g) FROM pg_catalog.unnest(grants) g) AS grants, created_at, \
                 expires_at, coalesce(expires_at <= now(), false) AS expired, revoked_at, last_used_at \
          FROM pgmq_gateway.api_keys ORDER BY created_at, id",
     )
@@ -205,7 +205,7 @@ pub async fn keys_used(conn: &mut Conn, ids: &[String], at: &[DateTime<Utc>]) ->
     let ages: Vec<i64> = at.iter().map(|at| (now - at).num_seconds().max(0)).collect();
     let query = sqlx::query(
         "/* keys_used */ UPDATE pgmq_gateway.api_keys k \
-         SET last_used_at = now() - make_interval(secs => used.age) \
+         SET last_used_at = now() - pg_catalog.make_interval(secs => used.age) \
          FROM unnest($1, $2) AS used (id, age) WHERE k.id = used.id",
     );
     conn.change(query.bind(ids).bind(ages)).await.map(drop)
