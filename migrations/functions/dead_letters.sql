@@ -1,7 +1,7 @@
 -- Messages that were delivered in vain, and their way back.
 
 -- How many times a message was delivered, not counting what happened before it came into a
--- dead-letter queue. Headers that claim more than there was don't count.
+-- dead-letter queue. Headers that claim more than there was don't count; no sender's claim is stored.
 CREATE FUNCTION pgmq_gateway.deliveries(read_ct integer, headers jsonb)
 RETURNS integer LANGUAGE sql IMMUTABLE AS $$
     SELECT read_ct - CASE
@@ -322,7 +322,8 @@ $$;
 CREATE FUNCTION pgmq_gateway.without_dead_letter_headers(headers jsonb)
 RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
-        WHEN jsonb_typeof(headers) IS DISTINCT FROM 'object' OR NOT headers ? 'x-dead-letter-queue'
+        WHEN jsonb_typeof(headers) IS DISTINCT FROM 'object'
+          OR NOT headers ?| ARRAY['x-dead-letter-queue', 'x-dead-letter-read-ct']
         THEN headers
         ELSE nullif(headers - ARRAY['x-dead-letter-queue', 'x-dead-letter-msg-id',
                                     'x-dead-letter-read-ct', 'x-dead-letter-at'], '{}')

@@ -246,13 +246,13 @@ $$;
 -- SQL_ASCII above all, people store what is none.
 CREATE FUNCTION pgmq_gateway.is_text(content text)
 RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT getdatabaseencoding() = 'UTF8' OR pgmq_gateway.is_convertible(content)
+    SELECT pg_catalog.getdatabaseencoding() = 'UTF8' OR pgmq_gateway.is_convertible(content)
 $$;
 
 CREATE FUNCTION pgmq_gateway.is_convertible(content text)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    PERFORM convert_to(content, 'UTF8');
+    PERFORM pg_catalog.convert_to(content, 'UTF8');
     RETURN true;
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
     RETURN false;
@@ -263,7 +263,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.as_text(content text)
 RETURNS text LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN pgmq_gateway.is_text(content) THEN content
-           ELSE regexp_replace(content, '[^\x01-\x7f]', '?', 'g') END
+           ELSE pg_catalog.regexp_replace(content, '[^\x01-\x7f]', '?', 'g') END
 $$;
 
 -- Whether a name in pgmq.meta can be that of a queue: PGMQ makes no table of others, and nobody can ask for

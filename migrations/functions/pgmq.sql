@@ -10,10 +10,10 @@ BEGIN
 END
 $$;
 
--- Whether there is the table of a queue.
-CREATE FUNCTION pgmq_gateway.has_table(queue text)
-RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- As find_queue_table.
+CREATE FUNCTION pgmq_gateway.table_of(queue text)
+RETURNS regclass LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN pgmq_gateway.find_queue_table(queue) IS NOT NULL;
+    RETURN pgmq_gateway.find_queue_table(queue);
 END
 $$;

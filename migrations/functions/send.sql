@@ -13,6 +13,14 @@ BEGIN
 END
 $$;
 
+-- The headers that a sender gives a message: how often it was delivered before it became a dead letter is
+-- for the gateway alone to say, as it is believed.
+CREATE FUNCTION pgmq_gateway.senders_headers(headers jsonb)
+RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN headers -> 'x-dead-letter-read-ct' IS NULL THEN headers
+           ELSE headers - 'x-dead-letter-read-ct' END
+$$;
+
 -- The statement that stores messages in a table: those of $1 with the headers of $2, each visible after
 -- the seconds of $3 or, where it is set, at the moment of $4; it returns an id for each in order.
 CREATE FUNCTION pgmq_gateway.insert_statement(relation regclass, has_headers boolean)
@@ -29,7 +37,7 @@ BEGIN
         $query$,
         relation,
         CASE WHEN has_headers THEN ', headers' END,
-        CASE WHEN has_headers THEN ', new.headers' END);
+        CASE WHEN has_headers THEN ', pgmq_gateway.senders_headers(new.headers)' END);
 END
 $$;
 

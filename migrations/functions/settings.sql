@@ -1,24 +1,34 @@
 -- What is set for queues. People write into the table, too: whatever is no setting, or none that can be sent,
 -- counts as the default, for that queue alone.
 
--- The settings of all queues that have some, are read in groups, or have a table of another name.
+-- The settings of all queues that have some, are read in groups, or have a table of another name:
+-- `folded` is what PGMQ, and this database's rules for letters, make of the name.
 CREATE FUNCTION pgmq_gateway.all_settings()
-RETURNS TABLE (queue text, settings jsonb, fifo boolean) LANGUAGE plpgsql STABLE
+RETURNS TABLE (queue text, settings jsonb, fifo boolean, folded text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
-    RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo
+    RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo,
+                        pgmq_gateway.folded(s.queue_name)
                  FROM pgmq_gateway.queue_settings s
                  JOIN pgmq.meta m ON m.queue_name = s.queue_name
                   AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
                                               m.created_at)
                  WHERE (s.settings <> '{}' OR s.fifo) AND pgmq_gateway.is_name(s.queue_name)
                  UNION ALL
-                 SELECT m.queue_name::text, '{}', false FROM pgmq.meta m
-                 WHERE m.queue_name <> lower(m.queue_name) AND pgmq_gateway.is_name(m.queue_name)
+                 SELECT m.queue_name::text, '{}', false, pgmq_gateway.folded(m.queue_name)
+                 FROM pgmq.meta m
+                 WHERE m.queue_name <> pgmq_gateway.folded(m.queue_name)
+                   AND pgmq_gateway.is_name(m.queue_name)
                    AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s
                                    WHERE s.queue_name = m.queue_name
                                      AND (s.settings <> '{}' OR s.fifo));
 END
+$$;
+
+-- What a name is in that of its table, as PGMQ writes it.
+CREATE FUNCTION pgmq_gateway.folded(queue_name text)
+RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT substr(lower('q_' || queue_name), 3)
 $$;
 
 -- Changes those settings of a queue that are in `wishes`, null for the default. False where there

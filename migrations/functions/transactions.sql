@@ -99,7 +99,8 @@ BEGIN
             $query$,
             q_table,
             CASE WHEN has_headers THEN ', headers' ELSE '' END,
-            CASE WHEN has_headers THEN ', nullif(e -> ''headers'', ''null'')' ELSE '' END
+            CASE WHEN has_headers THEN
+                ', pgmq_gateway.senders_headers(nullif(e -> ''headers'', ''null''))' ELSE '' END
         ) INTO ids USING messages, queue_delay::integer;
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::http::request::Parts;
 
-use crate::{auth::Principal, domain::CallStats};
+use crate::{
+    auth::Principal,
+    domain::{CallStats, QueueName, Right, Scope},
+};
 
 use super::hold::{Counted, Held};
 
@@ -17,8 +20,28 @@ pub(super) struct RequestContext {
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
     pub(super) caller: OnceLock<Arc<Principal>>,
+    /// As whom it was let in, and for what.
+    pub(super) leave: OnceLock<Leave>,
     /// Its place among those in hand, until it is answered.
     counted: Mutex<Option<Counted>>,
+}
+
+/// That somebody was let in, before the body was there.
+#[derive(Debug)]
+pub(super) struct Leave {
+    pub(super) principal: Arc<Principal>,
+    pub(super) purpose: Purpose,
+}
+
+/// What somebody was let in for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// To do something to a queue; with no right named, what takes any.
+    Queue(Option<Right>, QueueName),
+    /// To do something to those queues to which they may.
+    Scope(Option<Right>, Scope),
+    /// What is in the body, where it says to which queues.
+    InBody,
 }
 
 impl RequestContext {

@@ -76,6 +76,7 @@ impl Gateway {
         let collector = Collector::new(broker.clone(), settings.metrics.clone());
         let janitor = Janitor::new(broker.clone(), settings.maintenance.clone());
         let listen = database.listen_options(settings)?;
+        let listen = listen.map(|options| (options, prepared.peer_key));
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let rules = Rules::new(settings, Arc::clone(&metrics));
         let api = Api::new(ApiParts {

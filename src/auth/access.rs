@@ -151,6 +151,14 @@ impl Access {
         &self,
         credential: Option<&Credential>,
     ) -> Result<Arc<Principal>, Unauthenticated> {
+        self.identify(credential)
+    }
+
+    /// As [`Access::authenticate`], by what is known here.
+    pub fn identify(
+        &self,
+        credential: Option<&Credential>,
+    ) -> Result<Arc<Principal>, Unauthenticated> {
         if !self.is_required() {
             return Ok(Arc::clone(&self.anyone));
         }

@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
-    domain::{CallStats, QueueName, ReceiptKey},
+    domain::{CallStats, PeerKey, QueueName, ReceiptKey},
     engine::{Admission, Engine, Shared, SharedParts},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
@@ -144,8 +144,8 @@ impl Broker {
     }
 
     /// Wakes those who wait, until it is dropped. `listen` is a way to the database that takes
-    /// LISTEN, if there is one.
-    pub async fn wake_waiters(&self, listen: Option<ConnectOptions>) {
+    /// LISTEN, if there is one, and the key of the gateways that speak there.
+    pub async fn wake_waiters(&self, listen: Option<(ConnectOptions, PeerKey)>) {
         self.engine.clone().run(listen).await;
     }
 

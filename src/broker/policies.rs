@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     domain::{QueueName, QueueSettings},
-    store::{self, DatabaseClock, Db},
+    store::{self, Configured, DatabaseClock, Db},
 };
 
 use super::{Error, Result};
@@ -54,7 +54,7 @@ pub(super) struct Policies {
 #[derive(Default)]
 struct Known {
     queues: HashMap<String, Arc<Policy>>,
-    /// What the tables of queues with upper case in their names are called.
+    /// What the tables of queues are called whose names are folded, as the database does it.
     folded: HashSet<String>,
     /// When these were asked for, unless something was changed since.
     as_of: Option<Instant>,
@@ -186,9 +186,8 @@ impl Policies {
         let loaded = self.load().await;
         let mut known = self.lock();
         match loaded {
-            Ok(queues) => {
-                known.folded = queues.keys().filter_map(|name| folded(name)).collect();
-                known.queues = queues;
+            Ok(configured) => {
+                (known.queues, known.folded) = sorted(configured);
                 known.loaded = Some(began);
                 known.failed = None;
                 known.as_of = (known.generation == generation).then_some(began);
@@ -217,14 +216,9 @@ impl Policies {
         }
     }
 
-    async fn load(&self) -> store::Result<HashMap<String, Arc<Policy>>> {
+    async fn load(&self) -> store::Result<Vec<Configured>> {
         let mut conn = self.db.errand().await?;
-        let configured = store::all_settings(&mut conn, &self.clock).await?;
-        let policies = configured.into_iter().map(|queue| {
-            let policy = Policy { settings: queue.settings, fifo: queue.fifo };
-            (queue.queue, Arc::new(policy))
-        });
-        Ok(policies.collect())
+        store::all_settings(&mut conn, &self.clock).await
     }
 
     fn age(&self) -> Option<Duration> {
@@ -237,9 +231,16 @@ impl Policies {
     }
 }
 
-/// What PGMQ makes of a name with upper case.
-fn folded(name: &str) -> Option<String> {
-    Some(name.to_lowercase()).filter(|folded| folded != name)
+/// What holds for queues, and the names to which others are folded. Not folded here: databases have rules
+/// of their own for letters.
+fn sorted(configured: Vec<Configured>) -> (HashMap<String, Arc<Policy>>, HashSet<String>) {
+    let mut folded = HashSet::new();
+    let policies = configured.into_iter().map(|queue| {
+        folded.extend(queue.folded);
+        let policy = Policy { settings: queue.settings, fifo: queue.fifo };
+        (queue.queue, Arc::new(policy))
+    });
+    (policies.collect(), folded)
 }
 
 impl fmt::Debug for Policies {

@@ -195,12 +195,14 @@ impl Grants {
 }
 
 /// A part of all queues.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope(Option<Vec<QueuePattern>>);
 
 impl Scope {
     /// Every queue.
     pub const ALL: Self = Self(None);
+    /// No queue.
+    pub const NOTHING: Self = Self(Some(Vec::new()));
 
     /// Whether it is every queue.
     pub fn is_all(&self) -> bool {

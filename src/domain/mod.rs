@@ -10,6 +10,7 @@ mod filter;
 mod group;
 mod message;
 mod object;
+mod peer_key;
 mod queue;
 mod queue_name;
 mod receipt;
@@ -27,6 +28,7 @@ pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
 pub use object::Object;
+pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
 pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};

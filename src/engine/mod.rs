@@ -28,7 +28,9 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    domain::{CallStats, Message, NewMessage, QueueName, Settled, Target, Visibility, Wait},
+    domain::{
+        CallStats, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility, Wait,
+    },
     store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
 };
 
@@ -76,14 +78,14 @@ impl Engine {
     }
 
     /// Wakes those who wait, until it is dropped. `listen` is a way to the database that takes
-    /// LISTEN; without one, other gateways are not heard.
-    pub async fn run(self, listen: Option<ConnectOptions>) {
-        let Some(options) = listen else {
+    /// LISTEN, and the key of those who speak there; without one, other gateways are not heard.
+    pub async fn run(self, listen: Option<(ConnectOptions, PeerKey)>) {
+        let Some((options, key)) = listen else {
             let lanes = Arc::clone(&self.lanes);
             tokio::join!(sweeper::run(self.shared, self.lanes, None), lanes.tidy());
             return;
         };
-        let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone())));
+        let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone(), key)));
         tokio::join!(
             sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
             self.lanes.tidy(),

@@ -19,7 +19,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    domain::QueueName,
+    domain::{PeerKey, QueueName, QueueTag},
     store::{self, Backoff, Complaint, ConnectOptions, Db, Notification, NotificationListener},
 };
 
@@ -39,14 +39,18 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 const STARVED_PAUSE: Duration = Duration::from_secs(30);
 /// A connection that lasted for so long was a good one.
 const STEADY: Duration = Duration::from_secs(30);
-/// Queues named in one notification: PostgreSQL takes less than 8000 bytes.
-const NAMES: usize = 30;
+/// Queues that one notification is about: PostgreSQL takes less than 8000 bytes.
+const TAGS: usize = 100;
+/// Time in which one gateway that asks is told: others could have that repeated.
+const HELLO_PAUSE: Duration = Duration::from_millis(500);
 
 /// What this gateway knows of the others, and has to say to them.
 #[derive(Debug)]
 pub(super) struct Peers {
     id: String,
     db: Db,
+    /// Every role that may connect can listen, and speak.
+    key: PeerKey,
     state: Mutex<State>,
     something_to_say: Notify,
     something_to_hear: Notify,
@@ -55,12 +59,14 @@ pub(super) struct Peers {
 #[derive(Debug, Default)]
 struct State {
     /// Queues for which others have clients, and until when that is believed.
-    wanted_elsewhere: HashMap<QueueName, Instant>,
+    wanted_elsewhere: HashMap<QueueTag, Instant>,
     /// Queues for which it was said that clients are here, and when.
-    said: HashMap<QueueName, Instant>,
-    news: HashSet<QueueName>,
-    wants: HashSet<QueueName>,
+    said: HashMap<QueueTag, (QueueName, Instant)>,
+    news: HashSet<QueueTag>,
+    wants: HashSet<QueueTag>,
     hello: bool,
+    /// When one that is new was last told.
+    told: Option<Instant>,
     /// Queues whose tables notify of inserts, and whether that is listened to.
     notifying: HashMap<String, bool>,
 }
@@ -71,10 +77,10 @@ struct PeerMessage {
     from: String,
     /// Queues in which something was committed.
     #[serde(default)]
-    news: Vec<String>,
+    news: Vec<QueueTag>,
     /// Queues for which the sender has clients that wait.
     #[serde(default)]
-    wants: Vec<String>,
+    wants: Vec<QueueTag>,
     /// The sender is new, and wants to know for which queues others have clients.
     #[serde(default)]
     hello: bool,
@@ -91,10 +97,11 @@ struct Proof {
 }
 
 impl Peers {
-    pub(super) fn new(db: Db) -> Arc<Self> {
+    pub(super) fn new(db: Db, key: PeerKey) -> Arc<Self> {
         Arc::new(Self {
             id: Uuid::now_v7().to_string(),
             db,
+            key,
             state: Mutex::default(),
             something_to_say: Notify::new(),
             something_to_hear: Notify::new(),
@@ -103,21 +110,26 @@ impl Peers {
 
     /// Something was committed in a queue.
     pub(super) fn tell(&self, queue: &QueueName) {
+        if self.lock().wanted_elsewhere.is_empty() {
+            return;
+        }
+        let tag = self.key.tag(queue);
         let mut state = self.lock();
-        let until = state.wanted_elsewhere.get(queue);
-        if until.is_some_and(|until| *until > Instant::now()) && state.news.insert(queue.clone()) {
+        let until = state.wanted_elsewhere.get(&tag);
+        if until.is_some_and(|until| *until > Instant::now()) && state.news.insert(tag) {
             self.something_to_say.notify_one();
         }
     }
 
     /// Somebody waits for a queue's messages here.
     pub(super) fn want(&self, queue: &QueueName) {
+        let tag = self.key.tag(queue);
         let mut state = self.lock();
         let now = Instant::now();
-        let said = state.said.get(queue);
-        if said.is_none_or(|said| *said + REPEAT < now) {
-            state.said.insert(queue.clone(), now);
-            state.wants.insert(queue.clone());
+        let said = state.said.get(&tag);
+        if said.is_none_or(|(_, said)| *said + REPEAT < now) {
+            state.said.insert(tag, (queue.clone(), now));
+            state.wants.insert(tag);
             self.something_to_say.notify_one();
         }
     }
@@ -230,8 +242,7 @@ impl Peers {
             proof: Some(proof.number),
             ..PeerMessage::default()
         };
-        // Strings and a number: this cannot fail.
-        listener.notify(&serde_json::to_string(&own).unwrap_or_default()).await
+        listener.notify(&self.payload(&own)).await
     }
 
     /// Nothing is known of what was said before.
@@ -250,26 +261,30 @@ impl Peers {
         let now = Instant::now();
         let mut state = self.lock();
         state.wanted_elsewhere.retain(|_, until| *until > now);
-        state.said.retain(|_, said| *said + PEER_TTL > now);
+        state.said.retain(|_, (_, said)| *said + PEER_TTL > now);
     }
 
     /// Takes in what a gateway said. What this one said itself is a proof.
     fn heard(&self, payload: &str, lanes: &Lanes) -> Option<u64> {
-        let said = serde_json::from_str::<PeerMessage>(payload).ok()?;
-        if said.from == self.id {
-            return said.proof;
+        let message = serde_json::from_str::<PeerMessage>(self.key.open(payload)?).ok()?;
+        if message.from == self.id {
+            return message.proof;
         }
-        let names = |names: &[String]| -> Vec<QueueName> {
-            names.iter().filter_map(|name| QueueName::parse(name).ok()).collect()
-        };
-        for lanes in names(&said.news).iter().filter_map(|queue| lanes.in_use(queue)) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let of_ours = |tag: &QueueTag| state.said.get(tag).map(|(queue, _)| queue.clone());
+        let news: Vec<QueueName> = message.news.iter().filter_map(of_ours).collect();
+        state.wanted_elsewhere.extend(message.wants.into_iter().map(|tag| (tag, now + PEER_TTL)));
+        let asks = message.hello && state.told.is_none_or(|told| told + HELLO_PAUSE < now);
+        if asks {
+            state.told = Some(now);
+            state.said.clear();
+        }
+        drop(state);
+        for lanes in news.iter().filter_map(|queue| lanes.in_use(queue)) {
             lanes.receive.news();
         }
-        let until = Instant::now() + PEER_TTL;
-        let wanted = names(&said.wants).into_iter().map(|queue| (queue, until));
-        self.lock().wanted_elsewhere.extend(wanted);
-        if said.hello {
-            self.lock().said.clear();
+        if asks {
             self.want_all(lanes);
         }
         None
@@ -283,17 +298,15 @@ impl Peers {
             let hello = std::mem::take(&mut state.hello);
             (std::mem::take(&mut state.news), std::mem::take(&mut state.wants), hello)
         };
-        let names = |queues: HashSet<QueueName>| -> Vec<String> {
-            queues.iter().map(QueueName::to_string).collect()
-        };
+        let tags = |tags: HashSet<QueueTag>| -> Vec<QueueTag> { tags.into_iter().collect() };
         let from = || PeerMessage { from: self.id.clone(), ..PeerMessage::default() };
         let mut said = Vec::new();
         if hello {
             said.push(PeerMessage { hello, ..from() });
         }
-        let (news, wants) = (names(news), names(wants));
-        said.extend(news.chunks(NAMES).map(|part| PeerMessage { news: part.to_vec(), ..from() }));
-        said.extend(wants.chunks(NAMES).map(|part| PeerMessage { wants: part.to_vec(), ..from() }));
+        let (news, wants) = (tags(news), tags(wants));
+        said.extend(news.chunks(TAGS).map(|part| PeerMessage { news: part.to_vec(), ..from() }));
+        said.extend(wants.chunks(TAGS).map(|part| PeerMessage { wants: part.to_vec(), ..from() }));
         said
     }
 
@@ -303,11 +316,14 @@ impl Peers {
         }
         let mut conn = self.db.errand().await?;
         for said in said {
-            // Strings and lists of strings: this cannot fail.
-            let payload = serde_json::to_string(said).unwrap_or_default();
-            store::notify(&mut conn, &payload).await?;
+            store::notify(&mut conn, &self.payload(said)).await?;
         }
         Ok(())
+    }
+
+    fn payload(&self, message: &PeerMessage) -> String {
+        // Strings, lists of strings and a number: this cannot fail.
+        self.key.seal(&serde_json::to_string(message).unwrap_or_default())
     }
 
     fn not_listened_to(&self) -> Vec<String> {

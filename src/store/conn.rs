@@ -238,7 +238,7 @@ impl Conn {
         let Some(queue) = subject.filter(|_| !self.in_transaction) else {
             return Error::Unexpected(source);
         };
-        let sql = "/* queue_is_there */ SELECT pgmq_gateway.has_table($1)";
+        let sql = "/* queue_is_there */ SELECT pgmq_gateway.table_of($1) IS NOT NULL";
         let mut arguments = PgArguments::default();
         if arguments.add(queue.as_str()).is_err() || self.ready().await.is_err() {
             return Error::Unexpected(source);

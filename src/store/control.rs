@@ -125,7 +125,7 @@ impl Control {
     pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
         let Some((process, began)) = session.process.as_deref() else { return Ok(false) };
         let query = sqlx::query_scalar(
-            "/* is_idle */ SELECT a.state FROM pg_stat_get_activity($1) a \
+            "/* is_idle */ SELECT a.state FROM pg_catalog.pg_stat_get_activity($1) a \
              WHERE a.backend_start = $2::text::timestamptz",
         );
         let state = self.ask(query.bind(process).bind(began)).await?;
@@ -135,9 +135,9 @@ impl Control {
     /// Cancels what a session does, or ends it; false if there is no such session any more.
     async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
         let query = sqlx::query_scalar(
-            "/* cancel */ SELECT CASE WHEN $3 THEN pg_terminate_backend(a.pid) \
-             ELSE pg_cancel_backend(a.pid) END \
-             FROM pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
+            "/* cancel */ SELECT CASE WHEN $3 THEN pg_catalog.pg_terminate_backend(a.pid) \
+             ELSE pg_catalog.pg_cancel_backend(a.pid) END \
+             FROM pg_catalog.pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
         );
         let done: Option<bool> = self.ask(query.bind(process).bind(began).bind(end)).await?;
         Ok(done.is_some())

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::{Connection, PgConnection, Row};
 use tracing::{info, warn};
 
-use crate::domain::ReceiptKey;
+use crate::domain::{PeerKey, ReceiptKey};
 
 use super::{ConnectOptions, schema, trust};
 
@@ -50,6 +50,8 @@ pub struct Prepared {
     pub features: Features,
     /// The key with which receipts are signed, unless the configuration has one.
     pub receipt_key: ReceiptKey,
+    /// The key by which gateways on this database know each other.
+    pub peer_key: PeerKey,
 }
 
 /// Why the database cannot be used.
@@ -167,7 +169,8 @@ async fn prepare_on(
             .fetch_one(connection)
             .await
             .map_err(failed)?;
-    Ok(Prepared { pgmq, features, receipt_key: ReceiptKey::new(&secret) })
+    let (receipt_key, peer_key) = (ReceiptKey::new(&secret), PeerKey::derive(&secret));
+    Ok(Prepared { pgmq, features, receipt_key, peer_key })
 }
 
 async fn install_pgmq(

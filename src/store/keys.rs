@@ -71,7 +71,7 @@ pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyEr
     let mut connection = options.connect().await?;
     let rows = sqlx::query(
         "/* list_keys */ SELECT pgmq_gateway.as_text(id) AS id, pgmq_gateway.as_text(name) AS name, \
-                ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM unnest(grants) g) AS grants, created_at, \
+                ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM pg_catalog.unnest(grants) g) AS grants, created_at, \
                 expires_at, coalesce(expires_at <= now(), false) AS expired, revoked_at, last_used_at \
          FROM pgmq_gateway.api_keys ORDER BY created_at, id",
     )

@@ -106,7 +106,7 @@ pub async fn advance_sequence(
     let query = sqlx::query(
         "/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1, $2) AS outcome, \
                 pg_catalog.format('SELECT setval(pg_get_serial_sequence(%L, ''msg_id''), max(msg_id)) \
-                                   FROM %1$s', pgmq_gateway.find_queue_table($1)) AS remedy",
+                                   FROM %1$s', pgmq_gateway.table_of($1)) AS remedy",
     );
     let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(violated)).await?;
     let row = only_row(&rows)?;

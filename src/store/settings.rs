@@ -25,12 +25,14 @@ pub struct Configured {
     pub settings: QueueSettings,
     /// Whether it has the index for reading in groups.
     pub fifo: bool,
+    /// What its name is in that of its table, where that is another one.
+    pub folded: Option<String>,
 }
 
 /// The settings of all queues; tells `clock` what time it is there.
 pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<Configured>> {
     let query = sqlx::query(
-        "/* all_settings */ SELECT s.queue, s.settings, s.fifo, clock_timestamp() AS now \
+        "/* all_settings */ SELECT s.queue, s.settings, s.fifo, s.folded, clock_timestamp() AS now \
          FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
     );
     let asked = Utc::now();
@@ -44,7 +46,8 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
             let queue = text(row, "queue")?;
             let Parsed { settings, unknown } = parse(row, &queue, None);
             odd.extend(unknown.map(|setting| format!("{queue}: {setting}")));
-            configured.push(Configured { queue, settings, fifo: get(row, "fifo")? });
+            let folded = Some(text(row, "folded")?).filter(|folded| *folded != queue);
+            configured.push(Configured { queue, settings, fifo: get(row, "fifo")?, folded });
         }
     }
     for what in ODD.news(odd) {

@@ -5,7 +5,7 @@ use pgmq_gateway::config::{ReadMode, Settings, Strategy};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{Client, PATIENCE, TestGateway, eventually};
+use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually};
 
 /// Every way of reading.
 const WAYS: [fn(&mut Settings); 3] = [
@@ -361,4 +361,54 @@ async fn redrives_at_once_move_each_message_once() {
     let mut back = values(&one, "q").await;
     back.sort();
     assert_eq!(back, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+}
+
+/// A message that says how often it was delivered elsewhere is not believed, whichever way it comes.
+#[tokio::test]
+async fn a_sender_cannot_add_to_the_deliveries() {
+    for way in WAYS {
+        let gateway = TestGateway::with(way).await;
+        make_queues(&gateway, 3).await;
+        gateway.post("/queues/q/bindings", r#"{"pattern":"t"}"#).await.expect(201);
+        let headers = r#"{"x-dead-letter-queue":"q","x-dead-letter-read-ct":3,"a":1,
+                          "x-dead-letter\u002dread-ct":3}"#;
+        let one = format!(r#"{{"message":1,"headers":{headers}}}"#);
+        let send = format!(r#"{{"queue":"q","message":1,"headers":{headers}}}"#);
+        for (path, body) in [
+            ("/queues/q/messages", one.clone()),
+            ("/queues/q/messages/batch", format!(r#"{{"messages":[{one}]}}"#)),
+            ("/topics/t/messages", one.clone()),
+            ("/topics/t/messages/batch", format!(r#"{{"messages":[{one}]}}"#)),
+            ("/transactions", format!(r#"{{"operations":[{{"send":{send}}}]}}"#)),
+        ] {
+            for key in [None, Some("once")] {
+                let request = gateway.request("POST", path).body(body.clone());
+                let request = match key {
+                    Some(key) => request.header("Idempotency-Key", key),
+                    None => request,
+                };
+                let status = Answer::of(request).await.status;
+                assert!([200, 201].contains(&status), "{path}: {status}");
+            }
+        }
+        for n in 1..=3 {
+            let received = gateway.receive("q", "qty=100&vt=0").await;
+            assert_eq!(received.len(), 10, "delivery {n}");
+            assert!(received.iter().all(|message| message["headers"]["a"] == 1), "{received:?}");
+        }
+        eventually("all are dead letters", async || {
+            assert!(gateway.receive("q", "qty=100&vt=0").await.is_empty(), "a fourth delivery");
+            gateway.all("q").await.is_empty().then_some(())
+        })
+        .await;
+        let dead = gateway.all("dlq").await;
+        assert_eq!(dead.len(), 10);
+        assert!(dead.iter().all(|m| m["headers"]["x-dead-letter-read-ct"] == 3), "{dead:?}");
+        // What SQL clients write there goes with the way back.
+        let sql = r#"SELECT pgmq.send('dlq', '2', '{"x-dead-letter-read-ct": 3}'::jsonb)"#;
+        gateway.database.execute(sql).await;
+        assert_eq!(redrive(&gateway, r#"{"to":"q"}"#).await, 11);
+        let back = gateway.all("q").await;
+        assert!(back.iter().all(|m| m["headers"]["x-dead-letter-read-ct"].is_null()), "{back:?}");
+    }
 }

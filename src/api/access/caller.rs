@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     super::{
-        context::{RequestContext, context},
+        context::{Leave, Purpose, RequestContext, context},
         problem::{Code, Problem},
     },
     Api,
@@ -56,12 +56,26 @@ impl Caller {
         right: Option<Right>,
         queue: &QueueName,
     ) -> Result<(), Problem> {
-        if self.principal.may(right, queue.as_str()) {
+        if self.current()?.may(right, queue.as_str()) {
             return Ok(());
         }
-        let needed = right.map_or("any right", Right::as_str);
-        Err(self
-            .forbidden(format!("this needs `{needed}` on queue `{queue}`, which the key lacks")))
+        Err(forbidden(&self.api, lacks_on(right, queue)))
+    }
+
+    /// Whoever asks, with what they may do by now.
+    fn current(&self) -> Result<Arc<Principal>, Problem> {
+        if !self.principal.is_over() {
+            return Ok(Arc::clone(&self.principal));
+        }
+        let again = self.api.access.identify(self.credential.as_ref());
+        again.map_err(|_| unauthenticated())
+    }
+
+    /// Notes for what they were let in, as that may not hold any more once the body is there.
+    pub(super) fn is_here_for(&self, purpose: Purpose) {
+        let principal = Arc::clone(&self.principal);
+        // Set once: a request is let in for one thing.
+        let _ = self.context.leave.set(Leave { principal, purpose });
     }
 
     /// Does work on so many bytes for them, where much text is worked on.
@@ -116,7 +130,7 @@ impl Caller {
 
     /// The queues to which they may do something.
     pub(in crate::api) fn scope(&self, right: Option<Right>) -> Scope {
-        self.principal.scope(right)
+        self.current().map_or(Scope::NOTHING, |current| current.scope(right))
     }
 
     /// A place among those of the key's clients that wait.
@@ -136,8 +150,7 @@ impl Caller {
     }
 
     fn forbidden(&self, detail: String) -> Problem {
-        self.api.metrics.refused("forbidden");
-        Problem::new(Code::Forbidden, detail)
+        forbidden(&self.api, detail)
     }
 
     fn refused(&self, refusal: Refusal) -> Problem {
@@ -172,14 +185,35 @@ fn credential(headers: &HeaderMap) -> Option<Credential> {
     Credential::parse(first.to_str().ok()?)
 }
 
-/// Refuses whoever has been let in, and would not be any more now that they have said it all.
+/// Refuses whoever has been let in, and would not be any more now that they have said it all: every body
+/// that is read comes by here.
 pub(in crate::api) async fn must_still_be_let_in(parts: &Parts, api: &Api) -> Result<(), Problem> {
     let context = context(parts);
-    if !context.caller.get().is_some_and(|caller| caller.is_over()) {
+    let Some(leave) = context.leave.get().filter(|leave| leave.principal.is_over()) else {
         return Ok(());
-    }
+    };
     let again = api.access.authenticate(credential(&parts.headers).as_ref()).await;
-    again.map(drop).map_err(|_| unauthenticated())
+    let again = again.map_err(|_| unauthenticated())?;
+    match &leave.purpose {
+        Purpose::Queue(right, queue) if !again.may(*right, queue.as_str()) => {
+            Err(forbidden(api, lacks_on(*right, queue)))
+        }
+        Purpose::Scope(right, scope) if again.scope(*right) != *scope => {
+            let detail = "what the key may do changed while the request came in; nothing was done";
+            Err(forbidden(api, detail.to_owned()))
+        }
+        Purpose::Queue(..) | Purpose::Scope(..) | Purpose::InBody => Ok(()),
+    }
+}
+
+fn lacks_on(right: Option<Right>, queue: &QueueName) -> String {
+    let needed = right.map_or("any right", Right::as_str);
+    format!("this needs `{needed}` on queue `{queue}`, which the key lacks")
+}
+
+fn forbidden(api: &Api, detail: String) -> Problem {
+    api.metrics.refused("forbidden");
+    Problem::new(Code::Forbidden, detail)
 }
 
 /// The one answer to whoever has no credential in force, whatever is wrong with it.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    super::{edge::is_for_operations, path::queue, problem::Problem},
+    super::{context::Purpose, edge::is_for_operations, path::queue, problem::Problem},
     Api, Caller,
 };
 
@@ -78,6 +78,7 @@ impl<W: Wish> FromRequestParts<Api> for On<W> {
         let caller = Caller::of(parts, api).await?;
         let queue = queue(parts, api).await?;
         caller.must(W::RIGHT, &queue)?;
+        caller.is_here_for(Purpose::Queue(W::RIGHT, queue.clone()));
         let (broker, stats) = (api.broker.clone(), Arc::clone(&caller.context.stats));
         Ok(Self { broker, stats, queue, caller, _wish: PhantomData })
     }
@@ -93,6 +94,7 @@ impl<W: Wish> FromRequestParts<Api> for Over<W> {
         if let Some(right) = W::RIGHT.filter(|_| scope.is_nothing()) {
             return Err(caller.lacks(right));
         }
+        caller.is_here_for(Purpose::Scope(W::RIGHT, scope.clone()));
         Ok(Self { broker, stats, scope, caller, _wish: PhantomData })
     }
 }
@@ -101,7 +103,9 @@ impl FromRequestParts<Api> for Across {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        Caller::of(parts, api).await.map(Self)
+        let caller = Caller::of(parts, api).await?;
+        caller.is_here_for(Purpose::InBody);
+        Ok(Self(caller))
     }
 }
 
