@@ -52,7 +52,7 @@ mod tests {
     async fn what_comes_is_read_until_it_ends() {
         let (mut client, mut server) = duplex(1000);
         let sending = async {
-            client.write_all(&[7; 100_000]).await.expect("all of it is read");
+            client.write_all(&vec![7; 100_000]).await.expect("all of it is read");
             drop(client);
         };
         let started = Instant::now();

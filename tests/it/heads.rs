@@ -150,7 +150,8 @@ async fn the_limit_on_heads_is_what_it_says() {
             assert!(detail.contains("32768") && detail.contains("max_headers"), "{detail}");
         }
     }
-    let many: String = (0..99).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many: Vec<_> = (0..99).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = many.concat();
     for (more, status) in [("", 200), ("x-one: 1\r\n", 431)] {
         let head = format!("GET /livez HTTP/1.0\r\nHost: localhost\r\n{many}{more}\r\n");
         assert_eq!(raw::parse(&said(&gateway, head.as_bytes()).await).0, status);
