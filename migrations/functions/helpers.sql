@@ -28,6 +28,15 @@ BEGIN
 END
 $$;
 
+-- The same, for those who ask from outside.
+CREATE FUNCTION pgmq_gateway.table_of(queue text)
+RETURNS regclass LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN pgmq_gateway.find_queue_table(queue);
+END
+$$;
+
 -- The table of a queue. Raises PGW40 if there is none.
 CREATE FUNCTION pgmq_gateway.queue_table(queue text)
 RETURNS regclass LANGUAGE plpgsql STABLE AS $$

@@ -195,11 +195,14 @@ impl Broker {
                 // Refused at the end: the operation that is to blame is not known.
                 Err(store::Error::Rejected(_)) if !at_once => at_once = true,
                 // An id that is there already tells of a sequence that lags behind its table.
-                Err(error) if advanced < MOST_ADVANCED && violated_by(error).is_some() => {
+                Err(error) if advanced < MOST_ADVANCED && taken_id(error).is_some() => {
                     advanced += 1;
-                    let lagged = advance_sequences(&mut conn, operations, &outcome).await;
-                    if !matches!(lagged, Ok(true)) {
-                        return outcome;
+                    match advance_sequences(&mut conn, operations, error).await {
+                        Ok(true) => {}
+                        Err(
+                            error @ (store::Error::SequenceBehind | store::Error::Exhausted(_)),
+                        ) => return Err(error),
+                        Ok(false) | Err(_) => return outcome,
                     }
                 }
                 // Dropped under our hands: next time it is known which, or no longer bound.
@@ -278,13 +281,16 @@ impl Broker {
     }
 }
 
-/// The unique constraint that refused a row, if one did.
-fn violated_by(error: &store::Error) -> Option<&Arc<str>> {
+/// Whether a row was refused whose id, or something else of it, was there already: by this constraint, where
+/// that is known.
+fn taken_id(error: &store::Error) -> Option<Option<&str>> {
     match error {
-        store::Error::Rejected(Rejection::Conflict(name))
+        store::Error::Rejected(Rejection::Conflict(Some(name)))
         | store::Error::Refused {
-            refusal: Refusal::Rejected(_, Rejection::Conflict(name)), ..
-        } => name.as_ref(),
+            refusal: Refusal::Rejected(_, Rejection::Conflict(Some(name))),
+            ..
+        } => Some(Some(name)),
+        store::Error::Refused { refusal: Refusal::Conflict(..), .. } => Some(None),
         _ => None,
     }
 }
@@ -294,10 +300,10 @@ fn violated_by(error: &store::Error) -> Option<&Arc<str>> {
 async fn advance_sequences(
     conn: &mut Conn,
     operations: &[Operation],
-    outcome: &store::Result<Transacted<Outcome>>,
+    error: &store::Error,
 ) -> store::Result<bool> {
-    let Err(error @ store::Error::Refused { operation, .. }) = outcome else { return Ok(false) };
-    let violated = violated_by(error).map(|name| &**name);
+    let store::Error::Refused { operation, .. } = error else { return Ok(false) };
+    let violated = taken_id(error).flatten();
     let queues = match operations.get(*operation) {
         Some(Operation::Send(queue, _) | Operation::Settle(queue, Action::Archive, _)) => {
             vec![queue.clone()]
