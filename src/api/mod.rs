@@ -5,6 +5,7 @@ mod answer;
 mod archive;
 mod body;
 mod bounded_list;
+mod caller_usage;
 mod context;
 mod docs;
 mod edge;

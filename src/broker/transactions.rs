@@ -130,11 +130,11 @@ impl Broker {
             }
         }
         let permit = match operations.first().and_then(queue_of) {
-            Some(queue) => Some(self.permit(queue).await?),
+            Some(queue) => Some(self.permits(Some(queue), stats).await?),
             None => None,
         };
         // These may wait for each other inside the database.
-        let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
+        let apart = timeout(self.acquire_timeout, self.apart.acquire(stats.caller())).await;
         let apart = apart.map_err(|_| store::Error::Overloaded)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {

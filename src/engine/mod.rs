@@ -13,6 +13,7 @@ mod peers;
 mod poller;
 mod receive_lane;
 mod shared;
+mod shares;
 mod sweeper;
 mod thorough;
 mod unreadable;
@@ -27,7 +28,9 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    domain::{CallStats, Message, NewMessage, QueueName, Settled, Target, Visibility, Wait},
+    domain::{
+        CallStats, CallerId, Message, NewMessage, QueueName, Settled, Target, Visibility, Wait,
+    },
     store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
 };
 
@@ -36,6 +39,7 @@ use self::{
     lanes::Lanes,
     peers::Peers,
     poller::Poller,
+    shares::Counted,
     works::{Ended, NewMessages},
 };
 
@@ -44,6 +48,7 @@ pub use self::{
     heavy::HeavyQueues,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
+    shares::{DearRead, DearReads, FairSlots, KeyedSlots},
     unreadable::UnreadableSearch,
 };
 
@@ -178,15 +183,37 @@ impl Engine {
             }
             self.peers.get().into_iter().for_each(|peers| peers.want(&read.queue));
         }
+        let _counted = match stats.caller().filter(|_| wait.get() > 0) {
+            Some(caller) => Some(self.count_waiter(&read.queue, caller)?),
+            None => None,
+        };
         let lanes = self.lanes.of(&read.queue);
         let delivery = lanes.receive.receive(read, wait, stats).await;
         self.lanes.note_unknown(&delivery);
         delivery
     }
 
+    /// Counts a client that is going to wait among those of its caller at a queue.
+    fn count_waiter(
+        &self,
+        queue: &QueueName,
+        caller: CallerId,
+    ) -> Result<Counted<(QueueName, CallerId)>> {
+        let most = self.shared.share.of(self.shared.max_waiters_per_queue);
+        self.shared.waiters_of.enter((queue.clone(), caller), most).ok_or_else(|| {
+            self.shared.metrics.refused("key_max_waiters");
+            Error::Crowded
+        })
+    }
+
     /// Pops what can be delivered now. One that its table does not let go is left.
     pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
         thorough::pop_thoroughly(conn, what, &self.shared).await
+    }
+
+    /// Leave for a read outside the lanes that may take long. Wait for it with a bound.
+    pub async fn admit_dear(&self, caller: Option<CallerId>, queue: Option<&QueueName>) -> DearRead {
+        self.shared.dear.acquire(caller, queue).await
     }
 
     /// The queues of which one message at a time is read.

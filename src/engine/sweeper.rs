@@ -90,7 +90,7 @@ impl Sweeper {
 fn tell(chunk: &[(QueueName, Arc<ReceiveLane>)], swept: &[Swept], peers: Option<&Peers>) {
     for (swept, (_, line)) in swept.iter().zip(chunk) {
         if swept.ready {
-            line.news();
+            line.swept();
         }
         if let Some(due_in) = swept.due_in.filter(|_| !swept.ready) {
             line.set_timer(due_in);

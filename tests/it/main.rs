@@ -53,6 +53,7 @@ mod schemathesis;
 mod settings;
 mod settle;
 mod several_gateways;
+mod shares;
 mod starts;
 mod storable;
 mod tls;

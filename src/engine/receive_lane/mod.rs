@@ -1,6 +1,7 @@
 //! The line of clients that want messages of one queue: one read serves all who could share it.
 
 mod guards;
+mod pace;
 
 use std::{
     collections::HashMap,
@@ -24,13 +25,13 @@ use crate::{
 use super::{
     Delivery, Shared,
     alarm::Alarm,
-    lane::leave,
     line::{Line, Look, Served, Ticket},
     lock_backoff::LockBackoff,
     thorough::read_thoroughly,
 };
 
 use guards::{Place, Unfinished, Waits};
+use pace::Pace;
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -58,6 +59,8 @@ struct State {
     crowded: bool,
     /// Bytes of a message, from the last reads.
     message_bytes: usize,
+    /// What the lines that choose among the messages cost.
+    pace: Pace,
 }
 
 impl State {
@@ -65,6 +68,7 @@ impl State {
         if let Some(line) = self.lines.get(key).filter(|line| line.is_idle()) {
             self.first_ticket = self.first_ticket.max(line.next_ticket());
             self.lines.remove(key);
+            self.pace.forget(key);
         }
     }
 }
@@ -109,6 +113,7 @@ impl ReceiveLane {
             alarm: Alarm::default(),
             crowded: false,
             message_bytes: 256,
+            pace: Pace::default(),
         };
         Arc::new(Self {
             queue: queue.clone(),
@@ -139,7 +144,7 @@ impl ReceiveLane {
             fifo: read.fifo,
             dead_letters: read.dead_letters,
         };
-        let place = self.join(key, wants, patient, client);
+        let place = self.join(key, wants, patient, client)?;
         self.look(&place.key);
         if !patient {
             return outcome.await.unwrap_or_else(|_| unanswered());
@@ -166,13 +171,16 @@ impl ReceiveLane {
 
     /// There may be something: everyone who waits is looked for.
     pub(super) fn news(self: &Arc<Self>) {
-        let keys: Vec<Arc<Key>> = {
+        let (at_once, in_turn) = {
             let mut state = self.lock();
             state.lines.values_mut().for_each(Line::news);
-            state.lines.keys().cloned().collect()
+            state.at_once_and_in_turn()
         };
-        for key in &keys {
+        for key in &at_once {
             self.look(key);
+        }
+        if in_turn {
+            self.look_in_turn();
         }
     }
 
@@ -207,25 +215,33 @@ impl ReceiveLane {
         self.lock().lines.is_empty()
     }
 
-    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Place<'_> {
+    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<Place<'_>> {
         let mut state = self.lock();
+        let distinct = if patient && !state.pace.knows(&key) {
+            Some(self.count_distinct(&state, client.stats.caller())?)
+        } else {
+            None
+        };
         let key = match state.lines.get_key_value(&key) {
             Some((known, _)) => Arc::clone(known),
             None => Arc::new(key),
         };
+        if let Some(distinct) = distinct {
+            state.pace.remember(&key, distinct);
+        }
         let first = state.first_ticket;
         let exclusive = key.is_exclusive();
         let line = state.lines.entry(Arc::clone(&key));
         let line = line.or_insert_with(|| Line::new(first, exclusive));
         let ticket = line.join(wants, patient, client);
-        Place { lane: self, key, ticket }
+        Ok(Place { lane: self, key, ticket })
     }
 
     /// Begins a look for a line if one is due.
     fn look(self: &Arc<Self>, key: &Arc<Key>) {
         if let Some(look) = self.begin_look(key) {
             let (lane, key) = (Arc::clone(self), Arc::clone(key));
-            self.shared.tasks.spawn(async move { lane.run_looks(&key, look).await });
+            self.shared.tasks.spawn(async move { lane.run_looks(&key, look, true).await });
         }
     }
 
@@ -251,8 +267,8 @@ impl ReceiveLane {
         }
     }
 
-    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
-    async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look) {
+    /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
+    async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look, again: bool) {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
@@ -288,7 +304,7 @@ impl ReceiveLane {
                 }
                 Err(error) => self.fail(key, &look, &error),
             }
-            next = self.begin_look(key);
+            next = if again { self.begin_look(key) } else { None };
         }
         self.lock().remove_idle(key);
     }
@@ -301,7 +317,7 @@ impl ReceiveLane {
         unfinished: &mut Unfinished<'_>,
         one_by_one: bool,
     ) -> Result<Found> {
-        let _statement = leave(&self.statements, conn).await;
+        let _leave = self.leave_to_look(key, conn).await;
         self.widen(key, unfinished.look_mut());
         self.read(conn, key, unfinished.look(), one_by_one).await
     }
@@ -369,7 +385,10 @@ impl ReceiveLane {
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
-        read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
+        let began = Instant::now();
+        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
+        self.note_cost(key, began.elapsed());
+        Ok(found)
     }
 
     /// Hands out what was found. What nobody takes goes back.
