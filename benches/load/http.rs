@@ -170,7 +170,7 @@ pub async fn consume_by_receipt(mut client: Http) -> (Http, usize) {
 }
 
 /// The status, the length of the head and that of the body, once the head is there.
-fn answer(read: &[u8]) -> Option<(u16, usize, usize)> {
+pub fn answer(read: &[u8]) -> Option<(u16, usize, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = answer.parse(read).expect("HTTP") else { return None };

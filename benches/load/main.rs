@@ -10,9 +10,11 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 mod abuse;
+mod calm;
 mod compare;
 mod direct;
 mod fifo;
+mod greedy;
 mod http;
 mod measure;
 mod scenarios;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     abuse, compare,
     direct::{self, Direct},
-    fifo,
+    fifo, greedy,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
     stage::{Gateway, Stage},
@@ -31,6 +31,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("keys", |s, p| Box::pin(keys(s, p))),
         ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
         ("trouble", |s, p| Box::pin(trouble::trouble(s, p))),
+        ("greedy", |s, p| Box::pin(greedy::greedy(s, p))),
         ("compare", |s, p| Box::pin(compare::compare(s, p))),
     ]
 }

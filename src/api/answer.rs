@@ -8,26 +8,25 @@ use axum::{
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::domain::Message;
+use crate::domain::{CallStats, Message};
 
 use super::{
     Api,
     body::too_many_bytes,
-    hold::{Exhausted, Held},
+    hold::Held,
     problem::{Code, Problem},
 };
 
 /// Room for messages, if there is some.
 pub(super) fn room_for<'a>(
     api: &Api,
+    stats: &CallStats,
     messages: impl Iterator<Item = &'a Message>,
 ) -> Result<Held, Problem> {
-    let mut held = api.bytes_in_hand.hold();
+    let mut held = api.bytes_in_hand.hold(api.usage(stats));
     let bytes = messages.map(Message::bytes).sum::<u64>();
-    held.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|Exhausted| {
-        api.metrics.refused("max_bytes_in_hand");
-        too_many_bytes()
-    })?;
+    let grown = held.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+    grown.map_err(|exhausted| too_many_bytes(api, exhausted))?;
     Ok(held)
 }
 
@@ -43,8 +42,12 @@ pub(super) fn json(held: Held, answer: &impl Serialize) -> Result<Bytes, Problem
 }
 
 /// An answer that is one message.
-pub(super) fn one_message(api: &Api, message: &Message) -> Result<Response, Problem> {
-    let held = room_for(api, std::iter::once(message))?;
+pub(super) fn one_message(
+    api: &Api,
+    stats: &CallStats,
+    message: &Message,
+) -> Result<Response, Problem> {
+    let held = room_for(api, stats, std::iter::once(message))?;
     Ok(json_answer(json(held, message)?.into()))
 }
 

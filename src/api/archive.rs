@@ -116,7 +116,7 @@ async fn browse(
     let what = Browse { queue, after, limit, which };
     let Page { messages, more, last_id, .. } = broker.browse_archive(&stats, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
-    let held = room_for(&api, messages.iter().map(|archived| &archived.message))?;
+    let held = room_for(&api, &stats, messages.iter().map(|archived| &archived.message))?;
     Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))
 }
 

@@ -19,6 +19,7 @@ use super::{
     Api,
     access::must_still_be_let_in,
     context::context,
+    edge::too_many,
     hold::{Exhausted, Held},
     not_json::not_json,
     problem::{Code, Problem, shorten},
@@ -138,20 +139,21 @@ async fn read_up_to(limit: u64, request: Request, api: &Api) -> Result<Bytes, Pr
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
-    let mut held = api.bytes_in_hand.hold();
+    let context = context(&parts);
+    let mut held = api.bytes_in_hand.hold(api.usage(&context.stats));
     let collected =
-        timeout(api.body_timeout, collect(body, announced.unwrap_or(0), limit, &mut held)).await;
+        timeout(api.body_timeout, collect(api, body, announced.unwrap_or(0), limit, &mut held))
+            .await;
     let collected = collected.unwrap_or_else(|_| Err(too_slow(api.body_timeout)));
     must_still_be_let_in(&parts, api).await?;
-    context(&parts).holds_body(held);
-    collected.inspect_err(|problem| {
-        if problem.code == Code::Overloaded {
-            api.metrics.refused("max_bytes_in_hand");
-        }
-    })
+    context.holds_body(held);
+    let body = collected?;
+    context.body_is_here().map_err(|full| too_many(api, full))?;
+    Ok(body)
 }
 
 async fn collect(
+    api: &Api,
     mut body: Body,
     announced: u64,
     limit: u64,
@@ -167,7 +169,8 @@ async fn collect(
         if (kept.len() + data.len()) as u64 > limit {
             return Err(too_large(limit));
         }
-        held.grow_to(kept.len() + data.len()).map_err(|Exhausted| too_many_bytes())?;
+        let grown = held.grow_to(kept.len() + data.len());
+        grown.map_err(|exhausted| too_many_bytes(api, exhausted))?;
         kept.extend_from_slice(&data);
     }
     Ok(kept.freeze())
@@ -179,10 +182,22 @@ fn too_large(limit: u64) -> Problem {
 }
 
 /// Also for answers.
-pub(super) fn too_many_bytes() -> Problem {
-    let detail = "the requests in hand hold as many bytes as this gateway has room for; try again in a \
-                  moment";
-    Problem::new(Code::Overloaded, detail)
+pub(super) fn too_many_bytes(api: &Api, exhausted: Exhausted) -> Problem {
+    match exhausted {
+        Exhausted::ForAll => {
+            api.metrics.refused("max_bytes_in_hand");
+            let detail = "the requests in hand hold as many bytes as this gateway has room for; try \
+                          again in a moment";
+            Problem::new(Code::Overloaded, detail)
+        }
+        Exhausted::ForCaller(most) => {
+            api.metrics.refused("key_bytes_in_hand");
+            let detail = format!(
+                "the requests of this key hold {most} bytes, as many as may be; try again in a moment"
+            );
+            Problem::new(Code::Overloaded, detail)
+        }
+    }
 }
 
 fn too_slow(limit: Duration) -> Problem {

@@ -1,6 +1,6 @@
 //! What is known of a request while it is worked on.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::http::request::Parts;
 
@@ -9,7 +9,10 @@ use crate::{
     domain::{CallStats, QueueName, Right, Scope},
 };
 
-use super::hold::{Counted, Held};
+use super::{
+    caller_usage::Usage,
+    hold::{Counted, Full, Held},
+};
 
 /// One request, from its headers to its log line.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(super) struct RequestContext {
     pub(super) caller: OnceLock<Arc<Principal>>,
     /// As whom it was let in, and for what.
     pub(super) leave: OnceLock<Leave>,
+    /// Whether a body is to come.
+    pub(super) has_body: bool,
     /// Its place among those in hand, until it is answered.
     counted: Mutex<Option<Counted>>,
 }
@@ -46,8 +51,18 @@ pub(super) enum Purpose {
 
 impl RequestContext {
     /// One that counts among those in hand.
-    pub(super) fn counted(counted: Option<Counted>) -> Self {
-        Self { counted: Mutex::new(counted), ..Self::default() }
+    pub(super) fn counted(counted: Option<Counted>, has_body: bool) -> Self {
+        Self { counted: Mutex::new(counted), has_body, ..Self::default() }
+    }
+
+    /// It turned out whose it is.
+    pub(super) fn belongs_to(&self, caller: Arc<Usage>) -> Result<(), Full> {
+        self.lock().as_mut().map_or(Ok(()), |counted| counted.belongs_to(caller))
+    }
+
+    /// Its body is there, or it has none: from now on it counts among those that are served.
+    pub(super) fn body_is_here(&self) -> Result<(), Full> {
+        self.lock().as_mut().map_or(Ok(()), Counted::body_is_here)
     }
 
     /// It does not count among those in hand any more: it waits.
@@ -63,7 +78,11 @@ impl RequestContext {
 
     /// It is answered.
     pub(super) fn let_go(&self) {
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

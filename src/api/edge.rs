@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
+use http_body::Body as _;
 use tower::{Layer, Service};
 use uuid::Uuid;
 
@@ -141,7 +142,8 @@ impl Edged {
             Ok(counted) => (counted, check(api, request, is_probe).err()),
             Err(problem) => (None, Some(problem)),
         };
-        let context = Arc::new(RequestContext::counted(counted));
+        let has_body = !request.body().is_end_stream();
+        let context = Arc::new(RequestContext::counted(counted, has_body));
         request.extensions_mut().insert(Arc::clone(&context));
         let (api, answered) = (api.clone(), false);
         let edged = Self { api, started, request_id, method, route, no_store, context, answered };
@@ -213,11 +215,14 @@ fn stays(name: &HeaderName) -> bool {
 
 /// Counts a request in, if there is room for it.
 fn enter(api: &Api) -> Result<Counted, Problem> {
-    api.in_hand.enter().map_err(|Full| {
-        api.metrics.refused("max_requests");
-        let detail = "as many requests are served as this gateway takes; try again in a moment";
-        Problem::new(Code::Overloaded, detail)
-    })
+    api.in_hand.enter().map_err(|full| too_many(api, full))
+}
+
+/// There are as many requests as may be, of all or of one caller.
+pub(super) fn too_many(api: &Api, full: Full) -> Problem {
+    let (limit, detail) = full.explain();
+    api.metrics.refused(limit);
+    Problem::new(Code::Overloaded, detail)
 }
 
 /// The caller's id, if it is one that can stand in a log, or a fresh one.

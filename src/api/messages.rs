@@ -283,7 +283,7 @@ async fn peek(
     let what = Peek { queue, after, limit };
     let Page { messages, more, last_id, .. } = broker.peek(&stats, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
-    let held = room_for(&api, messages.iter())?;
+    let held = room_for(&api, &stats, messages.iter())?;
     Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))
 }
 
@@ -299,7 +299,7 @@ async fn show(
     OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    one_message(&api, &broker.message(&stats, queue, id).await?)
+    one_message(&api, &stats, &broker.message(&stats, queue, id).await?)
 }
 
 /// For which delivery a consumer speaks.
@@ -366,7 +366,7 @@ async fn set_visibility(
     let visible = visibility(body.vt, body.visible_at, "the body")?;
     let message = broker.set_visibility(&stats, queue, receipt.of(id), visible).await?;
     // Who is refused the answer may ask again: it comes to the same.
-    one_message(&api, &message)
+    one_message(&api, &stats, &message)
 }
 
 /// The one of the two that is given.

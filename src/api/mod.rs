@@ -6,6 +6,7 @@ mod archive;
 mod base_path;
 mod body;
 mod bounded_list;
+mod caller_usage;
 mod context;
 mod docs;
 mod edge;

@@ -250,6 +250,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
         E::InOperation { source, .. } => code_of(source),
+        E::Shared(source) => code_of(source),
         E::MessageTooLarge { .. } | E::MessageExpands { .. } | E::PublicationTooLarge { .. } => {
             Code::MessageTooLarge
         }

@@ -107,7 +107,8 @@ async fn receive(
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
-    let bytes = json(room_for(&api, messages.iter())?, &MessageList { messages })?;
+    let held = room_for(&api, &leave.stats, messages.iter())?;
+    let bytes = json(held, &MessageList { messages })?;
     let delivered = delivered(&api, leave.queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
 }
@@ -144,7 +145,8 @@ async fn pop(
     let qty = parameters.qty.unwrap_or(Quantity::saturating(1));
     let messages = broker.pop(&stats, queue.clone(), qty).await?;
     // They are deleted, so they are answered even where there is no room for them.
-    let held = room_for(&api, messages.iter()).unwrap_or_else(|_| api.bytes_in_hand.hold());
+    let held = room_for(&api, &stats, messages.iter());
+    let held = held.unwrap_or_else(|_| api.bytes_in_hand.hold(None));
     let bytes = json(held, &MessageList { messages: &messages })?;
     let delivered = delivered(&api, queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::without_lease(bytes, delivered))))

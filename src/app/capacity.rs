@@ -132,6 +132,7 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
     let needed = [
         u64::from(limits.max_connections).saturating_mul(connection),
         (limits.max_requests as u64).saturating_mul(REQUEST_BYTES),
+        (limits.max_arriving_requests as u64).saturating_mul(REQUEST_BYTES),
         (*waiters as u64).saturating_mul(WAITER_BYTES),
         limits.max_bytes_in_hand.saturating_mul(COPIES),
     ];
@@ -148,6 +149,7 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
     let connections = share(limits.max_connections.into(), 16);
     limits.max_connections = u32::try_from(connections).unwrap_or(limits.max_connections);
     limits.max_requests = share_of(limits.max_requests, 8);
+    limits.max_arriving_requests = share_of(limits.max_arriving_requests, 8);
     *waiters = share_of(*waiters, 16);
     // A message of the largest size still has room.
     limits.max_bytes_in_hand = share(limits.max_bytes_in_hand, limits.max_message_bytes);
@@ -159,9 +161,10 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
 
 fn differences(before: &Settings, after: &Settings) -> Vec<Lowered> {
     type Limit = (&'static str, fn(&Settings) -> u64);
-    const LIMITS: [Limit; 9] = [
+    const LIMITS: [Limit; 10] = [
         ("limits.max_connections", |settings| settings.limits.max_connections.into()),
         ("limits.max_requests", |settings| settings.limits.max_requests as u64),
+        ("limits.max_arriving_requests", |settings| settings.limits.max_arriving_requests as u64),
         ("limits.max_bytes_in_hand", |settings| settings.limits.max_bytes_in_hand),
         ("limits.max_body_bytes", |settings| settings.limits.max_body_bytes),
         ("limits.max_answer_bytes", |settings| settings.limits.max_answer_bytes),
@@ -264,6 +267,7 @@ mod tests {
             let most = u64::from(limits.max_connections)
                 * (CONNECTION_BYTES + u64::from(limits.max_header_bytes))
                 + limits.max_requests as u64 * REQUEST_BYTES
+                + limits.max_arriving_requests as u64 * REQUEST_BYTES
                 + settings.long_poll.max_waiters as u64 * WAITER_BYTES
                 + limits.max_bytes_in_hand * COPIES;
             assert!(most + IDLE_BYTES < mib << 20, "{} of {mib} MiB", most >> 20);

@@ -48,7 +48,7 @@ impl Gateway {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let per_key = KeyLimits {
             requests_per_second: settings.limits.requests_per_second_per_key,
-            max_waiters: settings.long_poll.max_waiters_per_key,
+            max_waiters: Some(waiters_per_key(settings)),
         };
         let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
         let access = Arc::new(access);
@@ -87,6 +87,8 @@ impl Gateway {
             max_answer_bytes: settings.limits.max_answer_bytes,
             max_bytes_in_hand: settings.limits.max_bytes_in_hand,
             max_requests: settings.limits.max_requests,
+            max_arriving_requests: settings.limits.max_arriving_requests,
+            share_per_key: settings.limits.max_share_per_key_percent,
             requests_per_second: settings.limits.requests_per_second,
             body_timeout: settings.server.request_timeout(),
             rules: edge_rules(&settings.http, address.filter(|_| settings.tls.files().is_none())),
@@ -167,6 +169,14 @@ impl Gateway {
             warn!("the database's connections could not be closed in time");
         }
     }
+}
+
+/// Clients that may wait with a key that has no limit of its own.
+fn waiters_per_key(settings: &Settings) -> u32 {
+    settings.long_poll.max_waiters_per_key.unwrap_or_else(|| {
+        let share = settings.limits.max_share_per_key_percent.of(settings.long_poll.max_waiters);
+        u32::try_from(share).unwrap_or(u32::MAX)
+    })
 }
 
 /// Which names and pages are answered to, at an address or, without one, where no page can have a name

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use crate::domain::KeyHash;
+use crate::domain::{CallerId, KeyHash};
 
 /// Characters of a token's subject that the logs show.
 const SUBJECT_CHARS: usize = 64;
@@ -83,6 +83,11 @@ impl Fingerprint {
             hash.update(part);
         }
         Self(hash.finalize().into())
+    }
+
+    /// The same for those who divide things among callers.
+    pub fn caller_id(self) -> CallerId {
+        CallerId(self.0)
     }
 
     fn short(self) -> String {

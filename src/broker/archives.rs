@@ -70,6 +70,7 @@ impl Broker {
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
             let heavy = broker.engine.heavy_queues();
+            let _leave = broker.dear(Some(queue), &stats).await?;
             let page = broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
                 let mut limit = heavy.rows(queue, limit);
                 let mut readable_only = false;
@@ -111,6 +112,7 @@ impl Broker {
         self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
             let (queue, to, which) = (&queue, &to, &which);
+            let _leave = broker.dear(Some(queue), &stats).await?;
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
                 let counted =
@@ -172,7 +174,7 @@ impl Broker {
     async fn must_exist(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<()> {
         let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.db.acquire(&stats).await?;
+            let mut conn = broker.connect(&stats).await?;
             match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
                 (true, _) => Ok(()),
                 (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),

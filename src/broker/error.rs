@@ -211,6 +211,9 @@ pub enum Error {
          done"
     )]
     OutcomeUnknown(#[source] store::Error),
+    /// What others are told, too, who asked the same.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// A defect.
     #[error("an unexpected error; the log of the gateway tells more")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -336,7 +339,8 @@ impl From<store::Error> for Error {
                 Self::Overloaded("every database connection was in use; try again in a moment")
             }
             store::Error::Crowded => Self::Overloaded(
-                "as many clients wait as this gateway takes; try again in a moment",
+                "as many clients wait as this gateway takes, of all or with this key, or receive in as many \
+                 different ways; try again in a moment",
             ),
             store::Error::Unavailable(_) | store::Error::Timeout | store::Error::Deadlock(_) => {
                 Self::DatabaseUnavailable(error)

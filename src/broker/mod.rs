@@ -5,6 +5,7 @@
 mod apart;
 mod archives;
 mod caller;
+mod coalesced;
 mod collector;
 mod error;
 mod janitor;
@@ -25,13 +26,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
-    domain::{CallStats, PeerKey, QueueName, ReceiptKey},
-    engine::{Admission, Engine, Shared, SharedParts},
+    domain::{CallStats, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
+    engine::{Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -52,6 +53,7 @@ pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
+use coalesced::Coalesced;
 use policies::Policies;
 use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
@@ -73,9 +75,13 @@ pub struct Inner {
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
-    apart: Arc<Semaphore>,
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
+    apart: FairSlots,
+    /// Leave for a statement outside the lanes, by caller.
+    callers: KeyedSlots<CallerId>,
+    /// Figures that somebody asks for.
+    figures: Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -107,11 +113,13 @@ impl Broker {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let connections = settings.database.max_connections as usize;
+        let share = settings.limits.max_share_per_key_percent;
         let shared = Shared::new(SharedParts {
             db: parts.db.clone(),
             settings: settings.engine.clone(),
             connections,
             long_poll: settings.long_poll.clone(),
+            share,
             max_answer_bytes: settings.limits.max_answer_bytes,
             tasks: tasks.clone(),
             closing: closing.clone(),
@@ -130,7 +138,9 @@ impl Broker {
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             text: Apart::default(),
             locked: Arc::default(),
-            apart: Arc::new(Semaphore::new((connections / 2).max(1))),
+            apart: FairSlots::new(connections / 2, share.of(connections / 2)),
+            callers: KeyedSlots::new(share.of(connections)),
+            figures: Coalesced::new(tasks.clone()),
             db: parts.db,
             health: parts.health,
             engine,
@@ -192,12 +202,18 @@ impl Broker {
     /// alone.
     async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
         let doubt = self.doubt(queue).await?;
-        let permit = self.permit(queue).await?;
+        let permits = self.permits(Some(queue), stats).await?;
         let mut conn = self.db.acquire(stats).await?;
         match doubt {
             Some(doubt) if !store::exists(&mut conn, queue).await? => Err(doubt),
-            _ => Ok(QueueConn { conn, _permit: permit }),
+            _ => Ok(QueueConn { conn, _permits: permits }),
         }
+    }
+
+    /// A connection for work that is about no queue in particular.
+    async fn connect(&self, stats: &Arc<CallStats>) -> store::Result<QueueConn> {
+        let permits = self.permits(None, stats).await?;
+        Ok(QueueConn { conn: self.db.acquire(stats).await?, _permits: permits })
     }
 
     /// Does work on a queue outside the lanes: again if others undid it, and for a while where something is
@@ -234,10 +250,36 @@ impl Broker {
         }
     }
 
-    /// Leave for one statement on a queue outside the lanes.
-    async fn permit(&self, queue: &QueueName) -> store::Result<Admission> {
-        match timeout(self.acquire_timeout, self.engine.admit(queue)).await {
-            Ok(permit) => Ok(permit),
+    /// Leave for one statement outside the lanes: neither a caller nor a queue takes all connections.
+    async fn permits(
+        &self,
+        queue: Option<&QueueName>,
+        stats: &CallStats,
+    ) -> store::Result<Permits> {
+        let permits = async {
+            let of_caller = match stats.caller() {
+                Some(caller) => self.callers.acquire(&caller).await,
+                None => None,
+            };
+            let of_queue = match queue {
+                Some(queue) => Some(self.engine.admit(queue).await),
+                None => None,
+            };
+            (of_caller, of_queue)
+        };
+        self.in_time(permits).await
+    }
+
+    /// Leave for a read that may take long: there are few at a time, one of a queue, so that they take
+    /// neither the connections nor the processors.
+    async fn dear(&self, queue: Option<&QueueName>, stats: &CallStats) -> store::Result<DearRead> {
+        self.in_time(self.engine.admit_dear(stats.caller(), queue)).await
+    }
+
+    /// Bounds the wait for leave to do something.
+    async fn in_time<T>(&self, leave: impl Future<Output = T>) -> store::Result<T> {
+        match timeout(self.acquire_timeout, leave).await {
+            Ok(leave) => Ok(leave),
             Err(_) => Err(self.db.not_in_time().await),
         }
     }
@@ -272,10 +314,13 @@ impl Broker {
     }
 }
 
-/// A connection that counts among those of its queue.
+/// What counts among a caller's statements, and among those of a queue.
+type Permits = (Option<OwnedSemaphorePermit>, Option<Admission>);
+
+/// A connection that counts among those of its queue, and of its caller.
 struct QueueConn {
     conn: Conn,
-    _permit: Admission,
+    _permits: Permits,
 }
 
 impl Deref for QueueConn {

@@ -104,7 +104,7 @@ impl Broker {
         let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
         let (mut conn, outcome) = loop {
             let turn = retry.turn().await.map_err(Error::on(queue))?;
-            let mut conn = self.db.acquire(stats).await?;
+            let mut conn = self.connect(stats).await?;
             let outcome = put(&mut conn, new).await;
             drop(turn);
             match outcome {
@@ -181,7 +181,13 @@ impl Broker {
     pub async fn list_queues(&self, stats: &Arc<CallStats>, what: ListQueues) -> Result<QueuePage> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.db.acquire(&stats).await?;
+            // Who is shown a few of many has all of them looked at.
+            let _leave = if what.visible.is_all() {
+                None
+            } else {
+                Some(broker.dear(None, &stats).await?)
+            };
+            let mut conn = broker.connect(&stats).await?;
             // One more than asked for tells whether there is a rest.
             let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
             let mut queues = visible_queues(&mut conn, &what, limit + 1).await?;
@@ -371,13 +377,29 @@ impl Broker {
         let waiters = self.engine.waiters_on(&queue);
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let one = &queue;
-            let metrics = broker.on_queue(Kind::Look, one, &stats, |mut conn| async move {
-                store::metrics(&mut conn, one).await
+            let count = {
+                let (broker, stats, queue) = (broker.clone(), Arc::clone(&stats), queue.clone());
+                move || {
+                    let (broker, stats, queue) = (broker.clone(), Arc::clone(&stats), queue.clone());
+                    async move { broker.count(&stats, &queue).await.map_err(Arc::new) }
+                }
+            };
+            // A crowd that asks with the same key is answered together.
+            let counted = broker.figures.get((queue, stats.caller()), count).await;
+            let counted = counted.unwrap_or_else(|| {
+                Err(Arc::new(Error::Internal("the count ended without an answer".into())))
             });
-            Ok((metrics.await?.map_err(Error::on(&queue))?, waiters))
+            Ok((counted.map_err(Error::Shared)?, waiters))
         })
         .await
+    }
+
+    async fn count(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<QueueMetrics> {
+        let _leave = self.dear(Some(queue), stats).await?;
+        let metrics = self.on_queue(Kind::Look, queue, stats, |mut conn| async move {
+            store::metrics(&mut conn, queue).await
+        });
+        metrics.await?.map_err(Error::on(queue))
     }
 }
 

@@ -217,7 +217,7 @@ impl Broker {
         entries: &[(Action, Target)],
     ) -> store::Result<Vec<Settled>> {
         let _turn = retry.turn().await?;
-        let _permit = self.permit(queue).await?;
+        let _permits = self.permits(Some(queue), stats).await?;
         let mut conn = self.db.acquire(stats).await?;
         store::settle(&mut conn, queue, entries, true).await
     }

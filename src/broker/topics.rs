@@ -34,7 +34,8 @@ impl Broker {
     ) -> Result<Vec<Binding>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.db.acquire(&stats).await?;
+            let _leave = broker.dear(queue.as_ref(), &stats).await?;
+            let mut conn = broker.connect(&stats).await?;
             if let Some(queue) = &queue {
                 must_exist(&mut conn, queue).await?;
             }
@@ -110,7 +111,7 @@ impl Broker {
     ) -> Result<Vec<String>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
-            let mut conn = broker.db.acquire(&stats).await?;
+            let mut conn = broker.connect(&stats).await?;
             let mut queues = store::route(&mut conn, &routing_key).await?;
             queues.retain(|queue| visible.contains(queue));
             Ok(queues)

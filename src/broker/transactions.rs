@@ -3,17 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Deserialize;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    engine::Admission,
+    engine::FairSlot,
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::DoneTo,
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Result, SettleTarget,
+    Broker, Error, MaybeReplayed, Once, Permits, Result, SettleTarget,
     policies::Policy,
     retry::{Kind, Retry},
 };
@@ -188,7 +187,7 @@ impl Broker {
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
         loop {
             let turn = retry.turn().await?;
-            let permits = self.permits(operations).await?;
+            let permits = self.transaction_permits(operations, stats).await?;
             let mut conn = self.db.acquire(stats).await?;
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
             match &outcome {
@@ -238,19 +237,14 @@ impl Broker {
 
     /// Leave for one try: it counts as a statement of its first queue, and there are few transactions at the
     /// same time, as these may wait for each other inside the database.
-    async fn permits(
+    async fn transaction_permits(
         &self,
         operations: &[Operation],
-    ) -> store::Result<(Option<Admission>, OwnedSemaphorePermit)> {
-        let permit = match operations.first().and_then(queue_of) {
-            Some(queue) => Some(self.permit(queue).await?),
-            None => None,
-        };
-        let apart = timeout(self.acquire_timeout, Arc::clone(&self.apart).acquire_owned()).await;
-        match apart.ok().and_then(std::result::Result::ok) {
-            Some(apart) => Ok((permit, apart)),
-            None => Err(self.db.not_in_time().await),
-        }
+        stats: &CallStats,
+    ) -> store::Result<(Permits, FairSlot)> {
+        let queue = operations.first().and_then(queue_of);
+        let permits = self.permits(queue, stats).await?;
+        Ok((permits, self.in_time(self.apart.acquire(stats.caller())).await?))
     }
 
     /// Counts what was done, and has those looked for who wait for it.

@@ -26,8 +26,13 @@ pub struct Limits {
     pub max_publish_bytes: u64,
     /// Patterns that a queue may be bound to.
     pub max_bindings_per_queue: usize,
-    /// Requests that are served at the same time; clients that wait are not counted.
+    /// Requests that are served at the same time; clients that wait are not counted, nor those whose body has
+    /// not come yet.
     pub max_requests: usize,
+    /// Requests whose body has not come yet.
+    pub max_arriving_requests: usize,
+    /// What one key may have of whatever all of them share, in percent.
+    pub max_share_per_key_percent: Share,
     /// Requests in a second, of all clients together.
     pub requests_per_second: Option<u32>,
     /// Requests in a second of a key that has no limit of its own.
@@ -38,6 +43,19 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Headers of a request.
     pub max_headers: u32,
+}
+
+/// A part of something, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Share(pub u32);
+
+impl Share {
+    /// This part of so many, and at least one.
+    pub fn of(self, all: usize) -> usize {
+        let percent = usize::try_from(self.0).unwrap_or(usize::MAX);
+        (all / 100 * percent + all % 100 * percent / 100).max(1)
+    }
 }
 
 impl Default for Limits {
@@ -53,6 +71,8 @@ impl Default for Limits {
             max_publish_bytes: 64 << 20,
             max_bindings_per_queue: 100,
             max_requests: 4_096,
+            max_arriving_requests: 4_096,
+            max_share_per_key_percent: Share(50),
             requests_per_second: None,
             requests_per_second_per_key: None,
             max_connections: 16_384,
@@ -80,6 +100,8 @@ impl Limits {
         within("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;
         within("limits.max_bindings_per_queue", self.max_bindings_per_queue, 1, 1_000_000)?;
         within("limits.max_requests", self.max_requests, 1, 1_000_000)?;
+        within("limits.max_arriving_requests", self.max_arriving_requests, 1, 1_000_000)?;
+        within("limits.max_share_per_key_percent", self.max_share_per_key_percent.0, 1, 100)?;
         let rate = self.requests_per_second.unwrap_or(1);
         within("limits.requests_per_second", rate, 1, 10_000_000)?;
         let rate = self.requests_per_second_per_key.unwrap_or(1);

@@ -16,6 +16,11 @@ pub struct LongPoll {
     pub max_waiters_per_queue: usize,
     /// Those of them that can wait with the same key, at one gateway, where it has no limit of its own.
     pub max_waiters_per_key: Option<u32>,
+    /// Receives that differ in `vt`, `filter` or `fifo`, and so in the read that serves them, with which clients
+    /// can wait for messages of the same queue at the same time.
+    pub max_distinct_per_queue: usize,
+    /// Those of all queues with which clients of the same key can wait, at one gateway.
+    pub max_distinct_per_key: usize,
     /// Clients that can wait at the same time with `read_with_poll`; each holds one connection of a
     /// pool of its own.
     pub max_connections: u32,
@@ -52,6 +57,8 @@ impl Default for LongPoll {
             max_waiters: 20_000,
             max_waiters_per_queue: 20_000,
             max_waiters_per_key: None,
+            max_distinct_per_queue: 1_000,
+            max_distinct_per_key: 1_000,
             max_connections: 16,
             poll_interval_ms: 100,
         }
@@ -69,6 +76,8 @@ impl LongPoll {
         within("long_poll.max_waiters_per_queue", self.max_waiters_per_queue, 1, 1_000_000)?;
         let per_key = self.max_waiters_per_key.unwrap_or(1);
         within("long_poll.max_waiters_per_key", per_key, 1, 1_000_000)?;
+        within("long_poll.max_distinct_per_queue", self.max_distinct_per_queue, 1, 1_000_000)?;
+        within("long_poll.max_distinct_per_key", self.max_distinct_per_key, 1, 1_000_000)?;
         within("long_poll.max_connections", self.max_connections, 1, 1_000)?;
         within("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
     }

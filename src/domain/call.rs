@@ -9,16 +9,30 @@ use std::{
     time::Duration,
 };
 
+use super::CallerId;
+
 /// Counters of one request, for its log line and the metrics. Whoever works for the request has
 /// them, also when its client has long gone.
 #[derive(Debug, Default)]
 pub struct CallStats {
     round_trips: AtomicU32,
     waited_us: AtomicU64,
+    caller: OnceLock<CallerId>,
     held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl CallStats {
+    /// Says whose request it is; once.
+    pub fn set_caller(&self, caller: CallerId) {
+        // A request has one caller.
+        let _ = self.caller.set(caller);
+    }
+
+    /// Whose request it is; nobody's in particular where no key is needed.
+    pub fn caller(&self) -> Option<CallerId> {
+        self.caller.get().copied()
+    }
+
     /// Keeps something until the last one has let go who works for this request, and with it what it
     /// brought; once.
     pub fn hold(&self, what: impl Any + Send + Sync) {

@@ -91,7 +91,7 @@ mod tests {
             (r#"{"x-pgmq-group":"abcdef","x-pgmq-group":"a"}"#, 6),
             (r#"{"x-pgmq-group":7}"#, 1),
             (r#"{"x-pgmq-group":1e300}"#, 301),
-            (r#"{"x-pgmq-group":{"a":[1,2]}}"#, 15),
+            (r#"{"x-pgmq-group":{"a":[1,2]}}"#, r#"{"a": [1, 2]}"#.len()),
             (r#"["x-pgmq-group"]"#, 0),
         ] {
             assert_eq!(group_bytes(headers), bytes, "{headers}");

@@ -6,6 +6,7 @@ mod access;
 mod api_key;
 mod bounded;
 mod call;
+mod caller_id;
 mod filter;
 mod group;
 mod message;
@@ -22,6 +23,7 @@ pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
 pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;
+pub use caller_id::CallerId;
 pub use filter::{Filter, InvalidFilter};
 pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};
 pub use message::{

@@ -232,6 +232,17 @@ impl<R> Line<R> {
         }
     }
 
+    /// Whether somebody stands there who has not been looked for since there was news, and nobody looks.
+    pub(super) fn is_due(&self) -> bool {
+        let last = self.waiters.last_key_value();
+        self.looks == 0 && last.is_some_and(|(last, _)| *last >= self.unlooked)
+    }
+
+    /// Who came first of those who stand there.
+    pub(super) fn first(&self) -> Option<&R> {
+        self.waiters.first_key_value().map(|(_, waiter)| &waiter.reply)
+    }
+
     /// Whether anybody stands there who would wait.
     pub(super) fn has_patient(&self) -> bool {
         self.waiters.values().any(|waiter| waiter.patient)

@@ -13,6 +13,7 @@ mod peers;
 mod poller;
 mod receive_lane;
 mod shared;
+mod shares;
 mod sweeper;
 mod table_lock;
 mod thorough;
@@ -29,7 +30,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        CallStats, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility, Wait,
+        CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility,
+        Wait,
     },
     store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
 };
@@ -39,6 +41,7 @@ use self::{
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
+    shares::Counted,
     works::{Ended, NewMessages},
 };
 
@@ -48,6 +51,7 @@ pub use self::{
     lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
+    shares::{DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
     unreadable::UnreadableSearch,
 };
@@ -189,15 +193,37 @@ impl Engine {
                 return Err(Error::Crowded);
             }
         }
+        let _counted = match stats.caller().filter(|_| wait.get() > 0) {
+            Some(caller) => Some(self.count_waiter(&read.queue, caller)?),
+            None => None,
+        };
         let lanes = self.lanes.of(&read.queue);
         let delivery = lanes.receive.receive(read, wait, stats).await;
         lanes.note(&delivery);
         delivery
     }
 
+    /// Counts a client that is going to wait among those of its caller at a queue.
+    fn count_waiter(
+        &self,
+        queue: &QueueName,
+        caller: CallerId,
+    ) -> Result<Counted<(QueueName, CallerId)>> {
+        let most = self.shared.share.of(self.shared.max_waiters_per_queue);
+        self.shared.waiters_of.enter((queue.clone(), caller), most).ok_or_else(|| {
+            self.shared.metrics.refused("key_max_waiters");
+            Error::Crowded
+        })
+    }
+
     /// Pops what can be delivered now. One that its table does not let go is left.
     pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
         thorough::pop_thoroughly(conn, what, &self.shared).await
+    }
+
+    /// Leave for a read outside the lanes that may take long. Wait for it with a bound.
+    pub async fn admit_dear(&self, caller: Option<CallerId>, queue: Option<&QueueName>) -> DearRead {
+        self.shared.dear.acquire(caller, queue).await
     }
 
     /// The queues of which one message at a time is read.

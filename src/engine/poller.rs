@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     time::{Instant, sleep},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Delivery, LockBackoff, Shared, UnreadableSearch,
+    Delivery, FairSlots, LockBackoff, Shared, UnreadableSearch,
     thorough::{BESIDE_KEPT, read_thoroughly},
     waiters::Waiters,
 };
@@ -32,14 +32,14 @@ const SHORTEST_SLICE: Duration = Duration::from_millis(900);
 pub(super) struct Poller {
     shared: Shared,
     waiting: Db,
-    places: Arc<Semaphore>,
+    places: Arc<FairSlots>,
     waiters: Waiters,
 }
 
 impl Poller {
     /// `waiting` is the pool of those who wait, so many at the same time.
     pub(super) fn new(shared: &Shared, waiting: Db, places: usize) -> Self {
-        let places = Arc::new(Semaphore::new(places));
+        let places = Arc::new(FairSlots::new(places, shared.share.of(places)));
         Self { shared: shared.clone(), waiting, places, waiters: Waiters::default() }
     }
 
@@ -105,6 +105,16 @@ impl Poller {
         stats: &Arc<CallStats>,
         client: &Client,
     ) -> Result<Vec<Message>> {
+        // Each has a connection of its own, and one that chooses may take long.
+        let caller = stats.caller();
+        let _of_caller = match caller {
+            Some(caller) => self.shared.choosy.acquire(&caller).await,
+            None => None,
+        };
+        let _dear = match read.filter {
+            Some(_) => Some(self.shared.dear.acquire(caller, Some(&read.queue)).await),
+            None => None,
+        };
         let mut backoff = LockBackoff::new();
         loop {
             let mut conn = self.shared.db.acquire(stats).await?;
@@ -121,15 +131,15 @@ impl Poller {
     }
 
     async fn wait(&self, read: &Read, deadline: Instant, stats: &Arc<CallStats>, client: Client) {
-        let answer = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => {
+        let answer = match self.places.try_acquire(stats.caller()) {
+            Some(place) => {
                 let answer = self.poll(read, deadline, stats, &client).await;
                 // Free before the client can come back for it.
                 drop(place);
                 answer
             }
-            // Every place is taken: one look, and no hang.
-            Err(_) => match self.read_once(read, stats, &client).await {
+            // Every place is taken, or every one of the caller's: one look, and no hang.
+            None => match self.read_once(read, stats, &client).await {
                 Ok(messages) if messages.is_empty() => Err(Error::Crowded),
                 answer => answer,
             },

@@ -8,9 +8,18 @@ use std::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config, store::Db, telemetry::Metrics};
+use crate::{
+    config::{self, Share},
+    domain::{CallerId, QueueName},
+    store::Db,
+    telemetry::Metrics,
+};
 
-use super::{heavy::HeavyQueues, thorough::KeptReports};
+use super::{
+    heavy::HeavyQueues,
+    shares::{DearReads, KeyedCounts, KeyedSlots},
+    thorough::KeptReports,
+};
 
 /// What all lanes share. A clone is the same.
 #[derive(Clone, Debug)]
@@ -40,6 +49,20 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Cancelled when the gateway stops: those who wait are answered at once.
     pub closing: CancellationToken,
+    /// Leave for reads that may take long.
+    pub(super) dear: Arc<DearReads>,
+    /// Leave for a read that serves few clients, or one, by caller.
+    pub(super) choosy: Arc<KeyedSlots<CallerId>>,
+    /// What one caller may have of what all share.
+    pub(super) share: Share,
+    /// Receives with which clients of one queue can wait that differ from each other.
+    pub(super) max_distinct_per_queue: usize,
+    /// Those of all queues with which one caller's clients can wait.
+    pub(super) max_distinct_per_key: usize,
+    /// How many of those there are.
+    pub(super) distinct: KeyedCounts<CallerId>,
+    /// Clients that wait at one queue, by caller.
+    pub(super) waiters_of: KeyedCounts<(QueueName, CallerId)>,
     /// The queues of which one message at a time is read.
     pub(super) heavy: Arc<HeavyQueues>,
     /// What was said of messages that their table keeps.
@@ -59,6 +82,8 @@ pub struct SharedParts {
     pub connections: usize,
     /// How clients wait.
     pub long_poll: config::LongPoll,
+    /// What one caller may have of what all share.
+    pub share: Share,
     /// Bytes in an answer that carries messages.
     pub max_answer_bytes: u64,
     /// Where work is run that outlives its client.
@@ -85,6 +110,13 @@ impl Shared {
             poll_interval: long_poll.poll_interval(),
             tasks: parts.tasks,
             closing: parts.closing,
+            dear: Arc::new(DearReads::new(connections / 4, parts.share.of(connections / 4))),
+            choosy: Arc::new(KeyedSlots::new(parts.share.of(connections))),
+            share: parts.share,
+            max_distinct_per_queue: long_poll.max_distinct_per_queue,
+            max_distinct_per_key: long_poll.max_distinct_per_key,
+            distinct: KeyedCounts::default(),
+            waiters_of: KeyedCounts::default(),
             heavy: Arc::default(),
             kept: Arc::default(),
             metrics: parts.metrics,

@@ -245,7 +245,7 @@ fn tell(waited_on: &WaitedOn, queues: &[QueueName], swept: &[Swept], peers: Opti
     for (queue, swept) in queues.iter().zip(swept) {
         let Some(line) = waited_on.get(queue) else { continue };
         if swept.ready {
-            line.found_visible();
+            line.swept();
         }
         if let Some(due_in) = swept.due_in.filter(|_| !swept.ready) {
             line.set_timer(due_in);

@@ -81,6 +81,7 @@ mod sessions;
 mod settings;
 mod settle;
 mod several_gateways;
+mod shares;
 mod slips;
 mod starts;
 mod storable;

@@ -40,20 +40,19 @@ async fn a_long_list_takes_no_more_than_its_text() {
     assert!(growth < 60, "{growth} MiB");
 }
 
-/// Messages that are small as they are sent, and of which an answer holds one once they are written
+/// Messages that are small as SQL clients store them, and of which an answer holds one once they are written
 /// out.
-async fn send_enormous(client: &Client, count: usize) {
-    let message = format!("{{\"message\":[{}]}}", ["1e131000"; 127].join(","));
-    for _ in 0..count {
-        client.send("q", &message).await;
-    }
+async fn store_enormous(database: &TestDatabase, count: usize) {
+    let message = "('[' || repeat('1e131000,', 126) || '1e131000]')::jsonb";
+    let sql = format!("SELECT pgmq.send('q', {message}) FROM generate_series(1, {count})");
+    database.execute(&sql).await;
 }
 
 #[tokio::test]
 async fn enormous_messages_are_not_held_together() {
     let database = TestDatabase::new().await;
     let reads = async |client: &Client| {
-        send_enormous(client, 12).await;
+        store_enormous(&database, 12).await;
         let answers = [
             client.get("/queues/q/messages?qty=12&vt=600").await,
             client.get("/queues/q/peek?limit=12").await,

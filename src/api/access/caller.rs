@@ -14,6 +14,7 @@ use crate::{
 use super::{
     super::{
         context::{Leave, Purpose, RequestContext, context},
+        edge::too_many,
         problem::{Code, Problem},
     },
     Api,
@@ -40,6 +41,13 @@ impl Caller {
         if api.access.is_required() {
             // Set once: a request has one caller.
             let _ = context.caller.set(Arc::clone(&principal));
+            let id = principal.identity().fingerprint().caller_id();
+            context.stats.set_caller(id);
+            let counted = context.belongs_to(api.in_hand.usage(id));
+            counted.map_err(|full| too_many(api, full))?;
+        }
+        if !context.has_body {
+            context.body_is_here().map_err(|full| too_many(api, full))?;
         }
         let caller = Self { api: api.clone(), context, principal, credential };
         api.in_hand.pace().map_err(|wait| {

@@ -14,12 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Access,
     broker::{Apart, Broker, HealthState},
+    config::Share,
+    domain::CallStats,
     telemetry::{FloodGate, Metrics},
 };
 
 use super::{
+    caller_usage::Usage,
     foreign::EdgeRules,
-    hold::{Budget, InHand},
+    hold::{Budget, InHand, RequestLimits},
 };
 
 pub(super) use caller::{Caller, must_still_be_let_in};
@@ -46,6 +49,10 @@ pub struct ApiParts {
     pub max_bytes_in_hand: u64,
     /// Requests at the same time, those that wait not counted.
     pub max_requests: usize,
+    /// Requests whose body has not come yet.
+    pub max_arriving_requests: usize,
+    /// What one key may have of these.
+    pub share_per_key: Share,
     /// Requests in a second, if they are bounded.
     pub requests_per_second: Option<u32>,
     /// Time for a client to send the body of a request.
@@ -99,8 +106,17 @@ impl Api {
             metrics: parts.metrics,
             max_body_bytes: parts.max_body_bytes,
             max_answer_bytes: parts.max_answer_bytes,
-            bytes_in_hand: Budget::new(parts.max_bytes_in_hand),
-            in_hand: InHand::new(parts.max_requests, parts.requests_per_second),
+            bytes_in_hand: Budget::new(
+                parts.max_bytes_in_hand,
+                parts.share_per_key,
+                parts.max_body_bytes.max(parts.max_answer_bytes),
+            ),
+            in_hand: InHand::new(RequestLimits {
+                served: parts.max_requests,
+                arriving: parts.max_arriving_requests,
+                share: parts.share_per_key,
+                per_second: parts.requests_per_second,
+            }),
             body_timeout: parts.body_timeout,
             rules: parts.rules,
             path_prefix: parts.path_prefix,
@@ -108,6 +124,11 @@ impl Api {
             draining: parts.draining,
             operations_apart: parts.operations_apart,
         }))
+    }
+
+    /// What the caller of a request has in hand, where callers are told apart.
+    pub(super) fn usage(&self, stats: &CallStats) -> Option<Arc<Usage>> {
+        stats.caller().map(|caller| self.in_hand.usage(caller))
     }
 
     /// Where much text is worked on.

@@ -91,9 +91,10 @@ impl ReceiveLane {
                     () = closing.cancelled() => continue,
                 }
             }
-            let leave = timeout(LONGEST, self.statements.acquire()).await;
+            let mut conn = None;
+            let leave = timeout(LONGEST, self.leave_to_look(key, &mut conn)).await;
             let Ok(_leave) = leave else { continue };
-            match self.look_once(&mut None, key, unfinished, true).await {
+            match self.look_once(&mut conn, key, unfinished, true).await {
                 Err(store::Error::Locked) => {}
                 outcome => return outcome,
             }

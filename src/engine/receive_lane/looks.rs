@@ -9,7 +9,6 @@ use crate::{
     domain::Message,
     engine::{
         Delivery,
-        lane::leave,
         line::{Look, Served},
         table_lock::Intent,
         thorough::{BESIDE_KEPT, read_thoroughly},
@@ -21,8 +20,13 @@ use crate::{
 use super::{Client, Key, READ_BYTES, ReceiveLane, guards::Unfinished};
 
 impl ReceiveLane {
-    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile.
-    pub(super) async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look) {
+    /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
+    pub(super) async fn run_looks(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        first: Look,
+        again: bool,
+    ) {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
@@ -34,7 +38,7 @@ impl ReceiveLane {
             let outcome = if self.is_blocked() {
                 Err(store::Error::Locked)
             } else {
-                let _statement = leave(&self.statements, &mut conn).await;
+                let _leave = self.leave_to_look(key, &mut conn).await;
                 self.look_once(&mut conn, key, &mut unfinished, false).await
             };
             let outcome = match outcome {
@@ -66,7 +70,7 @@ impl ReceiveLane {
                 }
                 Err(error) => self.fail(key, &look, &error),
             }
-            next = self.begin_look(key);
+            next = if again { self.begin_look(key) } else { None };
         }
         self.lock().remove_idle(key);
     }
@@ -112,7 +116,10 @@ impl ReceiveLane {
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };
-        read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await
+        let began = Instant::now();
+        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
+        self.note_cost(key, began.elapsed());
+        Ok(found)
     }
 
     /// Hands out what was found. What nobody takes goes back.

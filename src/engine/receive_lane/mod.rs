@@ -3,6 +3,7 @@
 mod guards;
 mod locks;
 mod looks;
+mod pace;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,7 @@ use super::{
 };
 
 use guards::{Place, Waits};
+use pace::Pace;
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -64,6 +66,8 @@ struct State {
     kept_until: Option<Instant>,
     /// Looks that meet a lock.
     blocked_looks: usize,
+    /// What the lines that choose among the messages cost.
+    pace: Pace,
 }
 
 impl State {
@@ -71,6 +75,7 @@ impl State {
         if let Some(line) = self.lines.get(key).filter(|line| line.is_idle()) {
             self.first_ticket = self.first_ticket.max(line.next_ticket());
             self.lines.remove(key);
+            self.pace.forget(key);
         }
     }
 }
@@ -119,6 +124,7 @@ impl ReceiveLane {
             message_bytes: 256,
             kept_until: None,
             blocked_looks: 0,
+            pace: Pace::default(),
         };
         Arc::new(Self {
             queue: queue.clone(),
@@ -151,7 +157,7 @@ impl ReceiveLane {
             fifo: read.fifo,
             dead_letters: read.dead_letters,
         };
-        let place = self.join(key, wants, patient, client);
+        let place = self.join(key, wants, patient, client)?;
         self.look(&place.key);
         if !patient {
             return outcome.await.unwrap_or_else(|_| unanswered());
@@ -178,21 +184,16 @@ impl ReceiveLane {
 
     /// There may be something: everyone who waits is looked for.
     pub(super) fn news(self: &Arc<Self>) {
-        let keys: Vec<Arc<Key>> = {
+        let (at_once, in_turn) = {
             let mut state = self.lock();
             state.lines.values_mut().for_each(Line::news);
-            state.lines.keys().cloned().collect()
+            state.at_once_and_in_turn()
         };
-        for key in &keys {
+        for key in &at_once {
             self.look(key);
         }
-    }
-
-    /// Something in the queue is visible, as it may have been for long.
-    pub(super) fn found_visible(self: &Arc<Self>) {
-        let kept_until = self.lock().kept_until;
-        if kept_until.is_none_or(|until| until <= Instant::now()) {
-            self.news();
+        if in_turn {
+            self.look_in_turn();
         }
     }
 
@@ -227,25 +228,33 @@ impl ReceiveLane {
         self.lock().lines.is_empty()
     }
 
-    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Place<'_> {
+    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<Place<'_>> {
         let mut state = self.lock();
+        let distinct = if patient && !state.pace.knows(&key) {
+            Some(self.count_distinct(&state, client.stats.caller())?)
+        } else {
+            None
+        };
         let key = match state.lines.get_key_value(&key) {
             Some((known, _)) => Arc::clone(known),
             None => Arc::new(key),
         };
+        if let Some(distinct) = distinct {
+            state.pace.remember(&key, distinct);
+        }
         let first = state.first_ticket;
         let exclusive = key.is_exclusive();
         let line = state.lines.entry(Arc::clone(&key));
         let line = line.or_insert_with(|| Line::new(first, exclusive));
         let ticket = line.join(wants, patient, client);
-        Place { lane: self, key, ticket }
+        Ok(Place { lane: self, key, ticket })
     }
 
     /// Begins a look for a line if one is due.
     fn look(self: &Arc<Self>, key: &Arc<Key>) {
         if let Some(look) = self.begin_look(key) {
             let (lane, key) = (Arc::clone(self), Arc::clone(key));
-            self.shared.tasks.spawn(async move { lane.run_looks(&key, look).await });
+            self.shared.tasks.spawn(async move { lane.run_looks(&key, look, true).await });
         }
     }
 

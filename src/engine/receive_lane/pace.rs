@@ -1,0 +1,256 @@
+//! What keeps many lines of one queue, or dear ones, from taking it all: those that choose among its messages
+//! find something rarely, and each needs reads of its own.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, SemaphorePermit},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    domain::CallerId,
+    engine::{
+        lane::leave,
+        line::Line,
+        shares::{Counted, DearRead},
+    },
+    store::{Conn, Error, Result},
+};
+
+use super::{Key, ReceiveLane, State};
+
+/// Lines that are looked for at the same time when there is news. Of more, one after the other is.
+const FEW: usize = 4;
+/// The time of a read with a filter from which on such reads of the queue are dear, and for how long they are.
+const DEAR: Duration = Duration::from_millis(50);
+const DEAR_FOR: Duration = Duration::from_secs(10);
+/// Lines that found nothing look again without news, as there is something that they did not choose, when so
+/// many times of what that takes have passed; and after this time at the latest.
+const LOOK_AGAIN_SHARE: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a lane knows of its lines.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Those in which somebody waits, and whose they are.
+    distinct: HashMap<Arc<Key>, Distinct>,
+    /// Whether lines are being looked for one after the other.
+    in_turn: bool,
+    /// Time of a read for a line that chooses, from the last ones.
+    choosy_read: Duration,
+    dear_until: Option<Instant>,
+    looked_again: Option<Instant>,
+}
+
+/// A line that counts among those of whoever came first.
+#[derive(Debug)]
+pub(super) struct Distinct {
+    caller: Option<CallerId>,
+    _counted: Option<Counted<CallerId>>,
+}
+
+/// Leave for one look.
+pub(super) struct LeaveToLook<'a> {
+    _of_caller: Option<OwnedSemaphorePermit>,
+    _dear: Option<DearRead>,
+    _statement: Option<SemaphorePermit<'a>>,
+}
+
+impl Key {
+    /// Whether the line may leave what others would take.
+    fn is_choosy(&self) -> bool {
+        self.filter.is_some() || self.fifo.is_some()
+    }
+}
+
+impl Pace {
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.distinct.contains_key(key)
+    }
+
+    pub(super) fn remember(&mut self, key: &Arc<Key>, distinct: Distinct) {
+        self.distinct.insert(Arc::clone(key), distinct);
+    }
+
+    pub(super) fn forget(&mut self, key: &Arc<Key>) {
+        self.distinct.remove(key);
+    }
+
+    fn is_dear(&self) -> bool {
+        self.dear_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether so many lines that found nothing are to look again although there is no news.
+    fn is_time_to_look_again(&mut self, lines: usize) -> bool {
+        let lines = u32::try_from(lines).unwrap_or(u32::MAX);
+        let pause = self.choosy_read.saturating_mul(lines).saturating_mul(LOOK_AGAIN_SHARE);
+        let is_time = self.looked_again.is_none_or(|at| at.elapsed() >= pause.min(LOOK_AGAIN));
+        if is_time {
+            self.looked_again = Some(Instant::now());
+        }
+        is_time
+    }
+}
+
+impl State {
+    /// The lines that are to be looked for at once, and whether there are others.
+    pub(super) fn at_once_and_in_turn(&self) -> (Vec<Arc<Key>>, bool) {
+        let all = self.lines.len();
+        let at_once: Vec<Arc<Key>> = if all <= FEW {
+            self.lines.keys().cloned().collect()
+        } else {
+            self.lines.keys().filter(|key| !key.is_choosy()).take(FEW).cloned().collect()
+        };
+        let in_turn = at_once.len() < all;
+        (at_once, in_turn)
+    }
+
+    /// The lines that have not been looked for since there was news.
+    fn due(&self) -> Vec<Arc<Key>> {
+        let due = self.lines.iter().filter(|(_, line)| line.is_due());
+        due.map(|(key, _)| Arc::clone(key)).collect()
+    }
+
+    fn caller_of(&self, key: &Key) -> Option<CallerId> {
+        self.lines.get(key).and_then(Line::first)?.stats.caller()
+    }
+}
+
+impl ReceiveLane {
+    /// Counts a line in which somebody is going to wait, unless there are as many as may be.
+    pub(super) fn count_distinct(
+        &self,
+        state: &State,
+        caller: Option<CallerId>,
+    ) -> Result<Distinct> {
+        let most = self.shared.max_distinct_per_queue;
+        if state.pace.distinct.len() >= most {
+            self.shared.metrics.refused("max_distinct_per_queue");
+            return Err(Error::Crowded);
+        }
+        let Some(id) = caller else { return Ok(Distinct { caller, _counted: None }) };
+        let own = state.pace.distinct.values().filter(|distinct| distinct.caller == caller).count();
+        let counted = self.shared.distinct.enter(id, self.shared.max_distinct_per_key);
+        if own >= self.shared.share.of(most) || counted.is_none() {
+            self.shared.metrics.refused("key_max_distinct");
+            return Err(Error::Crowded);
+        }
+        Ok(Distinct { caller, _counted: counted })
+    }
+
+    /// There is something that can be delivered to somebody. Those that take whatever there is are looked for.
+    /// Those that choose have seen it, and are told of what this gateway stores, and of when something becomes
+    /// visible: they look again now and then, for what SQL clients store.
+    pub(in crate::engine) fn swept(self: &Arc<Self>) {
+        let is_for_all = {
+            let mut state = self.lock();
+            if state.kept_until.is_some_and(|until| until > Instant::now()) {
+                return;
+            }
+            let choosy = state.lines.keys().filter(|key| key.is_choosy()).count();
+            state.pace.is_time_to_look_again(choosy)
+        };
+        if is_for_all {
+            return self.news();
+        }
+        let (at_once, in_turn) = {
+            let mut state = self.lock();
+            let plain = state.lines.iter_mut().filter(|(key, _)| !key.is_choosy());
+            plain.for_each(|(_, line)| line.news());
+            state.at_once_and_in_turn()
+        };
+        for key in &at_once {
+            self.look(key);
+        }
+        if in_turn {
+            self.look_in_turn();
+        }
+    }
+
+    /// Looks for lines one after the other until none is due, and for no more than half of the time.
+    pub(super) fn look_in_turn(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.lock().pace.in_turn, true) {
+            return;
+        }
+        let turns = Turns(Arc::clone(self));
+        self.shared.tasks.spawn(async move {
+            while let Some(due) = turns.next() {
+                let began = Instant::now();
+                for key in &due {
+                    if let Some(look) = turns.0.begin_look(key) {
+                        turns.0.run_looks(key, look, false).await;
+                    }
+                }
+                sleep(began.elapsed()).await;
+            }
+        });
+    }
+
+    /// Waits for leave to look for a line. Whoever has to wait keeps no connection meanwhile.
+    pub(super) async fn leave_to_look<'a>(
+        &'a self,
+        key: &Key,
+        conn: &mut Option<Conn>,
+    ) -> LeaveToLook<'a> {
+        let (mut of_caller, mut dear) = (None, None);
+        if key.is_choosy() {
+            let caller = self.lock().caller_of(key);
+            of_caller = match caller.map(|caller| (caller, self.shared.choosy.try_acquire(&caller)))
+            {
+                Some((caller, None)) => {
+                    *conn = None;
+                    self.shared.choosy.acquire(&caller).await
+                }
+                Some((_, free)) => free,
+                None => None,
+            };
+        }
+        loop {
+            if dear.is_none() && key.filter.is_some() && self.lock().pace.is_dear() {
+                *conn = None;
+                let caller = self.lock().caller_of(key);
+                dear = Some(self.shared.dear.acquire(caller, Some(&self.queue)).await);
+            }
+            let statement = leave(&self.statements, conn).await;
+            // It may have turned out to be dear while this waited with many others.
+            if dear.is_some() || key.filter.is_none() || !self.lock().pace.is_dear() {
+                return LeaveToLook { _of_caller: of_caller, _dear: dear, _statement: statement };
+            }
+        }
+    }
+
+    /// Takes note of how long a read took.
+    pub(super) fn note_cost(&self, key: &Key, took: Duration) {
+        if !key.is_choosy() {
+            return;
+        }
+        let mut state = self.lock();
+        state.pace.choosy_read = (state.pace.choosy_read * 7 + took) / 8;
+        if key.filter.is_some() && took >= DEAR {
+            state.pace.dear_until = Some(Instant::now() + DEAR_FOR);
+        }
+    }
+}
+
+/// Looking in turn, until this is dropped.
+struct Turns(Arc<ReceiveLane>);
+
+impl Turns {
+    /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.
+    fn next(&self) -> Option<Vec<Arc<Key>>> {
+        let mut state = self.0.lock();
+        let due = state.due();
+        state.pace.in_turn = !due.is_empty();
+        Some(due).filter(|due| !due.is_empty())
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        // One that ended by itself has said so, and another may have begun.
+        if std::thread::panicking() {
+            self.0.lock().pace.in_turn = false;
+        }
+    }
+}
