@@ -46,7 +46,7 @@ struct Attack {
     needs: fn() -> String,
     /// Clients, and what each of them does until it is stopped.
     clients: usize,
-    attack: fn(Calm, usize) -> Running,
+    run: fn(Calm, usize) -> Running,
     victim: Victim,
 }
 
@@ -78,7 +78,7 @@ fn attacks() -> Vec<Attack> {
                     .to_owned()
             },
             clients: 8,
-            attack: |client, _| Box::pin(filter(client)),
+            run: |client, _| Box::pin(filter(client)),
             victim: Victim::Send,
         },
         Attack {
@@ -89,28 +89,28 @@ fn attacks() -> Vec<Attack> {
                     .to_owned()
             },
             clients: 1,
-            attack: |client, _| Box::pin(expand(client)),
+            run: |client, _| Box::pin(expand(client)),
             victim: Victim::ReceiveShared,
         },
         Attack {
             name: "4,320 requests whose bodies do not come",
             needs: nothing,
             clients: 4_320,
-            attack: |client, _| Box::pin(half(client, 100, 1)),
+            run: |client, _| Box::pin(half(client, 100, 1)),
             victim: Victim::Send,
         },
         Attack {
             name: "24 bodies of 16 MiB without their last byte",
             needs: nothing,
             clients: 24,
-            attack: |client, _| Box::pin(half(client, 16 << 20, (16 << 20) - 1)),
+            run: |client, _| Box::pin(half(client, 16 << 20, (16 << 20) - 1)),
             victim: Victim::SendLarge,
         },
         Attack {
             name: "2,500 that wait, where 2,000 may",
             needs: || "SELECT pgmq.create('g_wait')".to_owned(),
             clients: 2_500,
-            attack: |client, _| Box::pin(wait(client)),
+            run: |client, _| Box::pin(wait(client)),
             victim: Victim::Wait,
         },
         Attack {
@@ -119,14 +119,14 @@ fn attacks() -> Vec<Attack> {
                 "SELECT pgmq.create('g_transact_' || n) FROM generate_series(0, 7) n".to_owned()
             },
             clients: 32,
-            attack: |client, n| Box::pin(transact(client, n)),
+            run: |client, n| Box::pin(transact(client, n)),
             victim: Victim::Transact,
         },
         Attack {
             name: "metrics, archives and filters of long queues, 32 at a time",
             needs: long_queues,
             clients: 32,
-            attack: |client, n| Box::pin(count(client, n)),
+            run: |client, n| Box::pin(count(client, n)),
             victim: Victim::Send,
         },
         Attack {
@@ -137,7 +137,7 @@ fn attacks() -> Vec<Attack> {
                     .to_owned()
             },
             clients: 4,
-            attack: |client, _| Box::pin(publish(client)),
+            run: |client, _| Box::pin(publish(client)),
             victim: Victim::Send,
         },
         Attack {
@@ -146,7 +146,7 @@ fn attacks() -> Vec<Attack> {
                 "SELECT pgmq.create('g_filters'); SELECT pgmq.send('g_filters', '{}')".to_owned()
             },
             clients: 1_000,
-            attack: |client, n| Box::pin(wait_with_filter(client, n)),
+            run: |client, n| Box::pin(wait_with_filter(client, n)),
             victim: Victim::Send,
         },
         Attack {
@@ -158,7 +158,7 @@ fn attacks() -> Vec<Attack> {
                     .to_owned()
             },
             clients: 0,
-            attack: |_, _| Box::pin(async {}),
+            run: |_, _| Box::pin(async {}),
             victim: Victim::Publish,
         },
     ]
@@ -231,8 +231,10 @@ impl Side {
         let keys = format!(
             r#"[{{"name":"greedy","key":"{GREEDY}","grants":["admin:*"]}},{{"name":"victim","key":"{VICTIM}","grants":["admin:*"]}}]"#
         );
-        let settings =
-            [("PGMQ_GATEWAY__AUTH__KEYS", &*keys), ("PGMQ_GATEWAY__LONG_POLL__MAX_WAITERS", "2000")];
+        let settings = [
+            ("PGMQ_GATEWAY__AUTH__KEYS", &*keys),
+            ("PGMQ_GATEWAY__LONG_POLL__MAX_WAITERS", "2000"),
+        ];
         let gateway = Gateway::start_program(self.program.clone(), &self.url, &settings);
         let address = gateway.address.clone();
         self.gateway = Some(gateway);
@@ -249,21 +251,25 @@ impl Side {
         connection.execute(sql).await.unwrap_or_else(|e| panic!("{sql:.200}: {e}"));
     }
 
+    async fn make_ready(&self, attacks: &[Attack]) {
+        for attack in attacks {
+            self.sql(&(attack.needs)()).await;
+        }
+    }
+
     /// Measures the victim alone, and beside attacks; returns the most memory in kB.
     async fn suffer(&mut self, plan: &Plan, attacks: &[Attack], name: &str, victim: Victim) -> u64 {
         let address = self.start().await;
-        if !matches!(victim, Victim::Publish) {
-            for attack in attacks {
-                self.sql(&(attack.needs)()).await;
-            }
-        } else {
-            self.sql("SELECT 1").await;
+        // Bindings of others are the attack.
+        let is_made_later = matches!(victim, Victim::Publish);
+        if !is_made_later {
+            self.make_ready(attacks).await;
         }
         let time = plan.round * 2;
         measure(&address, victim, plan.round / 2).await;
         let alone = measure(&address, victim, time).await;
-        if matches!(victim, Victim::Publish) {
-            self.sql(&(attacks[0].needs)()).await;
+        if is_made_later {
+            self.make_ready(attacks).await;
         }
         let crowd = Crowd::start(&address, attacks);
         // Until what it takes is taken.
@@ -315,7 +321,7 @@ impl Crowd {
         let runtime = runtime.expect("a runtime");
         for attack in attacks {
             for n in 0..attack.clients {
-                let (address, act) = (address.to_owned(), attack.attack);
+                let (address, act) = (address.to_owned(), attack.run);
                 runtime.spawn(async move { act(Calm::new(&address, GREEDY), n).await });
             }
         }
@@ -385,9 +391,7 @@ impl Victim {
                 let send = r#"{"operations":[{"send":{"queue":"victim","message":1}}]}"#;
                 client.call("POST", "/transactions", send).await == 200
             }
-            Self::Publish => {
-                client.call("POST", "/topics/pay.x/messages", &text(118)).await == 201
-            }
+            Self::Publish => client.call("POST", "/topics/pay.x/messages", &text(118)).await == 201,
         }
     }
 }

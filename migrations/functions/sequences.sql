@@ -96,3 +96,13 @@ EXCEPTION WHEN lock_not_available THEN
     RETURN 'none';
 END
 $$;
+
+-- What an administrator runs where the role may not advance the sequence of a queue's ids.
+CREATE FUNCTION pgmq_gateway.sequence_remedy(queue text)
+RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN format('SELECT setval(pg_get_serial_sequence(%L, ''msg_id''), max(msg_id)) FROM %1$s',
+                  pgmq_gateway.find_queue_table(queue));
+END
+$$;

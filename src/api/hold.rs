@@ -15,7 +15,7 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use crate::{config::Share, domain::CallerId};
+use crate::domain::{CallerId, Share};
 
 use super::caller_usage::{Callers, Usage, add};
 
@@ -389,7 +389,9 @@ mod tests {
         }
         assert_eq!(requests[2].body_is_here(), Err(Full::ServedOfCaller(2)));
         let mut others: Vec<_> = (0..2).map(|_| of(&b).expect("room")).collect();
-        others.iter_mut().for_each(|request| request.body_is_here().expect("room"));
+        for request in &mut others {
+            request.body_is_here().expect("room");
+        }
         drop((requests, others));
         for usage in [a, b] {
             let counts = [&usage.arriving, &usage.served, &usage.bytes];

@@ -70,7 +70,6 @@ impl Broker {
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
             let heavy = broker.engine.heavy_queues();
-            let _leave = broker.dear(Some(queue), &stats).await?;
             let page = broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
                 let mut limit = heavy.rows(queue, limit);
                 let mut readable_only = false;
@@ -112,7 +111,6 @@ impl Broker {
         self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
             let (queue, to, which) = (&queue, &to, &which);
-            let _leave = broker.dear(Some(queue), &stats).await?;
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
                 let counted =
@@ -123,7 +121,7 @@ impl Broker {
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                let moved = broker.on_queue(Kind::Replay, queue, &stats, |mut conn| async move {
                     unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
                 });
                 steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;

@@ -81,7 +81,8 @@ pub struct Inner {
     /// Leave for a statement outside the lanes, by caller.
     callers: KeyedSlots<CallerId>,
     /// Figures that somebody asks for.
-    figures: Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
+    figures:
+        Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -234,6 +235,9 @@ impl Broker {
                 Ok(turn) => turn,
                 Err(error) => return Ok(Err(error)),
             };
+            // For one try at a time: who waits for a lock is in nobody's way.
+            let _dear =
+                if kind.is_dear() { Some(self.dear(Some(queue), stats).await?) } else { None };
             let conn = self.open(queue, stats).await?;
             let outcome = if retry.is_locked_out() {
                 // That became known while this waited for a connection.

@@ -182,11 +182,8 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(false, async move {
             // Who is shown a few of many has all of them looked at.
-            let _leave = if what.visible.is_all() {
-                None
-            } else {
-                Some(broker.dear(None, &stats).await?)
-            };
+            let _leave =
+                if what.visible.is_all() { None } else { Some(broker.dear(None, &stats).await?) };
             let mut conn = broker.connect(&stats).await?;
             // One more than asked for tells whether there is a rest.
             let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
@@ -380,7 +377,8 @@ impl Broker {
             let count = {
                 let (broker, stats, queue) = (broker.clone(), Arc::clone(&stats), queue.clone());
                 move || {
-                    let (broker, stats, queue) = (broker.clone(), Arc::clone(&stats), queue.clone());
+                    let (broker, stats, queue) =
+                        (broker.clone(), Arc::clone(&stats), queue.clone());
                     async move { broker.count(&stats, &queue).await.map_err(Arc::new) }
                 }
             };
@@ -395,8 +393,7 @@ impl Broker {
     }
 
     async fn count(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<QueueMetrics> {
-        let _leave = self.dear(Some(queue), stats).await?;
-        let metrics = self.on_queue(Kind::Look, queue, stats, |mut conn| async move {
+        let metrics = self.on_queue(Kind::Browse, queue, stats, |mut conn| async move {
             store::metrics(&mut conn, queue).await
         });
         metrics.await?.map_err(Error::on(queue))

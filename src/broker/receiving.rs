@@ -148,8 +148,7 @@ impl Broker {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let heavy = broker.engine.heavy_queues();
-            let _leave = broker.dear(Some(queue), &stats).await?;
-            let seen = broker.on_queue(Kind::Look, queue, &stats, |mut conn| async move {
+            let seen = broker.on_queue(Kind::Browse, queue, &stats, |mut conn| async move {
                 let mut limit = heavy.rows(queue, limit);
                 let mut readable_only = false;
                 loop {

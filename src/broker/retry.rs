@@ -27,15 +27,19 @@ const MOST_ATTEMPTS: u32 = 3;
 pub(super) enum Kind {
     /// Reading and deleting at once.
     Pop,
-    /// Looking at messages, and counting them.
+    /// Looking at one message.
     Look,
+    /// Looking at many messages, or counting them.
+    Browse,
     /// Several things to messages that were delivered.
     Settle,
     /// The same, of messages that were met locked.
     SettleLocked,
     /// Looking at an archive.
     Archive,
-    /// Moving messages from one table to another.
+    /// Moving messages from an archive into a queue.
+    Replay,
+    /// Moving messages from one queue to another.
     Move,
     /// Looking at a queue's settings.
     Show,
@@ -254,13 +258,19 @@ impl<'a> Retry<'a> {
 }
 
 impl Kind {
+    /// Whether it may take long: such work is done by few at a time, and on a queue by one.
+    pub(super) fn is_dear(self) -> bool {
+        matches!(self, Self::Browse | Self::Archive | Self::Replay)
+    }
+
     /// What it is about to do to the table of its queue, if that is what it works on.
     fn intent(self) -> Option<Intent> {
         match self {
-            Self::Look | Self::Show => Some(Intent::Look),
+            Self::Look | Self::Browse | Self::Show => Some(Intent::Look),
             Self::Pop
             | Self::Settle
             | Self::SettleLocked
+            | Self::Replay
             | Self::Move
             | Self::Purge
             | Self::Transact => Some(Intent::Change),

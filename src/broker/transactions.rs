@@ -194,7 +194,7 @@ impl Broker {
                 // Refused at the end: the operation that is to blame is not known.
                 Err(store::Error::Rejected(_)) if !at_once => at_once = true,
                 // An id that is there already tells of a sequence that lags behind its table.
-                Err(error) if advanced < MOST_ADVANCED && taken_id(error).is_some() => {
+                Err(error) if advanced < MOST_ADVANCED && Taken::of(error).is_some() => {
                     advanced += 1;
                     match advance_sequences(&mut conn, operations, error).await {
                         Ok(true) => {}
@@ -275,17 +275,24 @@ impl Broker {
     }
 }
 
-/// Whether a row was refused whose id, or something else of it, was there already: by this constraint, where
-/// that is known.
-fn taken_id(error: &store::Error) -> Option<Option<&str>> {
-    match error {
-        store::Error::Rejected(Rejection::Conflict(Some(name)))
-        | store::Error::Refused {
-            refusal: Refusal::Rejected(_, Rejection::Conflict(Some(name))),
-            ..
-        } => Some(Some(name)),
-        store::Error::Refused { refusal: Refusal::Conflict(..), .. } => Some(None),
-        _ => None,
+/// That something of a row was there already, maybe its id.
+struct Taken<'a> {
+    /// The unique constraint that says so, where that is known.
+    constraint: Option<&'a str>,
+}
+
+impl Taken<'_> {
+    fn of(error: &store::Error) -> Option<Taken<'_>> {
+        let constraint = match error {
+            store::Error::Rejected(Rejection::Conflict(name))
+            | store::Error::Refused {
+                refusal: Refusal::Rejected(_, Rejection::Conflict(name)),
+                ..
+            } => Some(&**name.as_ref()?),
+            store::Error::Refused { refusal: Refusal::Conflict(..), .. } => None,
+            _ => return None,
+        };
+        Some(Taken { constraint })
     }
 }
 
@@ -297,7 +304,7 @@ async fn advance_sequences(
     error: &store::Error,
 ) -> store::Result<bool> {
     let store::Error::Refused { operation, .. } = error else { return Ok(false) };
-    let violated = taken_id(error).flatten();
+    let violated = Taken::of(error).and_then(|taken| taken.constraint);
     let queues = match operations.get(*operation) {
         Some(Operation::Send(queue, _) | Operation::Settle(queue, Action::Archive, _)) => {
             vec![queue.clone()]

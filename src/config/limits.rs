@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits};
+use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, MAX_READABLE_BYTES, Share, StorableLimits};
 
 use super::{Invalid, within};
 
@@ -43,19 +43,6 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Headers of a request.
     pub max_headers: u32,
-}
-
-/// A part of something, in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Share(pub u32);
-
-impl Share {
-    /// This part of so many, and at least one.
-    pub fn of(self, all: usize) -> usize {
-        let percent = usize::try_from(self.0).unwrap_or(usize::MAX);
-        (all / 100 * percent + all % 100 * percent / 100).max(1)
-    }
 }
 
 impl Default for Limits {

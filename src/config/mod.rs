@@ -30,7 +30,7 @@ pub use embedded::Embedded;
 pub use engine::{Engine, ReadMode};
 pub use http::Http;
 pub use jwt::Jwt;
-pub use limits::{Limits, Share};
+pub use limits::Limits;
 pub use load::{ConfigError, Effective, Loaded, Sources, load};
 pub use log::{Log, LogFormat};
 pub use long_poll::{LongPoll, Strategy};

@@ -16,6 +16,7 @@ mod queue;
 mod queue_name;
 mod receipt;
 mod settings;
+mod share;
 mod storable;
 mod time;
 
@@ -37,6 +38,7 @@ pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };
+pub use share::Share;
 pub use storable::{
     MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits, Unstorable, check_storable, expanded_length,
 };

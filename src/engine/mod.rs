@@ -222,7 +222,11 @@ impl Engine {
     }
 
     /// Leave for a read outside the lanes that may take long. Wait for it with a bound.
-    pub async fn admit_dear(&self, caller: Option<CallerId>, queue: Option<&QueueName>) -> DearRead {
+    pub async fn admit_dear(
+        &self,
+        caller: Option<CallerId>,
+        queue: Option<&QueueName>,
+    ) -> DearRead {
         self.shared.dear.acquire(caller, queue).await
     }
 

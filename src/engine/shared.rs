@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{self, Share},
-    domain::{CallerId, QueueName},
+    config,
+    domain::{CallerId, QueueName, Share},
     store::Db,
     telemetry::Metrics,
 };

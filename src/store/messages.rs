@@ -105,8 +105,7 @@ pub async fn advance_sequence(
 ) -> Result<bool> {
     let query = sqlx::query(
         "/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1, $2) AS outcome, \
-                pg_catalog.format('SELECT setval(pg_get_serial_sequence(%L, ''msg_id''), max(msg_id)) \
-                                   FROM %1$s', pgmq_gateway.table_of($1)) AS remedy",
+                pgmq_gateway.sequence_remedy($1) AS remedy",
     );
     let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(violated)).await?;
     let row = only_row(&rows)?;

@@ -58,9 +58,11 @@ async fn a_pattern_has_so_many_wildcards_and_no_more() {
 async fn a_routing_key_leads_where_pgmq_leads_it() {
     let gateway = TestGateway::start().await;
     let mut connection = gateway.database.connect().await;
-    for n in 0..300 {
-        gateway.database.execute(&format!("INSERT INTO pgmq.meta (queue_name, is_partitioned, is_unlogged) VALUES ('q{n}', false, false)")).await;
-    }
+    let made = "DO $$ BEGIN FOR n IN 0..299 LOOP
+        INSERT INTO pgmq.meta (queue_name, is_partitioned, is_unlogged) VALUES ('q' || n, false, false);
+        EXECUTE format('CREATE TABLE pgmq.%I ()', 'q_q' || n);
+    END LOOP; END $$";
+    gateway.database.execute(made).await;
     // Of few words and characters, so that many match; PGMQ refuses some.
     let sql = "DO $$ DECLARE pattern text; BEGIN
         PERFORM setseed(0.5);

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Client, TestDatabase, TestGateway, eventually,
+    Answer, Client, TestDatabase, TestGateway, eventually,
     gateway::try_start,
     process::{Program, program},
     servers::Server,
@@ -45,6 +45,10 @@ async fn work(client: &Client, clients: usize, rounds: usize) {
                     client.delete(&path).await.expect(204);
                 }
                 client.get("/queues/q/metrics").await.expect(200);
+                // One of its own, as a key is stored with it.
+                let once = client.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
+                let key = format!("{}-{n}-{m}", rand::random::<u64>());
+                Answer::of(once.header("idempotency-key", key)).await.expect(201);
             }
         });
     }

@@ -280,6 +280,8 @@ async fn every_function_that_the_gateway_calls_is_the_one_that_is_meant() {
         let is_sql =
             |text: &&str| ["SELECT ", "UPDATE ", "INSERT "].iter().any(|w| text.contains(w));
         for statement in statements.filter(is_sql) {
+            // What is within is no call.
+            let statement = statement.split('\'').step_by(2).collect::<Vec<_>>().join("''");
             for (place, _) in statement.match_indices('(') {
                 let is_name =
                     |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c);

@@ -75,7 +75,7 @@ async fn requests_that_trickle_take_nothing_from_those_that_are_there() {
 }
 
 /// Requests that wait for a table, so many at a time as one wishes.
-async fn stuck(client: &Client, count: usize, body: &str) -> JoinSet<Answer> {
+fn stuck(client: &Client, count: usize, body: &str) -> JoinSet<Answer> {
     let mut sends = JoinSet::new();
     for _ in 0..count {
         let (client, body) = (client.clone(), body.to_owned());
@@ -101,7 +101,7 @@ async fn a_key_has_its_share_of_the_requests_and_of_the_bytes() {
     for (body, count, limit, most) in
         [(r#"{"message":1}"#, 5, "key_requests", 2), (&*large, 3, "key_bytes_in_hand", 1)]
     {
-        let mut sends = stuck(&greedy, count, body).await;
+        let mut sends = stuck(&greedy, count, body);
         let answer = sends.join_next().await.expect("one").expect("no panic");
         let answer = answer.problem(503, "overloaded");
         assert_eq!(answer.header("retry-after"), "1");
@@ -201,9 +201,8 @@ async fn a_key_has_its_share_of_the_transactions() {
     let mut connection = gateway.database.connect().await;
     let mut lock = connection.begin().await.expect("begun");
     lock.execute("LOCK TABLE pgmq.q_stuck IN ACCESS EXCLUSIVE MODE").await.expect("locked");
-    let transaction = |queue: &str| {
-        json!({"operations": [{"send": {"queue": queue, "message": 1}}]}).to_string()
-    };
+    let transaction =
+        |queue: &str| json!({"operations": [{"send": {"queue": queue, "message": 1}}]}).to_string();
     let mut stuck = JoinSet::new();
     for _ in 0..20 {
         let (greedy, body) = (greedy.clone(), transaction("stuck"));

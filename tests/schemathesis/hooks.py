@@ -24,6 +24,10 @@ REASONS = {
         # The path and the body, or two parameters.
         r"the name of a partitioned queue has no `\.`",
         r"`filter` and `fifo` exclude each other",
+        # Besides a form, a number of something in it.
+        r"`pattern` must have at most \d+ wildcards",
+        r"`filter` must have at most \d+ array elements",
+        r"as many as `limits.max_bindings_per_queue` allows",
         # Three lists together.
         r"at most 1000 entries",
         # JSON that no message can contain, as PostgreSQL cannot store it.

@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Access,
     broker::{Apart, Broker, HealthState},
-    config::Share,
-    domain::CallStats,
+    domain::{CallStats, Share},
     telemetry::{FloodGate, Metrics},
 };
 

@@ -21,12 +21,7 @@ use super::{Client, Key, READ_BYTES, ReceiveLane, guards::Unfinished};
 
 impl ReceiveLane {
     /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
-    pub(super) async fn run_looks(
-        self: &Arc<Self>,
-        key: &Arc<Key>,
-        first: Look,
-        again: bool,
-    ) {
+    pub(super) async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look, again: bool) {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
