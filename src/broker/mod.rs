@@ -229,6 +229,7 @@ impl Broker {
     where
         F: Future<Output = store::Result<T>>,
     {
+        let _way = if kind.locks_table() { self.engine.make_way(queue) } else { None };
         let mut retry = Retry::new(self, kind, vec![queue.clone()]);
         loop {
             let turn = match retry.turn().await {

@@ -263,6 +263,11 @@ impl Kind {
         matches!(self, Self::Browse | Self::Archive | Self::Replay)
     }
 
+    /// Whether it may lock the table of its queue as a whole.
+    pub(super) fn locks_table(self) -> bool {
+        matches!(self, Self::Define | Self::Purge)
+    }
+
     /// What it is about to do to the table of its queue, if that is what it works on.
     fn intent(self) -> Option<Intent> {
         match self {

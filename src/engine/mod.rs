@@ -41,7 +41,6 @@ use self::{
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
-    shares::Counted,
     works::{Ended, NewMessages},
 };
 
@@ -51,7 +50,7 @@ pub use self::{
     lanes::Admission,
     lock_backoff::LockBackoff,
     shared::{Shared, SharedParts},
-    shares::{DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
+    shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
     unreadable::UnreadableSearch,
 };
@@ -228,6 +227,11 @@ impl Engine {
         queue: Option<&QueueName>,
     ) -> DearRead {
         self.shared.dear.acquire(caller, queue).await
+    }
+
+    /// Keeps those who wait from holding a queue's table for long, until this is dropped.
+    pub fn make_way(&self, queue: &QueueName) -> Option<Counted<QueueName>> {
+        self.poller.as_ref()?.make_way(queue)
     }
 
     /// The queues of which one message at a time is read.

@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     Delivery, FairSlots, LockBackoff, Shared, UnreadableSearch,
+    shares::{Counted, KeyedCounts},
     thorough::{BESIDE_KEPT, read_thoroughly},
     waiters::Waiters,
 };
@@ -34,13 +35,21 @@ pub(super) struct Poller {
     waiting: Db,
     places: Arc<FairSlots>,
     waiters: Waiters,
+    /// Queues that somebody wants to change or drop.
+    changes: KeyedCounts<QueueName>,
 }
 
 impl Poller {
     /// `waiting` is the pool of those who wait, so many at the same time.
     pub(super) fn new(shared: &Shared, waiting: Db, places: usize) -> Self {
         let places = Arc::new(FairSlots::new(places, shared.share.of(places)));
-        Self { shared: shared.clone(), waiting, places, waiters: Waiters::default() }
+        Self {
+            shared: shared.clone(),
+            waiting,
+            places,
+            waiters: Waiters::default(),
+            changes: KeyedCounts::default(),
+        }
     }
 
     /// What can be delivered now, or within `wait`.
@@ -72,6 +81,12 @@ impl Poller {
         };
         stats.add_waited(started.elapsed());
         answer
+    }
+
+    /// Keeps those who wait from holding a queue's table for long, until this is dropped: `read_with_poll` has
+    /// it locked while it waits.
+    pub(super) fn make_way(&self, queue: &QueueName) -> Option<Counted<QueueName>> {
+        self.changes.enter(queue.clone(), usize::MAX)
     }
 
     /// Clients that wait for a message of `queue`.
@@ -183,7 +198,8 @@ impl Poller {
     ) -> Result<Vec<Message>> {
         let by_pgmq = read.is_plain() && self.shared.db.features().modern;
         let is_heavy = self.shared.heavy.rows(&read.queue, read.qty) < read.qty;
-        if remaining < SHORTEST_SLICE || !by_pgmq || is_heavy {
+        let is_changing = self.changes.of(&read.queue) > 0;
+        if remaining < SHORTEST_SLICE || !by_pgmq || is_heavy || is_changing {
             sleep(self.shared.poll_interval.min(remaining)).await;
             return self.read_now(conn, read).await;
         }

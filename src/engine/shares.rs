@@ -138,7 +138,7 @@ pub(super) struct KeyedCounts<K: Clone + Eq + Hash>(Arc<Mutex<HashMap<K, usize>>
 
 /// One that is counted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted<K: Clone + Eq + Hash> {
+pub struct Counted<K: Clone + Eq + Hash> {
     counts: KeyedCounts<K>,
     key: K,
 }
@@ -166,6 +166,11 @@ impl<K: Clone + Eq + Hash> KeyedCounts<K> {
             *counts.entry(key.clone()).or_default() += 1;
         }
         Some(Counted { counts: self.clone(), key })
+    }
+
+    /// How many there are.
+    pub(super) fn of(&self, key: &K) -> usize {
+        self.lock().get(key).copied().unwrap_or(0)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {

@@ -45,12 +45,19 @@ async fn work(client: &Client, clients: usize, rounds: usize) {
                     client.delete(&path).await.expect(204);
                 }
                 client.get("/queues/q/metrics").await.expect(200);
-                // One of its own, as a key is stored with it.
-                let once = client.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
-                let key = format!("{}-{n}-{m}", rand::random::<u64>());
-                Answer::of(once.header("idempotency-key", key)).await.expect(201);
             }
         });
+    }
+    together.join_all().await;
+}
+
+/// Sends at the same time, each on a connection of its own, as a key is stored with it.
+async fn send_apart(client: &Client, clients: usize) {
+    let mut together = JoinSet::new();
+    for _ in 0..clients {
+        let send = client.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
+        let send = send.header("idempotency-key", rand::random::<u64>());
+        together.spawn(async move { Answer::of(send).await.expect(201) });
     }
     together.join_all().await;
 }
@@ -109,7 +116,7 @@ async fn more_connections_are_taken_once_they_can_be_had() {
     work(&client, 16, 3).await;
     drop(others);
     eventually("there are more", async || {
-        work(&client, 16, 1).await;
+        send_apart(&client, 16).await;
         (database.value::<i64>(&sessions).await > i64::try_from(own + 1).expect("few"))
             .then_some(())
     })
