@@ -94,3 +94,4 @@ mod triggers;
 mod unknown_words;
 mod unwanted_bodies;
 mod upgrade;
+mod workers;
