@@ -10,6 +10,7 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod http;
 pub mod server;
 pub mod store;
 pub mod telemetry;

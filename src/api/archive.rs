@@ -9,17 +9,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Archived, Browse, Page, Redrive, Replay},
     domain::{ArchivedMessage, Bounded, Filter, Moment, PageSize, QueueName, RawJson, Right},
+    http::{Caller, QueuePermit, json, right, room_for},
 };
 
 use super::{
-    Api,
-    access::{Caller, On, ToManage, ToReceive},
-    answer::{json, json_answer, room_for},
-    body::OptionalJson,
-    bounded_list::Limited,
+    extract::{Limited, NoParameters, OptionalJson, Query, parsed},
     messages::{MessageSchema, message_example, seen},
     problem::Problem,
-    query::{NoParameters, Query, parsed},
+    response::json_answer,
+    state::Api,
 };
 
 const TAG: &str = "Archive and dead letters";
@@ -102,7 +100,7 @@ struct ArchivePage {
 )]
 async fn browse(
     State(api): State<Api>,
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<BrowseParameters>,
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
@@ -181,7 +179,7 @@ struct Replayed {
     responses((status = 200, description = "How many were moved, or would be", body = Replayed))
 )]
 async fn replay(
-    On { broker, stats, queue, caller, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<ReplayBody>,
 ) -> Result<JsonAnswer<Replayed>, Problem> {
@@ -216,12 +214,12 @@ struct RedriveBody {
 
 /// Messages that are taken back are sent once more.
 fn may_send(caller: &Caller, to: &QueueName) -> Result<(), Problem> {
-    caller.must(Some(Right::Send), to)
+    Ok(caller.require(Some(Right::Send), to)?)
 }
 
 /// Messages that are moved elsewhere can be read there.
 fn may_take(caller: &Caller, from: &QueueName) -> Result<(), Problem> {
-    caller.must(Some(Right::Receive), from)
+    Ok(caller.require(Some(Right::Receive), from)?)
 }
 
 /// How many messages were moved.
@@ -242,7 +240,7 @@ struct Moved {
     responses((status = 200, description = "How many were moved", body = Moved))
 )]
 async fn redrive(
-    On { broker, stats, queue, caller, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {

@@ -18,19 +18,14 @@ use crate::{
         Bounded, Delay, MAX_BATCH, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson,
         Visibility, VisibilityTimeout,
     },
+    http::{BasePath, Caller, QueuePermit, json, right, room_for},
 };
 
 use super::{
-    Api,
-    access::{Caller, On, ToReceive, ToSend},
-    answer::{json, json_answer, one_message, room_for},
-    base_path::BasePath,
-    body::{Json, NoBody},
-    bounded_list::Limited,
-    idempotency::{OnceJson, mark},
-    path::OneMessage,
+    extract::{Json, Limited, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
     problem::Problem,
-    query::{NoParameters, Query, parsed},
+    response::{json_answer, one_message},
+    state::Api,
 };
 
 pub(super) const TAG: &str = "Messages";
@@ -145,7 +140,7 @@ impl NewMessageBody {
     }
 
     fn into_new(self, at: &str, caller: &Caller) -> Result<NewMessage, Problem> {
-        caller.may_claim(self.headers.as_ref(), at)?;
+        caller.authorize_origin_headers(self.headers.as_ref(), at)?;
         let visible = match (self.delay, self.visible_at) {
             (Some(_), Some(_)) => {
                 let detail = format!("`{at}delay` and `{at}visible_at` exclude each other");
@@ -175,7 +170,7 @@ struct Sent {
                headers(("Location" = String, description = "Where it can be looked at"))))
 )]
 async fn send(
-    On { broker, stats, queue, caller, .. }: On<ToSend>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Send>,
     BasePath(base): BasePath,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
@@ -243,7 +238,7 @@ struct SentBatch {
     responses((status = 201, description = "They are stored", body = SentBatch))
 )]
 async fn send_batch(
-    On { broker, stats, queue, caller, .. }: On<ToSend>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Send>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
@@ -275,7 +270,7 @@ struct PeekParameters {
 )]
 async fn peek(
     State(api): State<Api>,
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<PeekParameters>,
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
@@ -295,7 +290,7 @@ async fn peek(
 )]
 async fn show(
     State(api): State<Api>,
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
@@ -326,7 +321,7 @@ impl ReceiptParameter {
     responses((status = 204, description = "It is gone"))
 )]
 async fn delete(
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
@@ -358,7 +353,7 @@ struct SetVisibility {
 )]
 async fn set_visibility(
     State(api): State<Api>,
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     Json(body): Json<SetVisibility>,
@@ -390,7 +385,7 @@ pub(super) fn visibility(
     responses((status = 204, description = "It is in the archive"))
 )]
 async fn archive(
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,

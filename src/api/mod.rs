@@ -1,47 +1,47 @@
 //! REST: one file a resource, each with its routes, bodies and documentation.
 
-mod access;
-mod answer;
 mod archive;
-mod base_path;
-mod body;
-mod bounded_list;
-mod caller_usage;
-mod context;
-mod docs;
-mod edge;
-mod foreign;
-mod guard;
-mod hold;
-mod host;
-mod idempotency;
-mod leased_body;
+mod extract;
 mod messages;
-mod not_json;
+mod openapi;
 mod operations;
-mod path;
 mod problem;
-mod query;
 mod queues;
 mod receive;
-mod request_log;
-mod schemas;
+mod response;
 mod settle;
+mod state;
 mod topics;
 mod transactions;
-mod unread;
 
-use std::sync::Arc;
-
-use axum::{Extension, Router, routing::head};
-use tower::util::option_layer;
-use utoipa::openapi::OpenApi;
+use axum::{Extension, Router, extract::Request, http::Method, routing::head};
+use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::OpenApiRouter;
 
-pub use access::{Api, ApiParts};
-pub use docs::openapi;
-pub use foreign::EdgeRules;
-pub use host::Hosts;
+use crate::http::{FrontEnd, GatedBroker, OriginPolicy, Rejection, Served, layered};
+
+use extract::ForOperations;
+use problem::Problem;
+use state::Api;
+
+/// REST, as the shared layers need to know it.
+const FRONT_END: FrontEnd = FrontEnd {
+    reject: Problem::rejected,
+    guarded_reads: &[receive::PATH],
+    media_types: &["application/json"],
+    no_store: &["/queues", "/topics"],
+    request_headers: &["authorization", "content-type", "idempotency-key", "x-request-id"],
+    response_headers: &["location", "retry-after", "idempotency-replayed", "x-request-id"],
+};
+
+/// Which listener serves what is for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operations {
+    /// That of the clients.
+    Here,
+    /// One of its own, with [`operations_router`].
+    Elsewhere,
+}
 
 /// Every route with its documentation; what is registered here is in both.
 fn routes() -> OpenApiRouter<Api> {
@@ -59,35 +59,59 @@ fn client_routes() -> OpenApiRouter<Api> {
         .merge(topics::routes())
 }
 
-/// The service: routes and documentation.
-pub fn router(api: Api) -> Router {
-    let routes = if api.operations_apart { client_routes() } else { routes() };
-    let (router, document) = routes.split_for_parts();
-    let document = docs::complete(document);
-    let router = serve_documents(router, &document);
-    let router = router.route(receive::PATH, head(receive::refuse_head));
-    finish(router, api, &document)
+/// The OpenAPI document.
+pub fn openapi() -> OpenApi {
+    openapi::complete(routes().into_openapi())
 }
 
-/// What an operator or an orchestrator asks for, where that has a listener of its own.
-pub fn operations_router(api: Api, rules: EdgeRules) -> Router {
+/// The service: routes and documentation.
+pub fn router(gated: GatedBroker, operations: Operations) -> Router {
+    let routes = if operations == Operations::Here { routes() } else { client_routes() };
+    let (router, document) = routes.split_for_parts();
+    let document = openapi::complete(document);
+    let router = router.merge(openapi::document_route(&document)).merge(openapi::browser());
+    let router = router.route(receive::PATH, head(receive::refuse_head));
+    let origins = gated.origins.clone();
+    finish(router, gated, &origins, &document)
+}
+
+/// What an operator or an orchestrator asks for, where that has a listener of its own, with names of its
+/// own.
+pub fn operations_router(gated: GatedBroker, origins: &OriginPolicy) -> Router {
     let (router, document) = operations::routes().split_for_parts();
-    let router = finish(router, api, &document);
-    router.layer(Extension(edge::ForOperations(Arc::new(rules))))
+    finish(router, gated, origins, &document).layer(Extension(ForOperations))
 }
 
 /// What every request passes on its way in and out.
-fn finish(router: Router<Api>, api: Api, document: &OpenApi) -> Router {
-    // In one layer: each one by itself would copy all that is below it for every request.
-    let layers =
-        (edge::Edge(api.clone()), option_layer(api.rules.cors()), guard::Guard::new(document));
-    router
-        .fallback(edge::route_not_found)
-        .method_not_allowed_fallback(receive::refuse_method)
-        .layer(layers)
-        .with_state(api)
+fn finish(
+    router: Router<Api>,
+    gated: GatedBroker,
+    origins: &OriginPolicy,
+    document: &OpenApi,
+) -> Router {
+    let router = router.fallback(no_such_route).method_not_allowed_fallback(receive::refuse_method);
+    layered(router, &gated, FRONT_END, origins, served(document)).with_state(Api(gated))
 }
 
-fn serve_documents(router: Router<Api>, document: &OpenApi) -> Router<Api> {
-    router.merge(docs::document_route(document)).merge(docs::browser())
+/// Nothing is served at this path.
+async fn no_such_route(request: Request) -> Rejection {
+    Rejection::NoSuchRoute(request.uri().path().to_owned())
+}
+
+/// The methods that each path of a document takes. Pages have no place in it.
+fn served(document: &OpenApi) -> Served {
+    let paths = document.paths.paths.iter();
+    Served(paths.map(|(path, item)| (path.clone(), methods(item))).collect())
+}
+
+fn methods(item: &PathItem) -> Vec<Method> {
+    let all = [
+        (item.get.is_some(), Method::GET),
+        (item.get.is_some(), Method::HEAD),
+        (item.put.is_some(), Method::PUT),
+        (item.post.is_some(), Method::POST),
+        (item.patch.is_some(), Method::PATCH),
+        (item.delete.is_some(), Method::DELETE),
+    ];
+    all.into_iter().filter(|(taken, _)| *taken).map(|(_, method)| method).collect()
 }

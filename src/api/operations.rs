@@ -9,10 +9,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{broker::HealthState, telemetry::Metrics};
 
 use super::{
-    Api,
-    access::Operator,
+    extract::{NoParameters, Operator, Query},
     problem::{Code, Problem},
-    query::{NoParameters, Query},
+    state::Api,
 };
 
 const TAG: &str = "Operations";
@@ -76,7 +75,7 @@ async fn metrics(
     State(api): State<Api>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> ([(HeaderName, HeaderValue); 1], String) {
-    api.metrics.in_hand(api.in_hand.len(), api.bytes_in_hand.held());
+    api.metrics.in_hand(api.concurrency.len(), api.memory.held());
     let kind = HeaderValue::from_static(Metrics::CONTENT_TYPE);
     ([(header::CONTENT_TYPE, kind)], api.metrics.render())
 }

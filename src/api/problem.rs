@@ -1,6 +1,6 @@
 //! Errors on the wire: RFC 9457 problem details with a stable code.
 
-use std::{borrow::Cow, error::Error as StdError, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, sync::Arc};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -9,7 +9,10 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::broker;
+use crate::{
+    broker,
+    http::{Rejection, WireError, error_response},
+};
 
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
@@ -167,10 +170,9 @@ impl Problem {
         Self::new(Code::InvalidRequest, detail)
     }
 
-    /// Too many requests: the next one is taken after this time.
-    pub(super) fn rate_limited(detail: &'static str, wait: Duration) -> Self {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Self { retry_after: Some(seconds.max(1)), ..Self::new(Code::RateLimited, detail) }
+    /// What the shared layers refuse.
+    pub(super) fn rejected(rejection: Rejection) -> Arc<dyn WireError> {
+        Arc::new(Self::from(rejection))
     }
 
     /// The body as the client gets it.
@@ -186,9 +188,18 @@ impl Problem {
             index: self.operation,
         }
     }
+}
 
-    /// The answer as the client gets it.
-    pub(super) fn render(&self, request_id: &str) -> Response {
+impl WireError for Problem {
+    fn code(&self) -> &'static str {
+        self.code.as_str()
+    }
+
+    fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
+    fn render(&self, request_id: &str) -> Response {
         // Strings and a number: this cannot fail.
         let body = serde_json::to_vec(&self.body(request_id)).unwrap_or_default();
         let mut response = (self.code.parts().0, body).into_response();
@@ -220,9 +231,54 @@ pub(super) fn shorten(text: &mut String) {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.code.parts().0.into_response();
-        response.extensions_mut().insert(Arc::new(self));
-        response
+        error_response(self.code.parts().0, self)
+    }
+}
+
+impl From<Rejection> for Problem {
+    /// The table from what the shared layers refuse to the contract's errors.
+    fn from(rejection: Rejection) -> Self {
+        let problem = Self::new(code_of_rejection(&rejection), rejection.detail());
+        match rejection {
+            Rejection::Broker(error) => error.into(),
+            Rejection::Internal { source, .. } => Self { source: Some(source), ..problem },
+            Rejection::RateLimited { wait, .. } => {
+                Self { retry_after: Some(Rejection::seconds(wait)), ..problem }
+            }
+            _ => problem,
+        }
+    }
+}
+
+/// The code of what the shared layers refuse.
+fn code_of_rejection(rejection: &Rejection) -> Code {
+    use Rejection as R;
+    match rejection {
+        R::Malformed(_) => Code::InvalidRequest,
+        R::Unauthenticated => Code::Unauthenticated,
+        R::Forbidden(_) | R::UnknownHost => Code::Forbidden,
+        R::ForeignOrigin(_) | R::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
+        R::RateLimited { .. } => Code::RateLimited,
+        R::Overloaded(_) => Code::Overloaded,
+        R::BodyTooLarge(_) => Code::MessageTooLarge,
+        R::BodyTooSlow(_) => Code::RequestTimeout,
+        R::NoSuchRoute(_) => Code::RouteNotFound,
+        R::MethodNotAllowed(..) => Code::MethodNotAllowed,
+        R::Unserved(status) => code_of_status(*status),
+        R::Broker(error) => code_of(error),
+        R::Internal { .. } => Code::InternalError,
+    }
+}
+
+/// The code of a status that the framework gave by itself.
+fn code_of_status(status: StatusCode) -> Code {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::MessageTooLarge,
+        StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
+        StatusCode::NOT_FOUND => Code::RouteNotFound,
+        status if status.is_client_error() => Code::InvalidRequest,
+        _ => Code::InternalError,
     }
 }
 

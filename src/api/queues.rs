@@ -12,15 +12,13 @@ use crate::{
         Object, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
         SettingsChange,
     },
+    http::{Caller, QueuePermit, ScopePermit, right},
 };
 
 use super::{
-    Api,
-    access::{Caller, On, Over, ToManage, ToSee},
-    body::{Json, NoBody, OptionalJson},
-    path::check_text,
+    extract::{Json, NoBody, NoParameters, OptionalJson, Query, check_text, parsed},
     problem::Problem,
-    query::{NoParameters, Query, parsed},
+    state::Api,
 };
 
 const TAG: &str = "Queues";
@@ -194,14 +192,14 @@ impl PartitionBody {
     )
 )]
 async fn create(
-    On { broker, stats, queue, caller, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
 ) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.unwrap_or(QueueKind::Standard);
     let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
-    may_bury(&caller, &queue, &settings)?;
+    authorize_dead_letter_target(&caller, &queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
     let created = broker.create_queue(&stats, new).await?;
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -241,7 +239,7 @@ struct QueueList {
     responses((status = 200, description = "A page of queues", body = QueueList))
 )]
 async fn list(
-    Over { broker, stats, scope, .. }: Over<ToSee>,
+    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
     Query(parameters): Query<ListParameters>,
 ) -> Result<JsonAnswer<QueueList>, Problem> {
     for (name, text) in [("prefix", &parameters.prefix), ("after", &parameters.after)] {
@@ -264,7 +262,7 @@ async fn list(
     responses((status = 200, description = "The queue", body = QueueSchema))
 )]
 async fn show(
-    On { broker, stats, queue, .. }: On<ToSee>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
     Ok(JsonAnswer(broker.show_queue(&stats, queue).await?))
@@ -288,21 +286,25 @@ struct ChangeSettings {
     responses((status = 200, description = "The queue as it is now", body = QueueSchema))
 )]
 async fn change_settings(
-    On { broker, stats, queue, caller, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    may_bury(&caller, &queue, &body.settings.0)?;
+    authorize_dead_letter_target(&caller, &queue, &body.settings.0)?;
     Ok(JsonAnswer(broker.change_settings(&stats, queue, body.settings.0).await?))
 }
 
 /// Whoever names a dead-letter queue has messages taken from the one and put into the other.
-fn may_bury(caller: &Caller, queue: &QueueName, settings: &SettingsChange) -> Result<(), Problem> {
+fn authorize_dead_letter_target(
+    caller: &Caller,
+    queue: &QueueName,
+    settings: &SettingsChange,
+) -> Result<(), Problem> {
     let Some(target) = settings.dead_letter_queue.as_ref().and_then(Option::as_ref) else {
         return Ok(());
     };
-    caller.must(Some(Right::Receive), queue)?;
-    caller.must(Some(Right::Send), &target.0)
+    caller.require(Some(Right::Receive), queue)?;
+    Ok(caller.require(Some(Right::Send), &target.0)?)
 }
 
 /// Drops a queue with its messages and its archive.
@@ -312,7 +314,7 @@ fn may_bury(caller: &Caller, queue: &QueueName, settings: &SettingsChange) -> Re
     responses((status = 204, description = "It is gone"))
 )]
 async fn drop_queue(
-    On { broker, stats, queue, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
@@ -335,7 +337,7 @@ struct Purged {
     responses((status = 200, description = "How many there were", body = Purged))
 )]
 async fn purge(
-    On { broker, stats, queue, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<JsonAnswer<Purged>, Problem> {
@@ -392,7 +394,7 @@ struct MetricsAnswer {
     responses((status = 200, description = "The figures", body = MetricsSchema))
 )]
 async fn metrics(
-    On { broker, stats, queue, .. }: On<ToSee>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<impl Serialize>, Problem> {
     let (metrics, waiters) = broker.queue_metrics(&stats, queue).await?;

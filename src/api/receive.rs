@@ -15,18 +15,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Delivery, Receive},
     domain::{FifoMode, Filter, Quantity, QueueName, VisibilityTimeout, Wait},
+    http::{Delivered, LeasedBody, QueuePermit, Rejection, json, right, room_for},
 };
 
 use super::{
-    Api,
-    access::{On, ToReceive},
-    answer::{json, json_answer, room_for},
-    body::NoBody,
-    edge::method_not_allowed,
-    leased_body::{Delivered, LeasedBody},
+    extract::{NoBody, Query, parsed},
     messages::{MessageList, TAG},
     problem::{Code, Problem},
-    query::{Query, parsed},
+    response::json_answer,
+    state::Api,
 };
 
 /// Where messages are received.
@@ -90,7 +87,7 @@ enum FifoSchema {
 )]
 async fn receive(
     State(api): State<Api>,
-    leave: On<ToReceive>,
+    leave: QueuePermit<right::Receive>,
     Query(parameters): Query<ReceiveParameters>,
 ) -> Result<Response, Problem> {
     let what = Receive {
@@ -102,7 +99,7 @@ async fn receive(
         fifo: parameters.fifo,
     };
     let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
-    let received = leave.while_let_in(leave.broker.receive(&leave.stats, what)).await?;
+    let received = leave.while_authorized(leave.broker.receive(&leave.stats, what)).await?;
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
@@ -138,7 +135,7 @@ struct PopParameters {
 )]
 async fn pop(
     State(api): State<Api>,
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<PopParameters>,
     _: NoBody,
 ) -> Result<Response, Problem> {
@@ -146,7 +143,7 @@ async fn pop(
     let messages = broker.pop(&stats, queue.clone(), qty).await?;
     // They are deleted, so they are answered even where there is no room for them.
     let held = room_for(&api, &stats, messages.iter());
-    let held = held.unwrap_or_else(|_| api.bytes_in_hand.hold(None));
+    let held = held.unwrap_or_else(|_| api.memory.hold(None));
     let bytes = json(held, &MessageList { messages: &messages })?;
     let delivered = delivered(&api, queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::without_lease(bytes, delivered))))
@@ -164,7 +161,8 @@ pub(super) async fn refuse_head() -> Response {
 pub(super) async fn refuse_method(request: Request) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let is_here = path.is_some_and(|path| path.as_str() == PATH);
-    let mut response = method_not_allowed(request).await.into_response();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = Rejection::MethodNotAllowed(method, path).into_response();
     if is_here {
         response.headers_mut().insert(header::ALLOW, ALLOWED);
     }

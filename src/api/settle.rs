@@ -8,16 +8,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
     domain::{Delay, MsgId, Object, Visibility},
+    http::{QueuePermit, right},
 };
 
 use super::{
-    Api,
-    access::{On, ToReceive},
-    body::Json,
-    bounded_list::Limited,
+    extract::{Json, Limited, NoParameters, Query},
     messages::TAG,
     problem::{Problem, code_of},
-    query::{NoParameters, Query},
+    state::Api,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -166,7 +164,7 @@ impl Settled {
     responses((status = 200, description = "What became of each", body = Settled))
 )]
 async fn settle(
-    On { broker, stats, queue, .. }: On<ToReceive>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<SettleBody>,
 ) -> Result<JsonAnswer<Settled>, Problem> {

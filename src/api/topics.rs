@@ -12,17 +12,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{self, Topic, TopicDelivery},
     domain::{Scope, rfc3339},
+    http::{QueuePermit, ScopePermit, right},
 };
 
 use super::{
-    Api,
-    access::{On, Over, ToManage, ToSee, ToSend},
-    body::{Json, NoBody},
-    idempotency::{OnceJson, mark},
+    extract::{Json, NoBody, NoParameters, OnceJson, Query, RoutingKey, check_text, mark},
     messages::{Batch, IdempotencyKey, NewMessageBody},
-    path::{RoutingKey, check_text},
     problem::Problem,
-    query::{NoParameters, Query},
+    state::Api,
 };
 
 const TAG: &str = "Topics";
@@ -85,7 +82,7 @@ impl From<Vec<broker::Binding>> for Bindings {
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn list(
-    Over { broker, stats, scope, .. }: Over<ToSee>,
+    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
     Ok(JsonAnswer(broker.bindings(&stats, None, scope).await?.into()))
@@ -98,7 +95,7 @@ async fn list(
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn queue_bindings(
-    On { broker, stats, queue, .. }: On<ToSee>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
     Ok(JsonAnswer(broker.bindings(&stats, Some(queue), Scope::ALL).await?.into()))
@@ -125,7 +122,7 @@ struct Bind {
     )
 )]
 async fn bind(
-    On { broker, stats, queue, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<Bind>,
 ) -> Result<(StatusCode, JsonAnswer<Binding>), Problem> {
@@ -152,7 +149,7 @@ struct UnbindParameters {
     responses((status = 204, description = "It is gone"))
 )]
 async fn unbind(
-    On { broker, stats, queue, .. }: On<ToManage>,
+    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<UnbindParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
@@ -199,7 +196,7 @@ fn deliveries(published: broker::MaybeReplayed<Vec<TopicDelivery>>) -> Response 
     responses((status = 201, description = "Where it was stored", body = Deliveries))
 )]
 async fn publish(
-    Over { broker, stats, scope, caller, .. }: Over<ToSend>,
+    ScopePermit { broker, stats, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
@@ -217,7 +214,7 @@ async fn publish(
     responses((status = 201, description = "Where they were stored", body = Deliveries))
 )]
 async fn publish_batch(
-    Over { broker, stats, scope, caller, .. }: Over<ToSend>,
+    ScopePermit { broker, stats, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
@@ -242,7 +239,7 @@ struct Route {
     responses((status = 200, description = "The queues", body = Route))
 )]
 async fn route(
-    Over { broker, stats, scope, .. }: Over<ToSee>,
+    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Route>, Problem> {

@@ -14,17 +14,15 @@ use crate::{
         Delay, Moment, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility,
         VisibilityTimeout,
     },
+    http::{MultiQueuePermit, Rejection},
 };
 
 use super::{
-    Api,
-    access::Across,
-    bounded_list::Limited,
-    idempotency::{OnceJson, mark},
+    extract::{Limited, NoParameters, OnceJson, Query, mark},
     messages::{IdempotencyKey, visibility},
     problem::Problem,
-    query::{NoParameters, Query},
     settle::target,
+    state::Api,
 };
 
 const TAG: &str = "Transactions";
@@ -134,11 +132,14 @@ impl<'de> Deserialize<'de> for InQueue {
 
 impl Transaction {
     /// What is to be done, if headers say nothing that the caller may not.
-    fn into_wishes(self, across: Across) -> Result<(Across, Vec<Wish>), Problem> {
+    fn into_wishes(
+        self,
+        across: MultiQueuePermit,
+    ) -> Result<(MultiQueuePermit, Vec<Wish>), Problem> {
         let wish = |(index, operation): (usize, Object<Operation>)| {
             if let Some(Object(new)) = &operation.0.send {
                 let at = format!("operations[{index}].send.");
-                across.caller().may_claim(new.headers.as_ref(), &at)?;
+                across.caller.authorize_origin_headers(new.headers.as_ref(), &at)?;
             }
             operation.0.into_wish(index)
         };
@@ -241,14 +242,21 @@ impl From<Outcome> for OperationResult {
     )
 )]
 async fn transact(
-    across: Across,
+    across: MultiQueuePermit,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Transaction>,
 ) -> Result<Response, Problem> {
     let bytes = body.operations.0.iter().map(|operation| operation.0.bytes()).sum();
     let (across, wishes) = across.on_text(bytes, |across| body.into_wishes(across)).await?;
-    let (broker, stats) = across.for_all(wishes.iter().map(needed))?;
+    let (broker, stats) = across.for_all(wishes.iter().map(needed)).map_err(refused)?;
     let done = broker.transact(&stats, wishes, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();
     Ok(mark(done.replayed, JsonAnswer(Results { results }).into_response()))
+}
+
+/// What is refused for the sake of one operation.
+fn refused((index, rejection): (usize, Rejection)) -> Problem {
+    let problem = Problem::from(rejection);
+    let detail = format!("`operations[{index}]`: {}; nothing was done", problem.detail);
+    Problem { detail: detail.into(), operation: Some(index), ..problem }
 }

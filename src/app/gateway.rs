@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{self, Api, ApiParts, EdgeRules, Hosts},
+    api::{self, Operations},
     auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor},
     config::{Http, Settings},
     domain::{KeyLimits, ReceiptKey},
+    http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{Endpoint, Listener, Rules},
     store::{self, Db, Health, Pool},
     telemetry::Metrics,
@@ -79,8 +80,7 @@ impl Gateway {
         let listen = listen.map(|options| (options, prepared.peer_key));
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let rules = Rules::new(settings, Arc::clone(&metrics));
-        let api = Api::new(ApiParts {
-            broker: broker.clone(),
+        let gate = GateParts {
             access,
             metrics,
             max_body_bytes: settings.limits.max_body_bytes,
@@ -91,17 +91,20 @@ impl Gateway {
             share_per_key: settings.limits.max_share_per_key_percent,
             requests_per_second: settings.limits.requests_per_second,
             body_timeout: settings.server.request_timeout(),
-            rules: edge_rules(&settings.http, address.filter(|_| settings.tls.files().is_none())),
+            origins: origin_policy(
+                &settings.http,
+                address.filter(|_| settings.tls.files().is_none()),
+            ),
             path_prefix: settings.http.path_prefix.clone(),
             draining: draining.clone(),
-            operations_apart: operations.is_some(),
-        });
+        };
+        let gated = GatedBroker::new(gate, broker.clone());
         let endpoint = listener.endpoint().clone();
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
-        let names = edge_rules(&settings.http, Some((server.operations_host, 0).into()));
+        let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
         let mut parts = Parts::default();
-        parts.spawn(LISTENER, serve(listener, operations, api, rules, stop.clone()));
+        parts.spawn(LISTENER, serve(listener, operations, gated, rules, stop.clone()));
         parts.spawn("collector of figures", collector.run());
         parts.spawn("janitor", janitor.run());
         parts.spawn("doorkeeper", doorkeeper.run());
@@ -181,7 +184,7 @@ fn waiters_per_key(settings: &Settings) -> u32 {
 
 /// Which names and pages are answered to, at an address or, without one, where no page can have a name
 /// of its own lead: at a Unix socket, and by TLS, as the certificate has none for it.
-fn edge_rules(settings: &Http, address: Option<SocketAddr>) -> EdgeRules {
+fn origin_policy(settings: &Http, address: Option<SocketAddr>) -> OriginPolicy {
     let given = || settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     // As it is decided whether a key is needed.
     let is_loopback = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
@@ -190,26 +193,27 @@ fn edge_rules(settings: &Http, address: Option<SocketAddr>) -> EdgeRules {
         (true, false) => Hosts::Any,
         (false, _) => Hosts::Named(given()),
     };
-    EdgeRules { hosts, origins: settings.cors_origins.clone() }
+    OriginPolicy { hosts, origins: settings.cors_origins.clone() }
 }
 
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
 /// how the shutdown goes.
 async fn serve(
     clients: Listener,
-    operations: Option<(Listener, EdgeRules)>,
-    api: Api,
+    operations: Option<(Listener, OriginPolicy)>,
+    gated: GatedBroker,
     rules: Rules,
     stop: CancellationToken,
 ) {
     let stop_operations = CancellationToken::new();
+    let place = if operations.is_some() { Operations::Elsewhere } else { Operations::Here };
     let operations = operations.map(|listener| {
         let (listener, names) = listener;
-        let router = api::operations_router(api.clone(), names);
+        let router = api::operations_router(gated.clone(), &names);
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
-    clients.serve(api::router(api), rules, stop).await;
+    clients.serve(api::router(gated, place), rules, stop).await;
     stop_operations.cancel();
     if let Some(operations) = operations
         && let Err(error) = operations.await

@@ -1,9 +1,13 @@
 //! The modules are layers: each may use only what stands in its row.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// A module and what it may use.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config", "domain"]),
@@ -11,7 +15,8 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("engine", &["config", "domain", "store", "telemetry"]),
     ("broker", &["config", "domain", "engine", "store", "telemetry"]),
     ("auth", &["config", "domain"]),
-    ("api", &["auth", "broker", "domain", "telemetry"]),
+    ("http", &["auth", "broker", "domain", "telemetry"]),
+    ("api", &["broker", "domain", "http", "telemetry"]),
     ("embedded", &["config"]),
     ("server", &["config", "telemetry"]),
     (
@@ -24,6 +29,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "domain",
             "embedded",
             "engine",
+            "http",
             "server",
             "store",
             "telemetry",
@@ -110,4 +116,116 @@ fn uses_are_found() {
                 use crate::domain::Message; fn f() -> crate::engine::Receiver {}";
     let found: Vec<String> = used_modules(text).into_iter().collect();
     assert_eq!(found, ["api", "config", "domain", "engine", "store"]);
+}
+
+/// Folders in which no file uses another that uses it.
+const WITHOUT_CIRCLES: [&str; 2] = ["api", "http"];
+
+#[test]
+fn no_import_leads_in_a_circle() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules: BTreeMap<String, String> = BTreeMap::new();
+    for folder in WITHOUT_CIRCLES {
+        for file in files(&source.join(folder)) {
+            let path = file.strip_prefix(&source).expect("within").with_extension("");
+            let path = path.to_str().expect("a name").replace('/', "::");
+            let module = path.strip_suffix("::mod").unwrap_or(&path).to_owned();
+            modules.insert(module, fs::read_to_string(&file).expect("readable"));
+        }
+    }
+    let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (module, text) in &modules {
+        let imports = imports(module, text);
+        let found = imports.iter().filter_map(|path| longest(path, &modules, module));
+        arrows.insert(module, found.collect());
+    }
+    // What nothing is left to be used by goes, until nothing goes any more.
+    loop {
+        let used: BTreeSet<&str> = arrows.values().flatten().copied().collect();
+        let before = arrows.len();
+        arrows.retain(|module, _| used.contains(module));
+        if arrows.len() == before {
+            break;
+        }
+    }
+    // What is left uses a circle, or is in one; what uses nothing of it is in none.
+    loop {
+        let left: BTreeSet<&str> = arrows.keys().copied().collect();
+        arrows.retain(|_, uses| uses.iter().any(|used| left.contains(used)));
+        if arrows.len() == left.len() {
+            break;
+        }
+    }
+    assert!(arrows.is_empty(), "these use one another: {arrows:?}");
+}
+
+/// The paths that a module's `use` items name, from the root of the crate.
+fn imports(module: &str, text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("use ") {
+        let before = code[..at].rsplit('\n').next().unwrap_or_default();
+        if before.is_empty() || before.starts_with("pub") {
+            let item = code[at + 4..].split(';').next().unwrap_or_default();
+            let item: String = item.split_whitespace().collect();
+            flatten("", &item, &mut paths);
+        }
+    }
+    let absolute = |path: &String| {
+        if let Some(rest) = path.strip_prefix("crate::") {
+            return rest.to_owned();
+        }
+        let mut base: Vec<&str> = module.split("::").collect();
+        for part in path.split("::") {
+            match part {
+                "self" => {}
+                "super" => drop(base.pop()),
+                part => base.push(part),
+            }
+        }
+        base.join("::")
+    };
+    paths.iter().map(absolute).collect()
+}
+
+/// The paths of a tree such as `a::{b, c::{d, self}}`, without white space.
+fn flatten(start: &str, tree: &str, paths: &mut Vec<String>) {
+    let Some((path, list)) = tree.split_once('{') else {
+        paths.push(format!("{start}{tree}"));
+        return;
+    };
+    let list = list.strip_suffix('}').unwrap_or(list);
+    let (mut depth, mut begin) = (0, 0);
+    for (at, character) in list.char_indices().chain([(list.len(), ',')]) {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if at > begin {
+                    flatten(&format!("{start}{path}"), &list[begin..at], paths);
+                }
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The module of a path, if it is one of these and not the one that it stands in.
+fn longest<'a>(path: &str, modules: &'a BTreeMap<String, String>, within: &str) -> Option<&'a str> {
+    let mut path = path;
+    loop {
+        if let Some((module, _)) = modules.get_key_value(path) {
+            return Some(module.as_str()).filter(|module| *module != within);
+        }
+        path = path.rsplit_once("::")?.0;
+    }
+}
+
+#[test]
+fn imports_are_found() {
+    let text = "use super::{b::{C, self}, super::d};\npub(crate) use e::F;\n\
+                #[cfg(test)]\nmod tests { use super::*; }";
+    let found = imports("api::x::y", text);
+    assert_eq!(found, ["api::x::b::C", "api::x::b", "api::d", "api::x::y::e::F"]);
 }

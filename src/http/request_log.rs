@@ -5,18 +5,18 @@ use tracing::{Level, event, warn};
 
 use crate::telemetry::{Line, Request};
 
-use super::{Api, context::RequestContext, problem::Problem};
+use super::{context::RequestContext, gate::Gate, wire_error::WireError};
 
 /// Routes whose every request would only fill the log.
 const QUIET: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// Writes the line. Of those about the same trouble, as many as a person reads.
 pub(super) fn log(
-    api: &Api,
+    gate: &Gate,
     answered: &Request<'_>,
     context: &RequestContext,
     id: &str,
-    problem: Option<&Problem>,
+    trouble: Option<&dyn WireError>,
 ) {
     let level = match answered.status {
         _ if QUIET.contains(&answered.route) => Level::DEBUG,
@@ -24,15 +24,15 @@ pub(super) fn log(
         500.. => Level::ERROR,
         _ => Level::INFO,
     };
-    let code = problem.map(|problem| problem.code.as_str());
+    let code = trouble.map(WireError::code);
     let (level, left_out) = match code.filter(|_| level <= Level::WARN) {
-        Some(code) => admit(api, code, level),
+        Some(code) => admit(gate, code, level),
         None => (level, 0),
     };
     let left_out = Some(left_out).filter(|left_out| *left_out > 0);
     let queue = context.queue.get().map(String::as_str);
     let key = context.caller.get().map(|caller| caller.identity().name());
-    let error = problem.and_then(|problem| problem.source.as_deref()).map(causes);
+    let error = trouble.and_then(WireError::cause).map(causes);
     let error = error.filter(|_| answered.status >= 500);
     let round_trips = context.stats.round_trips();
     let (duration_ms, waited_ms) = (milliseconds(answered.worked), milliseconds(answered.waited));
@@ -66,15 +66,15 @@ pub(super) fn log(
 }
 
 /// The level at which a line about trouble is written, and of how many others it tells that were not.
-fn admit(api: &Api, code: &'static str, level: Level) -> (Level, u64) {
-    match api.flood_gate.check(code) {
+fn admit(gate: &Gate, code: &'static str, level: Level) -> (Level, u64) {
+    match gate.flood_gate.check(code) {
         Line::Write { left_out } => (level, left_out),
         Line::LeaveOut { ask_in } => {
             if let Some(time) = ask_in {
-                let api = api.clone();
+                let gate = gate.clone();
                 tokio::spawn(async move {
                     sleep(time).await;
-                    let left_out = api.flood_gate.take_left_out(code);
+                    let left_out = gate.flood_gate.take_left_out(code);
                     if left_out > 0 {
                         warn!(code, left_out, "more requests of this kind");
                     }

@@ -17,26 +17,26 @@ use crate::{
 
 /// Bytes that a client is waiting for. If the connection is gone before they are asked for, they
 /// are dropped together with the lease, which gives the messages back. What was handed over is counted.
-pub(super) struct LeasedBody {
+pub(crate) struct LeasedBody {
     bytes: Option<Bytes>,
     lease: Lease,
     delivered: Delivered,
 }
 
 /// What is counted once it is on its way.
-pub(super) struct Delivered {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) queue: QueueName,
-    pub(super) messages: usize,
+pub(crate) struct Delivered {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) queue: QueueName,
+    pub(crate) messages: usize,
 }
 
 impl LeasedBody {
-    pub(super) fn new(bytes: Bytes, lease: Lease, delivered: Delivered) -> Self {
+    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: Delivered) -> Self {
         Self { bytes: Some(bytes), lease, delivered }
     }
 
     /// Of messages that are deleted already, and cannot be given back.
-    pub(super) fn without_lease(bytes: Bytes, delivered: Delivered) -> Self {
+    pub(crate) fn without_lease(bytes: Bytes, delivered: Delivered) -> Self {
         Self::new(bytes, Lease::default(), delivered)
     }
 }

@@ -6,10 +6,10 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{Deserialize, Deserializer, de};
 use url::form_urlencoded;
 
-use super::problem::Problem;
+use super::super::problem::Problem;
 
 /// The query's parameters; one that is unknown or given twice is refused.
-pub(super) struct Query<T>(pub(super) T);
+pub(in crate::api) struct Query<T>(pub(in crate::api) T);
 
 impl<S: Send + Sync, T: de::DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
@@ -36,10 +36,10 @@ fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
 /// For routes that take no parameters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NoParameters {}
+pub(in crate::api) struct NoParameters {}
 
 /// Reads a parameter by way of its own parser, whose error says what is allowed.
-pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(in crate::api) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err: Display>,

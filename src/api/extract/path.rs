@@ -7,13 +7,13 @@ use axum::{
 
 use crate::domain::{MsgId, QueueName};
 
-use super::{context::context, problem::Problem};
+use super::super::problem::Problem;
 
 /// `/queues/{queue}/messages/{msg_id}`.
-pub(super) struct OneMessage(pub(super) MsgId);
+pub(in crate::api) struct OneMessage(pub(in crate::api) MsgId);
 
 /// `/topics/{routing_key}`.
-pub(super) struct RoutingKey(pub(super) String);
+pub(in crate::api) struct RoutingKey(pub(in crate::api) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for RoutingKey {
     type Rejection = Problem;
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
 }
 
 /// Refuses what is no text in PostgreSQL.
-pub(super) fn check_text(what: &str, text: &str) -> Result<(), Problem> {
+pub(in crate::api) fn check_text(what: &str, text: &str) -> Result<(), Problem> {
     if text.contains('\0') {
         return Err(Problem::invalid(format!("`{what}` must not contain NUL")));
     }
@@ -59,15 +59,11 @@ fn named<'a>(parameters: &'a RawPathParams, name: &str) -> &'a str {
 }
 
 /// The `{queue}` of a path.
-pub(super) async fn queue<S: Send + Sync>(
+pub(in crate::api) async fn queue<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
 ) -> Result<QueueName, Problem> {
     let parameters = parameters(parts, state).await?;
     let name = named(&parameters, "queue");
-    let queue = QueueName::parse(name)
-        .map_err(|reason| Problem::invalid(format!("queue `{name}`: {reason}")))?;
-    // Set once: a request is about one queue.
-    let _ = context(parts).queue.set(queue.to_string());
-    Ok(queue)
+    QueueName::parse(name).map_err(|reason| Problem::invalid(format!("queue `{name}`: {reason}")))
 }

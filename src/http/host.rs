@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, Version, header, uri::Authority},
 };
 
-use super::problem::{Code, Problem};
+use super::rejection::Rejection;
 
 /// Names that are answered to.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ pub enum Hosts {
 impl Hosts {
     /// Refuses a request for another name: a page of another site can have its own name lead to this
     /// machine, and the name gives it away.
-    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn check(&self, request: &Request) -> Result<(), Rejection> {
         let Some(given) = given(request) else { return Ok(()) };
         let name = String::from_utf8_lossy(given).to_ascii_lowercase();
         let name = without_port(&name);
@@ -37,24 +37,23 @@ impl Hosts {
         if is_known {
             return Ok(());
         }
-        Err(Problem::new(
-            Code::Forbidden,
-            "the gateway does not answer to this name; http.allowed_hosts lists those to which it does",
-        ))
+        Err(Rejection::UnknownHost)
     }
 }
 
 /// Refuses a request that does not say once whom it is for: a proxy in front may have taken it to be for
 /// somebody else.
-pub(super) fn check_header(request: &Request) -> Result<(), Problem> {
+pub(super) fn check_header(request: &Request) -> Result<(), Rejection> {
     let mut all = request.headers().get_all(header::HOST).iter();
     let (first, second) = (all.next(), all.next());
     if second.is_some() {
-        return Err(Problem::invalid("`Host` is there more than once; a request is for one host"));
+        return Err(Rejection::Malformed(
+            "`Host` is there more than once; a request is for one host".into(),
+        ));
     }
     let Some(host) = first else {
         if request.version() == Version::HTTP_11 {
-            return Err(Problem::invalid("`Host` is missing; HTTP/1.1 needs one"));
+            return Err(Rejection::Malformed("`Host` is missing; HTTP/1.1 needs one".into()));
         }
         return Ok(());
     };
@@ -62,13 +61,15 @@ pub(super) fn check_header(request: &Request) -> Result<(), Problem> {
         || Authority::try_from(host.as_bytes())
             .is_ok_and(|name| !name.as_str().contains('@') && !name.host().is_empty());
     if !is_name {
-        return Err(Problem::invalid("`Host` is no name of a host, with or without a port"));
+        return Err(Rejection::Malformed(
+            "`Host` is no name of a host, with or without a port".into(),
+        ));
     }
     let authority = request.uri().authority().map(Authority::as_str);
     // A target that is a whole URL takes its place in HTTP/1; in HTTP/2 there is nothing to choose.
     let differs = |name: &str| !host.as_bytes().eq_ignore_ascii_case(name.as_bytes());
     if request.version() == Version::HTTP_2 && authority.is_some_and(differs) {
-        return Err(Problem::invalid("`Host` and `:authority` name different hosts"));
+        return Err(Rejection::Malformed("`Host` and `:authority` name different hosts".into()));
     }
     Ok(())
 }

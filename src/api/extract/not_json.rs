@@ -1,9 +1,9 @@
 //! What clients send in place of JSON without knowing it, and what would be right.
 
-use super::problem::Problem;
+use super::super::problem::Problem;
 
 /// What is wrong with a body that is no JSON, where that shows at its beginning, or in all of it.
-pub(super) fn not_json(bytes: &[u8]) -> Option<Problem> {
+pub(in crate::api) fn not_json(bytes: &[u8]) -> Option<Problem> {
     if let Some(what) = encoding(bytes) {
         return Some(Problem::invalid(format!("the body {what}")));
     }

@@ -5,20 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use axum::http::request::Parts;
 
 use crate::{
-    auth::Principal,
+    auth::{Credential, Fingerprint, Identity, Principal},
     domain::{CallStats, QueueName, Right, Scope},
 };
 
-use super::{
-    caller_usage::Usage,
-    hold::{Counted, Full, Held},
-};
+use super::admission::{CallerUsage, Full, InFlightGuard, MemoryPermit};
 
 /// One request, from its headers to its log line.
 #[derive(Debug, Default)]
-pub(super) struct RequestContext {
+pub(crate) struct RequestContext {
     /// What it cost.
-    pub(super) stats: Arc<CallStats>,
+    pub(crate) stats: Arc<CallStats>,
     /// The queue it is about, once the path was read.
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
@@ -27,14 +24,16 @@ pub(super) struct RequestContext {
     pub(super) leave: OnceLock<Leave>,
     /// Whether a body is to come.
     pub(super) has_body: bool,
-    /// Its place among those in hand, until it is answered.
-    counted: Mutex<Option<Counted>>,
+    /// Its place among those in flight, until it is answered.
+    counted: Mutex<Option<InFlightGuard>>,
 }
 
 /// That somebody was let in, before the body was there.
 #[derive(Debug)]
 pub(super) struct Leave {
     pub(super) principal: Arc<Principal>,
+    /// What they showed.
+    pub(super) credential: Option<Credential>,
     pub(super) purpose: Purpose,
 }
 
@@ -50,29 +49,39 @@ pub(super) enum Purpose {
 }
 
 impl RequestContext {
-    /// One that counts among those in hand.
-    pub(super) fn counted(counted: Option<Counted>, has_body: bool) -> Self {
+    /// One that counts among those in flight.
+    pub(super) fn counted(counted: Option<InFlightGuard>, has_body: bool) -> Self {
         Self { counted: Mutex::new(counted), has_body, ..Self::default() }
     }
 
+    /// What stands for its caller; the same for all of them where nobody is asked for a key.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.caller.get().map_or_else(Self::nobody, |caller| caller.identity().fingerprint())
+    }
+
+    /// What stands for no caller in particular.
+    pub(crate) fn nobody() -> Fingerprint {
+        Identity::anonymous().fingerprint()
+    }
+
     /// It turned out whose it is.
-    pub(super) fn belongs_to(&self, caller: Arc<Usage>) -> Result<(), Full> {
+    pub(super) fn belongs_to(&self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         self.lock().as_mut().map_or(Ok(()), |counted| counted.belongs_to(caller))
     }
 
     /// Its body is there, or it has none: from now on it counts among those that are served.
     pub(super) fn body_is_here(&self) -> Result<(), Full> {
-        self.lock().as_mut().map_or(Ok(()), Counted::body_is_here)
+        self.lock().as_mut().map_or(Ok(()), InFlightGuard::body_is_here)
     }
 
-    /// It does not count among those in hand any more: it waits.
+    /// It does not count among those in flight any more: it waits.
     pub(super) fn waits(&self) {
         self.let_go();
     }
 
     /// It has a body of some size. What is made of it may be in a lane when the client has gone, so
     /// it counts until nobody works for the request any more.
-    pub(super) fn holds_body(&self, body: Held) {
+    pub(super) fn holds_body(&self, body: MemoryPermit) {
         self.stats.hold(body);
     }
 
@@ -81,12 +90,12 @@ impl RequestContext {
         *self.lock() = None;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
+    fn lock(&self) -> MutexGuard<'_, Option<InFlightGuard>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The context that the edge put there.
-pub(super) fn context(parts: &Parts) -> Arc<RequestContext> {
+/// The context that the outermost layer put there.
+pub(crate) fn context(parts: &Parts) -> Arc<RequestContext> {
     parts.extensions.get::<Arc<RequestContext>>().cloned().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ const ROOM: usize = 64;
 
 /// What one caller has in hand.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
+pub(crate) struct CallerUsage {
     /// Requests whose body has not come yet.
     pub(super) arriving: AtomicUsize,
     /// Requests that are served.
@@ -26,11 +26,11 @@ pub(super) struct Usage {
 
 /// Those who have something in hand.
 #[derive(Debug, Default)]
-pub(super) struct Callers(Mutex<HashMap<CallerId, Weak<Usage>>>);
+pub(super) struct CallerUsages(Mutex<HashMap<CallerId, Weak<CallerUsage>>>);
 
-impl Callers {
+impl CallerUsages {
     /// What a caller has in hand, all of its requests together.
-    pub(super) fn usage(&self, caller: CallerId) -> Arc<Usage> {
+    pub(super) fn usage(&self, caller: CallerId) -> Arc<CallerUsage> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(usage) = callers.get(&caller).and_then(Weak::upgrade) {
@@ -39,7 +39,7 @@ impl Callers {
         if callers.len() >= ROOM && callers.len() == callers.capacity() {
             callers.retain(|_, usage| usage.strong_count() > 0);
         }
-        let usage = Arc::new(Usage::default());
+        let usage = Arc::new(CallerUsage::default());
         callers.insert(caller, Arc::downgrade(&usage));
         usage
     }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_known_for_as_long_as_it_has_something_in_hand() {
-        let callers = Callers::default();
+        let callers = CallerUsages::default();
         let first = callers.usage(CallerId([0; 32]));
         assert!(add(&first.bytes, 7, 10));
         assert!(!add(&callers.usage(CallerId([0; 32])).bytes, 4, 10));

@@ -3,11 +3,15 @@
 use serde_json::json;
 use utoipa::openapi::{
     Content, Object, ObjectBuilder, OneOfBuilder, OpenApi, RefOr, Schema,
-    path::{Operation, Parameter, ParameterIn},
+    path::{Operation, Parameter, ParameterIn, PathItem},
     schema::{SchemaType, Type},
 };
 
-use super::docs::operations;
+/// The operations of a path.
+pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+    methods.into_iter().flatten()
+}
 
 /// What a text consists of: a pattern, and the least and the most characters.
 type Text = (&'static str, usize, usize);

@@ -8,107 +8,115 @@ use serde_json::Value;
 
 use crate::{
     auth::{Credential, Principal, Refusal, WaitingPlace},
+    broker,
     domain::{QueueName, RawJson, Right, Scope},
 };
 
 use super::{
     super::{
+        admission::Full,
         context::{Leave, Purpose, RequestContext, context},
-        edge::too_many,
-        problem::{Code, Problem},
+        gate::Gate,
+        rejection::Rejection,
     },
-    Api,
+    gated_broker::GatedBroker,
 };
 
 /// Whoever asks, once they were let in.
-pub(in crate::api) struct Caller {
-    pub(super) api: Api,
+pub(crate) struct Caller {
+    pub(super) gated: GatedBroker,
     pub(super) context: Arc<RequestContext>,
     principal: Arc<Principal>,
     credential: Option<Credential>,
 }
 
 impl Caller {
-    /// Lets somebody in, or not.
-    pub(super) async fn of(parts: &Parts, api: &Api) -> Result<Self, Problem> {
-        let credential = credential(&parts.headers);
-        let found = api.access.authenticate(credential.as_ref()).await;
+    /// Lets in whoever shows this credential, or not. The request counts as theirs from now on, and against
+    /// what they and all together may do in a second.
+    pub(crate) async fn authenticate(
+        parts: &Parts,
+        gated: &GatedBroker,
+        credential: Option<Credential>,
+    ) -> Result<Self, Rejection> {
+        let found = gated.access.authenticate(credential.as_ref()).await;
         let principal = found.map_err(|_| {
-            api.metrics.refused("unauthenticated");
-            unauthenticated()
+            gated.metrics.refused("unauthenticated");
+            Rejection::Unauthenticated
         })?;
         let context = context(parts);
-        if api.access.is_required() {
+        if gated.access.is_required() {
             // Set once: a request has one caller.
             let _ = context.caller.set(Arc::clone(&principal));
             let id = principal.identity().fingerprint().caller_id();
             context.stats.set_caller(id);
-            let counted = context.belongs_to(api.in_hand.usage(id));
-            counted.map_err(|full| too_many(api, full))?;
+            let counted = context.belongs_to(gated.concurrency.usage(id));
+            counted.map_err(|full| too_many(gated, full))?;
         }
         if !context.has_body {
-            context.body_is_here().map_err(|full| too_many(api, full))?;
+            context.body_is_here().map_err(|full| too_many(gated, full))?;
         }
-        let caller = Self { api: api.clone(), context, principal, credential };
-        api.in_hand.pace().map_err(|wait| {
-            api.metrics.refused("requests_per_second");
-            Problem::rate_limited("this gateway gets more requests than it takes", wait)
+        let caller = Self { gated: gated.clone(), context, principal, credential };
+        gated.concurrency.check_rate().map_err(|wait| {
+            gated.metrics.refused("requests_per_second");
+            Rejection::RateLimited { detail: "this gateway gets more requests than it takes", wait }
         })?;
         caller.principal.admit().map_err(|refusal| caller.refused(refusal))?;
         Ok(caller)
     }
 
     /// Refuses what they may not do to a queue; with no right named, what nobody may who has none.
-    pub(in crate::api) fn must(
-        &self,
-        right: Option<Right>,
-        queue: &QueueName,
-    ) -> Result<(), Problem> {
+    pub(crate) fn require(&self, right: Option<Right>, queue: &QueueName) -> Result<(), Rejection> {
         if self.current()?.may(right, queue.as_str()) {
             return Ok(());
         }
-        Err(forbidden(&self.api, lacks_on(right, queue)))
+        Err(forbidden(&self.gated, lacks_on(right, queue)))
     }
 
     /// Whoever asks, with what they may do by now.
-    fn current(&self) -> Result<Arc<Principal>, Problem> {
+    fn current(&self) -> Result<Arc<Principal>, Rejection> {
         if !self.principal.is_over() {
             return Ok(Arc::clone(&self.principal));
         }
-        let again = self.api.access.identify(self.credential.as_ref());
-        again.map_err(|_| unauthenticated())
+        let again = self.gated.access.identify(self.credential.as_ref());
+        again.map_err(|_| Rejection::Unauthenticated)
     }
 
     /// Notes for what they were let in, as that may not hold any more once the body is there.
-    pub(super) fn is_here_for(&self, purpose: Purpose) {
-        let principal = Arc::clone(&self.principal);
+    pub(super) fn admitted_for(&self, purpose: Purpose) {
+        let (principal, credential) = (Arc::clone(&self.principal), self.credential.clone());
         // Set once: a request is let in for one thing.
-        let _ = self.context.leave.set(Leave { principal, purpose });
+        let _ = self.context.leave.set(Leave { principal, credential, purpose });
+    }
+
+    /// Notes the queue that the request is about, for its log line.
+    pub(super) fn names_queue(&self, queue: &QueueName) {
+        // Set once: a request is about one queue.
+        let _ = self.context.queue.set(queue.to_string());
     }
 
     /// Does work on so many bytes for them, where much text is worked on.
-    pub(in crate::api) async fn on_text<T: Send + 'static>(
+    pub(crate) async fn on_text<T: Send + 'static, E: From<broker::Error> + Send + 'static>(
         self,
         bytes: u64,
-        work: impl FnOnce(Self) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let api = self.api.clone();
-        api.text().run(bytes, move || work(self)).await?
+        work: impl FnOnce(Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let gate = Gate::clone(&self.gated);
+        gate.cpu_pool.run(bytes, move || work(self)).await?
     }
 
     /// A refusal for want of a right on any queue.
-    pub(super) fn lacks(&self, right: Right) -> Problem {
+    pub(super) fn lacks(&self, right: Right) -> Rejection {
         let right = right.as_str();
         self.forbidden(format!("this needs `{right}` on some queue, which the key lacks"))
     }
 
     /// Refuses headers that say that a message comes from a queue to which they may not send: a redrive
     /// would believe it. `at` names the message.
-    pub(in crate::api) fn may_claim(
+    pub(crate) fn authorize_origin_headers(
         &self,
         headers: Option<&RawJson>,
         at: &str,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Rejection> {
         let Some(headers) = headers.filter(|_| !self.scope(Some(Right::Send)).is_all()) else {
             return Ok(());
         };
@@ -129,7 +137,7 @@ impl Caller {
     }
 
     /// Refuses what concerns the gateway as a whole to those who may not see it.
-    pub(super) fn must_operate(&self) -> Result<(), Problem> {
+    pub(crate) fn require_operator(&self) -> Result<(), Rejection> {
         if self.principal.may_see_operations() {
             return Ok(());
         }
@@ -137,12 +145,12 @@ impl Caller {
     }
 
     /// The queues to which they may do something.
-    pub(in crate::api) fn scope(&self, right: Option<Right>) -> Scope {
+    pub(crate) fn scope(&self, right: Option<Right>) -> Scope {
         self.current().map_or(Scope::NOTHING, |current| current.scope(right))
     }
 
     /// A place among those of the key's clients that wait.
-    pub(super) fn wait(&self) -> Result<WaitingPlace, Problem> {
+    pub(super) fn wait(&self) -> Result<WaitingPlace, Rejection> {
         self.principal.wait().map_err(|refusal| self.refused(refusal))
     }
 
@@ -152,25 +160,25 @@ impl Caller {
     }
 
     /// Refuses whoever would not be let in any more.
-    pub(super) async fn must_still_be_let_in(&self) -> Result<(), Problem> {
-        let again = self.api.access.authenticate(self.credential.as_ref()).await;
-        again.map(drop).map_err(|_| unauthenticated())
+    pub(super) async fn recheck_credential(&self) -> Result<(), Rejection> {
+        let again = self.gated.access.authenticate(self.credential.as_ref()).await;
+        again.map(drop).map_err(|_| Rejection::Unauthenticated)
     }
 
-    fn forbidden(&self, detail: String) -> Problem {
-        forbidden(&self.api, detail)
+    fn forbidden(&self, detail: String) -> Rejection {
+        forbidden(&self.gated, detail)
     }
 
-    fn refused(&self, refusal: Refusal) -> Problem {
+    fn refused(&self, refusal: Refusal) -> Rejection {
         match refusal {
             Refusal::Rate(wait) => {
-                self.api.metrics.refused("key_requests_per_second");
-                Problem::rate_limited("this key makes more requests than it may", wait)
+                self.gated.metrics.refused("key_requests_per_second");
+                Rejection::RateLimited { detail: "this key makes more requests than it may", wait }
             }
             Refusal::Waiters(most) => {
-                self.api.metrics.refused("key_max_waiters");
+                self.gated.metrics.refused("key_max_waiters");
                 let detail = format!("{most} clients wait with this key, as many as may");
-                Problem::new(Code::Overloaded, detail)
+                Rejection::Overloaded(detail.into())
             }
         }
     }
@@ -183,7 +191,8 @@ struct Claimed {
     origin: Option<Value>,
 }
 
-fn credential(headers: &HeaderMap) -> Option<Credential> {
+/// The credential of `Authorization`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<Credential> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let first = given.next()?;
     // Two are ambiguous, and so none.
@@ -195,23 +204,32 @@ fn credential(headers: &HeaderMap) -> Option<Credential> {
 
 /// Refuses whoever has been let in, and would not be any more now that they have said it all: every body
 /// that is read comes by here.
-pub(in crate::api) async fn must_still_be_let_in(parts: &Parts, api: &Api) -> Result<(), Problem> {
-    let context = context(parts);
+pub(in crate::http) async fn recheck_credential(
+    context: &RequestContext,
+    gate: &Gate,
+) -> Result<(), Rejection> {
     let Some(leave) = context.leave.get().filter(|leave| leave.principal.is_over()) else {
         return Ok(());
     };
-    let again = api.access.authenticate(credential(&parts.headers).as_ref()).await;
-    let again = again.map_err(|_| unauthenticated())?;
+    let again = gate.access.authenticate(leave.credential.as_ref()).await;
+    let again = again.map_err(|_| Rejection::Unauthenticated)?;
     match &leave.purpose {
         Purpose::Queue(right, queue) if !again.may(*right, queue.as_str()) => {
-            Err(forbidden(api, lacks_on(*right, queue)))
+            Err(forbidden(gate, lacks_on(*right, queue)))
         }
         Purpose::Scope(right, scope) if again.scope(*right) != *scope => {
             let detail = "what the key may do changed while the request came in; nothing was done";
-            Err(forbidden(api, detail.to_owned()))
+            Err(forbidden(gate, detail.to_owned()))
         }
         Purpose::Queue(..) | Purpose::Scope(..) | Purpose::InBody => Ok(()),
     }
+}
+
+/// There are as many requests as may be, of all or of one caller.
+pub(in crate::http) fn too_many(gate: &Gate, full: Full) -> Rejection {
+    let (limit, detail) = full.explain();
+    gate.metrics.refused(limit);
+    Rejection::Overloaded(detail.into())
 }
 
 fn lacks_on(right: Option<Right>, queue: &QueueName) -> String {
@@ -219,14 +237,7 @@ fn lacks_on(right: Option<Right>, queue: &QueueName) -> String {
     format!("this needs `{needed}` on queue `{queue}`, which the key lacks")
 }
 
-fn forbidden(api: &Api, detail: String) -> Problem {
-    api.metrics.refused("forbidden");
-    Problem::new(Code::Forbidden, detail)
-}
-
-/// The one answer to whoever has no credential in force, whatever is wrong with it.
-fn unauthenticated() -> Problem {
-    let detail = "a valid key is needed: `Authorization: Bearer <key>`, or HTTP Basic with the key as \
-                  password";
-    Problem::new(Code::Unauthenticated, detail)
+fn forbidden(gate: &Gate, detail: String) -> Rejection {
+    gate.metrics.refused("forbidden");
+    Rejection::Forbidden(detail.into())
 }

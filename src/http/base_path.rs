@@ -1,13 +1,13 @@
 //! Under which path a proxy serves the gateway, for what is answered with a path of its own.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, ops::Deref};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, request::Parts},
 };
 
-use super::Api;
+use super::access::GatedBroker;
 
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// The most bytes of it.
@@ -15,13 +15,13 @@ const MAX_BYTES: usize = 256;
 
 /// The path without a slash at its end; empty at the root. A proxy says it, or the settings do. Nobody
 /// else is told what a client makes up.
-pub(super) struct BasePath(pub(super) String);
+pub(crate) struct BasePath(pub(crate) String);
 
-impl FromRequestParts<Api> for BasePath {
+impl<S: Deref<Target = GatedBroker> + Send + Sync> FromRequestParts<S> for BasePath {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
-        Ok(Self(forwarded(&parts.headers).unwrap_or_else(|| api.path_prefix.clone())))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(forwarded(&parts.headers).unwrap_or_else(|| state.path_prefix.clone())))
     }
 }
 

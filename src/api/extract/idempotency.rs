@@ -11,13 +11,14 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use crate::{auth::Identity, broker::Once};
+use crate::{
+    broker::Once,
+    http::{RequestContext, read},
+};
 
 use super::{
-    Api,
-    body::{parse, read},
-    context::RequestContext,
-    problem::Problem,
+    super::{problem::Problem, state::Api},
+    body::parse,
 };
 
 const KEY: &str = "idempotency-key";
@@ -29,7 +30,7 @@ const MAX_KEY: usize = 255;
 const MAX_PATH: usize = 1_000;
 
 /// A JSON body, and the key under which its request is done once, if it has one.
-pub(super) struct OnceJson<T>(pub(super) T, pub(super) Option<Once>);
+pub(in crate::api) struct OnceJson<T>(pub(in crate::api) T, pub(in crate::api) Option<Once>);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
     type Rejection = Problem;
@@ -41,7 +42,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
         let value = parse(api, bytes.clone()).await?;
         let Some((scope, key)) = scoped else { return Ok(Self(value, None)) };
         let length = bytes.len() as u64;
-        let fingerprint = api.text().run(length, move || Sha256::digest(&bytes).into()).await?;
+        let fingerprint = api.cpu_pool.run(length, move || Sha256::digest(&bytes).into()).await?;
         Ok(Self(value, Some(Once { scope, key, fingerprint })))
     }
 }
@@ -52,11 +53,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
 fn scope(request: &Request) -> String {
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let context = request.extensions().get::<Arc<RequestContext>>();
-    let caller = context.and_then(|context| context.caller.get());
-    let caller = caller.map_or_else(
-        || Identity::anonymous().fingerprint(),
-        |caller| caller.identity().fingerprint(),
-    );
+    let caller = context.map_or_else(RequestContext::nobody, |context| context.fingerprint());
     let path = if path.len() > MAX_PATH {
         // Beyond what any path has that is of use, and what an index takes.
         Cow::from(format!("{:x}", Sha256::digest(path.as_bytes())))
@@ -80,7 +77,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// Marks an answer that was given before.
-pub(super) fn mark(replayed: bool, mut response: Response) -> Response {
+pub(in crate::api) fn mark(replayed: bool, mut response: Response) -> Response {
     if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }

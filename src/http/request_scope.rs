@@ -1,5 +1,5 @@
 //! What every request passes on its way in and out: its id, its log line, its metrics, and the
-//! rendering of whatever went wrong.
+//! rendering of whatever went wrong, as its front end does it.
 
 use std::{
     convert::Infallible,
@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
@@ -21,14 +21,17 @@ use uuid::Uuid;
 use crate::telemetry::Request as Answered;
 
 use super::{
-    Api,
+    access::too_many,
+    admission::InFlightGuard,
     context::RequestContext,
-    foreign::EdgeRules,
-    hold::{Counted, Full},
+    front_end::FrontEnd,
+    gate::Gate,
     host,
-    problem::{Code, Problem},
+    origin::OriginPolicy,
+    rejection::Rejection,
     request_log::log,
     unread::Unread,
+    wire_error::{WireError, error_of},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,50 +39,67 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 /// The status of a request whose client left before it was answered, as proxies log it.
 const CLIENT_LEFT: u16 = 499;
-/// Routes that are served however many requests are in hand.
+/// Routes that are served however many requests are in flight.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
-
-/// Marks a request that came in by the listener for operations, where nobody is asked for a key, and
-/// which answers to names of its own.
-#[derive(Clone)]
-pub(super) struct ForOperations(pub(super) Arc<EdgeRules>);
-
-/// Whether a request is marked so.
-pub(super) fn is_for_operations(extensions: &Extensions) -> bool {
-    extensions.get::<ForOperations>().is_some()
-}
-
-fn rules_for<'a>(api: &'a Api, extensions: &'a Extensions) -> &'a EdgeRules {
-    extensions.get::<ForOperations>().map_or(&api.rules, |operations| &operations.0)
-}
-
-/// Refuses what is not to be served, whatever it is about. A probe is answered under any name: nobody
-/// learns anything from it, and an orchestrator may know the address alone.
-fn check(api: &Api, request: &Request, is_probe: bool) -> Result<(), Problem> {
-    host::check_header(request)?;
-    if is_probe { Ok(()) } else { rules_for(api, request.extensions()).check(request) }
-}
 
 /// The outermost layer.
 #[derive(Clone)]
-pub(super) struct Edge(pub(super) Api);
+pub(super) struct RequestLayer {
+    gate: Gate,
+    rules: Arc<Rules>,
+}
 
-impl<S> Layer<S> for Edge {
-    type Service = EdgeService<S>;
+/// What a front end's requests are held to.
+struct Rules {
+    front_end: FrontEnd,
+    origins: OriginPolicy,
+}
 
-    fn layer(&self, inner: S) -> EdgeService<S> {
-        EdgeService { api: self.0.clone(), inner }
+impl RequestLayer {
+    pub(super) fn new(gate: Gate, front_end: FrontEnd, origins: OriginPolicy) -> Self {
+        Self { gate, rules: Arc::new(Rules { front_end, origins }) }
+    }
+}
+
+impl Rules {
+    /// Refuses what is not to be served, whatever it is about. A probe is answered under any name: nobody
+    /// learns anything from it, and an orchestrator may know the address alone.
+    fn check(&self, request: &Request, is_probe: bool) -> Result<(), Rejection> {
+        host::check_header(request)?;
+        if is_probe { Ok(()) } else { self.origins.check(request, &self.front_end) }
+    }
+
+    /// What went wrong, also where the framework said so by itself.
+    fn error_in(&self, response: &mut Response) -> Option<Arc<dyn WireError>> {
+        if let Some(error) = error_of(response) {
+            return Some(error);
+        }
+        if let Some(rejection) = Rejection::take_from(response) {
+            return Some((self.front_end.reject)(rejection));
+        }
+        // No handler of ours makes these; the framework might.
+        let status = response.status();
+        let is_error = status.is_client_error() || status.is_server_error();
+        is_error.then(|| (self.front_end.reject)(Rejection::Unserved(status)))
+    }
+}
+
+impl<S> Layer<S> for RequestLayer {
+    type Service = RequestService<S>;
+
+    fn layer(&self, inner: S) -> RequestService<S> {
+        RequestService { layer: self.clone(), inner }
     }
 }
 
 /// What the outermost layer makes of a service.
 #[derive(Clone)]
-pub(super) struct EdgeService<S> {
-    api: Api,
+pub(super) struct RequestService<S> {
+    layer: RequestLayer,
     inner: S,
 }
 
-impl<S> Service<Request> for EdgeService<S>
+impl<S> Service<Request> for RequestService<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -93,21 +113,21 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let api = self.api.clone();
-        let (edged, refused) = Edged::begin(&api, &mut request);
+        let (scope, refused) = RequestScope::begin(self.layer.clone(), &mut request);
         let unread = Unread::watch(&mut request);
+        let gate = self.layer.gate.clone();
         let answer = match refused {
-            Some(problem) => Err(problem),
+            Some(rejection) => Err(rejection),
             None => Ok(self.inner.call(request)),
         };
         Box::pin(async move {
             let response = match answer {
                 Ok(answer) => answer.await?,
-                Err(problem) => problem.into_response(),
+                Err(rejection) => rejection.into_response(),
             };
-            let mut response = edged.end(response);
+            let mut response = scope.end(response);
             if let Some(rest) = unread.rest() {
-                Box::pin(rest.settle(&mut response, api.max_body_bytes, &api.draining)).await;
+                Box::pin(rest.settle(&mut response, gate.max_body_bytes, &gate.draining)).await;
             }
             Ok(response)
         })
@@ -116,8 +136,8 @@ where
 
 /// A request on its way, as far as its answer and its log line need it. Dropped before it has an answer,
 /// it is one whose client has left.
-struct Edged {
-    api: Api,
+struct RequestScope {
+    layer: RequestLayer,
     started: Instant,
     request_id: HeaderValue,
     method: Method,
@@ -127,40 +147,41 @@ struct Edged {
     answered: bool,
 }
 
-impl Edged {
+impl RequestScope {
     /// Lets a request in, or says why not.
-    fn begin(api: &Api, request: &mut Request) -> (Self, Option<Problem>) {
+    fn begin(layer: RequestLayer, request: &mut Request) -> (Self, Option<Rejection>) {
         let started = Instant::now();
         let request_id = request_id(request.headers());
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
-        let no_store = ["/queues", "/topics"].iter().any(|p| request.uri().path().starts_with(p));
+        let no_store = layer.rules.front_end.no_store;
+        let no_store = no_store.iter().any(|start| request.uri().path().starts_with(start));
         // An orchestrator is answered however many others ask.
         let is_probe = PROBES.contains(&name_of(route.as_ref()));
-        let entered = if is_probe { Ok(None) } else { enter(api).map(Some) };
+        let entered = if is_probe { Ok(None) } else { enter(&layer.gate).map(Some) };
         let (counted, refused) = match entered {
-            Ok(counted) => (counted, check(api, request, is_probe).err()),
-            Err(problem) => (None, Some(problem)),
+            Ok(counted) => (counted, layer.rules.check(request, is_probe).err()),
+            Err(rejection) => (None, Some(rejection)),
         };
         let has_body = !request.body().is_end_stream();
         let context = Arc::new(RequestContext::counted(counted, has_body));
         request.extensions_mut().insert(Arc::clone(&context));
-        let (api, answered) = (api.clone(), false);
-        let edged = Self { api, started, request_id, method, route, no_store, context, answered };
-        (edged, refused)
+        let answered = false;
+        let scope = Self { layer, started, request_id, method, route, no_store, context, answered };
+        (scope, refused)
     }
 
     /// Renders what went wrong, if anything did, and counts and logs the request.
     fn end(mut self, mut response: Response) -> Response {
         self.context.let_go();
-        let problem = problem_of(&response);
-        if let Some(problem) = &problem {
-            let before = std::mem::replace(&mut response, problem.render(self.id()));
+        let error = self.layer.rules.error_in(&mut response);
+        if let Some(error) = &error {
+            let before = std::mem::replace(&mut response, error.render(self.id()));
             let kept = before.headers().iter().filter(|(name, _)| stays(name));
             let kept: Vec<_> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
             response.headers_mut().extend(kept);
         }
-        self.record(response.status().as_u16(), problem.as_deref());
+        self.record(response.status().as_u16(), error.as_deref());
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
         // What a page of another site takes for a script or a style, say, is none.
@@ -168,14 +189,14 @@ impl Edged {
         if self.no_store {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if self.api.draining.is_cancelled() {
+        if self.layer.gate.draining.is_cancelled() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
     /// Counts and logs what came of it, once.
-    fn record(&mut self, status: u16, problem: Option<&Problem>) {
+    fn record(&mut self, status: u16, error: Option<&dyn WireError>) {
         self.answered = true;
         let waited = self.context.stats.waited();
         let answered = Answered {
@@ -185,8 +206,8 @@ impl Edged {
             worked: self.started.elapsed().saturating_sub(waited),
             waited,
         };
-        self.api.metrics.request(&answered);
-        log(&self.api, &answered, &self.context, self.id(), problem);
+        self.layer.gate.metrics.request(&answered);
+        log(&self.layer.gate, &answered, &self.context, self.id(), error);
     }
 
     fn id(&self) -> &str {
@@ -195,7 +216,7 @@ impl Edged {
     }
 }
 
-impl Drop for Edged {
+impl Drop for RequestScope {
     fn drop(&mut self) {
         if !self.answered {
             self.record(CLIENT_LEFT, None);
@@ -214,15 +235,8 @@ fn stays(name: &HeaderName) -> bool {
 }
 
 /// Counts a request in, if there is room for it.
-fn enter(api: &Api) -> Result<Counted, Problem> {
-    api.in_hand.enter().map_err(|full| too_many(api, full))
-}
-
-/// There are as many requests as may be, of all or of one caller.
-pub(super) fn too_many(api: &Api, full: Full) -> Problem {
-    let (limit, detail) = full.explain();
-    api.metrics.refused(limit);
-    Problem::new(Code::Overloaded, detail)
+fn enter(gate: &Gate) -> Result<InFlightGuard, Rejection> {
+    gate.concurrency.enter().map_err(|full| too_many(gate, full))
 }
 
 /// The caller's id, if it is one that can stand in a log, or a fresh one.
@@ -244,37 +258,6 @@ fn known(method: &Method) -> &str {
     let method = method.as_str();
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     if known.contains(&method) { method } else { "OTHER" }
-}
-
-/// What went wrong, also where the framework said so by itself.
-fn problem_of(response: &Response) -> Option<Arc<Problem>> {
-    if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
-        return Some(Arc::clone(problem));
-    }
-    // No handler of ours makes these; the framework might.
-    let code = match response.status() {
-        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
-        StatusCode::PAYLOAD_TOO_LARGE => Code::MessageTooLarge,
-        StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
-        StatusCode::NOT_FOUND => Code::RouteNotFound,
-        status if status.is_client_error() => Code::InvalidRequest,
-        status if status.is_server_error() => Code::InternalError,
-        _ => return None,
-    };
-    Some(Arc::new(Problem::new(code, "the request could not be served")))
-}
-
-/// Nothing is served at this path.
-pub(super) async fn route_not_found(request: Request) -> Problem {
-    let path = request.uri().path();
-    Problem::new(Code::RouteNotFound, format!("there is no {path}; /docs shows what there is"))
-}
-
-/// The path is served, but not for this method.
-pub(super) async fn method_not_allowed(request: Request) -> Problem {
-    let (method, path) = (request.method(), request.uri().path());
-    let detail = format!("{path} does not take {method}; the header Allow says what it takes");
-    Problem::new(Code::MethodNotAllowed, detail)
 }
 
 #[cfg(test)]

@@ -18,19 +18,22 @@ use utoipa::{
         ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Response,
         ResponseBuilder,
         example::ExampleBuilder,
-        path::{Operation, PathItem},
+        path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
         tag::TagBuilder,
     },
 };
 use utoipa_swagger_ui::Config;
 
+use crate::http::BasePath;
+
 use super::{
-    Api,
-    answer::json_answer,
-    base_path::BasePath,
-    problem::{Code, Problem, ProblemBody},
-    schemas,
+    super::{
+        problem::{Code, Problem, ProblemBody},
+        response::json_answer,
+        state::Api,
+    },
+    refine::{self, operations},
 };
 
 /// The names of the ways to show a key.
@@ -47,13 +50,8 @@ const PAGES: &str = "/docs";
 /// The request's id in examples.
 const REQUEST_ID: &str = "01980f2e-1b0c-7000-8000-000000000000";
 
-/// The OpenAPI document.
-pub fn openapi() -> OpenApi {
-    complete(super::routes().into_openapi())
-}
-
 /// Adds what no single route can say.
-pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+pub(in crate::api) fn complete(mut document: OpenApi) -> OpenApi {
     document.info = InfoBuilder::new()
         .title("pgmq-gateway")
         .version(env!("CARGO_PKG_VERSION"))
@@ -92,13 +90,8 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
             add_errors(path, operation);
         }
     }
-    schemas::refine(&mut document);
+    refine::refine(&mut document);
     document
-}
-
-pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
-    methods.into_iter().flatten()
 }
 
 /// Who a route asks for a key. A gateway that serves its own machine alone may need none.
@@ -265,7 +258,7 @@ fn example(code: Code) -> Problem {
 }
 
 /// Serves the document, which is written out once.
-pub(super) fn document_route(document: &OpenApi) -> Router<Api> {
+pub(in crate::api) fn document_route(document: &OpenApi) -> Router<Api> {
     // Strings and numbers: this cannot fail.
     let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
     let here = with_server(&json, "..");
@@ -287,7 +280,7 @@ fn with_server(json: &Bytes, url: &str) -> Bytes {
 
 /// Serves pages to browse it, with nothing from another host, wherever a proxy has them: every address is
 /// relative.
-pub(super) fn browser() -> Router<Api> {
+pub(in crate::api) fn browser() -> Router<Api> {
     let config = Config::from("./openapi.json")
         .validator_url("none")
         .try_it_out_enabled(true)

@@ -7,9 +7,9 @@ use axum::{
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::{
+    front_end::FrontEnd,
     host::{self, Hosts},
-    problem::{Code, Problem},
-    receive,
+    rejection::Rejection,
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -18,32 +18,37 @@ const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Which names and which pages are answered to.
 #[derive(Clone, Debug, Default)]
-pub struct EdgeRules {
+pub struct OriginPolicy {
     /// Names that `Host` may have.
     pub hosts: Hosts,
     /// Origins whose pages may use the gateway; `*` is any.
     pub origins: Vec<String>,
 }
 
-impl EdgeRules {
+impl OriginPolicy {
     /// Refuses what must not be done for whoever asks in this way.
-    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn check(&self, request: &Request, front_end: &FrontEnd) -> Result<(), Rejection> {
         self.hosts.check(request)?;
-        self.refuse_foreign_form(request)
+        self.refuse_foreign_form(request, front_end)
     }
 
     /// A browser sends a plain form anywhere without asking. Where one marks a request as another
     /// site's, only a content type that it does ask about first is taken.
-    fn refuse_foreign_form(&self, request: &Request) -> Result<(), Problem> {
+    fn refuse_foreign_form(
+        &self,
+        request: &Request,
+        front_end: &FrontEnd,
+    ) -> Result<(), Rejection> {
         // What another site's page shows as a picture must not lease messages.
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let is_guarded = path.is_some_and(|path| front_end.guarded_reads.contains(&path));
         match *request.method() {
             Method::OPTIONS => return Ok(()),
-            Method::GET | Method::HEAD if path != Some(receive::PATH) => return Ok(()),
+            Method::GET | Method::HEAD if !is_guarded => return Ok(()),
             _ => {}
         }
         let headers = request.headers();
-        if says_json(headers) || self.is_welcome(headers) {
+        if is_of_media_type(headers, front_end.media_types) || self.is_welcome(headers) {
             return Ok(());
         }
         let host = host::given(request).unwrap_or_default();
@@ -55,7 +60,7 @@ impl EdgeRules {
         } else {
             return Ok(());
         };
-        Err(Problem::new(Code::UnsupportedMediaType, detail))
+        Err(Rejection::ForeignOrigin(detail))
     }
 
     fn is_welcome(&self, headers: &HeaderMap) -> bool {
@@ -65,7 +70,7 @@ impl EdgeRules {
     }
 
     /// What tells browsers which pages may use the gateway; nothing where none may.
-    pub(super) fn cors(&self) -> Option<CorsLayer> {
+    pub(super) fn cors(&self, front_end: &FrontEnd) -> Option<CorsLayer> {
         if self.origins.is_empty() {
             return None;
         }
@@ -75,22 +80,14 @@ impl EdgeRules {
         } else {
             AllowOrigin::list(origins)
         };
-        let header = HeaderName::from_static;
+        let names = |names: &'static [&'static str]| {
+            names.iter().copied().map(HeaderName::from_static).collect::<Vec<_>>()
+        };
         let cors = CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header("idempotency-key"),
-                header("x-request-id"),
-            ])
-            .expose_headers([
-                header::LOCATION,
-                header::RETRY_AFTER,
-                header("idempotency-replayed"),
-                header("x-request-id"),
-            ])
+            .allow_headers(names(front_end.request_headers))
+            .expose_headers(names(front_end.response_headers))
             .max_age(MAX_AGE);
         Some(cors)
     }
@@ -135,10 +132,10 @@ fn is_of(page: &HeaderValue, host: &[u8]) -> bool {
     of.is_some_and(|of| !of.is_empty() && of.as_bytes().eq_ignore_ascii_case(host))
 }
 
-fn says_json(headers: &HeaderMap) -> bool {
+fn is_of_media_type(headers: &HeaderMap, types: &[&str]) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next());
-    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    kind.is_some_and(|kind| types.iter().any(|t| kind.trim().eq_ignore_ascii_case(t)))
 }
 
 #[cfg(test)]

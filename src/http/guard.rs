@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::rejection::Rejection;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
@@ -24,9 +25,6 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tower::{Layer, Service};
-use utoipa::openapi::{OpenApi, PathItem};
-
-use super::problem::{Code, Problem};
 
 /// Time for the first byte of a body that should not be there, where nothing says beforehand whether it
 /// is. One that does not come by then counts as there: whoever has no body says so at once.
@@ -36,34 +34,20 @@ const FIRST_BYTE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Guard(Arc<Served>);
 
-/// The methods that each path of the document takes.
+/// The methods that each route takes.
 #[derive(Default)]
-struct Served(HashMap<String, Vec<Method>>);
+pub(crate) struct Served(pub(crate) HashMap<String, Vec<Method>>);
 
 impl Guard {
-    /// For what a document describes.
-    pub(super) fn new(document: &OpenApi) -> Self {
-        let paths = document.paths.paths.iter();
-        let served = paths.map(|(path, item)| (path.clone(), methods(item)));
-        Self(Arc::new(Served(served.collect())))
+    /// For routes that take these methods.
+    pub(super) fn new(served: Served) -> Self {
+        Self(Arc::new(served))
     }
 }
 
-fn methods(item: &PathItem) -> Vec<Method> {
-    let all = [
-        (item.get.is_some(), Method::GET),
-        (item.get.is_some(), Method::HEAD),
-        (item.put.is_some(), Method::PUT),
-        (item.post.is_some(), Method::POST),
-        (item.patch.is_some(), Method::PATCH),
-        (item.delete.is_some(), Method::DELETE),
-    ];
-    all.into_iter().filter(|(taken, _)| *taken).map(|(_, method)| method).collect()
-}
-
 impl Served {
-    /// Whether a request is one that a handler gets; what is not is told that first. Pages have no place
-    /// in the document.
+    /// Whether a request is one that a handler gets; what is not is told that first. A route that is not
+    /// listed takes any.
     fn takes(&self, request: &Request) -> bool {
         let Some(path) = request.extensions().get::<MatchedPath>() else { return false };
         self.0.get(path.as_str()).is_none_or(|methods| methods.contains(request.method()))
@@ -112,7 +96,7 @@ where
         Either::Right(Box::pin(async move {
             match check(request).await {
                 Ok(request) => caught(inner.call(request)).await,
-                Err(problem) => Ok(problem.into_response()),
+                Err(rejection) => Ok(rejection.into_response()),
             }
         }))
     }
@@ -130,7 +114,7 @@ fn may_have_body(method: &Method) -> bool {
 }
 
 /// Refuses a body that nobody would read, or that nobody would decode.
-async fn check(request: Request) -> Result<Request, Problem> {
+async fn check(request: Request) -> Result<Request, Rejection> {
     check_encoding(request.headers())?;
     if may_have_body(request.method()) {
         return Ok(request);
@@ -139,9 +123,9 @@ async fn check(request: Request) -> Result<Request, Problem> {
     let has_content = timeout(FIRST_BYTE, has_content(body)).await.unwrap_or(true);
     if has_content {
         let method = parts.method;
-        return Err(Problem::invalid(format!(
-            "{method} takes no body: parameters stand behind the `?` of the URL"
-        )));
+        return Err(Rejection::Malformed(
+            format!("{method} takes no body: parameters stand behind the `?` of the URL").into(),
+        ));
     }
     Ok(Request::from_parts(parts, Body::empty()))
 }
@@ -161,18 +145,12 @@ async fn has_content(mut body: Body) -> bool {
 }
 
 /// A body is JSON as it stands.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let text = String::from_utf8_lossy(value.as_bytes());
         let mut codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
         if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return Err(Problem::new(
-                Code::UnsupportedMediaType,
-                format!(
-                    "a body with `Content-Encoding: {coding}` is not taken: send it as it is, without \
-                     this header"
-                ),
-            ));
+            return Err(Rejection::UnsupportedEncoding(coding.to_owned()));
         }
     }
     Ok(())
@@ -180,17 +158,17 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 
 fn caught<F: Future<Output = Outcome>>(answer: F) -> Caught<F> {
     let answer_panic = |outcome: Result<Outcome, Panic>| {
-        outcome.unwrap_or_else(|panic| Ok(problem_for_panic(&*panic).into_response()))
+        outcome.unwrap_or_else(|panic| Ok(rejection_for_panic(&*panic).into_response()))
     };
     AssertUnwindSafe(answer).catch_unwind().map(answer_panic)
 }
 
-fn problem_for_panic(panic: &(dyn Any + Send)) -> Problem {
+fn rejection_for_panic(panic: &(dyn Any + Send)) -> Rejection {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let source = format!("panic: {}", text.unwrap_or_default());
     let detail = "an unexpected error; the log of the gateway tells more";
-    Problem { source: Some(source.into()), ..Problem::new(Code::InternalError, detail) }
+    Rejection::Internal { detail, source: source.into() }
 }
 
 #[cfg(test)]
@@ -202,13 +180,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_and_its_words_are_for_the_log() {
         let panics = tower::service_fn(async |_: Request| -> Outcome { panic!("secret") });
-        let response =
+        let mut response =
             Guard(Arc::default()).layer(panics).call(Request::default()).await.expect("answered");
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let problem = response.extensions().get::<Arc<Problem>>().expect("a problem");
-        assert!(!problem.detail.contains("secret"));
-        let source = problem.source.as_ref().map(ToString::to_string);
-        assert_eq!(source.as_deref(), Some("panic: secret"));
+        let rejection = Rejection::take_from(&mut response).expect("a rejection");
+        let Rejection::Internal { detail, source } = rejection else { panic!("{rejection:?}") };
+        assert!(!detail.contains("secret"));
+        assert_eq!(source.to_string(), "panic: secret");
     }
 
     #[test]

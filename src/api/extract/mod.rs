@@ -1,0 +1,16 @@
+//! What stands in a request, as a handler's signature asks for it.
+
+mod body;
+mod bounded_list;
+mod idempotency;
+mod not_json;
+mod path;
+mod permit;
+mod query;
+
+pub(super) use body::{Json, NoBody, OptionalJson};
+pub(super) use bounded_list::Limited;
+pub(super) use idempotency::{OnceJson, mark};
+pub(super) use path::{OneMessage, RoutingKey, check_text};
+pub(super) use permit::{ForOperations, Operator};
+pub(super) use query::{NoParameters, Query, parsed};

@@ -1,0 +1,29 @@
+//! Responses that are JSON.
+
+use crate::{
+    domain::{CallStats, Message},
+    http::{json, room_for},
+};
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{problem::Problem, state::Api};
+
+/// An answer that is one message.
+pub(super) fn one_message(
+    api: &Api,
+    stats: &CallStats,
+    message: &Message,
+) -> Result<Response, Problem> {
+    let held = room_for(api, stats, std::iter::once(message))?;
+    Ok(json_answer(json(held, message)?.into()))
+}
+
+/// A body that is JSON.
+pub(super) fn json_answer(body: Body) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}

@@ -1,0 +1,184 @@
+//! The bytes that requests hold while they are served: bounded, so that memory is.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+
+use crate::domain::Share;
+
+use super::caller_usage::{CallerUsage, add};
+
+/// Bytes of a body or an answer that are not counted: what is small is bounded by the number of
+/// requests, and is served however much others hold.
+const FREE: usize = 16 << 10;
+/// Bytes that are taken from the budget at a time.
+const STEP: usize = 64 << 10;
+
+/// Bytes that all requests together may hold. A clone is the same budget.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryBudget {
+    held: Arc<AtomicUsize>,
+    most: usize,
+    /// What one caller may hold.
+    of_caller: usize,
+}
+
+/// Bytes that one request holds.
+#[derive(Debug)]
+pub(crate) struct MemoryPermit {
+    budget: MemoryBudget,
+    caller: Option<Arc<CallerUsage>>,
+    bytes: usize,
+}
+
+/// There is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exhausted {
+    /// For anybody.
+    ForAll,
+    /// For this caller, who may hold so many.
+    ForCaller(usize),
+}
+
+impl MemoryBudget {
+    /// So many bytes, and so many for one caller, but at least what one request may need.
+    pub(crate) fn new(most: u64, share: Share, of_request: u64) -> Self {
+        let [most, of_request] =
+            [most, of_request].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        Self { held: Arc::default(), most, of_caller: share.of(most).max(of_request) }
+    }
+
+    /// Nothing yet.
+    pub(crate) fn hold(&self, caller: Option<Arc<CallerUsage>>) -> MemoryPermit {
+        MemoryPermit { budget: self.clone(), caller, bytes: 0 }
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+}
+
+impl MemoryPermit {
+    /// Holds so many bytes, if there are any left.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        let wanted = if bytes <= FREE { 0 } else { bytes.next_multiple_of(STEP) };
+        if wanted > self.bytes {
+            self.take(wanted - self.bytes)?;
+            self.bytes = wanted;
+        }
+        Ok(())
+    }
+
+    /// How many are held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Exhausted> {
+        let MemoryBudget { held, most, of_caller } = &self.budget;
+        let caller = self.caller.as_ref().map(|caller| &caller.bytes);
+        if caller.is_some_and(|count| !add(count, bytes, *of_caller)) {
+            return Err(Exhausted::ForCaller(*of_caller));
+        }
+        if !add(held, bytes, *most) {
+            if let Some(count) = caller {
+                count.fetch_sub(bytes, Relaxed);
+            }
+            return Err(Exhausted::ForAll);
+        }
+        Ok(())
+    }
+
+    /// Bytes that are on their way, and held for as long.
+    pub(crate) fn keep(self, bytes: Vec<u8>) -> Bytes {
+        if self.bytes == 0 { bytes.into() } else { Bytes::from_owner(Kept { bytes, _held: self }) }
+    }
+}
+
+impl Drop for MemoryPermit {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Relaxed);
+        if let Some(caller) = &self.caller {
+            caller.bytes.fetch_sub(self.bytes, Relaxed);
+        }
+    }
+}
+
+struct Kept {
+    bytes: Vec<u8>,
+    _held: MemoryPermit,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: Share = Share(50);
+
+    fn budget(most: usize) -> MemoryBudget {
+        MemoryBudget::new(most as u64, HALF, 0)
+    }
+
+    #[test]
+    fn what_is_small_is_free_and_the_rest_is_bounded() {
+        let budget = budget(3 * STEP);
+        let mut small = budget.hold(None);
+        small.grow_to(FREE).expect("free");
+        assert_eq!(budget.held(), 0);
+        let mut large = budget.hold(None);
+        large.grow_to(FREE + 1).expect("room");
+        large.grow_to(2 * STEP).expect("room");
+        let mut other = budget.hold(None);
+        assert_eq!(other.grow_to(2 * STEP), Err(Exhausted::ForAll), "only one step is left");
+        other.grow_to(STEP).expect("room");
+        small.grow_to(FREE).expect("free, however full it is");
+        assert_eq!(budget.held(), 3 * STEP);
+        drop((large, other));
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn one_caller_holds_a_share() {
+        let budget = budget(4 * STEP);
+        let [a, b] = [Arc::<CallerUsage>::default(), Arc::default()];
+        let hold = |caller: &Arc<CallerUsage>| budget.hold(Some(Arc::clone(caller)));
+        let (mut first, mut second) = (hold(&a), hold(&a));
+        first.grow_to(STEP).expect("room");
+        assert_eq!(second.grow_to(2 * STEP), Err(Exhausted::ForCaller(2 * STEP)));
+        second.grow_to(STEP).expect("room");
+        let mut others = hold(&b);
+        others.grow_to(2 * STEP).expect("room");
+        drop(first);
+        let mut last = hold(&b);
+        last.grow_to(STEP).expect_err("b has as much as it may");
+        second.grow_to(2 * STEP).expect("room");
+        drop((second, others));
+        assert_eq!((a.bytes.load(Relaxed), b.bytes.load(Relaxed), budget.held()), (0, 0, 0));
+        // The largest request is taken, whatever a share is.
+        let budget = MemoryBudget::new(4 * STEP as u64, HALF, 3 * STEP as u64);
+        budget.hold(Some(a)).grow_to(3 * STEP).expect("room");
+    }
+
+    #[test]
+    fn an_answer_is_held_until_its_last_byte_is_gone() {
+        let budget = budget(1 << 20);
+        let mut held = budget.hold(None);
+        held.grow_to(100_000).expect("room");
+        let bytes = held.keep(vec![7; 100_000]);
+        let part = bytes.slice(10..20);
+        drop(bytes);
+        assert!(budget.held() > 0);
+        drop(part);
+        assert_eq!(budget.held(), 0);
+    }
+}

@@ -1,0 +1,32 @@
+//! Responses that carry messages: bounded, and held until they are on their way.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::domain::{CallStats, Message};
+
+use super::{admission::MemoryPermit, body::too_many_bytes, gate::Gate, rejection::Rejection};
+
+/// Room for messages, if there is some.
+pub(crate) fn room_for<'a>(
+    gate: &Gate,
+    stats: &CallStats,
+    messages: impl Iterator<Item = &'a Message>,
+) -> Result<MemoryPermit, Rejection> {
+    let mut held = gate.memory.hold(gate.usage(stats));
+    let bytes = messages.map(Message::bytes).sum::<u64>();
+    let grown = held.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+    grown.map_err(|exhausted| too_many_bytes(gate, exhausted))?;
+    Ok(held)
+}
+
+/// Messages as JSON, which is held until its last byte is gone.
+pub(crate) fn json(held: MemoryPermit, messages: &impl Serialize) -> Result<Bytes, Rejection> {
+    // Growing a large one would copy it again and again.
+    let mut json = Vec::with_capacity(held.bytes());
+    serde_json::to_writer(&mut json, messages).map_err(|error| Rejection::Internal {
+        detail: "the messages could not be written as JSON",
+        source: error.into(),
+    })?;
+    Ok(held.keep(json))
+}

@@ -1,0 +1,38 @@
+//! An error in a front end's own form, on its way to the outermost layer, which knows the request's id
+//! and logs it.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+/// A front end's own form of an error.
+pub(crate) trait WireError: fmt::Debug + Send + Sync + 'static {
+    /// The word for it, in logs; one of a few.
+    fn code(&self) -> &'static str;
+
+    /// What caused it, for the log alone.
+    fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)>;
+
+    /// The response as the client gets it.
+    fn render(&self, request_id: &str) -> Response;
+}
+
+/// A response that is to be rendered yet.
+#[derive(Clone, Debug)]
+struct Unrendered(Arc<dyn WireError>);
+
+/// A response of this status that the outermost layer renders. What else it has by then of headers for
+/// CORS and of `Allow` stays.
+pub(crate) fn error_response(status: StatusCode, error: impl WireError) -> Response {
+    let mut response = status.into_response();
+    response.extensions_mut().insert(Unrendered(Arc::new(error)));
+    response
+}
+
+/// What went wrong, where a response says so by way of [`error_response`].
+pub(super) fn error_of(response: &Response) -> Option<Arc<dyn WireError>> {
+    response.extensions().get::<Unrendered>().map(|error| Arc::clone(&error.0))
+}
