@@ -9,12 +9,12 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
-    && rm -r src target/release/pgmq-gateway target/release/deps/*pgmq_gateway*
+    && cargo build --profile dist --locked \
+    && rm -r src target/dist/pgmq-gateway target/dist/deps/*pgmq_gateway*
 COPY migrations migrations
 COPY src src
 # Copied files may be older than the empty program's.
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked
+RUN touch src/main.rs src/lib.rs && cargo build --profile dist --locked
 
 FROM debian:bookworm-slim
 # Certificates, for PostgreSQL over TLS: the newest are wanted.
@@ -22,7 +22,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /build/target/release/pgmq-gateway /usr/local/bin/pgmq-gateway
+COPY --from=build /build/target/dist/pgmq-gateway /usr/local/bin/pgmq-gateway
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 # Every address of the container. There the gateway does not start without a key, unless

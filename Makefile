@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+# Most tests wait for something most of the time.
+TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help
 help: ## Say what there is
@@ -17,7 +19,7 @@ run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:808
 
 .PHONY: test
 test: setup setup-test lint ## Run every check and every test
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 .PHONY: lint
 lint: setup-test ## Check the format, lint with warnings denied, and check what is depended on
