@@ -33,6 +33,7 @@ mod hostile;
 mod idempotency;
 mod identity;
 mod jwt;
+mod keep_alive;
 mod kept;
 mod keys;
 mod layers;
