@@ -302,7 +302,7 @@ async fn operations_are_served_apart() {
     }
     let document = gateway.get("/openapi.json").await.json();
     assert_eq!(document["paths"]["/livez"], serde_json::Value::Null);
-    gateway.gateway.drain();
+    gateway.gateway.drain().await;
     operations.get("/readyz").await.problem(503, "overloaded");
 }
 

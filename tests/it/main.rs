@@ -18,6 +18,7 @@ mod constraints;
 mod database_tls;
 mod dead_letters;
 mod departures;
+mod draining;
 mod encodings;
 mod engine;
 mod errors;
