@@ -25,7 +25,6 @@ mod query;
 mod queues;
 mod receive;
 mod request_log;
-mod schemas;
 mod settle;
 mod topics;
 mod transactions;
@@ -89,5 +88,6 @@ fn finish(router: Router<Api>, api: Api, document: &OpenApi) -> Router {
 }
 
 fn serve_documents(router: Router<Api>, document: &OpenApi) -> Router<Api> {
-    router.merge(docs::document_route(document)).merge(docs::browser())
+    let pages = docs::browser().merge(docs::start_page());
+    router.merge(docs::document_route(document)).merge(pages)
 }

@@ -28,6 +28,7 @@ mod fifo;
 mod filters;
 mod floods;
 mod folding;
+mod generators;
 mod heads;
 mod healthcheck;
 mod hostile;
