@@ -57,7 +57,7 @@ struct BrowseParameters {
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
+    #[param(value_type = Option<String>)]
     filter: Option<Filter>,
 }
 
@@ -175,7 +175,7 @@ struct Replayed {
     post, path = "/queues/{queue}/archive/replay", tag = TAG, operation_id = "replay_archive",
     params(("queue" = String, Path)),
     request_body(content = inline(Option<ReplayBody>), content_type = "application/json",
-                 example = json!({"filter": {"order": 7}, "limit": 100, "dry_run": true})),
+                 example = json!({"limit": 100, "dry_run": true})),
     responses((status = 200, description = "How many were moved, or would be", body = Replayed))
 )]
 async fn replay(

@@ -109,9 +109,7 @@ pub(super) fn seen(mut message: serde_json::Value) -> serde_json::Value {
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewMessage, example = json!({
-    "message": {"order": 7}, "headers": {"trace": "abc"}, "delay": 5
-}))]
+#[schema(as = NewMessage, example = json!({"message": {"order": 7}, "headers": {"trace": "abc"}}))]
 pub(super) struct NewMessageBody {
     /// Any JSON value. It is stored as it is: no digit is lost.
     #[schema(value_type = serde_json::Value)]

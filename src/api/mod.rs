@@ -69,7 +69,8 @@ pub fn router(gated: GatedBroker, operations: Operations) -> Router {
     let routes = if operations == Operations::Here { routes() } else { client_routes() };
     let (router, document) = routes.split_for_parts();
     let document = openapi::complete(document);
-    let router = router.merge(openapi::document_route(&document)).merge(openapi::browser());
+    let router = router.merge(openapi::document_route(&document));
+    let router = router.merge(openapi::browser()).merge(openapi::start_page());
     let router = router.route(receive::PATH, head(receive::refuse_head));
     let origins = gated.origins.clone();
     finish(router, gated, &origins, &document)

@@ -103,7 +103,7 @@ impl Code {
     }
 
     /// Seconds after which trying again makes sense.
-    const fn retry_after(self) -> Option<u64> {
+    pub(super) const fn retry_after(self) -> Option<u64> {
         match self {
             Self::Overloaded | Self::OutcomeUnknown | Self::RateLimited => Some(1),
             Self::DatabaseUnavailable => Some(2),

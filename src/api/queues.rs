@@ -184,8 +184,7 @@ impl PartitionBody {
     params(("queue" = String, Path, description =
         "1 to 47 characters of `a-z 0-9 _ - .`, beginning with a letter or digit, without `--`")),
     request_body(content = inline(Option<CreateQueue>), content_type = "application/json", example =
-        json!({"kind": "standard", "fifo": true,
-               "settings": {"visibility_timeout": 60, "max_receives": 5}})),
+        json!({"kind": "standard"})),
     responses(
         (status = 201, description = "It is new", body = QueueSchema),
         (status = 200, description = "It was there already, and alike", body = QueueSchema),

@@ -55,7 +55,7 @@ struct ReceiveParameters {
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<String>, example = json!({"type": "invoice"}))]
+    #[param(value_type = Option<String>)]
     filter: Option<Filter>,
     /// Reads in groups, by the header `x-pgmq-group`: of each group its messages in order, up to the
     /// first that is hidden. `grouped` takes as many as possible of the oldest group first,

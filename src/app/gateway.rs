@@ -2,7 +2,7 @@
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,6 +32,7 @@ pub struct Gateway {
     draining: CancellationToken,
     stop: CancellationToken,
     parts: Parts,
+    shutdown_delay: Duration,
     shutdown_timeout: Duration,
 }
 
@@ -117,6 +118,7 @@ impl Gateway {
             draining,
             stop,
             parts,
+            shutdown_delay: settings.server.shutdown_delay(),
             shutdown_timeout: settings.server.shutdown_timeout(),
         })
     }
@@ -141,9 +143,13 @@ impl Gateway {
         self.operations.as_ref().map(Endpoint::url)
     }
 
-    /// Says that it is not ready any more and answers those who wait; still serves.
-    pub fn drain(&self) {
+    /// Says that it is not ready any more, serves for the shutdown delay, and then answers those who wait.
+    ///
+    /// Clients wait on until then, and are given what comes: one that was answered at once would ask again at
+    /// once, as often as it can, until the delay is over.
+    pub async fn drain(&self) {
         self.draining.cancel();
+        sleep(self.shutdown_delay).await;
         self.broker.stop_waiting();
     }
 
@@ -162,7 +168,8 @@ impl Gateway {
 
     /// Lets requests in hand finish, then closes every connection; gives up when the time is up.
     pub async fn shut_down(mut self) {
-        self.drain();
+        self.draining.cancel();
+        self.broker.stop_waiting();
         self.stop.cancel();
         if let Some(error) = self.parts.end_of(LISTENER).await {
             warn!(%error, "the listener failed");

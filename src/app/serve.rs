@@ -2,7 +2,6 @@
 
 use std::{future::pending, process::ExitCode};
 
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::{config::Settings, server::Signals};
@@ -44,8 +43,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
         () = gateway.breaks() => ExitCode::FAILURE,
     };
     let rest = async {
-        gateway.drain();
-        sleep(settings.server.shutdown_delay()).await;
+        gateway.drain().await;
         gateway.shut_down().await;
         database.stop().await;
     };

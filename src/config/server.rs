@@ -29,6 +29,8 @@ pub struct Server {
     pub request_timeout_seconds: u64,
     /// Seconds for a client to send a request's headers.
     pub header_timeout_seconds: u64,
+    /// Seconds for which a connection is kept open without a request.
+    pub keep_alive_timeout_seconds: u64,
     /// Seconds for a client to take the next part of an answer.
     pub write_timeout_seconds: u64,
     /// Seconds during which a stopping gateway still accepts requests, while `/readyz` says 503.
@@ -48,6 +50,7 @@ impl Default for Server {
             operations_port: None,
             request_timeout_seconds: 30,
             header_timeout_seconds: 15,
+            keep_alive_timeout_seconds: 75,
             write_timeout_seconds: 30,
             shutdown_delay_seconds: 0,
             shutdown_timeout_seconds: 30,
@@ -64,6 +67,11 @@ impl Server {
     /// Time for a client to send a request's headers.
     pub fn header_timeout(&self) -> Duration {
         Duration::from_secs(self.header_timeout_seconds)
+    }
+
+    /// Time for which a connection is kept open without a request.
+    pub fn keep_alive_timeout(&self) -> Duration {
+        Duration::from_secs(self.keep_alive_timeout_seconds)
     }
 
     /// Time for a client to take the next part of an answer.
@@ -96,6 +104,7 @@ impl Server {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         within("server.request_timeout_seconds", self.request_timeout_seconds, 1, 3_600)?;
         within("server.header_timeout_seconds", self.header_timeout_seconds, 1, 300)?;
+        within("server.keep_alive_timeout_seconds", self.keep_alive_timeout_seconds, 1, 3_600)?;
         within("server.write_timeout_seconds", self.write_timeout_seconds, 1, 3_600)?;
         if self.parse_mode().is_none() {
             let mode = &self.unix_socket_mode;

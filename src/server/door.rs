@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     Router,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Version, header},
     response::Response,
 };
 use futures_util::future::Either;
@@ -33,12 +33,22 @@ use tower::Service;
 use tracing::debug;
 
 use super::{
-    Rules, answers::Answers, exchange::Exchange, linger::linger, opening::Opening,
-    patience::Patient, stream::Stream, unserved::Unserved,
+    Rules,
+    answers::Answers,
+    exchange::Exchange,
+    linger::linger,
+    opening::Opening,
+    patience::Patient,
+    request_wait::{Expired, RequestWait},
+    stream::Stream,
+    unserved::Unserved,
 };
 
 /// Time to read what a client had sent when the server stopped, where nothing was read yet.
 const LAST_CALL: Duration = Duration::from_millis(250);
+
+/// Says how long a connection is kept for another request.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What every connection is served with.
 pub(super) struct Door {
@@ -48,6 +58,9 @@ pub(super) struct Door {
     acceptor: Option<watch::Receiver<Arc<ServerConfig>>>,
     stop: CancellationToken,
     header_timeout: Duration,
+    keep_alive_timeout: Duration,
+    /// What answers of HTTP/1.1 say of it.
+    keep_alive: HeaderValue,
     write_timeout: Duration,
     unserved: Unserved,
 }
@@ -67,6 +80,8 @@ impl Door {
             acceptor,
             stop,
             header_timeout: rules.header_timeout,
+            keep_alive_timeout: rules.keep_alive_timeout,
+            keep_alive: keep_alive(rules.keep_alive_timeout),
             write_timeout: rules.write_timeout,
             unserved: Unserved::new(rules.head_limits, rules.metrics.clone()),
         }
@@ -124,13 +139,18 @@ impl Door {
 
     /// Says why it ended the connection, if it did.
     async fn serve_http1(&self, stream: Stream, opening: Opening) -> hyper::Result<Option<&str>> {
-        let exchange = Arc::new(Exchange::new(self.write_timeout));
+        let request_wait = RequestWait::new(self.header_timeout, self.keep_alive_timeout);
+        let exchange = Arc::new(Exchange::new(self.write_timeout, request_wait));
         let told = Some(Arc::clone(&exchange));
         let stream = TokioIo::new(Patient::new(stream, opening, told, self.write_timeout));
         let service = service_fn(async |request: hyper::Request<Incoming>| {
             let has_body = !request.body().is_end_stream();
+            let is_kept = request.version() == Version::HTTP_11 && !closes(request.headers());
             exchange.begin();
-            let response = answer(&self.router, request).await;
+            let mut response = answer(&self.router, request).await;
+            if is_kept && !closes(response.headers()) && !self.stop.is_cancelled() {
+                response.headers_mut().insert(KEEP_ALIVE, self.keep_alive.clone());
+            }
             exchange.confirm_client().await;
             exchange.end(has_body && closes(response.headers()));
             exchange.unwritten.add(&response);
@@ -138,7 +158,8 @@ impl Door {
         });
         let mut connection = self.http1.serve_connection(stream, service);
         let mut late = pin!(exchange.unwritten.late());
-        let mut closing = false;
+        let mut expired = pin!(exchange.request_wait.expired());
+        let (mut closing, mut idle) = (false, false);
         let ended = loop {
             tokio::select! {
                 // First, so that it has read what there is before it is to take no more.
@@ -146,6 +167,10 @@ impl Door {
                 ended = &mut connection => break ended,
                 () = self.stop.cancelled(), if !closing => {}
                 () = &mut late => return Ok(Some("the client takes its answers too slowly")),
+                expired = &mut expired, if !idle => match expired {
+                    Expired::Headers => return Ok(Some("the client does not complete its request")),
+                    Expired::Idle => idle = true,
+                },
             }
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
@@ -204,7 +229,7 @@ impl Door {
                 biased;
                 ended = connection.as_mut() => return ended.map(|()| None),
                 () = self.stop.cancelled(), if !closing => {}
-                () = answers.idle(self.header_timeout) => {
+                () = answers.idle(if closing { self.header_timeout } else { self.keep_alive_timeout }) => {
                     if closing {
                         return Ok(Some("the client does not take leave"));
                     }
@@ -221,6 +246,12 @@ impl Door {
 /// Whether an answer says that it is the last on its connection.
 fn closes(headers: &HeaderMap) -> bool {
     headers.get(header::CONNECTION).is_some_and(|value| value == "close")
+}
+
+/// What an answer says of the time for which its connection is kept.
+fn keep_alive(time: Duration) -> HeaderValue {
+    let text = format!("timeout={}", time.as_secs());
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("timeout=1"))
 }
 
 fn answer(

@@ -16,13 +16,15 @@ use std::{
 
 use axum::http::StatusCode;
 
-use super::deadline::Unwritten;
+use super::{deadline::Unwritten, request_wait::RequestWait};
 
 /// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Answers on their way.
     pub(super) unwritten: Unwritten,
+    /// The wait for the next request.
+    pub(super) request_wait: RequestWait,
     /// Whether a request is being served.
     in_flight: AtomicBool,
     /// Whether hyper waits for more from the client, and so notices its end.
@@ -46,9 +48,10 @@ const MOST_OF_REFUSAL: usize = 256;
 
 impl Exchange {
     /// One whose answers have so much time, and more by their size.
-    pub(super) fn new(write_timeout: Duration) -> Self {
+    pub(super) fn new(write_timeout: Duration, request_wait: RequestWait) -> Self {
         Self {
             unwritten: Unwritten::new(write_timeout),
+            request_wait,
             in_flight: AtomicBool::new(false),
             read_blocked: AtomicBool::new(false),
             check: AtomicU8::new(check::NONE),
@@ -60,12 +63,14 @@ impl Exchange {
     /// A request has come.
     pub(super) fn begin(&self) {
         self.in_flight.store(true, Relaxed);
+        self.request_wait.serving();
     }
 
     /// It is answered; `unread` is whether some of it may not have come yet.
     pub(super) fn end(&self, unread: bool) {
         self.in_flight.store(false, Relaxed);
         self.unread.store(unread, Relaxed);
+        self.request_wait.answering();
     }
 
     /// Whether the last answer went out before all of its request had come.
@@ -137,12 +142,17 @@ mod tests {
 
     use super::*;
 
+    fn exchange() -> Exchange {
+        let second = Duration::from_secs(1);
+        Exchange::new(second, RequestWait::new(second, second))
+    }
+
     const REFUSAL: &[u8] =
         b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
     #[test]
     fn only_an_answer_of_hypers_own_is_taken() {
-        let exchange = Exchange::new(Duration::from_secs(1));
+        let exchange = exchange();
         for other in [
             &b""[..],
             b"HTTP/1.1 4",
@@ -163,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_waits_for_the_look_at_its_client() {
-        let exchange = Exchange::new(Duration::from_secs(1));
+        let exchange = exchange();
         exchange.begin();
         exchange.set_read_blocked(true);
         exchange.confirm_client().await;

@@ -30,6 +30,7 @@ mod patience;
 mod places;
 mod problem;
 mod refusal;
+mod request_wait;
 mod rules;
 mod signals;
 mod socket;

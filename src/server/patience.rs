@@ -135,6 +135,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             let read = Pin::new(&mut this.stream).poll_read(cx, buf);
             if let Some(exchange) = &this.exchange {
                 exchange.set_read_blocked(read.is_pending());
+                if read.is_ready() {
+                    exchange.request_wait.received();
+                }
             }
             return read;
         };
@@ -187,6 +190,7 @@ impl<S: AsyncWrite + Closes + Unpin> AsyncWrite for Patient<S> {
         let came = Pin::new(&mut this.stream).poll_flush(cx);
         if let Some(exchange) = this.exchange.as_ref().filter(|_| came.is_ready()) {
             exchange.unwritten.clear();
+            exchange.request_wait.written();
         }
         this.watch(cx, came)
     }
@@ -206,7 +210,7 @@ impl<S: AsyncWrite + Closes + Unpin> AsyncWrite for Patient<S> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    use super::*;
+    use super::{super::request_wait::RequestWait, *};
 
     impl Closes for DuplexStream {
         fn is_closed(&self) -> bool {
@@ -222,7 +226,7 @@ mod tests {
         let (mut client, mut server) = duplex(1000);
         client.write_all(b"G").await.expect("written");
         let opening = Opening::read(&mut server, OPENING).await.expect("begun");
-        let exchange = Arc::new(Exchange::new(WRITE));
+        let exchange = Arc::new(Exchange::new(WRITE, RequestWait::new(OPENING, OPENING)));
         let stream = Patient::new(server, opening, Some(Arc::clone(&exchange)), WRITE);
         (client, stream, exchange)
     }

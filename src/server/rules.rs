@@ -75,8 +75,10 @@ impl HeadLimits {
 /// Bounds in time and number.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Time for a handshake, for the beginning of a connection, for headers, and without any.
+    /// Time for a handshake, for the beginning of a connection, and for headers.
     pub(super) header_timeout: Duration,
+    /// Time between two requests of a connection.
+    pub(super) keep_alive_timeout: Duration,
     /// Time for the next part of an answer, and for all of it beside that for its size.
     pub(super) write_timeout: Duration,
     /// Time for requests in hand when the listener stops.
@@ -93,6 +95,7 @@ impl Rules {
         let (server, limits) = (&settings.server, &settings.limits);
         Self {
             header_timeout: server.header_timeout(),
+            keep_alive_timeout: server.keep_alive_timeout(),
             write_timeout: server.write_timeout(),
             shutdown_timeout: server.shutdown_timeout(),
             max_connections: limits.max_connections as usize,
@@ -117,11 +120,11 @@ impl Rules {
         usize::try_from(lingering(self.max_connections as u64)).unwrap_or(usize::MAX)
     }
 
-    /// HTTP/1 by these rules.
+    /// HTTP/1 by these rules, but for the time of headers: hyper counts the time before them in.
     pub(super) fn http1(&self) -> http1::Builder {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
+            .header_read_timeout(None)
             .max_buf_size(self.head_limits.max_bytes as usize)
             .max_header_size(self.head_limits.max_bytes as usize);
         if self.head_limits.max_headers != USUAL_HEADERS {

@@ -138,8 +138,7 @@ async fn messages_over_the_limit_are_too_large() {
 #[tokio::test]
 async fn what_is_not_served_says_so() {
     let gateway = with_queue().await;
-    for path in ["/", "/nope", "/queues/", "/queues/q/nope", "/queues/q/messages/1/2", "/queues//q"]
-    {
+    for path in ["/nope", "/queues/", "/queues/q/nope", "/queues/q/messages/1/2", "/queues//q"] {
         gateway.get(path).await.problem(404, "route_not_found");
     }
     for (method, path, allowed) in [

@@ -138,7 +138,6 @@ async fn readiness_goes_first() {
     })
     .await;
     client.send("q", r#"{"message":1}"#).await;
-    assert!(client.receive("q", "wait=20&filter=%7B%22no%22%3A1%7D").await.is_empty(), "at once");
     // A second signal does not wait for the rest of the delay.
     gateway.signal(Signal::SIGINT);
     assert!(!gateway.ended().await);

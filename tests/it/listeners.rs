@@ -26,6 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn hurried(settings: &mut Settings) {
     settings.server.header_timeout_seconds = 1;
+    settings.server.keep_alive_timeout_seconds = 1;
     settings.server.write_timeout_seconds = 1;
 }
 
@@ -150,8 +151,11 @@ async fn a_client_of_http2_that_does_not_take_its_answer_is_let_go() {
 /// It takes a little all the time: 25 kB in a second.
 #[tokio::test]
 async fn a_client_of_http2_that_takes_its_answer_too_slowly_is_let_go() {
-    let (gateway, operations) =
-        with_operations(|settings| settings.server.write_timeout_seconds = 2).await;
+    let (gateway, operations) = with_operations(|settings| {
+        settings.server.write_timeout_seconds = 2;
+        settings.server.keep_alive_timeout_seconds = 2;
+    })
+    .await;
     gateway.create("q").await;
     let fill = "SELECT pgmq.send('q', to_jsonb(repeat('x', 300000)))";
     gateway.database.execute(fill).await;
@@ -298,7 +302,7 @@ async fn operations_are_served_apart() {
     }
     let document = gateway.get("/openapi.json").await.json();
     assert_eq!(document["paths"]["/livez"], serde_json::Value::Null);
-    gateway.gateway.drain();
+    gateway.gateway.drain().await;
     operations.get("/readyz").await.problem(503, "overloaded");
 }
 

@@ -202,7 +202,7 @@ async fn waiting_clients_hold_nobody_up() {
     gateway.send("q", r#"{"message":"for one of them"}"#).await;
     let served = clients.join_next().await.expect("a client").expect("no panic").expect(200);
     assert_eq!(served.messages()[0]["message"], "for one of them");
-    gateway.gateway.drain();
+    gateway.gateway.drain().await;
     while let Some(answer) = clients.join_next().await {
         assert!(answer.expect("no panic").expect(200).messages().is_empty());
     }

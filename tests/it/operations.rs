@@ -9,7 +9,7 @@ async fn healthy_means_alive_and_ready() {
     let gateway = TestGateway::start().await;
     assert_eq!(gateway.get("/livez").await.expect(200).text, "ok\n");
     assert_eq!(gateway.get("/readyz").await.expect(200).text, "ok\n");
-    gateway.gateway.drain();
+    gateway.gateway.drain().await;
     gateway.get("/livez").await.expect(200);
     let draining = gateway.get("/readyz").await.problem(503, "overloaded");
     assert!(draining.detail().contains("shutting down"));

@@ -1,10 +1,13 @@
-//! What derived schemas do not say: what names consist of, and which fields exclude each other.
+//! What derived schemas do not say, in a form that generators of clients take: objects are flat and have names,
+//! open ones say that they are open, and JSON in a parameter is text.
+//!
+//! `oneOf` of whole objects would say which fields exclude each other, and most generators stumble over it: what
+//! excludes what stands in words, and the server refuses it.
 
-use serde_json::json;
 use utoipa::openapi::{
-    Content, Object, ObjectBuilder, OneOfBuilder, OpenApi, RefOr, Schema,
+    Components, Object, ObjectBuilder, OneOfBuilder, OpenApi, Ref, RefOr, Schema,
     path::{Operation, Parameter, ParameterIn, PathItem},
-    schema::{SchemaType, Type},
+    schema::{AdditionalProperties, AllOf, ArrayItems, SchemaFormat, SchemaType, Type},
 };
 
 /// The operations of a path.
@@ -15,7 +18,6 @@ pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Opera
 
 /// What a text consists of: a pattern, and the least and the most characters.
 type Text = (&'static str, usize, usize);
-
 /// No `--`: a pattern without look-ahead, which not every language has.
 const QUEUE: Text = ("^[a-z0-9](-?[a-z0-9_.])*-?$", 1, 47);
 const ROUTING_KEY: Text = (r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$", 1, 255);
@@ -26,8 +28,9 @@ const KEY: Text = ("^[!-~]([ -~]*[!-~])?$", 1, 255);
 /// PostgreSQL's text has no NUL.
 const PLAIN: Text = (r"^[^\u0000]*$", 0, usize::MAX);
 const RECEIPT: Text = ("^[a-zA-Z0-9_-]+$", 1, usize::MAX);
-const COUNT: Text = ("^[1-9][0-9]{0,8}$", 1, 9);
-const TIME: Text = ("^[1-9][0-9]{0,3} (second|minute|hour|day|week|month|year)s?$", 5, 12);
+/// A number of messages, or a time.
+const PARTITION: Text =
+    ("^[1-9][0-9]{0,8}$|^[1-9][0-9]{0,3} (second|minute|hour|day|week|month|year)s?$", 1, 12);
 
 /// Parameters, by their place and name, and what they consist of.
 const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
@@ -41,33 +44,30 @@ const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
 ];
 
 /// Fields, by their schema and name, and what they consist of.
-const FIELDS: [(&str, &str, Text); 7] = [
+const FIELDS: [(&str, &str, Text); 11] = [
     ("Bind", "pattern", TOPIC),
     ("EndOperation", "queue", QUEUE),
     ("EndOperation", "receipt", RECEIPT),
+    ("PartitionBody", "interval", PARTITION),
+    ("PartitionBody", "retention", PARTITION),
+    ("Redrive", "to", QUEUE),
+    ("ReplayArchive", "to", QUEUE),
     ("SendOperation", "queue", QUEUE),
     ("SetVtOperation", "queue", QUEUE),
     ("SetVtOperation", "receipt", RECEIPT),
     ("SettingsChange", "dead_letter_queue", QUEUE),
 ];
 
-/// Fields of which one must be given.
-const EITHER: [(&str, &[&str]); 7] = [
-    ("EndOperation", &["msg_id", "receipt"]),
-    ("Entry", &["msg_id", "receipt"]),
-    ("Operation", &["send", "delete", "archive", "set_vt"]),
-    ("Retry", &["msg_id", "receipt"]),
-    ("SetVisibility", &["vt", "visible_at"]),
-    ("SetVtOperation", &["msg_id", "receipt"]),
-    ("SetVtOperation", &["vt", "visible_at"]),
-];
-
-/// Fields of which the second, where it is given, takes the place of the first.
-const INSTEAD: [(&str, &str, &str); 2] =
-    [("NewMessage", "delay", "visible_at"), ("SendOperation", "delay", "visible_at")];
+/// The parameter that is JSON, and the name of its format.
+const FILTER: &str = "filter";
+const JSON_OBJECT: &str = "json-object";
+/// What headers of messages are called, as a field and as a schema.
+const HEADERS: &str = "headers";
+const MESSAGE_HEADERS: &str = "MessageHeaders";
 
 /// Adds it to a document.
 pub(super) fn refine(document: &mut OpenApi) {
+    let components = document.components.get_or_insert_default();
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             for parameter in operation.parameters.iter_mut().flatten() {
@@ -75,36 +75,39 @@ pub(super) fn refine(document: &mut OpenApi) {
                     refine_parameter(parameter);
                 }
             }
-            refine_body(operation);
+            name_body(operation, components);
         }
     }
-    let Some(components) = &mut document.components else { return };
+    for schema in components.schemas.values_mut() {
+        flatten(schema);
+        visit(schema, &mut refine_object);
+    }
     for (name, field, text) in FIELDS {
-        if let Some(schema) = components.schemas.get_mut(name).and_then(object) {
+        if let Some(RefOr::T(Schema::Object(schema))) = components.schemas.get_mut(name) {
             consist(schema, field, text);
         }
     }
-    let mut split = |name, split: &dyn Fn(&Object) -> Vec<Object>| {
-        if let Some(schema) = components.schemas.get_mut(name) {
-            *schema = one_of(schema, split);
-        }
-    };
-    for (name, fields) in EITHER {
-        split(name, &|object| either(object, fields));
-    }
-    for (name, first, second) in INSTEAD {
-        split(name, &|object| instead(object, first, second));
-    }
-    split("PartitionBody", &partitions);
+    components.schemas.insert(MESSAGE_HEADERS.to_owned(), message_headers());
+}
+
+/// The headers of a message.
+fn message_headers() -> RefOr<Schema> {
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("Headers of a message: any JSON object."))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+        .examples([serde_json::json!({"trace": "abc"})]);
+    RefOr::T(object.build().into())
 }
 
 fn refine_parameter(parameter: &mut Parameter) {
-    // JSON in a parameter is content with a type.
-    if parameter.name == "filter" {
-        let any_object = ObjectBuilder::new().schema_type(Type::Object);
-        let content = Content::new(Some(RefOr::T(Schema::from(any_object.build()))));
-        parameter.schema = None;
-        parameter.content.insert("application/json".to_owned(), RefOr::T(content));
+    // As a text, which every generator takes; as content with a type, most leave it out.
+    if parameter.name == FILTER {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::Custom(JSON_OBJECT.to_owned())))
+            .content_media_type("application/json");
+        parameter.schema = Some(RefOr::T(text.build().into()));
     }
     if parameter.name == "queue" && parameter.description.is_none() {
         let text = "The queue. One that another client made may have other characters in its name.";
@@ -120,29 +123,97 @@ fn refine_parameter(parameter: &mut Parameter) {
     }
 }
 
-/// Bodies that may be left out stand in the operation itself.
-fn refine_body(operation: &mut Operation) {
-    let creates = operation.operation_id.as_deref() == Some("create_queue");
+/// A body that may be left out stands in the operation itself, and so has no name: it gets the operation's. That it
+/// may be null, too, is left out: clients would send that in place of nothing.
+fn name_body(operation: &mut Operation, components: &mut Components) {
+    let name = operation.operation_id.as_deref().map(pascal_case).unwrap_or_default();
     let Some(RefOr::T(body)) = &mut operation.request_body else { return };
     for content in body.content.values_mut() {
         let RefOr::T(content) = content else { continue };
-        let Some(schema) = &mut content.schema else { continue };
-        if let Some(object) = object(schema) {
-            consist(object, "to", QUEUE);
-        }
-        if creates {
-            *schema = one_of(schema, &kinds);
-        }
+        let Some(RefOr::T(Schema::OneOf(choices))) = &content.schema else { continue };
+        let is_whole = |schema: &&RefOr<Schema>| matches!(schema, RefOr::T(Schema::Object(object)) if !object.properties.is_empty());
+        let Some(whole) = choices.items.iter().find(is_whole).cloned() else { continue };
+        components.schemas.insert(name.clone(), whole);
+        content.schema = Some(RefOr::Ref(Ref::from_schema_name(&name)));
     }
 }
 
-/// The object in a schema, where it may be null instead, too.
-fn object(schema: &mut RefOr<Schema>) -> Option<&mut Object> {
-    match schema {
-        RefOr::T(Schema::Object(object)) => Some(object),
-        RefOr::T(Schema::OneOf(choices)) => choices.items.iter_mut().find_map(object),
-        _ => None,
+fn pascal_case(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    name.split('_').map(word).collect()
+}
+
+/// One object in place of several that have to fit together.
+fn flatten(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::AllOf(all)) = schema else { return };
+    if let Some(whole) = merged(all) {
+        *schema = RefOr::T(whole.into());
     }
+}
+
+/// The fields of all objects; nothing if one of them is something else.
+fn merged(all: &AllOf) -> Option<Object> {
+    let mut whole = Object::with_type(Type::Object);
+    for item in &all.items {
+        let RefOr::T(Schema::Object(object)) = item else { return None };
+        let fields = object.properties.iter().map(|(name, field)| (name.clone(), field.clone()));
+        whole.properties.extend(fields);
+        whole.required.extend(object.required.iter().cloned());
+    }
+    whole.description.clone_from(&all.description);
+    Some(whole)
+}
+
+/// Does something to every object of a schema, the inner ones first.
+fn visit(schema: &mut RefOr<Schema>, change: &mut dyn FnMut(&mut Object)) {
+    let RefOr::T(schema) = schema else { return };
+    match schema {
+        Schema::Object(object) => {
+            object.properties.values_mut().for_each(|field| visit(field, change));
+            change(object);
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                visit(items, change);
+            }
+        }
+        Schema::OneOf(choices) => choices.items.iter_mut().for_each(|one| visit(one, change)),
+        Schema::AllOf(all) => all.items.iter_mut().for_each(|one| visit(one, change)),
+        Schema::AnyOf(any) => any.items.iter_mut().for_each(|one| visit(one, change)),
+        _ => {}
+    }
+}
+
+fn refine_object(object: &mut Object) {
+    if object.properties.is_empty()
+        && object.additional_properties.is_none()
+        && allows(object, &Type::Object)
+    {
+        object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(true)));
+    }
+    if let Some(field) = object.properties.get_mut(HEADERS) {
+        name_headers(field);
+    }
+}
+
+/// Headers have a schema of their own, by whose name clients make them.
+fn name_headers(field: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(object)) = field else { return };
+    if !allows(object, &Type::Object) {
+        return;
+    }
+    let headers = RefOr::Ref(Ref::from_schema_name(MESSAGE_HEADERS));
+    if !allows(object, &Type::Null) {
+        *field = headers;
+        return;
+    }
+    let null = ObjectBuilder::new().schema_type(Type::Null).build();
+    let either = OneOfBuilder::new().item(headers).item(null);
+    *field = RefOr::T(either.description(object.description.take()).build().into());
 }
 
 fn consist(schema: &mut Object, field: &str, text: Text) {
@@ -155,111 +226,6 @@ fn limit(schema: &mut Object, (pattern, least, most): Text) {
     schema.pattern = Some(pattern.to_owned());
     schema.min_length = Some(least).filter(|least| *least > 0);
     schema.max_length = Some(most).filter(|most| *most < usize::MAX);
-}
-
-/// Splits every object of a schema.
-fn one_of(schema: &RefOr<Schema>, split: &dyn Fn(&Object) -> Vec<Object>) -> RefOr<Schema> {
-    let (choices, description, examples) = match schema {
-        RefOr::T(Schema::Object(object)) => {
-            let examples = object.example.iter().cloned().collect();
-            (vec![schema.clone()], object.description.clone(), examples)
-        }
-        RefOr::T(Schema::OneOf(whole)) => {
-            (whole.items.clone(), whole.description.clone(), whole.examples.clone())
-        }
-        other => return other.clone(),
-    };
-    let mut whole = OneOfBuilder::new().description(description).examples(examples);
-    for choice in choices {
-        match choice {
-            RefOr::T(Schema::Object(mut object)) if !object.properties.is_empty() => {
-                (object.example, object.description) = (None, None);
-                whole = split(&object).into_iter().fold(whole, OneOfBuilder::item);
-            }
-            other => whole = whole.item(other),
-        }
-    }
-    RefOr::T(whole.build().into())
-}
-
-/// One object for each field, with that one and without the others.
-fn either(object: &Object, fields: &[&str]) -> Vec<Object> {
-    let with = |given: &&str| {
-        let mut part = object.clone();
-        for field in fields {
-            if field == given { give(&mut part, field) } else { without(&mut part, field) }
-        }
-        part
-    };
-    fields.iter().map(with).collect()
-}
-
-fn instead(object: &Object, first: &str, second: &str) -> Vec<Object> {
-    let (mut plain, mut other) = (object.clone(), object.clone());
-    without(&mut plain, second);
-    without(&mut other, first);
-    give(&mut other, second);
-    vec![plain, other]
-}
-
-/// `partition` goes with `partitioned` alone.
-fn kinds(object: &Object) -> Vec<Object> {
-    let one_of = |kind: SchemaType, kinds: serde_json::Value| {
-        let kinds = kinds.as_array().cloned();
-        RefOr::T(Schema::from(ObjectBuilder::new().schema_type(kind).enum_values(kinds).build()))
-    };
-    let text_or_null = SchemaType::from_iter([Type::String, Type::Null]);
-    let (mut ordinary, mut partitioned) = (object.clone(), object.clone());
-    let kind = one_of(text_or_null, json!(["standard", "unlogged", null]));
-    ordinary.properties.insert("kind".to_owned(), kind);
-    without(&mut ordinary, "partition");
-    let kind = one_of(Type::String.into(), json!(["partitioned"]));
-    partitioned.properties.insert("kind".to_owned(), kind);
-    partitioned.required.push("kind".to_owned());
-    vec![ordinary, partitioned]
-}
-
-/// Both count messages, or both are times.
-fn partitions(object: &Object) -> Vec<Object> {
-    let (mut counts, mut times) = (object.clone(), object.clone());
-    for field in ["interval", "retention"] {
-        consist(&mut counts, field, COUNT);
-        give(&mut times, field);
-        consist(&mut times, field, TIME);
-        if let Some(RefOr::T(Schema::Object(time))) = times.properties.get_mut(field) {
-            time.example = Some(json!(if field == "interval" { "1 day" } else { "7 days" }));
-        }
-    }
-    vec![counts, times]
-}
-
-/// The field must be there, and not null.
-fn give(object: &mut Object, field: &str) {
-    object.required.push(field.to_owned());
-    let Some(schema) = object.properties.get_mut(field) else { return };
-    match schema {
-        RefOr::T(Schema::Object(schema)) => {
-            let types = match &schema.schema_type {
-                SchemaType::Array(types) => types.iter().find(|t| **t != Type::Null).cloned(),
-                _ => None,
-            };
-            if let Some(single) = types {
-                schema.schema_type = single.into();
-            }
-        }
-        RefOr::T(Schema::OneOf(choices)) => {
-            if let Some(reference) = choices.items.iter().find(|c| matches!(c, RefOr::Ref(_))) {
-                *schema = reference.clone();
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The field may only be null.
-fn without(object: &mut Object, field: &str) {
-    let null = ObjectBuilder::new().schema_type(Type::Null).build();
-    object.properties.insert(field.to_owned(), RefOr::T(null.into()));
 }
 
 fn allows(schema: &Object, wanted: &Type) -> bool {

@@ -1,0 +1,163 @@
+//! The document as it is served, the pages to browse it, and what stands at `/`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Path,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use serde_json::json;
+use utoipa::openapi::{OpenApi, Server};
+use utoipa_swagger_ui::Config;
+
+use crate::http::BasePath;
+
+use super::super::{
+    problem::{Code, Problem},
+    response::json_answer,
+    state::Api,
+};
+
+/// Where the document is served.
+const DOCUMENT: &str = "/openapi.json";
+/// Where the pages find it.
+const DOCUMENT_OF_PAGES: &str = "/docs/openapi.json";
+/// Where the pages are.
+const PAGES: &str = "/docs";
+/// Stands for the address of the API in the document that is kept.
+const PLACE: &str = "{server}";
+/// How the pages look beside what comes with them.
+const STYLE: &str = include_str!("style.css");
+const ICON: &str = include_str!("favicon.svg");
+
+/// The document without the address of the API, which differs with the way by which it is asked for.
+#[derive(Clone)]
+struct Document {
+    before: Bytes,
+    after: Bytes,
+}
+
+impl Document {
+    fn new(document: &OpenApi) -> Self {
+        let mut document = document.clone();
+        document.servers = Some(vec![Server::new(PLACE)]);
+        // Strings and numbers: this cannot fail.
+        let json = serde_json::to_string(&document).unwrap_or_default();
+        let (before, after) = json.split_once(&format!("\"{PLACE}\"")).unwrap_or((&json, ""));
+        Self { before: before.to_owned().into(), after: after.to_owned().into() }
+    }
+
+    /// The document, saying where the API is.
+    fn at(&self, url: &str) -> Bytes {
+        let url = json!(url).to_string();
+        [&*self.before, url.as_bytes(), &self.after].concat().into()
+    }
+}
+
+/// Serves the document, which is written out once.
+pub(in crate::api) fn document_route(document: &OpenApi) -> Router<Api> {
+    let document = Document::new(document);
+    let (here, at_root) = (document.at(".."), document.at("/"));
+    let served = async move |BasePath(base): BasePath| {
+        json_answer(if base.is_empty() { at_root } else { document.at(&base) }.into())
+    };
+    let served = Router::new().route(DOCUMENT, get(served));
+    served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))
+}
+
+/// Serves `/`: browsers are led on, and programs told what this is.
+pub(in crate::api) fn start_page() -> Router<Api> {
+    Router::new().route("/", get(start)).route("/favicon.ico", get(icon))
+}
+
+async fn start(BasePath(base): BasePath, headers: HeaderMap) -> Response {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut response = if accepts.into_iter().any(|kinds| kinds.contains("text/html")) {
+        // Relative where nobody says what a proxy takes off.
+        let pages = if base.is_empty() { "docs/".to_owned() } else { format!("{base}{PAGES}/") };
+        (StatusCode::SEE_OTHER, [(header::LOCATION, pages)]).into_response()
+    } else {
+        let about = json!({
+            "name": env!("CARGO_PKG_NAME"),
+            "version": env!("CARGO_PKG_VERSION"),
+            "docs": format!("{base}{PAGES}/"),
+            "openapi": format!("{base}{DOCUMENT}"),
+        });
+        json_answer(about.to_string().into())
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+async fn icon() -> impl IntoResponse {
+    let kept = HeaderValue::from_static("public, max-age=86400");
+    let kind = HeaderValue::from_static("image/svg+xml");
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, kept)], ICON)
+}
+
+/// Serves pages to browse it, with nothing from another host, wherever a proxy has them: every address is
+/// relative.
+pub(in crate::api) fn browser() -> Router<Api> {
+    let config = Config::from("./openapi.json")
+        .validator_url("none")
+        .try_it_out_enabled(true)
+        .persist_authorization(true)
+        .default_models_expand_depth(0)
+        .display_request_duration(true);
+    let config = Arc::new(config);
+    let index = Arc::clone(&config);
+    Router::new()
+        .route(PAGES, get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, "docs/")])))
+        .route("/docs/", get(async move || page("", index)))
+        .route("/docs/{*file}", get(async move |Path(file): Path<String>| page(&file, config)))
+}
+
+/// A file of the pages. They are nobody's to frame: a click in them can empty a queue.
+fn page(file: &str, config: Arc<Config<'_>>) -> Result<Response, Problem> {
+    let found = utoipa_swagger_ui::serve(file, config).map_err(|error| Problem {
+        source: Some(error.to_string().into()),
+        ..Problem::new(Code::InternalError, "the page could not be made")
+    })?;
+    let found = found.ok_or_else(|| {
+        Problem::new(
+            Code::RouteNotFound,
+            format!("there is no /docs/{file}; /docs/ shows what there is"),
+        )
+    })?;
+    let bytes = match file {
+        "" | "index.html" => furnish(&found.bytes),
+        _ => found.bytes.into_owned(),
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_str(&found.content_type);
+    headers.insert(header::CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("text/plain")));
+    if found.gzpipped {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    let unframed = HeaderValue::from_static("frame-ancestors 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, unframed);
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // By which the pages show, over plain HTTP, that what they ask for is asked from here.
+    let referrer = HeaderValue::from_static("same-origin");
+    headers.insert(header::REFERRER_POLICY, referrer);
+    Ok(response)
+}
+
+/// The page with a title of its own, an icon, and what makes it readable on a phone.
+fn furnish(page: &[u8]) -> Vec<u8> {
+    let page = String::from_utf8_lossy(page);
+    let head = format!(
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <link rel=\"icon\" type=\"image/svg+xml\" href=\"../favicon.ico\">\n<style>\n{STYLE}</style>\n</head>"
+    );
+    let page = page.replace("<title>Swagger UI</title>", "<title>pgmq-gateway</title>");
+    let icons = |line: &&str| !line.contains("rel=\"icon\"");
+    let page = page.lines().filter(icons).collect::<Vec<_>>().join("\n");
+    page.replacen("</head>", &head, 1).into_bytes()
+}
