@@ -132,6 +132,12 @@ fn mistakes_are_one_line_with_key_source_and_what_is_allowed() {
         ("", &[("PGMQ_GATEWAY__NO__SUCH", "1")], &["`no.such`", "PGMQ_GATEWAY__NO__SUCH"]),
         ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "xml")], &["`log.format`", "text", "json"]),
         ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "inof")], &["`log.level`", "inof", "debug"]),
+        ("[log]\nrequests = \"0%\"\n", &[], &["`log.requests`", "0%", "errors", "1%"]),
+        (
+            "[server]\nkeep_alive_timeout_seconds = 0\n",
+            &[],
+            &["`server.keep_alive_timeout_seconds`", "1 to 3600"],
+        ),
         ("", &[("PGMQ_GATEWAY__EMBEDDED__PORT", "0")], &["`embedded.port`", "1 to 65535"]),
         (
             "[server]\nunix_socket_mode = \"0888\"\n",

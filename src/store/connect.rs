@@ -53,10 +53,10 @@ pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(),
         if started.elapsed() + pause > patience {
             return Err(ConnectError::Unreachable { target, reason });
         }
-        warn!(%target, %reason, "cannot connect yet, trying again");
+        warn!(database = %target, %reason, "cannot connect yet, trying again");
         sleep(pause).await;
     }
-    info!(target_database = %target, "connected");
+    info!(database = %target, "connected");
     Ok(())
 }
 

@@ -47,6 +47,7 @@ mod listeners;
 mod locks;
 mod locks_moves;
 mod locks_tables;
+mod logs;
 mod long_poll;
 mod memory;
 mod messages;
