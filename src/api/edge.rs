@@ -25,7 +25,7 @@ use super::{
     context::RequestContext,
     foreign::EdgeRules,
     hold::{Counted, Full},
-    host,
+    host, newline,
     problem::{Code, Problem},
     request_log::log,
     unread::Unread,
@@ -123,6 +123,8 @@ struct Edged {
     method: Method,
     route: Option<MatchedPath>,
     no_store: bool,
+    /// Whether JSON is to end a line.
+    newline: bool,
     context: Arc<RequestContext>,
     answered: bool,
 }
@@ -142,11 +144,13 @@ impl Edged {
             Ok(counted) => (counted, check(api, request, is_probe).err()),
             Err(problem) => (None, Some(problem)),
         };
+        let newline = newline::is_wanted(request.headers());
         let has_body = !request.body().is_end_stream();
         let context = Arc::new(RequestContext::counted(counted, has_body));
         request.extensions_mut().insert(Arc::clone(&context));
         let (api, answered) = (api.clone(), false);
-        let edged = Self { api, started, request_id, method, route, no_store, context, answered };
+        let edged =
+            Self { api, started, request_id, method, route, no_store, newline, context, answered };
         (edged, refused)
     }
 
@@ -161,6 +165,9 @@ impl Edged {
             response.headers_mut().extend(kept);
         }
         self.record(response.status().as_u16(), problem.as_deref());
+        if self.newline {
+            response = newline::add(response);
+        }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
         // What a page of another site takes for a script or a style, say, is none.
@@ -262,19 +269,6 @@ fn problem_of(response: &Response) -> Option<Arc<Problem>> {
         _ => return None,
     };
     Some(Arc::new(Problem::new(code, "the request could not be served")))
-}
-
-/// Nothing is served at this path.
-pub(super) async fn route_not_found(request: Request) -> Problem {
-    let path = request.uri().path();
-    Problem::new(Code::RouteNotFound, format!("there is no {path}; /docs shows what there is"))
-}
-
-/// The path is served, but not for this method.
-pub(super) async fn method_not_allowed(request: Request) -> Problem {
-    let (method, path) = (request.method(), request.uri().path());
-    let detail = format!("{path} does not take {method}; the header Allow says what it takes");
-    Problem::new(Code::MethodNotAllowed, detail)
 }
 
 #[cfg(test)]

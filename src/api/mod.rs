@@ -17,6 +17,8 @@ mod host;
 mod idempotency;
 mod leased_body;
 mod messages;
+mod near_miss;
+mod newline;
 mod not_json;
 mod operations;
 mod path;
@@ -32,7 +34,7 @@ mod unread;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router, routing::head};
+use axum::{Extension, Router, extract::Request, routing::head};
 use tower::util::option_layer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -80,8 +82,9 @@ fn finish(router: Router<Api>, api: Api, document: &OpenApi) -> Router {
     // In one layer: each one by itself would copy all that is below it for every request.
     let layers =
         (edge::Edge(api.clone()), option_layer(api.rules.cors()), guard::Guard::new(document));
+    let paths = near_miss::Paths::new(document);
     router
-        .fallback(edge::route_not_found)
+        .fallback(async move |request: Request| paths.not_found(request.uri().path()))
         .method_not_allowed_fallback(receive::refuse_method)
         .layer(layers)
         .with_state(api)

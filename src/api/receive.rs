@@ -22,9 +22,9 @@ use super::{
     access::{On, ToReceive},
     answer::{json, json_answer, room_for},
     body::NoBody,
-    edge::method_not_allowed,
     leased_body::{Delivered, LeasedBody},
     messages::{MessageList, TAG},
+    near_miss::method_not_allowed,
     problem::{Code, Problem},
     query::{Query, parsed},
 };
@@ -164,7 +164,7 @@ pub(super) async fn refuse_head() -> Response {
 pub(super) async fn refuse_method(request: Request) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let is_here = path.is_some_and(|path| path.as_str() == PATH);
-    let mut response = method_not_allowed(request).await.into_response();
+    let mut response = method_not_allowed(&request).into_response();
     if is_here {
         response.headers_mut().insert(header::ALLOW, ALLOWED);
     }

@@ -19,7 +19,6 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
-mod spelling;
 mod tls;
 
 use serde::{Deserialize, Serialize};

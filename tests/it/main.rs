@@ -75,6 +75,7 @@ mod queues;
 mod races;
 mod readme;
 mod receipts;
+mod refused_starts;
 mod restores;
 mod rights;
 mod roles;
