@@ -3,6 +3,7 @@
 mod archive;
 mod extract;
 mod messages;
+mod near_miss;
 mod openapi;
 mod operations;
 mod problem;
@@ -18,7 +19,7 @@ use axum::{Extension, Router, extract::Request, http::Method, routing::head};
 use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::http::{FrontEnd, GatedBroker, OriginPolicy, Rejection, Served, layered};
+use crate::http::{FrontEnd, GatedBroker, OriginPolicy, Served, layered};
 
 use extract::ForOperations;
 use problem::Problem;
@@ -32,6 +33,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     no_store: &["/queues", "/topics"],
     request_headers: &["authorization", "content-type", "idempotency-key", "x-request-id"],
     response_headers: &["location", "retry-after", "idempotency-replayed", "x-request-id"],
+    line_ends: true,
 };
 
 /// Which listener serves what is for operators.
@@ -90,13 +92,11 @@ fn finish(
     origins: &OriginPolicy,
     document: &OpenApi,
 ) -> Router {
-    let router = router.fallback(no_such_route).method_not_allowed_fallback(receive::refuse_method);
+    let paths = near_miss::Paths::new(document);
+    let router = router
+        .fallback(async move |request: Request| paths.not_found(request.uri().path()))
+        .method_not_allowed_fallback(receive::refuse_method);
     layered(router, &gated, FRONT_END, origins, served(document)).with_state(Api(gated))
-}
-
-/// Nothing is served at this path.
-async fn no_such_route(request: Request) -> Rejection {
-    Rejection::NoSuchRoute(request.uri().path().to_owned())
 }
 
 /// The methods that each path of a document takes. Pages have no place in it.

@@ -262,8 +262,6 @@ fn code_of_rejection(rejection: &Rejection) -> Code {
         R::Overloaded(_) => Code::Overloaded,
         R::BodyTooLarge(_) => Code::MessageTooLarge,
         R::BodyTooSlow(_) => Code::RequestTimeout,
-        R::NoSuchRoute(_) => Code::RouteNotFound,
-        R::MethodNotAllowed(..) => Code::MethodNotAllowed,
         R::Unserved(status) => code_of_status(*status),
         R::Broker(error) => code_of(error),
         R::Internal { .. } => Code::InternalError,

@@ -15,12 +15,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Delivery, Receive},
     domain::{FifoMode, Filter, Quantity, QueueName, VisibilityTimeout, Wait},
-    http::{Delivered, LeasedBody, QueuePermit, Rejection, json, right, room_for},
+    http::{Delivered, LeasedBody, QueuePermit, json, right, room_for},
 };
 
 use super::{
     extract::{NoBody, Query, parsed},
     messages::{MessageList, TAG},
+    near_miss::method_not_allowed,
     problem::{Code, Problem},
     response::json_answer,
     state::Api,
@@ -161,8 +162,7 @@ pub(super) async fn refuse_head() -> Response {
 pub(super) async fn refuse_method(request: Request) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let is_here = path.is_some_and(|path| path.as_str() == PATH);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = Rejection::MethodNotAllowed(method, path).into_response();
+    let mut response = method_not_allowed(&request).into_response();
     if is_here {
         response.headers_mut().insert(header::ALLOW, ALLOWED);
     }

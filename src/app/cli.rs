@@ -76,23 +76,23 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs a command to its end.
 pub async fn run(cli: Cli) -> ExitCode {
-    match execute(cli).await {
+    let sources = Sources { file: cli.config.clone(), environment: env::vars_os().collect() };
+    match execute(cli, &sources).await {
         Ok(code) => code,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "pgmq-gateway: {failure}");
+            telemetry::last_line(config::log_format(&sources), &failure.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+async fn execute(cli: Cli, sources: &Sources) -> Result<ExitCode, Failure> {
     let command = cli.command.unwrap_or(Command::Serve);
     if matches!(command, Command::Openapi) {
         print(&(api::openapi().to_pretty_json()? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let sources = Sources { file: cli.config, environment: env::vars_os().collect() };
-    let loaded = config::load(&sources)?;
+    let loaded = config::load(sources)?;
     match command {
         Command::Openapi => {}
         Command::Config => {

@@ -8,17 +8,16 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{self, Operations},
-    auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor},
     config::{Http, Settings},
-    domain::{KeyLimits, ReceiptKey},
+    domain::ReceiptKey,
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{Endpoint, Listener, Rules},
     store::{self, Db, Health, Pool},
     telemetry::Metrics,
 };
 
-use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts};
+use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts, preflight};
 
 /// The part that serves clients.
 const LISTENER: &str = "listener";
@@ -41,20 +40,14 @@ impl Gateway {
     pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
         let limits = &settings.database;
         let options = database.options(settings)?;
-        database.reach_all(settings).await?;
         let direct = database.direct_options(settings)?;
+        preflight::before_the_database(settings).await?;
+        let access = Arc::new(preflight::access(settings).await?);
+        database.reach_all(settings).await?;
+        preflight::before_the_schema(settings, &access, &direct).await?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
         let connections = database.connections(settings)?;
         info!(pgmq = %prepared.pgmq, connections, "database is ready");
-        // A client of TLS takes the provider of cryptography that the process has.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let per_key = KeyLimits {
-            requests_per_second: settings.limits.requests_per_second_per_key,
-            max_waiters: Some(waiters_per_key(settings)),
-        };
-        let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
-        let access = Arc::new(access);
-
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);
         let health = Arc::new(Health::new(pool.clone()));
@@ -65,7 +58,7 @@ impl Gateway {
         let doorkeeper = Doorkeeper::new(&access, db.clone(), settings);
         doorkeeper.load().await?;
         let server = &settings.server;
-        let address = server.unix_socket.is_none().then(|| (server.host, server.port).into());
+        let address = preflight::address(settings);
         access.check(address)?;
         let listener = Listener::for_clients(settings).await?;
         let operations = Listener::for_operations(settings).await?;
@@ -179,14 +172,6 @@ impl Gateway {
             warn!("the database's connections could not be closed in time");
         }
     }
-}
-
-/// Clients that may wait with a key that has no limit of its own.
-fn waiters_per_key(settings: &Settings) -> u32 {
-    settings.long_poll.max_waiters_per_key.unwrap_or_else(|| {
-        let share = settings.limits.max_share_per_key_percent.of(settings.long_poll.max_waiters);
-        u32::try_from(share).unwrap_or(u32::MAX)
-    })
 }
 
 /// Which names and pages are answered to, at an address or, without one, where no page can have a name

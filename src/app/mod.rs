@@ -9,6 +9,7 @@ mod gateway;
 mod keys;
 mod memory_limit;
 mod parts;
+mod preflight;
 mod serve;
 
 pub use cli::{Cli, run};

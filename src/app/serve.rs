@@ -6,12 +6,13 @@ use tracing::{error, info, warn};
 
 use crate::{config::Settings, server::Signals};
 
-use super::{Database, Gateway, StartError, capacity};
+use super::{Database, Gateway, StartError, capacity, preflight};
 
 /// Serves until a signal, or until the private PostgreSQL ends or a part of the gateway fails.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
     let settings = &capacity::fit(settings)?;
     let mut signals = Signals::new()?;
+    preflight::before_the_database(settings).await?;
     let mut database = tokio::select! {
         opened = Database::open(settings) => opened?,
         signal = signals.next() => return Ok(interrupted(signal)),

@@ -142,6 +142,15 @@ impl Access {
         }
     }
 
+    /// As [`Access::check`], before the keys of the database are loaded: `any` says whether there are some.
+    pub fn check_beforehand(
+        &self,
+        address: Option<SocketAddr>,
+        any: bool,
+    ) -> Result<(), AccessError> {
+        if any { Ok(()) } else { self.check(address) }
+    }
+
     /// Whose credential this is.
     #[expect(
         clippy::unused_async,

@@ -23,7 +23,7 @@ pub struct Auth {
 
 /// Whether clients need a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum AuthMode {
     /// As soon as there is one that they could have; until then only this machine is served.
     #[default]
@@ -32,6 +32,24 @@ pub enum AuthMode {
     Required,
     /// Nobody does, wherever the gateway listens.
     None,
+}
+
+impl TryFrom<String> for AuthMode {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let meant = match &*name.to_ascii_lowercase() {
+            "auto" => return Ok(Self::Auto),
+            "required" => return Ok(Self::Required),
+            "none" => return Ok(Self::None),
+            "on" | "true" | "yes" | "enabled" | "require" | "always" | "1" => {
+                "; required was probably meant"
+            }
+            "off" | "false" | "no" | "disabled" | "never" | "0" => "; none was probably meant",
+            _ => "",
+        };
+        Err(format!("`{name}` is not one of auto, required, none{meant}"))
+    }
 }
 
 /// A key in the configuration, of which one of the first three is given.

@@ -7,10 +7,9 @@ use std::{
 
 use config::{File, FileFormat, Map, Source, Value, ValueKind};
 
-use super::{
-    load::{ConfigError, KEYS, unknown},
-    spelling::{closest, folded},
-};
+use crate::domain::spelling::{closest, folded};
+
+use super::load::{ConfigError, KEYS, unknown};
 
 /// What every variable of the gateway's begins with.
 const PREFIX: &str = "PGMQ_GATEWAY__";

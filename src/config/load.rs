@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
 use config::{Config, File, FileFormat, Value, ValueKind};
 
 use super::{
-    Settings,
+    Log, LogFormat, Settings,
     environment::{Environment, near_misses},
 };
 
@@ -50,6 +50,22 @@ pub struct Effective {
     pub value: String,
     /// `default`, a file or an environment variable.
     pub source: String,
+}
+
+/// How the log looks, as far as that can be told where [`load`] refuses the rest.
+pub fn log_format(sources: &Sources) -> LogFormat {
+    let named = |name: &OsString| name == "PGMQ_GATEWAY__LOG__FORMAT";
+    let variable =
+        sources.environment.iter().find(|(name, value)| named(name) && !value.is_empty());
+    let given = match variable {
+        Some((_, value)) => value.to_str().map(str::to_owned),
+        None => sources.file.as_ref().and_then(|path| {
+            let file = File::from_str(&fs::read_to_string(path).ok()?, FileFormat::Toml);
+            Config::builder().add_source(file).build().ok()?.get_string("log.format").ok()
+        }),
+    };
+    let format = given.and_then(|name| LogFormat::try_from(name).ok());
+    format.unwrap_or_else(|| Log::default().format)
 }
 
 /// Merges the sources over the defaults and checks the outcome.

@@ -25,7 +25,7 @@ fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
 #[test]
 fn later_sources_win_and_are_named() {
     let (sources, file) = sources(
-        "[server]\nport = 1000\nhost = \"::1\"\n[long_poll]\nmax_connections = 3\n",
+        "[server]\nport = 1000\nhost = \"::1\"\noperations_host = \"localhost\"\n[long_poll]\nmax_connections = 3\n",
         &[
             ("PORT", "2000"),
             ("PGMQ_GATEWAY__LONG_POLL__MAX_CONNECTIONS", "7"),
@@ -35,6 +35,7 @@ fn later_sources_win_and_are_named() {
     );
     let loaded = load(&sources).expect("valid");
     assert_eq!(loaded.settings.server.port, 2000);
+    assert!(loaded.settings.server.operations_host.is_loopback());
     assert_eq!(loaded.settings.long_poll.max_connections, 7);
     let find = |key: &str| {
         let entry = loaded.effective.iter().find(|e| e.key == key);
@@ -127,11 +128,19 @@ fn mistakes_are_one_line_with_key_source_and_what_is_allowed() {
         (
             "",
             &[("PGMQ_GATEWAY__SERVER__HOST", "here")],
-            &["`server.host`", "SERVER__HOST", "IP address"],
+            &["`server.host`", "SERVER__HOST", "IP address", "0.0.0.0"],
         ),
+        ("", &[("PGMQ_GATEWAY__AUTH__MODE", "on")], &["`auth.mode`", "required was probably"]),
+        ("[auth]\nmode = false\n", &[], &["`auth.mode`", "none was probably meant"]),
         ("", &[("PGMQ_GATEWAY__NO__SUCH", "1")], &["`no.such`", "PGMQ_GATEWAY__NO__SUCH"]),
         ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "xml")], &["`log.format`", "text", "json"]),
         ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "inof")], &["`log.level`", "inof", "debug"]),
+        ("[log]\nrequests = \"0%\"\n", &[], &["`log.requests`", "0%", "errors", "1%"]),
+        (
+            "[server]\nkeep_alive_timeout_seconds = 0\n",
+            &[],
+            &["`server.keep_alive_timeout_seconds`", "1 to 3600"],
+        ),
         ("", &[("PGMQ_GATEWAY__EMBEDDED__PORT", "0")], &["`embedded.port`", "1 to 65535"]),
         (
             "[server]\nunix_socket_mode = \"0888\"\n",

@@ -11,6 +11,69 @@ pub struct Log {
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
+    /// Which requests have a line.
+    pub requests: RequestLines,
+}
+
+/// Which requests have a line in the log. Those that ended with a defect of the gateway's always have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum RequestLines {
+    /// All of them.
+    All,
+    /// Those that were answered with an error.
+    Errors,
+    /// None.
+    Off,
+    /// Those that were answered with an error, and of the others so many of a million.
+    Sample(u32),
+}
+
+impl RequestLines {
+    /// One percent, in parts of a million.
+    const PERCENT: f64 = 10_000.0;
+}
+
+impl TryFrom<String> for RequestLines {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let refused = || {
+            format!(
+                "`{name}` is not one of all, errors, off, nor a share of those without an error, from \
+                 0.0001% to 100%, such as 1%"
+            )
+        };
+        match &*name {
+            "all" => Ok(Self::All),
+            "errors" => Ok(Self::Errors),
+            "off" => Ok(Self::Off),
+            text => {
+                let share = text.strip_suffix('%').and_then(|share| share.trim().parse().ok());
+                let parts = share.map(|share: f64| (share * Self::PERCENT).round());
+                let parts = parts.filter(|parts| (1.0..=1e6).contains(parts));
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "it is from 1 to a million"
+                )]
+                parts.map(|parts| Self::Sample(parts as u32)).ok_or_else(refused)
+            }
+        }
+    }
+}
+
+impl From<RequestLines> for String {
+    fn from(lines: RequestLines) -> Self {
+        match lines {
+            RequestLines::All => "all".to_owned(),
+            RequestLines::Errors => "errors".to_owned(),
+            RequestLines::Off => "off".to_owned(),
+            RequestLines::Sample(parts) => {
+                format!("{}%", f64::from(parts) / RequestLines::PERCENT)
+            }
+        }
+    }
 }
 
 /// How a log line looks.
@@ -37,7 +100,7 @@ impl TryFrom<String> for LogFormat {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self { level: "info".to_owned(), format: LogFormat::Text, requests: RequestLines::All }
     }
 }
 

@@ -19,7 +19,6 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
-mod spelling;
 mod tls;
 
 use serde::{Deserialize, Serialize};
@@ -31,8 +30,8 @@ pub use engine::{Engine, ReadMode};
 pub use http::Http;
 pub use jwt::Jwt;
 pub use limits::Limits;
-pub use load::{ConfigError, Effective, Loaded, Sources, load};
-pub use log::{Log, LogFormat};
+pub use load::{ConfigError, Effective, Loaded, Sources, load, log_format};
+pub use log::{Log, LogFormat, RequestLines};
 pub use long_poll::{LongPoll, Strategy};
 pub use maintenance::Maintenance;
 pub use metrics::Metrics;

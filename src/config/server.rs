@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Invalid, within};
 
@@ -13,6 +13,7 @@ use super::{Invalid, within};
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Address to listen on.
+    #[serde(deserialize_with = "address")]
     pub host: IpAddr,
     /// Port to listen on; 0 lets the system choose.
     pub port: u16,
@@ -21,6 +22,7 @@ pub struct Server {
     /// Who may use the Unix socket: permissions as an octal number.
     pub unix_socket_mode: String,
     /// Address for operations, where they have a port of their own.
+    #[serde(deserialize_with = "address")]
     pub operations_host: IpAddr,
     /// Port for `/livez`, `/readyz` and `/metrics`, which are then served there alone; 0 lets the
     /// system choose.
@@ -114,4 +116,18 @@ impl Server {
         within("server.shutdown_delay_seconds", self.shutdown_delay_seconds, 0, 600)?;
         within("server.shutdown_timeout_seconds", self.shutdown_timeout_seconds, 1, 3_600)
     }
+}
+
+/// An address, or the name of this machine's own.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse().map_err(|_| {
+        de::Error::custom(format!(
+            "`{text}` is not an IP address to listen on: 127.0.0.1 serves this machine, 0.0.0.0 every \
+             network"
+        ))
+    })
 }

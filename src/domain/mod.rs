@@ -17,6 +17,7 @@ mod queue_name;
 mod receipt;
 mod settings;
 mod share;
+pub mod spelling;
 mod storable;
 mod time;
 

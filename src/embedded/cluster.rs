@@ -69,6 +69,14 @@ impl Cluster {
         Ok(Self { top, data, run, log, binaries, owner, tcp_port, _lock: lock })
     }
 
+    /// Whether there is no data yet. Changes nothing.
+    pub(super) fn is_new(settings: &config::Embedded) -> Result<bool, EmbeddedError> {
+        let owner = Owner::find(settings.user.as_deref())?;
+        let top = Directory::find(&directory(settings)?, owner)?;
+        let data = top.map(|top| top.open(DATA)).transpose()?.flatten();
+        Ok(!data.is_some_and(|data| data.has("PG_VERSION")))
+    }
+
     /// The directory of the socket of a cluster that is open elsewhere, and the port that names it.
     pub(super) fn socket(settings: &config::Embedded) -> Result<(PathBuf, u16), EmbeddedError> {
         Ok((socket_dir(&directory(settings)?), settings.port.unwrap_or(SOCKET_PORT)))

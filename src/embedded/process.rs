@@ -82,6 +82,11 @@ impl EmbeddedServer {
         Ok(socket_url(&directory, port))
     }
 
+    /// Whether there is none yet: the next start would make it. Changes nothing.
+    pub fn is_new(embedded: &config::Embedded) -> Result<bool, EmbeddedError> {
+        Cluster::is_new(embedded)
+    }
+
     /// The command with which a person gets to it.
     pub fn psql(&self) -> String {
         let directory = self.cluster.run.path();

@@ -19,4 +19,6 @@ pub(crate) struct FrontEnd {
     pub(crate) request_headers: &'static [&'static str],
     /// Headers of responses that such a page may read, in lower case.
     pub(crate) response_headers: &'static [&'static str],
+    /// Whether JSON ends with a line end for those who see it in a terminal.
+    pub(crate) line_ends: bool,
 }

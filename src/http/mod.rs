@@ -17,6 +17,7 @@ mod guard;
 mod host;
 mod layers;
 mod leased_body;
+mod newline;
 mod origin;
 mod rejection;
 mod request_log;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::{
-    http::{Method, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 
@@ -37,10 +37,6 @@ pub(crate) enum Rejection {
     BodyTooLarge(u64),
     /// Its body did not come within this time.
     BodyTooSlow(Duration),
-    /// Nothing is served at this path.
-    NoSuchRoute(String),
-    /// The path is served, but not for this method.
-    MethodNotAllowed(Method, String),
     /// The framework answered it by itself, with this status.
     Unserved(StatusCode),
     /// An operation failed.
@@ -80,12 +76,6 @@ impl Rejection {
             }
             Self::BodyTooSlow(limit) => {
                 format!("the body did not arrive within {} seconds", limit.as_secs()).into()
-            }
-            Self::NoSuchRoute(path) => {
-                format!("there is no {path}; /docs shows what there is").into()
-            }
-            Self::MethodNotAllowed(method, path) => {
-                format!("{path} does not take {method}; the header Allow says what it takes").into()
             }
             Self::Unserved(_) => "the request could not be served".into(),
             Self::Broker(error) => error.to_string().into(),

@@ -3,7 +3,7 @@
 use tokio::time::sleep;
 use tracing::{Level, event, warn};
 
-use crate::telemetry::{Line, Request};
+use crate::telemetry::{Line, Request, has_line};
 
 use super::{context::RequestContext, gate::Gate, wire_error::WireError};
 
@@ -18,6 +18,9 @@ pub(super) fn log(
     id: &str,
     trouble: Option<&dyn WireError>,
 ) {
+    if !has_line(answered.status) {
+        return;
+    }
     let level = match answered.status {
         _ if QUIET.contains(&answered.route) => Level::DEBUG,
         501 | 503 => Level::WARN,

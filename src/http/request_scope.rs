@@ -26,7 +26,7 @@ use super::{
     context::RequestContext,
     front_end::FrontEnd,
     gate::Gate,
-    host,
+    host, newline,
     origin::OriginPolicy,
     rejection::Rejection,
     request_log::log,
@@ -143,6 +143,8 @@ struct RequestScope {
     method: Method,
     route: Option<MatchedPath>,
     no_store: bool,
+    /// Whether JSON is to end a line.
+    newline: bool,
     context: Arc<RequestContext>,
     answered: bool,
 }
@@ -163,11 +165,22 @@ impl RequestScope {
             Ok(counted) => (counted, layer.rules.check(request, is_probe).err()),
             Err(rejection) => (None, Some(rejection)),
         };
+        let newline = layer.rules.front_end.line_ends && newline::is_wanted(request.headers());
         let has_body = !request.body().is_end_stream();
         let context = Arc::new(RequestContext::counted(counted, has_body));
         request.extensions_mut().insert(Arc::clone(&context));
         let answered = false;
-        let scope = Self { layer, started, request_id, method, route, no_store, context, answered };
+        let scope = Self {
+            layer,
+            started,
+            request_id,
+            method,
+            route,
+            no_store,
+            newline,
+            context,
+            answered,
+        };
         (scope, refused)
     }
 
@@ -182,6 +195,9 @@ impl RequestScope {
             response.headers_mut().extend(kept);
         }
         self.record(response.status().as_u16(), error.as_deref());
+        if self.newline {
+            response = newline::add(response);
+        }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
         // What a page of another site takes for a script or a style, say, is none.

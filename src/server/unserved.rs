@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{http::StatusCode, response::Response};
 use tracing::info;
 
-use crate::telemetry::{Metrics, Request};
+use crate::telemetry::{Metrics, Request, has_line};
 
 use super::{problem::Problem, rules::HeadLimits};
 
@@ -44,7 +44,9 @@ impl Unserved {
     fn record(&self, problem: &Problem) {
         let (status, code, request_id) = (problem.status(), problem.code(), problem.id());
         let (method, route, none) = ("OTHER", "unmatched", Duration::ZERO);
-        info!(method, route, status, code, request_id, "request");
+        if has_line(status) {
+            info!(method, route, status, code, request_id, "request");
+        }
         if let Some(metrics) = &self.metrics {
             metrics.request(&Request { method, route, status, worked: none, waited: none });
         }

@@ -14,6 +14,10 @@ use super::{
     session::ConnectOptions,
 };
 
+/// SQLSTATE of a wrong password, and of a user who is not there or may not come from here.
+const INVALID_PASSWORD: &str = "28P01";
+const INVALID_AUTHORIZATION: &str = "28000";
+
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -50,19 +54,29 @@ pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(),
             Err(Unfit::Unreachable(error)) => error,
         };
         let (reason, pause) = (explain(&error, options), backoff.pause());
-        if started.elapsed() + pause > patience {
+        if is_refused(&error) || started.elapsed() + pause > patience {
             return Err(ConnectError::Unreachable { target, reason });
         }
-        warn!(%target, %reason, "cannot connect yet, trying again");
+        warn!(database = %target, %reason, "cannot connect yet, trying again");
         sleep(pause).await;
     }
-    info!(target_database = %target, "connected");
+    info!(database = %target, "connected");
     Ok(())
+}
+
+/// Whether the server does not let this user in, as it will not in a moment either.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == INVALID_PASSWORD || code == INVALID_AUTHORIZATION)
 }
 
 /// What the driver says, and what would be right where it says little.
 fn explain(error: &sqlx::Error, options: &ConnectOptions) -> String {
     let text = error.to_string();
+    if is_refused(error) {
+        return text
+            + " (user and password stand in the database URL, or in PGUSER and PGPASSWORD)";
+    }
     if text.contains("invalid peer certificate") {
         return text
             + " (sslrootcert in the database URL names the authority that must have signed it, and \

@@ -66,6 +66,18 @@ pub async fn create_key(options: &ConnectOptions, new: &NewApiKey) -> Result<(),
     Ok(connection.close().await?)
 }
 
+/// Whether there are keys, of use or not; none where there is no table for them yet. Changes nothing.
+pub async fn any_keys(options: &ConnectOptions) -> Result<bool, KeyError> {
+    let mut connection = options.connect().await?;
+    let table =
+        "/* any_keys_table */ SELECT pg_catalog.to_regclass('pgmq_gateway.api_keys') IS NOT NULL";
+    let is_there: bool = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
+    let any = "/* any_keys */ SELECT EXISTS (SELECT FROM pgmq_gateway.api_keys)";
+    let any = is_there && sqlx::query_scalar(any).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(any)
+}
+
 /// Every key, the newest last.
 pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
     let mut connection = options.connect().await?;

@@ -51,8 +51,8 @@ pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
-    KeyError, ListedKey, LoadedKeys, create_key, keys_used, list_keys, load_keys, revoke_key,
-    rotate_key,
+    KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,
+    revoke_key, rotate_key,
 };
 pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,

@@ -1,14 +1,20 @@
 //! Logs on standard error: standard output belongs to what a command prints.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::json;
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::config::{Log, LogFormat};
 
+use super::request_lines;
+
 /// Sets the process's logger. The filter was checked when the settings were loaded; a second call
 /// changes nothing.
 pub fn init(log: &Log) {
+    request_lines::choose(log.requests);
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = quieten(filter, &log.level);
     let registry = tracing_subscriber::registry().with(filter);
@@ -23,6 +29,23 @@ pub fn init(log: &Log) {
         }
     };
     drop(outcome);
+}
+
+/// Says on standard error why the process ends, in the format of the log, whatever its level: without it nobody would
+/// know.
+pub fn last_line(format: LogFormat, text: &str) {
+    let line = match format {
+        LogFormat::Text => format!("{}: {text}", env!("CARGO_PKG_NAME")),
+        LogFormat::Json => {
+            let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+            let target = env!("CARGO_CRATE_NAME");
+            let fields = json!({
+                "timestamp": timestamp, "level": "ERROR", "message": text, "target": target
+            });
+            fields.to_string()
+        }
+    };
+    let _ = writeln!(stderr(), "{line}");
 }
 
 /// A plain level is meant for the gateway: its libraries log only what matters. What triggers say in the

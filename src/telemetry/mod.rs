@@ -3,7 +3,9 @@
 mod flood;
 mod logs;
 mod metrics;
+mod request_lines;
 
 pub use flood::{FloodGate, Line};
-pub use logs::init as init_logs;
+pub use logs::{init as init_logs, last_line};
 pub use metrics::{DoneTo, Metrics, QueueFigures, Request};
+pub use request_lines::has_line;

@@ -93,3 +93,51 @@ async fn slips_of_curl_are_explained_behind_whatever_stands_there() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_path_or_a_method_that_is_nearly_right_is_told_what_is() {
+    let gateway = with_queue().await;
+    for (method, path, status, named) in [
+        ("GET", "/queue/q", 404, "/queues/q was probably meant"),
+        ("GET", "/queues/", 404, "/queues was probably meant"),
+        ("GET", "/api/v1/queues/q/messages", 404, "/queues/q/messages was probably meant"),
+        ("POST", "/queues/q/message", 404, "/queues/q/messages was probably meant"),
+        ("GET", "/nope", 404, "/docs shows what there is"),
+        ("POST", "/queues/q", 405, "PUT makes a queue"),
+        ("POST", "/queues", 405, "PUT /queues/{queue} makes a queue"),
+        ("PUT", "/queues/q/messages", 405, "POST sends"),
+        ("PUT", "/queues/q/purge", 405, "the header Allow"),
+    ] {
+        let answer = Answer::of(gateway.request(method, path)).await.expect(status);
+        assert!(answer.detail().contains(named), "{method} {path}: {}", answer.detail());
+    }
+    for body in ["", "hello", "{\"message\":", "{message:1}"] {
+        let answer = gateway.post("/queues/q/messages", body).await;
+        let detail = answer.problem(400, "invalid_request").detail();
+        let shown = detail.contains("{\"message\": ") || body.is_empty();
+        assert!(shown, "{body}: {detail}");
+    }
+    // What is JSON and no message is told about itself alone.
+    let detail = gateway.post("/queues/q/messages", "{\"mesage\":1}").await.detail();
+    assert!(detail.contains("mesage") && !detail.contains("a body is JSON"), "{detail}");
+}
+
+/// The prompt of a shell begins on a line of its own. Programs get JSON as it is.
+#[tokio::test]
+async fn json_for_curl_ends_its_line() {
+    let gateway = with_queue().await;
+    gateway.send("q", r#"{"message":"a"}"#).await;
+    for path in ["/queues/q", "/queues/q/messages?vt=0", "/queues/none", "/openapi.json"] {
+        let mut curl = Command::new("curl");
+        let output = curl.args(["-sS", "-i"]).arg(format!("{}{path}", gateway.base)).output().await;
+        let said = String::from_utf8(output.expect("it ran").stdout).expect("text");
+        let (head, body) = said.split_once("\r\n\r\n").expect("an answer");
+        assert!(body.ends_with("}\n") && !body.ends_with("\n\n"), "{path}: {body:?}");
+        let length = format!("content-length: {}", body.len());
+        assert!(head.to_ascii_lowercase().contains(&length), "{path}: {head}");
+        assert!(gateway.get(path).await.text.ends_with('}'), "{path}");
+    }
+    let mut curl = Command::new("curl");
+    let output = curl.args(["-sS"]).arg(format!("{}/livez", gateway.base)).output().await;
+    assert_eq!(output.expect("it ran").stdout, b"ok\n");
+}

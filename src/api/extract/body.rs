@@ -106,6 +106,9 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
     let mut reason = found.into_inner().to_string();
     // It may repeat what the client said, whatever its length.
     shorten(&mut reason);
+    if error.is_syntax() || error.is_eof() {
+        reason.push_str("; a body is JSON, such as {\"message\": {\"order\": 7}}");
+    }
     Problem::invalid(match &*path {
         // Broken off before any field was complete.
         "." | "?" => format!("body: {reason}"),

@@ -152,14 +152,16 @@ impl Inner {
         let (got, most, target) = (state.counts.live, self.max, self.options.describe_target());
         match failure.reason {
             Reason::Full => warn!(
-                %target, got, most, reason = %failure,
+                database = %target, got, most, reason = %failure,
                 "the database gives no more connections: going on with those that there are"
             ),
             Reason::ReadOnly => warn!(
-                %target,
+                database = %target,
                 "some connections lead to a server that takes no changes: they are not used"
             ),
-            _ => warn!(%target, reason = %failure, "cannot connect to the database, trying again"),
+            _ => {
+                warn!(database = %target, reason = %failure, "cannot connect to the database, trying again");
+            }
         }
     }
 

@@ -4,19 +4,19 @@
 const MAX_MISTAKES: usize = 2;
 
 /// A name without what is easily mistaken in it: underscores, and upper and lower case.
-pub(super) fn folded(name: &str) -> String {
+pub fn folded(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// The name that is most like one that was folded, if any is much like it.
-pub(super) fn closest<'a>(letters: &str, names: &'a [String]) -> Option<&'a str> {
+pub fn closest<'a>(letters: &str, names: &'a [String]) -> Option<&'a str> {
     let mistakes = |name: &'a String| (distance(letters, &folded(name)), name);
     let (mistakes, name) = names.iter().map(mistakes).min_by_key(|(mistakes, _)| *mistakes)?;
     (mistakes <= MAX_MISTAKES).then_some(name)
 }
 
 /// How many letters have to be put in, taken out or replaced.
-fn distance(one: &str, other: &str) -> usize {
+pub fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, a) in one.iter().enumerate() {

@@ -1,0 +1,63 @@
+//! What can be seen to be wrong before anything is changed: a start that is refused leaves the database, and the disk,
+//! as they were.
+
+use std::net::SocketAddr;
+
+use crate::{
+    auth::Access,
+    config::Settings,
+    domain::KeyLimits,
+    embedded::EmbeddedServer,
+    server::Listener,
+    store::{self, ConnectOptions},
+};
+
+use super::StartError;
+
+/// Looks whether the listeners can be had, and, where a private PostgreSQL is yet to be made, whether clients could be
+/// let in at all: in a new one there are no keys.
+pub(super) async fn before_the_database(settings: &Settings) -> Result<(), StartError> {
+    // TLS takes the provider of cryptography that the process has.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listeners = Listener::for_clients(settings).await?;
+    let operations = Listener::for_operations(settings).await?;
+    drop((listeners, operations));
+    if settings.database.url.is_none() && EmbeddedServer::is_new(&settings.embedded)? {
+        access(settings).await?.check_beforehand(address(settings), false)?;
+    }
+    Ok(())
+}
+
+/// Looks whether clients could be let in, with the keys that there are in the database already.
+pub(super) async fn before_the_schema(
+    settings: &Settings,
+    access: &Access,
+    options: &ConnectOptions,
+) -> Result<(), StartError> {
+    // Where that cannot be told, it is told when the keys are loaded.
+    let any = store::any_keys(options).await.unwrap_or(true);
+    Ok(access.check_beforehand(address(settings), any)?)
+}
+
+/// Who is let in, by the configuration.
+pub(super) async fn access(settings: &Settings) -> Result<Access, StartError> {
+    let per_key = KeyLimits {
+        requests_per_second: settings.limits.requests_per_second_per_key,
+        max_waiters: Some(waiters_per_key(settings)),
+    };
+    Ok(Access::new(&settings.auth, &settings.jwt, per_key).await?)
+}
+
+/// Where clients are served, unless that is a Unix socket.
+pub(super) fn address(settings: &Settings) -> Option<SocketAddr> {
+    let server = &settings.server;
+    server.unix_socket.is_none().then(|| (server.host, server.port).into())
+}
+
+/// Clients that may wait with a key that has no limit of its own.
+fn waiters_per_key(settings: &Settings) -> u32 {
+    settings.long_poll.max_waiters_per_key.unwrap_or_else(|| {
+        let share = settings.limits.max_share_per_key_percent.of(settings.long_poll.max_waiters);
+        u32::try_from(share).unwrap_or(u32::MAX)
+    })
+}
