@@ -14,6 +14,9 @@ use crate::support::{
     process::{embedded_environment, program},
 };
 
+/// What is set otherwise.
+type Change = Box<dyn FnOnce(&mut Settings)>;
+
 #[tokio::test]
 async fn a_wrong_password_ends_the_start_at_once() {
     let directory = new_directory();
@@ -44,7 +47,6 @@ async fn what_is_refused_has_changed_nothing_in_the_database() {
     let database = TestDatabase::empty().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    type Change = Box<dyn FnOnce(&mut Settings)>;
     let changes: [(&str, Change); 5] = [
         ("a port that is taken", Box::new(move |s| s.server.port = port)),
         ("the same for operations", Box::new(move |s| s.server.operations_port = Some(port))),
