@@ -162,6 +162,13 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if is(&["create_queue"]) {
         add("409", &[C::QueueConflict], "It was there, and is different");
     }
+    if is(&["change_settings"]) {
+        add("409", &[C::QueueConflict], "It is partitioned, and its indexes are as they are");
+    }
+    if is(&["drop_queue"]) {
+        let why = "Dead letters of other queues go there, or other things depend on its tables";
+        add("409", &[C::QueueInUse, C::QueueConflict], why);
+    }
     if is(&["delete_message", "set_visibility"]) {
         add("409", &[C::ReceiptStale], "The message has been delivered again since");
     }
@@ -234,6 +241,11 @@ fn example(code: Code) -> Problem {
         Code::MethodNotAllowed => "/queues does not take PUT; the header Allow says what it takes",
         Code::RequestTimeout => "the body did not arrive within 30 seconds",
         Code::QueueConflict => "queue `orders` exists and is unlogged, not standard",
+        Code::QueueInUse => {
+            "dead letters of other queues go to queue `orders-dead`: set another `dead_letter_queue` for \
+             them first, or pass `force=true` to have them go into the archives of those queues; nothing was \
+             dropped"
+        }
         Code::ReceiptStale => {
             "message 42 of queue `orders` has been delivered again since, or is another message \
              of a new queue: this receipt does not stand for it any more"

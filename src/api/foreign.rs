@@ -83,6 +83,7 @@ impl EdgeRules {
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
                 header("idempotency-key"),
+                header("prefer"),
                 header("x-request-id"),
             ])
             .expose_headers([

@@ -20,10 +20,12 @@ mod messages;
 mod not_json;
 mod operations;
 mod path;
+mod prefer;
 mod problem;
 mod query;
 mod queues;
 mod receive;
+mod receive_settling;
 mod request_log;
 mod schemas;
 mod settle;
@@ -53,6 +55,7 @@ fn client_routes() -> OpenApiRouter<Api> {
         .merge(queues::routes())
         .merge(messages::routes())
         .merge(receive::routes())
+        .merge(receive_settling::routes())
         .merge(settle::routes())
         .merge(transactions::routes())
         .merge(archive::routes())

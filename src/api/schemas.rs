@@ -26,7 +26,7 @@ const COUNT: Text = ("^[1-9][0-9]{0,8}$", 1, 9);
 const TIME: Text = ("^[1-9][0-9]{0,3} (second|minute|hour|day|week|month|year)s?$", 5, 12);
 
 /// Parameters, by their place and name, and what they consist of.
-const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
+const PARAMETERS: [(ParameterIn, &str, Text); 8] = [
     (ParameterIn::Path, "queue", QUEUE),
     (ParameterIn::Path, "routing_key", ROUTING_KEY),
     (ParameterIn::Query, "pattern", TOPIC),
@@ -34,6 +34,7 @@ const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
     (ParameterIn::Query, "receipt", RECEIPT),
     (ParameterIn::Query, "after", PLAIN),
     (ParameterIn::Header, "Idempotency-Key", KEY),
+    (ParameterIn::Header, "Prefer", KEY),
 ];
 
 /// Fields, by their schema and name, and what they consist of.
@@ -48,7 +49,8 @@ const FIELDS: [(&str, &str, Text); 7] = [
 ];
 
 /// Fields of which one must be given.
-const EITHER: [(&str, &[&str]); 7] = [
+const EITHER: [(&str, &[&str]); 8] = [
+    ("DeadLetter", &["msg_id", "receipt"]),
     ("EndOperation", &["msg_id", "receipt"]),
     ("Entry", &["msg_id", "receipt"]),
     ("Operation", &["send", "delete", "archive", "set_vt"]),
