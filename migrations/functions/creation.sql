@@ -172,7 +172,10 @@ BEGIN
         EXECUTE format('ALTER SEQUENCE %s SET LOGGED', sequence);
     END IF;
     IF fifo THEN
-        PERFORM pgmq_gateway.add_fifo_index(queue);
+        PERFORM pgmq_gateway.add_group_index(queue, 'msg_id');
+    END IF;
+    IF wishes @> '{"fair": true}' THEN
+        PERFORM pgmq_gateway.add_group_index(queue, 'vt');
     END IF;
     PERFORM pgmq_gateway.register_queue(queue);
     IF wishes <> '{}' THEN

@@ -26,7 +26,8 @@ $$;
 -- Moves rows from one table into another, all or none, and returns how many there were. Raises PGW23 if
 -- the destination did not take what the source gave.
 CREATE FUNCTION pgmq_gateway.move_rows(
-    source regclass, destination regclass, columns text, vals text, ids bigint[], queue text
+    source regclass, destination regclass, columns text, vals text, ids bigint[], queue text,
+    reasons jsonb DEFAULT NULL
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     gone integer;
@@ -38,7 +39,7 @@ BEGIN
               stored AS (INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id RETURNING 1)
          SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM stored)',
         source, destination, columns, vals
-    ) INTO gone, stored USING ids, queue;
+    ) INTO gone, stored USING ids, queue, reasons;
     IF gone <> stored THEN
         RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
     END IF;
@@ -47,8 +48,8 @@ END
 $$;
 
 -- Moves messages into the queue `target` or, without one, into the archive, with their history in
--- their headers: all, or none. Returns how many there were.
-CREATE FUNCTION pgmq_gateway.dead_letter(queue text, ids bigint[], target text)
+-- their headers, and what `reasons` has for their ids: all, or none. Returns how many there were.
+CREATE FUNCTION pgmq_gateway.dead_letter(queue text, ids bigint[], target text, reasons jsonb DEFAULT NULL)
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
@@ -86,14 +87,35 @@ BEGIN
        AND pgmq_gateway.has_column(destination, 'headers') THEN
         columns := columns || ', headers';
         vals := vals || $headers$,
-            CASE jsonb_typeof(headers) WHEN 'object' THEN headers ELSE '{}' END
+            CASE jsonb_typeof(headers) WHEN 'object' THEN headers - 'x-dead-letter-reason' ELSE '{}' END
             || jsonb_build_object(
                 'x-dead-letter-queue', $2, 'x-dead-letter-msg-id', msg_id,
                 'x-dead-letter-read-ct', read_ct, 'x-dead-letter-at',
                 to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+            || CASE WHEN $3 ->> msg_id::text IS NOT NULL
+               THEN jsonb_build_object('x-dead-letter-reason', $3 -> msg_id::text) ELSE '{}' END
         $headers$;
     END IF;
-    RETURN pgmq_gateway.move_rows(source, destination, columns, vals, ids, queue);
+    RETURN pgmq_gateway.move_rows(source, destination, columns, vals, ids, queue, reasons);
+END
+$$;
+
+-- As dead_letter; false, and nothing is done, where it is not done to all.
+CREATE FUNCTION pgmq_gateway.dead_letter_together(queue text, ids bigint[], target text, reasons jsonb)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    code text;
+BEGIN
+    IF pgmq_gateway.dead_letter(queue, ids, target, reasons) <> cardinality(ids) THEN
+        RAISE SQLSTATE 'PGW23';
+    END IF;
+    RETURN true;
+EXCEPTION WHEN OTHERS OR assert_failure THEN
+    code := SQLSTATE;
+    IF code = '23505' THEN
+        PERFORM pgmq_gateway.try_to_advance_sequence(coalesce(target, queue));
+    END IF;
+    RETURN false;
 END
 $$;
 
@@ -326,6 +348,7 @@ RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
           OR NOT headers ?| ARRAY['x-dead-letter-queue', 'x-dead-letter-read-ct']
         THEN headers
         ELSE nullif(headers - ARRAY['x-dead-letter-queue', 'x-dead-letter-msg-id',
-                                    'x-dead-letter-read-ct', 'x-dead-letter-at'], '{}')
+                                    'x-dead-letter-read-ct', 'x-dead-letter-at',
+                                    'x-dead-letter-reason'], '{}')
     END
 $$;

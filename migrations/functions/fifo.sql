@@ -11,36 +11,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.has_fifo_index(relation regclass)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN EXISTS (
-        SELECT FROM pg_catalog.pg_index i
-        WHERE i.indrelid = relation AND i.indisvalid AND i.indnkeyatts = 2 AND i.indkey[0] = 0
-          AND pg_get_indexdef(i.indexrelid, 1, true) LIKE '%x-pgmq-group%\_default\_fifo\_group%');
-END
-$$;
-
--- Gives a queue that index. Takes the ownership of its table.
-CREATE FUNCTION pgmq_gateway.add_fifo_index(queue text)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    relation regclass := pgmq_gateway.queue_table(queue);
-    statement text := 'CREATE INDEX %s ON %s
-        ((coalesce(headers ->> ''x-pgmq-group'', ''_default_fifo_group'')), msg_id)';
-BEGIN
-    IF NOT pgmq_gateway.has_column(relation, 'headers') THEN
-        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
-            USING ERRCODE = 'PGW01';
-    END IF;
-    IF pgmq_gateway.has_fifo_index(relation) THEN
-        RETURN;
-    END IF;
-    BEGIN
-        -- No table of PGMQ's can have a name that begins like this.
-        EXECUTE format(statement, quote_ident('gw_fifo_' || pgmq.format_table_name(queue, 'q')),
-                       relation);
-    EXCEPTION WHEN duplicate_table THEN
-        -- Nor is it found by its name.
-        EXECUTE format(statement, '', relation);
-    END;
+    RETURN pgmq_gateway.has_group_index(relation, 'msg_id');
 END
 $$;
 

@@ -2,9 +2,11 @@
 
 -- Drops a queue with what belongs to it; false where there is none of exactly this name. A name of
 -- which the table is gone already is forgotten, and so is every other name of the table. Raises PGW33
--- where the role may not drop the tables, which PGMQ only notices.
-CREATE FUNCTION pgmq_gateway.drop_queue(queue text)
-RETURNS boolean LANGUAGE plpgsql
+-- where the role may not drop the tables, which PGMQ only notices. Unless it is `forced`, one stays to which
+-- dead letters of other queues go, whose names are `used_by`.
+CREATE FUNCTION pgmq_gateway.drop_queue(
+    queue text, forced boolean, OUT dropped boolean, OUT used_by text[]
+) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
@@ -12,8 +14,10 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
     SELECT m.is_partitioned INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
-    IF partitioned IS NULL THEN
-        RETURN false;
+    dropped := false;
+    used_by := CASE WHEN partitioned IS NOT NULL THEN pgmq_gateway.dead_letter_sources(queue) END;
+    IF partitioned IS NULL OR (used_by <> '{}' AND NOT forced) THEN
+        RETURN;
     END IF;
     IF pgmq_gateway.find_queue_table(queue) IS NULL THEN
         -- PGMQ leaves the archive of a queue whose table is gone.
@@ -32,8 +36,18 @@ BEGIN
        OR EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue)) THEN
         RAISE EXCEPTION 'DROP of the tables of %', queue USING ERRCODE = 'PGW33';
     END IF;
-    RETURN true;
+    dropped := true;
 END
+$$;
+
+-- The names of the queues whose dead letters go to a queue.
+CREATE FUNCTION pgmq_gateway.dead_letter_sources(queue text)
+RETURNS text[] LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(pgmq_gateway.as_text(s.queue_name) ORDER BY s.queue_name), '{}')
+    FROM pgmq_gateway.queue_settings s
+    JOIN pgmq.meta m ON m.queue_name = s.queue_name
+     AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+    WHERE s.settings ->> 'dead_letter_queue' = queue AND s.queue_name <> queue
 $$;
 
 -- Empties a queue at once, and says how many messages there were; null where that would pass by policies
@@ -179,7 +193,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.list_queues(prefix text, after text, max_queues bigint, only_queue text)
 RETURNS TABLE (
     queue text, is_partitioned boolean, is_unlogged boolean, created_at timestamptz, fifo boolean,
-    settings jsonb, notify_ms integer, row_security boolean
+    settings jsonb, notify_ms integer, row_security boolean, dead_letters_missing boolean
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     -- Without the table there is no throttle.
@@ -196,7 +210,10 @@ BEGIN
         SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
                pgmq_gateway.has_fifo_index(m.relation), pgmq_gateway.sane_settings(s.settings),
                CASE WHEN t.oid IS NOT NULL THEN %s END,
-               coalesce(row_security_active(m.relation), false)
+               coalesce(row_security_active(m.relation), false),
+               s.settings ? 'dead_letter_queue' AND NOT EXISTS (
+                   SELECT FROM pgmq.meta d WHERE d.queue_name = s.settings ->> 'dead_letter_queue'
+                   AND pgmq_gateway.find_queue_table(d.queue_name::text) IS NOT NULL)
         FROM (SELECT *, to_regclass(format('pgmq.%%I', pgmq.format_table_name(queue_name::text, 'q')))::oid
                         AS relation
               FROM pgmq.meta
@@ -237,11 +254,12 @@ RETURNS float8 LANGUAGE sql STABLE AS $$
                  -2147483647) END::float8
 $$;
 
--- pgmq.metrics, without what older PGMQs lack, and how many messages were delivered and are still hidden.
+-- pgmq.metrics, without what older PGMQs lack, how many messages were delivered and are still hidden, how many
+-- there are to deal with, and for how long the one that waits longest could have been delivered.
 CREATE FUNCTION pgmq_gateway.metrics(
     queue text, OUT queue_length bigint, OUT queue_visible_length bigint, OUT in_flight bigint,
     OUT newest_msg_age_sec integer, OUT oldest_msg_age_sec integer, OUT total_messages bigint,
-    OUT scrape_time timestamptz
+    OUT backlog bigint, OUT oldest_visible_msg_age_sec integer, OUT scrape_time timestamptz
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     sequence text;
@@ -251,10 +269,12 @@ BEGIN
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
                 pgmq_gateway.age(max(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
                 pgmq_gateway.age(min(m.enqueued_at) FILTER (WHERE isfinite(m.enqueued_at)))::integer,
+                count(*) FILTER (WHERE m.vt <= now() OR m.read_ct > 0),
+                pgmq_gateway.age(min(m.vt) FILTER (WHERE m.vt <= now() AND isfinite(m.vt)))::integer,
                 now()
          FROM %s m', pgmq_gateway.queue_table(queue)
-    ) INTO queue_length, queue_visible_length, in_flight, newest_msg_age_sec, oldest_msg_age_sec,
-           scrape_time;
+    ) INTO queue_length, queue_visible_length, in_flight, newest_msg_age_sec, oldest_msg_age_sec, backlog,
+           oldest_visible_msg_age_sec, scrape_time;
     sequence := pg_get_serial_sequence(
         format('pgmq.%I', pgmq.format_table_name(queue, 'q')), 'msg_id');
     IF sequence IS NOT NULL THEN
@@ -268,7 +288,8 @@ $$;
 -- The figures of a queue at a bounded cost: at most `count_limit` rows are counted, beyond that
 -- the length is the estimate that PostgreSQL keeps.
 CREATE FUNCTION pgmq_gateway.queue_figures(
-    queue text, count_limit integer, OUT length bigint, OUT visible bigint, OUT oldest_age float8
+    queue text, count_limit integer, OUT length bigint, OUT visible bigint, OUT backlog bigint,
+    OUT oldest_age float8, OUT oldest_visible_age float8
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -277,15 +298,27 @@ DECLARE
         (SELECT a.attname FROM pg_partitioned_table p
          JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
          WHERE p.partrelid = q_table), 'msg_id');
+    -- A partitioned queue has no index on vt: there, it is any of its messages that are looked at.
+    vt_order text := CASE WHEN EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = q_table)
+                          THEN '' ELSE 'ORDER BY m.vt' END;
+    -- Messages that are hidden, as far as they are counted, and how many of them were delivered.
+    hidden bigint;
+    in_flight bigint;
 BEGIN
     EXECUTE pg_catalog.format(
         $query$
         SELECT (SELECT count(*) FROM (SELECT FROM %1$s LIMIT $1 + 1) some_rows),
                (SELECT count(*) FROM (SELECT FROM %1$s m WHERE m.vt <= now() LIMIT $1 + 1) v),
                (SELECT pgmq_gateway.age(m.enqueued_at) FROM %1$s m
-                WHERE isfinite(m.enqueued_at) ORDER BY m.%2$I LIMIT 1)
-        $query$, q_table, time_order
-    ) INTO length, visible, oldest_age USING count_limit;
+                WHERE isfinite(m.enqueued_at) ORDER BY m.%2$I LIMIT 1),
+               (SELECT pgmq_gateway.age(min(v.vt)) FROM (
+                    SELECT m.vt FROM %1$s m WHERE m.vt <= now() AND isfinite(m.vt) %3$s LIMIT %4$s) v),
+               h.hidden, h.in_flight
+        FROM (SELECT count(*) AS hidden, count(*) FILTER (WHERE s.read_ct > 0) AS in_flight
+              FROM (SELECT m.read_ct FROM %1$s m WHERE m.vt > now() %3$s LIMIT $1 + 1) s) h
+        $query$, q_table, time_order, vt_order, CASE WHEN vt_order = '' THEN '$1 + 1' ELSE '1' END
+    ) INTO length, visible, oldest_age, oldest_visible_age, hidden, in_flight USING count_limit;
+    backlog := visible + in_flight;
     IF length <= count_limit THEN
         RETURN;
     END IF;
@@ -303,6 +336,8 @@ BEGIN
              FROM (SELECT FROM %s m WHERE m.vt > now() LIMIT $3) hidden', q_table
         ) INTO visible USING visible, length, count_limit;
     END IF;
+    -- Where all of those that were looked at were delivered, the others are taken to be so, too.
+    backlog := CASE WHEN hidden > count_limit AND in_flight = hidden THEN length ELSE visible + in_flight END;
 END
 $$;
 

@@ -75,12 +75,15 @@ $$;
 -- null: `done`, `missing`, `stale`, `locked` by somebody else, `forbidden` (kept by a policy or a trigger),
 -- `conflict` with the archive, `no_archive`, `rejected`, or `failed` for a reason that may pass. Waits for
 -- locks as long as its caller does; once it did so in vain, hardly, as the next one may stand there too.
+-- `read_stamp`, `uncounted`, `reason` and `target` are as for `settle`.
 CREATE FUNCTION pgmq_gateway.settle_alone(
     queue text, q_table regclass, action text, id bigint, number integer, hidden_until timestamptz,
-    OUT outcome text, OUT constraint_name text
+    read_stamp bigint DEFAULT NULL, uncounted boolean DEFAULT false, reason text DEFAULT NULL,
+    target text DEFAULT NULL, OUT outcome text, OUT constraint_name text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    fits text := 'q.msg_id = $1 AND ($2 IS NULL OR q.read_ct = $2)';
+    fits text := format('q.msg_id = $1 AND ($2 IS NULL OR q.read_ct = $2)
+                         AND ($3 IS NULL OR coalesce(%s = $3, true))', pgmq_gateway.read_stamp_of(q_table));
     is_there boolean;
     settled bigint;
     code text;
@@ -88,25 +91,29 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-    INTO is_there USING id, number;
+    INTO is_there USING id, number, read_stamp;
     IF is_there IS NOT TRUE THEN
         outcome := CASE WHEN is_there IS NULL THEN 'missing' ELSE 'stale' END;
         RETURN;
     END IF;
     IF action = 'archive' THEN
         settled := (pgmq_gateway.move_to_archive(queue, q_table, ARRAY[id]))[1];
+    ELSIF action = 'dead_letter' THEN
+        IF pgmq_gateway.dead_letter(queue, ARRAY[id], target, jsonb_build_object(id, reason)) = 1 THEN
+            settled := id;
+        END IF;
     ELSIF action = 'delete' THEN
         EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE %s RETURNING q.msg_id', q_table, fits)
-        INTO settled USING id, number;
+        INTO settled USING id, number, read_stamp;
     ELSE
-        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $3 WHERE %s RETURNING q.msg_id', q_table,
-                       fits)
-        INTO settled USING id, number, hidden_until;
+        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $4 %s WHERE %s RETURNING q.msg_id', q_table,
+                       CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$5') END, fits)
+        INTO settled USING id, number, read_stamp, hidden_until, uncounted;
     END IF;
     outcome := 'done';
     IF settled IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-        INTO is_there USING id, number;
+        INTO is_there USING id, number, read_stamp;
         outcome := CASE WHEN is_there IS NULL THEN 'missing' WHEN is_there THEN 'forbidden'
                         ELSE 'stale' END;
     END IF;
@@ -120,43 +127,61 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
     IF outcome = 'conflict' AND action = 'archive' THEN
         -- So that those behind it do not meet ids in the archive, too.
         PERFORM pgmq_gateway.advance_sequence(queue, constraint_name);
+    ELSIF outcome = 'conflict' AND action = 'dead_letter' THEN
+        PERFORM pgmq_gateway.try_to_advance_sequence(coalesce(target, queue));
     ELSIF outcome = 'locked' THEN
         PERFORM set_config('lock_timeout', '1ms', true);
     END IF;
 END
 $$;
 
--- Deletes, archives or hides messages of one queue. An entry that says for which delivery it speaks
--- (`read_cts`, `queue_ids`) is `stale` if the message has been delivered since, or stands in another
--- queue of the same name; without that it acts on the id alone. `missing` is what is not there, or was
--- dealt with by an earlier entry. Of several entries that hide a message the last one holds. Nothing is
--- waited for: what somebody else has locked is `locked`. Without an archive, what is to be archived has
--- `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
+-- Deletes, archives, dead-letters or hides messages of one queue. An entry that says for which delivery it
+-- speaks (`read_cts`, `read_stamps`, `queue_ids`) is `stale` if the message has been delivered since, or
+-- stands in another queue of the same name; without that it acts on the id alone. `missing` is what is not
+-- there, or was dealt with by an earlier entry. Of several entries that hide a message the last one holds.
+-- Nothing is waited for: what somebody else has locked is `locked`. Without an archive, what is to go there
+-- has `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
+-- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
+-- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is
+-- `uncounted` has its delivery taken back.
 CREATE FUNCTION pgmq_gateway.settle(
-    queue text, actions text[], ids bigint[], read_cts integer[], queue_ids bigint[],
-    delays integer[], visible_at timestamptz[], one_by_one boolean
+    queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
+    delays integer[], visible_at timestamptz[], uncounted boolean[], reasons text[], target text,
+    backoff float8[], one_by_one boolean
 ) RETURNS TABLE (place bigint, outcome text, constraint_name text, vt timestamptz)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint;
-    no_archive boolean := 'archive' = ANY (actions) AND NOT pgmq_gateway.is_whole_table(to_regclass(
-        format('pgmq.%I', pgmq.format_table_name(queue, 'a'))));
-    locked bigint[];
-    counts integer[];
-    held bigint[];
-    held_counts integer[];
+    to_archive text[] := '{archive}';
+    no_archive boolean := false;
+    locked record;
+    held record;
     outcomes text[];
+    -- When each that is hidden is to be visible.
+    moments timestamptz[];
     -- The place of the entry that ends the message of each, where that is another one.
     ended_by bigint[];
     constraints text[] := array_fill(NULL::text, ARRAY[cardinality(ids)]);
     deleted bigint[];
     archived bigint[];
+    dead_lettered bigint[];
     hidden bigint[];
     chosen bigint[];
     archive_is_locked boolean := false;
     entry record;
 BEGIN
+    IF 'dead_letter' = ANY (actions)
+       AND (target IS NULL OR pgmq_gateway.find_queue_table(target) IS NULL) THEN
+        to_archive := '{archive,dead_letter}';
+    END IF;
+    IF actions && to_archive THEN
+        no_archive := NOT pgmq_gateway.is_whole_table(to_regclass(
+            format('pgmq.%I', pgmq.format_table_name(queue, 'a'))));
+    END IF;
+    IF uncounted IS NOT NULL OR reasons IS NOT NULL THEN
+        PERFORM pgmq_gateway.require_columns(q_table, uncounted IS NOT NULL, reasons IS NOT NULL);
+    END IF;
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
@@ -171,44 +196,52 @@ BEGIN
         this_queue := pgmq_gateway.queue_id(queue);
     END IF;
     EXECUTE format(
-        '/* pgmq_gateway */ SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM (
-            SELECT q.msg_id, q.read_ct FROM %s q WHERE q.msg_id = ANY ($1)
-            ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', q_table
-    ) INTO locked, counts USING ids;
+        '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
+                array_agg(%1$s) AS stamps FROM (
+            SELECT q.* FROM %2$s q WHERE q.msg_id = ANY ($1)
+            ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table
+    ) INTO locked USING ids;
     -- What is there all the same has been locked by somebody else, or must not be updated.
     chosen := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
-                    WHERE i.id <> ALL (coalesce(locked, '{}')));
+                    WHERE i.id <> ALL (coalesce(locked.ids, '{}')));
     IF chosen <> '{}' THEN
-        EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id), array_agg(q.read_ct) FROM %s q
-                        WHERE q.msg_id = ANY ($1)', q_table)
-        INTO held, held_counts USING chosen;
+        EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
+                               array_agg(%s) AS stamps FROM %s q WHERE q.msg_id = ANY ($1)',
+                       pgmq_gateway.read_stamp_of(q_table), q_table)
+        INTO held USING chosen;
+    ELSE
+        SELECT NULL::bigint[] AS ids, NULL::integer[] AS counts, NULL::bigint[] AS stamps INTO held;
     END IF;
 
     SELECT array_agg(CASE
-               WHEN f.fits AND f.action = 'archive' AND no_archive THEN 'no_archive'
+               WHEN f.fits AND f.action = ANY (to_archive) AND no_archive THEN 'no_archive'
                WHEN f.fits AND (f.place = f.ended OR f.ended IS NULL) THEN f.state
                WHEN f.fits OR (f.read_ct IS NULL AND f.same_queue) THEN 'missing'
                ELSE 'stale' END ORDER BY f.place),
-           array_agg(CASE WHEN f.fits AND f.place <> f.ended THEN f.ended END ORDER BY f.place)
-    INTO outcomes, ended_by
+           array_agg(CASE WHEN f.fits AND f.place <> f.ended THEN f.ended END ORDER BY f.place),
+           array_agg(CASE WHEN f.action = 'hide' THEN
+               pgmq_gateway.hidden_until(f.visible_at, f.delay, f.read_ct, backoff) END ORDER BY f.place)
+    INTO outcomes, ended_by, moments
     FROM (
         SELECT e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
-                                           AND NOT (e.action = 'archive' AND no_archive))
+                                           AND NOT (e.action = ANY (to_archive) AND no_archive))
                         OVER (PARTITION BY e.msg_id) AS ended
         FROM (
-            SELECT w.place, w.action, w.msg_id, l.read_ct, l.state,
+            SELECT w.place, w.action, w.msg_id, w.delay, w.visible_at, l.read_ct, l.state,
                    coalesce(w.queue_id = this_queue, true) AS same_queue,
                    l.read_ct IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
-                   AND coalesce(w.read_ct = l.read_ct, true) AS fits
-            FROM unnest(actions, ids, read_cts, queue_ids) WITH ORDINALITY
-                 AS w (action, msg_id, read_ct, queue_id, place)
+                   AND coalesce(w.read_ct = l.read_ct, true)
+                   AND coalesce(w.stamp = l.stamp, true) AS fits
+            FROM unnest(actions, ids, read_cts, read_stamps, queue_ids, delays, visible_at)
+                 WITH ORDINALITY AS w (action, msg_id, read_ct, stamp, queue_id, delay, visible_at, place)
             LEFT JOIN (
-                SELECT a.msg_id, a.read_ct, CASE WHEN one_by_one THEN 'alone' ELSE 'ready' END AS state
-                FROM unnest(locked, counts) AS a (msg_id, read_ct)
+                SELECT a.msg_id, a.read_ct, a.stamp,
+                       CASE WHEN one_by_one THEN 'alone' ELSE 'ready' END AS state
+                FROM unnest(locked.ids, locked.counts, locked.stamps) AS a (msg_id, read_ct, stamp)
                 UNION ALL
-                SELECT b.msg_id, b.read_ct,
+                SELECT b.msg_id, b.read_ct, b.stamp,
                        CASE WHEN row_security_active(q_table) THEN 'alone' ELSE 'locked' END
-                FROM unnest(held, held_counts) AS b (msg_id, read_ct)
+                FROM unnest(held.ids, held.counts, held.stamps) AS b (msg_id, read_ct, stamp)
             ) l ON l.msg_id = w.msg_id
         ) e
     ) f;
@@ -226,29 +259,46 @@ BEGIN
     IF chosen <> '{}' THEN
         archived := pgmq_gateway.move_to_archive(queue, q_table, chosen);
     END IF;
+    chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
+                    WHERE w.action = 'dead_letter' AND w.outcome = 'ready');
+    IF chosen <> '{}' THEN
+        IF pgmq_gateway.dead_letter_together(queue, chosen, target, (
+               SELECT jsonb_object_agg(w.msg_id, w.reason)
+               FROM unnest(actions, ids, reasons, outcomes) AS w (action, msg_id, reason, outcome)
+               WHERE w.action = 'dead_letter' AND w.outcome = 'ready')) THEN
+            dead_lettered := chosen;
+        ELSE
+            outcomes := ARRAY(
+                SELECT CASE WHEN w.action = 'dead_letter' AND w.outcome = 'ready' THEN 'alone'
+                            ELSE w.outcome END
+                FROM unnest(actions, outcomes) WITH ORDINALITY AS w (action, outcome, place)
+                ORDER BY w.place);
+        END IF;
+    END IF;
     IF 'hide' = ANY (actions) THEN
         EXECUTE format(
             $query$/* pgmq_gateway */
             WITH hidden AS (
-                UPDATE %s q SET vt = wish.visible_at
+                UPDATE %s q SET vt = wish.visible_at %s
                 FROM (
-                    SELECT DISTINCT ON (w.msg_id) w.msg_id,
-                           pgmq_gateway.moment(w.visible_at, w.delay) AS visible_at
+                    SELECT w.msg_id, (array_agg(w.visible_at ORDER BY w.place DESC))[1] AS visible_at,
+                           bool_or(w.uncounted) AS uncounted
                     FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY
-                         AS w (action, msg_id, delay, visible_at, outcome, place)
-                    WHERE w.action = 'hide' AND w.outcome = 'ready'
-                    ORDER BY w.msg_id, w.place DESC
+                         AS w (action, msg_id, visible_at, uncounted, outcome, place)
+                    WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
                 ) wish
                 WHERE q.msg_id = wish.msg_id
                 RETURNING q.msg_id
             ) SELECT array_agg(h.msg_id) FROM hidden h
-            $query$, q_table
-        ) INTO hidden USING actions, ids, delays, visible_at, outcomes;
+            $query$, q_table,
+            CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
+        ) INTO hidden USING actions, ids, moments, uncounted, outcomes;
     END IF;
     outcomes := ARRAY(
         SELECT CASE
             WHEN w.outcome <> 'ready' THEN w.outcome
             WHEN w.msg_id = ANY (CASE w.action WHEN 'delete' THEN deleted WHEN 'archive' THEN archived
+                                               WHEN 'dead_letter' THEN dead_lettered
                                                ELSE hidden END) THEN 'done'
             ELSE 'forbidden' END
         FROM unnest(actions, ids, outcomes) WITH ORDINALITY AS w (action, msg_id, outcome, place)
@@ -257,11 +307,12 @@ BEGIN
     IF 'alone' = ANY (outcomes) THEN
         FOR entry IN
             SELECT w.place, s.outcome, s.constraint_name
-            FROM unnest(actions, ids, read_cts, delays, visible_at, outcomes) WITH ORDINALITY
-                 AS w (action, msg_id, read_ct, delay, visible_at, outcome, place),
+            FROM unnest(actions, ids, read_cts, read_stamps, moments, uncounted, reasons, outcomes)
+                 WITH ORDINALITY
+                 AS w (action, msg_id, read_ct, stamp, visible_at, uncounted, reason, outcome, place),
                  LATERAL pgmq_gateway.settle_alone(
-                     queue, q_table, w.action, w.msg_id, w.read_ct,
-                     pgmq_gateway.moment(w.visible_at, w.delay)) s
+                     queue, q_table, w.action, w.msg_id, w.read_ct, w.visible_at, w.stamp, w.uncounted,
+                     w.reason, target) s
             WHERE w.outcome = 'alone' AND NOT (w.action = 'archive' AND archive_is_locked)
             ORDER BY w.place
         LOOP
@@ -293,46 +344,5 @@ BEGIN
                      FROM unnest(outcomes, constraints) WITH ORDINALITY
                           AS w (outcome, constraint_name, place) ORDER BY w.place;
     END IF;
-END
-$$;
-
--- Hides messages, and shows those that were there as they are now. One that cannot be written out fails
--- the whole or, where they are hidden `one_by_one`, is `unreadable` and left as it was.
-CREATE FUNCTION pgmq_gateway.set_visibility(
-    queue text, ids bigint[], read_cts integer[], queue_ids bigint[], delays integer[],
-    visible_at timestamptz[], one_by_one boolean
-) RETURNS TABLE (
-    place bigint, outcome text, constraint_name text, msg_id bigint, read_ct integer,
-    enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz, message jsonb,
-    headers jsonb, queue_id bigint
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
-DECLARE
-    q_table regclass := pgmq_gateway.queue_table(queue);
-    readable bigint[] := ids;
-    this_queue bigint;
-    outcomes text[];
-    constraints text[];
-BEGIN
-    IF one_by_one THEN
-        PERFORM set_config('lock_timeout', '5ms', true);
-        PERFORM pgmq_gateway.require_unlocked(q_table);
-        readable := ARRAY(SELECT CASE WHEN pgmq_gateway.is_readable(q_table, w.id) THEN w.id END
-                          FROM unnest(ids) WITH ORDINALITY AS w (id, place) ORDER BY w.place);
-    END IF;
-    -- It is for receipts alone.
-    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
-        this_queue := pgmq_gateway.queue_id(queue);
-    END IF;
-    SELECT array_agg(s.outcome ORDER BY s.place), array_agg(s.constraint_name ORDER BY s.place)
-    INTO outcomes, constraints
-    FROM pgmq_gateway.settle(queue, array_fill('hide'::text, ARRAY[cardinality(ids)]), readable,
-                             read_cts, queue_ids, delays, visible_at, one_by_one) s;
-    RETURN QUERY EXECUTE format(
-        'SELECT w.place, CASE WHEN w.id IS NULL THEN ''unreadable'' ELSE w.outcome END,
-                w.constraint_name, %s, $3
-         FROM unnest($1, $2, $4) WITH ORDINALITY AS w (outcome, id, constraint_name, place)
-         LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done''
-         ORDER BY w.place', pgmq_gateway.columns(q_table), q_table
-    ) USING outcomes, readable, coalesce(this_queue, 0), constraints;
 END
 $$;

@@ -140,9 +140,9 @@ BEGIN
         SELECT s.outcome, s.vt INTO outcome, hidden_until
         FROM pgmq_gateway.settle(
             queue, ARRAY[operation ->> 'action'], ARRAY[id],
-            ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'queue_id')::bigint],
-            ARRAY[(operation ->> 'delay')::integer],
-            ARRAY[(operation ->> 'visible_at')::timestamptz], false) s;
+            ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'read_stamp')::bigint],
+            ARRAY[(operation ->> 'queue_id')::bigint], ARRAY[(operation ->> 'delay')::integer],
+            ARRAY[(operation ->> 'visible_at')::timestamptz], NULL, NULL, NULL, NULL, false) s;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         outcome := pgmq_gateway.row_outcome(code, context);

@@ -23,6 +23,7 @@ use crate::{
 
 use super::{
     extract::{Json, Limited, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
+    extract::{PreferHeader, Return, minimal},
     problem::Problem,
     response::{json_answer, one_message},
     state::Api,
@@ -118,9 +119,9 @@ pub(super) struct NewMessageBody {
     #[schema(value_type = Option<Object>)]
     headers: Option<RawJson>,
     /// Seconds before it can be delivered; as the queue's settings say if not given.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     delay: Option<Delay>,
-    /// In place of `delay`: the moment from which it can be delivered, at most 604800 seconds from
+    /// In place of `delay`: the moment from which it can be delivered, at most 315360000 seconds from
     /// now. One in the past means at once.
     #[schema(value_type = Option<DateTime<Utc>>)]
     visible_at: Option<Moment>,
@@ -334,9 +335,9 @@ async fn delete(
 #[schema(example = json!({"vt": 60}))]
 struct SetVisibility {
     /// Seconds from now; 0 gives it back at once.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     vt: Option<VisibilityTimeout>,
-    /// A moment, at most 43200 seconds from now. One in the past means at once.
+    /// A moment, at most 315360000 seconds from now. One in the past means at once.
     #[schema(value_type = Option<DateTime<Utc>>)]
     visible_at: Option<Moment>,
 }
@@ -345,18 +346,26 @@ struct SetVisibility {
 #[utoipa::path(
     patch, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "set_visibility",
-    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter, PreferHeader),
     request_body(content = SetVisibility),
-    responses((status = 200, description = "The message as it is now", body = MessageSchema))
+    responses(
+        (status = 200, description = "The message as it is now", body = MessageSchema),
+        (status = 204, description = "It is done, and the message is not wanted"),
+    )
 )]
 async fn set_visibility(
     State(api): State<Api>,
     QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
+    wanted: Return,
     Json(body): Json<SetVisibility>,
 ) -> Result<Response, Problem> {
     let visible = visibility(body.vt, body.visible_at, "the body")?;
+    if wanted == Return::Minimal {
+        broker.hide(&stats, queue, receipt.of(id), visible).await?;
+        return Ok(minimal());
+    }
     let message = broker.set_visibility(&stats, queue, receipt.of(id), visible).await?;
     // Who is refused the answer may ask again: it comes to the same.
     one_message(&api, &stats, &message)

@@ -9,6 +9,7 @@ mod operations;
 mod problem;
 mod queues;
 mod receive;
+mod receive_settling;
 mod response;
 mod settle;
 mod state;
@@ -31,7 +32,13 @@ const FRONT_END: FrontEnd = FrontEnd {
     guarded_reads: &[receive::PATH],
     media_types: &["application/json"],
     no_store: &["/queues", "/topics"],
-    request_headers: &["authorization", "content-type", "idempotency-key", "x-request-id"],
+    request_headers: &[
+        "authorization",
+        "content-type",
+        "idempotency-key",
+        "prefer",
+        "x-request-id",
+    ],
     response_headers: &["location", "retry-after", "idempotency-replayed", "x-request-id"],
     line_ends: true,
 };
@@ -55,6 +62,7 @@ fn client_routes() -> OpenApiRouter<Api> {
         .merge(queues::routes())
         .merge(messages::routes())
         .merge(receive::routes())
+        .merge(receive_settling::routes())
         .merge(settle::routes())
         .merge(transactions::routes())
         .merge(archive::routes())

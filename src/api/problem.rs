@@ -14,6 +14,8 @@ use crate::{
     http::{Rejection, WireError, error_response},
 };
 
+use super::settle::Settled;
+
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
 
@@ -31,6 +33,7 @@ pub(super) enum Code {
     BindingNotFound,
     RequestTimeout,
     QueueConflict,
+    QueueInUse,
     ReceiptStale,
     IdempotencyConflict,
     MessageConflict,
@@ -64,6 +67,9 @@ impl Code {
             }
             Self::QueueConflict => {
                 (S::CONFLICT, "queue_conflict", "The queue exists and is different")
+            }
+            Self::QueueInUse => {
+                (S::CONFLICT, "queue_in_use", "Dead letters of other queues go there")
             }
             Self::BindingNotFound => (S::NOT_FOUND, "binding_not_found", "Binding not found"),
             Self::ReceiptStale => {
@@ -119,6 +125,8 @@ pub(super) struct Problem {
     pub(super) detail: Cow<'static, str>,
     /// The operation of a transaction that is to blame.
     pub(super) operation: Option<usize>,
+    /// What was settled before it failed, and stays so.
+    pub(super) settled: Option<Box<Settled>>,
     /// Seconds after which trying again makes sense, where that is known.
     pub(super) retry_after: Option<u64>,
     /// For the log alone.
@@ -155,6 +163,9 @@ pub(super) struct ProblemBody<'a> {
     /// Of a transaction: the place of the operation that is to blame, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
+    /// Of a receive that settles first: what was settled, and stays so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<&'a Settled>,
 }
 
 impl Problem {
@@ -163,7 +174,7 @@ impl Problem {
         if let Cow::Owned(text) = &mut detail {
             shorten(text);
         }
-        Self { code, detail, operation: None, retry_after: None, source: None }
+        Self { code, detail, operation: None, settled: None, retry_after: None, source: None }
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -186,6 +197,7 @@ impl Problem {
             instance: request_id,
             code,
             index: self.operation,
+            settled: self.settled.as_deref(),
         }
     }
 }
@@ -301,6 +313,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::MessageNotFound { .. } => Code::MessageNotFound,
         E::BindingNotFound { .. } => Code::BindingNotFound,
         E::QueueConflict(_) => Code::QueueConflict,
+        E::QueueInUse { .. } => Code::QueueInUse,
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
         E::InOperation { source, .. } => code_of(source),

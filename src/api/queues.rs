@@ -1,5 +1,7 @@
 //! `/queues`.
 
+use std::str::FromStr;
+
 use axum::{Json as JsonAnswer, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{ListQueues, NewQueue},
+    broker::{Error, ListQueues, NewQueue, QueueChange},
     domain::{
         Object, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
         SettingsChange,
@@ -48,6 +50,9 @@ struct QueueSchema {
     /// Row-level security policies decide which messages the gateway sees and what may be done to them: an
     /// empty queue may only look empty. Only there where it is so.
     row_security: Option<bool>,
+    /// There is no queue any more of the name that is set as `dead_letter_queue`: dead letters go into the
+    /// archive. Only there where it is so.
+    dead_letter_queue_missing: Option<bool>,
     /// What was set for it, or the defaults.
     settings: SettingsSchema,
 }
@@ -60,7 +65,8 @@ fn queue_example() -> serde_json::Value {
         "settings": {
             "visibility_timeout": 30, "delay": 0, "max_message_bytes": 1_048_576, "max_receives": 5,
             "dead_letter_queue": "orders-dead", "message_retention": null,
-            "archive_retention": 604_800, "notify": null
+            "archive_retention": 604_800, "notify": null, "paused": false,
+            "retry_backoff": {"min": 1, "max": 3_600, "factor": 2}, "fair": false
         }
     })
 }
@@ -71,10 +77,10 @@ fn queue_example() -> serde_json::Value {
 #[expect(dead_code, reason = "describes domain::QueueSettings, which knows no OpenAPI")]
 struct SettingsSchema {
     /// Seconds that a delivered message stays hidden unless the receive says otherwise.
-    #[schema(minimum = 0, maximum = 43_200, default = 30)]
+    #[schema(minimum = 0, maximum = 315_360_000, default = 30)]
     visibility_timeout: i64,
     /// Seconds before a message is delivered unless the send says otherwise.
-    #[schema(minimum = 0, maximum = 604_800, default = 0)]
+    #[schema(minimum = 0, maximum = 315_360_000, default = 0)]
     delay: i64,
     /// Bytes in one message, headers included; at most the server's limit.
     #[schema(minimum = 1)]
@@ -94,6 +100,17 @@ struct SettingsSchema {
     /// PGMQ's own insert notifications, which slow down inserts; the gateway does not need them.
     #[schema(required)]
     notify: Option<NotifySchema>,
+    /// Whether receives and pop get nothing. Those that wait go on waiting, and are woken when it ends; sends
+    /// and settling go on.
+    #[schema(default = false)]
+    paused: bool,
+    /// What a settle's retry without a delay waits; nothing where it is null.
+    #[schema(required)]
+    retry_backoff: Option<BackoffSchema>,
+    /// Whether receives take from the groups of `x-pgmq-group` in turn, without order or blocking: a group
+    /// with many messages holds up no other. One with a `filter`, or with `fifo`, does not.
+    #[schema(default = false)]
+    fair: bool,
 }
 
 /// PGMQ's insert notifications.
@@ -107,15 +124,33 @@ struct NotifySchema {
     throttle_ms: i64,
 }
 
+/// Seconds that a message waits that is given back: `min * factor ^ (read_ct - 1)`, at most `max`, give or take
+/// a fifth.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RetryBackoff)]
+#[expect(dead_code, reason = "describes domain::RetryBackoff, which knows no OpenAPI")]
+struct BackoffSchema {
+    /// After the first delivery.
+    #[schema(minimum = 1, maximum = 315_360_000, example = 1)]
+    min: i64,
+    /// However often it was delivered; at least `min`.
+    #[schema(minimum = 1, maximum = 315_360_000, example = 3_600)]
+    max: i64,
+    /// From one delivery to the next, with at most three decimals.
+    #[schema(minimum = 1, maximum = 100, example = 2)]
+    factor: f64,
+}
+
 /// Settings to change: those that are given, to null for the default.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SettingsChange, example = json!({"visibility_timeout": 60, "max_receives": 5}))]
 #[expect(dead_code, reason = "describes domain::SettingsChange, which knows no OpenAPI")]
 struct ChangeSchema {
-    #[schema(minimum = 0, maximum = 43_200)]
+    #[schema(minimum = 0, maximum = 315_360_000)]
     visibility_timeout: Option<i64>,
-    #[schema(minimum = 0, maximum = 604_800)]
+    #[schema(minimum = 0, maximum = 315_360_000)]
     delay: Option<i64>,
     #[schema(minimum = 1, maximum = 67_108_864)]
     max_message_bytes: Option<i64>,
@@ -127,6 +162,9 @@ struct ChangeSchema {
     #[schema(minimum = 1, maximum = 315_360_000)]
     archive_retention: Option<i64>,
     notify: Option<NotifySchema>,
+    paused: Option<bool>,
+    retry_backoff: Option<BackoffSchema>,
+    fair: Option<bool>,
 }
 
 /// `standard`: an ordinary table. `unlogged`: faster, and empty after a crash of the database.
@@ -178,21 +216,64 @@ impl PartitionBody {
     }
 }
 
+/// How to make a queue.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CreateParameters {
+    /// `update` has a queue that is there already, and is of this `kind`, changed: it gets the settings that
+    /// are given, and `fifo` if that is. Otherwise one that is different is a conflict.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<OnConflictSchema>, inline)]
+    on_conflict: Option<Update>,
+}
+
+/// What to do about a queue that is different.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes a parameter")]
+enum OnConflictSchema {
+    Update,
+}
+
+/// The only thing that can be done about it.
+struct Update;
+
+impl FromStr for Update {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        if text == "update" { Ok(Self) } else { Err("must be `update`") }
+    }
+}
+
+/// A yes or a no.
+struct Flag(bool);
+
+impl FromStr for Flag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        text.parse().map(Self).map_err(|_| "must be `true` or `false`")
+    }
+}
+
 /// Makes a queue; asking again for the same is fine.
 #[utoipa::path(
     put, path = "/queues/{queue}", tag = TAG, operation_id = "create_queue",
     params(("queue" = String, Path, description =
-        "1 to 47 characters of `a-z 0-9 _ - .`, beginning with a letter or digit, without `--`")),
+        "1 to 47 characters of `a-z 0-9 _ - .`, beginning with a letter or digit, without `--`"),
+        CreateParameters),
     request_body(content = inline(Option<CreateQueue>), content_type = "application/json", example =
         json!({"kind": "standard"})),
     responses(
         (status = 201, description = "It is new", body = QueueSchema),
-        (status = 200, description = "It was there already, and alike", body = QueueSchema),
+        (status = 200, description = "It was there already, and is alike now", body = QueueSchema),
     )
 )]
 async fn create(
     QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(parameters): Query<CreateParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
 ) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
@@ -200,7 +281,10 @@ async fn create(
     let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
     authorize_dead_letter_target(&caller, &queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
-    let created = broker.create_queue(&stats, new).await?;
+    let created = match parameters.on_conflict {
+        Some(Update) => broker.create_or_update_queue(&stats, new).await?,
+        None => broker.create_queue(&stats, new).await?,
+    };
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(created.queue)))
 }
@@ -273,12 +357,18 @@ async fn show(
 #[schema(example = json!({"settings": {"visibility_timeout": 60, "max_receives": null}}))]
 struct ChangeSettings {
     /// Those that are to change.
-    #[schema(value_type = ChangeSchema)]
-    settings: Object<SettingsChange>,
+    #[schema(value_type = Option<ChangeSchema>)]
+    settings: Option<Object<SettingsChange>>,
+    /// Whether it has the index by which it can be read in groups. That is built, or dropped, beside running
+    /// traffic.
+    fifo: Option<bool>,
 }
 
 /// Changes settings of a queue: those that are given, to null for the default. They are in force
 /// here at once, and at every other gateway within a second.
+///
+/// An index that takes longer to be built than a request may is built all the same: 503 `outcome_unknown` is
+/// the answer then, and asking again tells when it is done.
 #[utoipa::path(
     patch, path = "/queues/{queue}", tag = TAG, operation_id = "change_settings",
     params(("queue" = String, Path)), request_body(content = ChangeSettings),
@@ -289,8 +379,13 @@ async fn change_settings(
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    authorize_dead_letter_target(&caller, &queue, &body.settings.0)?;
-    Ok(JsonAnswer(broker.change_settings(&stats, queue, body.settings.0).await?))
+    if body.settings.is_none() && body.fifo.is_none() {
+        return Err(Problem::invalid("the body must have `settings` or `fifo`"));
+    }
+    let settings = body.settings.unwrap_or_default().0;
+    authorize_dead_letter_target(&caller, &queue, &settings)?;
+    let change = QueueChange { settings, fifo: body.fifo };
+    Ok(JsonAnswer(broker.change_queue(&stats, queue, change).await?))
 }
 
 /// Whoever names a dead-letter queue has messages taken from the one and put into the other.
@@ -306,19 +401,57 @@ fn authorize_dead_letter_target(
     Ok(caller.require(Some(Right::Send), &target.0)?)
 }
 
+/// How to drop a queue.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DropParameters {
+    /// Whether it is dropped although dead letters of other queues go there; false if not given.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<bool>)]
+    force: Option<Flag>,
+}
+
 /// Drops a queue with its messages and its archive.
 #[utoipa::path(
     delete, path = "/queues/{queue}", tag = TAG, operation_id = "drop_queue",
-    params(("queue" = String, Path)),
+    params(("queue" = String, Path), DropParameters),
     responses((status = 204, description = "It is gone"))
 )]
 async fn drop_queue(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
-    Query(NoParameters {}): Query<NoParameters>,
+    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    Query(parameters): Query<DropParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    broker.drop_queue(&stats, queue).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let forced = parameters.force.is_some_and(|force| force.0);
+    match broker.drop_queue(&stats, queue, forced).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err(named(error, &caller)),
+    }
+}
+
+/// What is in the way, with the names of the queues that the caller may know of.
+fn named(error: Error, caller: &Caller) -> Problem {
+    let visible = |name: &String| {
+        QueueName::parse(name).is_ok_and(|queue| caller.require(None, &queue).is_ok())
+    };
+    let names = match &error {
+        Error::QueueInUse { used_by, .. } => {
+            let visible: Vec<String> = used_by
+                .iter()
+                .filter(|name| visible(name))
+                .map(|name| format!("`{name}`"))
+                .collect();
+            visible.join(", ")
+        }
+        _ => String::new(),
+    };
+    let problem = Problem::from(error);
+    if names.is_empty() {
+        return problem;
+    }
+    let detail = format!("{} (they are those of {names})", problem.detail).into();
+    Problem { detail, ..problem }
 }
 
 /// How many messages were deleted.
@@ -349,6 +482,7 @@ async fn purge(
 #[schema(as = QueueMetrics, example = json!({
     "queue": "orders", "queue_name": "orders", "queue_length": 5, "queue_visible_length": 3,
     "in_flight": 2, "newest_msg_age_sec": 1, "oldest_msg_age_sec": 60, "total_messages": 42,
+    "backlog": 5, "oldest_visible_msg_age_sec": 12,
     "scrape_time": "2026-01-01T12:00:00.000000Z", "waiters": 0
 }))]
 #[expect(dead_code, reason = "describes domain::QueueMetrics, which knows no OpenAPI")]
@@ -371,6 +505,12 @@ struct MetricsSchema {
     oldest_msg_age_sec: Option<i32>,
     /// Messages ever sent to the queue.
     total_messages: i64,
+    /// Messages that could be delivered now or are in flight: what there is to do.
+    backlog: i64,
+    /// Seconds for which the message that waits longest could have been delivered, counted from its `vt`:
+    /// delayed and leased messages do not raise it. Null if there is none.
+    #[schema(required)]
+    oldest_visible_msg_age_sec: Option<i32>,
     /// When these figures were taken.
     scrape_time: DateTime<Utc>,
     /// Clients that wait for its messages at this gateway.

@@ -47,7 +47,7 @@ struct ReceiveParameters {
     qty: Option<Quantity>,
     /// Seconds that they stay hidden from others; as the queue's settings say if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
+    #[param(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     vt: Option<VisibilityTimeout>,
     /// Seconds to wait for a first message, 0 if not given.
     #[serde(default, deserialize_with = "parsed")]
@@ -70,7 +70,7 @@ struct ReceiveParameters {
 #[derive(ToSchema)]
 #[schema(as = FifoMode, rename_all = "snake_case")]
 #[expect(dead_code, reason = "describes domain::FifoMode, which knows no OpenAPI")]
-enum FifoSchema {
+pub(super) enum FifoSchema {
     Grouped,
     RoundRobin,
     Head,
@@ -99,9 +99,7 @@ async fn receive(
         filter: parameters.filter,
         fifo: parameters.fifo,
     };
-    let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
-    let received = leave.while_authorized(leave.broker.receive(&leave.stats, what)).await?;
-    let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+    let mut delivery = received(&leave, what).await?;
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
@@ -111,8 +109,18 @@ async fn receive(
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
 }
 
+/// What can be delivered, for no longer than the credential is in force.
+pub(super) async fn received(
+    leave: &QueuePermit<right::Receive>,
+    what: Receive,
+) -> Result<Delivery, Problem> {
+    let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
+    let received = leave.while_authorized(leave.broker.receive(&leave.stats, what)).await?;
+    Ok(received.transpose()?.unwrap_or_else(Delivery::empty))
+}
+
 /// What is counted when a client has it.
-fn delivered(api: &Api, queue: QueueName, messages: usize) -> Delivered {
+pub(super) fn delivered(api: &Api, queue: QueueName, messages: usize) -> Delivered {
     Delivered { metrics: Arc::clone(&api.metrics), queue, messages }
 }
 

@@ -1,5 +1,7 @@
 //! `POST /queues/{queue}/messages/settle`: for consumers that work in batches.
 
+use std::sync::Arc;
+
 use axum::Json as JsonAnswer;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{Delay, MsgId, Object, Visibility},
+    domain::{Delay, MsgId, Object},
     http::{QueuePermit, right},
 };
 
@@ -22,16 +24,19 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(settle))
 }
 
+/// Bytes of the reason of a dead letter.
+const MAX_REASON_BYTES: usize = 1_024;
+
 /// Entries of one kind.
 type List<T> = Limited<Object<T>, 0, MAX_SETTLED>;
 
 /// What became of messages that were delivered; at most 1000 entries in all.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
     "delete": [{"msg_id": 42}], "archive": [{"msg_id": 43}], "retry": [{"msg_id": 44, "delay": 10}]
 }))]
-struct SettleBody {
+pub(super) struct SettleBody {
     /// Done with.
     #[serde(default)]
     #[schema(value_type = Vec<Entry>)]
@@ -40,6 +45,11 @@ struct SettleBody {
     #[serde(default)]
     #[schema(value_type = Vec<Entry>)]
     archive: List<Entry>,
+    /// Never to be delivered again: they go to the queue's `dead_letter_queue`, or into the archive where
+    /// none is named.
+    #[serde(default)]
+    #[schema(value_type = Vec<DeadLetter>)]
+    dead_letter: List<DeadLetter>,
     /// To be delivered again.
     #[serde(default)]
     #[schema(value_type = Vec<Retry>)]
@@ -57,6 +67,20 @@ struct Entry {
     receipt: Option<String>,
 }
 
+/// A message that nobody is going to get done.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DeadLetter {
+    /// Its id, whatever delivery it was.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    msg_id: Option<MsgId>,
+    /// What stands for its delivery.
+    receipt: Option<String>,
+    /// Why, for people: it becomes the header `x-dead-letter-reason`. At most 1024 bytes.
+    #[schema(example = "no such customer")]
+    reason: Option<String>,
+}
+
 /// A message to deliver again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -67,22 +91,27 @@ struct Retry {
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; at once if not given.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     delay: Option<Delay>,
+    /// Whether the delivery is taken back from `read_ct`, as nobody tried: once for one delivery, whose
+    /// receipt is void then, and whose `last_read_at` is forgotten. False if not given.
+    uncounted: Option<bool>,
 }
 
 /// The ids of messages by what became of them.
-#[derive(Default, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(example = json!({
-    "deleted": [42], "archived": [43], "retried": [],
+    "deleted": [42], "archived": [43], "dead_lettered": [], "retried": [],
     "failed": [{"msg_id": 44, "code": "message_not_found", "detail":
                 "queue `orders` has no message 44: it was never there, or is deleted or archived"}]
 }))]
-struct Settled {
+pub(super) struct Settled {
     /// Were deleted.
     deleted: Vec<i64>,
     /// Were archived.
     archived: Vec<i64>,
+    /// Were moved to the dead letters.
+    dead_lettered: Vec<i64>,
     /// Will be delivered again.
     retried: Vec<i64>,
     /// Could not be settled.
@@ -90,7 +119,7 @@ struct Settled {
 }
 
 /// An entry that could not be settled.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Failed {
     /// The message; null if the receipt does not tell.
     #[schema(required)]
@@ -116,8 +145,25 @@ pub(super) fn target(
     Ok(SettleTarget { msg_id, receipt })
 }
 
+/// The reason of a dead letter, if it can be a header.
+fn reason(given: Option<String>, index: usize) -> Result<Option<Arc<str>>, Problem> {
+    let Some(reason) = given else { return Ok(None) };
+    let bytes = reason.len();
+    if bytes > MAX_REASON_BYTES {
+        return Err(Problem::invalid(format!(
+            "`dead_letter[{index}].reason` must have at most {MAX_REASON_BYTES} bytes, not {bytes}"
+        )));
+    }
+    if reason.contains('\0') {
+        return Err(Problem::invalid(format!(
+            "`dead_letter[{index}].reason` must be text without `\\u0000`, which PostgreSQL cannot store"
+        )));
+    }
+    Ok(Some(reason.into()))
+}
+
 impl SettleBody {
-    fn into_settle(self) -> Result<Settle, Problem> {
+    pub(super) fn into_settle(self) -> Result<Settle, Problem> {
         let mut entries = Vec::new();
         let mut add = |list: &str, index: usize, action, msg_id, receipt| {
             let target = target(msg_id, receipt, &|| format!("{list}[{index}]"));
@@ -129,8 +175,13 @@ impl SettleBody {
         for (index, Object(entry)) in self.archive.0.into_iter().enumerate() {
             add("archive", index, Action::Archive, entry.msg_id, entry.receipt)?;
         }
+        for (index, Object(entry)) in self.dead_letter.0.into_iter().enumerate() {
+            let action = Action::DeadLetter(reason(entry.reason, index)?);
+            add("dead_letter", index, action, entry.msg_id, entry.receipt)?;
+        }
         for (index, Object(entry)) in self.retry.0.into_iter().enumerate() {
-            let action = Action::Hide(entry.delay.map_or(Visibility::NOW, Visibility::After));
+            let uncounted = entry.uncounted.unwrap_or(false);
+            let action = Action::Retry { after: entry.delay, uncounted };
             add("retry", index, action, entry.msg_id, entry.receipt)?;
         }
         Ok(Settle { entries })
@@ -138,7 +189,7 @@ impl SettleBody {
 }
 
 impl Settled {
-    fn of(entries: Vec<SettledEntry>) -> Self {
+    pub(super) fn of(entries: Vec<SettledEntry>) -> Self {
         let mut settled = Self::default();
         for SettledEntry { action, msg_id, error } in entries {
             if let Some(error) = error {
@@ -149,7 +200,8 @@ impl Settled {
             let done = match action {
                 Action::Delete => &mut settled.deleted,
                 Action::Archive => &mut settled.archived,
-                Action::Hide(_) => &mut settled.retried,
+                Action::DeadLetter(_) => &mut settled.dead_lettered,
+                Action::Hide(_) | Action::Retry { .. } => &mut settled.retried,
             };
             done.extend(msg_id);
         }
@@ -157,7 +209,7 @@ impl Settled {
     }
 }
 
-/// Deletes, archives and gives back messages in one transaction. What cannot be done fails alone.
+/// Deletes, archives, dead-letters and gives back messages in one transaction. What cannot be done fails alone.
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/settle", tag = TAG, operation_id = "settle",
     params(("queue" = String, Path)), request_body(content = SettleBody),

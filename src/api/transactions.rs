@@ -77,7 +77,7 @@ struct Send {
     #[schema(value_type = Option<Object>)]
     headers: Option<RawJson>,
     /// Seconds before it can be delivered.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 604_800)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered.
     #[schema(value_type = Option<DateTime<Utc>>)]
@@ -113,7 +113,7 @@ struct SetVt {
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds from now.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 43_200)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     vt: Option<VisibilityTimeout>,
     /// In place of `vt`: a moment.
     #[schema(value_type = Option<DateTime<Utc>>)]

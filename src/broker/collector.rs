@@ -122,6 +122,12 @@ impl Collector {
         for gone in known.iter().filter(|queue| !there.contains(&***queue)) {
             broker.metrics.forget_queue(gone);
         }
+        // Of more, those that are in use are to have the names.
+        if broker.metrics.has_names_for(names.len()) {
+            for queue in &names {
+                broker.metrics.know_queue(queue);
+            }
+        }
         self.unreadable.retain(|queue, _| there.contains(&**queue));
         let start = names.partition_point(|name| *name <= self.resume_after);
         names.rotate_left(start);
@@ -161,8 +167,13 @@ impl Collector {
     }
 
     fn show(&mut self, queue: &QueueName, figures: store::QueueFigures) {
-        let store::QueueFigures { length, visible, oldest_age_seconds } = figures;
-        let figures = QueueFigures { length, visible, oldest_age_seconds };
+        let figures = QueueFigures {
+            length: figures.length,
+            visible: figures.visible,
+            backlog: figures.backlog,
+            oldest_age_seconds: figures.oldest_age_seconds,
+            oldest_visible_age_seconds: figures.oldest_visible_age_seconds,
+        };
         self.broker.metrics.set_queue_figures(queue.as_str(), figures);
         self.keep_fresh();
         if self.unreadable.remove(queue.as_str()).is_some() {

@@ -68,6 +68,17 @@ pub enum Error {
     /// A queue is there, but is another than the caller wants.
     #[error("{0}")]
     QueueConflict(String),
+    /// Dead letters of other queues go to a queue that is to be dropped.
+    #[error(
+        "dead letters of other queues go to queue `{queue}`: set another `dead_letter_queue` for them first, or \
+         pass `force=true` to have them go into the archives of those queues; nothing was dropped"
+    )]
+    QueueInUse {
+        /// The queue.
+        queue: String,
+        /// Those queues. Not everyone who asks may know of them.
+        used_by: Vec<String>,
+    },
     /// A message is over the limit.
     #[error("{what} has {bytes} bytes; the limit is {limit}")]
     MessageTooLarge {
@@ -305,6 +316,14 @@ impl Error {
 }
 
 impl Error {
+    /// A message that the place where dead letters go has already.
+    pub(super) fn dead_letter_conflict(queue: &str, msg_id: i64) -> Self {
+        Self::MessageConflict(format!(
+            "where dead letters of queue `{queue}` go, a unique constraint refuses message {msg_id}, as there \
+             is such a message already; nothing was done to this one"
+        ))
+    }
+
     /// The failure of one operation of several.
     pub(super) fn in_operation(self, operation: usize) -> Self {
         Self::InOperation { operation, source: Box::new(self) }

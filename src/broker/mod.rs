@@ -10,6 +10,7 @@ mod collector;
 mod error;
 mod janitor;
 mod policies;
+mod queue_changes;
 mod queues;
 mod receiving;
 mod retry;
@@ -46,6 +47,7 @@ pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
+pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{MaybeReplayed, Once};
@@ -57,6 +59,9 @@ use coalesced::Coalesced;
 use policies::Policies;
 use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
+
+/// Time between two looks at settings while clients wait.
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The gateway's operations. A clone is the same broker, and costs next to nothing: every request
 /// makes some.
@@ -83,6 +88,8 @@ pub struct Inner {
     /// Figures that somebody asks for.
     figures:
         Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
+    /// Leave to make or drop an index.
+    index_builds: tokio::sync::Mutex<()>,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -132,11 +139,12 @@ impl Broker {
             Strategy::ReadWithPoll => Engine::new(shared, Some((parts.waiting, places))),
         };
         Self(Arc::new(Inner {
-            policies: Policies::new(parts.db.clone()),
+            policies: Policies::new(parts.db.clone(), Arc::clone(engine.pauses())),
             row_security: RowSecurityNotices::default(),
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
+            index_builds: tokio::sync::Mutex::default(),
             text: Apart::default(),
             locked: Arc::default(),
             apart: FairSlots::new(connections / 2, share.of(connections / 2)),
@@ -157,7 +165,19 @@ impl Broker {
     /// Wakes those who wait, until it is dropped. `listen` is a way to the database that takes
     /// LISTEN, if there is one, and the key of the gateways that speak there.
     pub async fn wake_waiters(&self, listen: Option<(ConnectOptions, PeerKey)>) {
-        self.engine.clone().run(listen).await;
+        tokio::join!(self.engine.clone().run(listen), self.watch_settings());
+    }
+
+    /// While clients wait, settings are looked at as if they asked: a pause that begins or ends elsewhere is
+    /// about them.
+    async fn watch_settings(&self) {
+        loop {
+            tokio::time::sleep(SETTINGS_INTERVAL).await;
+            if self.engine.waiters() > 0 {
+                // Who asks next learns what is wrong.
+                let _ = self.policies.ensure_fresh().await;
+            }
+        }
     }
 
     /// Where a front end, too, works on much text.

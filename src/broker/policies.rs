@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     domain::{QueueName, QueueSettings},
+    engine::Pauses,
     store::{self, Configured, DatabaseClock, Db},
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Policies {
     /// Held by whoever loads: the others wait for that.
     loading: Mutex<()>,
     clock: DatabaseClock,
+    /// Is told which queues are paused.
+    pauses: Arc<Pauses>,
 }
 
 #[derive(Default)]
@@ -82,9 +85,9 @@ impl Known {
 }
 
 impl Policies {
-    pub(super) fn new(db: Db) -> Arc<Self> {
+    pub(super) fn new(db: Db, pauses: Arc<Pauses>) -> Arc<Self> {
         let (default, known, loading) = (Arc::default(), StdMutex::default(), Mutex::new(()));
-        Arc::new(Self { db, default, known, loading, clock: DatabaseClock::default() })
+        Arc::new(Self { db, default, known, loading, clock: DatabaseClock::default(), pauses })
     }
 
     /// What holds for a queue.
@@ -112,6 +115,11 @@ impl Policies {
             settings.message_retention.is_some() || settings.archive_retention.is_some()
         };
         self.lock().queues.values().any(retains)
+    }
+
+    /// That a queue is paused now, or is not any more, as this gateway has just set it.
+    pub(super) fn note_pause(&self, queue: &QueueName, paused: bool) {
+        self.pauses.set(queue, paused);
     }
 
     /// What is known of a queue is not true any more.
@@ -193,6 +201,8 @@ impl Policies {
                 known.as_of = (known.generation == generation).then_some(began);
                 if known.as_of.is_some() {
                     known.changed.clear();
+                    // While what is known is known to be so: a change made here is told at once.
+                    self.pauses.replace(paused(&known.queues));
                 }
                 if std::mem::take(&mut known.stale) {
                     info!("the settings of queues are looked at again");
@@ -229,6 +239,12 @@ impl Policies {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The queues of which nothing is delivered.
+fn paused(queues: &HashMap<String, Arc<Policy>>) -> HashSet<QueueName> {
+    let paused = queues.iter().filter(|(_, policy)| policy.settings.paused);
+    paused.filter_map(|(queue, _)| QueueName::parse(queue).ok()).collect()
 }
 
 /// What holds for queues, and the names to which others are folded. Not folded here: databases have rules

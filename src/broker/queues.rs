@@ -71,6 +71,16 @@ pub struct QueuePage {
 impl Broker {
     /// Makes a queue, or finds it there and alike.
     pub async fn create_queue(&self, stats: &Arc<CallStats>, new: NewQueue) -> Result<Created> {
+        self.create_or_find(stats, new, true).await
+    }
+
+    /// Makes a queue, or finds it there, `alike` or at least of the same kind.
+    pub(super) async fn create_or_find(
+        &self,
+        stats: &Arc<CallStats>,
+        new: NewQueue,
+        alike: bool,
+    ) -> Result<Created> {
         let name = &new.queue;
         name.check_creatable()
             .map_err(|reason| Error::Invalid(format!("queue `{name}`: {reason}")))?;
@@ -90,16 +100,16 @@ impl Broker {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         // Asking again is harmless, so a lost answer is no unknown outcome.
         self.run(false, async move {
-            match broker.create(&stats, &new).await {
+            match broker.create(&stats, &new, alike).await {
                 // Dropped before it could be shown: who asks for it means to have it.
-                Err(Error::QueueNotFound(_)) => broker.create(&stats, &new).await,
+                Err(Error::QueueNotFound(_)) => broker.create(&stats, &new, alike).await,
                 outcome => outcome,
             }
         })
         .await
     }
 
-    async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue) -> Result<Created> {
+    async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue, alike: bool) -> Result<Created> {
         let queue = &new.queue;
         let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
         let (mut conn, outcome) = loop {
@@ -121,6 +131,7 @@ impl Broker {
             CreateOutcome::Created => {
                 // Whatever was counted was another queue's that had its name.
                 self.metrics.forget_queue(queue.as_str());
+                self.metrics.know_queue(queue.as_str());
                 true
             }
             CreateOutcome::Exists => false,
@@ -171,7 +182,8 @@ impl Broker {
         let queue = self.complete(queue);
         if created {
             self.policies.forget(&new.queue);
-        } else {
+            self.policies.note_pause(&new.queue, queue.settings.paused);
+        } else if alike {
             self.check_alike(new, &queue)?;
         }
         Ok(Created { queue, created })
@@ -212,39 +224,12 @@ impl Broker {
         .await
     }
 
-    /// Changes settings of a queue.
-    pub async fn change_settings(
-        &self,
-        stats: &Arc<CallStats>,
-        queue: QueueName,
-        change: SettingsChange,
-    ) -> Result<Queue> {
-        self.check_settings(&queue, &change)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(false, async move {
-            let (queue, change) = (&queue, &change);
-            let changed = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
-                if let Some(error) = missing_dead_letter_queue(&mut conn, change).await? {
-                    return Ok(Err(error));
-                }
-                if !store::change_settings(&mut conn, queue, change).await? {
-                    return Ok(Ok(None));
-                }
-                store::show(&mut conn, queue).await.map(Ok)
-            });
-            let changed = changed.await;
-            if !matches!(changed, Ok(Err(store::Error::Locked))) {
-                broker.policies.forget(queue);
-            }
-            let changed = changed?.map_err(Error::of_changing(queue))??;
-            let shown = changed.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
-            Ok(broker.complete(shown))
-        })
-        .await
-    }
-
     /// Refuses settings that cannot be right, whatever is in the database.
-    fn check_settings(&self, queue: &QueueName, settings: &SettingsChange) -> Result<()> {
+    pub(super) fn check_settings(
+        &self,
+        queue: &QueueName,
+        settings: &SettingsChange,
+    ) -> Result<()> {
         let limit = settings.max_message_bytes.flatten().map_or(0, Bounded::get);
         let most = self.limits.max_message_bytes;
         if limit.unsigned_abs() > most {
@@ -263,7 +248,7 @@ impl Broker {
     }
 
     /// Fills in what the server knows.
-    fn complete(&self, mut queue: Queue) -> Queue {
+    pub(super) fn complete(&self, mut queue: Queue) -> Queue {
         if queue.row_security {
             self.row_security.note(&queue.queue);
         }
@@ -279,8 +264,8 @@ impl Broker {
         if wished.fifo.is_some_and(|fifo| fifo != there.fifo) {
             let (is, wish) = if there.fifo { ("has", "without") } else { ("has no", "with") };
             return Err(Error::QueueConflict(format!(
-                "queue `{name}` exists and {is} index for reading in groups; it cannot be made {wish} \
-                 one"
+                "queue `{name}` exists and {is} index for reading in groups, and is wanted {wish} one; \
+                 PATCH /queues/{name} changes that"
             )));
         }
         let settings = wished.settings.applied_to(&there.settings);
@@ -290,30 +275,6 @@ impl Broker {
             )));
         }
         Ok(())
-    }
-
-    /// Drops a queue with its messages and its archive.
-    pub async fn drop_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<()> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
-        self.run(true, async move {
-            let queue = &queue;
-            let found = broker
-                .on_queue(Kind::Define, queue, &stats, |mut conn| async move {
-                    store::drop_queue(&mut conn, queue).await
-                })
-                .await;
-            if !matches!(found, Ok(Err(store::Error::Locked))) {
-                broker.policies.forget(queue);
-                broker.engine.tell(queue);
-            }
-            if found?.map_err(Error::of_changing(queue))? {
-                broker.metrics.forget_queue(queue.as_str());
-                Ok(())
-            } else {
-                Err(Error::QueueNotFound(queue.to_string()))
-            }
-        })
-        .await
     }
 
     /// Deletes every message of a queue and says how many there were.
@@ -410,7 +371,7 @@ async fn put(conn: &mut Conn, new: &NewQueue) -> store::Result<Result<CreateOutc
 }
 
 /// What is to be said of a dead-letter queue that is not there: a typo would send messages into the archive.
-async fn missing_dead_letter_queue(
+pub(super) async fn missing_dead_letter_queue(
     conn: &mut Conn,
     settings: &SettingsChange,
 ) -> store::Result<Option<Error>> {

@@ -48,25 +48,39 @@ pub struct Peek {
     pub limit: PageSize,
 }
 
-impl Broker {
-    /// Leases what can be delivered, waiting for it if that is wished.
-    pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
-        if what.fifo.is_some() && what.filter.is_some() {
+impl Receive {
+    /// Refuses what makes no sense, whatever is in the database.
+    pub fn check(&self) -> Result<()> {
+        if self.fifo.is_some() && self.filter.is_some() {
             return Err(Error::Invalid(
                 "`filter` and `fifo` exclude each other: what a filter leaves out would block its \
                  group"
                     .to_owned(),
             ));
         }
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Leases what can be delivered, waiting for it if that is wished.
+    pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
+        what.check()?;
         let queue = what.queue;
         let policy = self.policies.of(&queue).await?;
         self.admit(&queue, stats).await?;
+        if policy.settings.paused && what.wait.get() == 0 {
+            return Ok(Delivery::empty());
+        }
+        let filter = what.filter.filter(Filter::is_selective);
+        let takes_turns = policy.settings.fair && filter.is_none();
         let read = Read {
             queue: queue.clone(),
             vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
             qty: what.qty.as_i32(),
-            filter: what.filter.filter(Filter::is_selective),
-            fifo: what.fifo,
+            filter,
+            fifo: what.fifo.or(takes_turns.then_some(FifoMode::Fair)),
+            after_group: None,
             dead_letters: dead_letters(&policy),
             max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
@@ -95,6 +109,9 @@ impl Broker {
         qty: Quantity,
     ) -> Result<Vec<Message>> {
         let policy = self.policies.of(&queue).await?;
+        if policy.settings.paused {
+            return Ok(Vec::new());
+        }
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
             let what = Pop {

@@ -7,7 +7,7 @@ use crate::{
         CallStats, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
         VisibilityTimeout,
     },
-    store::{self, Action, Refusal},
+    store::{self, Action, Refusal, SettleRules, VisibilityChange},
     telemetry::DoneTo,
 };
 
@@ -91,21 +91,46 @@ impl Broker {
         target: SettleTarget,
         visible: Visibility,
     ) -> Result<Message> {
+        let (msg_id, message) =
+            self.change_visibility(stats, &queue, &target, visible, true).await?;
+        message.ok_or_else(|| not_found(&queue, msg_id))
+    }
+
+    /// The same without looking at the message, however large it is.
+    pub async fn hide(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        target: SettleTarget,
+        visible: Visibility,
+    ) -> Result<()> {
+        self.change_visibility(stats, &queue, &target, visible, false).await.map(drop)
+    }
+
+    /// Sets it, and returns the message's id and, if it is to be shown, the message.
+    async fn change_visibility(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        target: &SettleTarget,
+        visible: Visibility,
+        shown: bool,
+    ) -> Result<(i64, Option<Message>)> {
         self.policies.ensure_fresh().await?;
         self.check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
-        let target = self.target(&target)?;
-        self.admit(&queue, stats).await?;
-        let changed = self.engine.set_visibility(&queue, target, visible, stats);
-        let (settled, message) = match self.within_time(changed).await {
+        let target = self.target(target)?;
+        self.admit(queue, stats).await?;
+        let change = VisibilityChange { target, visible, shown };
+        let changed = self.engine.set_visibility(queue, change, stats);
+        let (settled, mut message) = match self.within_time(changed).await {
             Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(target.msg_id)),
-            outcome => outcome.map_err(of_settling(&queue, target.msg_id)),
+            outcome => outcome.map_err(of_settling(queue, target.msg_id)),
         }?;
-        done(&queue, target.msg_id, settled)?;
-        let mut message = message.ok_or_else(|| not_found(&queue, target.msg_id))?;
-        if target.delivered.is_some() {
+        done(queue, target.msg_id, settled)?;
+        if let Some(message) = message.as_mut().filter(|_| target.delivered.is_some()) {
             message.sign(&self.receipt_key);
         }
-        Ok(message)
+        Ok((target.msg_id, message))
     }
 
     /// Does several things to messages of a queue in one transaction; what cannot be done fails
@@ -119,23 +144,28 @@ impl Broker {
         let count = what.entries.len();
         if count > MAX_SETTLED {
             return Err(Error::Invalid(format!(
-                "`delete`, `archive` and `retry` must hold at most {MAX_SETTLED} entries together, \
-                 not {count}"
+                "`delete`, `archive`, `dead_letter` and `retry` must hold at most {MAX_SETTLED} entries \
+                 together, not {count}"
             )));
         }
-        let entry = |(action, target): &(Action, SettleTarget)| (*action, self.target(target));
-        let entries: Vec<(Action, Result<Target>)> = what.entries.iter().map(entry).collect();
-        let valid = entries
-            .iter()
-            .filter_map(|(action, target)| target.as_ref().ok().map(|target| (*action, *target)));
-        let valid: Vec<(Action, Target)> = valid.collect();
+        let entry = |(action, target)| (action, self.target(&target));
+        let entries: Vec<(Action, Result<Target>)> = what.entries.into_iter().map(entry).collect();
+        let valid = |(action, target): &(Action, Result<Target>)| {
+            target.as_ref().ok().map(|target| (action.clone(), *target))
+        };
+        let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
         let settled = self.settle_all(stats, &queue, valid).await?;
         let mut settled = settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {
             Err(error) => SettledEntry { action, msg_id: None, error: Some(error) },
             Ok(target) => {
                 let settled = settled.next().unwrap_or(Settled::Missing);
-                let error = done(&queue, target.msg_id, settled).err();
+                let error = match (settled, &action) {
+                    (Settled::Conflict, Action::DeadLetter(_)) => {
+                        Some(Error::dead_letter_conflict(queue.as_str(), target.msg_id))
+                    }
+                    _ => done(&queue, target.msg_id, settled).err(),
+                };
                 SettledEntry { action, msg_id: Some(target.msg_id), error }
             }
         };
@@ -149,18 +179,29 @@ impl Broker {
         entries: Vec<(Action, Target)>,
     ) -> Result<Vec<Settled>> {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
+        let policy = self.policies.of(&queue).await?;
         self.run(true, async move {
-            let settled = broker.settle_rows(&queue, &stats, &entries).await?;
-            for ((action, _), settled) in entries.iter().zip(&settled) {
+            let settings = &policy.settings;
+            let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
+            let rules = SettleRules { dead_letter_queue, backoff: settings.retry_backoff };
+            let settled = broker.settle_rows(&queue, &stats, &entries, rules).await?;
+            let mut dead_lettered = false;
+            for ((action, _), _) in
+                entries.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Done)
+            {
                 let done = match action {
                     Action::Delete => DoneTo::Deleted,
                     Action::Archive => DoneTo::Archived,
-                    Action::Hide(_) => continue,
+                    Action::DeadLetter(_) => DoneTo::DeadLettered,
+                    Action::Hide(_) | Action::Retry { .. } => continue,
                 };
-                let count = usize::from(*settled == Settled::Done);
-                broker.metrics.messages(queue.as_str(), done, count);
+                dead_lettered |= done == DoneTo::DeadLettered;
+                broker.metrics.messages(queue.as_str(), done, 1);
             }
             broker.engine.tell(&queue);
+            if let Some(target) = dead_letter_queue.filter(|_| dead_lettered) {
+                broker.engine.tell(target);
+            }
             Ok(settled)
         })
         .await
@@ -172,12 +213,13 @@ impl Broker {
         queue: &QueueName,
         stats: &Arc<CallStats>,
         entries: &[(Action, Target)],
+        rules: SettleRules<'_>,
     ) -> Result<Vec<Settled>> {
         let whole = self
             .on_queue(Kind::Settle, queue, stats, |mut conn| async move {
-                match store::settle(&mut conn, queue, entries, false).await {
+                match store::settle(&mut conn, queue, entries, rules, false).await {
                     Err(error) if error.is_about_rows() => {
-                        store::settle(&mut conn, queue, entries, true).await
+                        store::settle(&mut conn, queue, entries, rules, true).await
                     }
                     outcome => outcome,
                 }
@@ -193,9 +235,9 @@ impl Broker {
         let of_a_message = store::Error::Refused { operation: 0, refusal };
         let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);
         while !places.is_empty() && retry.is_worth_it(&of_a_message).await {
-            let again: Vec<_> = places.iter().map(|place| entries[*place]).collect();
+            let again: Vec<_> = places.iter().map(|place| entries[*place].clone()).collect();
             // What is done already stays done, whatever becomes of these.
-            let outcomes = match self.settle_again(&mut retry, queue, stats, &again).await {
+            let outcomes = match self.settle_again(&mut retry, queue, stats, &again, rules).await {
                 Ok(outcomes) => outcomes,
                 Err(store::Error::OutcomeUnknown(_)) => vec![Settled::Unknown; places.len()],
                 Err(store::Error::Locked | store::Error::Deadlock(_)) => continue,
@@ -215,11 +257,12 @@ impl Broker {
         queue: &QueueName,
         stats: &Arc<CallStats>,
         entries: &[(Action, Target)],
+        rules: SettleRules<'_>,
     ) -> store::Result<Vec<Settled>> {
         let _turn = retry.turn().await?;
         let _permits = self.permits(Some(queue), stats).await?;
         let mut conn = self.db.acquire(stats).await?;
-        store::settle(&mut conn, queue, entries, true).await
+        store::settle(&mut conn, queue, entries, rules, true).await
     }
 
     /// Which message is meant, and for which delivery.

@@ -254,7 +254,7 @@ impl Broker {
                 Operation::Send(queue, messages) => (queue, DoneTo::Sent, messages.len()),
                 Operation::Settle(queue, Action::Delete, _) => (queue, DoneTo::Deleted, 1),
                 Operation::Settle(queue, Action::Archive, _) => (queue, DoneTo::Archived, 1),
-                Operation::Settle(queue, Action::Hide(_), _) => (queue, DoneTo::Received, 0),
+                Operation::Settle(queue, ..) => (queue, DoneTo::Received, 0),
                 Operation::Publish(..) => {
                     self.tell_of_deliveries(&outcome.deliveries);
                     continue;

@@ -104,7 +104,13 @@ impl Message {
     /// Adds the receipt of a delivery.
     pub fn sign(&mut self, key: &ReceiptKey) {
         let Self { msg_id, read_ct, queue_id, .. } = *self;
-        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, queue_id }));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the last bits are those that differ"
+        )]
+        let read_stamp = self.last_read_at.map_or(0, |time| time.timestamp_micros() as u32);
+        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, queue_id, read_stamp }));
     }
 }
 
@@ -162,6 +168,8 @@ pub enum FifoMode {
     RoundRobin,
     /// The first message of each group.
     Head,
+    /// One message of each group in turn, without order or blocking: as a queue's settings say, and no receive.
+    Fair,
 }
 
 impl FifoMode {
@@ -171,6 +179,7 @@ impl FifoMode {
             Self::Grouped => "grouped",
             Self::RoundRobin => "round_robin",
             Self::Head => "head",
+            Self::Fair => "fair",
         }
     }
 }

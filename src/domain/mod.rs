@@ -15,6 +15,7 @@ mod peer_key;
 mod queue;
 mod queue_name;
 mod receipt;
+mod retry_backoff;
 mod settings;
 mod share;
 pub mod spelling;
@@ -36,6 +37,7 @@ pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
 pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
+pub use retry_backoff::RetryBackoff;
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };
@@ -45,10 +47,10 @@ pub use storable::{
 };
 pub use time::{Moment, rfc3339};
 
-/// Seconds that a delivered message stays hidden: 0 to 43,200 (12 hours).
-pub type VisibilityTimeout = Bounded<0, 43_200>;
-/// Seconds before a new message is delivered for the first time: 0 to 604,800 (7 days).
-pub type Delay = Bounded<0, 604_800>;
+/// Seconds that a delivered message stays hidden: 0 to 315,360,000 (10 years).
+pub type VisibilityTimeout = Bounded<0, 315_360_000>;
+/// Seconds before a new message is delivered for the first time: 0 to 315,360,000 (10 years).
+pub type Delay = Bounded<0, 315_360_000>;
 /// How many messages one receive may return: 1 to 100.
 pub type Quantity = Bounded<1, 100>;
 /// Seconds a receive waits for a first message: 0 to 20.

@@ -119,6 +119,10 @@ pub struct Queue {
     /// may only look empty. Shown where it is so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub row_security: bool,
+    /// Whether there is no queue any more of the name that is set for its dead letters: they go into the
+    /// archive then. Shown where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dead_letter_queue_missing: bool,
     /// What was set for it.
     pub settings: QueueSettings,
 }
@@ -140,6 +144,10 @@ pub struct QueueMetrics {
     pub oldest_msg_age_sec: Option<i32>,
     /// Messages ever sent to the queue.
     pub total_messages: i64,
+    /// Messages that could be delivered now, and those that were delivered and are hidden.
+    pub backlog: i64,
+    /// Seconds for which the message that waits longest could have been delivered, counted from its `vt`.
+    pub oldest_visible_msg_age_sec: Option<i32>,
     /// When these figures were taken.
     #[serde(serialize_with = "time::serialize")]
     pub scrape_time: DateTime<Utc>,

@@ -10,9 +10,9 @@ use sha2::Sha256;
 /// Bytes of the signature that are kept: enough that nobody guesses one.
 const SIGNATURE: usize = 12;
 /// The layout, for the day when there is another.
-const VERSION: u8 = 2;
-/// Version, queue, message, delivery.
-const PAYLOAD: usize = 1 + 8 + 8 + 4;
+const VERSION: u8 = 3;
+/// Version, queue, message, delivery and its stamp.
+const PAYLOAD: usize = 1 + 8 + 8 + 4 + 4;
 
 /// One delivery of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub struct Delivered {
     /// The queue that the message stands in: when it was made, in microseconds since 1970. One that is
     /// dropped and made anew has another; one that is restored from a dump has the same.
     pub queue_id: i64,
+    /// What tells the delivery from another with the same number, which there is once it was taken back: bits
+    /// of its time, 0 where that is not known.
+    pub read_stamp: u32,
+}
+
+impl Delivered {
+    /// The stamp as SQL compares it; nothing where it is not known.
+    pub fn stamp(self) -> Option<i64> {
+        Some(self.read_stamp.into()).filter(|stamp| *stamp != 0)
+    }
 }
 
 /// An opaque, URL-safe string that stands for one delivery.
@@ -53,7 +63,8 @@ impl ReceiptKey {
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&delivered.queue_id.to_be_bytes());
         bytes[9..17].copy_from_slice(&delivered.msg_id.to_be_bytes());
-        bytes[17..PAYLOAD].copy_from_slice(&delivered.read_ct.to_be_bytes());
+        bytes[17..21].copy_from_slice(&delivered.read_ct.to_be_bytes());
+        bytes[21..PAYLOAD].copy_from_slice(&delivered.read_stamp.to_be_bytes());
         let mut mac = self.0.clone();
         mac.update(&bytes[..PAYLOAD]);
         let signature = mac.finalize().into_bytes();
@@ -82,6 +93,7 @@ impl ReceiptKey {
             queue_id: number(0),
             msg_id: number(8),
             read_ct: i32::from_be_bytes([payload[16], payload[17], payload[18], payload[19]]),
+            read_stamp: u32::from_be_bytes([payload[20], payload[21], payload[22], payload[23]]),
         })
     }
 }
@@ -120,7 +132,8 @@ mod tests {
     fn one_other_bit_makes_it_invalid() {
         let key = ReceiptKey::new(b"secret");
         for bit in 0..(PAYLOAD + SIGNATURE) * 8 {
-            let mut receipt = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7 });
+            let mut receipt =
+                key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 });
             receipt.0[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt), "{bit}");
         }
@@ -128,9 +141,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_signed_can_be_read(msg_id in 1i64.., read_ct in 0i32.., queue_id in any::<i64>()) {
+        fn what_is_signed_can_be_read(
+            msg_id in 1i64.., read_ct in 0i32.., queue_id in any::<i64>(), read_stamp in any::<u32>()
+        ) {
             let key = ReceiptKey::new(b"secret");
-            let delivered = Delivered { msg_id, read_ct, queue_id };
+            let delivered = Delivered { msg_id, read_ct, queue_id, read_stamp };
             let text = key.sign(&delivered).to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
             prop_assert_eq!(key.verify(&text), Ok(delivered));
@@ -140,7 +155,7 @@ mod tests {
         #[test]
         fn one_other_character_makes_it_invalid(at in 0usize..44, other in "[A-Za-z0-9_=+/ \u{e9}-]") {
             let key = ReceiptKey::new(b"secret");
-            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7 }).to_string();
+            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 }).to_string();
             prop_assume!(!text[at..].starts_with(&other));
             let forged = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             prop_assert_eq!(key.verify(&forged), Err(InvalidReceipt), "{}", forged);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, InvalidQueueName, Object, QueueName,
+    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, InvalidQueueName, Object, QueueName, RetryBackoff,
     VisibilityTimeout,
 };
 
@@ -34,6 +34,12 @@ pub struct QueueSettings {
     pub archive_retention: Option<Retention>,
     /// PGMQ's own insert notifications.
     pub notify: Option<Notify>,
+    /// Whether nothing is delivered.
+    pub paused: bool,
+    /// How long a message waits that is given back without a delay; at once where nothing is set.
+    pub retry_backoff: Option<RetryBackoff>,
+    /// Whether receives take from the groups in turn, without order or blocking.
+    pub fair: bool,
 }
 
 impl Default for QueueSettings {
@@ -47,6 +53,9 @@ impl Default for QueueSettings {
             message_retention: None,
             archive_retention: None,
             notify: None,
+            paused: false,
+            retry_backoff: None,
+            fair: false,
         }
     }
 }
@@ -105,6 +114,15 @@ pub struct SettingsChange {
     /// As [`QueueSettings::notify`].
     #[serde(deserialize_with = "given")]
     pub notify: Option<Option<Object<Notify>>>,
+    /// As [`QueueSettings::paused`].
+    #[serde(deserialize_with = "given")]
+    pub paused: Option<Option<bool>>,
+    /// As [`QueueSettings::retry_backoff`].
+    #[serde(deserialize_with = "given")]
+    pub retry_backoff: Option<Option<Object<RetryBackoff>>>,
+    /// As [`QueueSettings::fair`].
+    #[serde(deserialize_with = "given")]
+    pub fair: Option<Option<bool>>,
 }
 
 /// Tells null from nothing.
@@ -139,6 +157,11 @@ impl SettingsChange {
             message_retention: self.message_retention.unwrap_or(settings.message_retention),
             archive_retention: self.archive_retention.unwrap_or(settings.archive_retention),
             notify: self.notify.map_or(settings.notify, |notify| notify.map(|notify| notify.0)),
+            paused: self.paused.map_or(settings.paused, Option::unwrap_or_default),
+            retry_backoff: self
+                .retry_backoff
+                .map_or(settings.retry_backoff, |backoff| backoff.map(|backoff| backoff.0)),
+            fair: self.fair.map_or(settings.fair, Option::unwrap_or_default),
         }
     }
 
@@ -161,6 +184,10 @@ impl SettingsChange {
         let throttle =
             |notify: Object<Notify>| serde_json::json!({"throttle_ms": notify.0.throttle_ms.get()});
         put("notify", self.notify.map(|notify| notify.map_or(Value::Null, throttle)));
+        put("paused", self.paused.map(Value::from));
+        let backoff = |backoff: Object<RetryBackoff>| serde_json::json!(backoff.0);
+        put("retry_backoff", self.retry_backoff.map(|given| given.map_or(Value::Null, backoff)));
+        put("fair", self.fair.map(Value::from));
         Value::Object(object)
     }
 }
@@ -194,6 +221,7 @@ mod tests {
         for json in [
             "{}",
             r#"{"delay":null,"notify":{"throttle_ms":250}}"#,
+            r#"{"fair":true,"paused":null,"retry_backoff":{"factor":1.5,"max":60,"min":1}}"#,
             r#"{"dead_letter_queue":"dead","max_receives":3,"message_retention":null,"notify":null}"#,
         ] {
             assert_eq!(parse(json).to_json().to_string(), json);
@@ -203,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused() {
         for json in [
-            r#"{"delay":604801}"#,
+            r#"{"delay":315360001}"#,
             r#"{"max_receives":0}"#,
             r#"{"notify":{"throttle_ms":-1}}"#,
             r#"{"dead_letter_queue":"a;b"}"#,

@@ -9,6 +9,7 @@ mod lanes;
 mod line;
 mod lock_backoff;
 mod news;
+mod pauses;
 mod peers;
 mod poller;
 mod receive_lane;
@@ -17,6 +18,7 @@ mod shares;
 mod sweeper;
 mod table_lock;
 mod thorough;
+mod turns;
 mod unreadable;
 mod waiters;
 mod works;
@@ -29,11 +31,8 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    domain::{
-        CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility,
-        Wait,
-    },
-    store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
+    domain::{CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Wait},
+    store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result, VisibilityChange},
 };
 
 use self::{
@@ -49,6 +48,7 @@ pub use self::{
     heavy::HeavyQueues,
     lanes::Admission,
     lock_backoff::LockBackoff,
+    pauses::Pauses,
     shared::{Shared, SharedParts},
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
@@ -85,13 +85,16 @@ impl Engine {
     pub async fn run(self, listen: Option<(ConnectOptions, PeerKey)>) {
         let Some((options, key)) = listen else {
             let lanes = Arc::clone(&self.lanes);
-            tokio::join!(sweeper::run(self.shared, self.lanes, None), lanes.tidy());
+            let pauses = Arc::clone(&self.shared.pauses);
+            let sweeps = sweeper::run(self.shared, self.lanes, None);
+            tokio::join!(sweeps, lanes.tidy(), pauses.follow(&lanes));
             return;
         };
         let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone(), key)));
         tokio::join!(
             sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
             self.lanes.tidy(),
+            self.shared.pauses.follow(&self.lanes),
             peers.speak(),
             peers.listen(&options, &self.lanes),
         );
@@ -151,13 +154,11 @@ impl Engine {
     pub async fn set_visibility(
         &self,
         queue: &QueueName,
-        target: Target,
-        visible: Visibility,
+        change: VisibilityChange,
         stats: &Arc<CallStats>,
     ) -> Result<(Settled, Option<Message>)> {
-        let input = (target, visible);
         let lanes = self.lanes.of(queue);
-        let settled = lanes.visibility.submit(input, ONE_ROW, stats).await;
+        let settled = lanes.visibility.submit(change, ONE_ROW, stats).await;
         lanes.note(&settled);
         settled
     }
@@ -259,6 +260,11 @@ impl Engine {
     /// Whether something could be done to the table of a queue, as far as that is known.
     pub fn allows(&self, queue: &QueueName, intent: Intent) -> bool {
         self.lanes.in_use(queue).is_none_or(|lanes| lanes.table.allows(intent))
+    }
+
+    /// The queues of which nothing is delivered for the time being.
+    pub fn pauses(&self) -> &Arc<Pauses> {
+        &self.shared.pauses
     }
 
     /// Queues of which something is kept in memory, as they are in use.

@@ -174,6 +174,13 @@ impl Poller {
             UnreadableSearch::new(&read.queue, read.filter.as_ref(), &self.shared.metrics);
         while !client.is_closed() && !self.shared.closing.is_cancelled() {
             let remaining = deadline.saturating_duration_since(Instant::now());
+            if self.shared.pauses.is_paused(&read.queue) {
+                if remaining.is_zero() {
+                    break;
+                }
+                sleep(self.shared.poll_interval.min(remaining)).await;
+                continue;
+            }
             let outcome = self.look_for_a_slice(&mut conn, read, remaining).await;
             if search.cleared(&mut conn, outcome.as_ref().err()).await? {
                 continue;
@@ -183,6 +190,11 @@ impl Poller {
                 continue;
             }
             let messages = outcome?;
+            if !messages.is_empty() && self.shared.pauses.is_paused(&read.queue) {
+                // It was under way when the pause began: dropped, they are given back.
+                drop(self.delivery(read, messages));
+                continue;
+            }
             if !messages.is_empty() || Instant::now() >= deadline {
                 return Ok(messages);
             }
@@ -227,11 +239,13 @@ impl Poller {
         found.map(|found| found.messages)
     }
 
+    fn delivery(&self, read: &Read, messages: Vec<Message>) -> Delivery {
+        Delivery::new(&read.queue, messages, &self.shared.db, &self.shared.tasks)
+    }
+
     /// Gives the outcome to the client; if it has gone, the messages go back.
     fn hand_over(&self, read: &Read, answer: Result<Vec<Message>>, client: Client) {
-        let delivery = answer.map(|messages| {
-            Delivery::new(&read.queue, messages, &self.shared.db, &self.shared.tasks)
-        });
+        let delivery = answer.map(|messages| self.delivery(read, messages));
         // What cannot be handed over is dropped, and thereby given back.
         drop(client.send(delivery));
     }

@@ -17,8 +17,10 @@ use crate::{
 
 use super::{
     heavy::HeavyQueues,
+    pauses::Pauses,
     shares::{DearReads, KeyedCounts, KeyedSlots},
     thorough::KeptReports,
+    turns::Turns,
 };
 
 /// What all lanes share. A clone is the same.
@@ -67,6 +69,10 @@ pub struct Shared {
     pub(super) heavy: Arc<HeavyQueues>,
     /// What was said of messages that their table keeps.
     pub(super) kept: Arc<KeptReports>,
+    /// The queues of which nothing is delivered for the time being.
+    pub(super) pauses: Arc<Pauses>,
+    /// Whose turn it is where groups take turns.
+    pub(super) turns: Arc<Turns>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
 }
@@ -119,6 +125,8 @@ impl Shared {
             waiters_of: KeyedCounts::default(),
             heavy: Arc::default(),
             kept: Arc::default(),
+            pauses: Arc::default(),
+            turns: Arc::default(),
             metrics: parts.metrics,
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
-    domain::QueueName,
+    domain::{FifoMode, QueueName},
     store::{self, Conn, Error, Found, Kept, Popped, Read, Result},
     telemetry::{DoneTo, Metrics},
 };
@@ -43,6 +43,9 @@ pub(super) async fn read_thoroughly(
     let mut search = UnreadableSearch::new(&queue, read.filter.as_ref(), &shared.metrics);
     let (mut undone, mut gave_up, mut tries) = (0, false, 0);
     loop {
+        if read.fifo == Some(FifoMode::Fair) {
+            read.after_group = shared.turns.after(&queue);
+        }
         let mut outcome = store::read(conn, &read, want_due, one_by_one).await;
         match &mut outcome {
             Err(Error::Timeout) if read.qty > 1 => {
@@ -72,6 +75,9 @@ pub(super) async fn read_thoroughly(
             Ok(found) => {
                 // There may be as many as are wanted.
                 found.more |= read.qty < wanted && !found.messages.is_empty();
+                if let Some(group) = found.last_group.take() {
+                    shared.turns.note(&queue, group);
+                }
                 shared.kept.report(&read.queue, found.kept.as_ref());
                 take_away(conn, &read.queue, &found.unreadable, &shared.metrics).await;
                 return outcome;

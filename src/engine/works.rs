@@ -3,8 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    domain::{Message, NewMessage, QueueName, Settled, Target, Visibility},
-    store::{self, Action, Conn, Error, Rejection, Result, SendOutcome},
+    domain::{Message, NewMessage, QueueName, Settled, Target},
+    store::{
+        self, Action, Conn, Error, Rejection, Result, SendOutcome, SettleRules, VisibilityChange,
+    },
 };
 
 use super::{lane::Work, news::News};
@@ -132,7 +134,7 @@ impl Work for Send {
 
 impl End {
     fn entries(&self, inputs: &[&Ended]) -> Vec<(Action, Target)> {
-        inputs.iter().map(|input| (self.action, input.target)).collect()
+        inputs.iter().map(|input| (self.action.clone(), input.target)).collect()
     }
 
     fn tell(&self, inputs: &[&Ended]) {
@@ -160,7 +162,7 @@ impl Work for End {
             };
             first_of_each(inputs, found)
         } else {
-            store::settle(conn, queue, &self.entries(inputs), false).await?
+            store::settle(conn, queue, &self.entries(inputs), SettleRules::default(), false).await?
         };
         self.tell(inputs);
         Ok(settled)
@@ -172,7 +174,8 @@ impl Work for End {
         queue: &QueueName,
         inputs: &[&Ended],
     ) -> Result<Vec<Settled>> {
-        let settled = store::settle(conn, queue, &self.entries(inputs), true).await?;
+        let settled =
+            store::settle(conn, queue, &self.entries(inputs), SettleRules::default(), true).await?;
         self.tell(inputs);
         Ok(settled)
     }
@@ -183,7 +186,7 @@ impl Work for End {
 }
 
 impl Work for SetVisibility {
-    type Input = (Target, Visibility);
+    type Input = VisibilityChange;
     type Output = (Settled, Option<Message>);
 
     /// Of two wishes for one message the later one holds, as if they had come one by one; both are
@@ -192,7 +195,7 @@ impl Work for SetVisibility {
         &self,
         conn: &mut Conn,
         queue: &QueueName,
-        inputs: &[&(Target, Visibility)],
+        inputs: &[&VisibilityChange],
     ) -> Result<Vec<(Settled, Option<Message>)>> {
         let settled = store::set_visibility(conn, queue, inputs, false).await?;
         self.0.tell();
@@ -203,7 +206,7 @@ impl Work for SetVisibility {
         &self,
         conn: &mut Conn,
         queue: &QueueName,
-        inputs: &[&(Target, Visibility)],
+        inputs: &[&VisibilityChange],
     ) -> Result<Vec<(Settled, Option<Message>)>> {
         let settled = store::set_visibility(conn, queue, inputs, true).await?;
         self.0.tell();

@@ -16,7 +16,7 @@ use super::{
     error::{Error, Result},
     pool::{AcquireError, Lease, Pool},
     progress::Progress,
-    session::Session,
+    session::{ConnectOptions, Session},
     verdict::Cause,
 };
 
@@ -78,6 +78,10 @@ impl Db {
     async fn is_up(&self) -> bool {
         self.pool.progress().doubt();
         self.health.check().await != HealthState::Down
+    }
+
+    pub(super) fn options(&self) -> &ConnectOptions {
+        self.pool.control().options()
     }
 
     pub(super) fn limit(&self) -> Limit {

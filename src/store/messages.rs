@@ -185,6 +185,15 @@ pub(super) fn moments(
     both.unzip()
 }
 
+/// The same of one that may not be said.
+pub(super) fn moment(visible: Option<Visibility>) -> (Option<i32>, Option<DateTime<Utc>>) {
+    match visible {
+        Some(Visibility::After(delay)) => (Some(delay.as_i32()), None),
+        Some(Visibility::At(time)) => (None, Some(time)),
+        None => (None, None),
+    }
+}
+
 /// Seconds that PostgreSQL computed; what is due already is due now.
 pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)

@@ -16,6 +16,7 @@ mod failure;
 mod fitted;
 mod grants;
 mod health;
+mod indexes;
 mod install;
 mod keys;
 mod maintenance;
@@ -49,6 +50,7 @@ pub use error::{Error, Refusal, Result, TooLarge};
 pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
+pub use indexes::{GroupIndex, group_index_work, note_fifo};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
     KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,
@@ -61,8 +63,9 @@ pub use maintenance::{
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
 pub use pool::Pool;
 pub use queues::{
-    CreateOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next, drop_queue, exists,
-    figures, last_id, list, metrics, names, read_refusal, show, table_access, truncate,
+    CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,
+    drop_queue, exists, figures, last_id, list, metrics, names, read_refusal, show, table_access,
+    truncate,
 };
 pub use reads::{
     DeadLetters, Found, Kept, Pop, Popped, Read, pop, quarantine, quarantine_these, read,
@@ -71,7 +74,9 @@ pub use reads::{
 pub use rejection::Rejection;
 pub use session::ConnectOptions;
 pub use settings::{Configured, all_settings, change_settings};
-pub use settling::{Action, archive, delete, set_visibility, settle};
+pub use settling::{
+    Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
+};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Idempotency, Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{

@@ -55,8 +55,13 @@ pub struct QueueFigures {
     pub length: i64,
     /// Messages that could be delivered now; an estimate where there are many.
     pub visible: i64,
+    /// Messages that could be delivered now, and those that are in somebody's hands; an estimate where there
+    /// are many.
+    pub backlog: i64,
     /// Age of the oldest message in seconds; 0 where there is none.
     pub oldest_age_seconds: f64,
+    /// Seconds for which the message that waits longest could have been delivered; 0 where there is none.
+    pub oldest_visible_age_seconds: f64,
 }
 
 /// How long a look at a queue may take.
@@ -154,10 +159,30 @@ pub async fn list(
     conn.look(query).await?.iter().map(decode).collect()
 }
 
-/// Drops a queue with its archive; false where there is none.
-pub async fn drop_queue(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query("/* drop_queue */ SELECT pgmq_gateway.drop_queue($1) AS dropped");
-    get(only_row(&conn.on(queue).change(query.bind(queue.as_str())).await?)?, "dropped")
+/// What became of the wish to drop a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DropOutcome {
+    /// It is gone. Dead letters of these queues went there.
+    Dropped(Vec<String>),
+    /// There is none.
+    Missing,
+    /// Dead letters of these queues go there.
+    InUse(Vec<String>),
+}
+
+/// Drops a queue with its archive; one to which dead letters go only if that is `forced`.
+pub async fn drop_queue(conn: &mut Conn, queue: &QueueName, forced: bool) -> Result<DropOutcome> {
+    let query = sqlx::query(
+        "/* drop_queue */ SELECT dropped, used_by FROM pgmq_gateway.drop_queue($1, $2)",
+    );
+    let rows = conn.on(queue).change(query.bind(queue.as_str()).bind(forced)).await?;
+    let row = only_row(&rows)?;
+    let used_by = get::<Option<Vec<String>>>(row, "used_by")?;
+    Ok(match (get(row, "dropped")?, used_by) {
+        (true, used_by) => DropOutcome::Dropped(used_by.unwrap_or_default()),
+        (false, Some(used_by)) if !used_by.is_empty() => DropOutcome::InUse(used_by),
+        (false, _) => DropOutcome::Missing,
+    })
 }
 
 /// Empties a queue at once and says how many messages there were; `None` where its messages are to be
@@ -217,6 +242,8 @@ pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics>
         newest_msg_age_sec: get(row, "newest_msg_age_sec")?,
         oldest_msg_age_sec: get(row, "oldest_msg_age_sec")?,
         total_messages: get(row, "total_messages")?,
+        backlog: get(row, "backlog")?,
+        oldest_visible_msg_age_sec: get(row, "oldest_visible_msg_age_sec")?,
         scrape_time: time(row, "scrape_time")?,
     })
 }
@@ -239,7 +266,7 @@ pub async fn figures(
 ) -> Result<QueueFigures> {
     // The limit on locks is set on the way, which saves a round trip.
     let query = sqlx::query(
-        "/* queue_figures */ SELECT f.length, f.visible, f.oldest_age \
+        "/* queue_figures */ SELECT f.length, f.visible, f.backlog, f.oldest_age, f.oldest_visible_age \
          FROM (SELECT pg_catalog.set_config('lock_timeout', $3, true) AS lock_timeout) s, \
          pgmq_gateway.queue_figures(CASE WHEN s.lock_timeout IS NOT NULL THEN $1 END, $2) f",
     )
@@ -248,11 +275,13 @@ pub async fn figures(
     .bind(format!("{}ms", limits.lock.as_millis()));
     let rows = conn.on(queue).look_patiently(query, limits.statement).await?;
     let row = only_row(&rows)?;
-    let oldest_age: Option<f64> = get(row, "oldest_age")?;
+    let age = |column| Ok::<_, Error>(get::<Option<f64>>(row, column)?.unwrap_or(0.0).max(0.0));
     Ok(QueueFigures {
         length: get(row, "length")?,
         visible: get(row, "visible")?,
-        oldest_age_seconds: oldest_age.unwrap_or(0.0).max(0.0),
+        backlog: get(row, "backlog")?,
+        oldest_age_seconds: age("oldest_age")?,
+        oldest_visible_age_seconds: age("oldest_visible_age")?,
     })
 }
 
@@ -289,6 +318,8 @@ fn decode(row: &PgRow) -> Result<Queue> {
         fifo: get(row, "fifo")?,
         created_at: time(row, "created_at")?,
         row_security: get(row, "row_security")?,
+        dead_letter_queue_missing: get::<Option<bool>>(row, "dead_letters_missing")?
+            .unwrap_or(false),
         settings: parse(row, &queue, get(row, "notify_ms")?).settings,
         queue,
     })

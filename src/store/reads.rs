@@ -35,6 +35,8 @@ pub struct Read {
     pub dead_letters: Option<DeadLetters>,
     /// Bytes that it may come to; one message always fits.
     pub max_bytes: u64,
+    /// Where groups take turns, the one that was served last.
+    pub after_group: Option<Vec<u8>>,
     /// Whether to read as PGMQ does: in order of `msg_id`, at a cost that grows with the messages in
     /// flight.
     pub as_pgmq: bool,
@@ -71,6 +73,8 @@ pub struct Found {
     pub kept: Option<Kept>,
     /// The ids of messages that were leased and cannot be read.
     pub unreadable: Vec<i64>,
+    /// Where groups take turns, the one that was served last.
+    pub last_group: Option<Vec<u8>>,
 }
 
 /// Messages that could be delivered, and that the table does not let go: a trigger, a policy or a constraint
@@ -89,7 +93,19 @@ pub struct Kept {
 /// A row that its table refuses to update fails the whole, unless they are leased `one_by_one`.
 pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool) -> Result<Found> {
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
-    let query = if let Some(mode) = read.fifo {
+    let query = if read.fifo == Some(FifoMode::Fair) {
+        sqlx::query(
+            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(read.queue.as_str())
+        .bind(read.vt)
+        .bind(read.qty)
+        .bind(want_due)
+        .bind(max_receives)
+        .bind(target)
+        .bind(read.after_group.as_deref())
+        .bind(one_by_one)
+    } else if let Some(mode) = read.fifo {
         sqlx::query(
             "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -136,6 +152,9 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         let dead: Option<i32> = row.try_get("dead")?;
         found.dead = usize::try_from(dead.unwrap_or(0)).unwrap_or(0);
         found.kept = kept(&row)?;
+        if read.fifo == Some(FifoMode::Fair) {
+            found.last_group = row.try_get("last_group")?;
+        }
         Ok(())
     };
     conn.on(&read.queue).look_at_each(query, Duration::ZERO, take).await?;

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 16] = [
+const FUNCTIONS: [&str; 18] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -17,8 +17,10 @@ const FUNCTIONS: [&str; 16] = [
     include_str!("../../migrations/functions/send.sql"),
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/settle.sql"),
+    include_str!("../../migrations/functions/visibility.sql"),
     include_str!("../../migrations/functions/dead_letters.sql"),
     include_str!("../../migrations/functions/fifo.sql"),
+    include_str!("../../migrations/functions/fair.sql"),
     include_str!("../../migrations/functions/transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),

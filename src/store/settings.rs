@@ -104,7 +104,7 @@ pub(super) fn parse(row: &PgRow, queue: &str, notify_ms: Option<i32>) -> Parsed 
 }
 
 /// The settings; `notify` is what PGMQ says.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "visibility_timeout",
     "delay",
     "max_message_bytes",
@@ -112,4 +112,7 @@ const NAMES: [&str; 7] = [
     "dead_letter_queue",
     "message_retention",
     "archive_retention",
+    "paused",
+    "retry_backoff",
+    "fair",
 ];

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use sqlx::{Row, types::Json};
 use tracing::warn;
 
-use crate::domain::{NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
+use crate::domain::{Delivered, NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
 
 use super::{
     Action, Conn,
@@ -84,6 +84,8 @@ struct Step<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     read_ct: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    read_stamp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<i64>,
     #[serde(flatten)]
     moment: Moment,
@@ -132,6 +134,7 @@ impl<'a> Step<'a> {
             messages: None,
             msg_id: None,
             read_ct: None,
+            read_stamp: None,
             queue_id: None,
             moment: Moment::default(),
         }
@@ -156,10 +159,11 @@ impl<'a> Step<'a> {
                 queue: Some(queue.as_str()),
                 msg_id: Some(target.msg_id),
                 read_ct: target.delivered.map(|delivered| delivered.read_ct),
+                read_stamp: target.delivered.and_then(Delivered::stamp),
                 queue_id: target.delivered.map(|delivered| delivered.queue_id),
                 moment: match action {
                     Action::Hide(visible) => Some(*visible).into(),
-                    Action::Delete | Action::Archive => Moment::default(),
+                    _ => Moment::default(),
                 },
                 ..Self::new(action.as_str())
             },

@@ -273,7 +273,7 @@ async fn a_dead_letter_queue_must_be_there_and_another() {
 async fn a_dead_letter_queue_that_was_dropped_loses_nothing() {
     let gateway = with_queues(1).await;
     exhaust(&gateway, &["poison"]).await;
-    gateway.delete("/queues/dlq").await.expect(204);
+    gateway.delete("/queues/dlq?force=true").await.expect(204);
     gateway.send("q", r#"{"message":"good"}"#).await;
     eventually("the good message comes", async || {
         let received = gateway.receive("q", "vt=600").await;

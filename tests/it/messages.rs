@@ -158,12 +158,12 @@ async fn delayed_messages_come_later() {
     assert_eq!(seen, ["delayed", "at"]);
 
     for (body, part) in [
-        (r#"{"message":1,"delay":604801}"#, "0 to 604800"),
-        (r#"{"message":1,"delay":1.5}"#, "0 to 604800"),
-        (r#"{"message":1,"delay":"5"}"#, "0 to 604800"),
+        (r#"{"message":1,"delay":315360001}"#, "0 to 315360000"),
+        (r#"{"message":1,"delay":1.5}"#, "0 to 315360000"),
+        (r#"{"message":1,"delay":"5"}"#, "0 to 315360000"),
         (r#"{"message":1,"delay":1,"visible_at":"2026-01-01T00:00:00Z"}"#, "exclude"),
         (r#"{"message":1,"visible_at":"tomorrow"}"#, "visible_at"),
-        (r#"{"message":1,"visible_at":"2999-01-01T00:00:00Z"}"#, "604800 seconds"),
+        (r#"{"message":1,"visible_at":"2999-01-01T00:00:00Z"}"#, "315360000 seconds"),
     ] {
         let refused = gateway.post("/queues/q/messages", body).await;
         let detail = refused.problem(400, "invalid_request").detail();
@@ -190,8 +190,8 @@ async fn visibility_can_be_changed() {
     for (body, part) in [
         ("{}", "either"),
         (r#"{"vt":1,"visible_at":"2020-01-01T00:00:00Z"}"#, "either"),
-        (r#"{"vt":43201}"#, "0 to 43200"),
-        (r#"{"visible_at":"2999-01-01T00:00:00Z"}"#, "43200 seconds"),
+        (r#"{"vt":315360001}"#, "0 to 315360000"),
+        (r#"{"visible_at":"2999-01-01T00:00:00Z"}"#, "315360000 seconds"),
         ("", "empty"),
     ] {
         let refused = gateway.patch(&path, body).await.problem(400, "invalid_request");

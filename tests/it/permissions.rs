@@ -11,7 +11,7 @@ use crate::support::{Answer, Client, TestGateway};
 
 /// The right that an operation takes on the queues it is about. One that is missing here fails the
 /// test: a new route cannot be forgotten.
-const NEEDED: [(&str, &str); 31] = [
+const NEEDED: [(&str, &str); 32] = [
     ("list_queues", "any"),
     ("create_queue", "manage"),
     ("show_queue", "any"),
@@ -29,6 +29,7 @@ const NEEDED: [(&str, &str); 31] = [
     ("archive_message", "receive"),
     ("pop_messages", "receive"),
     ("settle", "receive"),
+    ("settle_and_receive", "receive"),
     ("transact", "send"),
     ("browse_archive", "receive"),
     ("replay_archive", "manage and send"),

@@ -13,7 +13,7 @@ fn defaults() -> Value {
     json!({
         "visibility_timeout": 30, "delay": 0, "max_message_bytes": 1_048_576,
         "max_receives": null, "dead_letter_queue": null, "message_retention": null,
-        "archive_retention": null, "notify": null,
+        "archive_retention": null, "notify": null, "paused": false, "retry_backoff": null, "fair": false,
     })
 }
 
@@ -74,9 +74,10 @@ async fn a_queue_is_made_with_settings() {
     let gateway = TestGateway::start().await;
     gateway.create("dlq").await;
     let all = json!({
-        "visibility_timeout": 43_200, "delay": 604_800, "max_message_bytes": 1_000,
+        "visibility_timeout": 315_360_000, "delay": 315_360_000, "max_message_bytes": 1_000,
         "max_receives": 5, "dead_letter_queue": "dlq", "message_retention": 86_400,
-        "archive_retention": 3_600, "notify": {"throttle_ms": 250},
+        "archive_retention": 3_600, "notify": {"throttle_ms": 250}, "paused": true,
+        "retry_backoff": {"min": 1, "max": 3_600, "factor": 2}, "fair": true,
     });
     let body = json!({"settings": all}).to_string();
     let created = gateway.put("/queues/q", &body).await.expect(201).json();
@@ -116,7 +117,8 @@ async fn null_resets_to_the_default() {
     let all = json!({
         "visibility_timeout": 1, "delay": 2, "max_message_bytes": 3_000, "max_receives": 4,
         "dead_letter_queue": "dlq", "message_retention": 50_000, "archive_retention": 60_000,
-        "notify": {"throttle_ms": 7},
+        "notify": {"throttle_ms": 7}, "paused": true,
+        "retry_backoff": {"min": 5, "max": 60, "factor": 1.5}, "fair": true,
     });
     gateway.create_with("q", &json!({"settings": all})).await;
     let mut expected = all.clone();
@@ -132,7 +134,7 @@ async fn null_resets_to_the_default() {
 async fn a_change_needs_a_queue_and_touches_settings_alone() {
     let gateway = with_queue(&json!({})).await;
     gateway.configure("none", json!({"delay": 1})).await.problem(404, "queue_not_found");
-    for body in ["", "[]", r#"{"kind":"unlogged"}"#, r#"{"fifo":true,"settings":{"delay":1}}"#] {
+    for body in ["", "[]", r#"{"kind":"unlogged"}"#, r#"{"queue":"r","settings":{"delay":1}}"#] {
         gateway.patch("/queues/q", body).await.problem(400, "invalid_request");
     }
     assert_eq!(settings(&gateway).await, defaults());
@@ -144,11 +146,11 @@ async fn wrong_settings_are_refused_by_name() {
     for (wrong, name) in [
         (json!({"visibility_timeuot": 30}), "visibility_timeuot"),
         (json!({"visibility_timeout": -1}), "visibility_timeout"),
-        (json!({"visibility_timeout": 43_201}), "0 to 43200"),
+        (json!({"visibility_timeout": 315_360_001}), "0 to 315360000"),
         (json!({"visibility_timeout": "30"}), "visibility_timeout"),
         (json!({"visibility_timeout": 1.5}), "visibility_timeout"),
         (json!({"delay": -1}), "delay"),
-        (json!({"delay": 604_801}), "0 to 604800"),
+        (json!({"delay": 315_360_001}), "0 to 315360000"),
         (json!({"max_message_bytes": 0}), "max_message_bytes"),
         (json!({"max_message_bytes": -1}), "max_message_bytes"),
         (json!({"max_receives": 0}), "max_receives"),
@@ -160,6 +162,9 @@ async fn wrong_settings_are_refused_by_name() {
         (json!({"notify": true}), "notify"),
         (json!({"notify": {"throttle": 1}}), "throttle"),
         (json!({"notify": {"throttle_ms": -1}}), "throttle_ms"),
+        (json!({"paused": 1}), "paused"),
+        (json!({"fair": "yes"}), "fair"),
+        (json!({"retry_backoff": {"min": 2, "max": 1, "factor": 2}}), "retry_backoff"),
         (json!([]), "settings"),
     ] {
         let body = json!({"settings": wrong}).to_string();

@@ -6,6 +6,7 @@ mod idempotency;
 mod not_json;
 mod path;
 mod permit;
+mod prefer;
 mod query;
 
 pub(super) use body::{Json, NoBody, OptionalJson};
@@ -13,4 +14,5 @@ pub(super) use bounded_list::Limited;
 pub(super) use idempotency::{OnceJson, mark};
 pub(super) use path::{OneMessage, RoutingKey, check_text};
 pub(super) use permit::{ForOperations, Operator};
+pub(super) use prefer::{PreferHeader, Return, minimal};
 pub(super) use query::{NoParameters, Query, parsed};

@@ -108,6 +108,14 @@ fn add_conflicts(id: &str, add: &mut impl FnMut(&str, &str, &[Code], &str)) {
             let why = "It was there, and is different";
             add("409", "QueueConflict", &[C::QueueConflict], why);
         }
+        "drop_queue" => {
+            let why = "Dead letters of other queues go there, or other things depend on its tables";
+            add("409", "QueueInUse", &[C::QueueInUse, C::QueueConflict], why);
+        }
+        "change_settings" => {
+            let why = "It is partitioned, and its indexes are as they are";
+            add("409", "IndexConflict", &[C::QueueConflict], why);
+        }
         "delete_message" | "set_visibility" => {
             let why = "The message has been delivered again since";
             add("409", "ReceiptStale", &[C::ReceiptStale], why);
@@ -178,6 +186,11 @@ fn example(code: Code) -> Problem {
         Code::RouteNotFound => "there is no /queue; /docs shows what there is",
         Code::MethodNotAllowed => "/queues does not take PUT; the header Allow says what it takes",
         Code::RequestTimeout => "the body did not arrive within 30 seconds",
+        Code::QueueInUse => {
+            "dead letters of other queues go to queue `orders-dead`: set another `dead_letter_queue` for \
+             them first, or pass `force=true` to have them go into the archives of those queues; nothing was \
+             dropped"
+        }
         Code::QueueConflict => "queue `orders` exists and is unlogged, not standard",
         Code::ReceiptStale => {
             "message 42 of queue `orders` has been delivered again since, or is another message \

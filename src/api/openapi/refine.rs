@@ -33,7 +33,7 @@ const PARTITION: Text =
     ("^[1-9][0-9]{0,8}$|^[1-9][0-9]{0,3} (second|minute|hour|day|week|month|year)s?$", 1, 12);
 
 /// Parameters, by their place and name, and what they consist of.
-const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
+const PARAMETERS: [(ParameterIn, &str, Text); 8] = [
     (ParameterIn::Path, "queue", QUEUE),
     (ParameterIn::Path, "routing_key", ROUTING_KEY),
     (ParameterIn::Query, "pattern", TOPIC),
@@ -41,6 +41,7 @@ const PARAMETERS: [(ParameterIn, &str, Text); 7] = [
     (ParameterIn::Query, "receipt", RECEIPT),
     (ParameterIn::Query, "after", PLAIN),
     (ParameterIn::Header, "Idempotency-Key", KEY),
+    (ParameterIn::Header, "Prefer", KEY),
 ];
 
 /// Fields, by their schema and name, and what they consist of.

@@ -78,6 +78,9 @@ impl ReceiveLane {
         unfinished: &mut Unfinished<'_>,
         one_by_one: bool,
     ) -> Result<Found> {
+        if self.is_paused() {
+            return Ok(Found::default());
+        }
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
@@ -108,6 +111,7 @@ impl ReceiveLane {
             filter: key.filter.clone(),
             fifo: key.fifo,
             dead_letters: key.dead_letters.clone(),
+            after_group: None,
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
         };

@@ -159,13 +159,18 @@ impl ReceiveLane {
         };
         let place = self.join(key, wants, patient, client)?;
         self.look(&place.key);
+        if !patient && self.is_paused() {
+            drop(place);
+            outcome.close();
+            return outcome.try_recv().unwrap_or_else(|_| Ok(Delivery::empty()));
+        }
         if !patient {
             return outcome.await.unwrap_or_else(|_| unanswered());
         }
         let time_is_up = tokio::select! {
             biased;
             answer = &mut outcome => Err(answer),
-            () = sleep_until(deadline) => Ok(place.give_up()),
+            () = sleep_until(deadline) => Ok(self.is_paused() || place.give_up()),
             () = closing.cancelled() => Ok(true),
         };
         let answer = match time_is_up {
@@ -180,6 +185,26 @@ impl ReceiveLane {
         };
         stats.add_waited(started.elapsed());
         answer.unwrap_or_else(|_| unanswered())
+    }
+
+    /// Whether nothing is delivered for the time being.
+    fn is_paused(&self) -> bool {
+        self.shared.pauses.is_paused(&self.queue)
+    }
+
+    /// A pause has begun, and those go who do not wait for its end; or it has ended, and there is news.
+    pub(super) fn pause_changed(self: &Arc<Self>) {
+        if !self.is_paused() {
+            return self.news();
+        }
+        let dismissed: Vec<Client> = {
+            let mut state = self.lock();
+            let lines = state.lines.values_mut();
+            lines.flat_map(|line| line.dismiss_impatient(line.next_ticket())).collect()
+        };
+        for client in dismissed {
+            drop(client.reply.send(Ok(Delivery::empty())));
+        }
     }
 
     /// There may be something: everyone who waits is looked for.
@@ -259,6 +284,9 @@ impl ReceiveLane {
     }
 
     fn begin_look(&self, key: &Arc<Key>) -> Option<Look> {
+        if self.is_paused() {
+            return None;
+        }
         let mut state = self.lock();
         let rows = self.rows_of_a_read(&state);
         let line = state.lines.get_mut(key)?;

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::CallerId,
+    domain::{CallerId, FifoMode},
     engine::{
         lane::leave,
         line::Line,
@@ -60,7 +60,7 @@ pub(super) struct LeaveToLook<'a> {
 impl Key {
     /// Whether the line may leave what others would take.
     fn is_choosy(&self) -> bool {
-        self.filter.is_some() || self.fifo.is_some()
+        self.filter.is_some() || self.fifo.is_some_and(|mode| mode != FifoMode::Fair)
     }
 }
 
@@ -239,8 +239,10 @@ struct Turns(Arc<ReceiveLane>);
 impl Turns {
     /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.
     fn next(&self) -> Option<Vec<Arc<Key>>> {
+        // While nothing is delivered, nobody is looked for.
+        let is_paused = self.0.is_paused();
         let mut state = self.0.lock();
-        let due = state.due();
+        let due = if is_paused { Vec::new() } else { state.due() };
         state.pace.in_turn = !due.is_empty();
         Some(due).filter(|due| !due.is_empty())
     }

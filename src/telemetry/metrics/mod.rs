@@ -22,7 +22,7 @@ use prometheus_client::{
 pub use queues::{DoneTo, QueueFigures};
 
 use process::ProcessCollector;
-use queues::{MAINTENANCE_FAILED, QueueCollector};
+use queues::{MAINTENANCE_FAILED, MAX_NAMED, QueueCollector};
 
 /// Seconds; from a cached statement to the limits of patience.
 const BUCKETS: [f64; 14] =
@@ -251,6 +251,17 @@ impl Metrics {
     /// Takes away all series of a queue that is gone. Another one of its name begins at zero.
     pub fn forget_queue(&self, queue: &str) {
         self.queues.forget(queue);
+    }
+
+    /// A queue is there: what is counted of it begins at zero, and is shown, unless as many are counted by
+    /// name as may be.
+    pub fn know_queue(&self, queue: &str) {
+        self.queues.know(queue);
+    }
+
+    /// Whether so many queues can be counted by name.
+    pub fn has_names_for(&self, queues: usize) -> bool {
+        queues <= MAX_NAMED
     }
 
     /// The queues that have series of their own.

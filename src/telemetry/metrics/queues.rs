@@ -64,8 +64,12 @@ pub struct QueueFigures {
     pub length: i64,
     /// Messages that could be delivered now.
     pub visible: i64,
+    /// Messages that could be delivered now, and those that are in somebody's hands.
+    pub backlog: i64,
     /// Age of its oldest message; 0 where there is none.
     pub oldest_age_seconds: f64,
+    /// For how long the message that waits longest could have been delivered; 0 where there is none.
+    pub oldest_visible_age_seconds: f64,
 }
 
 /// The series of all queues.
@@ -82,6 +86,8 @@ pub(super) struct QueueCollector {
 #[derive(Debug)]
 struct Counts {
     queue: Arc<str>,
+    /// Whether it is one queue's.
+    is_of_queue: bool,
     values: [AtomicU64; COUNTERS.len()],
 }
 
@@ -103,6 +109,14 @@ impl QueueCollector {
                 drop(counts);
                 self.count_new(queue, counter, count);
             }
+        }
+    }
+
+    /// Shows the counters of a queue from now on.
+    pub(super) fn know(&self, queue: &str) {
+        let known = self.counts.read().unwrap_or_else(PoisonError::into_inner).contains_key(queue);
+        if !known {
+            self.count_new(queue, 0, 0);
         }
     }
 
@@ -164,9 +178,11 @@ impl QueueCollector {
         drop(counts);
         all.extend([Arc::clone(&self.other), Arc::clone(&self.none)]);
         for (counter, (name, help)) in COUNTERS.into_iter().enumerate() {
+            // That of a queue begins at 0, so that its first one is an increase.
             let counted = all.iter().filter_map(|counts| {
                 let value = counts.values[counter].load(Relaxed);
-                (value > 0).then(|| (&*counts.queue, ConstCounter::new(value)))
+                let is_shown = value > 0 || counts.is_of_queue;
+                is_shown.then(|| (&*counts.queue, ConstCounter::new(value)))
             });
             encode_family(encoder, name, help, MetricType::Counter, counted)?;
         }
@@ -180,19 +196,35 @@ impl QueueCollector {
         encode_gauge(
             encoder,
             "pgmq_gateway_queue_length",
-            "Messages in the queue; an estimate for a long one.",
+            "Messages in the queue; an estimate for a long one. The same at every gateway: max by (queue).",
             all.iter().map(|(queue, of)| (&**queue, of.length)),
         )?;
         encode_gauge(
             encoder,
             "pgmq_gateway_queue_visible",
-            "Messages that could be delivered now; an estimate for a long queue.",
+            "Messages that could be delivered now; an estimate for a long queue. The same at every gateway: \
+             max by (queue).",
             all.iter().map(|(queue, of)| (&**queue, of.visible)),
         )?;
         encode_gauge(
             encoder,
+            "pgmq_gateway_queue_backlog",
+            "Messages that could be delivered now or are in flight; an estimate for a long queue. The same at \
+             every gateway: max by (queue).",
+            all.iter().map(|(queue, of)| (&**queue, of.backlog)),
+        )?;
+        encode_gauge(
+            encoder,
+            "pgmq_gateway_queue_oldest_visible_message_age_seconds",
+            "Seconds for which the message that waits longest could have been delivered. The same at every \
+             gateway: max by (queue).",
+            all.iter().map(|(queue, of)| (&**queue, of.oldest_visible_age_seconds)),
+        )?;
+        encode_gauge(
+            encoder,
             "pgmq_gateway_queue_oldest_message_age_seconds",
-            "Seconds since the oldest message in the queue was stored.",
+            "Seconds since the oldest message in the queue was stored. The same at every gateway: max by \
+             (queue).",
             all.iter().map(|(queue, of)| (&**queue, of.oldest_age_seconds)),
         )
     }
@@ -200,7 +232,8 @@ impl QueueCollector {
 
 impl Default for QueueCollector {
     fn default() -> Self {
-        let (other, none) = (Arc::new(Counts::new(OTHER)), Arc::new(Counts::new("")));
+        let for_no_queue = |name| Arc::new(Counts { is_of_queue: false, ..Counts::new(name) });
+        let (other, none) = (for_no_queue(OTHER), for_no_queue(""));
         Self { counts: RwLock::default(), other, none, figures: RwLock::default() }
     }
 }
@@ -214,7 +247,7 @@ impl Collector for QueueCollector {
 
 impl Counts {
     fn new(queue: &str) -> Self {
-        Self { queue: queue.into(), values: Default::default() }
+        Self { queue: queue.into(), is_of_queue: true, values: Default::default() }
     }
 
     fn add(&self, counter: usize, count: u64) {

@@ -1,4 +1,4 @@
-use super::{queues::MAX_NAMED, *};
+use super::*;
 
 const SENT: &str = "pgmq_gateway_messages_sent_total";
 
@@ -12,7 +12,8 @@ const EVERYTHING_DONE: [DoneTo; 6] = [
 ];
 
 fn figures(length: i64, visible: i64, oldest_age_seconds: f64) -> QueueFigures {
-    QueueFigures { length, visible, oldest_age_seconds }
+    let (backlog, oldest_visible_age_seconds) = (visible + 1, oldest_age_seconds / 2.0);
+    QueueFigures { length, visible, backlog, oldest_age_seconds, oldest_visible_age_seconds }
 }
 
 #[track_caller]
@@ -70,6 +71,8 @@ fn what_was_counted_is_rendered() {
             "pgmq_gateway_maintenance_failures_total{queue=\"\"} 1",
             "pgmq_gateway_queue_length{queue=\"orders\"} 7",
             "pgmq_gateway_queue_visible{queue=\"orders\"} 5",
+            "pgmq_gateway_queue_backlog{queue=\"orders\"} 6",
+            "pgmq_gateway_queue_oldest_visible_message_age_seconds{queue=\"orders\"} 0.75",
             "pgmq_gateway_queue_oldest_message_age_seconds{queue=\"orders\"} 1.5",
             "pgmq_gateway_http_requests_total{method=\"GET\",route=\"/queues\",status=\"200\"} 2",
             "pgmq_gateway_refused_total{limit=\"connections\"} 2",
@@ -167,6 +170,26 @@ fn figures_go_without_the_counters() {
     let text = metrics.render();
     assert!(!text.contains("pgmq_gateway_queue_"), "{text}");
     assert_lines(&text, &["pgmq_gateway_messages_sent_total{queue=\"orders\"} 3"]);
+}
+
+#[test]
+fn counters_of_a_known_queue_begin_at_zero() {
+    let metrics = Metrics::new();
+    metrics.know_queue("orders");
+    let text = metrics.render();
+    for done in ["sent", "received", "deleted", "archived", "quarantined", "dead_lettered"] {
+        assert_lines(
+            &text,
+            &[&format!("pgmq_gateway_messages_{done}_total{{queue=\"orders\"}} 0")],
+        );
+    }
+    assert!(!text.contains("(other)") && !text.contains("queue=\"\""), "{text}");
+    metrics.messages("orders", DoneTo::DeadLettered, 2);
+    metrics.know_queue("orders");
+    assert_lines(
+        &metrics.render(),
+        &["pgmq_gateway_messages_dead_lettered_total{queue=\"orders\"} 2"],
+    );
 }
 
 #[test]

@@ -1,0 +1,302 @@
+-- Groups (header x-pgmq-group) that take turns, without order or blocking, and the indexes that reading by
+-- group takes.
+
+-- Whether a table has a valid index on the group and this column, whatever that is called.
+CREATE FUNCTION pgmq_gateway.has_group_index(relation regclass, column_name text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq_gateway.group_indexes(relation, column_name) i WHERE i.is_valid);
+END
+$$;
+
+-- The indexes of a table on the group and this column.
+CREATE FUNCTION pgmq_gateway.group_indexes(relation regclass, column_name text)
+RETURNS TABLE (index oid, is_valid boolean) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT i.indexrelid, i.indisvalid FROM pg_catalog.pg_index i
+        WHERE i.indrelid = relation AND i.indnkeyatts = 2 AND i.indkey[0] = 0
+          AND pg_get_indexdef(i.indexrelid, 1, true) LIKE '%x-pgmq-group%\_default\_fifo\_group%'
+          AND pg_get_indexdef(i.indexrelid, 2, true) = column_name;
+END
+$$;
+
+-- The statement that makes such an index.
+CREATE FUNCTION pgmq_gateway.group_index_statement(queue text, column_name text, how text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    relation regclass := pgmq_gateway.queue_table(queue);
+    -- No table of PGMQ's can have a name that begins like this.
+    name text := CASE column_name WHEN 'vt' THEN 'gw_fair_' ELSE 'gw_fifo_' END
+                 || pgmq.format_table_name(queue, 'q');
+BEGIN
+    IF NOT pgmq_gateway.has_column(relation, 'headers') THEN
+        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
+            USING ERRCODE = 'PGW01';
+    END IF;
+    -- Nor is it found by its name.
+    RETURN format(
+        'CREATE INDEX %s %s ON %s ((coalesce(headers OPERATOR(pg_catalog.->>) ''x-pgmq-group'',
+                                             ''_default_fifo_group'')), %I)',
+        how, CASE WHEN to_regclass(format('pgmq.%I', name)) IS NULL THEN quote_ident(name) END, relation,
+        column_name);
+END
+$$;
+
+-- Gives a queue that index while nobody else is at its table. Takes the ownership of it.
+CREATE FUNCTION pgmq_gateway.add_group_index(queue text, column_name text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    statement text := pgmq_gateway.group_index_statement(queue, column_name, '');
+BEGIN
+    IF NOT pgmq_gateway.has_group_index(pgmq_gateway.queue_table(queue), column_name) THEN
+        EXECUTE statement;
+    END IF;
+END
+$$;
+
+-- The statements, to be run one by one and outside of transactions, by which a queue gets that index or, not
+-- `wanted`, loses it, beside whoever is at work there. Nothing where it is so already.
+CREATE FUNCTION pgmq_gateway.group_index_work(queue text, column_name text, wanted boolean)
+RETURNS SETOF text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    relation regclass := pgmq_gateway.queue_table(queue);
+    statement text;
+    useless record;
+BEGIN
+    IF wanted THEN
+        statement := pgmq_gateway.group_index_statement(queue, column_name, 'CONCURRENTLY');
+        IF pgmq_gateway.has_group_index(relation, column_name) THEN
+            RETURN;
+        END IF;
+    END IF;
+    -- One that is not valid is what is left of an attempt that was cut short.
+    FOR useless IN SELECT n.nspname, c.relname FROM pgmq_gateway.group_indexes(relation, column_name) i
+                   JOIN pg_catalog.pg_class c ON c.oid = i.index
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LOOP
+        RETURN NEXT format('DROP INDEX CONCURRENTLY IF EXISTS %I.%I', useless.nspname, useless.relname);
+        -- Its name is free then.
+        statement := replace(statement, 'CONCURRENTLY  ON',
+                             format('CONCURRENTLY %I ON', useless.relname));
+    END LOOP;
+    IF wanted THEN
+        RETURN NEXT statement;
+    END IF;
+END
+$$;
+
+-- Writes down whether a queue is read in groups, once it has, or has lost, the index for that.
+CREATE FUNCTION pgmq_gateway.note_fifo(queue text)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+BEGIN
+    PERFORM pgmq_gateway.register_queue(queue);
+    UPDATE pgmq_gateway.queue_settings s
+    SET fifo = pgmq_gateway.has_fifo_index(pgmq_gateway.queue_table(queue))
+    WHERE s.queue_name = queue;
+END
+$$;
+
+-- The next groups behind `after_group` (from the first on where that is null) and up to `last_group`, in order
+-- of their names, that have something visible. Each step goes to the next group by the index, however many
+-- messages a group has.
+CREATE FUNCTION pgmq_gateway.next_groups(
+    q_table regclass, after_group text, last_group text, max_groups integer
+) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    group_of text := pgmq_gateway.group_of();
+    within text := CASE WHEN last_group IS NOT NULL THEN format('AND %s <= $2', group_of) ELSE '' END;
+    first_step text := format('SELECT %1$s AS g, q.vt FROM %2$s q WHERE %3$s %4$s', group_of, q_table,
+        CASE WHEN after_group IS NULL THEN 'true' ELSE format('%s > $1', group_of) END, within);
+    walk text;
+    groups text[];
+BEGIN
+    IF pgmq_gateway.has_group_index(q_table, 'vt') THEN
+        walk := format(
+            'WITH RECURSIVE walk AS (
+                (%3$s ORDER BY %1$s, q.vt LIMIT 1)
+                UNION ALL
+                SELECT next.* FROM walk w, LATERAL (
+                    SELECT %1$s AS g, q.vt FROM %2$s q WHERE %1$s > w.g %4$s
+                    ORDER BY %1$s, q.vt LIMIT 1) next
+             ) SELECT * FROM walk', group_of, q_table, first_step, within);
+    ELSE
+        walk := format('SELECT DISTINCT ON (f.g) f.* FROM (%s) f ORDER BY f.g, f.vt', first_step);
+    END IF;
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(n.g) FROM (
+                        SELECT w.g FROM (%s) w WHERE w.vt <= statement_timestamp() LIMIT $3) n', walk)
+    INTO groups USING after_group, last_group, max_groups;
+    RETURN coalesce(groups, '{}');
+END
+$$;
+
+-- Locks up to `share` visible messages of each of these groups, other than those `tried`: first the first of
+-- each, then the second, and so on. Of each, `names` has the group.
+CREATE FUNCTION pgmq_gateway.take_of_each(
+    q_table regclass, groups text[], share integer, max_receives integer, tried bigint[],
+    OUT ids bigint[], OUT names text[]
+) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format(
+        $query$/* pgmq_gateway */
+        SELECT coalesce(array_agg(t.msg_id ORDER BY t.number, t.turn), '{}'),
+               coalesce(array_agg(t.name ORDER BY t.number, t.turn), '{}')
+        FROM (
+            SELECT g.name, g.turn, l.msg_id, row_number() OVER (PARTITION BY g.turn ORDER BY l.vt) AS number
+            FROM unnest($1) WITH ORDINALITY AS g (name, turn), LATERAL (
+                SELECT q.msg_id, q.vt FROM %1$s q
+                WHERE %2$s = g.name AND %3$s AND q.msg_id <> ALL ($3)
+                ORDER BY %2$s, q.vt LIMIT $2 FOR UPDATE SKIP LOCKED) l
+        ) t
+        $query$, q_table, pgmq_gateway.group_of(), pgmq_gateway.deliverable(q_table, NULL, max_receives)
+    ) INTO ids, names USING groups, share, tried, max_receives;
+END
+$$;
+
+-- Chooses messages that may be leased, other than those `tried`, and locks them: one of each group in turn,
+-- beginning behind `after_group`, and then more of each, as long as there are any. `last_group` is whose turn
+-- it was last.
+CREATE FUNCTION pgmq_gateway.choose_fairly(
+    q_table regclass, after_group text, max_messages integer, max_receives integer, tried bigint[],
+    OUT chosen bigint[], OUT last_group text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    at text := after_group;
+    is_last_leg boolean := after_group IS NULL;
+    groups text[];
+    -- Those that may have more.
+    givers text[] := '{}';
+    share integer;
+    taken record;
+    missing integer := max_messages;
+BEGIN
+    chosen := '{}';
+    last_group := after_group;
+    WHILE missing > 0 LOOP
+        groups := pgmq_gateway.next_groups(
+            q_table, at, CASE WHEN is_last_leg THEN after_group END, missing);
+        IF groups = '{}' THEN
+            EXIT WHEN is_last_leg;
+            is_last_leg := true;
+            at := NULL;
+            CONTINUE;
+        END IF;
+        at := groups[cardinality(groups)];
+        taken := pgmq_gateway.take_of_each(q_table, groups, 1, max_receives, tried || chosen);
+        chosen := chosen || taken.ids;
+        givers := givers || taken.names;
+        missing := max_messages - cardinality(chosen);
+    END LOOP;
+    last_group := coalesce(givers[cardinality(givers)], last_group);
+    WHILE missing > 0 AND givers <> '{}' LOOP
+        share := (missing + cardinality(givers) - 1) / cardinality(givers);
+        taken := pgmq_gateway.take_of_each(q_table, givers, share, max_receives, tried || chosen);
+        EXIT WHEN taken.ids = '{}';
+        chosen := chosen || taken.ids[1:missing];
+        last_group := taken.names[least(missing, cardinality(taken.names))];
+        missing := max_messages - cardinality(chosen);
+        -- Who gave less than its share has no more.
+        givers := ARRAY(SELECT g.name FROM unnest(givers) WITH ORDINALITY AS g (name, turn)
+                        WHERE cardinality(array_positions(taken.names, g.name)) = share ORDER BY g.turn);
+    END LOOP;
+END
+$$;
+
+-- Leases messages of groups that take turns. Otherwise as pgmq_gateway.receive; the last row, which has no
+-- message, has `last_group`, to be passed on as `after_group`.
+CREATE FUNCTION pgmq_gateway.receive_fair(
+    queue text, hide_seconds integer, max_messages integer, want_due boolean, max_receives integer,
+    dead_letter_queue text, after_group bytea, one_by_one boolean
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
+    kept integer, kept_code text, last_group bytea
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    this_queue bigint;
+    served text := convert_from(after_group, getdatabaseencoding());
+    tried bigint[] := '{}';
+    kept_before integer;
+    found_count integer := 0;
+    context text;
+    step record;
+    update_statement text;
+BEGIN
+    dead := 0;
+    kept := 0;
+    IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
+        RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+    IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
+        PERFORM pgmq_gateway.require_unlocked(q_table);
+        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+        PERFORM pgmq_gateway.check_at_once();
+    END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
+    IF max_receives IS NOT NULL THEN
+        SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
+        FROM pgmq_gateway.dead_letter_exhausted(
+            queue, max_messages, NULL, EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p
+                                               WHERE p.partrelid = q_table),
+            max_receives, dead_letter_queue) d;
+    END IF;
+    update_statement := format(
+        $query$/* pgmq_gateway */
+        WITH delivered AS (
+            UPDATE %s m
+            SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %s
+            WHERE m.msg_id = ANY ($2)
+            RETURNING m.*
+        )
+        SELECT %s, $3::bigint, NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea
+        FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
+        ORDER BY c.place
+        $query$,
+        q_table,
+        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
+             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
+        pgmq_gateway.columns(q_table));
+    LOOP
+        step := pgmq_gateway.choose_fairly(
+            q_table, served, max_messages - found_count, max_receives, tried);
+        served := step.last_group;
+        tried := tried || step.chosen;
+        IF NOT one_by_one THEN
+            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue;
+            found_count := cardinality(step.chosen);
+            EXIT;
+        END IF;
+        kept_before := kept;
+        FOR n IN 1..cardinality(step.chosen) LOOP
+            msg_id := NULL;
+            BEGIN
+                EXECUTE update_statement
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
+                    RAISE;
+                END IF;
+                msg_id := NULL;
+            END;
+            IF msg_id IS NULL THEN
+                kept := kept + 1;
+            ELSE
+                found_count := found_count + 1;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+        -- In place of what was kept, others have their turn.
+        EXIT WHEN kept = kept_before OR found_count >= max_messages OR kept >= 1000;
+    END LOOP;
+    IF want_due AND found_count < max_messages THEN
+        due_in := pgmq_gateway.due_in(q_table);
+    END IF;
+    msg_id := NULL;
+    last_group := convert_to(served, getdatabaseencoding());
+    RETURN NEXT;
+END
+$$;

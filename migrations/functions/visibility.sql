@@ -1,0 +1,114 @@
+-- When messages that were delivered are visible again, and whether that delivery counts.
+
+-- What tells one delivery of a message `q` from another with the same number, which there is once a delivery
+-- was taken back: 32 bits of the time of it. -1 where the last one was taken back, null where that is not
+-- known.
+CREATE FUNCTION pgmq_gateway.read_stamp_of(relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN pgmq_gateway.has_column(relation, 'last_read_at')
+        THEN 'CASE WHEN q.last_read_at IS NULL THEN -1 WHEN isfinite(q.last_read_at)
+              THEN (extract(epoch FROM q.last_read_at) * 1000000)::bigint & 4294967295 END'
+        ELSE 'NULL::bigint' END;
+END
+$$;
+
+-- What is set besides to take back the last delivery of a message `q` where `condition` holds. That is done
+-- once: without a time it is not there any more. One that was before a message came here stays.
+CREATE FUNCTION pgmq_gateway.uncount(relation regclass, condition text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    is_counted text := format(
+        '%s AND q.last_read_at IS NOT NULL AND pgmq_gateway.deliveries(q.read_ct, %s) > 0', condition,
+        CASE WHEN pgmq_gateway.has_column(relation, 'headers') THEN 'q.headers' ELSE 'NULL' END);
+BEGIN
+    RETURN format(', read_ct = q.read_ct - CASE WHEN %1$s THEN 1 ELSE 0 END,
+                   last_read_at = CASE WHEN %1$s THEN NULL ELSE q.last_read_at END', is_counted);
+END
+$$;
+
+-- Raises PGW01 where a table of an older PGMQ lacks what it takes to take deliveries back, or to say reasons.
+CREATE FUNCTION pgmq_gateway.require_columns(relation regclass, uncounted boolean, has_reasons boolean)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF uncounted AND NOT pgmq_gateway.has_column(relation, 'last_read_at') THEN
+        RAISE EXCEPTION 'taking a delivery back (`uncounted`) needs PGMQ 1.10.0 or later'
+            USING ERRCODE = 'PGW01';
+    ELSIF has_reasons AND NOT pgmq_gateway.has_column(relation, 'headers') THEN
+        RAISE EXCEPTION 'a reason of a dead letter needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+END
+$$;
+
+-- Seconds that a message waits that was delivered so many times: `backoff` is the least, the most, and the
+-- factor between two deliveries. Give or take a fifth, so that what failed together does not come back
+-- together; never more than the most. 0 without one.
+CREATE FUNCTION pgmq_gateway.backoff_seconds(read_ct integer, backoff float8[])
+RETURNS float8 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    least_wait float8 := backoff[1];
+    most_wait float8 := backoff[2];
+    tries integer := greatest(coalesce(read_ct, 1) - 1, 0);
+    base float8;
+BEGIN
+    IF backoff IS NULL THEN
+        RETURN 0;
+    END IF;
+    -- By its logarithm, as the power itself may be no number.
+    base := CASE WHEN ln(least_wait) + tries * ln(backoff[3]) >= ln(most_wait) THEN most_wait
+                 ELSE least_wait * backoff[3] ^ tries END;
+    RETURN base * 0.8 + random() * (least(base * 1.2, most_wait) - base * 0.8);
+END
+$$;
+
+-- As `moment` or, with neither, after what the back-off says.
+CREATE FUNCTION pgmq_gateway.hidden_until(
+    visible_at timestamptz, delay integer, read_ct integer, backoff float8[]
+) RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN visible_at IS NULL AND delay IS NULL
+        THEN clock_timestamp() + make_interval(secs => pgmq_gateway.backoff_seconds(read_ct, backoff))
+        ELSE pgmq_gateway.moment(visible_at, delay) END
+$$;
+
+-- Hides messages, and shows those that are to be `shown` as they are now. One that cannot be written out fails
+-- the whole or, where they are hidden `one_by_one`, is `unreadable` and left as it was.
+CREATE FUNCTION pgmq_gateway.set_visibility(
+    queue text, ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
+    delays integer[], visible_at timestamptz[], shown boolean[], one_by_one boolean
+) RETURNS TABLE (
+    place bigint, outcome text, constraint_name text, msg_id bigint, read_ct integer,
+    enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz, message jsonb,
+    headers jsonb, queue_id bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    readable bigint[] := ids;
+    this_queue bigint;
+    outcomes text[];
+    constraints text[];
+BEGIN
+    IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
+        PERFORM pgmq_gateway.require_unlocked(q_table);
+        readable := ARRAY(SELECT CASE WHEN NOT w.shown OR pgmq_gateway.is_readable(q_table, w.id)
+                                      THEN w.id END
+                          FROM unnest(ids, shown) WITH ORDINALITY AS w (id, shown, place) ORDER BY w.place);
+    END IF;
+    -- It is for receipts alone.
+    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+        this_queue := pgmq_gateway.queue_id(queue);
+    END IF;
+    SELECT array_agg(s.outcome ORDER BY s.place), array_agg(s.constraint_name ORDER BY s.place)
+    INTO outcomes, constraints
+    FROM pgmq_gateway.settle(queue, array_fill('hide'::text, ARRAY[cardinality(ids)]), readable, read_cts,
+                             read_stamps, queue_ids, delays, visible_at, NULL, NULL, NULL, NULL,
+                             one_by_one) s;
+    RETURN QUERY EXECUTE format(
+        'SELECT w.place, CASE WHEN w.id IS NULL THEN ''unreadable'' ELSE w.outcome END,
+                w.constraint_name, %s, $3
+         FROM unnest($1, $2, $4, $5) WITH ORDINALITY AS w (outcome, id, constraint_name, shown, place)
+         LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown
+         ORDER BY w.place', pgmq_gateway.columns(q_table), q_table
+    ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown;
+END
+$$;

@@ -1,0 +1,150 @@
+//! `POST /queues/{queue}/messages/receive`: what became of the last messages, and the next ones, in one call.
+
+use axum::{body::Body, extract::State, response::Response};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    broker::{Delivery, Receive, Settle},
+    domain::{FifoMode, Filter, Message, Object, Quantity, RawJson, VisibilityTimeout, Wait},
+    http::{LeasedBody, QueuePermit, json, right, room_for},
+};
+
+use super::{
+    extract::{NoParameters, OptionalJson, Query},
+    messages::{MessageSchema, TAG, message_example},
+    problem::Problem,
+    receive::{FifoSchema, delivered, received},
+    response::json_answer,
+    settle::{SettleBody, Settled},
+    state::Api,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(settle_and_receive))
+}
+
+/// What to settle, and what to receive then.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"settle": {"delete": [{"msg_id": 42}]}, "qty": 10, "wait": 20}))]
+struct SettleAndReceive {
+    /// What became of messages that were delivered; nothing if not given.
+    #[schema(value_type = Option<SettleBody>)]
+    settle: Option<Object<SettleBody>>,
+    /// The most messages to return, 1 if not given.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    qty: Option<Quantity>,
+    /// Seconds that they stay hidden from others; as the queue's settings say if not given.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    vt: Option<VisibilityTimeout>,
+    /// Seconds to wait for a first message, 0 if not given.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 20)]
+    wait: Option<Wait>,
+    /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
+    /// together.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<FilterField>,
+    /// Reads in groups, by the header `x-pgmq-group`, as the parameter of `GET` does.
+    #[schema(value_type = Option<FifoSchema>, inline)]
+    fifo: Option<FifoField>,
+}
+
+/// A filter in a body.
+struct FilterField(Filter);
+
+impl<'de> Deserialize<'de> for FilterField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = RawJson::deserialize(deserializer)?;
+        json.get().parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// A way to read in groups, in a body.
+struct FifoField(FifoMode);
+
+impl<'de> Deserialize<'de> for FifoField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        word.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// What was settled, and the next messages.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "settled": {"deleted": [41], "archived": [], "dead_lettered": [], "retried": [], "failed": []},
+    "messages": [message_example()]
+}))]
+struct SettledAndReceived<'a> {
+    /// The ids of messages by what became of them.
+    settled: &'a Settled,
+    /// In the order they were sent; none if there were none in time.
+    #[schema(value_type = Vec<MessageSchema>)]
+    messages: &'a [Message],
+}
+
+impl SettleAndReceive {
+    /// Both, once it is known that they make sense.
+    fn check(self, leave: &QueuePermit<right::Receive>) -> Result<(Settle, Receive), Problem> {
+        let settle = self.settle.map(|settle| settle.0.into_settle()).transpose()?;
+        let receive = Receive {
+            queue: leave.queue.clone(),
+            qty: self.qty.unwrap_or(Quantity::saturating(1)),
+            vt: self.vt,
+            wait: self.wait.unwrap_or(Wait::saturating(0)),
+            filter: self.filter.map(|filter| filter.0),
+            fifo: self.fifo.map(|fifo| fifo.0),
+        };
+        receive.check()?;
+        Ok((settle.unwrap_or_default(), receive))
+    }
+}
+
+/// Settles messages as `settle` does, and then leases the next ones as `GET` does.
+///
+/// What was settled stays settled when there is nothing to receive, when that fails (then the error has it as
+/// `settled`), or when the client goes away while it waits, which leaves nothing leased.
+#[utoipa::path(
+    post, path = "/queues/{queue}/messages/receive", tag = TAG, operation_id = "settle_and_receive",
+    params(("queue" = String, Path)),
+    request_body(content = inline(Option<SettleAndReceive>), content_type = "application/json", example =
+        json!({"settle": {"delete": [{"msg_id": 42}]}, "qty": 10, "wait": 20})),
+    responses((status = 200, description = "What became of each, and the messages; none if there were \
+               none in time", body = SettledAndReceived<'_>))
+)]
+async fn settle_and_receive(
+    State(api): State<Api>,
+    leave: QueuePermit<right::Receive>,
+    Query(NoParameters {}): Query<NoParameters>,
+    OptionalJson(body): OptionalJson<SettleAndReceive>,
+) -> Result<Response, Problem> {
+    let (settle, receive) = body.check(&leave)?;
+    let settled = if settle.entries.is_empty() {
+        Settled::default()
+    } else {
+        let settled = leave.broker.settle(&leave.stats, leave.queue.clone(), settle).await?;
+        Settled::of(settled)
+    };
+    match answer(&api, &leave, receive, &settled).await {
+        Ok(response) => Ok(response),
+        Err(problem) => Err(Problem { settled: Some(Box::new(settled)), ..problem }),
+    }
+}
+
+async fn answer(
+    api: &Api,
+    leave: &QueuePermit<right::Receive>,
+    receive: Receive,
+    settled: &Settled,
+) -> Result<Response, Problem> {
+    let mut delivery: Delivery = received(leave, receive).await?;
+    // What is over it is given back.
+    delivery.keep_within(api.max_answer_bytes);
+    let messages = &delivery.messages;
+    let held = room_for(api, &leave.stats, messages.iter())?;
+    let bytes = json(held, &SettledAndReceived { settled, messages })?;
+    let delivered = delivered(api, leave.queue.clone(), messages.len());
+    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
+}

@@ -1,0 +1,216 @@
+//! Changing queues that are there, and dropping them.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::{
+    domain::{CallStats, Queue, QueueKind, QueueName, SettingsChange},
+    store::{self, DropOutcome, GroupIndex},
+};
+
+use super::{
+    Broker, Created, Error, NewQueue, Result, queues::missing_dead_letter_queue, retry::Kind,
+};
+
+/// What to change of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct QueueChange {
+    /// Settings: those that are given.
+    pub settings: SettingsChange,
+    /// Whether it is to have the index for reading in groups.
+    pub fifo: Option<bool>,
+}
+
+impl QueueChange {
+    /// The indexes that it is to have or, with false, to lose.
+    fn indexes(&self) -> Vec<(GroupIndex, bool)> {
+        let fifo = self.fifo.map(|wanted| (GroupIndex::Fifo, wanted));
+        let fair = self.settings.fair.map(|wanted| (GroupIndex::Fair, wanted.unwrap_or(false)));
+        fifo.into_iter().chain(fair).collect()
+    }
+}
+
+impl Broker {
+    /// Makes a queue or, where it is there and of the same kind, has the settings of it that are given, and
+    /// the index if that is.
+    pub async fn create_or_update_queue(
+        &self,
+        stats: &Arc<CallStats>,
+        new: NewQueue,
+    ) -> Result<Created> {
+        let queue = new.queue.clone();
+        let change = QueueChange { settings: new.settings.clone(), fifo: new.fifo };
+        let found = self.create_or_find(stats, new, false).await?;
+        if found.created {
+            return Ok(found);
+        }
+        let queue = self.change_queue(stats, queue, change).await?;
+        Ok(Created { queue, created: false })
+    }
+
+    /// Changes settings of a queue.
+    pub async fn change_settings(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        settings: SettingsChange,
+    ) -> Result<Queue> {
+        self.change_queue(stats, queue, QueueChange { settings, fifo: None }).await
+    }
+
+    /// Changes settings and indexes of a queue. Indexes are made and dropped beside whoever is at work there,
+    /// for as long as that takes: where it takes longer than a request may, it goes on, and asking again tells
+    /// when it is done.
+    pub async fn change_queue(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        change: QueueChange,
+    ) -> Result<Queue> {
+        self.check_settings(&queue, &change.settings)?;
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let may_take_long = !change.indexes().is_empty();
+        self.run(may_take_long, async move {
+            broker.check_change(&queue, &stats, &change).await?;
+            for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
+                broker.set_index(&queue, &stats, index, true).await?;
+            }
+            let outcome = broker.store_settings(&queue, &stats, &change.settings).await;
+            if !matches!(outcome, Err(Error::Locked(_))) {
+                broker.policies.forget(&queue);
+            }
+            outcome?;
+            for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
+                broker.set_index(&queue, &stats, index, false).await?;
+            }
+            let changed = broker.show(&queue, &stats).await?;
+            broker.policies.note_pause(&queue, changed.settings.paused);
+            broker.engine.tell(&queue);
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Refuses a change that cannot be made, before any of it is.
+    async fn check_change(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        change: &QueueChange,
+    ) -> Result<()> {
+        let settings = &change.settings;
+        let missing = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+            missing_dead_letter_queue(&mut conn, settings).await
+        });
+        if let Some(error) = missing.await?.map_err(Error::of_changing(queue))? {
+            return Err(error);
+        }
+        if change.indexes().is_empty() {
+            return Ok(());
+        }
+        let there = self.show(queue, stats).await?;
+        let changes = |(index, wanted): (GroupIndex, bool)| match index {
+            GroupIndex::Fifo => wanted != there.fifo,
+            GroupIndex::Fair => wanted != there.settings.fair,
+        };
+        if there.kind == QueueKind::Partitioned && change.indexes().into_iter().any(changes) {
+            return Err(Error::QueueConflict(format!(
+                "queue `{queue}` is partitioned: PostgreSQL makes and drops an index of such a table while \
+                 nobody else is at work there only, so `fifo` and `fair` are said when it is made"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn store_settings(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        settings: &SettingsChange,
+    ) -> Result<()> {
+        let changed = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+            store::change_settings(&mut conn, queue, settings).await
+        });
+        if changed.await?.map_err(Error::of_changing(queue))? {
+            Ok(())
+        } else {
+            Err(Error::QueueNotFound(queue.to_string()))
+        }
+    }
+
+    async fn show(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<Queue> {
+        let shown = self.on_queue(Kind::Show, queue, stats, |mut conn| async move {
+            store::show(&mut conn, queue).await
+        });
+        let shown = shown.await?.map_err(Error::of_changing(queue))?;
+        let shown = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
+        Ok(self.complete(shown))
+    }
+
+    /// Makes an index, or drops it.
+    async fn set_index(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        index: GroupIndex,
+        wanted: bool,
+    ) -> Result<()> {
+        // One at a time: each has a session of its own.
+        let _turn = self.index_builds.lock().await;
+        let work = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+            store::group_index_work(&mut conn, queue, index, wanted).await
+        });
+        let work = work.await?.map_err(Error::of_changing(queue))?;
+        self.db.run_at_leisure(&work).await.map_err(Error::of_changing(queue))?;
+        if index == GroupIndex::Fifo {
+            let noted = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+                store::note_fifo(&mut conn, queue).await
+            });
+            noted.await?.map_err(Error::of_changing(queue))?;
+        }
+        Ok(())
+    }
+
+    /// Drops a queue with its messages and its archive; one to which dead letters of others go only if that is
+    /// `forced`.
+    pub async fn drop_queue(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        forced: bool,
+    ) -> Result<()> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let queue = &queue;
+            let outcome = broker
+                .on_queue(Kind::Define, queue, &stats, |mut conn| async move {
+                    store::drop_queue(&mut conn, queue, forced).await
+                })
+                .await;
+            if !matches!(outcome, Ok(Err(store::Error::Locked) | Ok(DropOutcome::InUse(_)))) {
+                broker.policies.forget(queue);
+                broker.policies.note_pause(queue, false);
+                broker.engine.tell(queue);
+            }
+            match outcome?.map_err(Error::of_changing(queue))? {
+                DropOutcome::Dropped(used_by) => {
+                    broker.metrics.forget_queue(queue.as_str());
+                    if !used_by.is_empty() {
+                        warn!(
+                            %queue, ?used_by,
+                            "a queue was dropped to which dead letters of others go: they go into their \
+                             archives from now on"
+                        );
+                    }
+                    Ok(())
+                }
+                DropOutcome::Missing => Err(Error::QueueNotFound(queue.to_string())),
+                DropOutcome::InUse(used_by) => {
+                    Err(Error::QueueInUse { queue: queue.to_string(), used_by })
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,141 @@
+//! Queues that are there already: changed by PUT and PATCH, and dropped.
+
+use serde_json::{Value, json};
+
+use crate::support::{Holder, TestGateway, eventually};
+
+const INDEXES: &str = "SELECT count(*) FROM pg_index i WHERE i.indrelid = 'pgmq.q_q'::regclass \
+                       AND pg_get_indexdef(i.indexrelid) LIKE '%x-pgmq-group%, msg_id)'";
+
+async fn put(gateway: &TestGateway, parameters: &str, body: &Value) -> crate::support::Answer {
+    gateway.put(&format!("/queues/q{parameters}"), &body.to_string()).await
+}
+
+#[tokio::test]
+async fn put_applies_settings_where_that_is_wished() {
+    let gateway = TestGateway::start().await;
+    let declared = json!({"settings": {"visibility_timeout": 60}});
+    put(&gateway, "?on_conflict=update", &declared).await.expect(201);
+    put(&gateway, "?on_conflict=update", &declared).await.expect(200);
+    gateway.configure("q", json!({"delay": 5})).await.expect(200);
+    let declared = json!({"fifo": true, "settings": {"visibility_timeout": 90, "max_receives": 3}});
+    put(&gateway, "", &declared).await.problem(409, "queue_conflict");
+    let updated = put(&gateway, "?on_conflict=update", &declared).await.expect(200).json();
+    assert_eq!(updated["fifo"], true);
+    let settings = &updated["settings"];
+    assert_eq!(
+        (&settings["visibility_timeout"], &settings["max_receives"]),
+        (&json!(90), &json!(3))
+    );
+    assert_eq!(settings["delay"], 5, "what is not given stays");
+    assert_eq!(put(&gateway, "", &declared).await.expect(200).json(), updated);
+    // Without anything to change nothing is.
+    assert_eq!(put(&gateway, "?on_conflict=update", &json!({})).await.expect(200).json(), updated);
+    // Another kind is another queue.
+    let other = put(&gateway, "?on_conflict=update", &json!({"kind": "unlogged"})).await;
+    other.problem(409, "queue_conflict");
+    let typo =
+        put(&gateway, "?on_conflict=replace", &declared).await.problem(400, "invalid_request");
+    assert!(typo.detail().contains("`on_conflict` must be `update`"), "{}", typo.detail());
+    let wrong = json!({"fifo": false, "settings": {"dead_letter_queue": "none"}});
+    put(&gateway, "?on_conflict=update", &wrong).await.problem(400, "invalid_request");
+    assert_eq!(gateway.get("/queues/q").await.json(), updated, "nothing was done by halves");
+}
+
+#[tokio::test]
+async fn patch_builds_and_drops_the_index() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    for n in 0..3 {
+        let message = json!({"message": n, "headers": {"x-pgmq-group": "g"}}).to_string();
+        gateway.send("q", &message).await;
+    }
+    for (body, fifo, indexes) in [
+        (r#"{"fifo":true}"#, true, 1),
+        (r#"{"fifo":true,"settings":{"delay":1}}"#, true, 1),
+        (r#"{"settings":{"delay":0}}"#, true, 1),
+        (r#"{"fifo":false}"#, false, 0),
+        (r#"{"fifo":false}"#, false, 0),
+        (r#"{"fifo":true}"#, true, 1),
+    ] {
+        let queue = gateway.patch("/queues/q", body).await.expect(200).json();
+        assert_eq!(queue["fifo"], fifo, "{body}");
+        assert_eq!(gateway.database.value::<i64>(INDEXES).await, indexes, "{body}");
+        assert_eq!(gateway.receive("q", "fifo=head&qty=9&vt=0").await.len(), 1);
+    }
+    let noted = "SELECT fifo FROM pgmq_gateway.queue_settings WHERE queue_name = 'q'";
+    assert!(gateway.database.value::<bool>(noted).await);
+    gateway.patch("/queues/q", "{}").await.problem(400, "invalid_request");
+    gateway.patch("/queues/q", r#"{"fifo":1}"#).await.problem(400, "invalid_request");
+    gateway.patch("/queues/none", r#"{"fifo":true}"#).await.problem(404, "queue_not_found");
+}
+
+/// What it waits for is a transaction that was there before; nobody else waits.
+#[tokio::test]
+async fn the_index_is_built_beside_running_traffic() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let holder =
+        Holder::of(&gateway.database, "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '2')")
+            .await;
+    let client = gateway.client.clone();
+    let building = tokio::spawn(async move { client.patch("/queues/q", r#"{"fifo":true}"#).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
+    eventually("it waits", async || {
+        (gateway.database.value::<i64>(waits).await == 1).then_some(())
+    })
+    .await;
+    let id = gateway.send("q", r#"{"message":3}"#).await;
+    assert_eq!(gateway.receive("q", "qty=9&vt=0").await.len(), 2);
+    gateway.delete(&format!("/queues/q/messages/{id}")).await.expect(204);
+    assert!(!building.is_finished());
+    holder.commit().await;
+    assert_eq!(building.await.expect("built").expect(200).json()["fifo"], true);
+    // What is left of an attempt that was cut short is cleared away.
+    gateway
+        .database
+        .execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgmq.gw_fifo_q_q'::regclass")
+        .await;
+    assert_eq!(gateway.get("/queues/q").await.json()["fifo"], false);
+    let queue = gateway.patch("/queues/q", r#"{"fifo":true}"#).await.expect(200).json();
+    assert_eq!((&queue["fifo"], gateway.database.value::<i64>(INDEXES).await), (&json!(true), 1));
+}
+
+#[tokio::test]
+async fn a_queue_for_dead_letters_is_dropped_only_by_force() {
+    let gateway = TestGateway::start().await;
+    for dead in ["dlq", "dlq2"] {
+        gateway.create(dead).await;
+    }
+    gateway
+        .create_with("q", &json!({"settings": {"dead_letter_queue": "dlq", "max_receives": 1}}))
+        .await;
+    for path in ["/queues/dlq", "/queues/dlq?force=false"] {
+        let refused = gateway.delete(path).await.problem(409, "queue_in_use");
+        assert!(refused.detail().contains("`q`"), "{}", refused.detail());
+    }
+    gateway.delete("/queues/dlq?force=yes").await.problem(400, "invalid_request");
+    assert_eq!(gateway.get("/queues/q").await.json().get("dead_letter_queue_missing"), None);
+    gateway.configure("q", json!({"dead_letter_queue": "dlq2"})).await.expect(200);
+    gateway.delete("/queues/dlq").await.expect(204);
+    gateway.delete("/queues/dlq2?force=true").await.expect(204);
+    // That it is missing is told.
+    let queue = gateway.get("/queues/q").await.expect(200).json();
+    assert_eq!(queue["dead_letter_queue_missing"], true, "{queue}");
+    assert_eq!(queue["settings"]["dead_letter_queue"], "dlq2");
+    let listed = gateway.get("/queues").await.expect(200).json();
+    assert_eq!(listed["queues"][0]["dead_letter_queue_missing"], true);
+    gateway.send("q", r#"{"message":1}"#).await;
+    let body = r#"{"dead_letter":[{"msg_id":1,"reason":"r"}]}"#;
+    let settled = gateway.post("/queues/q/messages/settle", body).await.expect(200).json();
+    assert_eq!(settled["dead_lettered"], json!([1]));
+    assert_eq!(gateway.get("/queues/q/archive").await.expect(200).messages().len(), 1);
+    // A queue that is gone names nobody.
+    gateway.create("dlq2").await;
+    assert_eq!(gateway.get("/queues/q").await.json().get("dead_letter_queue_missing"), None);
+    gateway.delete("/queues/q").await.expect(204);
+    gateway.delete("/queues/dlq2").await.expect(204);
+    gateway.delete("/queues/dlq2?force=true").await.problem(404, "queue_not_found");
+}

@@ -1,0 +1,147 @@
+//! `POST /queues/{queue}/messages/receive`: settling and receiving in one call.
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually};
+
+const PATH: &str = "/queues/q/messages/receive";
+
+async fn with_messages(count: usize) -> TestGateway {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    for n in 1..=count {
+        gateway.send("q", &json!({"message": {"n": n}}).to_string()).await;
+    }
+    gateway
+}
+
+async fn call(client: &Client, body: &Value) -> Answer {
+    client.post(PATH, &body.to_string()).await
+}
+
+fn ids(answer: &Answer) -> Vec<i64> {
+    answer.messages().iter().map(|m| m["msg_id"].as_i64().expect("an id")).collect()
+}
+
+fn nothing() -> Value {
+    json!({"deleted": [], "archived": [], "dead_lettered": [], "retried": [], "failed": []})
+}
+
+#[tokio::test]
+async fn it_settles_and_then_receives() {
+    let gateway = with_messages(5).await;
+    let first = call(&gateway, &json!({"qty": 2, "vt": 600})).await.expect(200);
+    assert_eq!((ids(&first), &first.json()["settled"]), (vec![1, 2], &nothing()));
+    assert_eq!(first.json().as_object().map(serde_json::Map::len), Some(2));
+    let receipts: Vec<Value> = first.messages().iter().map(|m| m["receipt"].clone()).collect();
+    let settle = json!({"delete": [{"receipt": receipts[0]}], "retry": [{"receipt": receipts[1]}],
+                        "archive": [{"msg_id": 3}, {"msg_id": 77}]});
+    let second = call(&gateway, &json!({"settle": settle, "qty": 100})).await.expect(200);
+    let settled = &second.json()["settled"];
+    assert_eq!((&settled["deleted"], &settled["archived"]), (&json!([1]), &json!([3])));
+    assert_eq!((&settled["retried"], &settled["failed"][0]["msg_id"]), (&json!([2]), &json!(77)));
+    // What was given back is there to be received.
+    let mut received = ids(&second);
+    received.sort_unstable();
+    assert_eq!(received, [2, 4, 5]);
+    let receipt = second.messages()[0]["receipt"].as_str().expect("a receipt").to_owned();
+    let id = second.messages()[0]["msg_id"].clone();
+    gateway.delete(&format!("/queues/q/messages/{id}?receipt={receipt}")).await.expect(204);
+}
+
+#[tokio::test]
+async fn nothing_to_settle_and_no_body_at_all_are_a_plain_receive() {
+    let gateway = with_messages(3).await;
+    assert_eq!(ids(&gateway.post(PATH, "").await.expect(200)), [1]);
+    assert_eq!(ids(&call(&gateway, &json!({"settle": {}})).await.expect(200)), [2]);
+    assert_eq!(ids(&call(&gateway, &json!({"settle": null, "qty": null})).await.expect(200)), [3]);
+    let empty = call(&gateway, &json!({})).await.expect(200).json();
+    assert_eq!(empty, json!({"settled": nothing(), "messages": []}));
+}
+
+#[tokio::test]
+async fn it_waits_and_chooses_as_get_does() {
+    let gateway = with_messages(2).await;
+    let body = json!({"filter": {"n": 2}, "vt": 600});
+    assert_eq!(ids(&call(&gateway, &body).await.expect(200)), [2]);
+    let body = json!({"settle": {"delete": [{"msg_id": 1}]}, "wait": 20});
+    let (waited, sent) = tokio::join!(call(&gateway, &body), async {
+        eventually("it waits", async || {
+            let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
+            (metrics["waiters"] == 1 && metrics["queue_length"] == 1).then_some(())
+        })
+        .await;
+        gateway.send("q", r#"{"message":"late"}"#).await
+    });
+    let waited = waited.expect(200);
+    assert_eq!(ids(&waited), [sent]);
+    assert_eq!(waited.json()["settled"]["deleted"], json!([1]));
+    for group in ["a", "a", "b"] {
+        let message = json!({"message": 1, "headers": {"x-pgmq-group": group}});
+        gateway.send("q", &message.to_string()).await;
+    }
+    let heads = call(&gateway, &json!({"fifo": "head", "qty": 10})).await.expect(200);
+    assert_eq!(heads.messages().len(), 2, "{}", heads.text);
+}
+
+/// The wait is over when the client is: what was settled stays settled, and nothing is leased.
+#[tokio::test]
+async fn who_leaves_while_waiting_has_settled_and_leased_nothing() {
+    let gateway = with_messages(1).await;
+    let client = gateway.client.clone();
+    let call = tokio::spawn(async move {
+        call(&client, &json!({"settle": {"delete": [{"msg_id": 1}]}, "wait": 20})).await
+    });
+    eventually("it is deleted", async || gateway.all("q").await.is_empty().then_some(())).await;
+    call.abort();
+    eventually("it has left", async || {
+        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
+        (metrics["waiters"] == 0).then_some(())
+    })
+    .await;
+    let sent = gateway.send("q", r#"{"message":2}"#).await;
+    let received = timeout(PATIENCE, gateway.receive_one("q", "wait=20")).await.expect("soon");
+    assert_eq!((&received["msg_id"], &received["read_ct"]), (&json!(sent), &json!(1)));
+}
+
+/// The receive fails as nobody may wait here: the error says what was settled all the same.
+#[tokio::test]
+async fn what_was_settled_stays_settled_when_the_receive_fails() {
+    let gateway = TestGateway::with(|settings| settings.long_poll.max_waiters = 0).await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let body = json!({"settle": {"delete": [{"msg_id": 1}]}, "wait": 1});
+    let failed = call(&gateway, &body).await.problem(503, "overloaded");
+    assert_eq!(failed.json()["settled"]["deleted"], json!([1]));
+    assert!(gateway.all("q").await.is_empty());
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_before_anything_is_settled() {
+    let gateway = with_messages(1).await;
+    for (body, part) in [
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "qty": 101}), "1 to 100"),
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "vt": -1}), "0 to 315360000"),
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "wait": 21}), "0 to 20"),
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "filter": [1]}), "JSON object"),
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "filter": "{}"}), "JSON object"),
+        (json!({"settle": {"delete": [{"msg_id": 1}]}, "fifo": "fair"}), "round_robin"),
+        (
+            json!({"settle": {"delete": [{"msg_id": 1}]}, "fifo": "head", "filter": {"a": 1}}),
+            "exclude",
+        ),
+        (json!({"settle": {"delete": [{"msg_id": 1}, {}]}}), "delete[1]"),
+        (json!({"settle": {"remove": []}}), "remove"),
+        (json!({"delete": [{"msg_id": 1}]}), "delete"),
+    ] {
+        let refused = call(&gateway, &body).await;
+        assert_eq!(refused.status, 400, "{body}: {}", refused.text);
+        let detail = refused.problem(400, "invalid_request").detail();
+        assert!(detail.contains(part), "{body}: {detail}");
+    }
+    gateway.post(&format!("{PATH}?qty=1"), "{}").await.problem(400, "invalid_request");
+    assert_eq!(gateway.all("q").await.len(), 1);
+    gateway.post("/queues/none/messages/receive", "{}").await.problem(404, "queue_not_found");
+    gateway.get(PATH).await.expect(405);
+}
