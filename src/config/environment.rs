@@ -8,7 +8,7 @@ use std::{
 use config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::{
-    load::{ConfigError, KEYS, unknown},
+    load::{ConfigError, KEYS, ROLES, unknown},
     spelling::{closest, folded},
 };
 
@@ -177,13 +177,16 @@ fn setting(name: &str, value: String, known: &[String]) -> Result<(String, Value
 
 /// What a variable says of a setting.
 fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
-    if key != KEYS {
-        return Ok(from_variable(name, value));
-    }
+    let example = match key {
+        KEYS => {
+            "[{\"name\": \"shop\", \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]"
+        }
+        ROLES => "[{\"role\": \"authenticated\", \"grants\": [\"send:orders*\"]}]",
+        _ => return Ok(from_variable(name, value)),
+    };
     let list = list_in_text(&value).ok_or_else(|| {
-        let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
-                       \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
-        ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
+        let allowed = format!("expected a list in JSON or TOML, such as {example}");
+        ConfigError(format!("`{key}` from environment variable {name}: {allowed}"))
     })?;
     Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
 }
