@@ -87,6 +87,7 @@ mod starts;
 mod storable;
 mod supabase;
 mod supabase_access;
+mod supabase_clients;
 mod supabase_oracle;
 mod sweeps;
 mod tenants;
