@@ -13,4 +13,5 @@ pub mod engine;
 pub mod http;
 pub mod server;
 pub mod store;
+pub mod supabase;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use crate::{
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{Endpoint, Listener, Rules},
     store::{self, Db, Health, Pool},
+    supabase,
     telemetry::Metrics,
 };
 
@@ -97,8 +98,12 @@ impl Gateway {
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
         let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
+        let with_supabase = settings.supabase.enabled;
         let mut parts = Parts::default();
-        parts.spawn(LISTENER, serve(listener, operations, gated, rules, stop.clone()));
+        parts.spawn(
+            LISTENER,
+            serve(listener, operations, gated, with_supabase, rules, stop.clone()),
+        );
         parts.spawn("collector of figures", collector.run());
         parts.spawn("janitor", janitor.run());
         parts.spawn("doorkeeper", doorkeeper.run());
@@ -194,6 +199,7 @@ async fn serve(
     clients: Listener,
     operations: Option<(Listener, OriginPolicy)>,
     gated: GatedBroker,
+    with_supabase: bool,
     rules: Rules,
     stop: CancellationToken,
 ) {
@@ -205,7 +211,11 @@ async fn serve(
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
-    clients.serve(api::router(gated, place), rules, stop).await;
+    let mut router = api::router(gated.clone(), place);
+    if with_supabase {
+        router = router.merge(supabase::router(gated));
+    }
+    clients.serve(router, rules, stop).await;
     stop_operations.cancel();
     if let Some(operations) = operations
         && let Err(error) = operations.await

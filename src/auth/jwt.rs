@@ -185,9 +185,17 @@ impl Verifier {
             let leeway = i64::try_from(self.settings.leeway_seconds).ok()?;
             at.checked_add_signed(TimeDelta::seconds(leeway))
         });
-        let grants = Grants::new(grants(claims.get(&self.settings.grants_claim)));
+        let mut granted = grants(claims.get(&self.settings.grants_claim));
+        granted.extend(self.grants_of_role(text("role")));
+        let grants = Grants::new(granted);
         let shares = self.shares(identity.fingerprint());
         Principal::sharing(identity, grants, expires_at, shares)
+    }
+
+    /// What the bearers of a role may do by the configuration.
+    fn grants_of_role(&self, role: Option<&str>) -> Vec<Grant> {
+        let known = self.settings.roles.iter().find(|known| Some(&*known.role) == role);
+        known.map(|known| known.grants.clone()).unwrap_or_default()
     }
 
     fn shares(&self, owner: Fingerprint) -> Arc<Shares> {

@@ -9,7 +9,7 @@ use config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use crate::domain::spelling::{closest, folded};
 
-use super::load::{ConfigError, KEYS, unknown};
+use super::load::{ConfigError, KEYS, ROLES, unknown};
 
 /// What every variable of the gateway's begins with.
 const PREFIX: &str = "PGMQ_GATEWAY__";
@@ -176,13 +176,16 @@ fn setting(name: &str, value: String, known: &[String]) -> Result<(String, Value
 
 /// What a variable says of a setting.
 fn given(key: &str, name: &str, value: String) -> Result<Value, ConfigError> {
-    if key != KEYS {
-        return Ok(from_variable(name, value));
-    }
+    let example = match key {
+        KEYS => {
+            "[{\"name\": \"shop\", \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]"
+        }
+        ROLES => "[{\"role\": \"authenticated\", \"grants\": [\"send:orders*\"]}]",
+        _ => return Ok(from_variable(name, value)),
+    };
     let list = list_in_text(&value).ok_or_else(|| {
-        let allowed = "expected a list in JSON or TOML, such as [{\"name\": \"shop\", \
-                       \"key_file\": \"/run/secrets/shop\", \"grants\": [\"send:orders*\"]}]";
-        ConfigError(format!("`{KEYS}` from environment variable {name}: {allowed}"))
+        let allowed = format!("expected a list in JSON or TOML, such as {example}");
+        ConfigError(format!("`{key}` from environment variable {name}: {allowed}"))
     })?;
     Ok(Value::new(Some(&format!("environment variable {name}")), ValueKind::Array(list)))
 }

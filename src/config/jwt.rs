@@ -1,7 +1,9 @@
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
+
+use crate::domain::Grant;
 
 use super::{Invalid, within};
 
@@ -23,6 +25,8 @@ pub struct Jwt {
     /// The claim that says what its bearer may do: `right:queues`, several between spaces or in a
     /// list.
     pub grants_claim: String,
+    /// What bearers of a `role` may do beside that, as Supabase's tokens have one.
+    pub roles: Vec<RoleGrants>,
     /// Seconds by which clocks may differ.
     pub leeway_seconds: u64,
     /// Seconds between two looks at the signer's keys.
@@ -32,6 +36,16 @@ pub struct Jwt {
     pub max_age_seconds: Option<u64>,
 }
 
+/// What the bearers of a role may do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleGrants {
+    /// What the claim `role` is.
+    pub role: String,
+    /// What they may do, each as `send,receive:orders*`.
+    pub grants: Vec<Grant>,
+}
+
 impl Default for Jwt {
     fn default() -> Self {
         Self {
@@ -39,6 +53,7 @@ impl Default for Jwt {
             issuer: None,
             audience: None,
             grants_claim: "scope".to_owned(),
+            roles: Vec::new(),
             leeway_seconds: 30,
             refresh_interval_seconds: 300,
             max_age_seconds: None,
@@ -87,6 +102,15 @@ impl Jwt {
                            jwt.issuer and jwt.audience must be set";
             return refused("jwt.issuer", missing);
         }
+        let mut roles = HashSet::new();
+        if self.roles.iter().any(|role| role.role.is_empty()) {
+            return refused("jwt.roles", "each role needs a name");
+        }
+        if let Some(twice) = self.roles.iter().find(|role| !roles.insert(&*role.role)) {
+            let name = &twice.role;
+            let twice = format!("`{name}` is there twice: one entry has all grants of a role");
+            return refused("jwt.roles", &twice);
+        }
         if self.grants_claim.is_empty() {
             return refused("jwt.grants_claim", "the name of a claim is needed");
         }
@@ -126,6 +150,7 @@ fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     #[test]
     fn what_may_be_secret_in_a_url_is_not_shown() {
@@ -141,6 +166,36 @@ mod tests {
             ("https://[s3cret", "(hidden)"),
         ] {
             assert_eq!(shown(jwks), shows);
+        }
+    }
+
+    fn load(toml: &str, variable: &str) -> Result<Jwt, String> {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+        std::io::Write::write_all(&mut file, toml.as_bytes()).expect("written");
+        let environment = vec![("PGMQ_GATEWAY__JWT__ROLES".into(), variable.into())];
+        let sources = Sources { file: Some(file.path().to_owned()), environment };
+        let loaded = super::super::load(&sources).map_err(|error| error.to_string())?;
+        Ok(loaded.settings.jwt)
+    }
+
+    #[test]
+    fn roles_are_a_list_with_grants() {
+        let variable = r#"[{"role":"authenticated","grants":["send:a*","receive:b"]}]"#;
+        let toml = format!("[jwt]\nroles = {}\n", variable.replace("\":", "\"="));
+        let toml = toml.replace("\"role\"", "role").replace("\"grants\"", "grants");
+        for (file, variable) in [("", variable), (&*toml, "")] {
+            let jwt = load(file, variable).expect("valid");
+            assert_eq!((&*jwt.roles[0].role, jwt.roles[0].grants.len()), ("authenticated", 2));
+        }
+        for (value, said) in [
+            ("authenticated", "expected a list in JSON or TOML"),
+            (r#"[{"role":"a","grants":["fly:q"]}]"#, "jwt.roles"),
+            (r#"[{"role":"","grants":[]}]"#, "each role needs a name"),
+            (r#"[{"role":"a","grants":[]},{"role":"a","grants":[]}]"#, "`a` is there twice"),
+            (r#"[{"role":"a","grants":[],"claim":1}]"#, "jwt.roles"),
+        ] {
+            let refused = load("", value).expect_err("refused");
+            assert!(refused.contains(said), "{value}: {refused}");
         }
     }
 }

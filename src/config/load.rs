@@ -14,6 +14,8 @@ const SECRETS: [&str; 4] =
     ["database.url", "database.direct_url", "receipts.signing_key", "auth.admin_key"];
 /// A list of tables, some of whose values are secrets.
 pub(super) const KEYS: &str = "auth.keys";
+/// A list of tables, none of whose values is a secret.
+pub(super) const ROLES: &str = "jwt.roles";
 
 /// Where settings come from, weakest first; the defaults stand before them.
 #[derive(Clone, Debug, Default)]

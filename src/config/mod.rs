@@ -19,6 +19,7 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
+mod supabase;
 mod tls;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub use database::Database;
 pub use embedded::Embedded;
 pub use engine::{Engine, ReadMode};
 pub use http::Http;
-pub use jwt::Jwt;
+pub use jwt::{Jwt, RoleGrants};
 pub use limits::Limits;
 pub use load::{ConfigError, Effective, Loaded, Sources, load, log_format};
 pub use log::{Log, LogFormat, RequestLines};
@@ -38,6 +39,7 @@ pub use metrics::Metrics;
 pub use receipts::Receipts;
 pub use secret::Secret;
 pub use server::Server;
+pub use supabase::Supabase;
 pub use tls::{Tls, TlsFiles};
 
 /// Every setting of the gateway.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub engine: Engine,
     /// Waiting receives.
     pub long_poll: LongPoll,
+    /// Supabase Queues' functions.
+    pub supabase: Supabase,
     /// What a client may ask for.
     pub limits: Limits,
     /// What stands for one delivery of a message.

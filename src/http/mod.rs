@@ -27,7 +27,10 @@ mod unread;
 mod wire_error;
 
 pub use access::GatedBroker;
-pub(crate) use access::{Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, right};
+pub(crate) use access::{
+    Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, key_of, right,
+};
+pub(crate) use admission::MemoryPermit;
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
 pub(crate) use context::RequestContext;

@@ -191,6 +191,11 @@ struct Claimed {
     origin: Option<Value>,
 }
 
+/// A key or a token that stands by itself in some header; none if it is empty or too long.
+pub(crate) fn key_of(text: &str) -> Option<Credential> {
+    Credential::parse(&format!("Bearer {text}"))
+}
+
 /// The credential of `Authorization`.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<Credential> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();

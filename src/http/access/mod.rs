@@ -9,7 +9,7 @@ mod gated_broker;
 mod permit;
 pub(crate) mod right;
 
-pub(crate) use caller::{Caller, bearer};
+pub(crate) use caller::{Caller, bearer, key_of};
 pub(super) use caller::{recheck_credential, too_many};
 pub use gated_broker::GatedBroker;
 pub(crate) use permit::{MultiQueuePermit, QueuePermit, ScopePermit};

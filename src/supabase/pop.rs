@@ -1,0 +1,76 @@
+//! `pop`, which may wait.
+
+use std::sync::Arc;
+
+use axum::{body::Body, response::Response};
+
+use crate::{
+    broker::{self, Delivery, Receive, SettleTarget},
+    domain::{Message, MsgId, Quantity, VisibilityTimeout, Wait},
+    http::{Delivered, LeasedBody, QueuePermit, right},
+};
+
+use super::{
+    failure::Failure,
+    options::Options,
+    reply::{check_single, records, reply, room, waited},
+    state::Supabase,
+};
+
+/// Seconds for which a message is leased that came while a client waited, until it is deleted.
+const LEASE: i64 = 30;
+
+/// Takes a message out of the queue, waiting for one if that is asked for.
+pub(super) async fn pop(
+    state: &Supabase,
+    permit: QueuePermit<right::Receive>,
+    options: &Options,
+) -> Result<Response, Failure> {
+    let one = Quantity::saturating(1);
+    let mut messages = permit.broker.pop(&permit.stats, permit.queue.clone(), one).await?;
+    if messages.is_empty() && options.wait.is_some_and(|wait| wait.get() > 0) {
+        messages = wait_for_one(&permit, options).await?;
+    }
+    check_single(options, messages.len())?;
+    // They are deleted, so they are answered even where there is no room for them.
+    let held = room(state, &permit.stats, &messages);
+    let held = held.unwrap_or_else(|_| state.memory.hold(None));
+    let (bytes, rows) = (records(options, held, &messages)?, messages.len());
+    let delivered =
+        Delivered { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
+    let body = Body::new(LeasedBody::without_lease(bytes, delivered));
+    Ok(waited(options, reply(options, rows, body)))
+}
+
+/// Leases the first message that comes, and deletes it. A client that leaves before has leased nothing.
+async fn wait_for_one(
+    permit: &QueuePermit<right::Receive>,
+    options: &Options,
+) -> Result<Vec<Message>, Failure> {
+    let what = Receive {
+        queue: permit.queue.clone(),
+        qty: Quantity::saturating(1),
+        vt: Some(VisibilityTimeout::saturating(LEASE)),
+        wait: options.wait.unwrap_or(Wait::saturating(0)),
+        filter: None,
+        fifo: None,
+    };
+    let _place = permit.wait()?;
+    let received = permit.while_authorized(permit.broker.receive(&permit.stats, what)).await?;
+    let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+    let Some(message) = delivery.messages.pop() else { return Ok(Vec::new()) };
+    let receipt = message.receipt.as_ref().map(ToString::to_string);
+    let target = SettleTarget { msg_id: MsgId::new(message.msg_id).ok(), receipt };
+    let (broker, stats) = (&permit.broker, &permit.stats);
+    match broker.delete(stats, permit.queue.clone(), target).await {
+        Ok(()) => {
+            delivery.lease.taken();
+            Ok(vec![message])
+        }
+        // Somebody else took it meanwhile.
+        Err(broker::Error::MessageNotFound { .. } | broker::Error::ReceiptStale { .. }) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
