@@ -12,5 +12,6 @@ pub mod embedded;
 pub mod engine;
 pub mod http;
 pub mod server;
+pub mod sqs;
 pub mod store;
 pub mod telemetry;

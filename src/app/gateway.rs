@@ -9,16 +9,17 @@ use tracing::{error, info, warn};
 use crate::{
     api::{self, Operations},
     auth::Access,
-    broker::{Broker, BrokerParts, Collector, Janitor},
+    broker::{Broker, BrokerParts, Collector, Janitor, Mover},
     config::{Http, Settings},
     domain::{KeyLimits, ReceiptKey},
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{Endpoint, Listener, Rules},
+    sqs::{self, SqsPlace},
     store::{self, Db, Health, Pool},
     telemetry::Metrics,
 };
 
-use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts};
+use super::{Database, StartError, doorkeeper::Doorkeeper, keys::master_key, parts::Parts};
 
 /// The part that serves clients.
 const LISTENER: &str = "listener";
@@ -51,8 +52,9 @@ impl Gateway {
             requests_per_second: settings.limits.requests_per_second_per_key,
             max_waiters: Some(waiters_per_key(settings)),
         };
+        let master_key = master_key(&settings.sqs, prepared.master_key)?;
         let access = Access::new(&settings.auth, &settings.jwt, per_key).await?;
-        let access = Arc::new(access);
+        let access = Arc::new(access.with_master_key(master_key));
 
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);
@@ -104,7 +106,9 @@ impl Gateway {
         let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
         let mut parts = Parts::default();
-        parts.spawn(LISTENER, serve(listener, operations, gated, rules, stop.clone()));
+        let sqs = sqs_place(settings);
+        parts.spawn(LISTENER, serve(listener, operations, gated, sqs, rules, stop.clone()));
+        parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
         parts.spawn("collector of figures", collector.run());
         parts.spawn("janitor", janitor.run());
         parts.spawn("doorkeeper", doorkeeper.run());
@@ -196,12 +200,24 @@ fn origin_policy(settings: &Http, address: Option<SocketAddr>) -> OriginPolicy {
     OriginPolicy { hosts, origins: settings.cors_origins.clone() }
 }
 
+/// Where the queues of SQS seem to be, if it is served.
+fn sqs_place(settings: &Settings) -> Option<SqsPlace> {
+    let sqs = &settings.sqs;
+    sqs.enabled.then(|| SqsPlace {
+        base_url: sqs.base_url.clone(),
+        scheme: if settings.tls.files().is_some() { "https" } else { "http" },
+        account_id: sqs.account_id.clone(),
+        region: sqs.region.clone(),
+    })
+}
+
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
 /// how the shutdown goes.
 async fn serve(
     clients: Listener,
     operations: Option<(Listener, OriginPolicy)>,
     gated: GatedBroker,
+    sqs: Option<SqsPlace>,
     rules: Rules,
     stop: CancellationToken,
 ) {
@@ -213,7 +229,12 @@ async fn serve(
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
-    clients.serve(api::router(gated, place), rules, stop).await;
+    let rest = api::router(gated.clone(), place);
+    let router = match sqs {
+        Some(place) => sqs::router(&gated, place, rest),
+        None => rest,
+    };
+    clients.serve(router, rules, stop).await;
     stop_operations.cancel();
     if let Some(operations) = operations
         && let Err(error) = operations.await

@@ -9,12 +9,15 @@ mod coalesced;
 mod collector;
 mod error;
 mod janitor;
+mod mover;
 mod policies;
+mod queue_attributes;
 mod queues;
 mod receiving;
 mod retry;
 mod row_security;
 mod sending;
+mod sending_each;
 mod settling;
 mod topics;
 mod transactions;
@@ -26,7 +29,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -39,22 +45,28 @@ use crate::{
 
 pub use crate::{
     engine::{Delivery, Lease},
-    store::{Action, Archived, Binding, HealthState, Page},
+    store::{
+        Action, Archived, AttributesChange, Binding, HealthState, MoveTask, NamedQueue, Page,
+        QueueAttributes,
+    },
 };
 pub use apart::Apart;
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
+pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{MaybeReplayed, Once};
+pub use sending_each::{SendingRules, Sent};
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use coalesced::Coalesced;
 use policies::Policies;
+use queue_attributes::AttributesCache;
 use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
 
@@ -83,6 +95,10 @@ pub struct Inner {
     /// Figures that somebody asks for.
     figures:
         Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
+    /// What front ends keep of queues.
+    attributes: AttributesCache,
+    /// Told when dead letters are to be moved.
+    move_tasks: Notify,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -137,6 +153,8 @@ impl Broker {
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
+            attributes: AttributesCache::default(),
+            move_tasks: Notify::new(),
             text: Apart::default(),
             locked: Arc::default(),
             apart: FairSlots::new(connections / 2, share.of(connections / 2)),

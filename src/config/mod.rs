@@ -20,6 +20,7 @@ mod receipts;
 mod secret;
 mod server;
 mod spelling;
+mod sqs;
 mod tls;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,7 @@ pub use metrics::Metrics;
 pub use receipts::Receipts;
 pub use secret::Secret;
 pub use server::Server;
+pub use sqs::Sqs;
 pub use tls::{Tls, TlsFiles};
 
 /// Every setting of the gateway.
@@ -53,6 +55,8 @@ pub struct Settings {
     pub jwt: Jwt,
     /// Which names and which web pages are answered to.
     pub http: Http,
+    /// The SQS wire protocol.
+    pub sqs: Sqs,
     /// HTTPS in place of HTTP.
     pub tls: Tls,
     /// The PostgreSQL that holds the queues.
@@ -82,6 +86,7 @@ impl Settings {
         self.auth.check()?;
         self.jwt.check()?;
         self.http.check()?;
+        self.sqs.check()?;
         self.tls.check()?;
         self.database.check()?;
         self.embedded.check()?;

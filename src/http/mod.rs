@@ -29,7 +29,7 @@ pub use access::GatedBroker;
 pub(crate) use access::{Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, right};
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
-pub(crate) use context::RequestContext;
+pub(crate) use context::{RequestContext, context};
 pub(crate) use front_end::FrontEnd;
 pub use gate::{Gate, GateParts};
 pub(crate) use guard::Served;
