@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod engine;
 pub mod http;
 pub mod server;
+pub mod sqs;
 pub mod store;
 pub mod supabase;
 pub mod telemetry;

@@ -43,7 +43,8 @@ $$;
 
 -- Stores messages that have a moment of visibility each, all or none, and returns their ids in order.
 -- `delays` counts seconds from now; `visible_at` wins where it is set. Raises PGW23 if the table did not
--- take every row: a row that is stored returns one id, in the order in which they are stored.
+-- take every row: a row that is stored returns one id, in the order in which they are stored. The id of one
+-- that was not stored, as it was sent before (sqs.sql), is negative.
 CREATE FUNCTION pgmq_gateway.send(
     queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
     in_turn boolean
@@ -69,6 +70,18 @@ BEGIN
     END IF;
     IF NOT has_headers AND EXISTS (SELECT FROM unnest(headers) h WHERE h IS NOT NULL) THEN
         PERFORM pgmq_gateway.need_headers();
+    END IF;
+    -- The queue may be read in groups since a moment ago.
+    IF EXISTS (SELECT FROM unnest(headers) h WHERE h ? 'x-deduplication-id')
+       AND (in_turn OR pgmq_gateway.has_fifo_index(relation)) THEN
+        IF NOT in_turn THEN
+            PERFORM set_config('lock_timeout', '250ms', true);
+            PERFORM pgmq_gateway.lock_send_order(queue);
+        END IF;
+        RETURN QUERY SELECT s.id FROM pgmq_gateway.send_deduplicated(
+            queue, pgmq_gateway.insert_statement(relation, has_headers), messages, headers, delays,
+            visible_at) AS s (id);
+        RETURN;
     END IF;
     RETURN QUERY EXECUTE pgmq_gateway.insert_statement(relation, has_headers)
     USING messages, headers, delays, visible_at;
@@ -97,11 +110,14 @@ DECLARE
     id bigint;
     parsed jsonb;
     parsed_headers jsonb;
+    this_queue bigint;
+    is_fifo boolean := has_headers AND pgmq_gateway.has_fifo_index(relation);
+    is_deduplicated boolean;
 BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
     PERFORM pgmq_gateway.require_unlocked(relation);
     PERFORM pgmq_gateway.check_at_once();
-    IF in_turn THEN
+    IF in_turn OR is_fifo THEN
         PERFORM set_config('lock_timeout', '25ms', true);
         PERFORM pgmq_gateway.lock_send_order(queue);
         PERFORM set_config('lock_timeout', '5ms', true);
@@ -122,10 +138,23 @@ BEGIN
                 IF parsed_headers IS NOT NULL AND NOT has_headers THEN
                     RAISE SQLSTATE 'PGW05';
                 END IF;
+                is_deduplicated :=
+                    is_fifo AND pgmq_gateway.deduplication_key(parsed_headers) IS NOT NULL;
+                IF is_deduplicated THEN
+                    this_queue := coalesce(this_queue, pgmq_gateway.queue_id(queue));
+                    id := pgmq_gateway.duplicate_of(this_queue, parsed_headers);
+                    IF id IS NOT NULL THEN
+                        ids := ids || -id;
+                        CONTINUE;
+                    END IF;
+                END IF;
                 EXECUTE statement INTO id USING ARRAY[parsed], ARRAY[parsed_headers],
                                                 ARRAY[delays[i]], ARRAY[visible_at[i]];
                 IF id IS NULL THEN
                     RAISE SQLSTATE 'PGW23';
+                END IF;
+                IF is_deduplicated THEN
+                    PERFORM pgmq_gateway.note_deduplication(this_queue, parsed_headers, id);
                 END IF;
                 ids := ids || id;
             END LOOP;

@@ -1,6 +1,6 @@
 //! The database that the settings mean: one that is there, or a private one that is started.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tracing::info;
 
@@ -50,6 +50,23 @@ pub enum StartError {
     /// Keys could not be administered.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The file of the master key is of no use.
+    #[error("sqs.master_key_file: cannot use {path}: {reason}")]
+    MasterKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Secrets of access keys cannot be derived.
+    #[error(
+        "this role may not read the master key of access keys in the database: set sqs.master_key_file, here \
+         and at every gateway, or do this as the owner of schema pgmq_gateway"
+    )]
+    NoMasterKey,
+    /// An id of a key that no access key can have.
+    #[error("access keys are made for keys whose ids consist of letters and digits")]
+    NoAccessKey,
     /// Nothing can be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -8,17 +8,20 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{self, Operations},
-    broker::{Broker, BrokerParts, Collector, Janitor},
+    broker::{Broker, BrokerParts, Collector, Janitor, Mover},
     config::{Http, Settings},
     domain::ReceiptKey,
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{Endpoint, Listener, Rules},
+    sqs::{self, SqsPlace},
     store::{self, Db, Health, Pool},
     supabase,
     telemetry::Metrics,
 };
 
-use super::{Database, StartError, doorkeeper::Doorkeeper, parts::Parts, preflight};
+use super::{
+    Database, StartError, doorkeeper::Doorkeeper, keys::master_key, parts::Parts, preflight,
+};
 
 /// The part that serves clients.
 const LISTENER: &str = "listener";
@@ -43,12 +46,14 @@ impl Gateway {
         let options = database.options(settings)?;
         let direct = database.direct_options(settings)?;
         preflight::before_the_database(settings).await?;
-        let access = Arc::new(preflight::access(settings).await?);
+        let access = preflight::access(settings).await?;
         database.reach_all(settings).await?;
         preflight::before_the_schema(settings, &access, &direct).await?;
         let prepared = store::prepare(&direct, limits.install_pgmq).await?;
         let connections = database.connections(settings)?;
         info!(pgmq = %prepared.pgmq, connections, "database is ready");
+        let master_key = master_key(&settings.sqs, prepared.master_key)?;
+        let access = Arc::new(access.with_master_key(master_key));
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);
         let health = Arc::new(Health::new(pool.clone()));
@@ -98,12 +103,10 @@ impl Gateway {
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
         let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
-        let with_supabase = settings.supabase.enabled;
         let mut parts = Parts::default();
-        parts.spawn(
-            LISTENER,
-            serve(listener, operations, gated, with_supabase, rules, stop.clone()),
-        );
+        let doors = Doors { supabase: settings.supabase.enabled, sqs: sqs_place(settings) };
+        parts.spawn(LISTENER, serve(listener, operations, gated, doors, rules, stop.clone()));
+        parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
         parts.spawn("collector of figures", collector.run());
         parts.spawn("janitor", janitor.run());
         parts.spawn("doorkeeper", doorkeeper.run());
@@ -193,13 +196,30 @@ fn origin_policy(settings: &Http, address: Option<SocketAddr>) -> OriginPolicy {
     OriginPolicy { hosts, origins: settings.cors_origins.clone() }
 }
 
+/// Where the queues of SQS seem to be, if it is served.
+fn sqs_place(settings: &Settings) -> Option<SqsPlace> {
+    let sqs = &settings.sqs;
+    sqs.enabled.then(|| SqsPlace {
+        base_url: sqs.base_url.clone(),
+        scheme: if settings.tls.files().is_some() { "https" } else { "http" },
+        account_id: sqs.account_id.clone(),
+        region: sqs.region.clone(),
+    })
+}
+
+/// The front ends beside REST.
+struct Doors {
+    supabase: bool,
+    sqs: Option<SqsPlace>,
+}
+
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
 /// how the shutdown goes.
 async fn serve(
     clients: Listener,
     operations: Option<(Listener, OriginPolicy)>,
     gated: GatedBroker,
-    with_supabase: bool,
+    doors: Doors,
     rules: Rules,
     stop: CancellationToken,
 ) {
@@ -212,8 +232,11 @@ async fn serve(
         tokio::spawn(serve)
     });
     let mut router = api::router(gated.clone(), place);
-    if with_supabase {
-        router = router.merge(supabase::router(gated));
+    if doors.supabase {
+        router = router.merge(supabase::router(gated.clone()));
+    }
+    if let Some(place) = doors.sqs {
+        router = sqs::router(&gated, place, router);
     }
     clients.serve(router, rules, stop).await;
     stop_operations.cancel();

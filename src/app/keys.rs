@@ -1,15 +1,18 @@
 //! `keys`: making them, listing them, and ending them.
 
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
 
 use crate::{
     auth,
-    config::Settings,
-    domain::{Grant, KeyHash, KeyLimits, NewApiKey},
-    store::{self, ConnectOptions, ListedKey},
+    config::{Settings, Sqs},
+    domain::{Grant, KeyHash, KeyLimits, MasterKey, NewApiKey},
+    store::{self, ListedKey},
 };
 
 use super::{StartError, database::Database};
@@ -35,6 +38,9 @@ pub(super) enum KeyCommand {
         /// Clients that wait with it at the same time, at each gateway.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         max_waiters: Option<u32>,
+        /// Print it as an access key id and a secret access key, with which AWS SDKs sign.
+        #[arg(long)]
+        aws: bool,
     },
     /// List the keys, without what is secret in them.
     List,
@@ -50,6 +56,9 @@ pub(super) enum KeyCommand {
         /// For how long the old one is taken too, such as 1h.
         #[arg(long, value_name = "TIME", default_value = "0s")]
         overlap: humantime::Duration,
+        /// Print it as an access key id, which is a new one too, and a secret access key.
+        #[arg(long)]
+        aws: bool,
     },
 }
 
@@ -67,42 +76,72 @@ async fn administer(
     command: KeyCommand,
 ) -> Result<(), StartError> {
     let options = database.direct_options(settings)?;
-    store::prepare(&options, settings.database.install_pgmq).await?;
+    let prepared = store::prepare(&options, settings.database.install_pgmq).await?;
+    let master = master_key(&settings.sqs, prepared.master_key)?;
     let said = match command {
-        KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters } => {
+        KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
-            let key = auth::new_key(&id);
+            let made = Made::new(&id, aws, master.as_ref())?;
             let new = NewApiKey {
                 id,
                 name,
-                hash: KeyHash::of(&key),
+                hash: KeyHash::of(&made.key),
                 grants: grants.iter().map(Grant::to_string).collect(),
                 expires_in: expires_in.map(delta),
                 limits: KeyLimits { requests_per_second, max_waiters },
             };
             store::create_key(&options, &new).await?;
-            key
+            made.shown
         }
         KeyCommand::List => table(&store::list_keys(&options).await?),
         KeyCommand::Revoke { id } => {
             store::revoke_key(&options, &id).await?;
             format!("{id} is revoked")
         }
-        KeyCommand::Rotate { id, overlap } => rotate(&options, &id, delta(overlap)).await?,
+        KeyCommand::Rotate { id, overlap, aws } => {
+            let made = Made::new(&id, aws, master.as_ref())?;
+            let hash = KeyHash::of(&made.key);
+            store::rotate_key(&options, &id, hash, delta(overlap)).await?;
+            made.shown
+        }
     };
     // As with `| head`.
     let _ = writeln!(io::stdout(), "{said}");
     Ok(())
 }
 
-async fn rotate(
-    options: &ConnectOptions,
-    id: &str,
-    overlap: TimeDelta,
-) -> Result<String, StartError> {
-    let key = auth::new_key(id);
-    store::rotate_key(options, id, KeyHash::of(&key), overlap).await?;
-    Ok(key)
+/// A new key, and what its owner is shown of it.
+struct Made {
+    key: String,
+    shown: String,
+}
+
+impl Made {
+    fn new(id: &str, aws: bool, master: Option<&MasterKey>) -> Result<Self, StartError> {
+        if !aws {
+            let key = auth::new_key(id);
+            return Ok(Self { shown: key.clone(), key });
+        }
+        let master = master.ok_or(StartError::NoMasterKey)?;
+        let access = auth::new_access_key_id(id).ok_or(StartError::NoAccessKey)?;
+        let secret = master.secret(&access);
+        let shown = format!("AWS_ACCESS_KEY_ID={access}\nAWS_SECRET_ACCESS_KEY={secret}");
+        Ok(Self { key: master.api_key(&access), shown })
+    }
+}
+
+/// What secrets of access keys are derived from: a file where one is configured, and otherwise what is kept in
+/// the database.
+pub(super) fn master_key(
+    settings: &Sqs,
+    kept: Option<MasterKey>,
+) -> Result<Option<MasterKey>, StartError> {
+    let Some(path) = &settings.master_key_file else { return Ok(kept) };
+    let fails = |reason: String| StartError::MasterKey { path: path.clone(), reason };
+    let bytes = fs::read(path).map_err(|error| fails(error.to_string()))?;
+    let key = MasterKey::new(bytes.trim_ascii_end());
+    let reason = || fails(format!("it has fewer than {} bytes", MasterKey::MIN_BYTES));
+    key.map(Some).ok_or_else(reason)
 }
 
 fn delta(time: humantime::Duration) -> TimeDelta {

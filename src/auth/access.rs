@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     config::{self, AuthMode},
-    domain::{Grant, Grants, KeyLimits, StoredKey},
+    domain::{AccessKeyId, Grant, Grants, KeyLimits, MasterKey, StoredKey},
 };
 
 use super::{Credential, Identity, Principal, jwks::JwksError, jwt::Verifier, keyring::Keyring};
@@ -24,10 +24,20 @@ pub struct Access {
     mode: AuthMode,
     keyring: Keyring,
     jwt: Option<Arc<Verifier>>,
+    /// What secrets of access keys are derived from, if that is known.
+    master_key: Option<MasterKey>,
     /// Set once a credential is needed, and never taken back: keys that are gone open no door.
     needed: AtomicBool,
     /// Whoever comes while nobody needs a credential.
     anyone: Arc<Principal>,
+}
+
+/// What a signature is checked with.
+pub struct SigningKey {
+    /// The secret of the access key.
+    pub secret: String,
+    /// The key that it stands for.
+    pub credential: Credential,
 }
 
 /// No credential that is in force: missing, wrong, revoked and expired are all alike.
@@ -94,7 +104,22 @@ impl Access {
         };
         let everything = Grants::new(vec![Grant::everything()]);
         let anyone = Principal::new(Identity::anonymous(), everything, None, KeyLimits::default());
-        Ok(Self { mode: auth.mode, keyring, jwt, needed: AtomicBool::new(needed), anyone })
+        let (mode, needed) = (auth.mode, AtomicBool::new(needed));
+        Ok(Self { mode, keyring, jwt, master_key: None, needed, anyone })
+    }
+
+    /// The same, with what secrets of access keys are derived from.
+    #[must_use]
+    pub fn with_master_key(self, master_key: Option<MasterKey>) -> Self {
+        Self { master_key, ..self }
+    }
+
+    /// What signatures with this access key are checked with, if it is in force.
+    pub fn signing_key(&self, access_key_id: &str) -> Option<SigningKey> {
+        let (master, id) = (self.master_key.as_ref()?, AccessKeyId::parse(access_key_id)?);
+        let key = master.api_key(&id);
+        self.keyring.find(&key, Utc::now())?;
+        Some(SigningKey { secret: master.secret(&id), credential: Credential::of_key(key) })
     }
 
     /// Takes over the keys of the database; `any` says whether there is a key at all, of use or not.

@@ -29,6 +29,11 @@ impl Credential {
         Some(Self(password.to_owned())).filter(|key| !key.0.is_empty())
     }
 
+    /// A key that was found out in another way than from this header.
+    pub(super) fn of_key(key: String) -> Self {
+        Self(key)
+    }
+
     /// The key or token.
     pub(super) fn expose(&self) -> &str {
         &self.0

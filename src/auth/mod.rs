@@ -12,9 +12,9 @@ mod principal;
 
 use rand::{Rng, distr::Alphanumeric};
 
-use crate::domain::ApiKey;
+use crate::domain::{AccessKeyId, ApiKey};
 
-pub use access::{Access, AccessError, Unauthenticated};
+pub use access::{Access, AccessError, SigningKey, Unauthenticated};
 pub use credential::Credential;
 pub use identity::{Fingerprint, Identity};
 pub use principal::{Principal, Refusal, WaitingPlace};
@@ -24,9 +24,17 @@ const ID_CHARS: usize = 10;
 /// Characters of a key's secret, of 62 possible ones each: more than 2^255 keys.
 const SECRET_CHARS: usize = 43;
 
+/// Characters of an access key's id that differ from one of the same key to the next.
+const ACCESS_KEY_SALT_CHARS: usize = 6;
+
 /// A new id for a key.
 pub fn new_key_id() -> String {
     random(ID_CHARS).to_lowercase()
+}
+
+/// A new access key for the key with this id.
+pub fn new_access_key_id(id: &str) -> Option<AccessKeyId> {
+    AccessKeyId::new(id, &random(ACCESS_KEY_SALT_CHARS))
 }
 
 /// A new key with this id, as its owner shows it.

@@ -156,7 +156,8 @@ impl Janitor {
         let lifetime = self.settings.idempotency_lifetime();
         loop {
             let mut conn = self.broker.db.errand().await?;
-            if !store::delete_expired_keys(&mut conn, lifetime, STEP_ROWS).await? {
+            let more_keys = store::delete_expired_keys(&mut conn, lifetime, STEP_ROWS).await?;
+            if !store::delete_expired_attributes(&mut conn, STEP_ROWS).await? && !more_keys {
                 return Ok(());
             }
             drop(conn);

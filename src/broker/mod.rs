@@ -9,13 +9,16 @@ mod coalesced;
 mod collector;
 mod error;
 mod janitor;
+mod mover;
 mod policies;
+mod queue_attributes;
 mod queue_changes;
 mod queues;
 mod receiving;
 mod retry;
 mod row_security;
 mod sending;
+mod sending_each;
 mod settling;
 mod topics;
 mod transactions;
@@ -27,7 +30,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -40,23 +46,29 @@ use crate::{
 
 pub use crate::{
     engine::{Delivery, Lease},
-    store::{Action, Archived, Binding, HealthState, Page},
+    store::{
+        Action, Archived, AttributesChange, Binding, HealthState, MoveTask, NamedQueue, Page,
+        QueueAttributes,
+    },
 };
 pub use apart::Apart;
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
+pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{MaybeReplayed, Once};
+pub use sending_each::{SendingRules, Sent};
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use coalesced::Coalesced;
 use policies::Policies;
+use queue_attributes::AttributesCache;
 use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
 
@@ -90,6 +102,10 @@ pub struct Inner {
         Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
     /// Leave to make or drop an index.
     index_builds: tokio::sync::Mutex<()>,
+    /// What front ends keep of queues.
+    attributes: AttributesCache,
+    /// Told when dead letters are to be moved.
+    move_tasks: Notify,
     /// Where much text is worked on.
     text: Apart,
     limits: Limits,
@@ -145,6 +161,8 @@ impl Broker {
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             index_builds: tokio::sync::Mutex::default(),
+            attributes: AttributesCache::default(),
+            move_tasks: Notify::new(),
             text: Apart::default(),
             locked: Arc::default(),
             apart: FairSlots::new(connections / 2, share.of(connections / 2)),

@@ -13,7 +13,7 @@ use crate::{
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, policies::Policy, transactions::Outcome};
+use super::{Broker, Error, Result, Sent, policies::Policy, transactions::Outcome};
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
@@ -122,8 +122,11 @@ impl Broker {
             return self.store_once(stats, queue, messages, once).await;
         }
         let ids = self.engine.send(queue, messages, policy.fifo, stats);
-        let result = self.within_time(ids).await.map_err(Error::of_sending(queue))?;
-        self.metrics.messages(queue.as_str(), DoneTo::Sent, result.len());
+        let ids = self.within_time(ids).await.map_err(Error::of_sending(queue))?;
+        let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
+        let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
+        self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
+        let result = sent.into_iter().map(|sent| sent.msg_id).collect();
         Ok(MaybeReplayed { result, replayed: false })
     }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     domain::{
-        CallStats, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
-        VisibilityTimeout,
+        CallStats, Delivered, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
+        Visibility, VisibilityTimeout,
     },
     store::{self, Action, Refusal, SettleRules, VisibilityChange},
     telemetry::DoneTo,
@@ -263,6 +265,16 @@ impl Broker {
         let _permits = self.permits(Some(queue), stats).await?;
         let mut conn = self.db.acquire(stats).await?;
         store::settle(&mut conn, queue, entries, rules, true).await
+    }
+
+    /// The delivery that a receipt stands for; nothing if it was not given out here.
+    pub fn delivery_of(&self, receipt: &str) -> Option<Delivered> {
+        self.receipt_key.verify(receipt).ok()
+    }
+
+    /// What time it is in the database, once something was loaded from there.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.policies.now()
     }
 
     /// Which message is meant, and for which delivery.

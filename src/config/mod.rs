@@ -19,6 +19,7 @@ mod metrics;
 mod receipts;
 mod secret;
 mod server;
+mod sqs;
 mod supabase;
 mod tls;
 
@@ -39,6 +40,7 @@ pub use metrics::Metrics;
 pub use receipts::Receipts;
 pub use secret::Secret;
 pub use server::Server;
+pub use sqs::Sqs;
 pub use supabase::Supabase;
 pub use tls::{Tls, TlsFiles};
 
@@ -54,6 +56,8 @@ pub struct Settings {
     pub jwt: Jwt,
     /// Which names and which web pages are answered to.
     pub http: Http,
+    /// The SQS wire protocol.
+    pub sqs: Sqs,
     /// HTTPS in place of HTTP.
     pub tls: Tls,
     /// The PostgreSQL that holds the queues.
@@ -85,6 +89,7 @@ impl Settings {
         self.auth.check()?;
         self.jwt.check()?;
         self.http.check()?;
+        self.sqs.check()?;
         self.tls.check()?;
         self.database.check()?;
         self.embedded.check()?;

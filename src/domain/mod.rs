@@ -3,6 +3,7 @@
 //! Nothing here does I/O or knows of HTTP or SQL.
 
 mod access;
+mod access_key;
 mod api_key;
 mod bounded;
 mod call;
@@ -23,6 +24,7 @@ mod storable;
 mod time;
 
 pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
+pub use access_key::{AccessKeyId, MasterKey};
 pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
 pub use call::CallStats;

@@ -108,6 +108,11 @@ impl Gate {
         }))
     }
 
+    /// Who is let in, for front ends whose credentials are not those of `Authorization: Bearer`.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// What the caller of a request has in flight, where callers are told apart.
     pub(super) fn usage(&self, stats: &CallStats) -> Option<Arc<CallerUsage>> {
         stats.caller().map(|caller| self.concurrency.usage(caller))

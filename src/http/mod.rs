@@ -33,7 +33,7 @@ pub(crate) use access::{
 pub(crate) use admission::MemoryPermit;
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
-pub(crate) use context::RequestContext;
+pub(crate) use context::{RequestContext, context};
 pub(crate) use front_end::FrontEnd;
 pub use gate::{Gate, GateParts};
 pub(crate) use guard::Served;

@@ -24,8 +24,11 @@ fn statements(role: &str, partman: Option<&str>) -> Vec<String> {
         format!("GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO {role}"),
         format!(
             "GRANT INSERT, UPDATE, DELETE ON pgmq_gateway.queue_settings, \
-             pgmq_gateway.idempotency_keys TO {role}"
+             pgmq_gateway.idempotency_keys, pgmq_gateway.queue_attributes, \
+             pgmq_gateway.deduplication_ids, pgmq_gateway.move_tasks TO {role}"
         ),
+        // Whoever has it and the ids of access keys has their secrets.
+        format!("REVOKE ALL ON pgmq_gateway.master_key FROM {role}"),
         // It notes when a key was used, and makes none.
         format!("GRANT UPDATE (last_used_at) ON pgmq_gateway.api_keys TO {role}"),
         format!("GRANT USAGE, CREATE ON SCHEMA pgmq TO {role}"),

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::{Connection, PgConnection, Row};
 use tracing::{info, warn};
 
-use crate::domain::{PeerKey, ReceiptKey};
+use crate::domain::{MasterKey, PeerKey, ReceiptKey};
 
 use super::{ConnectOptions, schema, trust};
 
@@ -52,6 +52,8 @@ pub struct Prepared {
     pub receipt_key: ReceiptKey,
     /// The key by which gateways on this database know each other.
     pub peer_key: PeerKey,
+    /// What secrets of access keys are derived from, if the role may read it.
+    pub master_key: Option<MasterKey>,
 }
 
 /// Why the database cannot be used.
@@ -166,11 +168,28 @@ async fn prepare_on(
     let features = features(connection, &pgmq, target).await?;
     let secret: Vec<u8> =
         sqlx::query_scalar("SELECT value FROM pgmq_gateway.secret WHERE name = 'receipts'")
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
     let (receipt_key, peer_key) = (ReceiptKey::new(&secret), PeerKey::derive(&secret));
-    Ok(Prepared { pgmq, features, receipt_key, peer_key })
+    let master_key = master_key(connection).await.map_err(failed)?;
+    Ok(Prepared { pgmq, features, receipt_key, peer_key, master_key })
+}
+
+/// The master key, where the role may read it.
+async fn master_key(connection: &mut PgConnection) -> Result<Option<MasterKey>, sqlx::Error> {
+    let may: bool = sqlx::query_scalar(
+        "SELECT pg_catalog.has_table_privilege('pgmq_gateway.master_key', 'SELECT')",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if !may {
+        return Ok(None);
+    }
+    let key: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM pgmq_gateway.master_key")
+        .fetch_optional(connection)
+        .await?;
+    Ok(key.and_then(|key| MasterKey::new(&key)))
 }
 
 async fn install_pgmq(

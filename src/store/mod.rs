@@ -21,9 +21,11 @@ mod install;
 mod keys;
 mod maintenance;
 mod messages;
+mod move_tasks;
 mod pool;
 mod pooler;
 mod progress;
+mod queue_attributes;
 mod queues;
 mod reads;
 mod rejection;
@@ -61,7 +63,16 @@ pub use maintenance::{
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
+pub use move_tasks::{
+    MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
+    start_move_task,
+};
 pub use pool::Pool;
+pub use queue_attributes::{
+    AttributesChange, NamedQueue, QueueAttributes, aliases, change_queue_attributes,
+    dead_letter_sources, delete_expired_attributes, first_message_ids, list_aliases, note_purge,
+    queue_attributes,
+};
 pub use queues::{
     CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,
     drop_queue, exists, figures, last_id, list, metrics, names, read_refusal, show, table_access,

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 18] = [
+const FUNCTIONS: [&str; 19] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -26,6 +26,7 @@ const FUNCTIONS: [&str; 18] = [
     include_str!("../../migrations/functions/archive.sql"),
     include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
+    include_str!("../../migrations/functions/sqs.sql"),
 ];
 
 /// The generation of the functions; raised in every release that changes them. A gateway replaces
@@ -58,6 +59,7 @@ const GRANT_AGAIN: &str = "DO $$ DECLARE grantee text; BEGIN \
     LOOP \
         EXECUTE 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgmq_gateway TO ' || grantee; \
         EXECUTE 'GRANT SELECT ON ALL TABLES IN SCHEMA pgmq_gateway TO ' || grantee; \
+        EXECUTE 'REVOKE ALL ON pgmq_gateway.master_key FROM ' || grantee; \
     END LOOP; END $$";
 
 /// The version of the last step of the tables that this program knows.

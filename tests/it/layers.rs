@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A module and what it may use.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config", "domain"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("auth", &["config", "domain"]),
     ("http", &["auth", "broker", "domain", "telemetry"]),
     ("api", &["broker", "domain", "http", "telemetry"]),
+    ("sqs", &["auth", "broker", "domain", "http"]),
     ("supabase", &["broker", "domain", "http"]),
     ("embedded", &["config"]),
     ("server", &["config", "telemetry"]),
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "engine",
             "http",
             "server",
+            "sqs",
             "store",
             "supabase",
             "telemetry",

@@ -14,6 +14,7 @@ pub mod process;
 pub mod proxies;
 pub mod raw;
 pub mod servers;
+pub mod sqs;
 
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;

@@ -1,0 +1,298 @@
+-- What the SQS front end keeps beside the queues: attributes, tags and names, ids for deduplication, and move
+-- tasks.
+
+-- What is kept of a queue. No row where there is no such queue.
+CREATE FUNCTION pgmq_gateway.queue_attributes(queue text)
+RETURNS TABLE (alias text, attributes jsonb, tags jsonb, modified_at timestamptz) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    IF NOT pgmq_gateway.queue_exists(queue) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT coalesce(a.alias, queue), coalesce(a.attributes, '{}'), coalesce(a.tags, '{}'), a.modified_at
+    FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.queue_attributes a
+      ON a.queue_name = queue AND a.queue_id = pgmq_gateway.queue_id(queue);
+END
+$$;
+
+-- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue.
+CREATE FUNCTION pgmq_gateway.change_queue_attributes(
+    queue text, new_alias text, new_attributes jsonb, new_tags jsonb
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    IF NOT pgmq_gateway.queue_exists(queue) THEN
+        RETURN false;
+    END IF;
+    INSERT INTO pgmq_gateway.queue_attributes AS a (queue_name, queue_id, alias, attributes, tags)
+    VALUES (queue, pgmq_gateway.queue_id(queue), new_alias, jsonb_strip_nulls(new_attributes),
+            jsonb_strip_nulls(new_tags))
+    ON CONFLICT (queue_name) DO UPDATE
+    SET queue_id = excluded.queue_id, alias = excluded.alias, modified_at = now(),
+        purged_at = CASE WHEN a.queue_id = excluded.queue_id THEN a.purged_at END,
+        attributes = CASE WHEN a.queue_id = excluded.queue_id
+                     THEN jsonb_strip_nulls(a.attributes || new_attributes) ELSE excluded.attributes END,
+        tags = CASE WHEN a.queue_id = excluded.queue_id
+               THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END;
+    RETURN true;
+END
+$$;
+
+-- Notes that a queue is about to be emptied, and forgets which ids were sent to it. False if that was noted
+-- less than so many seconds ago.
+CREATE FUNCTION pgmq_gateway.note_purge(queue text, new_alias text, pause_seconds integer)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+BEGIN
+    INSERT INTO pgmq_gateway.queue_attributes AS a (queue_name, queue_id, alias, purged_at)
+    VALUES (queue, this_queue, new_alias, clock_timestamp())
+    ON CONFLICT (queue_name) DO UPDATE
+    SET purged_at = excluded.purged_at, queue_id = excluded.queue_id, alias = excluded.alias,
+        attributes = CASE WHEN a.queue_id = excluded.queue_id THEN a.attributes ELSE '{}' END,
+        tags = CASE WHEN a.queue_id = excluded.queue_id THEN a.tags ELSE '{}' END
+    WHERE a.queue_id <> excluded.queue_id OR a.purged_at IS NULL
+       OR a.purged_at < clock_timestamp() - make_interval(secs => pause_seconds);
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = this_queue;
+    RETURN true;
+END
+$$;
+
+-- Queues by what clients of SQS call them, in order of the names' bytes.
+CREATE FUNCTION pgmq_gateway.list_aliases(prefix text, behind text, max_rows integer)
+RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT n.alias, n.queue_name FROM (
+        SELECT coalesce(a.alias, m.queue_name::text) AS alias, m.queue_name::text AS queue_name
+        FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = m.queue_name
+        WHERE m.queue_name ~ '^[a-z0-9][a-z0-9._-]*$'
+    ) n
+    WHERE starts_with(n.alias, prefix) AND n.alias COLLATE "C" > behind
+    ORDER BY n.alias COLLATE "C" LIMIT max_rows;
+END
+$$;
+
+-- What clients of SQS call these queues, in order; null for one that has no other name.
+CREATE FUNCTION pgmq_gateway.aliases(queues text[])
+RETURNS SETOF text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT a.alias FROM unnest(queues) WITH ORDINALITY q (name, place)
+    LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = q.name ORDER BY q.place;
+END
+$$;
+
+-- The queues whose dead letters go to a queue, in order of their names' bytes.
+CREATE FUNCTION pgmq_gateway.dead_letter_sources(target text, behind text, max_rows integer)
+RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT coalesce(a.alias, m.queue_name::text), m.queue_name::text
+    FROM pgmq_gateway.queue_settings s
+    JOIN pgmq.meta m ON m.queue_name = s.queue_name
+     AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+    LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = s.queue_name
+    WHERE s.settings ->> 'dead_letter_queue' = target AND pgmq_gateway.is_name(s.queue_name)
+      AND m.queue_name::text COLLATE "C" > behind
+    ORDER BY m.queue_name::text COLLATE "C" LIMIT max_rows;
+END
+$$;
+
+-- What tells whether a message was sent before, if its sender said so: the header `x-deduplication-id`, within
+-- its group where `x-deduplication-scope` is `group`.
+CREATE FUNCTION pgmq_gateway.deduplication_key(headers jsonb)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN octet_length(k.key) > 500 THEN md5(k.key) ELSE k.key END
+    FROM (SELECT CASE WHEN headers ->> 'x-deduplication-scope' = 'group'
+                 THEN coalesce(headers ->> 'x-pgmq-group', '') ELSE '' END
+                 || E'\n' || (headers ->> 'x-deduplication-id') AS key) k
+$$;
+
+-- The id of the message that was sent with the same deduplication id in the last five minutes.
+CREATE FUNCTION pgmq_gateway.duplicate_of(this_queue bigint, headers jsonb)
+RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT d.msg_id FROM pgmq_gateway.deduplication_ids d
+            WHERE d.queue_id = this_queue AND d.key = pgmq_gateway.deduplication_key(headers)
+              AND d.sent_at > clock_timestamp() - interval '5 minutes');
+END
+$$;
+
+-- Notes that a message was sent with a deduplication id.
+CREATE FUNCTION pgmq_gateway.note_deduplication(this_queue bigint, headers jsonb, id bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO pgmq_gateway.deduplication_ids AS d (queue_id, key, msg_id, message_id, sent_at)
+    VALUES (this_queue, pgmq_gateway.deduplication_key(headers), id, headers ->> 'x-message-id',
+            clock_timestamp())
+    ON CONFLICT (queue_id, key) DO UPDATE
+    SET msg_id = excluded.msg_id, message_id = excluded.message_id, sent_at = excluded.sent_at;
+END
+$$;
+
+-- Stores messages as pgmq_gateway.send does, but for those that were sent before: instead of the id of such a
+-- one it returns that of the first, negated. Whoever calls holds the order of sends.
+CREATE FUNCTION pgmq_gateway.send_deduplicated(
+    queue text, statement text, messages jsonb[], headers jsonb[], delays integer[],
+    visible_at timestamptz[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+    is_deduplicated boolean;
+    id bigint;
+BEGIN
+    FOR n IN 1..cardinality(messages) LOOP
+        is_deduplicated := pgmq_gateway.deduplication_key(headers[n]) IS NOT NULL;
+        IF is_deduplicated THEN
+            id := pgmq_gateway.duplicate_of(this_queue, headers[n]);
+            IF id IS NOT NULL THEN
+                RETURN NEXT -id;
+                CONTINUE;
+            END IF;
+        END IF;
+        EXECUTE statement INTO id
+        USING ARRAY[messages[n]], ARRAY[headers[n]], ARRAY[delays[n]], ARRAY[visible_at[n]];
+        IF id IS NULL THEN
+            RAISE EXCEPTION 'row % was not stored', n USING ERRCODE = 'PGW23';
+        END IF;
+        IF is_deduplicated THEN
+            PERFORM pgmq_gateway.note_deduplication(this_queue, headers[n], id);
+        END IF;
+        RETURN NEXT id;
+    END LOOP;
+END
+$$;
+
+-- What the senders of messages with these headers were told as their ids.
+CREATE FUNCTION pgmq_gateway.first_message_ids(queue text, headers jsonb[])
+RETURNS SETOF text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+BEGIN
+    RETURN QUERY
+    SELECT d.message_id FROM unnest(headers) WITH ORDINALITY h (header, place)
+    LEFT JOIN pgmq_gateway.deduplication_ids d
+      ON d.queue_id = this_queue AND d.key = pgmq_gateway.deduplication_key(h.header) ORDER BY h.place;
+END
+$$;
+
+-- Begins to move the dead letters of a queue. False if they are on their way already.
+CREATE FUNCTION pgmq_gateway.start_move_task(
+    new_id text, source_queue text, destination_queue text, per_second integer, count_to_move bigint
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    INSERT INTO pgmq_gateway.move_tasks (id, source, destination, max_per_second, to_move)
+    VALUES (new_id, source_queue, destination_queue, per_second, count_to_move)
+    ON CONFLICT (source) WHERE status = 'RUNNING' DO NOTHING;
+    RETURN FOUND;
+END
+$$;
+
+-- A task that nobody is at, and that for some seconds nobody else will be.
+CREATE FUNCTION pgmq_gateway.claim_move_task(seconds integer)
+RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    -- A role that was granted its rights before there were tasks has none to work on them.
+    IF NOT has_table_privilege('pgmq_gateway.move_tasks', 'UPDATE')
+       OR current_setting('transaction_read_only')::boolean THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    UPDATE pgmq_gateway.move_tasks t SET claimed_until = clock_timestamp() + make_interval(secs => seconds)
+    WHERE t.id = (SELECT o.id FROM pgmq_gateway.move_tasks o
+                  WHERE o.status = 'RUNNING' AND o.claimed_until < clock_timestamp()
+                  ORDER BY o.claimed_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING t.*;
+END
+$$;
+
+-- Notes how far a task has come; it is left for whoever comes next after so many seconds. The status that it
+-- has then.
+CREATE FUNCTION pgmq_gateway.advance_move_task(
+    task text, moved_now bigint, new_status text, new_failure text, pause float8
+) RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    status_now text;
+BEGIN
+    UPDATE pgmq_gateway.move_tasks t
+    SET moved = t.moved + moved_now, failure = new_failure,
+        status = CASE t.status WHEN 'RUNNING' THEN new_status ELSE t.status END,
+        claimed_until = clock_timestamp() + make_interval(secs => pause)
+    WHERE t.id = task RETURNING t.status INTO status_now;
+    RETURN status_now;
+END
+$$;
+
+-- Ends a task that runs. How many messages it has moved; null if it does not run.
+CREATE FUNCTION pgmq_gateway.cancel_move_task(task text)
+RETURNS bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    moved_then bigint;
+BEGIN
+    UPDATE pgmq_gateway.move_tasks t SET status = 'CANCELLED'
+    WHERE t.id = task AND t.status = 'RUNNING' RETURNING t.moved INTO moved_then;
+    RETURN moved_then;
+END
+$$;
+
+-- The last tasks of a queue, the newest first.
+CREATE FUNCTION pgmq_gateway.list_move_tasks(source_queue text, max_rows integer)
+RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    RETURN QUERY SELECT t.* FROM pgmq_gateway.move_tasks t WHERE t.source = source_queue
+                 ORDER BY t.started_at DESC LIMIT max_rows;
+END
+$$;
+
+-- Forgets what does not count any more: ids that were sent long ago, tasks that ended, and queues that are
+-- gone. True if there may be more.
+CREATE FUNCTION pgmq_gateway.delete_expired_attributes(max_rows integer)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    deleted integer;
+BEGIN
+    IF NOT (has_table_privilege('pgmq_gateway.deduplication_ids', 'UPDATE, DELETE')
+            AND has_table_privilege('pgmq_gateway.move_tasks', 'DELETE')
+            AND has_table_privilege('pgmq_gateway.queue_attributes', 'DELETE')) THEN
+        RETURN false;
+    END IF;
+    DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM pgmq_gateway.deduplication_ids o
+        WHERE o.sent_at < clock_timestamp() - interval '6 minutes'
+        ORDER BY o.sent_at LIMIT max_rows FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    DELETE FROM pgmq_gateway.move_tasks t
+    WHERE t.status <> 'RUNNING' AND t.started_at < now() - interval '7 days';
+    DELETE FROM pgmq_gateway.queue_attributes a
+    WHERE a.modified_at < now() - interval '1 day'
+      AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = a.queue_name);
+    RETURN deleted = max_rows;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pgmq_gateway.take_restored_master_key()
+RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE pgmq_gateway.master_key k SET value = NEW.value;
+    IF FOUND THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;

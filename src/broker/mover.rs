@@ -1,0 +1,175 @@
+//! Moves dead letters back, as tasks in the database say. One gateway at a time is at a task; where that one
+//! ends, another goes on.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::{
+    domain::{CallStats, QueueName, Scope},
+    store::{self, MoveTask},
+};
+
+use super::{Broker, Error, Redrive, Result};
+
+/// Time between two looks for tasks that other gateways began, or left.
+const POLL: Duration = Duration::from_secs(2);
+/// Seconds for which a gateway has a task for itself.
+const CLAIM_SECONDS: i32 = 60;
+/// Messages that are moved between two notes of how far a task has come.
+const STEP: i64 = 500;
+/// Seconds before a task goes on that met a lock or the like.
+const RETRY_PAUSE: f64 = 1.0;
+
+/// What a task failed of that is told in a word: a queue that is not there any more.
+pub const FAILED_QUEUE_NOT_FOUND: &str = "queue_not_found";
+
+/// Works on the tasks.
+#[derive(Debug)]
+pub struct Mover(Broker);
+
+/// What came of a part of a task.
+struct Step {
+    moved: i64,
+    status: &'static str,
+    failure: Option<String>,
+    pause: f64,
+}
+
+impl Mover {
+    /// For the tasks in the broker's database.
+    pub fn new(broker: Broker) -> Self {
+        Self(broker)
+    }
+
+    /// Works until it is dropped.
+    pub async fn run(self) {
+        let mut complained = false;
+        loop {
+            match self.step().await {
+                Ok(true) => continue,
+                Ok(false) => complained = false,
+                Err(error) if !complained => {
+                    warn!(%error, "tasks that move dead letters cannot be worked on");
+                    complained = true;
+                }
+                Err(_) => {}
+            }
+            let _ = timeout(POLL, self.0.move_tasks.notified()).await;
+        }
+    }
+
+    /// Does a part of a task; false if there is none to be worked on.
+    async fn step(&self) -> Result<bool> {
+        let task = {
+            let mut conn = self.0.db.errand().await?;
+            store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
+        };
+        let Some(task) = task else { return Ok(false) };
+        let step = self.move_some(&task).await;
+        let mut conn = self.0.db.errand().await?;
+        let failure = step.failure.as_deref();
+        let noted = store::advance_move_task(
+            &mut conn,
+            &task.id,
+            step.moved,
+            step.status,
+            failure,
+            step.pause,
+        );
+        noted.await?;
+        if step.pause > 0.0 && step.status == "RUNNING" {
+            // The pauses of several tasks do not add up: each goes on when it is found again.
+            let _ =
+                timeout(Duration::from_secs_f64(step.pause), self.0.move_tasks.notified()).await;
+        }
+        Ok(true)
+    }
+
+    async fn move_some(&self, task: &MoveTask) -> Step {
+        let limit = task.max_per_second.map_or(STEP, i64::from);
+        let pause = if task.max_per_second.is_some() { 1.0 } else { 0.0 };
+        let parse =
+            |name: &str| QueueName::parse(name).map_err(|_| Error::QueueNotFound(name.to_owned()));
+        let moved = async {
+            let to = task.destination.as_deref().map(parse).transpose()?;
+            let queue = parse(&task.source)?;
+            let what = Redrive { queue, to, within: Scope::ALL, limit: Some(limit) };
+            self.0.redrive(&Arc::default(), what).await
+        };
+        match moved.await {
+            Ok(moved) => {
+                let status = if moved < limit { "COMPLETED" } else { "RUNNING" };
+                Step { moved, status, failure: None, pause }
+            }
+            Err(
+                Error::Locked(_)
+                | Error::Overloaded(_)
+                | Error::DatabaseUnavailable(_)
+                | Error::OutcomeUnknown(_)
+                | Error::TriggerFailed(_),
+            ) => Step { moved: 0, status: "RUNNING", failure: None, pause: RETRY_PAUSE },
+            Err(error) => {
+                let failure = match &error {
+                    Error::QueueNotFound(_) => FAILED_QUEUE_NOT_FOUND.to_owned(),
+                    other => other.to_string(),
+                };
+                Step { moved: 0, status: "FAILED", failure: Some(failure), pause: 0.0 }
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Begins to move the messages of a dead-letter queue; its id, or nothing if they are on their way.
+    pub async fn start_move_task(
+        &self,
+        stats: &Arc<CallStats>,
+        source: &QueueName,
+        destination: Option<&QueueName>,
+        max_per_second: Option<i32>,
+    ) -> Result<Option<String>> {
+        let (metrics, _) = self.queue_metrics(stats, source.clone()).await?;
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (source, destination) = (source.to_string(), destination.map(QueueName::to_string));
+        self.run(true, async move {
+            let id = Uuid::now_v7().to_string();
+            let mut conn = broker.connect(&stats).await?;
+            let (to, count) = (destination.as_deref(), metrics.queue_length);
+            let started =
+                store::start_move_task(&mut conn, &id, &source, to, max_per_second, count).await?;
+            broker.move_tasks.notify_one();
+            Ok(started.then_some(id))
+        })
+        .await
+    }
+
+    /// Ends a task; how many messages it has moved, or nothing if it does not run.
+    pub async fn cancel_move_task(
+        &self,
+        stats: &Arc<CallStats>,
+        id: String,
+    ) -> Result<Option<i64>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            Ok(store::cancel_move_task(&mut *broker.connect(&stats).await?, &id).await?)
+        })
+        .await
+    }
+
+    /// The last tasks of a queue, the newest first.
+    pub async fn list_move_tasks(
+        &self,
+        stats: &Arc<CallStats>,
+        source: &QueueName,
+        limit: i32,
+    ) -> Result<Vec<MoveTask>> {
+        let (broker, stats, source) = (self.clone(), Arc::clone(stats), source.to_string());
+        self.run(false, async move {
+            Ok(store::list_move_tasks(&mut *broker.connect(&stats).await?, &source, limit).await?)
+        })
+        .await
+    }
+}

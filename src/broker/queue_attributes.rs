@@ -1,0 +1,158 @@
+//! What front ends keep of queues beside their settings: other names, attributes and tags.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    domain::{CallStats, QueueName},
+    store::{self, AttributesChange, NamedQueue, QueueAttributes},
+};
+
+use super::{Broker, Error, Result};
+
+/// Age at which attributes are looked at again, as with settings.
+const MAX_AGE: Duration = Duration::from_millis(800);
+/// Queues whose attributes are kept at the same time.
+const MAX_KEPT: usize = 10_000;
+
+/// The attributes that were looked at a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct AttributesCache(Mutex<HashMap<QueueName, (Instant, Arc<QueueAttributes>)>>);
+
+impl AttributesCache {
+    fn get(&self, queue: &QueueName) -> Option<Arc<QueueAttributes>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, attributes) = kept.get(queue)?;
+        (since.elapsed() < MAX_AGE).then(|| Arc::clone(attributes))
+    }
+
+    fn put(&self, queue: &QueueName, since: Instant, attributes: &Arc<QueueAttributes>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, (since, _)| since.elapsed() < MAX_AGE);
+        }
+        if kept.len() < MAX_KEPT {
+            kept.insert(queue.clone(), (since, Arc::clone(attributes)));
+        }
+    }
+
+    fn forget(&self, queue: &QueueName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+    }
+}
+
+impl Broker {
+    /// What is kept of a queue, as it was less than a second ago.
+    pub async fn attributes(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+    ) -> Result<Arc<QueueAttributes>> {
+        match self.attributes.get(queue) {
+            Some(attributes) => Ok(attributes),
+            None => self.fresh_attributes(stats, queue).await,
+        }
+    }
+
+    /// What is kept of a queue now.
+    pub async fn fresh_attributes(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+    ) -> Result<Arc<QueueAttributes>> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(false, async move {
+            let since = Instant::now();
+            let found =
+                store::queue_attributes(&mut *broker.connect(&stats).await?, &queue).await?;
+            let Some(found) = found else {
+                broker.attributes.forget(&queue);
+                return Err(Error::QueueNotFound(queue.to_string()));
+            };
+            let found = Arc::new(found);
+            broker.attributes.put(&queue, since, &found);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Changes what is kept of a queue.
+    pub async fn change_attributes(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        alias: String,
+        change: AttributesChange,
+    ) -> Result<()> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(true, async move {
+            let mut conn = broker.connect(&stats).await?;
+            let changed = store::change_queue_attributes(&mut conn, &queue, &alias, &change).await;
+            broker.attributes.forget(&queue);
+            if changed? { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
+        })
+        .await
+    }
+
+    /// Notes that a queue is about to be emptied; false if that was noted less than so many seconds ago.
+    pub async fn note_purge(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        alias: String,
+        pause_seconds: i32,
+    ) -> Result<bool> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(true, async move {
+            let mut conn = broker.connect(&stats).await?;
+            Ok(store::note_purge(&mut conn, &queue, &alias, pause_seconds).await?)
+        })
+        .await
+    }
+
+    /// Queues whose aliases begin with `prefix` and come behind `after`, at most `limit` of them.
+    pub async fn list_aliases(
+        &self,
+        stats: &Arc<CallStats>,
+        prefix: String,
+        after: String,
+        limit: i32,
+    ) -> Result<Vec<NamedQueue>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let mut conn = broker.connect(&stats).await?;
+            Ok(store::list_aliases(&mut conn, &prefix, &after, limit).await?)
+        })
+        .await
+    }
+
+    /// The queues whose dead letters go to a queue, behind the name `after`.
+    pub async fn dead_letter_sources(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        after: String,
+        limit: i32,
+    ) -> Result<Vec<NamedQueue>> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(false, async move {
+            let mut conn = broker.connect(&stats).await?;
+            Ok(store::dead_letter_sources(&mut conn, &queue, &after, limit).await?)
+        })
+        .await
+    }
+
+    /// What another protocol calls a queue; its own name where it has no other.
+    pub async fn alias(&self, stats: &Arc<CallStats>, queue: &str) -> Result<String> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.to_owned());
+        self.run(false, async move {
+            let mut conn = broker.connect(&stats).await?;
+            let aliases = store::aliases(&mut conn, &[&queue]).await?;
+            Ok(aliases.into_iter().next().flatten().unwrap_or(queue))
+        })
+        .await
+    }
+}

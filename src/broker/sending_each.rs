@@ -1,0 +1,160 @@
+//! Storing several messages of which each is stored or fails alone, and none twice.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        Bounded, CallStats, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility,
+        check_storable, group_bytes,
+    },
+    store::{self, Error as StoreError},
+    telemetry::DoneTo,
+};
+
+use super::{Broker, Error, Result};
+
+/// A message that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number within the queue.
+    pub msg_id: i64,
+    /// Whether it was there already, sent with the same deduplication id.
+    pub is_duplicate: bool,
+}
+
+impl Sent {
+    /// Reads what the store answers.
+    pub(super) fn of(id: i64) -> Self {
+        Self { msg_id: id.saturating_abs(), is_duplicate: id < 0 }
+    }
+}
+
+/// What holds for messages that are sent to a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct SendingRules {
+    /// Bytes of a message.
+    pub max_bytes: u64,
+    /// Whether the queue is read in groups.
+    pub fifo: bool,
+}
+
+impl Broker {
+    /// What holds for messages that are sent to a queue, as its settings say.
+    pub async fn sending_rules(&self, queue: &QueueName) -> Result<SendingRules> {
+        let policy = self.policies.of(queue).await?;
+        let of_queue = policy.settings.max_message_bytes.map(Bounded::get);
+        let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
+        let of_server = self.limits.max_message_bytes;
+        let max_bytes = of_queue.map_or(of_server, |bytes| bytes.min(of_server));
+        Ok(SendingRules { max_bytes, fifo: policy.fifo })
+    }
+
+    /// Stores messages in order; each is stored or fails alone. Their front end has counted their bytes in
+    /// its own way. They go through the lane together.
+    pub async fn send_each(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Result<Sent>>> {
+        let policy = self.policies.of(queue).await?;
+        self.admit(queue, stats).await?;
+        let (broker, bytes) = (self.clone(), messages.iter().map(NewMessage::bytes).sum());
+        let delay = policy.settings.delay;
+        let checked = self.text.run(bytes, move || {
+            let check = |mut new: NewMessage| {
+                new.visible.get_or_insert(Visibility::After(delay));
+                broker.check_alone(&new).map(|()| new)
+            };
+            messages.into_iter().map(check).collect::<Vec<_>>()
+        });
+        let checked: Vec<Result<NewMessage>> = checked.await?;
+        let good: Vec<NewMessage> =
+            checked.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
+        let mut sent = self.store_each(stats, queue, good, policy.fifo).await?.into_iter();
+        let outcome = |one: Result<NewMessage>| match one {
+            Err(error) => Err(error),
+            Ok(_) => sent.next().unwrap_or_else(|| {
+                Err(Error::Internal("no outcome for a message that was sent".into()))
+            }),
+        };
+        Ok(checked.into_iter().map(outcome).collect())
+    }
+
+    async fn store_each(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+        fifo: bool,
+    ) -> Result<Vec<Result<Sent>>> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let alone = messages.len() > 1;
+        let again = if alone { messages.clone() } else { Vec::new() };
+        let together = self.within_time(self.engine.send(queue, messages, fifo, stats)).await;
+        let outcomes = match together {
+            Ok(ids) => ids.into_iter().map(|id| Ok(Sent::of(id))).collect(),
+            // Nothing of it was stored.
+            Err(StoreError::Rejected(_)) if alone => {
+                let mut outcomes = Vec::with_capacity(again.len());
+                for new in again {
+                    outcomes.push(self.store_one(stats, queue, new, fifo).await);
+                }
+                outcomes
+            }
+            Err(error) => return Err(Error::of_sending(queue)(error)),
+        };
+        let stored = outcomes.iter().flatten().filter(|sent: &&Sent| !sent.is_duplicate).count();
+        self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
+        Ok(outcomes)
+    }
+
+    async fn store_one(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        new: NewMessage,
+        fifo: bool,
+    ) -> Result<Sent> {
+        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, stats)).await;
+        let ids = ids.map_err(Error::of_sending(queue))?;
+        let id = ids.first().copied();
+        id.map(Sent::of).ok_or_else(|| Error::Internal("no id for a stored message".into()))
+    }
+
+    /// Refuses what PostgreSQL cannot store.
+    fn check_alone(&self, new: &NewMessage) -> Result<()> {
+        let headers = new.headers.as_deref().map_or("", |headers| headers.get());
+        for (field, json) in [("message", new.message.get()), ("headers", headers)] {
+            check_storable(json, self.limits.storable())
+                .map_err(|reason| Error::MessageRejected(format!("`{field}`: {reason}")))?;
+        }
+        let group = group_bytes(headers);
+        if group > MAX_GROUP_BYTES {
+            return Err(Error::Invalid(format!(
+                "`{GROUP_HEADER}` must have at most {MAX_GROUP_BYTES} bytes, not {group}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What the senders of messages were told as their ids that have the same deduplication ids as these; no id
+    /// where that is not known any more.
+    pub async fn first_message_ids(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Option<String>>> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(false, async move {
+            let headers: Vec<_> =
+                messages.iter().filter_map(|new| new.headers.as_deref()).collect();
+            let mut conn = broker.connect(&stats).await?;
+            Ok(store::first_message_ids(&mut conn, &queue, &headers).await?)
+        })
+        .await
+    }
+}

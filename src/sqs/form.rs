@@ -1,0 +1,214 @@
+//! The Query protocol's requests: forms whose names spell out lists and maps, `Attribute.1.Name`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::error::{Kind, Result, SqsError};
+
+/// Parts of a name; the deepest of the service has six.
+const MAX_DEPTH: usize = 8;
+/// Fields of one form; a batch of ten messages with ten attributes each has 460.
+const MAX_FIELDS: usize = 4_000;
+
+/// A request of the Query protocol.
+#[derive(Debug)]
+pub(super) struct Form {
+    /// What is to be done.
+    pub(super) action: Option<String>,
+    /// The version of the service's interface.
+    pub(super) version: Option<String>,
+    /// The input, as the JSON protocol has it.
+    pub(super) input: Value,
+}
+
+#[derive(Debug)]
+enum Node {
+    Text(String),
+    Tree(BTreeMap<String, Node>),
+}
+
+impl Form {
+    /// Reads fields, those of the body and those of the URL.
+    pub(super) fn read(fields: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let (mut action, mut version) = (None, None);
+        let mut tree = BTreeMap::new();
+        for (count, (name, value)) in fields.into_iter().enumerate() {
+            if count >= MAX_FIELDS {
+                return Err(SqsError::new(
+                    Kind::RequestTooLarge,
+                    "The request has too many fields.",
+                ));
+            }
+            match &*name {
+                "Action" => action = Some(value),
+                "Version" => version = Some(value),
+                // Of the signature in a URL.
+                name if name.starts_with("X-Amz-") => {}
+                name => insert(&mut tree, name, value),
+            }
+        }
+        Ok(Self { action, version, input: object(tree) })
+    }
+}
+
+fn insert(tree: &mut BTreeMap<String, Node>, name: &str, value: String) {
+    let mut parts = name.splitn(MAX_DEPTH, '.').peekable();
+    let mut tree = tree;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            tree.insert(part.to_owned(), Node::Text(value));
+            return;
+        }
+        let next = tree.entry(part.to_owned()).or_insert_with(|| Node::Tree(BTreeMap::new()));
+        if matches!(next, Node::Text(_)) {
+            *next = Node::Tree(BTreeMap::new());
+        }
+        let Node::Tree(below) = next else { return };
+        tree = below;
+    }
+}
+
+/// What a list is called in JSON.
+fn list_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "AttributeName" => "AttributeNames",
+        "MessageAttributeName" => "MessageAttributeNames",
+        "MessageSystemAttributeName" => "MessageSystemAttributeNames",
+        "TagKey" => "TagKeys",
+        "AWSAccountId" => "AWSAccountIds",
+        "ActionName" => "Actions",
+        "SendMessageBatchRequestEntry"
+        | "DeleteMessageBatchRequestEntry"
+        | "ChangeMessageVisibilityBatchRequestEntry" => "Entries",
+        _ => return None,
+    })
+}
+
+/// What a map is called in JSON, and what its keys are called in a form.
+fn map_name(name: &str) -> Option<(&'static str, &'static str)> {
+    Some(match name {
+        "Attribute" => ("Attributes", "Name"),
+        "MessageAttribute" => ("MessageAttributes", "Name"),
+        "MessageSystemAttribute" => ("MessageSystemAttributes", "Name"),
+        "Tag" => ("Tags", "Key"),
+        _ => return None,
+    })
+}
+
+/// Whether this is what JSON calls a list or a map, which a form spells out.
+fn is_plural(name: &str) -> bool {
+    const LISTS: [&str; 10] = [
+        "AttributeNames",
+        "MessageAttributeNames",
+        "MessageSystemAttributeNames",
+        "TagKeys",
+        "AWSAccountIds",
+        "Actions",
+        "Entries",
+        "Attributes",
+        "MessageAttributes",
+        "Tags",
+    ];
+    LISTS.contains(&name)
+}
+
+fn object(tree: BTreeMap<String, Node>) -> Value {
+    let mut object = Map::new();
+    for (name, node) in tree {
+        if is_plural(&name) {
+            // So an empty list is written, or an empty map.
+            continue;
+        }
+        if let Some(list) = list_name(&name) {
+            let items = items(node).into_iter().map(value).collect();
+            object.insert(list.to_owned(), Value::Array(items));
+        } else if let Some((map, key)) = map_name(&name) {
+            let pairs = items(node).into_iter().filter_map(|item| pair(item, key)).collect();
+            object.insert(map.to_owned(), Value::Object(pairs));
+        } else {
+            object.insert(name, value(node));
+        }
+    }
+    Value::Object(object)
+}
+
+fn value(node: Node) -> Value {
+    match node {
+        Node::Text(text) => Value::String(text),
+        Node::Tree(tree) => object(tree),
+    }
+}
+
+/// The items of a list in order. An empty list is written as an empty text.
+fn items(node: Node) -> Vec<Node> {
+    match node {
+        Node::Text(text) if text.is_empty() => Vec::new(),
+        Node::Text(text) => vec![Node::Text(text)],
+        Node::Tree(tree) => {
+            let number = |(name, item): (String, Node)| (name.parse().unwrap_or(u32::MAX), item);
+            let mut items: Vec<(u32, Node)> = tree.into_iter().map(number).collect();
+            items.sort_by_key(|(number, _)| *number);
+            items.into_iter().map(|(_, item)| item).collect()
+        }
+    }
+}
+
+fn pair(item: Node, key: &str) -> Option<(String, Value)> {
+    let Node::Tree(mut tree) = item else { return None };
+    let Some(Node::Text(name)) = tree.remove(key) else { return None };
+    Some((name, tree.remove("Value").map_or_else(|| Value::String(String::new()), value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(fields: &[(&str, &str)]) -> Form {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Form::read(fields.iter().map(owned)).expect("few fields")
+    }
+
+    #[test]
+    fn lists_and_maps_are_spelled_out() {
+        let form = read(&[
+            ("Action", "SendMessageBatch"),
+            ("Version", "2012-11-05"),
+            ("X-Amz-Signature", "abc"),
+            ("QueueUrl", "http://h/1/q"),
+            ("AttributeName.2", "b"),
+            ("AttributeName.10", "c"),
+            ("AttributeName.1", "a"),
+            ("Tag.1.Key", "k"),
+            ("Tag.1.Value", "v"),
+            ("SendMessageBatchRequestEntry.1.Id", "one"),
+            ("SendMessageBatchRequestEntry.1.MessageAttribute.1.Name", "n"),
+            ("SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.DataType", "String"),
+            ("SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.StringValue", "x"),
+        ]);
+        assert_eq!(form.action.as_deref(), Some("SendMessageBatch"));
+        assert_eq!(form.version.as_deref(), Some("2012-11-05"));
+        let attributes = json!({"n": {"DataType": "String", "StringValue": "x"}});
+        assert_eq!(
+            form.input,
+            json!({
+                "QueueUrl": "http://h/1/q", "AttributeNames": ["a", "b", "c"], "Tags": {"k": "v"},
+                "Entries": [{"Id": "one", "MessageAttributes": attributes}],
+            })
+        );
+        assert_eq!(read(&[("AttributeName", "")]).input, json!({"AttributeNames": []}));
+        assert_eq!(read(&[("MessageAttributeNames", "")]).input, json!({}));
+    }
+
+    proptest! {
+        #[test]
+        fn any_form_is_read_without_panic(
+            fields in prop::collection::vec(("(Attribute|Tag|A)?[.a-z0-9]{0,20}", ".{0,5}"), 0..20),
+        ) {
+            let _ = Form::read(fields);
+        }
+    }
+}

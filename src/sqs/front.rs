@@ -1,0 +1,397 @@
+//! From a request to an action, and from its outcome to an answer, in both protocols.
+
+use std::{error::Error as StdError, ops::Deref, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use chrono::Utc;
+use serde_json::{Map, Value};
+
+use crate::{
+    auth::Credential,
+    http::{
+        BasePath, Caller, Delivered, GatedBroker, LeasedBody, Rejection, WireError, bearer,
+        error_response, read, room_for,
+    },
+};
+
+use super::{
+    call::{Call, Output},
+    error::{Kind, Result, SqsError},
+    form::Form,
+    move_tasks,
+    names::Place,
+    queue_attributes, queues,
+    receiving::{self, Received},
+    router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX},
+    sending, settling,
+    shapes::Action,
+    signature::{Signature, Signed, mismatch},
+    tags, xml,
+};
+
+/// The version of the service's interface.
+const VERSION: &str = "2012-11-05";
+const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
+const XML: HeaderValue = HeaderValue::from_static("text/xml");
+const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. \
+                        Check your AWS Secret Access Key and signing method. Consult the service \
+                        documentation for details.";
+
+/// What stands in URLs and ARNs of queues.
+#[derive(Clone, Debug)]
+pub struct SqsPlace {
+    /// What URLs begin with, where that is not what the client called the gateway.
+    pub base_url: Option<String>,
+    /// The scheme of the listener.
+    pub scheme: &'static str,
+    /// Twelve digits.
+    pub account_id: String,
+    /// A region.
+    pub region: String,
+}
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(super) struct Sqs {
+    gated: GatedBroker,
+    place: Arc<SqsPlace>,
+}
+
+impl Deref for Sqs {
+    type Target = GatedBroker;
+
+    fn deref(&self) -> &GatedBroker {
+        &self.gated
+    }
+}
+
+impl Sqs {
+    pub(super) fn new(gated: GatedBroker, place: SqsPlace) -> Self {
+        Self { gated, place: Arc::new(place) }
+    }
+
+    /// Where queues seem to be to whoever makes a request.
+    fn place(&self, parts: &Parts, base_path: &str) -> Place {
+        let base = self.place.base_url.clone().unwrap_or_else(|| {
+            let said = |name: &str| {
+                let said = parts.headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
+                (!said.is_empty()).then_some(said)
+            };
+            let is_scheme = |scheme: &&str| matches!(*scheme, "http" | "https");
+            let scheme = said("x-forwarded-proto").filter(is_scheme).unwrap_or(self.place.scheme);
+            let is_host = |host: &&str| {
+                host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
+            };
+            let host = said("x-forwarded-host").filter(is_host).unwrap_or(host(parts));
+            format!("{scheme}://{host}{base_path}")
+        });
+        let SqsPlace { account_id, region, .. } = &*self.place;
+        Place { base, account: account_id.clone(), region: region.clone() }
+    }
+}
+
+/// The host's name as the client wrote it.
+fn host(parts: &Parts) -> &str {
+    let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| parts.uri.authority().map(Authority::as_str)).unwrap_or("localhost")
+}
+
+/// An error on its way to the outermost layer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: SqsError,
+    protocol: Protocol,
+}
+
+impl Failure {
+    /// As the shared layers have it.
+    pub(super) fn rejected(rejection: Rejection, protocol: Protocol) -> Arc<dyn WireError> {
+        Arc::new(Self { error: rejection.into(), protocol })
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.error.kind.parts().2).unwrap_or(StatusCode::BAD_REQUEST)
+    }
+}
+
+impl WireError for Failure {
+    fn code(&self) -> &'static str {
+        self.error.kind.parts().1
+    }
+
+    fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.error.cause.as_deref().map(|cause| cause as _)
+    }
+
+    fn render(&self, request_id: &str) -> Response {
+        let (shape, code, _) = self.error.kind.parts();
+        let fault = if self.error.kind.is_senders_fault() { "Sender" } else { "Receiver" };
+        let body = match self.protocol {
+            Protocol::Query if self.error.kind == Kind::UnknownOperation => {
+                "<UnknownOperationException/>\n".to_owned()
+            }
+            Protocol::Query => xml::error(&self.error, request_id),
+            Protocol::Json => {
+                let kind = format!("com.amazonaws.sqs#{shape}");
+                serde_json::json!({"__type": kind, "message": self.error.message}).to_string()
+            }
+        };
+        let mut response = answer(self.protocol, request_id, body.into());
+        *response.status_mut() = self.status();
+        if let (Protocol::Json, Ok(value)) =
+            (self.protocol, HeaderValue::from_str(&format!("{code};{fault}")))
+        {
+            response.headers_mut().insert("x-amzn-query-error", value);
+        }
+        response
+    }
+}
+
+fn answer(protocol: Protocol, request_id: &str, body: Body) -> Response {
+    let kind = match protocol {
+        Protocol::Json => JSON,
+        Protocol::Query => XML,
+    };
+    let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+/// A request of the JSON protocol.
+pub(super) async fn json(State(sqs): State<Sqs>, request: Request) -> Response {
+    respond(sqs, Protocol::Json, request).await
+}
+
+/// A request of the Query protocol.
+pub(super) async fn query(State(sqs): State<Sqs>, request: Request) -> Response {
+    respond(sqs, Protocol::Query, request).await
+}
+
+async fn respond(sqs: Sqs, protocol: Protocol, request: Request) -> Response {
+    match serve(sqs, protocol, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let failure = Failure { error, protocol };
+            error_response(failure.status(), failure)
+        }
+    }
+}
+
+async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let Ok(BasePath(base_path)) = BasePath::from_request_parts(&mut parts, &sqs).await;
+    // Whose key is not known need not send a body.
+    let signature = signature(&sqs, &parts)?;
+    let body = read(request, &sqs).await?;
+    let credential = match &signature {
+        Some(signature) => Some(verified(&sqs, signature, &parts, &base_path, &body)?),
+        None => bearer(&parts.headers),
+    };
+    let sender = signature.map(|signature| signature.access_key_id);
+    let caller = Caller::authenticate(&parts, &sqs, credential).await?;
+    let action = action(protocol, &parts, &body)?;
+    let trace = parts.headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
+    let call = Call {
+        gated: sqs.gated.clone(),
+        place: sqs.place(&parts, &base_path),
+        trace: trace.map(str::to_owned),
+        sender,
+    };
+    let name = action.name();
+    let request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let request_id = request_id.unwrap_or_default();
+    match dispatch(&call, caller, action).await? {
+        Outcome::Done(output) => {
+            let body = write(protocol, name, output.as_ref(), request_id);
+            Ok(answer(protocol, request_id, body.into()))
+        }
+        Outcome::Messages(received) => {
+            let body = deliver(&call, &parts, protocol, *received, request_id)?;
+            Ok(answer(protocol, request_id, body))
+        }
+    }
+}
+
+/// What came of an action.
+enum Outcome {
+    Done(Output),
+    Messages(Box<Received>),
+}
+
+async fn dispatch(call: &Call, caller: Caller, action: Action) -> Result<Outcome> {
+    use Action as A;
+    Ok(Outcome::Done(match action {
+        A::ReceiveMessage(input) => {
+            let received = receiving::receive(caller, input).await?;
+            return Ok(Outcome::Messages(Box::new(received)));
+        }
+        A::SendMessage(input) => sending::send(call, caller, input).await?,
+        A::SendMessageBatch(input) => sending::send_batch(call, caller, input).await?,
+        A::DeleteMessage(input) => settling::delete(caller, input).await?,
+        A::DeleteMessageBatch(input) => settling::delete_batch(caller, input).await?,
+        A::ChangeMessageVisibility(input) => settling::change(caller, input).await?,
+        A::ChangeMessageVisibilityBatch(input) => settling::change_batch(caller, input).await?,
+        A::CreateQueue(input) => queues::create(call, caller, input).await?,
+        A::DeleteQueue(input) => queues::delete(caller, input).await?,
+        A::GetQueueUrl(input) => queues::get_url(call, caller, input).await?,
+        A::ListQueues(input) => queues::list(call, caller, input).await?,
+        A::ListDeadLetterSourceQueues(input) => queues::list_sources(call, caller, input).await?,
+        A::PurgeQueue(input) => queues::purge(caller, input).await?,
+        A::GetQueueAttributes(input) => queue_attributes::get(call, caller, input).await?,
+        A::SetQueueAttributes(input) => queue_attributes::set(caller, input).await?,
+        A::TagQueue(input) => tags::tag(caller, input).await?,
+        A::UntagQueue(input) => tags::untag(caller, input).await?,
+        A::ListQueueTags(input) => tags::list(caller, input).await?,
+        A::AddPermission(input) => tags::permit(call, caller, input).await?,
+        A::RemovePermission(input) => tags::forbid(call, caller, input).await?,
+        A::StartMessageMoveTask(input) => move_tasks::start(caller, input).await?,
+        A::ListMessageMoveTasks(input) => move_tasks::list(call, caller, input).await?,
+        A::CancelMessageMoveTask(input) => move_tasks::cancel(caller, input).await?,
+    }))
+}
+
+/// What a request wants done.
+fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
+    match protocol {
+        Protocol::Json => {
+            let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
+            let name = target.and_then(|target| target.strip_prefix(TARGET_PREFIX));
+            let input = if body.is_empty() {
+                Value::Object(Map::new())
+            } else {
+                serde_json::from_slice(body).map_err(|error| {
+                    SqsError::new(Kind::SerializationException, error.to_string())
+                })?
+            };
+            Action::read(name.unwrap_or_default(), input)
+        }
+        Protocol::Query => {
+            let pairs = |text: &[u8]| -> Vec<(String, String)> {
+                url::form_urlencoded::parse(text).into_owned().collect()
+            };
+            let mut fields = pairs(parts.uri.query().unwrap_or_default().as_bytes());
+            if parts.method != Method::GET {
+                fields.extend(pairs(body));
+            }
+            let form = Form::read(fields)?;
+            let Some(name) = form.action else {
+                return Err(SqsError::new(Kind::UnknownOperation, "There is no Action."));
+            };
+            if !Action::is_known(&name) {
+                let message = format!("The action {name} is not valid for this endpoint.");
+                return Err(SqsError::new(Kind::InvalidAction, message));
+            }
+            if let Some(version) = form.version.filter(|version| version != VERSION) {
+                let message = format!("The requested version ( {version} ) is not valid.");
+                return Err(SqsError::new(Kind::NoSuchVersion, message));
+            }
+            let mut input = form.input;
+            if input.get("QueueUrl").is_none() && parts.uri.path().len() > 1 {
+                input["QueueUrl"] = parts.uri.path().into();
+            }
+            Action::read(&name, input)
+        }
+    }
+}
+
+fn write(
+    protocol: Protocol,
+    action: &str,
+    output: Option<&Map<String, Value>>,
+    id: &str,
+) -> String {
+    match protocol {
+        Protocol::Query => xml::answer(action, output, id),
+        Protocol::Json => output.map_or_else(
+            || "{}".to_owned(),
+            // Texts and numbers: this cannot fail.
+            |output| serde_json::to_string(output).unwrap_or_default(),
+        ),
+    }
+}
+
+/// An answer with messages, which are given back if its client does not take it.
+fn deliver(
+    call: &Call,
+    parts: &Parts,
+    protocol: Protocol,
+    mut received: Received,
+    request_id: &str,
+) -> Result<Body> {
+    let context = crate::http::context(parts);
+    received.delivery.keep_within(call.gated.max_answer_bytes);
+    let messages = &received.delivery.messages;
+    let held = room_for(&call.gated, &context.stats, messages.iter())?;
+    let text = write(protocol, "ReceiveMessage", Some(&received.output(call)), request_id);
+    let delivered = Delivered {
+        metrics: Arc::clone(&call.gated.metrics),
+        queue: received.name.queue.clone(),
+        messages: messages.len(),
+    };
+    let bytes = held.keep(text.into_bytes());
+    Ok(Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered)))
+}
+
+/// The signature of a request, where credentials are needed; its key is known and its time fits.
+fn signature(sqs: &Sqs, parts: &Parts) -> Result<Option<Signature>> {
+    if !sqs.access().is_required() {
+        return Ok(None);
+    }
+    let signed = signed(parts, host(parts), parts.uri.path());
+    let Some(signature) = Signature::of(&signed)? else {
+        if bearer(&parts.headers).is_some() {
+            return Ok(None);
+        }
+        let message = "Request is missing Authentication Token";
+        return Err(SqsError::new(Kind::MissingAuthenticationToken, message));
+    };
+    if sqs.access().signing_key(&signature.access_key_id).is_none() {
+        sqs.metrics.refused("unauthenticated");
+        return Err(Rejection::Unauthenticated.into());
+    }
+    signature.check_time(Utc::now())?;
+    Ok(Some(signature))
+}
+
+fn signed<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> Signed<'a> {
+    let query = parts.uri.query().unwrap_or_default();
+    Signed { method: &parts.method, path, query, headers: &parts.headers, host }
+}
+
+/// The credential with which a request is signed. What a proxy has changed is looked at as the client may have
+/// written it.
+fn verified(
+    sqs: &Sqs,
+    signature: &Signature,
+    parts: &Parts,
+    base_path: &str,
+    body: &[u8],
+) -> Result<Credential> {
+    let key = sqs.access().signing_key(&signature.access_key_id);
+    let key = key.ok_or(Rejection::Unauthenticated)?;
+    let forwarded = forwarded_host(&parts.headers);
+    let outside = format!("{base_path}{}", parts.uri.path());
+    for host in [Some(host(parts)), forwarded].into_iter().flatten() {
+        for path in [parts.uri.path(), outside.as_str()] {
+            let signed = signed(parts, host, path);
+            if signature.is_of(&key.secret, &signed, body) {
+                return Ok(key.credential);
+            }
+        }
+    }
+    sqs.metrics.refused("unauthenticated");
+    Err(mismatch(MISMATCH))
+}
+
+fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-forwarded-host")?.to_str().ok()?.split(',').next().map(str::trim)
+}

@@ -1,0 +1,223 @@
+//! A message of SQS in a queue of PGMQ: the body is a JSON string, the rest is in the headers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, value::to_raw_value};
+use uuid::Uuid;
+
+use crate::domain::{GROUP_HEADER, Message, NewMessage, Visibility};
+
+use super::shapes::AttributeValue;
+
+/// The id that the sender was told.
+const ID: &str = "x-message-id";
+/// The message attributes, as the JSON protocol has them.
+const ATTRIBUTES: &str = "x-message-attributes";
+/// The system attribute AWSTraceHeader.
+const TRACE: &str = "x-trace-header";
+/// Who sent it, where senders have a credential.
+const SENDER: &str = "x-sender-id";
+/// See `migrations/functions/sqs.sql`.
+const DEDUPLICATION_ID: &str = "x-deduplication-id";
+const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
+/// Where a dead letter comes from.
+const ORIGIN: &str = "x-dead-letter-queue";
+/// Headers of these kinds are no attributes of the sender's.
+const OWN_PREFIXES: [&str; 4] = ["x-pgmq-", "x-dead-letter-", "x-message-", "x-deduplication-"];
+/// The most message attributes.
+pub(super) const MAX_ATTRIBUTES: usize = 10;
+
+/// What is stored of a message beside its body.
+#[derive(Debug, Default)]
+pub(super) struct Envelope {
+    pub(super) id: String,
+    pub(super) attributes: BTreeMap<String, AttributeValue>,
+    pub(super) trace: Option<String>,
+    pub(super) sender: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) deduplication_id: Option<String>,
+    /// Whether that counts within its group alone.
+    pub(super) deduplicate_in_group: bool,
+}
+
+impl Envelope {
+    /// The message as it is stored.
+    pub(super) fn seal(
+        self,
+        body: &str,
+        visible: Option<Visibility>,
+    ) -> Result<NewMessage, serde_json::Error> {
+        let mut headers = Map::new();
+        let mut put = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                headers.insert(name.to_owned(), Value::String(value));
+            }
+        };
+        put(ID, Some(self.id));
+        put(TRACE, self.trace);
+        put(SENDER, self.sender);
+        put(GROUP_HEADER, self.group);
+        let scope = self.deduplication_id.is_some() && self.deduplicate_in_group;
+        put(DEDUPLICATION_ID, self.deduplication_id);
+        put(DEDUPLICATION_SCOPE, scope.then(|| "group".to_owned()));
+        if !self.attributes.is_empty() {
+            headers.insert(ATTRIBUTES.to_owned(), serde_json::to_value(self.attributes)?);
+        }
+        Ok(NewMessage {
+            message: to_raw_value(body)?,
+            headers: Some(to_raw_value(&headers)?),
+            visible,
+        })
+    }
+}
+
+/// A message as clients of SQS see it, whoever sent it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) id: String,
+    pub(super) body: String,
+    pub(super) attributes: BTreeMap<String, AttributeValue>,
+    pub(super) trace: Option<String>,
+    pub(super) sender: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) deduplication_id: Option<String>,
+    /// The queue that it comes from as a dead letter.
+    pub(super) origin: Option<String>,
+}
+
+/// Reads a message. A body that is no string is shown as its JSON text; headers of others that could be
+/// attributes are.
+pub(super) fn open(message: &Message) -> Opened {
+    let text = message.message.get();
+    let body = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
+    let headers = message.headers.as_ref().map(|headers| headers.get());
+    let headers: Map<String, Value> =
+        headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
+    let said = |name: &str| headers.get(name).and_then(Value::as_str).map(str::to_owned);
+    let attributes = match headers.get(ATTRIBUTES) {
+        // None where SQL put there what is none.
+        Some(attributes) => serde_json::from_value(attributes.clone()).unwrap_or_default(),
+        None => foreign_attributes(&headers),
+    };
+    Opened {
+        id: said(ID).unwrap_or_else(|| derived_id(message)),
+        body,
+        attributes,
+        trace: said(TRACE),
+        sender: said(SENDER),
+        group: said(GROUP_HEADER),
+        deduplication_id: said(DEDUPLICATION_ID),
+        origin: said(ORIGIN),
+    }
+}
+
+/// The id of a message that was sent by REST or SQL: always the same for the same message.
+pub(super) fn derived_id(message: &Message) -> String {
+    let name = format!("pgmq-gateway:{}:{}", message.queue_id, message.msg_id);
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
+}
+
+/// Headers of REST and SQL clients that have a text or a number in them.
+fn foreign_attributes(headers: &Map<String, Value>) -> BTreeMap<String, AttributeValue> {
+    let attribute = |(name, value): (&String, &Value)| {
+        let value = match value {
+            Value::String(text) if !text.is_empty() && text.chars().all(is_legal) => {
+                AttributeValue::text("String", text.clone())
+            }
+            // A float may have lost digits.
+            Value::Number(number) if !number.is_f64() => {
+                AttributeValue::text("Number", number.to_string())
+            }
+            _ => return None,
+        };
+        let is_own = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        (is_name(name) && !is_own).then(|| (name.clone(), value))
+    };
+    headers.iter().filter_map(attribute).take(MAX_ATTRIBUTES).collect()
+}
+
+/// Whether an attribute can have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let lower = name.to_ascii_lowercase();
+    (1..=256).contains(&name.len())
+        && name.bytes().all(fits)
+        && !name.starts_with('.')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !lower.starts_with("aws.")
+        && !lower.starts_with("amazon.")
+}
+
+/// Whether a character may stand in a message.
+pub(super) fn is_legal(character: char) -> bool {
+    matches!(character,
+        '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn stored(message: &str, headers: Option<&str>) -> Message {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+        Message {
+            msg_id: 7,
+            read_ct: 1,
+            enqueued_at: Utc::now(),
+            last_read_at: None,
+            vt: Utc::now(),
+            message: raw(message),
+            headers: headers.map(raw),
+            queue_id: 5,
+            receipt: None,
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_as_it_was() {
+        let binary = AttributeValue {
+            data_type: "Binary.png".to_owned(),
+            binary_value: Some("AAEC".to_owned()),
+            ..AttributeValue::default()
+        };
+        let attributes = BTreeMap::from([
+            ("a".to_owned(), AttributeValue::text("Number.int", "1".to_owned())),
+            ("b".to_owned(), binary),
+        ]);
+        let envelope = Envelope {
+            id: "id".to_owned(),
+            attributes: attributes.clone(),
+            trace: Some("Root=1".to_owned()),
+            group: Some("g".to_owned()),
+            deduplication_id: Some("d".to_owned()),
+            ..Envelope::default()
+        };
+        let body = "\"{é\u{1f600}\r\n\t\\}";
+        let new = envelope.seal(body, None).expect("JSON");
+        let headers = new.headers.expect("headers");
+        let opened = open(&stored(new.message.get(), Some(headers.get())));
+        assert_eq!((&*opened.id, &*opened.body), ("id", body));
+        assert_eq!(opened.attributes, attributes);
+        assert_eq!(opened.trace.as_deref(), Some("Root=1"));
+        assert_eq!(opened.group.as_deref(), Some("g"));
+        assert_eq!(opened.deduplication_id.as_deref(), Some("d"));
+        assert!(!headers.get().contains(DEDUPLICATION_SCOPE));
+    }
+
+    #[test]
+    fn messages_of_others_are_shown_as_text() {
+        let headers = r#"{"trace":"abc","n":12345678901234567890,"x-pgmq-group":"g","o":{},"e":"","a b":"c"}"#;
+        let message = stored(r#"{"a": 1.50}"#, Some(headers));
+        let opened = open(&message);
+        assert_eq!(opened.body, r#"{"a": 1.50}"#);
+        assert_eq!(opened.attributes.keys().collect::<Vec<_>>(), ["n", "trace"]);
+        assert_eq!(opened.attributes["n"].string_value.as_deref(), Some("12345678901234567890"));
+        assert_eq!((opened.id, opened.group.as_deref()), (derived_id(&message), Some("g")));
+        assert_eq!(open(&stored("null", Some("[1]"))).body, "null");
+        assert_eq!(open(&stored("\"a\"", Some(r#"{"x-message-attributes":7}"#))).body, "a");
+    }
+}

@@ -1,0 +1,28 @@
+//! The SQS wire protocol, over the same broker as REST: any AWS SDK works on the gateway's own port.
+//!
+//! Requests of two protocols (JSON, and forms answered in XML) become the same actions. A queue of SQS is a
+//! queue of PGMQ, of which more is kept beside it; nothing below this knows of SQS.
+
+mod attributes;
+mod batch;
+mod call;
+mod digest;
+mod error;
+mod form;
+mod front;
+mod message;
+mod move_tasks;
+mod names;
+mod queue_attributes;
+mod queues;
+mod receiving;
+mod router;
+mod sending;
+mod settling;
+mod shapes;
+mod signature;
+mod tags;
+mod xml;
+
+pub use front::SqsPlace;
+pub use router::router;

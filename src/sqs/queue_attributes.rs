@@ -1,0 +1,125 @@
+//! GetQueueAttributes and SetQueueAttributes.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    broker::{AttributesChange, Error},
+    domain::{Queue, Right, SettingsChange},
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    attributes::{self, COMPUTED, current, is_known, redrive, unknown},
+    call::{Call, Output, queue_of},
+    error::{Result, SqsError},
+    names::SqsName,
+    shapes::{GetQueueAttributes, SetQueueAttributes},
+};
+
+/// The attributes of a queue, but for the numbers of its messages.
+pub(super) async fn of<R>(
+    call: &Call,
+    permit: &QueuePermit<R>,
+    name: &SqsName,
+    queue: &Queue,
+) -> Result<BTreeMap<String, String>> {
+    let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let dead_letters = match &queue.settings.dead_letter_queue {
+        Some(target) => Some(permit.broker.alias(&permit.stats, target.0.as_str()).await?),
+        None => None,
+    };
+    Ok(current(queue, &kept, name, dead_letters.as_deref(), &call.place))
+}
+
+/// Answers the attributes that are asked for; those that are not set are absent.
+pub(super) async fn get(call: &Call, caller: Caller, input: GetQueueAttributes) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let wished = input.attribute_names.unwrap_or_default();
+    if let Some(odd) = wished.iter().find(|name| *name != "All" && !is_known(name)) {
+        return Err(unknown(odd));
+    }
+    let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
+    let queue = permit.broker.show_queue(&permit.stats, name.queue.clone()).await?;
+    let wants = |name: &str| wished.iter().any(|wished| wished == "All" || wished == name);
+    let mut all = BTreeMap::new();
+    if !wished.is_empty() {
+        all = of(call, &permit, &name, &queue).await?;
+    }
+    if COMPUTED[..3].iter().any(|name| wants(name)) {
+        let (counts, _) = permit.broker.queue_metrics(&permit.stats, name.queue.clone()).await?;
+        let delayed = counts.queue_length - counts.queue_visible_length - counts.in_flight;
+        let [visible, hidden, in_flight] = [COMPUTED[0], COMPUTED[1], COMPUTED[2]];
+        all.insert(visible.to_owned(), counts.queue_visible_length.to_string());
+        all.insert(hidden.to_owned(), delayed.max(0).to_string());
+        all.insert(in_flight.to_owned(), counts.in_flight.to_string());
+    }
+    let shown: Map<String, Value> = all
+        .into_iter()
+        .filter(|(name, _)| wants(name))
+        .map(|(name, value)| (name, value.into()))
+        .collect();
+    let mut output = Map::new();
+    if !shown.is_empty() {
+        output.insert("Attributes".to_owned(), Value::Object(shown));
+    }
+    Ok(Some(output))
+}
+
+/// Changes attributes.
+pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let given = input.attributes.unwrap_or_default();
+    if given.is_empty() {
+        return Err(SqsError::missing("Attributes"));
+    }
+    let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
+    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let change = attributes::read(&given, &name, false)?;
+    authorize_dead_letters(&permit, &name, &change.settings)?;
+    check_dead_letters(&permit, &name, &given).await?;
+    if change.settings != SettingsChange::default() {
+        let queue = name.queue.clone();
+        permit.broker.change_settings(&permit.stats, queue, change.settings).await?;
+    }
+    let kept = AttributesChange { attributes: change.attributes, ..AttributesChange::default() };
+    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    Ok(None)
+}
+
+/// Refuses a dead-letter queue to whoever may not take messages from the one and put them into the other.
+pub(super) fn authorize_dead_letters(
+    permit: &QueuePermit<right::Manage>,
+    name: &SqsName,
+    settings: &SettingsChange,
+) -> Result<()> {
+    let target = settings.dead_letter_queue.as_ref().and_then(Option::as_ref);
+    if let Some(target) = target {
+        permit.caller.require(Some(Right::Receive), &name.queue)?;
+        permit.caller.require(Some(Right::Send), &target.0)?;
+    }
+    Ok(())
+}
+
+/// Refuses a dead-letter queue that is not there, or that is of another kind.
+pub(super) async fn check_dead_letters(
+    permit: &QueuePermit<right::Manage>,
+    name: &SqsName,
+    given: &BTreeMap<String, String>,
+) -> Result<()> {
+    let Some(policy) = given.get("RedrivePolicy") else { return Ok(()) };
+    let Some(redrive) = redrive(policy)? else { return Ok(()) };
+    let refuse = |reason: &str| SqsError::value(policy, "RedrivePolicy", reason);
+    if redrive.target.is_fifo() != name.is_fifo() {
+        return Err(refuse("Dead-letter queue must be same type of queue as the source."));
+    }
+    if redrive.target.queue == name.queue {
+        return Err(refuse("Dead-letter queue must be another queue than the source."));
+    }
+    match permit.broker.fresh_attributes(&permit.stats, &redrive.target.queue).await {
+        Ok(_) => Ok(()),
+        Err(Error::QueueNotFound(_)) => Err(refuse("Dead letter target does not exist.")),
+        Err(error) => Err(error.into()),
+    }
+}

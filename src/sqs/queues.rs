@@ -1,0 +1,220 @@
+//! Making, finding, listing, emptying and dropping queues.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    broker::{AttributesChange, NamedQueue, NewQueue},
+    domain::{Bounded, QueueKind, Scope, SettingsChange},
+    http::{Caller, QueuePermit, ScopePermit, right},
+};
+
+use super::{
+    attributes::{self, DEFAULT_RETENTION, is_alike},
+    call::{Call, Output, bounded, object, queue_of},
+    error::{Kind, Result, SqsError},
+    names::SqsName,
+    queue_attributes,
+    shapes::{CreateQueue, GetQueueUrl, ListDeadLetterSourceQueues, ListQueues, OfQueue, required},
+    tags,
+};
+
+/// Queues of one page of a list.
+const MAX_LISTED: i64 = 1_000;
+/// Seconds after which a queue can be emptied again.
+const PURGE_PAUSE: i32 = 60;
+
+/// Makes a queue, or finds it there with the same attributes.
+pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> Result<Output> {
+    let given = input.attributes.unwrap_or_default();
+    let name = required(input.queue_name.as_ref(), "QueueName")?;
+    let fifo = given.get("FifoQueue").is_some_and(|fifo| fifo == "true");
+    SqsName::check_creatable(name, fifo)?;
+    let name = SqsName::parse(name).ok_or_else(SqsError::no_queue)?;
+    let change = attributes::read(&given, &name, true)?;
+    let tags = input.tags.unwrap_or_default();
+    tags::check(&tags)?;
+    let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
+    queue_attributes::authorize_dead_letters(&permit, &name, &change.settings)?;
+    match permit.broker.show_queue(&permit.stats, name.queue.clone()).await {
+        Ok(queue) => {
+            let there = queue_attributes::of(call, &permit, &name, &queue).await?;
+            check_alike(&given, &there)?;
+            return Ok(Some(url(call, &name)));
+        }
+        Err(crate::broker::Error::QueueNotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    queue_attributes::check_dead_letters(&permit, &name, &given).await?;
+    let retention = Some(Some(Bounded::saturating(DEFAULT_RETENTION)));
+    let settings = SettingsChange {
+        message_retention: change.settings.message_retention.or(retention),
+        ..change.settings
+    };
+    let new = NewQueue {
+        queue: name.queue.clone(),
+        kind: QueueKind::Standard,
+        partition: None,
+        fifo: Some(name.is_fifo()),
+        settings,
+    };
+    permit.broker.create_queue(&permit.stats, new).await?;
+    let kept = AttributesChange {
+        attributes: change.attributes,
+        tags: tags.into_iter().map(|(key, value)| (key, Some(value))).collect(),
+    };
+    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    Ok(Some(url(call, &name)))
+}
+
+fn check_alike(given: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> Result<()> {
+    match given.iter().find(|(name, value)| !is_alike(value, there.get(*name))) {
+        Some((name, _)) => Err(SqsError::new(
+            Kind::QueueNameExists,
+            format!(
+                "A queue already exists with the same name and a different value for attribute {name}"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn url(call: &Call, name: &SqsName) -> Map<String, Value> {
+    object([("QueueUrl", call.place.url(&name.name).into())])
+}
+
+/// The URL of a queue that is there.
+pub(super) async fn get_url(call: &Call, caller: Caller, input: GetQueueUrl) -> Result<Output> {
+    let name = required(input.queue_name.as_ref(), "QueueName")?;
+    let name = SqsName::parse(name).ok_or_else(SqsError::no_queue)?;
+    let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
+    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    Ok(Some(url(call, &name)))
+}
+
+/// Lists queues, by what clients of SQS call them.
+pub(super) async fn list(call: &Call, caller: Caller, input: ListQueues) -> Result<Output> {
+    let limit = page_size(input.max_results)?;
+    let after = token(input.next_token.as_ref())?;
+    let permit = ScopePermit::<right::Any>::new(caller)?;
+    let prefix = input.queue_name_prefix.unwrap_or_default();
+    let mut page = Page::new(limit);
+    let mut after = after;
+    loop {
+        let rows = i32::try_from(MAX_LISTED).unwrap_or(i32::MAX);
+        let (prefix, behind) = (prefix.clone(), after.clone());
+        let found = permit.broker.list_aliases(&permit.stats, prefix, behind, rows).await?;
+        let is_last = found.len() < usize::try_from(MAX_LISTED).unwrap_or(usize::MAX);
+        if let Some(last) = found.last() {
+            after.clone_from(&last.alias);
+        }
+        page.add(found, &permit.scope);
+        if is_last || page.is_full() {
+            break;
+        }
+    }
+    Ok(Some(page.output(call, "QueueUrls", input.max_results.is_some(), |queue| &queue.alias)))
+}
+
+/// The queues whose dead letters go to a queue.
+pub(super) async fn list_sources(
+    call: &Call,
+    caller: Caller,
+    input: ListDeadLetterSourceQueues,
+) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let limit = page_size(input.max_results)?;
+    let after = token(input.next_token.as_ref())?;
+    let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
+    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let scope = permit.caller.scope(None);
+    let mut page = Page::new(limit);
+    let rows = i32::try_from(MAX_LISTED + 1).unwrap_or(i32::MAX);
+    let found = permit.broker.dead_letter_sources(&permit.stats, &name.queue, after, rows).await?;
+    page.add(found, &scope);
+    // The model spells this one in another way.
+    Ok(Some(page.output(call, "queueUrls", input.max_results.is_some(), |queue| &queue.queue)))
+}
+
+fn page_size(wished: Option<i64>) -> Result<usize> {
+    let reason = "MaxResults must be an integer between 1 and 1000.";
+    let limit = bounded(wished, "MaxResults", 1..=MAX_LISTED, MAX_LISTED, reason)?;
+    Ok(usize::try_from(limit).unwrap_or(1))
+}
+
+/// The name behind which a page begins.
+fn token(token: Option<&String>) -> Result<String> {
+    let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(String::new()) };
+    let name = URL_SAFE_NO_PAD.decode(token).ok().and_then(|name| String::from_utf8(name).ok());
+    name.ok_or_else(|| SqsError::invalid("Invalid or expired next token."))
+}
+
+/// A page of a list, and one queue more if there is a rest.
+struct Page {
+    limit: usize,
+    queues: Vec<NamedQueue>,
+}
+
+impl Page {
+    fn new(limit: usize) -> Self {
+        Self { limit, queues: Vec::new() }
+    }
+
+    fn add(&mut self, found: Vec<NamedQueue>, visible: &Scope) {
+        self.queues.extend(found.into_iter().filter(|queue| visible.contains(&queue.queue)));
+        self.queues.truncate(self.limit + 1);
+    }
+
+    fn is_full(&self) -> bool {
+        self.queues.len() > self.limit
+    }
+
+    /// The list; who does not say how many queues they want is not told of a rest.
+    fn output(
+        mut self,
+        call: &Call,
+        list: &str,
+        paged: bool,
+        key: fn(&NamedQueue) -> &str,
+    ) -> Map<String, Value> {
+        let has_rest = self.is_full();
+        self.queues.truncate(self.limit);
+        let mut output = Map::new();
+        let urls: Vec<Value> =
+            self.queues.iter().map(|queue| call.place.url(&queue.alias).into()).collect();
+        if !urls.is_empty() {
+            output.insert(list.to_owned(), urls.into());
+        }
+        if let Some(last) = self.queues.last().filter(|_| has_rest && paged) {
+            output.insert("NextToken".to_owned(), json!(URL_SAFE_NO_PAD.encode(key(last))));
+        }
+        output
+    }
+}
+
+/// Drops a queue with its messages.
+pub(super) async fn delete(caller: Caller, input: OfQueue) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
+    // As with AWS, also where others name it as their dead-letter queue.
+    permit.broker.drop_queue(&permit.stats, name.queue, true).await?;
+    Ok(None)
+}
+
+/// Deletes all messages of a queue; once in a minute, as with the service.
+pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
+    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let (broker, alias) = (&permit.broker, name.name.clone());
+    if !broker.note_purge(&permit.stats, &name.queue, alias, PURGE_PAUSE).await? {
+        return Err(SqsError::new(
+            Kind::PurgeQueueInProgress,
+            format!("Only one PurgeQueue operation on {} is allowed every 60 seconds.", name.name),
+        ));
+    }
+    broker.purge_queue(&permit.stats, name.queue).await?;
+    Ok(None)
+}

@@ -1,0 +1,216 @@
+//! ReceiveMessage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    broker::{Delivery, Receive},
+    domain::{FifoMode, Message, Quantity, VisibilityTimeout, Wait},
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    attributes::unknown,
+    call::{Call, bounded, object, queue_of},
+    digest,
+    error::Result,
+    message::{Opened, open},
+    names::SqsName,
+    sending::sequence_number,
+    shapes::{AttributeValue, ReceiveMessage},
+};
+
+/// The attributes that a message can have of the service's own.
+const SYSTEM: [&str; 9] = [
+    "SenderId",
+    "SentTimestamp",
+    "ApproximateReceiveCount",
+    "ApproximateFirstReceiveTimestamp",
+    "SequenceNumber",
+    "MessageDeduplicationId",
+    "MessageGroupId",
+    "AWSTraceHeader",
+    "DeadLetterQueueSourceArn",
+];
+
+/// Messages on their way.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) delivery: Delivery,
+    /// What is to be shown of them.
+    pub(super) wished: Wished,
+    pub(super) name: SqsName,
+    /// What clients call the queues that dead letters among them come from.
+    pub(super) origins: BTreeMap<String, String>,
+}
+
+/// Which attributes are asked for.
+#[derive(Debug)]
+pub(super) struct Wished {
+    system: Vec<String>,
+    user: Vec<String>,
+}
+
+impl Wished {
+    fn new(input: &mut ReceiveMessage) -> Result<Self> {
+        let mut system = input.attribute_names.take().unwrap_or_default();
+        system.extend(input.message_system_attribute_names.take().unwrap_or_default());
+        let is_known = |name: &String| name == "All" || SYSTEM.contains(&name.as_str());
+        if let Some(odd) = system.iter().find(|name| !is_known(name)) {
+            return Err(unknown(odd));
+        }
+        let user = input.message_attribute_names.take().unwrap_or_default();
+        Ok(Self { system, user })
+    }
+
+    fn wants_system(&self, name: &str) -> bool {
+        self.system.iter().any(|wished| wished == "All" || wished == name)
+    }
+
+    fn wants_user(&self, name: &str) -> bool {
+        self.user.iter().any(|wished| match wished.as_str() {
+            "All" | "*" | ".*" => true,
+            wished => match wished.strip_suffix(".*") {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == wished,
+            },
+        })
+    }
+}
+
+/// Leases messages.
+pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result<Received> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = QueuePermit::<right::Receive>::new(caller, name.queue.clone())?;
+    let qty = bounded(
+        input.max_number_of_messages,
+        "MaxNumberOfMessages",
+        1..=10,
+        1,
+        "Must be between 1 and 10, if provided.",
+    )?;
+    let reason = "Must be >= 0 and <= 43200, if provided.";
+    let vt = bounded(input.visibility_timeout, "VisibilityTimeout", 0..=43_200, 0, reason)?;
+    let vt = input.visibility_timeout.map(|_| VisibilityTimeout::saturating(vt));
+    let reason = "Must be >= 0 and <= 20, if provided.";
+    bounded(input.wait_time_seconds, "WaitTimeSeconds", 0..=20, 0, reason)?;
+    let wished = Wished::new(&mut input)?;
+    let kept = permit.broker.attributes(&permit.stats, &name.queue).await?;
+    let of_queue = || kept.attributes.get("ReceiveMessageWaitTimeSeconds")?.parse().ok();
+    let wait = input.wait_time_seconds.or_else(of_queue).unwrap_or(0);
+    let in_groups = name.is_fifo() || permit.broker.sending_rules(&name.queue).await?.fifo;
+    let what = Receive {
+        queue: name.queue.clone(),
+        qty: Quantity::saturating(qty),
+        vt,
+        wait: Wait::saturating(wait),
+        filter: None,
+        fifo: in_groups.then_some(FifoMode::Grouped),
+    };
+    let _place = (wait > 0).then(|| permit.wait()).transpose()?;
+    let received = permit.while_authorized(permit.broker.receive(&permit.stats, what)).await?;
+    let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+    let mut origins = BTreeMap::new();
+    if wished.wants_system("DeadLetterQueueSourceArn") {
+        let named = delivery.messages.iter().filter_map(|message| open(message).origin);
+        for origin in named.collect::<BTreeSet<String>>() {
+            let alias = permit.broker.alias(&permit.stats, &origin).await?;
+            origins.insert(origin, alias);
+        }
+    }
+    Ok(Received { delivery, wished, name, origins })
+}
+
+impl Received {
+    /// The messages as they are answered.
+    pub(super) fn output(&self, call: &Call) -> Map<String, Value> {
+        let messages: Vec<Value> =
+            self.delivery.messages.iter().map(|message| self.show(call, message)).collect();
+        if messages.is_empty() { Map::new() } else { object([("Messages", messages.into())]) }
+    }
+
+    fn show(&self, call: &Call, message: &Message) -> Value {
+        let mut opened = open(message);
+        opened.attributes.retain(|name, _| self.wished.wants_user(name));
+        let mut shown = object([
+            ("MessageId", json!(opened.id)),
+            ("MD5OfBody", json!(digest::of_body(&opened.body))),
+            ("ReceiptHandle", json!(message.receipt)),
+        ]);
+        if let Some(sum) = digest::of_attributes(&opened.attributes) {
+            shown.insert("MD5OfMessageAttributes".to_owned(), sum.into());
+            shown.insert("MessageAttributes".to_owned(), values(&opened.attributes));
+        }
+        let system = self.system(call, message, &opened);
+        if !system.is_empty() {
+            shown.insert("Attributes".to_owned(), Value::Object(system));
+        }
+        shown.insert("Body".to_owned(), opened.body.into());
+        Value::Object(shown)
+    }
+
+    fn system(&self, call: &Call, message: &Message, opened: &Opened) -> Map<String, Value> {
+        let milliseconds =
+            |time: chrono::DateTime<chrono::Utc>| time.timestamp_millis().to_string();
+        // When it was delivered first is not kept: of a later delivery it is known that it was not before it
+        // was sent.
+        let first = message.last_read_at.filter(|_| message.read_ct <= 1);
+        let first = first.unwrap_or(message.enqueued_at);
+        let origin = opened.origin.as_ref().and_then(|origin| self.origins.get(origin));
+        let is_fifo = self.name.is_fifo();
+        let all: [(&str, Option<String>); SYSTEM.len()] = [
+            ("SenderId", Some(call.sender_id(opened.sender.as_deref()).to_owned())),
+            ("SentTimestamp", Some(milliseconds(message.enqueued_at))),
+            ("ApproximateReceiveCount", Some(message.read_ct.to_string())),
+            ("ApproximateFirstReceiveTimestamp", Some(milliseconds(first))),
+            ("SequenceNumber", is_fifo.then(|| sequence_number(message.msg_id))),
+            ("MessageDeduplicationId", opened.deduplication_id.clone()),
+            ("MessageGroupId", opened.group.clone()),
+            ("AWSTraceHeader", opened.trace.clone()),
+            ("DeadLetterQueueSourceArn", origin.map(|origin| call.place.arn(origin))),
+        ];
+        let wished = all.into_iter().filter(|(name, _)| self.wished.wants_system(name));
+        wished.filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
+    }
+}
+
+fn values(attributes: &BTreeMap<String, AttributeValue>) -> Value {
+    // Texts and names: this cannot fail.
+    serde_json::to_value(attributes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wished(user: &[&str], system: &[&str]) -> Result<Wished> {
+        let owned = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let mut input = ReceiveMessage {
+            message_attribute_names: owned(user),
+            attribute_names: owned(system),
+            ..ReceiveMessage::default()
+        };
+        Wished::new(&mut input)
+    }
+
+    #[test]
+    fn attributes_are_asked_for_by_name_prefix_or_all() {
+        let names = ["Hello", "Help.Me", "General"];
+        for (filter, shown) in [
+            (&["All"][..], &names[..]),
+            (&["*"], &names),
+            (&[".*"], &names),
+            (&["Hel.*"], &["Hello", "Help.Me"]),
+            (&["Hello", "Nobody"], &["Hello"]),
+            (&[], &[]),
+        ] {
+            let wished = wished(filter, &[]).expect("fine");
+            let found: Vec<&str> =
+                names.into_iter().filter(|name| wished.wants_user(name)).collect();
+            assert_eq!(found, shown, "{filter:?}");
+        }
+        assert!(wished(&[], &["SenderId"]).expect("fine").wants_system("SenderId"));
+        assert!(wished(&[], &["Colour"]).is_err());
+    }
+}

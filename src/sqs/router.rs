@@ -1,0 +1,199 @@
+//! Tells requests of SQS from those of REST before either is routed.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
+    response::Response,
+    routing::any,
+};
+use tower::Service;
+use uuid::Uuid;
+
+use crate::http::{FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
+
+use super::front::{self, Failure, Sqs, SqsPlace};
+
+pub(super) const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+/// What the names of actions stand behind.
+pub(super) const TARGET_PREFIX: &str = "AmazonSQS.";
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const ROOT: &str = "/";
+/// The path of a queue's URL.
+const QUEUE: &str = "/{account}/{queue}";
+/// Digits of an account.
+const ACCOUNT_DIGITS: usize = 12;
+
+/// How a request is written, and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// JSON with the action in a header.
+    Json,
+    /// A form, answered in XML.
+    Query,
+}
+
+const JSON: FrontEnd =
+    FrontEnd { reject: rejected_as_json, media_types: &["application/x-amz-json-1.0"], ..QUERY };
+
+const QUERY: FrontEnd = FrontEnd {
+    reject: rejected_as_xml,
+    guarded_reads: &[ROOT, QUEUE],
+    media_types: &[],
+    line_ends: false,
+    no_store: &["/"],
+    request_headers: &[
+        "amz-sdk-invocation-id",
+        "amz-sdk-request",
+        "authorization",
+        "content-type",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "x-amz-target",
+        "x-amz-user-agent",
+        "x-amzn-query-mode",
+        "x-request-id",
+    ],
+    response_headers: &["x-amzn-query-error", "x-amzn-requestid", "x-request-id"],
+};
+
+fn rejected_as_json(rejection: Rejection) -> Arc<dyn WireError> {
+    Failure::rejected(rejection, Protocol::Json)
+}
+
+fn rejected_as_xml(rejection: Rejection) -> Arc<dyn WireError> {
+    Failure::rejected(rejection, Protocol::Query)
+}
+
+/// SQS, and `rest` for whatever is none of it.
+pub fn router(gated: &GatedBroker, place: SqsPlace, rest: Router) -> Router {
+    let sqs = Sqs::new(gated.clone(), place);
+    let layered = |router: Router<Sqs>, front_end| {
+        layered(router, gated, front_end, &gated.origins, Served::default()).with_state(sqs.clone())
+    };
+    let json = Router::new()
+        .route(ROOT, any(front::json))
+        .route(QUEUE, any(front::json))
+        .fallback(front::json);
+    let query = Router::new()
+        .route(ROOT, any(front::query))
+        .route(QUEUE, any(front::query))
+        .fallback(front::query);
+    let split = Split { json: layered(json, JSON), query: layered(query, QUERY), rest };
+    Router::new().fallback_service(split)
+}
+
+/// The front ends.
+#[derive(Clone)]
+struct Split {
+    json: Router,
+    query: Router,
+    rest: Router,
+}
+
+impl Service<Request> for Split {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router always is.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let protocol = protocol_of(&parts);
+        if protocol.is_some() && !parts.headers.contains_key(REQUEST_ID) {
+            // Answers have it in two places.
+            let id = HeaderValue::from_str(&Uuid::now_v7().to_string());
+            parts.headers.insert(REQUEST_ID, id.unwrap_or(HeaderValue::from_static("none")));
+        }
+        let request = Request::from_parts(parts, body);
+        match protocol {
+            Some(Protocol::Json) => self.json.call(request),
+            Some(Protocol::Query) => self.query.call(request),
+            None => self.rest.call(request),
+        }
+    }
+}
+
+/// The protocol of SQS in which a request is written, if it is one.
+fn protocol_of(parts: &Parts) -> Option<Protocol> {
+    let text = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    if text(&TARGET).is_some_and(|target| target.starts_with(TARGET_PREFIX)) {
+        return Some(Protocol::Json);
+    }
+    let path = parts.uri.path();
+    let is_queue = is_queue(path);
+    if !is_queue && path != ROOT {
+        return None;
+    }
+    let names = text(&header::ACCESS_CONTROL_REQUEST_HEADERS);
+    if parts.method == Method::OPTIONS && names.is_some_and(|names| names.contains("x-amz-")) {
+        // A browser asks whether its SDK may.
+        return Some(Protocol::Json);
+    }
+    let query = parts.uri.query().unwrap_or_default();
+    let has_action = query.split('&').any(|pair| pair.starts_with("Action="));
+    let is_form = text(&header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    let is_posted = parts.method == Method::POST && is_form;
+    (is_queue || has_action || is_posted).then_some(Protocol::Query)
+}
+
+/// Whether a path is that of a queue's URL.
+fn is_queue(path: &str) -> bool {
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    parts.is_some_and(|(account, queue)| {
+        account.len() == ACCOUNT_DIGITS
+            && account.bytes().all(|byte| byte.is_ascii_digit())
+            && !queue.trim_end_matches('/').contains('/')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocol(method: &str, path: &str, headers: &[(&str, &str)]) -> Option<Protocol> {
+        let mut request = axum::http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        protocol_of(&request.body(()).expect("a request").into_parts().0)
+    }
+
+    #[test]
+    fn requests_of_sqs_are_told_from_those_of_rest() {
+        use Protocol::{Json, Query};
+        let target = ("x-amz-target", "AmazonSQS.SendMessage");
+        let form = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        for (method, path, headers, expected) in [
+            ("POST", "/", &[target][..], Some(Json)),
+            ("POST", "/000000000000/q", &[target], Some(Json)),
+            ("POST", "/queues/q", &[target], Some(Json)),
+            ("POST", "/", &[form], Some(Query)),
+            ("POST", "/000000000000/q", &[form], Some(Query)),
+            ("GET", "/?Action=ListQueues", &[], Some(Query)),
+            ("GET", "/000000000000/q", &[], Some(Query)),
+            ("GET", "/", &[], None),
+            ("POST", "/", &[], None),
+            // As curl sends what it is not told the type of.
+            ("POST", "/queues/q/messages", &[form], None),
+            ("GET", "/queues/q?Action=ListQueues", &[], None),
+            ("GET", "/queues/000000000000", &[], None),
+            ("POST", "/", &[("x-amz-target", "DynamoDB_20120810.GetItem")], None),
+        ] {
+            assert_eq!(protocol(method, path, headers), expected, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! DeleteMessage, ChangeMessageVisibility, and their batches.
+
+use crate::{
+    broker::{self, Action, Settle, SettleTarget},
+    domain::{Delay, Visibility},
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    batch::{self, Batch},
+    call::{Output, queue_of},
+    error::{Result, SqsError},
+    names::SqsName,
+    shapes::{
+        ChangeMessageVisibility, ChangeMessageVisibilityBatch, DeleteMessage, DeleteMessageBatch,
+        required,
+    },
+};
+
+type Permit = QueuePermit<right::Receive>;
+
+const EXPIRED: &str = "The receipt handle has expired.";
+const NOT_AVAILABLE: &str =
+    "Message does not exist or is not available for visibility timeout change.";
+
+/// Deletes a message.
+pub(super) async fn delete(caller: Caller, input: DeleteMessage) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
+    check_lease(&permit, &name, handle).await?;
+    let target = target(handle);
+    deleted(&name, handle, permit.broker.delete(&permit.stats, name.queue.clone(), target).await)?;
+    Ok(None)
+}
+
+/// Deletes messages; each is deleted or fails alone.
+pub(super) async fn delete_batch(caller: Caller, input: DeleteMessageBatch) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let entries = input.entries.unwrap_or_default();
+    batch::check("DeleteMessageBatchRequestEntry", entries.iter().map(|one| one.id.as_deref()))?;
+    let mut batch = Batch::default();
+    let mut settled = Vec::new();
+    for entry in entries {
+        let id = entry.id.unwrap_or_default();
+        let handle = required(entry.receipt_handle.as_ref(), "ReceiptHandle")?.to_owned();
+        match check_lease(&permit, &name, &handle).await {
+            Ok(()) => settled.push((id, handle, Action::Delete)),
+            Err(error) => batch.failed(&id, &error),
+        }
+    }
+    settle(&permit, &name, settled, &mut batch, deleted).await?;
+    Ok(Some(batch.output()))
+}
+
+/// Sets for how long a message stays hidden from now on.
+pub(super) async fn change(caller: Caller, input: ChangeMessageVisibility) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
+    let visible = visibility(input.visibility_timeout)?;
+    check_handle(&permit, handle)?;
+    let outcome =
+        permit.broker.set_visibility(&permit.stats, name.queue.clone(), target(handle), visible);
+    changed(&name, handle, outcome.await.map(drop))?;
+    Ok(None)
+}
+
+/// The same for several, of which each fails alone.
+pub(super) async fn change_batch(
+    caller: Caller,
+    input: ChangeMessageVisibilityBatch,
+) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let entries = input.entries.unwrap_or_default();
+    let ids = entries.iter().map(|one| one.id.as_deref());
+    batch::check("ChangeMessageVisibilityBatchRequestEntry", ids)?;
+    let mut batch = Batch::default();
+    let mut settled = Vec::new();
+    for entry in entries {
+        let id = entry.id.unwrap_or_default();
+        let handle = required(entry.receipt_handle.as_ref(), "ReceiptHandle")?.to_owned();
+        let visible =
+            check_handle(&permit, &handle).and_then(|()| visibility(entry.visibility_timeout));
+        match visible {
+            Ok(visible) => settled.push((id, handle, Action::Hide(visible))),
+            Err(error) => batch.failed(&id, &error),
+        }
+    }
+    settle(&permit, &name, settled, &mut batch, changed).await?;
+    Ok(Some(batch.output()))
+}
+
+/// Does the same to several messages in one transaction. `read` says what an outcome means.
+async fn settle(
+    permit: &Permit,
+    name: &SqsName,
+    entries: Vec<(String, String, Action)>,
+    batch: &mut Batch,
+    read: fn(&SqsName, &str, broker::Result<()>) -> Result<()>,
+) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let what = entries.iter().map(|(_, handle, action)| (action.clone(), target(handle))).collect();
+    let what = Settle { entries: what };
+    let outcomes = permit.broker.settle(&permit.stats, name.queue.clone(), what).await?;
+    for ((id, handle, _), outcome) in entries.iter().zip(outcomes) {
+        match read(name, handle, outcome.error.map_or(Ok(()), Err)) {
+            Ok(()) => batch.done(id, serde_json::Map::new()),
+            Err(error) => batch.failed(id, &error),
+        }
+    }
+    Ok(())
+}
+
+fn target(handle: &str) -> SettleTarget {
+    SettleTarget { msg_id: None, receipt: Some(handle.to_owned()) }
+}
+
+fn visibility(seconds: Option<i64>) -> Result<Visibility> {
+    let seconds = seconds.ok_or_else(|| SqsError::missing("VisibilityTimeout"))?;
+    if (0..=43_200).contains(&seconds) {
+        return Ok(Visibility::After(Delay::saturating(seconds)));
+    }
+    let reason = "Must be >= 0 and <= 43200, if provided.";
+    Err(SqsError::value(&seconds.to_string(), "VisibilityTimeout", reason))
+}
+
+/// Refuses what is no receipt handle.
+fn check_handle(permit: &Permit, handle: &str) -> Result<()> {
+    match permit.broker.delivery_of(handle) {
+        Some(_) => Ok(()),
+        None => Err(SqsError::receipt(handle)),
+    }
+}
+
+/// Refuses what is no receipt handle and, in a FIFO queue, one whose time is over: what stands behind the
+/// message may be delivered by then.
+async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<()> {
+    let delivered = permit.broker.delivery_of(handle).ok_or_else(|| SqsError::receipt(handle))?;
+    if !name.is_fifo() {
+        return Ok(());
+    }
+    let Ok(id) = crate::domain::MsgId::new(delivered.msg_id) else {
+        return Err(SqsError::receipt(handle));
+    };
+    let now = permit.broker.now();
+    match permit.broker.message(&permit.stats, name.queue.clone(), id).await {
+        Ok(message) if message.read_ct == delivered.read_ct && message.vt <= now => {
+            Err(SqsError::value(handle, "ReceiptHandle", EXPIRED))
+        }
+        Ok(_) | Err(broker::Error::MessageNotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A message that is gone is deleted, by whomever; one that was delivered to somebody else since is theirs.
+fn deleted(name: &SqsName, handle: &str, outcome: broker::Result<()>) -> Result<()> {
+    match outcome {
+        Err(broker::Error::ReceiptStale { .. }) if name.is_fifo() => {
+            Err(SqsError::value(handle, "ReceiptHandle", EXPIRED))
+        }
+        Ok(())
+        | Err(broker::Error::MessageNotFound { .. } | broker::Error::ReceiptStale { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn changed(_: &SqsName, handle: &str, outcome: broker::Result<()>) -> Result<()> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(broker::Error::MessageNotFound { .. } | broker::Error::ReceiptStale { .. }) => {
+            Err(SqsError::value(handle, "ReceiptHandle", NOT_AVAILABLE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

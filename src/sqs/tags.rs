@@ -1,0 +1,196 @@
+//! Tags of queues, and the permissions in their `Policy`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    broker::AttributesChange,
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    call::{Call, Output, object, queue_of},
+    error::{Kind, Result, SqsError},
+    names::SqsName,
+    shapes::{AddPermission, OfQueue, RemovePermission, TagQueue, UntagQueue, required},
+};
+
+/// Tags of one queue.
+const MAX_TAGS: usize = 50;
+/// Characters of a tag's key, and of its value.
+const MAX_KEY: usize = 128;
+const MAX_VALUE: usize = 256;
+/// Permissions of one queue, and actions of one permission.
+const MAX_STATEMENTS: usize = 20;
+const MAX_ACTIONS: usize = 7;
+/// Actions that can be permitted.
+const PERMITTED: [&str; 7] = [
+    "*",
+    "SendMessage",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "ChangeMessageVisibility",
+    "GetQueueAttributes",
+    "GetQueueUrl",
+];
+
+type Permit = QueuePermit<right::Manage>;
+
+/// Refuses tags that no queue can have.
+pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<()> {
+    for (key, value) in tags {
+        let fits = (1..=MAX_KEY).contains(&key.chars().count())
+            && value.chars().count() <= MAX_VALUE
+            && !key.to_ascii_lowercase().starts_with("aws:")
+            && !key.contains('\0')
+            && !value.contains('\0');
+        if !fits {
+            return Err(SqsError::invalid(format!(
+                "Tag {key} is invalid: a key has 1 to {MAX_KEY} characters and does not begin with aws:, a \
+                 value has at most {MAX_VALUE}."
+            )));
+        }
+    }
+    if tags.len() > MAX_TAGS {
+        return Err(SqsError::invalid(format!(
+            "Too many tags added for queue: at most {MAX_TAGS}."
+        )));
+    }
+    Ok(())
+}
+
+/// Adds tags, or changes their values.
+pub(super) async fn tag(caller: Caller, input: TagQueue) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let tags = input.tags.filter(|tags| !tags.is_empty());
+    let tags = tags.ok_or_else(|| SqsError::missing("Tags"))?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let mut all = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?.tags.clone();
+    all.extend(tags.clone());
+    check(&all)?;
+    let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    change(&permit, &name, AttributesChange { tags, ..AttributesChange::default() }).await
+}
+
+/// Takes tags away.
+pub(super) async fn untag(caller: Caller, input: UntagQueue) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let keys = input.tag_keys.filter(|keys| !keys.is_empty());
+    let keys = keys.ok_or_else(|| SqsError::missing("TagKeys"))?;
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let keys: BTreeSet<String> = keys.into_iter().filter(|key| !key.contains('\0')).collect();
+    let tags = keys.into_iter().map(|key| (key, None)).collect();
+    change(&permit, &name, AttributesChange { tags, ..AttributesChange::default() }).await
+}
+
+async fn change(permit: &Permit, name: &SqsName, change: AttributesChange) -> Result<Output> {
+    let (broker, alias) = (&permit.broker, name.name.clone());
+    broker.change_attributes(&permit.stats, &name.queue, alias, change).await?;
+    Ok(None)
+}
+
+/// The tags of a queue.
+pub(super) async fn list(caller: Caller, input: OfQueue) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
+    let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let mut output = Map::new();
+    if !kept.tags.is_empty() {
+        output = object([("Tags", json!(kept.tags))]);
+    }
+    Ok(Some(output))
+}
+
+/// Writes a permission into `Policy`. It is kept and shown; what a key may do is said by its grants.
+pub(super) async fn permit(call: &Call, caller: Caller, input: AddPermission) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let label = required(input.label.as_ref(), "Label")?.to_owned();
+    let accounts = input.account_ids.unwrap_or_default();
+    let actions = input.actions.unwrap_or_default();
+    for (list, parameter) in [(&accounts, "AWSAccountIds"), (&actions, "Actions")] {
+        if list.is_empty() {
+            return Err(SqsError::missing(parameter));
+        }
+    }
+    if actions.len() > MAX_ACTIONS {
+        let message =
+            format!("{} Actions were found, maximum allowed is {MAX_ACTIONS}.", actions.len());
+        return Err(SqsError::new(Kind::OverLimit, message));
+    }
+    if let Some(odd) = actions.iter().find(|action| !PERMITTED.contains(&action.as_str())) {
+        let reason = "Please refer to the appropriate WSDL for a list of valid actions.";
+        return Err(SqsError::value(&format!("SQS:{odd}"), "ActionName", reason));
+    }
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let mut policy = Policy::of(call, &permit, &name).await?;
+    if policy.statements.iter().any(|statement| statement["Sid"] == *label) {
+        return Err(SqsError::value(&label, "Label", "Already exists."));
+    }
+    if policy.statements.len() >= MAX_STATEMENTS {
+        let message = format!("A queue has at most {MAX_STATEMENTS} permissions.");
+        return Err(SqsError::new(Kind::OverLimit, message));
+    }
+    let principals = accounts.iter().map(|account| format!("arn:aws:iam::{account}:root"));
+    policy.statements.push(json!({
+        "Sid": label, "Effect": "Allow", "Principal": {"AWS": one_or_all(principals.collect())},
+        "Action": one_or_all(actions.iter().map(|action| format!("SQS:{action}")).collect()),
+        "Resource": call.place.arn(&name.name),
+    }));
+    policy.store(&permit, &name).await
+}
+
+/// Takes a permission out of `Policy`.
+pub(super) async fn forbid(call: &Call, caller: Caller, input: RemovePermission) -> Result<Output> {
+    let name = queue_of(input.queue_url.as_ref())?;
+    let label = required(input.label.as_ref(), "Label")?.to_owned();
+    let permit = Permit::new(caller, name.queue.clone())?;
+    let mut policy = Policy::of(call, &permit, &name).await?;
+    let before = policy.statements.len();
+    policy.statements.retain(|statement| statement["Sid"] != *label);
+    if policy.statements.len() == before {
+        let reason = "can't find label on existing policy";
+        return Err(SqsError::value(&label, "Label", &format!("{reason}.")));
+    }
+    policy.store(&permit, &name).await
+}
+
+/// A single value stands for itself.
+fn one_or_all(mut values: Vec<String>) -> Value {
+    if values.len() == 1 { values.remove(0).into() } else { values.into() }
+}
+
+/// The attribute `Policy`.
+struct Policy {
+    whole: Map<String, Value>,
+    statements: Vec<Value>,
+}
+
+impl Policy {
+    async fn of(call: &Call, permit: &Permit, name: &SqsName) -> Result<Self> {
+        let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+        let whole =
+            kept.attributes.get("Policy").and_then(|policy| serde_json::from_str(policy).ok());
+        let mut whole: Map<String, Value> = whole.unwrap_or_else(|| {
+            let id = format!("{}/SQSDefaultPolicy", call.place.arn(&name.name));
+            object([("Version", json!("2008-10-17")), ("Id", json!(id))])
+        });
+        let statements = match whole.remove("Statement") {
+            Some(Value::Array(statements)) => statements,
+            Some(statement) => vec![statement],
+            None => Vec::new(),
+        };
+        Ok(Self { whole, statements })
+    }
+
+    async fn store(mut self, permit: &Permit, name: &SqsName) -> Result<Output> {
+        let policy = if self.statements.is_empty() {
+            None
+        } else {
+            self.whole.insert("Statement".to_owned(), self.statements.into());
+            Some(Value::Object(self.whole).to_string())
+        };
+        let attributes = BTreeMap::from([("Policy".to_owned(), policy)]);
+        change(permit, name, AttributesChange { attributes, ..AttributesChange::default() }).await
+    }
+}

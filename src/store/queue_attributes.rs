@@ -1,0 +1,164 @@
+//! What is kept of queues for front ends, in SQL.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, value::RawValue};
+use sqlx::{postgres::PgRow, types::Json};
+
+use crate::domain::QueueName;
+
+use super::{
+    Conn,
+    decode::{Text, get, only_row, text, time_option},
+    error::Result,
+};
+
+/// What is kept of a queue beside PGMQ and its settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueAttributes {
+    /// What clients of another protocol call it.
+    pub alias: String,
+    /// What was set for it there.
+    pub attributes: BTreeMap<String, String>,
+    /// What people stick on it.
+    pub tags: BTreeMap<String, String>,
+    /// When any of these was changed.
+    pub modified_at: Option<DateTime<Utc>>,
+}
+
+/// What to change of it; `None` takes something away.
+#[derive(Clone, Debug, Default)]
+pub struct AttributesChange {
+    /// Attributes by name.
+    pub attributes: BTreeMap<String, Option<String>>,
+    /// Tags by key.
+    pub tags: BTreeMap<String, Option<String>>,
+}
+
+/// A queue with its name in another protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedQueue {
+    /// What clients of the other protocol call it.
+    pub alias: String,
+    /// Its name.
+    pub queue: String,
+}
+
+/// What is kept of a queue; nothing where there is no such queue.
+pub async fn queue_attributes(
+    conn: &mut Conn,
+    queue: &QueueName,
+) -> Result<Option<QueueAttributes>> {
+    let query =
+        sqlx::query("/* queue_attributes */ SELECT * FROM pgmq_gateway.queue_attributes($1)");
+    let rows = conn.look(query.bind(queue.as_str())).await?;
+    rows.first().map(decode).transpose()
+}
+
+fn decode(row: &PgRow) -> Result<QueueAttributes> {
+    Ok(QueueAttributes {
+        alias: text(row, "alias")?,
+        attributes: texts(&get::<Json<Value>>(row, "attributes")?.0),
+        tags: texts(&get::<Json<Value>>(row, "tags")?.0),
+        modified_at: time_option(row, "modified_at")?,
+    })
+}
+
+/// The members that are texts: SQL may have put others there.
+fn texts(object: &Value) -> BTreeMap<String, String> {
+    let members = object.as_object().into_iter().flatten();
+    let texts =
+        members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    texts.collect()
+}
+
+/// Changes what is kept of a queue; false where there is none.
+pub async fn change_queue_attributes(
+    conn: &mut Conn,
+    queue: &QueueName,
+    alias: &str,
+    change: &AttributesChange,
+) -> Result<bool> {
+    let query = sqlx::query(
+        "/* change_queue_attributes */ \
+         SELECT pgmq_gateway.change_queue_attributes($1, $2, $3, $4) AS changed",
+    )
+    .bind(queue.as_str())
+    .bind(alias)
+    .bind(Json(&change.attributes))
+    .bind(Json(&change.tags));
+    get(only_row(&conn.look(query).await?)?, "changed")
+}
+
+/// Notes that a queue is emptied; false if that was noted less than so many seconds ago.
+pub async fn note_purge(
+    conn: &mut Conn,
+    queue: &QueueName,
+    alias: &str,
+    pause_seconds: i32,
+) -> Result<bool> {
+    let query = sqlx::query("/* note_purge */ SELECT pgmq_gateway.note_purge($1, $2, $3) AS noted");
+    let query = query.bind(queue.as_str()).bind(alias).bind(pause_seconds);
+    get(only_row(&conn.change(query).await?)?, "noted")
+}
+
+/// Queues whose aliases begin with `prefix` and come behind `after`, in order of the aliases' bytes.
+pub async fn list_aliases(
+    conn: &mut Conn,
+    prefix: &str,
+    after: &str,
+    limit: i32,
+) -> Result<Vec<NamedQueue>> {
+    let query =
+        sqlx::query("/* list_aliases */ SELECT * FROM pgmq_gateway.list_aliases($1, $2, $3)");
+    named(&conn.look(query.bind(prefix).bind(after).bind(limit)).await?)
+}
+
+/// The queues whose dead letters go to `queue`, from the name `after` on.
+pub async fn dead_letter_sources(
+    conn: &mut Conn,
+    queue: &QueueName,
+    after: &str,
+    limit: i32,
+) -> Result<Vec<NamedQueue>> {
+    let query = sqlx::query(
+        "/* dead_letter_sources */ SELECT * FROM pgmq_gateway.dead_letter_sources($1, $2, $3)",
+    );
+    named(&conn.look(query.bind(queue.as_str()).bind(after).bind(limit)).await?)
+}
+
+fn named(rows: &[PgRow]) -> Result<Vec<NamedQueue>> {
+    let named = |row| Ok(NamedQueue { alias: text(row, "alias")?, queue: text(row, "queue")? });
+    rows.iter().map(named).collect()
+}
+
+/// What clients of another protocol call these queues, in order; nothing of one that has no other name.
+pub async fn aliases(conn: &mut Conn, queues: &[&str]) -> Result<Vec<Option<String>>> {
+    let query = sqlx::query("/* aliases */ SELECT a AS alias FROM pgmq_gateway.aliases($1) a");
+    let rows = conn.look(query.bind(queues)).await?;
+    rows.iter().map(|row| Ok(get::<Option<Text>>(row, "alias")?.map(|alias| alias.0))).collect()
+}
+
+/// What the senders of messages with these headers were told as their ids, in order.
+pub async fn first_message_ids(
+    conn: &mut Conn,
+    queue: &QueueName,
+    headers: &[&RawValue],
+) -> Result<Vec<Option<String>>> {
+    let headers: Vec<Json<&RawValue>> = headers.iter().copied().map(Json).collect();
+    let query = sqlx::query(
+        "/* first_message_ids */ SELECT f AS message_id FROM pgmq_gateway.first_message_ids($1, $2) f",
+    );
+    let rows = conn.look(query.bind(queue.as_str()).bind(headers)).await?;
+    let id = |row| Ok(get::<Option<Text>>(row, "message_id")?.map(|id| id.0));
+    rows.iter().map(id).collect()
+}
+
+/// Forgets what does not count any more; true if there may be more of it.
+pub async fn delete_expired_attributes(conn: &mut Conn, max_rows: i32) -> Result<bool> {
+    let query = sqlx::query(
+        "/* delete_expired_attributes */ SELECT pgmq_gateway.delete_expired_attributes($1) AS more",
+    );
+    get(only_row(&conn.look(query.bind(max_rows)).await?)?, "more")
+}

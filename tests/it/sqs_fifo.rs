@@ -1,0 +1,95 @@
+//! FIFO queues of SQS under load, and from several gateways.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use serde_json::json;
+
+use crate::support::{Client, TestGateway, sqs::Sqs};
+
+const IDS: usize = 20;
+
+/// Sends every id once, and returns what was answered as its MessageId.
+async fn send_all(client: Client) -> BTreeMap<usize, String> {
+    let sqs = Sqs(&client);
+    let mut told = BTreeMap::new();
+    for id in 0..IDS {
+        let input = json!({
+            "QueueUrl": "race.fifo", "MessageBody": id.to_string(),
+            "MessageGroupId": (id % 3).to_string(), "MessageDeduplicationId": format!("id-{id}"),
+        });
+        let sent = sqs.done("SendMessage", &input).await;
+        told.insert(id, sent["MessageId"].as_str().expect("an id").to_owned());
+    }
+    told
+}
+
+#[tokio::test]
+async fn what_many_send_at_once_is_stored_once() {
+    let gateways = TestGateway::pair().await;
+    Sqs(&gateways[0]).create("race.fifo", &json!({"FifoQueue": "true"})).await;
+    let senders = (0..8).map(|n| tokio::spawn(send_all(gateways[n % 2].client.clone())));
+    let mut told = Vec::new();
+    for sender in senders.collect::<Vec<_>>() {
+        told.push(sender.await.expect("all were sent"));
+    }
+    // Everybody is told of the same messages.
+    assert!(told.iter().all(|other| *other == told[0]), "{told:?}");
+    let stored = gateways[0].all("race.fifo").await;
+    assert_eq!(stored.len(), IDS);
+    let ids: BTreeSet<&str> =
+        stored.iter().filter_map(|message| message["headers"]["x-message-id"].as_str()).collect();
+    assert_eq!(ids, told[0].values().map(String::as_str).collect());
+}
+
+/// What was delivered, by whomever, in order: a group and a number.
+type Log = Arc<Mutex<Vec<(String, u64)>>>;
+
+/// Receives, notes and deletes until nothing comes any more. What stands behind a message in its group is
+/// delivered once that one is deleted, so that the notes of all are in order.
+async fn consume(client: Client, log: Log) {
+    let sqs = Sqs(&client);
+    loop {
+        let input = json!({
+            "QueueUrl": "race.fifo", "WaitTimeSeconds": 1, "MaxNumberOfMessages": 3,
+            "AttributeNames": ["MessageGroupId"],
+        });
+        let received = sqs.done("ReceiveMessage", &input).await;
+        let Some(messages) = received["Messages"].as_array() else { return };
+        for message in messages {
+            let group = message["Attributes"]["MessageGroupId"].as_str().expect("a group");
+            let number = message["Body"].as_str().and_then(|body| body.parse().ok());
+            let seen = (group.to_owned(), number.expect("a number"));
+            log.lock().expect("nobody panicked").push(seen);
+        }
+        for message in messages {
+            let handle =
+                json!({"QueueUrl": "race.fifo", "ReceiptHandle": message["ReceiptHandle"]});
+            sqs.done("DeleteMessage", &handle).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_group_is_consumed_in_order_by_however_many() {
+    let gateways = TestGateway::pair().await;
+    let attributes = json!({"FifoQueue": "true", "VisibilityTimeout": "300"});
+    Sqs(&gateways[0]).create("race.fifo", &attributes).await;
+    send_all(gateways[0].client.clone()).await;
+    let log = Log::default();
+    let consume = |n: usize| consume(gateways[n % 2].client.clone(), Arc::clone(&log));
+    let consumers: Vec<_> = (0..4).map(|n| tokio::spawn(consume(n))).collect();
+    for consumer in consumers {
+        consumer.await.expect("it ended");
+    }
+    let log = std::mem::take(&mut *log.lock().expect("nobody panicked"));
+    assert_eq!(log.len(), IDS);
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for (group, number) in &log {
+        let before = last.insert(group, *number);
+        assert!(before.is_none_or(|before| before < *number), "{group}: {before:?}, {number}");
+    }
+    assert!(gateways[0].all("race.fifo").await.is_empty());
+}
