@@ -21,6 +21,8 @@ const TOPIC: Text =
 const KEY: Text = ("^[!-~]([ -~]*[!-~])?$", 1, 255);
 /// PostgreSQL's text has no NUL.
 const PLAIN: Text = (r"^[^\u0000]*$", 0, usize::MAX);
+/// Its bytes are counted, which no pattern can say.
+const REASON: Text = (r"^[^\u0000]*$", 0, 1_024);
 const RECEIPT: Text = ("^[a-zA-Z0-9_-]+$", 1, usize::MAX);
 const COUNT: Text = ("^[1-9][0-9]{0,8}$", 1, 9);
 const TIME: Text = ("^[1-9][0-9]{0,3} (second|minute|hour|day|week|month|year)s?$", 5, 12);
@@ -38,7 +40,8 @@ const PARAMETERS: [(ParameterIn, &str, Text); 8] = [
 ];
 
 /// Fields, by their schema and name, and what they consist of.
-const FIELDS: [(&str, &str, Text); 7] = [
+const FIELDS: [(&str, &str, Text); 8] = [
+    ("DeadLetter", "reason", REASON),
     ("Bind", "pattern", TOPIC),
     ("EndOperation", "queue", QUEUE),
     ("EndOperation", "receipt", RECEIPT),
