@@ -23,6 +23,7 @@ mod path;
 mod prefer;
 mod problem;
 mod query;
+mod queue_schemas;
 mod queues;
 mod receive;
 mod receive_settling;
