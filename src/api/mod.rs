@@ -7,6 +7,7 @@ mod near_miss;
 mod openapi;
 mod operations;
 mod problem;
+mod queue_schemas;
 mod queues;
 mod receive;
 mod receive_settling;

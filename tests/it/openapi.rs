@@ -128,6 +128,7 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
     types.into_iter().any(|kind| match (kind, value) {
         ("null", Value::Null) | ("boolean", Value::Bool(_)) | ("string", Value::String(_)) => true,
         ("integer", value) => value.is_i64(),
+        ("number", value) => value.is_number(),
         ("array", Value::Array(items)) => {
             items.iter().all(|item| fits(document, &schema["items"], item))
         }

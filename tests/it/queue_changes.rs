@@ -1,7 +1,9 @@
 //! Queues that are there already: changed by PUT and PATCH, and dropped.
 
+use pgmq_gateway::config::Secret;
 use serde_json::{Value, json};
 
+use super::auth::{ADMIN, key};
 use crate::support::{Holder, TestGateway, eventually};
 
 const INDEXES: &str = "SELECT count(*) FROM pg_index i WHERE i.indrelid = 'pgmq.q_q'::regclass \
@@ -138,4 +140,22 @@ async fn a_queue_for_dead_letters_is_dropped_only_by_force() {
     gateway.delete("/queues/q").await.expect(204);
     gateway.delete("/queues/dlq2").await.expect(204);
     gateway.delete("/queues/dlq2?force=true").await.problem(404, "queue_not_found");
+}
+
+/// Whoever may not see a queue is not told its name.
+#[tokio::test]
+async fn the_queue_in_the_way_is_named_to_those_who_may_see_it() {
+    let gateway = TestGateway::with(|settings| {
+        settings.auth.admin_key = Some(Secret::new(ADMIN));
+        settings.auth.keys = vec![key("m", "a key for one queue alone", &["manage:dlq"])];
+    })
+    .await;
+    let admin = gateway.with_key(ADMIN);
+    admin.create("dlq").await;
+    admin.create_with("hidden", &json!({"settings": {"dead_letter_queue": "dlq"}})).await;
+    let stranger = gateway.with_key("a key for one queue alone");
+    for (client, is_named) in [(&stranger, false), (&admin, true)] {
+        let refused = client.delete("/queues/dlq").await.problem(409, "queue_in_use");
+        assert_eq!(refused.detail().contains("hidden"), is_named, "{}", refused.detail());
+    }
 }

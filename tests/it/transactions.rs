@@ -248,7 +248,7 @@ async fn what_makes_no_sense_is_refused() {
         json!({"delete": {"queue": "q", "msg_id": 1, "vt": 1}}),
         json!({"archive": {"msg_id": 1}}),
         json!({"set_vt": {"queue": "q", "msg_id": 1}}),
-        json!({"set_vt": {"queue": "q", "msg_id": 1, "vt": 43_201}}),
+        json!({"set_vt": {"queue": "q", "msg_id": 1, "vt": 315_360_001}}),
         json!("send"),
     ] {
         let refused = transact(&gateway, json!([{"send": send}, wrong])).await;

@@ -13,7 +13,7 @@ def entries(msg_ids, **more):
 
 def settled(answer, **lists):
     """What the gateway says it did, and that just the one that is not there failed."""
-    for name in ("deleted", "archived", "retried"):
+    for name in ("deleted", "archived", "dead_lettered", "retried"):
         equal(sorted(answer[name]), lists.get(name, []), f"`{name}`")
     failed = [(f["msg_id"], f["code"]) for f in answer["failed"]]
     equal(failed, [(NOT_THERE, "message_not_found")], "`failed`")

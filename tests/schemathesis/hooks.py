@@ -25,6 +25,12 @@ REASONS = {
         # The path and the body, or two parameters.
         r"the name of a partitioned queue has no `\.`",
         r"`filter` and `fifo` exclude each other",
+        # Two fields of one object.
+        r"the body must have `settings` or `fifo`",
+        r"`min` must be at most `max`",
+        # Bytes, and decimals.
+        r"`dead_letter\[\d+\]\.reason` must have at most \d+ bytes",
+        r"must be a number from 1 to 100 with at most three decimals",
         # Besides a form, a number of something in it.
         r"`pattern` must have at most \d+ wildcards",
         r"`filter` must have at most \d+ array elements",
@@ -104,7 +110,12 @@ def before_call(context, case, kwargs):
         path["queue"], path["msg_id"], case.query["receipt"] = delivery()
     if (body.get("settings") or {}).get("dead_letter_queue"):
         body["settings"]["dead_letter_queue"] = QUEUES[0]
-    for entries in body.values():
+    if isinstance(body.get("wait"), int) and 1 <= body["wait"] <= 20:
+        body["wait"] = 1
+    lists = list(body.values())
+    if isinstance(body.get("settle"), dict):
+        lists.extend(body["settle"].values())
+    for entries in lists:
         for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict):
                 choose(entry, *OPERATIONS)

@@ -27,6 +27,8 @@ const TOPIC: Text =
 const KEY: Text = ("^[!-~]([ -~]*[!-~])?$", 1, 255);
 /// PostgreSQL's text has no NUL.
 const PLAIN: Text = (r"^[^\u0000]*$", 0, usize::MAX);
+/// Its bytes are counted, which no pattern can say.
+const REASON: Text = (r"^[^\u0000]*$", 0, 1_024);
 const RECEIPT: Text = ("^[a-zA-Z0-9_-]+$", 1, usize::MAX);
 /// A number of messages, or a time.
 const PARTITION: Text =
@@ -45,7 +47,8 @@ const PARAMETERS: [(ParameterIn, &str, Text); 8] = [
 ];
 
 /// Fields, by their schema and name, and what they consist of.
-const FIELDS: [(&str, &str, Text); 11] = [
+const FIELDS: [(&str, &str, Text); 12] = [
+    ("DeadLetter", "reason", REASON),
     ("Bind", "pattern", TOPIC),
     ("EndOperation", "queue", QUEUE),
     ("EndOperation", "receipt", RECEIPT),
