@@ -13,7 +13,7 @@ help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: run
-run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:8080
+run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:8080; says what it installs
 	$(CARGO) build --release --locked
 	exec target/release/pgmq-gateway
 

@@ -19,9 +19,13 @@ use crate::{
 use super::{
     check,
     database::Database,
+    dry_run,
     keys::{self, KeyCommand},
     serve,
 };
+
+/// Every setting, as a file.
+const EXAMPLE: &str = include_str!("../../pgmq-gateway.example.toml");
 
 /// PGMQ, the message queue inside PostgreSQL, over HTTP.
 ///
@@ -35,6 +39,16 @@ pub struct Cli {
     /// win over it: PGMQ_GATEWAY__SERVER__PORT=9000 is [server] port = 9000.
     #[arg(long, global = true, value_name = "FILE", env = "PGMQ_GATEWAY_CONFIG")]
     config: Option<PathBuf>,
+    /// The address to listen on; wins over the file and the environment, as the next two do.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// The port to listen on.
+    #[arg(long, global = true)]
+    port: Option<String>,
+    /// The database that holds the queues. Others on this machine can see it in the list of processes:
+    /// DATABASE_URL is better for one with a password.
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -62,7 +76,14 @@ enum Command {
     /// Print the OpenAPI document.
     Openapi,
     /// Print the settings in force and where each came from; secrets are hidden.
-    Config,
+    Config {
+        /// Print every setting with its default and its range instead, as a file to begin with.
+        #[arg(long)]
+        example: bool,
+    },
+    /// Look at all that a start needs, configuration, files, listeners, database and rights, without serving and
+    /// without changing anything: exit code 0 or 1.
+    Check,
     /// Ask a gateway with the same settings on this machine whether it is ready: exit code 0 or 1.
     Healthcheck {
         /// Ask only whether it runs, not whether its database answers.
@@ -74,9 +95,28 @@ enum Command {
 /// Why a command failed: one line for the person who gave it.
 type Failure = Box<dyn std::error::Error>;
 
+impl Cli {
+    /// Where the settings come from.
+    fn sources(&self) -> Sources {
+        let given = [
+            ("server.host", "--host", &self.host),
+            ("server.port", "--port", &self.port),
+            ("database.url", "--database-url", &self.database_url),
+        ];
+        let given = given
+            .into_iter()
+            .filter_map(|(key, option, value)| value.clone().map(|value| (key, option, value)));
+        Sources {
+            file: self.config.clone(),
+            environment: env::vars_os().collect(),
+            options: given.collect(),
+        }
+    }
+}
+
 /// Runs a command to its end.
 pub async fn run(cli: Cli) -> ExitCode {
-    let sources = Sources { file: cli.config.clone(), environment: env::vars_os().collect() };
+    let sources = cli.sources();
     match execute(cli, &sources).await {
         Ok(code) => code,
         Err(failure) => {
@@ -92,12 +132,20 @@ async fn execute(cli: Cli, sources: &Sources) -> Result<ExitCode, Failure> {
         print(&(api::openapi().to_pretty_json()? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if matches!(command, Command::Config { example: true }) {
+        print(EXAMPLE)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let loaded = config::load(sources)?;
     match command {
         Command::Openapi => {}
-        Command::Config => {
+        Command::Config { .. } => {
             tell(&loaded.warnings);
             print(&effective(&loaded))?;
+        }
+        Command::Check => {
+            tell(&loaded.warnings);
+            dry_run::run(&loaded.settings).await?;
         }
         Command::Healthcheck { live } => return Ok(check::run(&loaded.settings, live).await),
         Command::Migrate { grant_to } => {

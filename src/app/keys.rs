@@ -3,10 +3,12 @@
 use std::{
     fs,
     io::{self, Write},
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
+use tokio::time::sleep;
 
 use crate::{
     auth,
@@ -17,7 +19,10 @@ use crate::{
 
 use super::{StartError, database::Database};
 
-/// What to do with the keys in the database. Gateways on it know of a change within a second.
+/// Time for a gateway to load the keys.
+const TIME_TO_LOAD: Duration = Duration::from_millis(500);
+
+/// What to do with the keys in the database. A change is known to the gateways on it when the command ends.
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
     /// Make a key, and print it: it is shown this once, and only its hash is kept.
@@ -78,6 +83,7 @@ async fn administer(
     let options = database.direct_options(settings)?;
     let prepared = store::prepare(&options, settings.database.install_pgmq).await?;
     let master = master_key(&settings.sqs, prepared.master_key)?;
+    let is_change = !matches!(command, KeyCommand::List);
     let said = match command {
         KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
@@ -107,7 +113,22 @@ async fn administer(
     };
     // As with `| head`.
     let _ = writeln!(io::stdout(), "{said}");
+    if is_change {
+        let _ = io::stdout().flush();
+        until_known(settings).await;
+    }
     Ok(())
+}
+
+/// Waits until every gateway has looked at the keys once more, and says so: what comes next in a script can use them.
+async fn until_known(settings: &Settings) {
+    let interval = settings.auth.refresh_interval();
+    sleep(interval + TIME_TO_LOAD).await;
+    let every = interval.as_millis();
+    let _ = writeln!(
+        io::stderr(),
+        "every gateway on this database knows by now, unless its auth.refresh_interval_ms is more than {every}"
+    );
 }
 
 /// A new key, and what its owner is shown of it.

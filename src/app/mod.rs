@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod database;
 mod doorkeeper;
+mod dry_run;
 mod gateway;
 mod keys;
 mod memory_limit;

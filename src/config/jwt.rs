@@ -173,7 +173,8 @@ mod tests {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
         std::io::Write::write_all(&mut file, toml.as_bytes()).expect("written");
         let environment = vec![("PGMQ_GATEWAY__JWT__ROLES".into(), variable.into())];
-        let sources = Sources { file: Some(file.path().to_owned()), environment };
+        let sources =
+            Sources { file: Some(file.path().to_owned()), environment, options: Vec::new() };
         let loaded = super::super::load(&sources).map_err(|error| error.to_string())?;
         Ok(loaded.settings.jwt)
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
 
-use config::{Config, File, FileFormat, Value, ValueKind};
+use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::{
     Log, LogFormat, Settings,
@@ -24,6 +24,8 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Environment variables.
     pub environment: Vec<(OsString, OsString)>,
+    /// What was given on the command line: the setting, the option's name, and the value.
+    pub options: Vec<(&'static str, &'static str, String)>,
 }
 
 /// Why the configuration was refused: one line that names the setting, its source and what is
@@ -86,6 +88,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     };
     let merged = builder
         .add_source(Environment::read(&sources.environment, &known)?)
+        .add_source(Given::new(&sources.options))
         .build()
         .map_err(unreadable)?;
 
@@ -121,6 +124,30 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let warnings = near_misses(&sources.environment, &known);
     let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
     Ok(Loaded { settings, effective, warnings })
+}
+
+/// What was given on the command line, as a source of the merge.
+#[derive(Clone, Debug)]
+struct Given(Map<String, Value>);
+
+impl Given {
+    fn new(options: &[(&str, &str, String)]) -> Self {
+        let given = options.iter().map(|(key, option, value)| {
+            let origin = format!("option {option}");
+            ((*key).to_owned(), Value::new(Some(&origin), value.clone()))
+        });
+        Self(given.collect())
+    }
+}
+
+impl Source for Given {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
 }
 
 /// Every key there is, from the defaults.

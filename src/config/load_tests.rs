@@ -13,6 +13,7 @@ fn sources(file: &str, environment: &[(&str, &str)]) -> (Sources, tempfile::Name
     let sources = Sources {
         file: Some(toml.path().to_owned()),
         environment: environment.iter().map(owned).collect(),
+        options: Vec::new(),
     };
     (sources, toml)
 }
@@ -282,7 +283,7 @@ fn one_of_our_variables_that_is_no_text_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let odd = |text: &str| std::ffi::OsString::from_vec([text.as_bytes(), b"\xff"].concat());
     let refused = |name: std::ffi::OsString, value| {
-        load(&Sources { file: None, environment: vec![(name, value)] }).err()
+        load(&Sources { file: None, environment: vec![(name, value)], ..Sources::default() }).err()
     };
     for name in [
         "DATABASE_URL",

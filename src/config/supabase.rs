@@ -22,7 +22,7 @@ mod tests {
     fn the_functions_can_be_turned_off() {
         let enabled = |value: &str| {
             let environment = vec![("PGMQ_GATEWAY__SUPABASE__ENABLED".into(), value.into())];
-            load(&Sources { file: None, environment })
+            load(&Sources { file: None, environment, options: Vec::new() })
                 .map(|loaded| loaded.settings.supabase.enabled)
         };
         assert_eq!(enabled("").ok(), Some(true));

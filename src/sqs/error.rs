@@ -184,7 +184,6 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::BindingNotFound { .. } => Kind::InvalidParameterValue,
         E::ReceiptStale { .. } => Kind::MessageNotInflight,
         E::QueueConflict(_) => Kind::QueueNameExists,
-        E::QueueInUse { .. } => Kind::UnsupportedOperation,
         E::MessageRejected(_) | E::MessageUnreadable(_) | E::MessageConflict(_) => {
             Kind::InvalidMessageContents
         }
@@ -193,7 +192,7 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::QueueKept(_) => Kind::AccessDenied,
-        E::NotSupported(_) => Kind::UnsupportedOperation,
+        E::NotSupported(_) | E::QueueInUse { .. } => Kind::UnsupportedOperation,
         E::Overloaded(_) | E::Locked(_) | E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {
             Kind::ServiceUnavailable
         }

@@ -276,7 +276,9 @@ fn is_forbidden(error: &sqlx::Error) -> bool {
 /// What is there, asked of the catalogues, which every role may read. As the installer's history counts a
 /// table alone that belongs to the owner of PGMQ's own, and says the same to everybody: others may put a
 /// view there.
-async fn look(connection: &mut PgConnection) -> Result<Option<PgmqInstall>, sqlx::Error> {
+pub(super) async fn look(
+    connection: &mut PgConnection,
+) -> Result<Option<PgmqInstall>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pgmq') AS version, \
                 pg_catalog.bool_or(c.relname = 'meta') AS has_meta, \
@@ -326,13 +328,13 @@ fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-fn is_ours_and_old(pgmq: &PgmqInstall) -> bool {
+pub(super) fn is_ours_and_old(pgmq: &PgmqInstall) -> bool {
     let version = pgmq.version.as_deref().and_then(numbers);
     pgmq.source == PgmqSource::Sql && version.is_some_and(|version| version < EMBEDDED_VERSION)
 }
 
 /// Looks at what is there, whatever the version is called.
-async fn features(
+pub(super) async fn features(
     connection: &mut PgConnection,
     pgmq: &PgmqInstall,
     target: &str,
@@ -363,7 +365,10 @@ async fn features(
 
 /// Says at the start what every request would otherwise fail with: what is there must be open to
 /// the role.
-async fn check_rights(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
+pub(super) async fn check_rights(
+    connection: &mut PgConnection,
+    target: &str,
+) -> Result<(), PrepareError> {
     let (open, role): (bool, String) = sqlx::query_as(
         "SELECT coalesce(pg_catalog.bool_and(pg_catalog.has_schema_privilege(n.oid, 'USAGE')), true) \
             AND coalesce(pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')), true), \

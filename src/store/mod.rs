@@ -17,6 +17,7 @@ mod fitted;
 mod grants;
 mod health;
 mod indexes;
+mod inspect;
 mod install;
 mod keys;
 mod maintenance;
@@ -53,6 +54,7 @@ pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
+pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
     KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,

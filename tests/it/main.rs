@@ -13,6 +13,7 @@ mod callers;
 mod capacity;
 mod changed_rights;
 mod clients;
+mod commands;
 mod connections;
 mod constraints;
 mod database_tls;

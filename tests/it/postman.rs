@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
+use super::auth::{ADMIN, with_admin};
 use crate::support::TestGateway;
 
 /// A limit in case that something hangs.
@@ -43,22 +44,28 @@ async fn the_committed_collection_is_current() {
     assert!(committed == current, "run `make openapi` and commit what it writes");
 }
 
-/// On an empty database, and once more on the one that it leaves behind.
+/// On an empty database, once more on the one that it leaves behind, and where a key is needed.
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "shown when the test fails, or is asked to show it")]
 async fn the_collection_runs_green() {
     let newman = newman();
     assert!(newman.exists(), "{} is missing: run tools/setup --test", newman.display());
-    let gateway = TestGateway::start().await;
-    for _ in 0..2 {
+    let open = TestGateway::start().await;
+    let closed = TestGateway::with(with_admin).await;
+    for gateway in [&open, &open, &closed] {
         let mut command = Command::new(&newman);
         command.arg("run").arg(in_repository("openapi/postman_collection.json"));
         command.args(["--env-var", &format!("base_url={}", gateway.base)]);
+        if gateway.base == closed.base {
+            command.args(["--env-var", &format!("key={ADMIN}")]);
+        }
         command.args(["--color", "off", "--timeout-request", "30000"]);
         let (fine, said, errors) = run(&mut command).await;
         println!("{said}\n{errors}");
         assert!(fine, "newman says what failed");
     }
-    let left = gateway.get("/queues").await.expect(200).json();
-    assert_eq!(left["queues"], serde_json::json!([]), "it drops what it made");
+    for client in [open.client.clone(), closed.with_key(ADMIN)] {
+        let left = client.get("/queues").await.expect(200).json();
+        assert_eq!(left["queues"], serde_json::json!([]), "it drops what it made");
+    }
 }

@@ -110,7 +110,7 @@ async fn a_path_is_that_of_the_settings_or_of_the_proxy() {
         let id = &sent.json()["msg_id"];
         assert_eq!(sent.header("location"), format!("{prefix}/queues/q/messages/{id}"), "{said:?}");
         let servers = Answer::of(document).await.expect(200).json()["servers"].clone();
-        let server = if prefix.is_empty() { Value::Null } else { prefix.into() };
+        let server = if prefix.is_empty() { "/" } else { prefix };
         assert_eq!(servers[0]["url"], server, "{said:?}");
     }
 }

@@ -14,9 +14,6 @@ use crate::support::{
     process::{embedded_environment, program},
 };
 
-/// What is set otherwise.
-type Change = Box<dyn FnOnce(&mut Settings)>;
-
 #[tokio::test]
 async fn a_wrong_password_ends_the_start_at_once() {
     let directory = new_directory();
@@ -35,6 +32,8 @@ async fn a_wrong_password_ends_the_start_at_once() {
     }
     server.stop().await;
 }
+
+type Change = Box<dyn FnOnce(&mut Settings)>;
 
 /// What is in the database's schemas.
 async fn is_empty(database: &TestDatabase) -> bool {

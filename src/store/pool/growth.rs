@@ -159,9 +159,10 @@ impl Inner {
                 database = %target,
                 "some connections lead to a server that takes no changes: they are not used"
             ),
-            _ => {
-                warn!(database = %target, reason = %failure, "cannot connect to the database, trying again");
-            }
+            _ => warn!(
+                database = %target, reason = %failure,
+                "cannot connect to the database, trying again"
+            ),
         }
     }
 

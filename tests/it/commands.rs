@@ -1,0 +1,151 @@
+//! Commands beside `serve`: looking before a start, examples, and what the command line says of settings.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use crate::support::{
+    TestDatabase, TestGateway,
+    postgres::new_directory,
+    process::{Program, embedded_environment, program},
+};
+
+/// Whether a command succeeds, what it prints, and what it says beside that.
+fn run(mut command: Command) -> (bool, String, String) {
+    let output = command.output().expect("it ran");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn check_tells_what_a_start_would_find_and_changes_nothing() {
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'pgmq%'";
+    let empty = TestDatabase::empty().await;
+    let any_port = ("PGMQ_GATEWAY__SERVER__PORT", "0");
+    let check = |url: &str, more: (&str, &str)| {
+        run(program(&["check"], &[("DATABASE_URL", url), any_port, more]))
+    };
+    let (fine, said, errors) = check(&empty.url(), ("A", "b"));
+    assert!(fine && said.contains("PGMQ is missing, and a start installs it"), "{said}{errors}");
+    assert_eq!(empty.value::<i64>(schemas).await, 0, "it has installed something");
+    let forbidden = ("PGMQ_GATEWAY__DATABASE__INSTALL_PGMQ", "false");
+    let (fine, _, errors) = check(&empty.url(), forbidden);
+    assert!(!fine && errors.contains("install_pgmq is false"), "{errors}");
+    let (fine, _, errors) = check(&empty.url(), ("PGMQ_GATEWAY__SERVER__HOST", "0.0.0.0"));
+    assert!(!fine && errors.contains("keys create"), "{errors}");
+
+    let database = TestDatabase::new().await;
+    let (fine, said, errors) = check(&database.url(), ("A", "b"));
+    assert!(fine && said.contains("pgmq_gateway is up to date"), "{said}{errors}");
+    let role = format!("{}_looker", database.name);
+    database.execute(&format!("SELECT pgmq.create('q'); CREATE ROLE {role} LOGIN")).await;
+    for (grant, missing) in [
+        ("SELECT", "use schema pgmq"),
+        (
+            "USAGE ON SCHEMA pgmq, pgmq_gateway; GRANT SELECT ON ALL TABLES IN SCHEMA pgmq, pgmq_gateway",
+            "use the tables of every queue",
+        ),
+    ] {
+        if grant != "SELECT" {
+            let sql = format!("GRANT {}", grant.replace(';', &format!(" TO {role};")));
+            database.execute(&format!("{sql} TO {role}")).await;
+        }
+        let (fine, _, errors) = check(&database.url_as(&role), ("A", "b"));
+        assert!(!fine && errors.contains(missing) && errors.contains("--grant-to"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn check_makes_no_private_postgresql() {
+    let directory = new_directory();
+    let environment = embedded_environment(&directory);
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let (fine, said, errors) = run(program(&["check"], &environment));
+    assert!(fine && said.contains("is made by the first start"), "{said}{errors}");
+    assert!(!directory.exists());
+}
+
+#[tokio::test]
+async fn the_example_is_printed_and_can_be_used() {
+    let (fine, example, _) = run(program(&["config", "--example"], &[]));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pgmq-gateway.example.toml");
+    assert!(fine && example == fs::read_to_string(path).expect("there"));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), &example).expect("written");
+    let path = file.path().display().to_string();
+    let (fine, _, errors) = run(program(&["config", "--config", &path], &[]));
+    assert!(fine, "{errors}");
+}
+
+#[tokio::test]
+async fn options_win_over_the_environment_and_are_named() {
+    let environment = [("PORT", "1"), ("PGMQ_GATEWAY__SERVER__HOST", "::1")];
+    let options =
+        ["config", "--port", "9000", "--host", "localhost", "--database-url", "postgres://h/d"];
+    let (fine, said, errors) = run(program(&options, &environment));
+    assert!(fine, "{errors}");
+    for (setting, option) in [
+        ("port = 9000", "--port"),
+        ("host = \"127.0.0.1\"", "--host"),
+        ("url = (hidden)", "--database-url"),
+    ] {
+        let line = said.lines().find(|line| line.contains(setting)).unwrap_or_default();
+        assert!(line.contains(&format!("# option {option}")), "{setting}: {said}");
+    }
+    let (fine, _, errors) = run(program(&["config", "--port", "many"], &[]));
+    assert!(!fine && errors.contains("`server.port` from option --port"), "{errors}");
+
+    let database = TestDatabase::new().await;
+    let mut gateway = Program::start(program(
+        &["--port", "0", "--database-url", &database.url()],
+        &environment[1..1],
+    ));
+    gateway.client().await.get("/livez").await.expect(200);
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(gateway.ended().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_known_to_all_gateways_when_its_command_ends() {
+    let database = TestDatabase::new().await;
+    let gateways =
+        [TestGateway::on(&database, |_| {}).await, TestGateway::on(&database, |_| {}).await];
+    let url = database.url();
+    let keys = |arguments: &[&str]| {
+        let arguments: Vec<&str> =
+            std::iter::once("keys").chain(arguments.iter().copied()).collect();
+        let (fine, said, errors) = run(program(&arguments, &[("DATABASE_URL", &url)]));
+        assert!(fine && errors.contains("every gateway on this database knows"), "{errors}");
+        said.trim().to_owned()
+    };
+    let key = keys(&["create", "--name", "shop", "--grant", "admin"]);
+    for gateway in &gateways {
+        gateway.with_key(&key).get("/queues").await.expect(200);
+        gateway.get("/queues").await.problem(401, "unauthenticated");
+    }
+    keys(&["revoke", key.split('_').nth(1).expect("an id")]);
+    for gateway in &gateways {
+        gateway.with_key(&key).get("/queues").await.problem(401, "unauthenticated");
+    }
+}
+
+/// Before a build that would take minutes.
+#[test]
+fn a_rust_that_is_too_old_is_told_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for program in ["cargo", "rustc"] {
+        let path = directory.path().join(program);
+        fs::write(&path, "#!/bin/sh\necho 'rustc 1.70.0 (90c541806 2023-05-31)'\n")
+            .expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").expect("PATH"));
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup");
+    let mut command = Command::new(setup);
+    let (fine, _, errors) = run({
+        command.env("PATH", path);
+        command
+    });
+    let least = env!("CARGO_PKG_RUST_VERSION");
+    assert!(!fine && errors.contains(&format!("Rust {least} or later")), "{errors}");
+    assert!(errors.contains("1.70.0") && errors.contains("rustup update"), "{errors}");
+}
