@@ -33,7 +33,7 @@ use crate::{
         CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility,
         Wait,
     },
-    store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result},
+    store::{Conn, ConnectOptions, Db, Error, Idempotency, Pop, Popped, Read, Result, Sent},
 };
 
 use self::{
@@ -97,20 +97,23 @@ impl Engine {
         );
     }
 
-    /// Stores messages, all or none, and returns their ids in order. `in_turn` makes ids grow from
-    /// commit to commit.
+    /// Stores messages, all or none and, with `once`, once however often that is asked for. `in_turn` makes
+    /// ids grow from commit to commit.
     pub async fn send(
         &self,
         queue: &QueueName,
         messages: Vec<NewMessage>,
         in_turn: bool,
+        once: Option<Idempotency>,
         stats: &Arc<CallStats>,
-    ) -> Result<Vec<i64>> {
+    ) -> Result<Sent> {
         let weigh = |new: &NewMessage| {
             ROW_BYTES + new.message.get().len() + new.headers.as_ref().map_or(0, |h| h.get().len())
         };
-        let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
-        let input = NewMessages { messages, in_turn };
+        let of_key = once.as_ref().map_or(0, |once| ROW_BYTES + once.scope.len() + once.key.len());
+        let bytes = of_key + messages.iter().map(weigh).sum::<usize>();
+        let size = Size { rows: messages.len(), bytes };
+        let input = NewMessages { messages, in_turn, once };
         let lanes = self.lanes.of(queue);
         let sent = lanes.send.submit(input, size, stats).await;
         lanes.note(&sent);

@@ -20,6 +20,7 @@ mod install;
 mod keys;
 mod maintenance;
 mod messages;
+mod once;
 mod pool;
 mod pooler;
 mod progress;
@@ -59,6 +60,7 @@ pub use maintenance::{
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
+pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queues::{
     CreateOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next, drop_queue, exists,
@@ -73,7 +75,7 @@ pub use session::ConnectOptions;
 pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{Action, archive, delete, set_visibility, settle};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
-pub use transactions::{Idempotency, Operation, PublishLimits, Transacted, transact};
+pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{
     Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,
 };

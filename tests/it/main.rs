@@ -31,6 +31,7 @@ mod heads;
 mod healthcheck;
 mod hostile;
 mod idempotency;
+mod idempotency_crowds;
 mod identity;
 mod jwt;
 mod kept;
