@@ -16,6 +16,7 @@ mod shared;
 mod shares;
 mod sweeper;
 mod table_lock;
+mod takes;
 mod thorough;
 mod unreadable;
 mod waiters;
@@ -30,8 +31,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Visibility,
-        Wait,
+        CallStats, CallerId, Message, MsgId, NewMessage, PeerKey, QueueName, Settled, Target,
+        Visibility, Wait,
     },
     store::{Conn, ConnectOptions, Db, Error, Idempotency, Pop, Popped, Read, Result, Sent},
 };
@@ -41,6 +42,7 @@ use self::{
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
+    takes::PopRequest,
     works::{Ended, NewMessages},
 };
 
@@ -52,6 +54,7 @@ pub use self::{
     shared::{Shared, SharedParts},
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
+    takes::Shareable,
     unreadable::UnreadableSearch,
 };
 
@@ -218,8 +221,43 @@ impl Engine {
         })
     }
 
-    /// Pops what can be delivered now. One that its table does not let go is left.
-    pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
+    /// Pops what can be delivered now, together with others who do. `unblocks` says that others may be delivered
+    /// then.
+    pub async fn pop(
+        &self,
+        what: Pop,
+        unblocks: bool,
+        stats: &Arc<CallStats>,
+    ) -> Result<Shareable<Vec<Message>>> {
+        if self.shared.heavy.is_heavy(&what.queue) {
+            return Ok(Shareable::Alone);
+        }
+        let lanes = self.lanes.of(&what.queue);
+        let rows = usize::try_from(what.qty).unwrap_or(1);
+        let size = Size { rows, bytes: rows * ROW_BYTES };
+        let popped = lanes.pop.submit(PopRequest { pop: what, unblocks }, size, stats).await;
+        lanes.note(&popped);
+        popped
+    }
+
+    /// One message, without leasing it, looked at together with others.
+    pub async fn look(
+        &self,
+        queue: &QueueName,
+        id: MsgId,
+        stats: &Arc<CallStats>,
+    ) -> Result<Shareable<Option<Message>>> {
+        if self.shared.heavy.is_heavy(queue) {
+            return Ok(Shareable::Alone);
+        }
+        let lanes = self.lanes.of(queue);
+        let looked = lanes.look.submit(id, ONE_ROW, stats).await;
+        lanes.note(&looked);
+        looked
+    }
+
+    /// Pops alone. One that its table does not let go is left.
+    pub async fn pop_alone(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
         thorough::pop_thoroughly(conn, what, &self.shared).await
     }
 

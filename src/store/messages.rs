@@ -21,6 +21,15 @@ use super::{
 /// What became of a request, or why it was not stored.
 pub type SendOutcome = Result<Sent>;
 
+/// Messages that were looked at by their ids.
+#[derive(Debug)]
+pub struct Looked {
+    /// In order of their ids.
+    pub messages: Vec<Message>,
+    /// The ids of those that are there and did not fit, or that cannot be read.
+    pub left_out: Vec<i64>,
+}
+
 /// Stores messages in one statement, all or none, and returns their ids in order. `in_turn` holds
 /// back whoever else stores there until it is committed, so that ids grow from commit to commit.
 pub async fn send(
@@ -177,6 +186,24 @@ pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Op
         return Err(Error::Unreadable);
     }
     Ok(found.messages.into_iter().find(|message| message.msg_id == id.get()))
+}
+
+/// Those of the messages with these ids that are there, in order of their ids, leasing nothing: those that have
+/// at most `max_bytes`, and at least one. One that PostgreSQL cannot send fails the whole.
+pub async fn look(
+    conn: &mut Conn,
+    queue: &QueueName,
+    ids: &[i64],
+    max_bytes: u64,
+) -> Result<Looked> {
+    let query = sqlx::query("/* look */ SELECT * FROM pgmq_gateway.look($1, $2)");
+    let mut fitted = Fitted::new(max_bytes);
+    let take = |row: PgRow| fitted.take(&row, try_decode);
+    let query = query.bind(queue.as_str()).bind(ids);
+    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    let mut left_out = fitted.unreadable;
+    left_out.extend(fitted.left.iter().map(|(id, _)| id));
+    Ok(Looked { messages: fitted.kept, left_out })
 }
 
 pub(super) fn ids(rows: &[PgRow]) -> Result<Vec<i64>> {

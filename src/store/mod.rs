@@ -59,7 +59,7 @@ pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
-pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
+pub use messages::{Looked, SendOutcome, advance_sequence, look, message, peek, send, send_each};
 pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queues::{

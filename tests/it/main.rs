@@ -87,6 +87,7 @@ mod slips;
 mod starts;
 mod storable;
 mod sweeps;
+mod takes;
 mod tenants;
 mod tls;
 mod topics;
