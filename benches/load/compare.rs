@@ -67,6 +67,8 @@ pub async fn compare(stage: &Stage, plan: &Plan) {
     turns(&sides, plan, "receive 1 + delete 1, one client", (1, 60_000), http::consume).await;
     turns(&sides, plan, "send with a key of its own", (64, 0), http::send_once).await;
     turns(&sides, plan, "receive", (64, messages), http::read).await;
+    turns(&sides, plan, "pop", (64, messages), http::pop).await;
+    turns(&sides, plan, "look at one", (64, messages), http::look).await;
 }
 
 async fn turns<F>(

@@ -144,6 +144,21 @@ pub async fn read(mut client: Http) -> (Http, usize) {
     (client, 1)
 }
 
+pub async fn pop(mut client: Http) -> (Http, usize) {
+    let (status, body) = client.call("POST", "/messages/pop", &Bytes::new()).await;
+    let text = String::from_utf8_lossy(&body);
+    assert_eq!(status, 200, "{text}");
+    (client, text.matches("\"msg_id\":").count())
+}
+
+/// One of the first messages, by its id.
+pub async fn look(mut client: Http) -> (Http, usize) {
+    let id = Uuid::now_v7().as_u128() % 1_000 + 1;
+    let (status, body) = client.call("GET", &format!("/messages/{id}"), &Bytes::new()).await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    (client, 1)
+}
+
 pub async fn consume(mut client: Http) -> (Http, usize) {
     let ids = client.receive("vt=30").await;
     for id in &ids {

@@ -28,6 +28,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("long", |s, p| Box::pin(long_queue(s, p))),
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
+        ("take", |s, p| Box::pin(takes(s, p))),
         ("keys", |s, p| Box::pin(keys(s, p))),
         ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
         ("trouble", |s, p| Box::pin(trouble::trouble(s, p))),
@@ -243,6 +244,24 @@ async fn once(stage: &Stage, plan: &Plan) {
         &median(&with),
         None,
     );
+}
+
+/// Pops, and looks at one message by id, beside receives.
+async fn takes(stage: &Stage, plan: &Plan) {
+    let messages = if plan.short { 60_000 } else { 120_000 };
+    let (mut received, mut popped, mut looked) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        stage.fill("bench_b", messages).await;
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        looked.push(round(plan, clients, http::look).await);
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        received.push(round(plan, clients, http::read).await);
+        stage.fill("bench_b", messages).await;
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        popped.push(round(plan, clients, http::pop).await);
+    }
+    row("receive (A) and pop (B) of one", &median(&received), &median(&popped), None);
+    row("receive (A) and look at (B) one", &median(&received), &median(&looked), None);
 }
 
 /// What it costs to be asked for a key: of the configuration, and of the database.

@@ -95,10 +95,12 @@ $$;
 
 -- As `send`, for several requests, of which each is stored as a whole or fails alone: the first has
 -- `sizes[1]` of the messages, and so on. The messages are bytes of UTF-8, as one that is no JSON of
--- PostgreSQL's, or has what the database's encoding has no place for, must not spoil the others.
+-- PostgreSQL's, or has what the database's encoding has no place for, must not spoil the others. A request with
+-- a key is done once, as by `send_once`; `key_failed` says that its key could not be claimed.
 CREATE FUNCTION pgmq_gateway.send_each(
     queue text, messages bytea[], headers bytea[], delays integer[], visible_at timestamptz[],
-    in_turn boolean, sizes integer[]
+    in_turn boolean, sizes integer[], scopes text[], keys text[], fingerprints bytea[],
+    lifetimes integer[]
 ) RETURNS TABLE (place integer, ids bigint[], outcome text, code text, constraint_name text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
 DECLARE
@@ -113,6 +115,7 @@ DECLARE
     this_queue bigint;
     is_fifo boolean := has_headers AND pgmq_gateway.has_fifo_index(relation);
     is_deduplicated boolean;
+    key_queue_id bigint := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
 BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
     PERFORM pgmq_gateway.require_unlocked(relation);
@@ -130,7 +133,18 @@ BEGIN
         constraint_name := NULL;
         outcome := 'done';
         BEGIN
-            FOR i IN behind + 1..behind + sizes[n] LOOP
+            IF keys[n] IS NOT NULL THEN
+                outcome := 'key_failed';
+                IF cardinality(pgmq_gateway.claim_idempotency_keys(
+                       scopes[n:n], keys[n:n], fingerprints[n:n], lifetimes[n:n], key_queue_id)) > 0
+                THEN
+                    outcome := 'done';
+                ELSE
+                    SELECT e.outcome, e.ids INTO outcome, ids FROM pgmq_gateway.earlier_answer(
+                        scopes[n], keys[n], fingerprints[n]) e;
+                END IF;
+            END IF;
+            FOR i IN behind + 1..behind + CASE outcome WHEN 'done' THEN sizes[n] ELSE 0 END LOOP
                 outcome := 'unstorable';
                 parsed := convert_from(messages[i], 'UTF8')::jsonb;
                 parsed_headers := convert_from(headers[i], 'UTF8')::jsonb;
@@ -158,11 +172,19 @@ BEGIN
                 END IF;
                 ids := ids || id;
             END LOOP;
+            IF keys[n] IS NOT NULL AND outcome = 'done' THEN
+                outcome := 'key_failed';
+                PERFORM pgmq_gateway.note_stored(
+                    scopes[n:n], keys[n:n], array_fill(1, ARRAY[sizes[n]]), ids);
+                outcome := 'done';
+            END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     constraint_name = CONSTRAINT_NAME;
             ids := NULL;
-            IF outcome <> 'unstorable' THEN
+            IF outcome = 'key_failed' THEN
+                outcome := CASE WHEN code = '55P03' OR left(code, 2) = '40' THEN 'locked' ELSE outcome END;
+            ELSIF outcome <> 'unstorable' THEN
                 outcome := pgmq_gateway.row_outcome(code, context);
             END IF;
             IF outcome IS NULL THEN

@@ -166,7 +166,7 @@ $$;
 -- was another request. What may wait for the end of the transaction is checked there, or `at_once`, which
 -- tells the operation that is to blame.
 CREATE FUNCTION pgmq_gateway.transact(
-    operations jsonb, key_scope text, key_text text, request_fingerprint bytea, only_queue text,
+    operations jsonb, key_scope text, key_text text, request_fingerprint bytea,
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -174,17 +174,12 @@ DECLARE
     place integer := 0;
     claimed record;
 BEGIN
-    IF only_queue IS NOT NULL THEN
-        PERFORM pgmq_gateway.queue_table(only_queue);
-    END IF;
     IF at_once THEN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     IF key_text IS NOT NULL THEN
         SELECT * INTO claimed FROM pgmq_gateway.claim_idempotency_key(
-            key_scope, key_text, request_fingerprint,
-            CASE WHEN only_queue IS NULL THEN 0 ELSE pgmq_gateway.queue_id(only_queue) END,
-            lifetime_seconds);
+            key_scope, key_text, request_fingerprint, 0, lifetime_seconds);
         IF claimed.conflict OR claimed.answer IS NOT NULL THEN
             outcome := CASE WHEN claimed.conflict THEN 'conflict'
                             WHEN claimed.unreadable THEN 'unreadable' ELSE 'replayed' END;

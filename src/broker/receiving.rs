@@ -13,7 +13,7 @@ use crate::{
         Bounded, CallStats, FifoMode, Filter, Message, MsgId, PageSize, Quantity, QueueName,
         VisibilityTimeout, Wait,
     },
-    engine::Delivery,
+    engine::{Delivery, Shareable},
     store::{self, DeadLetters, Page, Pop, Read},
     telemetry::DoneTo,
 };
@@ -112,23 +112,41 @@ impl Broker {
         if policy.settings.paused {
             return Ok(Vec::new());
         }
+        self.admit(&queue, stats).await?;
+        let what = Pop {
+            queue: queue.clone(),
+            qty: qty.as_i32(),
+            max_bytes: self.limits.max_answer_bytes,
+            as_pgmq: self.read_mode == ReadMode::Pgmq,
+            dead_letters: dead_letters(&policy),
+        };
+        let popped = self.engine.pop(what.clone(), policy.fifo, stats);
+        match self.within_time(popped).await.map_err(Error::on(&queue))? {
+            Shareable::Done(messages) => {
+                self.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
+                Ok(messages)
+            }
+            Shareable::Alone => self.pop_alone(stats, what, policy.fifo).await,
+        }
+    }
+
+    /// Outside the lanes, as something is in the way.
+    async fn pop_alone(
+        &self,
+        stats: &Arc<CallStats>,
+        what: Pop,
+        unblocks: bool,
+    ) -> Result<Vec<Message>> {
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let what = Pop {
-                queue: queue.clone(),
-                qty: qty.as_i32(),
-                max_bytes: broker.limits.max_answer_bytes,
-                as_pgmq: broker.read_mode == ReadMode::Pgmq,
-                dead_letters: dead_letters(&policy),
-            };
-            let (engine, what) = (&broker.engine, &what);
-            let popped = broker.on_queue(Kind::Pop, &queue, &stats, |mut conn| async move {
-                engine.pop(&mut conn, what).await
+            let (engine, what, queue) = (&broker.engine, &what, &what.queue);
+            let popped = broker.on_queue(Kind::Pop, queue, &stats, |mut conn| async move {
+                engine.pop_alone(&mut conn, what).await
             });
-            let messages = popped.await?.map_err(Error::on(&queue))?.messages;
+            let messages = popped.await?.map_err(Error::on(queue))?.messages;
             broker.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
-            if policy.fifo {
-                broker.engine.tell(&queue);
+            if unblocks {
+                engine.tell(queue);
             }
             Ok(messages)
         })
@@ -137,6 +155,22 @@ impl Broker {
 
     /// One message, without leasing it.
     pub async fn message(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        id: MsgId,
+    ) -> Result<Message> {
+        self.admit(&queue, stats).await?;
+        let looked = timeout(self.request_timeout, self.engine.look(&queue, id, stats)).await;
+        let looked = looked.unwrap_or(Err(store::Error::Unavailable(None)));
+        match looked.map_err(Error::on(&queue))? {
+            Shareable::Done(found) => found.ok_or_else(|| not_found(&queue, id.get())),
+            Shareable::Alone => self.message_alone(stats, queue, id).await,
+        }
+    }
+
+    /// Outside the lanes, as something is in the way.
+    async fn message_alone(
         &self,
         stats: &Arc<CallStats>,
         queue: QueueName,

@@ -9,11 +9,11 @@ use crate::{
         Bounded, CallStats, Delay, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName,
         Visibility, check_storable, group_bytes,
     },
-    store::{Idempotency, Operation},
+    store::{self, Idempotency},
     telemetry::DoneTo,
 };
 
-use super::{Broker, Error, Result, Sent, policies::Policy, transactions::Outcome};
+use super::{Broker, Error, Result, Sent, policies::Policy};
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
@@ -118,39 +118,27 @@ impl Broker {
         for new in &mut messages {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
         }
-        if let Some(once) = once {
-            return self.store_once(stats, queue, messages, once).await;
+        let once = once.map(|once| self.idempotency(once));
+        let sent = self.engine.send(queue, messages, policy.fifo, once, stats);
+        match self.within_time(sent).await.map_err(Error::of_sending(queue))? {
+            store::Sent::Stored(ids) => {
+                let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
+                let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
+                self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
+                Ok(MaybeReplayed { result: ids_of(sent), replayed: false })
+            }
+            store::Sent::Replayed(ids) => {
+                let sent = ids.into_iter().map(Sent::of).collect();
+                Ok(MaybeReplayed { result: ids_of(sent), replayed: true })
+            }
+            store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
+            store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),
         }
-        let ids = self.engine.send(queue, messages, policy.fifo, stats);
-        let ids = self.within_time(ids).await.map_err(Error::of_sending(queue))?;
-        let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
-        let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
-        self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
-        let result = sent.into_iter().map(|sent| sent.msg_id).collect();
-        Ok(MaybeReplayed { result, replayed: false })
     }
 
-    /// Outside the lanes, as the key is stored in the same transaction.
-    async fn store_once(
-        &self,
-        stats: &Arc<CallStats>,
-        queue: &QueueName,
-        messages: Vec<NewMessage>,
-        once: Once,
-    ) -> Result<MaybeReplayed<Vec<i64>>> {
-        let once = self.idempotency(once, Some(queue.clone()));
-        let count = messages.len();
-        let operations = vec![Operation::Send(queue.clone(), messages)];
-        let outcomes = self.do_all(stats, operations, Some(once)).await;
-        let outcomes = outcomes.map_err(Error::without_operation)?;
-        let ids: MaybeReplayed<Vec<i64>> =
-            outcomes.map(|outcomes| outcomes.into_iter().flat_map(Outcome::into_ids).collect());
-        if ids.result.len() == count { Ok(ids) } else { Err(Error::IdempotencyAnswerLost) }
-    }
-
-    pub(super) fn idempotency(&self, once: Once, queue: Option<QueueName>) -> Idempotency {
+    pub(super) fn idempotency(&self, once: Once) -> Idempotency {
         let Once { scope, key, fingerprint } = once;
-        Idempotency { scope, key, fingerprint, queue, lifetime: self.idempotency_lifetime }
+        Idempotency { scope, key, fingerprint, lifetime: self.idempotency_lifetime }
     }
 
     /// Refuses what must not be stored, before anything is. `at` names a field, or the whole.
@@ -223,6 +211,10 @@ impl Broker {
         let latest = Bounded::<0, MAX_SECONDS>::MAX;
         Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
     }
+}
+
+fn ids_of(sent: Vec<Sent>) -> Vec<i64> {
+    sent.into_iter().map(|sent| sent.msg_id).collect()
 }
 
 fn dotted(field: &str) -> String {

@@ -93,9 +93,9 @@ impl Broker {
         }
         let alone = messages.len() > 1;
         let again = if alone { messages.clone() } else { Vec::new() };
-        let together = self.within_time(self.engine.send(queue, messages, fifo, stats)).await;
+        let together = self.within_time(self.engine.send(queue, messages, fifo, None, stats)).await;
         let outcomes = match together {
-            Ok(ids) => ids.into_iter().map(|id| Ok(Sent::of(id))).collect(),
+            Ok(sent) => sent.into_ids().into_iter().map(|id| Ok(Sent::of(id))).collect(),
             // Nothing of it was stored.
             Err(StoreError::Rejected(_)) if alone => {
                 let mut outcomes = Vec::with_capacity(again.len());
@@ -118,8 +118,8 @@ impl Broker {
         new: NewMessage,
         fifo: bool,
     ) -> Result<Sent> {
-        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, stats)).await;
-        let ids = ids.map_err(Error::of_sending(queue))?;
+        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, None, stats)).await;
+        let ids = ids.map_err(Error::of_sending(queue))?.into_ids();
         let id = ids.first().copied();
         id.map(Sent::of).ok_or_else(|| Error::Internal("no id for a stored message".into()))
     }

@@ -161,7 +161,7 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
         let Topic { routing_key, within } = topic;
-        let once = once.map(|once| self.idempotency(once, None));
+        let once = once.map(|once| self.idempotency(once));
         let limits = PublishLimits {
             deliveries: self.limits.max_publish_messages,
             bytes: self.limits.max_publish_bytes,

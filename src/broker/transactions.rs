@@ -71,12 +71,6 @@ pub struct TopicDelivery {
     pub msg_id: i64,
 }
 
-impl Outcome {
-    pub(super) fn into_ids(self) -> Vec<i64> {
-        self.msg_ids
-    }
-}
-
 impl Broker {
     /// Does operations across queues in order, all or none.
     pub async fn transact(
@@ -95,7 +89,7 @@ impl Broker {
         let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
         let operations = self.text.run(bytes, move || broker.operations(wishes)).await??;
         self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
-        let once = once.map(|once| self.idempotency(once, None));
+        let once = once.map(|once| self.idempotency(once));
         self.do_all(stats, operations, once).await
     }
 
@@ -150,14 +144,8 @@ impl Broker {
         }
         let (broker, stats) = (self.clone(), Arc::clone(stats));
         self.run(true, async move {
-            let only = once.as_ref().and_then(|once| once.queue.clone());
             let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
-            let transacted = match (transacted, &only) {
-                (Err(error), Some(queue)) => Err(Error::of_sending(queue)(error)),
-                (Err(error), None) => Err(refused(error)),
-                (Ok(transacted), _) => Ok(transacted),
-            }?;
-            match transacted {
+            match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.tell_of(&operations, &result);
                     Ok(MaybeReplayed { result, replayed: false })
@@ -182,7 +170,6 @@ impl Broker {
         once: Option<&Idempotency>,
     ) -> store::Result<Transacted<Outcome>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
-        let is_of_one = once.is_some_and(|once| once.queue.is_some());
         let mut retry = self.retry_of(operations);
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
         loop {
@@ -205,9 +192,7 @@ impl Broker {
                     }
                 }
                 // Dropped under our hands: next time it is known which, or no longer bound.
-                Err(store::Error::QueueNotFound) if !is_of_one && dropped < MOST_DROPPED => {
-                    dropped += 1;
-                }
+                Err(store::Error::QueueNotFound) if dropped < MOST_DROPPED => dropped += 1,
                 Err(store::Error::Refused { refusal: Refusal::QueueNotFound(_), .. })
                     if publishes && dropped < MOST_DROPPED =>
                 {

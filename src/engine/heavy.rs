@@ -45,6 +45,11 @@ impl HeavyQueues {
         }
     }
 
+    /// Whether messages are to be read one at a time.
+    pub(super) fn is_heavy(&self, queue: &QueueName) -> bool {
+        self.rows(queue, 2) == 1
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Instant>> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

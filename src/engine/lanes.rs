@@ -27,6 +27,7 @@ use super::{
     peers::Peers,
     receive_lane::ReceiveLane,
     table_lock::TableLock,
+    takes::{Looking, Popping},
     works::{End, Send, SetVisibility},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct QueueLanes {
     pub(super) delete: Arc<Lane<End>>,
     pub(super) archive: Arc<Lane<End>>,
     pub(super) visibility: Arc<Lane<SetVisibility>>,
+    pub(super) pop: Arc<Lane<Popping>>,
+    pub(super) look: Arc<Lane<Looking>>,
     pub(super) receive: Arc<ReceiveLane>,
     /// What is known of locks on its table.
     pub(super) table: Arc<TableLock>,
@@ -171,6 +174,8 @@ impl QueueLanes {
             send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &table),
             delete: Lane::new(end(Action::Delete), queue, shared, &statements, &table),
             archive: Lane::new(end(Action::Archive), queue, shared, &statements, &table),
+            pop: Lane::new(Popping::new(shared, &news), queue, shared, &statements, &table),
+            look: Lane::new(Looking::new(shared), queue, shared, &statements, &table),
             visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &table),
             receive,
             table,
@@ -188,6 +193,8 @@ impl QueueLanes {
             && self.delete.is_idle()
             && self.archive.is_idle()
             && self.visibility.is_idle()
+            && self.pop.is_idle()
+            && self.look.is_idle()
             && self.receive.is_idle()
     }
 }

@@ -17,6 +17,7 @@ mod shared;
 mod shares;
 mod sweeper;
 mod table_lock;
+mod takes;
 mod thorough;
 mod turns;
 mod unreadable;
@@ -31,8 +32,13 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    domain::{CallStats, CallerId, Message, NewMessage, PeerKey, QueueName, Settled, Target, Wait},
-    store::{Conn, ConnectOptions, Db, Error, Pop, Popped, Read, Result, VisibilityChange},
+    domain::{
+        CallStats, CallerId, Message, MsgId, NewMessage, PeerKey, QueueName, Settled, Target, Wait,
+    },
+    store::{
+        Conn, ConnectOptions, Db, Error, Idempotency, Pop, Popped, Read, Result, Sent,
+        VisibilityChange,
+    },
 };
 
 use self::{
@@ -40,6 +46,7 @@ use self::{
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
+    takes::PopRequest,
     works::{Ended, NewMessages},
 };
 
@@ -52,6 +59,7 @@ pub use self::{
     shared::{Shared, SharedParts},
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
+    takes::Shareable,
     unreadable::UnreadableSearch,
 };
 
@@ -100,20 +108,23 @@ impl Engine {
         );
     }
 
-    /// Stores messages, all or none, and returns their ids in order. `in_turn` makes ids grow from
-    /// commit to commit.
+    /// Stores messages, all or none and, with `once`, once however often that is asked for. `in_turn` makes
+    /// ids grow from commit to commit.
     pub async fn send(
         &self,
         queue: &QueueName,
         messages: Vec<NewMessage>,
         in_turn: bool,
+        once: Option<Idempotency>,
         stats: &Arc<CallStats>,
-    ) -> Result<Vec<i64>> {
+    ) -> Result<Sent> {
         let weigh = |new: &NewMessage| {
             ROW_BYTES + new.message.get().len() + new.headers.as_ref().map_or(0, |h| h.get().len())
         };
-        let size = Size { rows: messages.len(), bytes: messages.iter().map(weigh).sum() };
-        let input = NewMessages { messages, in_turn };
+        let of_key = once.as_ref().map_or(0, |once| ROW_BYTES + once.scope.len() + once.key.len());
+        let bytes = of_key + messages.iter().map(weigh).sum::<usize>();
+        let size = Size { rows: messages.len(), bytes };
+        let input = NewMessages { messages, in_turn, once };
         let lanes = self.lanes.of(queue);
         let sent = lanes.send.submit(input, size, stats).await;
         lanes.note(&sent);
@@ -216,8 +227,43 @@ impl Engine {
         })
     }
 
-    /// Pops what can be delivered now. One that its table does not let go is left.
-    pub async fn pop(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
+    /// Pops what can be delivered now, together with others who do. `unblocks` says that others may be delivered
+    /// then.
+    pub async fn pop(
+        &self,
+        what: Pop,
+        unblocks: bool,
+        stats: &Arc<CallStats>,
+    ) -> Result<Shareable<Vec<Message>>> {
+        if self.shared.heavy.is_heavy(&what.queue) {
+            return Ok(Shareable::Alone);
+        }
+        let lanes = self.lanes.of(&what.queue);
+        let rows = usize::try_from(what.qty).unwrap_or(1);
+        let size = Size { rows, bytes: rows * ROW_BYTES };
+        let popped = lanes.pop.submit(PopRequest { pop: what, unblocks }, size, stats).await;
+        lanes.note(&popped);
+        popped
+    }
+
+    /// One message, without leasing it, looked at together with others.
+    pub async fn look(
+        &self,
+        queue: &QueueName,
+        id: MsgId,
+        stats: &Arc<CallStats>,
+    ) -> Result<Shareable<Option<Message>>> {
+        if self.shared.heavy.is_heavy(queue) {
+            return Ok(Shareable::Alone);
+        }
+        let lanes = self.lanes.of(queue);
+        let looked = lanes.look.submit(id, ONE_ROW, stats).await;
+        lanes.note(&looked);
+        looked
+    }
+
+    /// Pops alone. One that its table does not let go is left.
+    pub async fn pop_alone(&self, conn: &mut Conn, what: &Pop) -> Result<Popped> {
         thorough::pop_thoroughly(conn, what, &self.shared).await
     }
 

@@ -131,7 +131,7 @@ impl KeptReports {
     /// Queues that are remembered.
     const MOST: usize = 1_000;
 
-    fn report(&self, queue: &QueueName, kept: Option<&Kept>) {
+    pub(super) fn report(&self, queue: &QueueName, kept: Option<&Kept>) {
         let Some(Kept { count, code }) = kept else { return };
         if self.is_due(queue) {
             let code = code.as_deref().unwrap_or("none");

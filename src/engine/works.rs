@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     domain::{Message, NewMessage, QueueName, Settled, Target},
     store::{
-        self, Action, Conn, Error, Rejection, Result, SendOutcome, SettleRules, VisibilityChange,
+        self, Action, Conn, Error, Idempotency, Rejection, Result, SendOutcome, SendRequest, Sent,
+        SettleRules, VisibilityChange,
     },
 };
 
@@ -19,6 +20,8 @@ pub(super) struct NewMessages {
     pub(super) messages: Vec<NewMessage>,
     /// Whether ids have to grow from commit to commit, as somebody reads in that order.
     pub(super) in_turn: bool,
+    /// What stands for the request, if it is to be done once.
+    pub(super) once: Option<Idempotency>,
 }
 
 /// Deleting or archiving messages.
@@ -42,18 +45,33 @@ impl Send {
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&NewMessages],
-    ) -> Result<Vec<i64>> {
-        let all: Vec<&NewMessage> = inputs.iter().flat_map(|input| &input.messages).collect();
-        let in_turn = inputs.iter().any(|input| input.in_turn);
-        match store::send(conn, queue, &all, in_turn).await {
+    ) -> Result<Vec<SendOutcome>> {
+        match Self::store_all(conn, queue, inputs).await {
             // An id that is there already tells of a sequence that lags behind its table.
             Err(Error::Rejected(Rejection::Conflict(violated)))
                 if Self::lagged(conn, queue, violated.as_deref()).await =>
             {
-                store::send(conn, queue, &all, in_turn).await
+                Self::store_all(conn, queue, inputs).await
             }
-            outcome => outcome,
+            outcomes => outcomes,
         }
+    }
+
+    async fn store_all(
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&NewMessages],
+    ) -> Result<Vec<SendOutcome>> {
+        let in_turn = inputs.iter().any(|input| input.in_turn);
+        if inputs.iter().any(|input| input.once.is_some()) {
+            return store::send_once(conn, queue, &requests(inputs), in_turn).await;
+        }
+        let all: Vec<&NewMessage> = inputs.iter().flat_map(|input| &input.messages).collect();
+        let mut ids = store::send(conn, queue, &all, in_turn).await?.into_iter();
+        let of = |input: &&NewMessages| {
+            Ok(Sent::Stored(ids.by_ref().take(input.messages.len()).collect()))
+        };
+        Ok(inputs.iter().map(of).collect())
     }
 
     /// Whether the sequence of a queue's ids lagged behind its table, and does not any more. That it
@@ -64,6 +82,13 @@ impl Send {
 }
 
 impl Send {
+    /// Has those looked for who wait, if there is something new.
+    fn tell_of(&self, outcomes: &[SendOutcome]) {
+        if outcomes.iter().any(|outcome| matches!(outcome, Ok(Sent::Stored(_)))) {
+            self.0.tell();
+        }
+    }
+
     /// Has those try again that met an id that was there already, if the sequence lagged behind its table.
     /// The others are stored, whatever becomes of that.
     async fn retry_ids(&self, conn: &mut Conn, queue: &QueueName, outcomes: &mut [SendOutcome]) {
@@ -86,6 +111,14 @@ impl Send {
     }
 }
 
+fn requests<'a>(inputs: &[&'a NewMessages]) -> Vec<SendRequest<'a>> {
+    let request = |input: &&'a NewMessages| SendRequest {
+        messages: &input.messages,
+        once: input.once.as_ref(),
+    };
+    inputs.iter().map(request).collect()
+}
+
 /// The unique constraint that refused a request's messages, if one did.
 fn violated_by(outcome: &SendOutcome) -> Option<Arc<str>> {
     match outcome {
@@ -104,11 +137,9 @@ impl Work for Send {
         queue: &QueueName,
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
-        let ids = Self::store(conn, queue, inputs).await?;
-        self.0.tell();
-        let mut ids = ids.into_iter();
-        let of = |input: &&NewMessages| Ok(ids.by_ref().take(input.messages.len()).collect());
-        Ok(inputs.iter().map(of).collect())
+        let outcomes = Self::store(conn, queue, inputs).await?;
+        self.tell_of(&outcomes);
+        Ok(outcomes)
     }
 
     async fn run_each(
@@ -117,12 +148,9 @@ impl Work for Send {
         queue: &QueueName,
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
-        let requests: Vec<&[NewMessage]> = inputs.iter().map(|input| &*input.messages).collect();
         let in_turn = inputs.iter().any(|input| input.in_turn);
-        let mut outcomes = store::send_each(conn, queue, &requests, in_turn).await?;
-        if outcomes.iter().any(Result::is_ok) {
-            self.0.tell();
-        }
+        let mut outcomes = store::send_each(conn, queue, &requests(inputs), in_turn).await?;
+        self.tell_of(&outcomes);
         self.retry_ids(conn, queue, &mut outcomes).await;
         Ok(outcomes)
     }

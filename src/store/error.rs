@@ -244,6 +244,7 @@ impl Error {
             "42" => Self::Pattern(message().into()),
             "44" if detail.operation.is_none() => Self::NoArchive,
             "44" => refused(Refusal::NoArchive(message())),
+            "54" => Self::Unreadable,
             "55" => refused(Refusal::Locked(message(), msg_id)),
             "40" => refused(Refusal::QueueNotFound(message())),
             "04" => refused(Refusal::MessageNotFound(message(), msg_id)),

@@ -14,11 +14,21 @@ use super::{
     decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
     fitted::{Fitted, Page},
+    once::{SendRequest, Sent, bind_keys},
     reports::Reports,
 };
 
-/// The ids of a request's messages in order, or why it was not stored.
-pub type SendOutcome = Result<Vec<i64>>;
+/// What became of a request, or why it was not stored.
+pub type SendOutcome = Result<Sent>;
+
+/// Messages that were looked at by their ids.
+#[derive(Debug)]
+pub struct Looked {
+    /// In order of their ids.
+    pub messages: Vec<Message>,
+    /// The ids of those that are there and did not fit, or that cannot be read.
+    pub left_out: Vec<i64>,
+}
 
 /// Stores messages in one statement, all or none, and returns their ids in order. `in_turn` holds
 /// back whoever else stores there until it is committed, so that ids grow from commit to commit.
@@ -49,16 +59,16 @@ pub async fn send(
 pub async fn send_each(
     conn: &mut Conn,
     queue: &QueueName,
-    requests: &[&[NewMessage]],
+    requests: &[SendRequest<'_>],
     in_turn: bool,
 ) -> Result<Vec<SendOutcome>> {
-    let all = || requests.iter().copied().flatten();
+    let all = || requests.iter().flat_map(|request| request.messages);
     let (delays, times) = moments(all().map(visibility));
-    let sizes: Vec<i32> =
-        requests.iter().map(|one| i32::try_from(one.len()).unwrap_or(i32::MAX)).collect();
+    let size = |one: &SendRequest<'_>| i32::try_from(one.messages.len()).unwrap_or(i32::MAX);
+    let sizes: Vec<i32> = requests.iter().map(size).collect();
     let query = sqlx::query(
         "/* send_each */ SELECT ids, outcome, code, constraint_name \
-         FROM pgmq_gateway.send_each($1, $2, $3, $4, $5, $6, $7) ORDER BY place",
+         FROM pgmq_gateway.send_each($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ORDER BY place",
     )
     .bind(queue.as_str())
     .bind(all().map(|new| new.message.get().as_bytes()).collect::<Vec<_>>())
@@ -67,31 +77,42 @@ pub async fn send_each(
     .bind(times)
     .bind(in_turn)
     .bind(sizes);
-    let rows = conn.on(queue).store(query).await?;
+    let rows = conn.on(queue).store(bind_keys(query, requests)).await?;
     if rows.len() != requests.len() {
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }
-    rows.iter().map(send_outcome).collect()
+    rows.iter().zip(requests).map(|(row, one)| send_outcome(row, one.messages.len())).collect()
 }
 
 fn headers(new: &NewMessage) -> Option<&[u8]> {
     new.headers.as_deref().map(|headers| headers.get().as_bytes())
 }
 
-fn send_outcome(row: &PgRow) -> Result<SendOutcome> {
+fn send_outcome(row: &PgRow, messages: usize) -> Result<SendOutcome> {
     let word: &str = get(row, "outcome")?;
+    if let Some(sent) = Sent::from_row(word, row, messages)? {
+        return Ok(Ok(sent));
+    }
     let (code, constraint): (Option<&str>, Option<Text>) =
         (get(row, "code")?, get(row, "constraint_name")?);
     let constraint = constraint.as_ref().map(|name| &*name.0);
     Ok(match word {
-        "done" => Ok(get(row, "ids")?),
         "locked" => Err(Error::Locked),
+        "key_failed" => Err(key_failed(code)),
         "needs_headers" => Err(Error::NotSupported("headers need PGMQ 1.5.0 or later".into())),
         other => match Rejection::from_outcome(other, code, constraint) {
             Some(rejection) => Err(Error::Rejected(rejection)),
             None => return Err(Error::unexpected_word(other)),
         },
     })
+}
+
+/// That a key could not be claimed, for no reason of the messages'.
+fn key_failed(code: Option<&str>) -> Error {
+    let code = code.unwrap_or_default();
+    let source =
+        sqlx::Error::Protocol(format!("an idempotency key cannot be claimed: SQLSTATE {code}"));
+    if code == "42501" { Error::Forbidden(source.into()) } else { Error::unexpected(source) }
 }
 
 static BEHIND: Reports = Reports::new();
@@ -132,7 +153,7 @@ pub async fn advance_sequence(
 }
 
 /// What the message says, or at once.
-fn visibility(new: &NewMessage) -> Visibility {
+pub(super) fn visibility(new: &NewMessage) -> Visibility {
     new.visible.unwrap_or(Visibility::After(Delay::saturating(0)))
 }
 
@@ -165,6 +186,24 @@ pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Op
         return Err(Error::Unreadable);
     }
     Ok(found.messages.into_iter().find(|message| message.msg_id == id.get()))
+}
+
+/// Those of the messages with these ids that are there, in order of their ids, leasing nothing: those that have
+/// at most `max_bytes`, and at least one. One that PostgreSQL cannot send fails the whole.
+pub async fn look(
+    conn: &mut Conn,
+    queue: &QueueName,
+    ids: &[i64],
+    max_bytes: u64,
+) -> Result<Looked> {
+    let query = sqlx::query("/* look */ SELECT * FROM pgmq_gateway.look($1, $2)");
+    let mut fitted = Fitted::new(max_bytes);
+    let take = |row: PgRow| fitted.take(&row, try_decode);
+    let query = query.bind(queue.as_str()).bind(ids);
+    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    let mut left_out = fitted.unreadable;
+    left_out.extend(fitted.left.iter().map(|(id, _)| id));
+    Ok(Looked { messages: fitted.kept, left_out })
 }
 
 pub(super) fn ids(rows: &[PgRow]) -> Result<Vec<i64>> {

@@ -23,6 +23,7 @@ mod keys;
 mod maintenance;
 mod messages;
 mod move_tasks;
+mod once;
 mod pool;
 mod pooler;
 mod progress;
@@ -64,11 +65,12 @@ pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
-pub use messages::{SendOutcome, advance_sequence, message, peek, send, send_each};
+pub use messages::{Looked, SendOutcome, advance_sequence, look, message, peek, send, send_each};
 pub use move_tasks::{
     MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
     start_move_task,
 };
+pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{
     AttributesChange, NamedQueue, QueueAttributes, aliases, change_queue_attributes,
@@ -91,7 +93,7 @@ pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
-pub use transactions::{Idempotency, Operation, PublishLimits, Transacted, transact};
+pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{
     Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,
 };

@@ -9,7 +9,7 @@ use crate::domain::{FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
-    error::{Error, Result},
+    error::Result,
     fitted::Fitted,
     messages::{ids, seconds, try_decode},
 };
@@ -244,61 +244,43 @@ pub struct Popped {
     pub messages: Vec<Message>,
     /// What the table did not give.
     pub kept: Option<Kept>,
+    /// Whether there was no room for others; they are still there.
+    pub more: bool,
 }
 
-/// Reads and deletes in one statement. Whether several messages fit is known once they are read: if
-/// they do not, nothing was deleted, and fewer are popped. A row that its table refuses to delete fails
-/// the whole, unless they are popped `one_by_one`.
+/// Reads and deletes in one statement, and one round trip. A row that its table refuses to delete fails the
+/// whole, unless they are popped `one_by_one`.
 pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped> {
-    let mut qty = pop.qty;
-    while qty > 1 {
-        conn.look(sqlx::query("BEGIN")).await?;
-        let popped = pop_at_once(conn, pop, qty, one_by_one).await;
-        let is_whole = |fitted: &Fitted<_>| fitted.left.is_empty() && fitted.unreadable.is_empty();
-        if popped.as_ref().is_ok_and(|(fitted, _)| is_whole(fitted)) {
-            conn.change(sqlx::query("COMMIT")).await?;
-            return popped.map(|(fitted, kept)| Popped { messages: fitted.kept, kept });
-        }
-        if conn.is_reusable() {
-            conn.look(sqlx::query("ROLLBACK")).await?;
-        }
-        let (fitted, _) = popped?;
-        if !fitted.unreadable.is_empty() {
-            return Err(Error::Unreadable);
-        }
-        let fit = i32::try_from(fitted.kept.len()).unwrap_or(1);
-        qty = fit.min(qty / 2);
-    }
-    let (fitted, kept) = pop_at_once(conn, pop, 1, one_by_one).await?;
-    Ok(Popped { messages: fitted.kept, kept })
-}
-
-async fn pop_at_once(
-    conn: &mut Conn,
-    pop: &Pop,
-    qty: i32,
-    one_by_one: bool,
-) -> Result<(Fitted<Message>, Option<Kept>)> {
     let (max_receives, target) = dead_letters(pop.dead_letters.as_ref());
     let query = sqlx::query(
-        "/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5, $6) ORDER BY msg_id",
+        "/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5, $6, $7) ORDER BY msg_id",
     )
     .bind(pop.queue.as_str())
-    .bind(qty)
+    .bind(pop.qty)
     .bind(pop.as_pgmq)
     .bind(max_receives)
     .bind(target)
-    .bind(one_by_one);
-    let (mut fitted, mut not_given) = (Fitted::new(pop.max_bytes), None);
+    .bind(one_by_one)
+    .bind(i64::try_from(pop.max_bytes).unwrap_or(i64::MAX));
+    let (mut popped, mut unreadable) = (Popped::default(), Vec::new());
     let take = |row: PgRow| {
-        if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
-            return fitted.take(&row, try_decode);
+        popped.more |= row.try_get::<Option<bool>, _>("more")?.unwrap_or(false);
+        let Some(msg_id) = row.try_get::<Option<i64>, _>("msg_id")? else {
+            popped.kept = kept(&row)?;
+            return Ok(());
+        };
+        match try_decode(&row) {
+            Ok(message) => popped.messages.push(message),
+            Err(sqlx::Error::ColumnDecode { .. }) => unreadable.push(msg_id),
+            Err(error) => return Err(error),
         }
-        not_given = kept(&row)?;
         Ok(())
     };
     conn.on(&pop.queue).change_each(query, take).await?;
-    Ok((fitted, not_given))
+    if !unreadable.is_empty() {
+        warn!(queue = %pop.queue, ids = ?unreadable, "popped messages that make no sense are lost");
+    }
+    Ok(popped)
 }
 
 /// Takes those of the next `max_messages` that the filter chooses out of the way whose numbers take more than

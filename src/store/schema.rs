@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 19] = [
+const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -15,7 +15,9 @@ const FUNCTIONS: [&str; 19] = [
     include_str!("../../migrations/functions/settings.sql"),
     include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),
+    include_str!("../../migrations/functions/idempotency.sql"),
     include_str!("../../migrations/functions/receive.sql"),
+    include_str!("../../migrations/functions/take.sql"),
     include_str!("../../migrations/functions/settle.sql"),
     include_str!("../../migrations/functions/visibility.sql"),
     include_str!("../../migrations/functions/dead_letters.sql"),

@@ -1,7 +1,5 @@
 //! Several operations in one transaction, and requests that are answered once, in SQL.
 
-use std::time::Duration;
-
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sqlx::{Row, types::Json};
@@ -10,24 +8,9 @@ use tracing::warn;
 use crate::domain::{Delivered, NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
 
 use super::{
-    Action, Conn,
+    Action, Conn, Idempotency,
     error::{Error, Result},
 };
-
-/// What stands for a request that is to be done once.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// What the key is for: a method and a path.
-    pub scope: String,
-    /// The client's key.
-    pub key: String,
-    /// What tells one request from another.
-    pub fingerprint: [u8; 32],
-    /// The queue with whose end the key is forgotten, if it is about one alone.
-    pub queue: Option<QueueName>,
-    /// How long the key is remembered.
-    pub lifetime: Duration,
-}
 
 /// An operation of a transaction.
 #[derive(Clone, Debug)]
@@ -191,21 +174,16 @@ pub async fn transact<T: DeserializeOwned>(
     at_once: bool,
 ) -> Result<Transacted<T>> {
     let steps: Vec<Step<'_>> = operations.iter().map(Step::of).collect();
-    let seconds = |once: &Idempotency| i32::try_from(once.lifetime.as_secs()).unwrap_or(i32::MAX);
     let query = sqlx::query(
         "/* transact */ \
-         SELECT outcome, results FROM pgmq_gateway.transact($1, $2, $3, $4, $5, $6, $7)",
+         SELECT outcome, results FROM pgmq_gateway.transact($1, $2, $3, $4, $5, $6)",
     )
     .bind(Json(steps))
     .bind(once.map(|once| &once.scope))
     .bind(once.map(|once| &once.key))
     .bind(once.map(|once| &once.fingerprint[..]))
-    .bind(once.and_then(|once| once.queue.as_ref()).map(QueueName::as_str))
-    .bind(once.map(seconds))
+    .bind(once.map(Idempotency::seconds))
     .bind(at_once);
-    if let Some(queue) = once.and_then(|once| once.queue.as_ref()) {
-        conn.on(queue);
-    }
     let rows = conn.store(query).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let outcome: &str = row.try_get("outcome").map_err(Error::unexpected)?;

@@ -40,6 +40,8 @@ pub(super) trait Work: Send + Sync + 'static {
     type Input: Send + Sync + 'static;
     /// What it is answered.
     type Output: Send + 'static;
+    /// What it does to the table of the queue.
+    const INTENT: Intent = Intent::Change;
 
     /// Runs one statement for all and returns an answer for each, in order. A row that its table refuses,
     /// or that somebody has locked, fails the whole.
@@ -313,7 +315,7 @@ impl<W: Work> Lane<W> {
 
     /// Whether no request would get through, going by the last that tried.
     fn is_blocked(&self) -> bool {
-        !self.table.allows(Intent::Change) || self.lock().blocked
+        !self.table.allows(W::INTENT) || self.lock().blocked
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {

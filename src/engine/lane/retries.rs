@@ -9,10 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::{
-    engine::{
-        lock_backoff::{LockBackoff, SHORTEST},
-        table_lock::Intent,
-    },
+    engine::lock_backoff::{LockBackoff, SHORTEST},
     store::{Error, Result},
 };
 
@@ -63,7 +60,7 @@ impl<W: Work> Lane<W> {
         let closing = &self.shared.closing;
         let mut earliest = Instant::now();
         while let Some(due) = self.next_due() {
-            if !self.table.allows(Intent::Change) && !closing.is_cancelled() {
+            if !self.table.allows(W::INTENT) && !closing.is_cancelled() {
                 self.wait_for_table().await;
                 continue;
             }
@@ -80,7 +77,7 @@ impl<W: Work> Lane<W> {
 
     /// Waits for a lock on the whole table to go; then all stand in line again.
     async fn wait_for_table(self: &Arc<Self>) {
-        let allowed = self.table.allowed(Intent::Change);
+        let allowed = self.table.allowed(W::INTENT);
         tokio::pin!(allowed);
         loop {
             tokio::select! {

@@ -1,0 +1,145 @@
+-- Many requests that are done once each, in one statement.
+--
+-- A scope, a key and a fingerprint stand for a request: the same key in the same scope is the same request if
+-- the fingerprints are alike, else another one. Tables of keys may be tiny when a plan is made for them and
+-- large when it is used, so plans that read them as a whole are ruled out.
+
+-- Claims keys for this transaction, each for the first request that has it, and returns the places of those
+-- requests (from 1). A request without a key has a null there. What is not claimed was done before, or is of
+-- another request of these. Keys are taken in their own order, so that two statements don't wait for each
+-- other; one that another transaction has is waited for as `lock_timeout` says.
+CREATE FUNCTION pgmq_gateway.claim_idempotency_keys(
+    scopes text[], keys text[], fingerprints bytea[], lifetimes integer[], key_queue_id bigint
+) RETURNS integer[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    claimed_places integer[];
+BEGIN
+    WITH wanted AS MATERIALIZED (
+        SELECT DISTINCT ON (w.scope, w.key) w.scope, w.key, w.fingerprint, w.lifetime, w.place
+        FROM unnest(scopes, keys, fingerprints, lifetimes) WITH ORDINALITY
+             AS w (scope, key, fingerprint, lifetime, place)
+        WHERE w.key IS NOT NULL ORDER BY w.scope, w.key, w.place
+    ), claimed AS (
+        INSERT INTO pgmq_gateway.idempotency_keys AS k (scope, key, fingerprint, queue_id)
+        SELECT w.scope, w.key, w.fingerprint, key_queue_id FROM wanted w ORDER BY w.scope, w.key
+        ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
+        SET fingerprint = excluded.fingerprint, queue_id = excluded.queue_id, answer = NULL,
+            created_at = excluded.created_at
+        WHERE k.queue_id <> excluded.queue_id
+           OR k.created_at < now() - (SELECT make_interval(secs => w.lifetime) FROM wanted w
+                                      WHERE w.scope = excluded.scope AND w.key = excluded.key)
+        RETURNING k.scope, k.key
+    )
+    SELECT coalesce(array_agg(w.place::integer), '{}') INTO claimed_places
+    FROM claimed c JOIN wanted w ON w.scope = c.scope AND w.key = c.key;
+    RETURN claimed_places;
+END
+$$;
+
+-- Notes what was stored for requests that have claimed their keys: message `ids[i]` for the request at
+-- `owners[i]`. Returns what was stored for each request, whether or not it has a key.
+CREATE FUNCTION pgmq_gateway.note_stored(
+    scopes text[], keys text[], owners integer[], ids bigint[]
+) RETURNS TABLE (place integer, stored bigint[]) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    request record;
+BEGIN
+    FOR request IN
+        SELECT w.place, w.scope, w.key, s.stored
+        FROM (SELECT o.owner, array_agg(o.id ORDER BY o.n) AS stored
+              FROM unnest(owners, ids) WITH ORDINALITY AS o (owner, id, n) GROUP BY o.owner) s
+        JOIN unnest(scopes, keys) WITH ORDINALITY AS w (scope, key, place) ON w.place = s.owner
+    LOOP
+        IF request.key IS NOT NULL THEN
+            UPDATE pgmq_gateway.idempotency_keys k
+            SET answer = jsonb_build_array(jsonb_build_object('msg_ids', request.stored))
+            WHERE k.scope = request.scope AND k.key = request.key;
+        END IF;
+        place := request.place;
+        stored := request.stored;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+-- The ids in an answer to a request that stored messages; null if it makes no sense.
+CREATE FUNCTION pgmq_gateway.stored_ids(answer jsonb)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF jsonb_typeof(answer -> 0 -> 'msg_ids') IS DISTINCT FROM 'array' OR answer -> 1 IS NOT NULL
+       OR answer @? '$[0].msg_ids[*] ? (@.type() != "number" || @.floor() != @
+                                        || @ < -9223372036854775808 || @ > 9223372036854775807)' THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY(SELECT e::numeric::bigint
+                 FROM jsonb_array_elements_text(answer -> 0 -> 'msg_ids') e);
+END
+$$;
+
+-- What became of a request before that has this key: `replayed` with what it stored, `unreadable` if that is
+-- not known any more, `key_conflict` if it was another request; `locked` if its time is over in this moment.
+CREATE FUNCTION pgmq_gateway.earlier_answer(
+    key_scope text, key_text text, request_fingerprint bytea, OUT outcome text, OUT ids bigint[]
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    is_other boolean;
+    kept jsonb;
+BEGIN
+    SELECT k.fingerprint <> request_fingerprint, k.answer INTO is_other, kept
+    FROM pgmq_gateway.idempotency_keys k WHERE k.scope = key_scope AND k.key = key_text;
+    IF is_other THEN
+        outcome := 'key_conflict';
+    ELSIF is_other IS NULL THEN
+        outcome := 'locked';
+    ELSE
+        ids := pgmq_gateway.stored_ids(kept);
+        outcome := CASE WHEN ids IS NULL THEN 'unreadable' ELSE 'replayed' END;
+    END IF;
+END
+$$;
+
+-- As `send`, for several requests, of which those with a key are done once: message i is of the request at
+-- `owners[i]`, counted from 1. `outcome` is `done`, or what became of the request before. Other gateways hold
+-- a key for as long as a commit takes; one that is held for longer is to keep nobody else waiting.
+CREATE FUNCTION pgmq_gateway.send_once(
+    queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
+    in_turn boolean, owners integer[], scopes text[], keys text[], fingerprints bytea[],
+    lifetimes integer[]
+) RETURNS TABLE (place integer, ids bigint[], outcome text) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '25ms' AS $$
+DECLARE
+    to_do integer[];
+    is_partial boolean;
+    new_ids bigint[];
+BEGIN
+    to_do := pgmq_gateway.claim_idempotency_keys(
+        scopes, keys, fingerprints, lifetimes, pgmq_gateway.queue_id(queue));
+    is_partial := cardinality(to_do) < cardinality(keys);
+    IF is_partial THEN
+        -- Those without a key are always done.
+        to_do := to_do || ARRAY(SELECT w.place::integer FROM unnest(keys) WITH ORDINALITY w (key, place)
+                                WHERE w.key IS NULL);
+        SELECT array_agg(m.message ORDER BY m.n), array_agg(m.headers ORDER BY m.n),
+               array_agg(m.delay ORDER BY m.n), array_agg(m.visible_at ORDER BY m.n),
+               array_agg(m.owner ORDER BY m.n)
+        INTO messages, headers, delays, visible_at, owners
+        FROM unnest(messages, headers, delays, visible_at, owners) WITH ORDINALITY
+             AS m (message, headers, delay, visible_at, owner, n)
+        WHERE m.owner = ANY (to_do);
+    END IF;
+    IF messages IS NOT NULL THEN
+        SELECT array_agg(s.id ORDER BY s.n) INTO new_ids
+        FROM pgmq_gateway.send(queue, messages, headers, delays, visible_at, in_turn)
+             WITH ORDINALITY AS s (id, n);
+        RETURN QUERY SELECT s.place, s.stored, 'done'
+                     FROM pgmq_gateway.note_stored(scopes, keys, owners, new_ids) s;
+    END IF;
+    IF is_partial THEN
+        RETURN QUERY
+        SELECT w.place::integer, e.ids, e.outcome
+        FROM unnest(scopes, keys, fingerprints) WITH ORDINALITY AS w (scope, key, fingerprint, place),
+             LATERAL pgmq_gateway.earlier_answer(w.scope, w.key, w.fingerprint) e
+        WHERE w.place <> ALL (to_do);
+    END IF;
+END
+$$;

@@ -1,0 +1,154 @@
+-- Messages that are given out without a lease: popped, or looked at by id.
+
+-- What a message takes on its way to the gateway, in bytes, as an expression on `q`. One that cannot be sent
+-- fails there as it would on that way.
+CREATE FUNCTION pgmq_gateway.sent_size(relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN 'coalesce(octet_length(convert_to(q.message::text, ''UTF8'')), 0)::bigint' ||
+        CASE WHEN pgmq_gateway.has_column(relation, 'headers')
+             THEN ' + coalesce(octet_length(convert_to(q.headers::text, ''UTF8'')), 0)' ELSE '' END;
+END
+$$;
+
+-- Whether an error of a statement of ours says that a message cannot be sent.
+CREATE FUNCTION pgmq_gateway.is_unreadable(code text, context text)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT code IN ('54000', '22021', '22P05')
+       AND strpos(left(context, strpos(context, '/* pgmq_gateway */')), E'\n') = 0
+$$;
+
+-- Reads messages and deletes them at once, as many as have at most `max_bytes` together, and at least one. `more`
+-- says that there was no room for others. Raises PGW54 if one cannot be sent. Otherwise as `receive`.
+CREATE FUNCTION pgmq_gateway.pop(
+    queue text, max_messages integer, by_id boolean, max_receives integer, dead_letter_queue text,
+    one_by_one boolean, max_bytes bigint
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, kept integer, kept_code text,
+    more boolean
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+    locate text;
+    size text;
+    delete_statement text;
+    lock_statement text;
+    candidates text;
+    candidate bigint;
+    is_ours boolean;
+    context text;
+    found_count integer := 0;
+    found_bytes bigint := 0;
+    bytes bigint;
+BEGIN
+    by_id := by_id OR (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table);
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.check_at_once();
+    END IF;
+    one_by_one := one_by_one OR row_security_active(q_table)
+               OR pgmq_gateway.has_row_trigger(q_table, 8);
+    locate := CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END;
+    kept := 0;
+    IF max_receives IS NOT NULL THEN
+        SELECT d.failed, d.failed_code INTO kept, kept_code
+        FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, NULL, by_id, max_receives,
+                                                dead_letter_queue) d;
+    END IF;
+    size := pgmq_gateway.sent_size(q_table);
+    candidates := format(
+        'FROM %s q WHERE %s ORDER BY q.%s',
+        q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives),
+        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
+    IF NOT one_by_one THEN
+        delete_statement := format(
+            '/* pgmq_gateway */ WITH bounded AS MATERIALIZED (
+                 SELECT c.place, c.n = 1 OR c.total <= $3 AS fits
+                 FROM (SELECT c.place, row_number() OVER () AS n,
+                              sum(c.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total
+                       FROM (SELECT q.%1$s AS place, %2$s AS bytes %3$s LIMIT $2
+                             FOR UPDATE SKIP LOCKED) c) c)
+             DELETE FROM %4$s m
+             WHERE m.%1$s = ANY (ARRAY(SELECT b.place FROM bounded b WHERE b.fits))
+             RETURNING %5$s, $1, NULL::integer, NULL::text,
+                       (SELECT NOT bool_and(b.fits) FROM bounded b)',
+            locate, size, candidates, q_table, pgmq_gateway.columns(q_table));
+        BEGIN
+            RETURN QUERY EXECUTE delete_statement
+            USING this_queue, max_messages, max_bytes, max_receives;
+        EXCEPTION WHEN program_limit_exceeded OR character_not_in_repertoire
+                       OR untranslatable_character THEN
+            GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.is_unreadable(SQLSTATE, context) THEN
+                RAISE SQLSTATE 'PGW54';
+            END IF;
+            RAISE;
+        END;
+    ELSE
+        delete_statement := format(
+            '/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = $2 RETURNING %s, $1, %s',
+            q_table, pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
+        PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+        lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
+        FOR candidate IN EXECUTE 'SELECT q.msg_id ' || replace(candidates, '$4', '$1')
+            USING max_receives
+        LOOP
+            EXIT WHEN found_count >= max_messages OR kept >= 1000;
+            msg_id := NULL;
+            BEGIN
+                EXECUTE lock_statement INTO is_ours USING candidate, NULL::jsonb, max_receives;
+                CONTINUE WHEN is_ours IS NULL;
+                EXECUTE delete_statement
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, bytes
+                USING this_queue, candidate;
+                IF found_count > 0 AND found_bytes + bytes > max_bytes THEN
+                    RAISE SQLSTATE 'PGW15';
+                END IF;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                IF SQLSTATE = 'PGW15' THEN
+                    more := true;
+                    EXIT;
+                END IF;
+                GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                IF pgmq_gateway.is_unreadable(kept_code, context) THEN
+                    RAISE SQLSTATE 'PGW54';
+                END IF;
+                IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
+                    RAISE;
+                END IF;
+                msg_id := NULL;
+            END;
+            IF msg_id IS NULL THEN
+                kept := kept + 1;
+            ELSE
+                found_count := found_count + 1;
+                found_bytes := found_bytes + bytes;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+    END IF;
+    IF kept > 0 OR more THEN
+        msg_id := NULL;
+        message := NULL;
+        headers := NULL;
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Those of the messages with these ids that are there, in order of msg_id, leasing nothing.
+CREATE FUNCTION pgmq_gateway.look(queue text, ids bigint[])
+RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+BEGIN
+    RETURN QUERY EXECUTE format(
+        '/* pgmq_gateway */ SELECT %s, $2 FROM %s m WHERE m.msg_id = ANY ($1) ORDER BY m.msg_id',
+        pgmq_gateway.columns(q_table), q_table
+    ) USING ids, pgmq_gateway.queue_id(queue);
+END
+$$;

@@ -1,0 +1,180 @@
+//! Lanes of statements that give out messages without leasing them: popping, and looking by id.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    domain::{Message, MsgId, QueueName},
+    store::{self, Conn, Error, Pop, Result},
+};
+
+use super::{
+    Shared, heavy::HeavyQueues, lane::Work, news::News, table_lock::Intent, thorough::KeptReports,
+};
+
+/// Popping messages for several clients.
+pub(super) struct Popping {
+    heavy: Arc<HeavyQueues>,
+    kept: Arc<KeptReports>,
+    news: Arc<News>,
+}
+
+/// A client that pops.
+pub(super) struct PopRequest {
+    pub(super) pop: Pop,
+    /// Whether others can be delivered then, of the same groups.
+    pub(super) unblocks: bool,
+}
+
+/// Looking at messages by their ids.
+pub(super) struct Looking {
+    heavy: Arc<HeavyQueues>,
+    /// Bytes that all messages of one statement may come to.
+    max_bytes: u64,
+}
+
+/// What a statement for several came to for one of them.
+#[derive(Debug)]
+pub enum Shareable<T> {
+    /// It is done.
+    Done(T),
+    /// Nothing was done for it, and it has to be done on its own.
+    Alone,
+}
+
+impl Popping {
+    pub(super) fn new(shared: &Shared, news: &Arc<News>) -> Self {
+        let (heavy, kept) = (Arc::clone(&shared.heavy), Arc::clone(&shared.kept));
+        Self { heavy, kept, news: Arc::clone(news) }
+    }
+
+    /// Deals messages out in order of arrival.
+    fn deal(inputs: &[&PopRequest], messages: Vec<Message>) -> Vec<Shareable<Vec<Message>>> {
+        let mut messages = messages.into_iter();
+        let share = |input: &&PopRequest| {
+            let qty = usize::try_from(input.pop.qty).unwrap_or(0);
+            Shareable::Done(messages.by_ref().take(qty).collect())
+        };
+        inputs.iter().map(share).collect()
+    }
+}
+
+impl Work for Popping {
+    type Input = PopRequest;
+    type Output = Shareable<Vec<Message>>;
+
+    async fn run(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&PopRequest],
+    ) -> Result<Vec<Shareable<Vec<Message>>>> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let qty = inputs.iter().map(|input| input.pop.qty).sum();
+        let popped = match store::pop(conn, &Pop { qty, ..first.pop.clone() }, false).await {
+            Ok(popped) => popped,
+            Err(error) if is_in_the_way(&error) => {
+                if matches!(error, Error::Timeout) {
+                    self.heavy.note(queue);
+                }
+                return Ok(inputs.iter().map(|_| Shareable::Alone).collect());
+            }
+            Err(error) => {
+                if matches!(error, Error::OutcomeUnknown(None)) {
+                    // Maybe because of one that takes too long: next time it is searched for.
+                    self.heavy.note(queue);
+                }
+                return Err(error);
+            }
+        };
+        self.kept.report(queue, popped.kept.as_ref());
+        if !popped.messages.is_empty() && inputs.iter().any(|input| input.unblocks) {
+            self.news.tell();
+        }
+        let mut dealt = Self::deal(inputs, popped.messages);
+        if popped.more {
+            // There are others, for which there was no room.
+            for share in &mut dealt {
+                if matches!(share, Shareable::Done(messages) if messages.is_empty()) {
+                    *share = Shareable::Alone;
+                }
+            }
+        }
+        Ok(dealt)
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&PopRequest],
+    ) -> Result<Vec<Shareable<Vec<Message>>>> {
+        self.run(conn, queue, inputs).await
+    }
+
+    fn is_locked(_: &Shareable<Vec<Message>>) -> bool {
+        // One that is locked is passed over.
+        false
+    }
+}
+
+impl Looking {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self { heavy: Arc::clone(&shared.heavy), max_bytes: shared.max_answer_bytes }
+    }
+}
+
+impl Work for Looking {
+    type Input = MsgId;
+    type Output = Shareable<Option<Message>>;
+
+    const INTENT: Intent = Intent::Look;
+
+    async fn run(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&MsgId],
+    ) -> Result<Vec<Shareable<Option<Message>>>> {
+        let mut ids: Vec<i64> = inputs.iter().map(|id| id.get()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let looked = match store::look(conn, queue, &ids, self.max_bytes).await {
+            Ok(looked) => looked,
+            Err(error) if is_in_the_way(&error) => {
+                if matches!(error, Error::Timeout) {
+                    self.heavy.note(queue);
+                }
+                return Ok(inputs.iter().map(|_| Shareable::Alone).collect());
+            }
+            Err(error) => return Err(error),
+        };
+        let found: HashMap<i64, Message> =
+            looked.messages.into_iter().map(|message| (message.msg_id, message)).collect();
+        let outcome = |id: &&MsgId| match found.get(&id.get()) {
+            Some(message) => Shareable::Done(Some(message.clone())),
+            None if looked.left_out.contains(&id.get()) => Shareable::Alone,
+            None => Shareable::Done(None),
+        };
+        Ok(inputs.iter().map(outcome).collect())
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&MsgId],
+    ) -> Result<Vec<Shareable<Option<Message>>>> {
+        self.run(conn, queue, inputs).await
+    }
+
+    fn is_locked(_: &Shareable<Option<Message>>) -> bool {
+        // To look takes no lock on a message.
+        false
+    }
+}
+
+/// Whether it may be one message that failed a statement: then it is to fail nobody but who wants it.
+fn is_in_the_way(error: &Error) -> bool {
+    let is_to_be_repeated = matches!(error, Error::Locked | Error::Deadlock(_));
+    matches!(error, Error::Timeout) || error.is_about_rows() && !is_to_be_repeated
+}

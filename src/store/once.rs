@@ -1,0 +1,162 @@
+//! Requests that are done once, however often they are sent, in SQL.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::value::RawValue;
+use sqlx::{Postgres, Row, postgres::PgArguments, postgres::PgRow, query::Query, types::Json};
+use tracing::warn;
+
+use crate::domain::{NewMessage, QueueName};
+
+use super::{
+    Conn,
+    decode::get,
+    error::{Error, Result},
+    messages::{SendOutcome, moments, visibility},
+};
+
+/// What stands for a request that is to be done once.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// What the key is for: a method and a path, say. The same key in another scope is another key.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// What tells one request from another.
+    pub fingerprint: [u8; 32],
+    /// How long the key is remembered.
+    pub lifetime: Duration,
+}
+
+/// Messages that are stored all or none and, with a key, once.
+#[derive(Clone, Copy, Debug)]
+pub struct SendRequest<'a> {
+    /// The messages.
+    pub messages: &'a [NewMessage],
+    /// What stands for the request.
+    pub once: Option<&'a Idempotency>,
+}
+
+/// What became of a request that stores messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// They are stored; their ids in order.
+    Stored(Vec<i64>),
+    /// They were stored before, for a request with the same key; their ids in order.
+    Replayed(Vec<i64>),
+    /// Its key stands for another request.
+    KeyConflict,
+    /// It was done before, and what it came to is lost.
+    AnswerLost,
+}
+
+impl Idempotency {
+    /// The lifetime as PostgreSQL counts it.
+    pub(super) fn seconds(&self) -> i32 {
+        i32::try_from(self.lifetime.as_secs()).unwrap_or(i32::MAX)
+    }
+}
+
+impl Sent {
+    /// Reads what a function of ours says of a request with so many messages; nothing if it is no word for a
+    /// request that went through.
+    pub(super) fn from_row(word: &str, row: &PgRow, messages: usize) -> Result<Option<Self>> {
+        let ids = || get::<Option<Vec<i64>>>(row, "ids").map(Option::unwrap_or_default);
+        Ok(Some(match word {
+            "done" => {
+                let ids = ids()?;
+                if ids.len() != messages {
+                    return Err(Error::unexpected(sqlx::Error::RowNotFound));
+                }
+                Self::Stored(ids)
+            }
+            "replayed" => match ids()? {
+                ids if ids.len() == messages => Self::Replayed(ids),
+                _ => Self::lost(),
+            },
+            "unreadable" => Self::lost(),
+            "key_conflict" => Self::KeyConflict,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The ids of what is stored, be it by this request or by one before.
+    pub fn into_ids(self) -> Vec<i64> {
+        match self {
+            Self::Stored(ids) | Self::Replayed(ids) => ids,
+            Self::KeyConflict | Self::AnswerLost => Vec::new(),
+        }
+    }
+
+    fn lost() -> Self {
+        warn!("an answer in pgmq_gateway.idempotency_keys makes no sense");
+        Self::AnswerLost
+    }
+}
+
+/// A statement with its parameters.
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Adds the keys of requests to a statement, an array for each part of them; no arrays if none has a key.
+pub(super) fn bind_keys<'q>(query: Statement<'q>, requests: &[SendRequest<'q>]) -> Statement<'q> {
+    let any = requests.iter().any(|request| request.once.is_some());
+    let once = || requests.iter().map(|request| request.once);
+    let scopes = any.then(|| once().map(|once| once.map(|once| &*once.scope)).collect::<Vec<_>>());
+    let keys = any.then(|| once().map(|once| once.map(|once| &*once.key)).collect::<Vec<_>>());
+    let fingerprints =
+        any.then(|| once().map(|once| once.map(|once| &once.fingerprint[..])).collect::<Vec<_>>());
+    let lifetimes =
+        any.then(|| once().map(|once| once.map(Idempotency::seconds)).collect::<Vec<_>>());
+    query.bind(scopes).bind(keys).bind(fingerprints).bind(lifetimes)
+}
+
+/// Stores the messages of several requests in one statement, those with a key once. If one is refused, nothing
+/// is done. `in_turn` holds back whoever else stores there until it is committed.
+pub async fn send_once(
+    conn: &mut Conn,
+    queue: &QueueName,
+    requests: &[SendRequest<'_>],
+    in_turn: bool,
+) -> Result<Vec<SendOutcome>> {
+    let all = || requests.iter().flat_map(|request| request.messages);
+    let headers: Vec<Option<Json<&RawValue>>> =
+        all().map(|new| new.headers.as_deref().map(Json)).collect();
+    let (delays, times) = moments(all().map(visibility));
+    let owner = |(n, request): (usize, &SendRequest<'_>)| {
+        std::iter::repeat_n(ordinal(n), request.messages.len())
+    };
+    let owners: Vec<i32> = requests.iter().enumerate().flat_map(owner).collect();
+    let query = sqlx::query(
+        "/* send_once */ SELECT place, ids, outcome \
+         FROM pgmq_gateway.send_once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(queue.as_str())
+    .bind(all().map(|new| Json(&*new.message)).collect::<Vec<_>>())
+    .bind(headers.iter().any(Option::is_some).then_some(headers))
+    .bind(delays)
+    .bind(times)
+    .bind(in_turn)
+    .bind(owners);
+    let rows = conn.on(queue).store(bind_keys(query, requests)).await?;
+    let mut by_place = HashMap::new();
+    for row in &rows {
+        by_place.insert(row.try_get::<i32, _>("place").map_err(Error::unexpected)?, row);
+    }
+    let outcome = |(n, request): (usize, &SendRequest<'_>)| {
+        let row = by_place.get(&ordinal(n));
+        let row = row.ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+        match get(row, "outcome")? {
+            "locked" => Ok(Err(Error::Locked)),
+            word => match Sent::from_row(word, row, request.messages.len())? {
+                Some(sent) => Ok(Ok(sent)),
+                None => Err(Error::unexpected_word(word)),
+            },
+        }
+    };
+    requests.iter().enumerate().map(outcome).collect()
+}
+
+/// A place as PostgreSQL counts them.
+fn ordinal(index: usize) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
+}
