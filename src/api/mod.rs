@@ -13,6 +13,7 @@ mod receive;
 mod receive_settling;
 mod response;
 mod settle;
+mod settled;
 mod state;
 mod topics;
 mod transactions;

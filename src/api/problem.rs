@@ -14,7 +14,7 @@ use crate::{
     http::{Rejection, WireError, error_response},
 };
 
-use super::settle::Settled;
+use super::settled::Settled;
 
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";

@@ -17,7 +17,8 @@ use super::{
     problem::Problem,
     receive::{FifoSchema, delivered, received},
     response::json_answer,
-    settle::{SettleBody, Settled},
+    settle::{SettleBody, settled_of},
+    settled::Settled,
     state::Api,
 };
 
@@ -125,7 +126,7 @@ async fn settle_and_receive(
         Settled::default()
     } else {
         let settled = leave.broker.settle(&leave.stats, leave.queue.clone(), settle).await?;
-        Settled::of(settled)
+        settled_of(settled)
     };
     match answer(&api, &leave, receive, &settled).await {
         Ok(response) => Ok(response),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json as JsonAnswer;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -17,6 +17,7 @@ use super::{
     extract::{Json, Limited, NoParameters, Query},
     messages::TAG,
     problem::{Problem, code_of},
+    settled::{Failed, Settled},
     state::Api,
 };
 
@@ -98,39 +99,6 @@ struct Retry {
     uncounted: Option<bool>,
 }
 
-/// The ids of messages by what became of them.
-#[derive(Debug, Default, Serialize, ToSchema)]
-#[schema(example = json!({
-    "deleted": [42], "archived": [43], "dead_lettered": [], "retried": [],
-    "failed": [{"msg_id": 44, "code": "message_not_found", "detail":
-                "queue `orders` has no message 44: it was never there, or is deleted or archived"}]
-}))]
-pub(super) struct Settled {
-    /// Were deleted.
-    deleted: Vec<i64>,
-    /// Were archived.
-    archived: Vec<i64>,
-    /// Were moved to the dead letters.
-    dead_lettered: Vec<i64>,
-    /// Will be delivered again.
-    retried: Vec<i64>,
-    /// Could not be settled.
-    failed: Vec<Failed>,
-}
-
-/// An entry that could not be settled.
-#[derive(Debug, Serialize, ToSchema)]
-struct Failed {
-    /// The message; null if the receipt does not tell.
-    #[schema(required)]
-    msg_id: Option<i64>,
-    /// Why, for programs.
-    #[schema(example = "message_not_found")]
-    code: &'static str,
-    /// Why, for people.
-    detail: String,
-}
-
 /// Either an id or a receipt.
 pub(super) fn target(
     msg_id: Option<MsgId>,
@@ -188,25 +156,24 @@ impl SettleBody {
     }
 }
 
-impl Settled {
-    pub(super) fn of(entries: Vec<SettledEntry>) -> Self {
-        let mut settled = Self::default();
-        for SettledEntry { action, msg_id, error } in entries {
-            if let Some(error) = error {
-                let (code, detail) = (code_of(&error).as_str(), error.to_string());
-                settled.failed.push(Failed { msg_id, code, detail });
-                continue;
-            }
-            let done = match action {
-                Action::Delete => &mut settled.deleted,
-                Action::Archive => &mut settled.archived,
-                Action::DeadLetter(_) => &mut settled.dead_lettered,
-                Action::Hide(_) | Action::Retry { .. } => &mut settled.retried,
-            };
-            done.extend(msg_id);
+/// What became of each.
+pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
+    let mut settled = Settled::default();
+    for SettledEntry { action, msg_id, error } in entries {
+        if let Some(error) = error {
+            let (code, detail) = (code_of(&error).as_str(), error.to_string());
+            settled.failed.push(Failed { msg_id, code, detail });
+            continue;
         }
-        settled
+        let done = match action {
+            Action::Delete => &mut settled.deleted,
+            Action::Archive => &mut settled.archived,
+            Action::DeadLetter(_) => &mut settled.dead_lettered,
+            Action::Hide(_) | Action::Retry { .. } => &mut settled.retried,
+        };
+        done.extend(msg_id);
     }
+    settled
 }
 
 /// Deletes, archives, dead-letters and gives back messages in one transaction. What cannot be done fails alone.
@@ -221,5 +188,5 @@ async fn settle(
     Json(body): Json<SettleBody>,
 ) -> Result<JsonAnswer<Settled>, Problem> {
     let settled = broker.settle(&stats, queue, body.into_settle()?).await?;
-    Ok(JsonAnswer(Settled::of(settled)))
+    Ok(JsonAnswer(settled_of(settled)))
 }

@@ -305,5 +305,5 @@ async fn permissions_tags_and_attributes_are_kept_until_the_queue_is_gone() {
 #[tokio::test]
 async fn what_is_not_enabled_is_not_there() {
     let gateway = TestGateway::with(|settings| settings.sqs.enabled = false).await;
-    Sqs(&gateway).json("ListQueues", &json!({})).await.problem(404, "route_not_found");
+    Sqs(&gateway).json("ListQueues", &json!({})).await.problem(405, "method_not_allowed");
 }
