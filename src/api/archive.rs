@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Page, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, Filter, Moment, PageSize, QueueName, RawJson, Right},
+    domain::{ArchivedMessage, Bounded, Filter, PageSize, QueueName, RawJson, Right, Timestamp},
     http::{Caller, QueuePermit, json, right, room_for},
 };
 
@@ -49,11 +49,11 @@ struct BrowseParameters {
     /// Archived then or later.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<DateTime<Utc>>)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Archived before.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<DateTime<Utc>>)]
-    until: Option<Moment>,
+    until: Option<Timestamp>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[serde(default, deserialize_with = "parsed")]
@@ -130,10 +130,10 @@ struct ReplayBody {
     msg_ids: Option<Limited<AnyId, 0, MAX_IDS>>,
     /// Archived then or later.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Archived before.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    until: Option<Moment>,
+    until: Option<Timestamp>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[schema(value_type = Option<Object>)]
@@ -147,7 +147,7 @@ struct ReplayBody {
 }
 
 /// Nothing was archived before 1970, and PostgreSQL's calendar begins later than ours.
-fn known_to_postgresql(moment: Moment) -> DateTime<Utc> {
+fn known_to_postgresql(moment: Timestamp) -> DateTime<Utc> {
     moment.0.max(DateTime::UNIX_EPOCH)
 }
 

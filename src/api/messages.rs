@@ -15,8 +15,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Page, Peek, SettleTarget},
     domain::{
-        Bounded, Delay, MAX_BATCH, Message, Moment, MsgId, NewMessage, Object, PageSize, RawJson,
-        Visibility, VisibilityTimeout,
+        Bounded, Delay, JsonObject, MAX_BATCH, Message, MsgId, NewMessage, PageSize, RawJson,
+        Timestamp, Visibility, VisibilityTimeout,
     },
     http::{BasePath, Caller, QueuePermit, json, right, room_for},
 };
@@ -124,7 +124,7 @@ pub(super) struct NewMessageBody {
     /// In place of `delay`: the moment from which it can be delivered, at most 315360000 seconds from
     /// now. One in the past means at once.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    visible_at: Option<Moment>,
+    visible_at: Option<Timestamp>,
 }
 
 impl NewMessageBody {
@@ -193,7 +193,7 @@ async fn send(
 pub(super) struct Batch {
     /// 1 to 1000 messages.
     #[schema(value_type = Vec<NewMessageBody>, min_items = 1, max_items = 1000)]
-    messages: Limited<Object<NewMessageBody>, 1, MAX_BATCH>,
+    messages: Limited<JsonObject<NewMessageBody>, 1, MAX_BATCH>,
 }
 
 impl Batch {
@@ -201,7 +201,7 @@ impl Batch {
     pub(super) async fn check(self, caller: Caller) -> Result<Vec<NewMessage>, Problem> {
         let bytes = self.messages.0.iter().map(|message| message.0.bytes()).sum();
         let all = move |caller: Caller| {
-            let new = |(index, message): (usize, Object<NewMessageBody>)| {
+            let new = |(index, message): (usize, JsonObject<NewMessageBody>)| {
                 message.0.into_new(&format!("messages[{index}]."), &caller)
             };
             self.messages.0.into_iter().enumerate().map(new).collect()
@@ -339,7 +339,7 @@ struct SetVisibility {
     vt: Option<VisibilityTimeout>,
     /// A moment, at most 315360000 seconds from now. One in the past means at once.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    visible_at: Option<Moment>,
+    visible_at: Option<Timestamp>,
 }
 
 /// Changes when a message may be delivered again: sooner, or later for more time to work on it.
@@ -374,7 +374,7 @@ async fn set_visibility(
 /// The one of the two that is given.
 pub(super) fn visibility(
     vt: Option<VisibilityTimeout>,
-    visible_at: Option<Moment>,
+    visible_at: Option<Timestamp>,
     whose: &str,
 ) -> Result<Visibility, Problem> {
     match (vt, visible_at) {

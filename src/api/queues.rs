@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Error, ListQueues, NewQueue, QueueChange},
     domain::{
-        Object, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
+        JsonObject, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
         SettingsChange,
     },
     http::{Caller, QueuePermit, ScopePermit, right},
@@ -43,12 +43,12 @@ struct CreateQueue {
     kind: Option<QueueKind>,
     /// For `partitioned` alone.
     #[schema(value_type = Option<PartitionBody>)]
-    partition: Option<Object<PartitionBody>>,
+    partition: Option<JsonObject<PartitionBody>>,
     /// Whether it gets the index by which it can be read in groups; false if not given.
     fifo: Option<bool>,
     /// Those that are to differ from their defaults.
     #[schema(value_type = Option<ChangeSchema>)]
-    settings: Option<Object<SettingsChange>>,
+    settings: Option<JsonObject<SettingsChange>>,
 }
 
 /// Numbers of messages, or times: both the same.
@@ -214,7 +214,7 @@ async fn show(
 struct ChangeSettings {
     /// Those that are to change.
     #[schema(value_type = Option<ChangeSchema>)]
-    settings: Option<Object<SettingsChange>>,
+    settings: Option<JsonObject<SettingsChange>>,
     /// Whether it has the index by which it can be read in groups. That is built, or dropped, beside running
     /// traffic.
     fifo: Option<bool>,

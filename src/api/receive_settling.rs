@@ -7,7 +7,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Delivery, Receive, Settle},
-    domain::{FifoMode, Filter, Message, Object, Quantity, RawJson, VisibilityTimeout, Wait},
+    domain::{FifoMode, Filter, JsonObject, Message, Quantity, RawJson, VisibilityTimeout, Wait},
     http::{LeasedBody, QueuePermit, json, right, room_for},
 };
 
@@ -33,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 struct SettleAndReceive {
     /// What became of messages that were delivered; nothing if not given.
     #[schema(value_type = Option<SettleBody>)]
-    settle: Option<Object<SettleBody>>,
+    settle: Option<JsonObject<SettleBody>>,
     /// The most messages to return, 1 if not given.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 100)]
     qty: Option<Quantity>,

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{Delay, MsgId, Object},
+    domain::{Delay, JsonObject, MsgId},
     http::{QueuePermit, right},
 };
 
@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 const MAX_REASON_BYTES: usize = 1_024;
 
 /// Entries of one kind.
-type List<T> = Limited<Object<T>, 0, MAX_SETTLED>;
+type List<T> = Limited<JsonObject<T>, 0, MAX_SETTLED>;
 
 /// What became of messages that were delivered; at most 1000 entries in all.
 #[derive(Default, Deserialize, ToSchema)]
@@ -137,17 +137,17 @@ impl SettleBody {
             let target = target(msg_id, receipt, &|| format!("{list}[{index}]"));
             target.map(|target| entries.push((action, target)))
         };
-        for (index, Object(entry)) in self.delete.0.into_iter().enumerate() {
+        for (index, JsonObject(entry)) in self.delete.0.into_iter().enumerate() {
             add("delete", index, Action::Delete, entry.msg_id, entry.receipt)?;
         }
-        for (index, Object(entry)) in self.archive.0.into_iter().enumerate() {
+        for (index, JsonObject(entry)) in self.archive.0.into_iter().enumerate() {
             add("archive", index, Action::Archive, entry.msg_id, entry.receipt)?;
         }
-        for (index, Object(entry)) in self.dead_letter.0.into_iter().enumerate() {
+        for (index, JsonObject(entry)) in self.dead_letter.0.into_iter().enumerate() {
             let action = Action::DeadLetter(reason(entry.reason, index)?);
             add("dead_letter", index, action, entry.msg_id, entry.receipt)?;
         }
-        for (index, Object(entry)) in self.retry.0.into_iter().enumerate() {
+        for (index, JsonObject(entry)) in self.retry.0.into_iter().enumerate() {
             let uncounted = entry.uncounted.unwrap_or(false);
             let action = Action::Retry { after: entry.delay, uncounted };
             add("retry", index, action, entry.msg_id, entry.receipt)?;

@@ -177,7 +177,7 @@ struct Delivery {
     msg_id: i64,
 }
 
-fn deliveries(published: broker::MaybeReplayed<Vec<TopicDelivery>>) -> Response {
+fn deliveries(published: broker::Replayable<Vec<TopicDelivery>>) -> Response {
     let delivery = |delivery: TopicDelivery| {
         let TopicDelivery { queue, msg_id } = delivery;
         Delivery { queue, msg_id }

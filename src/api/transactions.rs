@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{MAX_OPERATIONS, Outcome, Wish},
     domain::{
-        Delay, Moment, MsgId, NewMessage, Object, QueueName, RawJson, Right, Visibility,
+        Delay, JsonObject, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp, Visibility,
         VisibilityTimeout,
     },
     http::{MultiQueuePermit, Rejection},
@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 struct Transaction {
     /// 1 to 100 operations.
     #[schema(value_type = Vec<Operation>, min_items = 1, max_items = 100)]
-    operations: Limited<Object<Operation>, 1, MAX_OPERATIONS>,
+    operations: Limited<JsonObject<Operation>, 1, MAX_OPERATIONS>,
 }
 
 /// One of the four.
@@ -50,16 +50,16 @@ struct Transaction {
 struct Operation {
     /// Stores a message.
     #[schema(value_type = Option<Send>)]
-    send: Option<Object<Send>>,
+    send: Option<JsonObject<Send>>,
     /// Deletes a message.
     #[schema(value_type = Option<End>)]
-    delete: Option<Object<End>>,
+    delete: Option<JsonObject<End>>,
     /// Moves a message into the archive of its queue.
     #[schema(value_type = Option<End>)]
-    archive: Option<Object<End>>,
+    archive: Option<JsonObject<End>>,
     /// Sets when a message may be delivered again.
     #[schema(value_type = Option<SetVt>)]
-    set_vt: Option<Object<SetVt>>,
+    set_vt: Option<JsonObject<SetVt>>,
 }
 
 /// A message to send, and where to.
@@ -81,7 +81,7 @@ struct Send {
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    visible_at: Option<Moment>,
+    visible_at: Option<Timestamp>,
 }
 
 /// A message to end, by its id or a receipt.
@@ -117,7 +117,7 @@ struct SetVt {
     vt: Option<VisibilityTimeout>,
     /// In place of `vt`: a moment.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    visible_at: Option<Moment>,
+    visible_at: Option<Timestamp>,
 }
 
 /// A queue's name in a body.
@@ -136,8 +136,8 @@ impl Transaction {
         self,
         across: MultiQueuePermit,
     ) -> Result<(MultiQueuePermit, Vec<Wish>), Problem> {
-        let wish = |(index, operation): (usize, Object<Operation>)| {
-            if let Some(Object(new)) = &operation.0.send {
+        let wish = |(index, operation): (usize, JsonObject<Operation>)| {
+            if let Some(JsonObject(new)) = &operation.0.send {
                 let at = format!("operations[{index}].send.");
                 across.caller.authorize_origin_headers(new.headers.as_ref(), &at)?;
             }
@@ -152,7 +152,7 @@ impl Transaction {
 impl Operation {
     /// Bytes of text that have to be looked at.
     fn bytes(&self) -> u64 {
-        self.send.as_ref().map_or(0, |Object(new)| {
+        self.send.as_ref().map_or(0, |JsonObject(new)| {
             let headers = new.headers.as_ref().map_or(0, |headers| headers.get().len());
             (new.message.get().len() + headers) as u64
         })
@@ -165,7 +165,7 @@ impl Operation {
             Ok::<_, Problem>((end.queue.0, target))
         };
         match self {
-            Self { send: Some(Object(new)), delete: None, archive: None, set_vt: None } => {
+            Self { send: Some(JsonObject(new)), delete: None, archive: None, set_vt: None } => {
                 let visible = match (new.delay, new.visible_at) {
                     (Some(_), Some(_)) => Err(Problem::invalid(format!(
                         "`{0}.delay` and `{0}.visible_at` exclude each other",
@@ -177,13 +177,13 @@ impl Operation {
                 let message = NewMessage { message: new.message, headers: new.headers, visible };
                 Ok(Wish::Send(new.queue.0, message))
             }
-            Self { send: None, delete: Some(Object(old)), archive: None, set_vt: None } => {
+            Self { send: None, delete: Some(JsonObject(old)), archive: None, set_vt: None } => {
                 end("delete", old).map(|(queue, target)| Wish::Delete(queue, target))
             }
-            Self { send: None, delete: None, archive: Some(Object(old)), set_vt: None } => {
+            Self { send: None, delete: None, archive: Some(JsonObject(old)), set_vt: None } => {
                 end("archive", old).map(|(queue, target)| Wish::Archive(queue, target))
             }
-            Self { send: None, delete: None, archive: None, set_vt: Some(Object(wish)) } => {
+            Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(wish)) } => {
                 let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
                 let target = target(wish.msg_id, wish.receipt, &|| at("set_vt"))?;
                 Ok(Wish::SetVisibility(wish.queue.0, target, visible))

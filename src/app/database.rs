@@ -46,7 +46,7 @@ pub enum StartError {
     Access(#[from] AccessError),
     /// The keys in the database cannot be loaded.
     #[error("cannot load the keys in the database: {0}")]
-    Doorkeeper(store::Error),
+    KeySync(store::Error),
     /// Keys could not be administered.
     #[error(transparent)]
     Keys(#[from] KeyError),

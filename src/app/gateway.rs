@@ -12,7 +12,7 @@ use crate::{
     config::{Http, Settings},
     domain::ReceiptKey,
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
-    server::{Endpoint, Listener, Rules},
+    server::{ConnectionOptions, Endpoint, Listener},
     sqs::{self, SqsPlace},
     store::{self, Db, Health, Pool},
     supabase,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    Database, StartError, doorkeeper::Doorkeeper, keys::master_key, parts::Parts, preflight,
+    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, preflight,
 };
 
 /// The part that serves clients.
@@ -61,8 +61,8 @@ impl Gateway {
         let (timeout, features) = (limits.statement_timeout(), prepared.features);
         let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
         let (db, waiting) = (db(pool), db(waiting));
-        let doorkeeper = Doorkeeper::new(&access, db.clone(), settings);
-        doorkeeper.load().await?;
+        let key_sync = KeySync::new(&access, db.clone(), settings);
+        key_sync.load().await?;
         let server = &settings.server;
         let address = preflight::address(settings);
         access.check(address)?;
@@ -79,7 +79,7 @@ impl Gateway {
         let listen = database.listen_options(settings)?;
         let listen = listen.map(|options| (options, prepared.peer_key));
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let rules = Rules::new(settings, Arc::clone(&metrics));
+        let rules = ConnectionOptions::new(settings, Arc::clone(&metrics));
         let gate = GateParts {
             access,
             metrics,
@@ -109,7 +109,7 @@ impl Gateway {
         parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
         parts.spawn("collector of figures", collector.run());
         parts.spawn("janitor", janitor.run());
-        parts.spawn("doorkeeper", doorkeeper.run());
+        parts.spawn("doorkeeper", key_sync.run());
         let waking = broker.clone();
         parts.spawn("waker", async move { waking.wake_waiters(listen).await });
         Ok(Self {
@@ -172,7 +172,7 @@ impl Gateway {
         self.draining.cancel();
         self.broker.stop_waiting();
         self.stop.cancel();
-        if let Some(error) = self.parts.end_of(LISTENER).await {
+        if let Some(error) = self.parts.join(LISTENER).await {
             warn!(%error, "the listener failed");
         }
         drop(self.parts);
@@ -220,7 +220,7 @@ async fn serve(
     operations: Option<(Listener, OriginPolicy)>,
     gated: GatedBroker,
     doors: Doors,
-    rules: Rules,
+    rules: ConnectionOptions,
     stop: CancellationToken,
 ) {
     let stop_operations = CancellationToken::new();

@@ -1,15 +1,15 @@
 //! The composition root: commands, and the gateway put together.
 
+mod background_tasks;
 mod capacity;
 mod check;
 mod cli;
 mod database;
-mod doorkeeper;
 mod dry_run;
 mod gateway;
+mod key_sync;
 mod keys;
 mod memory_limit;
-mod parts;
 mod preflight;
 mod serve;
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{ArchivedMessage, CallStats, Filter, PageSize, QueueName, Scope},
     store::{self, Archived, Moved, Page, Rejection},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{Broker, Error, Result, retry::Kind};
@@ -164,7 +164,11 @@ impl Broker {
     }
 
     fn moved_to(&self, queue: &QueueName, count: i64) {
-        self.metrics.messages(queue.as_str(), DoneTo::Sent, usize::try_from(count).unwrap_or(0));
+        self.metrics.messages(
+            queue.as_str(),
+            MessageEvent::Sent,
+            usize::try_from(count).unwrap_or(0),
+        );
         self.engine.tell(queue);
     }
 

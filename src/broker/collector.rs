@@ -117,7 +117,7 @@ impl Collector {
         let broker = self.broker.clone();
         // Before the names: a queue that is made meanwhile is none that is gone.
         let known = broker.metrics.known_queues();
-        let mut names = store::names(&mut *broker.db.errand().await?).await?;
+        let mut names = store::names(&mut *broker.db.background_conn().await?).await?;
         let there: HashSet<&str> = names.iter().map(String::as_str).collect();
         for gone in known.iter().filter(|queue| !there.contains(&***queue)) {
             broker.metrics.forget_queue(gone);
@@ -141,7 +141,7 @@ impl Collector {
         let limits = LookLimits { lock, statement };
         let count_limit = self.settings.queue_count_limit;
         // An errand for each: others go in between.
-        let mut conn = self.broker.db.errand().await?;
+        let mut conn = self.broker.db.background_conn().await?;
         let figures = store::figures(&mut conn, queue, count_limit, limits).await;
         drop(conn);
         match figures {
@@ -150,7 +150,7 @@ impl Collector {
                 self.broker.metrics.forget_queue_figures(queue.as_str());
                 self.lock_wait = (self.lock_wait / 2).max(LEAST_LOCK_WAIT);
                 // A database that still answers says that it is the queue that fails.
-                let mut conn = self.broker.db.errand().await?;
+                let mut conn = self.broker.db.background_conn().await?;
                 if store::exists(&mut conn, queue).await? {
                     self.leave_out(queue, &error);
                 } else {

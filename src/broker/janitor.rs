@@ -129,10 +129,11 @@ impl Janitor {
     }
 
     async fn register_queues(&self) -> store::Result<()> {
-        let restored = store::register_queues(&mut *self.broker.db.errand().await?).await?;
+        let restored =
+            store::register_queues(&mut *self.broker.db.background_conn().await?).await?;
         // A restore may leave sequences behind; whoever meets that first need not.
         for queue in restored.iter().filter_map(|queue| QueueName::parse(queue).ok()) {
-            let mut conn = self.broker.db.errand().await?;
+            let mut conn = self.broker.db.background_conn().await?;
             if let Err(error) = store::advance_sequence(&mut conn, &queue, None).await {
                 debug!(%queue, %error, "cannot look at the sequence of a restored queue");
             }
@@ -141,7 +142,8 @@ impl Janitor {
     }
 
     async fn note_row_security(&self) -> store::Result<()> {
-        let names = store::queues_with_row_security(&mut *self.broker.db.errand().await?).await?;
+        let names =
+            store::queues_with_row_security(&mut *self.broker.db.background_conn().await?).await?;
         for queue in &names {
             self.broker.row_security.note(queue);
         }
@@ -149,13 +151,13 @@ impl Janitor {
     }
 
     async fn queues_with_retention(&self) -> store::Result<Vec<QueueRetention>> {
-        store::queues_with_retention(&mut *self.broker.db.errand().await?).await
+        store::queues_with_retention(&mut *self.broker.db.background_conn().await?).await
     }
 
     async fn delete_expired_keys(&self) -> store::Result<()> {
         let lifetime = self.settings.idempotency_lifetime();
         loop {
-            let mut conn = self.broker.db.errand().await?;
+            let mut conn = self.broker.db.background_conn().await?;
             let more_keys = store::delete_expired_keys(&mut conn, lifetime, STEP_ROWS).await?;
             if !store::delete_expired_attributes(&mut conn, STEP_ROWS).await? && !more_keys {
                 return Ok(());
@@ -199,7 +201,7 @@ impl Janitor {
 
     /// One step, where so many messages stayed in those before it.
     async fn step(&self, queue: &QueueName, part: Part, kept: i64) -> store::Result<ExpiryStep> {
-        let mut conn = self.broker.db.errand().await?;
+        let mut conn = self.broker.db.background_conn().await?;
         match part {
             Part::Messages(seconds) => {
                 store::delete_expired_messages(&mut conn, queue, seconds, STEP_ROWS).await

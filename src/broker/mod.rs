@@ -2,11 +2,11 @@
 //!
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
-mod apart;
 mod archives;
 mod caller;
 mod coalesced;
 mod collector;
+mod cpu_pool;
 mod error;
 mod janitor;
 mod mover;
@@ -51,16 +51,16 @@ pub use crate::{
         QueueAttributes,
     },
 };
-pub use apart::Apart;
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
+pub use cpu_pool::CpuPool;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
-pub use sending::{MaybeReplayed, Once};
+pub use sending::{Once, Replayable};
 pub use sending_each::{SendingRules, Sent};
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
@@ -94,7 +94,7 @@ pub struct Inner {
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
-    apart: FairSlots,
+    transaction_slots: FairSlots,
     /// Leave for a statement outside the lanes, by caller.
     callers: KeyedSlots<CallerId>,
     /// Figures that somebody asks for.
@@ -107,7 +107,7 @@ pub struct Inner {
     /// Told when dead letters are to be moved.
     move_tasks: Notify,
     /// Where much text is worked on.
-    text: Apart,
+    cpu_pool: CpuPool,
     limits: Limits,
     request_timeout: Duration,
     acquire_timeout: Duration,
@@ -163,9 +163,9 @@ impl Broker {
             index_builds: tokio::sync::Mutex::default(),
             attributes: AttributesCache::default(),
             move_tasks: Notify::new(),
-            text: Apart::default(),
+            cpu_pool: CpuPool::default(),
             locked: Arc::default(),
-            apart: FairSlots::new(connections / 2, share.of(connections / 2)),
+            transaction_slots: FairSlots::new(connections / 2, share.of(connections / 2)),
             callers: KeyedSlots::new(share.of(connections)),
             figures: Coalesced::new(tasks.clone()),
             db: parts.db,
@@ -199,8 +199,8 @@ impl Broker {
     }
 
     /// Where a front end, too, works on much text.
-    pub fn text(&self) -> &Apart {
-        &self.text
+    pub fn text(&self) -> &CpuPool {
+        &self.cpu_pool
     }
 
     /// Asks the database whether it can serve.
@@ -240,11 +240,11 @@ impl Broker {
     /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
     /// alone.
     async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
-        let doubt = self.doubt(queue).await?;
+        let ambiguity = self.name_ambiguity(queue).await?;
         let permits = self.permits(Some(queue), stats).await?;
         let mut conn = self.db.acquire(stats).await?;
-        match doubt {
-            Some(doubt) if !store::exists(&mut conn, queue).await? => Err(doubt),
+        match ambiguity {
+            Some(ambiguity) if !store::exists(&mut conn, queue).await? => Err(ambiguity),
             _ => Ok(QueueConn { conn, _permits: permits }),
         }
     }
@@ -337,8 +337,12 @@ impl Broker {
     }
 
     /// Refuses a name that would reach the table of another queue.
-    async fn admit(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<()> {
-        match self.doubt(queue).await? {
+    async fn check_name_unambiguous(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+    ) -> Result<()> {
+        match self.name_ambiguity(queue).await? {
             Some(_) => self.open(queue, stats).await.map(drop),
             None => Ok(()),
         }
@@ -346,7 +350,7 @@ impl Broker {
 
     /// What is to be said of a name unless there is a queue of exactly this name: PGMQ folds upper
     /// case away, so `Orders` would reach the table of `orders`, and the other way round.
-    async fn doubt(&self, queue: &QueueName) -> Result<Option<Error>> {
+    async fn name_ambiguity(&self, queue: &QueueName) -> Result<Option<Error>> {
         match queue.check_creatable() {
             Err(reason) => Ok(Some(Error::Invalid(format!("queue `{queue}`: {reason}")))),
             Ok(()) if self.policies.is_folded(queue).await? => {

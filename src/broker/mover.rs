@@ -64,12 +64,12 @@ impl Mover {
     /// Does a part of a task; false if there is none to be worked on.
     async fn step(&self) -> Result<bool> {
         let task = {
-            let mut conn = self.0.db.errand().await?;
+            let mut conn = self.0.db.background_conn().await?;
             store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
         };
         let Some(task) = task else { return Ok(false) };
         let step = self.move_some(&task).await;
-        let mut conn = self.0.db.errand().await?;
+        let mut conn = self.0.db.background_conn().await?;
         let failure = step.failure.as_deref();
         let noted = store::advance_move_task(
             &mut conn,

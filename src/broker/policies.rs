@@ -227,7 +227,7 @@ impl Policies {
     }
 
     async fn load(&self) -> store::Result<Vec<Configured>> {
-        let mut conn = self.db.errand().await?;
+        let mut conn = self.db.background_conn().await?;
         store::all_settings(&mut conn, &self.clock).await
     }
 

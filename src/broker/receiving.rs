@@ -15,7 +15,7 @@ use crate::{
     },
     engine::{Delivery, Shareable},
     store::{self, DeadLetters, Page, Pop, Read},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{Broker, Error, Result, policies::Policy, retry::Kind, settling::not_found};
@@ -68,7 +68,7 @@ impl Broker {
         what.check()?;
         let queue = what.queue;
         let policy = self.policies.of(&queue).await?;
-        self.admit(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, stats).await?;
         if policy.settings.paused && what.wait.get() == 0 {
             return Ok(Delivery::empty());
         }
@@ -112,7 +112,7 @@ impl Broker {
         if policy.settings.paused {
             return Ok(Vec::new());
         }
-        self.admit(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, stats).await?;
         let what = Pop {
             queue: queue.clone(),
             qty: qty.as_i32(),
@@ -123,7 +123,7 @@ impl Broker {
         let popped = self.engine.pop(what.clone(), policy.fifo, stats);
         match self.within_time(popped).await.map_err(Error::on(&queue))? {
             Shareable::Done(messages) => {
-                self.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
+                self.metrics.messages(queue.as_str(), MessageEvent::Deleted, messages.len());
                 Ok(messages)
             }
             Shareable::Alone => self.pop_alone(stats, what, policy.fifo).await,
@@ -144,7 +144,7 @@ impl Broker {
                 engine.pop_alone(&mut conn, what).await
             });
             let messages = popped.await?.map_err(Error::on(queue))?.messages;
-            broker.metrics.messages(queue.as_str(), DoneTo::Deleted, messages.len());
+            broker.metrics.messages(queue.as_str(), MessageEvent::Deleted, messages.len());
             if unblocks {
                 engine.tell(queue);
             }
@@ -160,7 +160,7 @@ impl Broker {
         queue: QueueName,
         id: MsgId,
     ) -> Result<Message> {
-        self.admit(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, stats).await?;
         let looked = timeout(self.request_timeout, self.engine.look(&queue, id, stats)).await;
         let looked = looked.unwrap_or(Err(store::Error::Unavailable(None)));
         match looked.map_err(Error::on(&queue))? {

@@ -10,7 +10,7 @@ use crate::{
         Visibility, check_storable, group_bytes,
     },
     store::{self, Idempotency},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{Broker, Error, Result, Sent, policies::Policy};
@@ -28,17 +28,17 @@ pub struct Once {
 
 /// Something that was done, maybe before.
 #[derive(Clone, Debug)]
-pub struct MaybeReplayed<T> {
+pub struct Replayable<T> {
     /// What it came to.
     pub result: T,
     /// Whether that was the answer to an earlier request.
     pub replayed: bool,
 }
 
-impl<T> MaybeReplayed<T> {
+impl<T> Replayable<T> {
     /// The same with something else made of the result.
-    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> MaybeReplayed<U> {
-        MaybeReplayed { result: make(self.result), replayed: self.replayed }
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Replayable<U> {
+        Replayable { result: make(self.result), replayed: self.replayed }
     }
 }
 
@@ -50,10 +50,10 @@ impl Broker {
         queue: QueueName,
         new: NewMessage,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<i64>> {
+    ) -> Result<Replayable<i64>> {
         let policy = self.policies.of(&queue).await?;
         let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
-        let checked = self.text.run(new.bytes(), move || {
+        let checked = self.cpu_pool.run(new.bytes(), move || {
             broker.check_new(&new, &of_queue, &|field| field.to_owned()).map(|()| new)
         });
         let new = checked.await??;
@@ -70,12 +70,12 @@ impl Broker {
         queue: QueueName,
         batch: Vec<NewMessage>,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<i64>>> {
+    ) -> Result<Replayable<Vec<i64>>> {
         let policy = self.policies.of(&queue).await?;
         let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
         let bytes = batch.iter().map(NewMessage::bytes).sum();
         let checked =
-            self.text.run(bytes, move || broker.check_batch(&batch, &of_queue).map(|()| batch));
+            self.cpu_pool.run(bytes, move || broker.check_batch(&batch, &of_queue).map(|()| batch));
         let batch = checked.await??;
         self.store(stats, &queue, batch, &policy, once).await
     }
@@ -113,8 +113,8 @@ impl Broker {
         mut messages: Vec<NewMessage>,
         policy: &Policy,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<i64>>> {
-        self.admit(queue, stats).await?;
+    ) -> Result<Replayable<Vec<i64>>> {
+        self.check_name_unambiguous(queue, stats).await?;
         for new in &mut messages {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
         }
@@ -124,12 +124,12 @@ impl Broker {
             store::Sent::Stored(ids) => {
                 let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
                 let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
-                self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
-                Ok(MaybeReplayed { result: ids_of(sent), replayed: false })
+                self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
+                Ok(Replayable { result: ids_of(sent), replayed: false })
             }
             store::Sent::Replayed(ids) => {
                 let sent = ids.into_iter().map(Sent::of).collect();
-                Ok(MaybeReplayed { result: ids_of(sent), replayed: true })
+                Ok(Replayable { result: ids_of(sent), replayed: true })
             }
             store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
             store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),

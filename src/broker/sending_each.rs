@@ -8,7 +8,7 @@ use crate::{
         check_storable, group_bytes,
     },
     store::{self, Error as StoreError},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{Broker, Error, Result};
@@ -58,10 +58,10 @@ impl Broker {
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Result<Sent>>> {
         let policy = self.policies.of(queue).await?;
-        self.admit(queue, stats).await?;
+        self.check_name_unambiguous(queue, stats).await?;
         let (broker, bytes) = (self.clone(), messages.iter().map(NewMessage::bytes).sum());
         let delay = policy.settings.delay;
-        let checked = self.text.run(bytes, move || {
+        let checked = self.cpu_pool.run(bytes, move || {
             let check = |mut new: NewMessage| {
                 new.visible.get_or_insert(Visibility::After(delay));
                 broker.check_alone(&new).map(|()| new)
@@ -107,7 +107,7 @@ impl Broker {
             Err(error) => return Err(Error::of_sending(queue)(error)),
         };
         let stored = outcomes.iter().flatten().filter(|sent: &&Sent| !sent.is_duplicate).count();
-        self.metrics.messages(queue.as_str(), DoneTo::Sent, stored);
+        self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
         Ok(outcomes)
     }
 

@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     domain::{
-        CallStats, Delivered, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
+        CallStats, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
         Visibility, VisibilityTimeout,
     },
     store::{self, Action, Refusal, SettleRules, VisibilityChange},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{
@@ -58,12 +58,12 @@ impl Broker {
     ) -> Result<()> {
         let target = self.target(&target)?;
         let unblocks = self.policies.of(&queue).await?.fifo;
-        self.admit(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, stats).await?;
         let settled = self.engine.delete(&queue, target, unblocks, stats);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
-        self.metrics.messages(queue.as_str(), DoneTo::Deleted, 1);
+        self.metrics.messages(queue.as_str(), MessageEvent::Deleted, 1);
         Ok(())
     }
 
@@ -76,12 +76,12 @@ impl Broker {
     ) -> Result<()> {
         let target = self.target(&target)?;
         let unblocks = self.policies.of(&queue).await?.fifo;
-        self.admit(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, stats).await?;
         let settled = self.engine.archive(&queue, target, unblocks, stats);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
-        self.metrics.messages(queue.as_str(), DoneTo::Archived, 1);
+        self.metrics.messages(queue.as_str(), MessageEvent::Archived, 1);
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Broker {
         self.policies.ensure_fresh().await?;
         self.check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
         let target = self.target(target)?;
-        self.admit(queue, stats).await?;
+        self.check_name_unambiguous(queue, stats).await?;
         let change = VisibilityChange { target, visible, shown };
         let changed = self.engine.set_visibility(queue, change, stats);
         let (settled, mut message) = match self.within_time(changed).await {
@@ -192,12 +192,12 @@ impl Broker {
                 entries.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Done)
             {
                 let done = match action {
-                    Action::Delete => DoneTo::Deleted,
-                    Action::Archive => DoneTo::Archived,
-                    Action::DeadLetter(_) => DoneTo::DeadLettered,
+                    Action::Delete => MessageEvent::Deleted,
+                    Action::Archive => MessageEvent::Archived,
+                    Action::DeadLetter(_) => MessageEvent::DeadLettered,
                     Action::Hide(_) | Action::Retry { .. } => continue,
                 };
-                dead_lettered |= done == DoneTo::DeadLettered;
+                dead_lettered |= done == MessageEvent::DeadLettered;
                 broker.metrics.messages(queue.as_str(), done, 1);
             }
             broker.engine.tell(&queue);
@@ -268,7 +268,7 @@ impl Broker {
     }
 
     /// The delivery that a receipt stands for; nothing if it was not given out here.
-    pub fn delivery_of(&self, receipt: &str) -> Option<Delivered> {
+    pub fn delivery_of(&self, receipt: &str) -> Option<DeliveryId> {
         self.receipt_key.verify(receipt).ok()
     }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Result, policies::Policy, retry::Kind,
+    Broker, Error, Once, Replayable, Result, policies::Policy, retry::Kind,
     transactions::TopicDelivery,
 };
 
@@ -126,10 +126,10 @@ impl Broker {
         topic: Topic,
         new: NewMessage,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+    ) -> Result<Replayable<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), new.bytes());
-        let checked = self.text.run(bytes, move || {
+        let checked = self.cpu_pool.run(bytes, move || {
             broker.check_new(&new, &Policy::default(), &|field| field.to_owned()).map(|()| new)
         });
         let new = checked.await??;
@@ -143,11 +143,11 @@ impl Broker {
         topic: Topic,
         batch: Vec<NewMessage>,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+    ) -> Result<Replayable<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), batch.iter().map(NewMessage::bytes).sum());
         let checked = self
-            .text
+            .cpu_pool
             .run(bytes, move || broker.check_batch(&batch, &Policy::default()).map(|()| batch));
         let batch = checked.await??;
         self.publish_all(stats, topic, batch, once).await
@@ -159,7 +159,7 @@ impl Broker {
         topic: Topic,
         messages: Vec<NewMessage>,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<TopicDelivery>>> {
+    ) -> Result<Replayable<Vec<TopicDelivery>>> {
         let Topic { routing_key, within } = topic;
         let once = once.map(|once| self.idempotency(once));
         let limits = PublishLimits {
@@ -167,7 +167,7 @@ impl Broker {
             bytes: self.limits.max_publish_bytes,
         };
         let operations = vec![Operation::Publish(routing_key, messages, within, limits)];
-        let outcomes = self.do_all(stats, operations, once).await;
+        let outcomes = self.execute(stats, operations, once).await;
         let outcomes = outcomes.map_err(Error::without_operation)?;
         Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(|o| o.deliveries).collect()))
     }

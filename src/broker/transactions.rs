@@ -8,11 +8,11 @@ use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
     engine::FairSlot,
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
 use super::{
-    Broker, Error, MaybeReplayed, Once, Permits, Result, SettleTarget,
+    Broker, Error, Once, Permits, Replayable, Result, SettleTarget,
     policies::Policy,
     retry::{Kind, Retry},
 };
@@ -78,7 +78,7 @@ impl Broker {
         stats: &Arc<CallStats>,
         wishes: Vec<Wish>,
         once: Option<Once>,
-    ) -> Result<MaybeReplayed<Vec<Outcome>>> {
+    ) -> Result<Replayable<Vec<Outcome>>> {
         if !(1..=MAX_OPERATIONS).contains(&wishes.len()) {
             return Err(Error::Invalid(format!(
                 "`operations` must hold 1 to {MAX_OPERATIONS} operations, not {}",
@@ -87,10 +87,10 @@ impl Broker {
         }
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
-        let operations = self.text.run(bytes, move || broker.operations(wishes)).await??;
+        let operations = self.cpu_pool.run(bytes, move || broker.operations(wishes)).await??;
         self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once));
-        self.do_all(stats, operations, once).await
+        self.execute(stats, operations, once).await
     }
 
     fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
@@ -130,15 +130,15 @@ impl Broker {
     }
 
     /// Does operations, and tells whom it may concern.
-    pub(super) async fn do_all(
+    pub(super) async fn execute(
         &self,
         stats: &Arc<CallStats>,
         operations: Vec<Operation>,
         once: Option<Idempotency>,
-    ) -> Result<MaybeReplayed<Vec<Outcome>>> {
+    ) -> Result<Replayable<Vec<Outcome>>> {
         for (index, operation) in operations.iter().enumerate() {
             if let Some(queue) = queue_of(operation) {
-                let admitted = self.admit(queue, stats).await;
+                let admitted = self.check_name_unambiguous(queue, stats).await;
                 admitted.map_err(|error| error.in_operation(index))?;
             }
         }
@@ -147,11 +147,11 @@ impl Broker {
             let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
-                    broker.tell_of(&operations, &result);
-                    Ok(MaybeReplayed { result, replayed: false })
+                    broker.record_and_notify(&operations, &result);
+                    Ok(Replayable { result, replayed: false })
                 }
                 Transacted::Replayed(result) if result.len() == operations.len() => {
-                    Ok(MaybeReplayed { result, replayed: true })
+                    Ok(Replayable { result, replayed: true })
                 }
                 Transacted::Conflict => Err(Error::IdempotencyConflict),
                 Transacted::Replayed(_) | Transacted::Unreadable => {
@@ -229,19 +229,19 @@ impl Broker {
     ) -> store::Result<(Permits, FairSlot)> {
         let queue = operations.first().and_then(queue_of);
         let permits = self.permits(queue, stats).await?;
-        Ok((permits, self.in_time(self.apart.acquire(stats.caller())).await?))
+        Ok((permits, self.in_time(self.transaction_slots.acquire(stats.caller())).await?))
     }
 
     /// Counts what was done, and has those looked for who wait for it.
-    fn tell_of(&self, operations: &[Operation], outcomes: &[Outcome]) {
+    fn record_and_notify(&self, operations: &[Operation], outcomes: &[Outcome]) {
         for (operation, outcome) in operations.iter().zip(outcomes) {
             let (queue, done, count) = match operation {
-                Operation::Send(queue, messages) => (queue, DoneTo::Sent, messages.len()),
-                Operation::Settle(queue, Action::Delete, _) => (queue, DoneTo::Deleted, 1),
-                Operation::Settle(queue, Action::Archive, _) => (queue, DoneTo::Archived, 1),
-                Operation::Settle(queue, ..) => (queue, DoneTo::Received, 0),
+                Operation::Send(queue, messages) => (queue, MessageEvent::Sent, messages.len()),
+                Operation::Settle(queue, Action::Delete, _) => (queue, MessageEvent::Deleted, 1),
+                Operation::Settle(queue, Action::Archive, _) => (queue, MessageEvent::Archived, 1),
+                Operation::Settle(queue, ..) => (queue, MessageEvent::Received, 0),
                 Operation::Publish(..) => {
-                    self.tell_of_deliveries(&outcome.deliveries);
+                    self.record_and_notify_deliveries(&outcome.deliveries);
                     continue;
                 }
             };
@@ -250,9 +250,9 @@ impl Broker {
         }
     }
 
-    fn tell_of_deliveries(&self, deliveries: &[TopicDelivery]) {
+    fn record_and_notify_deliveries(&self, deliveries: &[TopicDelivery]) {
         for delivery in deliveries {
-            self.metrics.messages(&delivery.queue, DoneTo::Sent, 1);
+            self.metrics.messages(&delivery.queue, MessageEvent::Sent, 1);
             if let Ok(queue) = QueueName::parse(&delivery.queue) {
                 self.engine.tell(&queue);
             }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::domain::{Grant, KeyHash};
 
-use super::{Invalid, Secret, within};
+use super::{Invalid, Secret, check_range};
 
 /// `[auth]`: who is let in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,7 +121,7 @@ impl Auth {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("auth.refresh_interval_ms", self.refresh_interval_ms, 100, 4_000)?;
+        check_range("auth.refresh_interval_ms", self.refresh_interval_ms, 100, 4_000)?;
         check_key("auth.admin_key", self.admin_key.as_ref())?;
         self.check_names()?;
         for key in &self.keys {
@@ -137,7 +137,7 @@ impl Auth {
             }
             check_key("auth.keys", key.key.as_ref())?;
             for limit in [key.requests_per_second, key.max_waiters].into_iter().flatten() {
-                within("auth.keys", limit, 1, 1_000_000)?;
+                check_range("auth.keys", limit, 1, 1_000_000)?;
             }
         }
         Ok(())

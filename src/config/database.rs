@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, within};
+use super::{Invalid, Secret, check_range};
 
 /// `[database]`: the PostgreSQL that holds the queues.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,10 +63,10 @@ impl Database {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         check_url("database.url", self.url.as_ref())?;
         check_url("database.direct_url", self.direct_url.as_ref())?;
-        within("database.max_connections", self.max_connections, 1, 1_000)?;
-        within("database.connect_timeout_seconds", self.connect_timeout_seconds, 0, 3_600)?;
-        within("database.acquire_timeout_ms", self.acquire_timeout_ms, 10, 600_000)?;
-        within("database.statement_timeout_ms", self.statement_timeout_ms, 100, 3_600_000)
+        check_range("database.max_connections", self.max_connections, 1, 1_000)?;
+        check_range("database.connect_timeout_seconds", self.connect_timeout_seconds, 0, 3_600)?;
+        check_range("database.acquire_timeout_ms", self.acquire_timeout_ms, 10, 600_000)?;
+        check_range("database.statement_timeout_ms", self.statement_timeout_ms, 100, 3_600_000)
     }
 }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[engine]`: how requests share statements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,10 +57,10 @@ impl Default for Engine {
 
 impl Engine {
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("engine.max_batch_rows", self.max_batch_rows, 1, 10_000)?;
-        within("engine.max_batch_bytes", self.max_batch_bytes, 1_024, 256 << 20)?;
-        within("engine.statements_per_lane", self.statements_per_lane, 1, 100)?;
-        within("engine.max_pending_rows", self.max_pending_rows, 1, 1_000_000)?;
-        within("engine.max_pending_bytes", self.max_pending_bytes, 1_024, 4 << 30)
+        check_range("engine.max_batch_rows", self.max_batch_rows, 1, 10_000)?;
+        check_range("engine.max_batch_bytes", self.max_batch_bytes, 1_024, 256 << 20)?;
+        check_range("engine.statements_per_lane", self.statements_per_lane, 1, 100)?;
+        check_range("engine.max_pending_rows", self.max_pending_rows, 1, 1_000_000)?;
+        check_range("engine.max_pending_bytes", self.max_pending_bytes, 1_024, 4 << 30)
     }
 }

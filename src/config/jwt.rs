@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::domain::Grant;
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// Seconds for which keys are used that cannot be loaded again, unless something else is said.
 const USUAL_MAX_AGE: u64 = 3_600;
@@ -84,9 +84,9 @@ impl Jwt {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("jwt.leeway_seconds", self.leeway_seconds, 0, 600)?;
-        within("jwt.refresh_interval_seconds", self.refresh_interval_seconds, 1, 86_400)?;
-        within("jwt.max_age_seconds", self.max_age().as_secs(), 1, 31_536_000)?;
+        check_range("jwt.leeway_seconds", self.leeway_seconds, 0, 600)?;
+        check_range("jwt.refresh_interval_seconds", self.refresh_interval_seconds, 1, 86_400)?;
+        check_range("jwt.max_age_seconds", self.max_age().as_secs(), 1, 31_536_000)?;
         let refused = |key, allowed: &str| Err(Invalid { key, allowed: allowed.to_owned() });
         if self.max_age() <= self.refresh_interval() {
             let shorter = "it must be more than jwt.refresh_interval_seconds, or keys would not be used \

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{MAX_BATCH, MAX_JSON_DEPTH, MAX_READABLE_BYTES, Share, StorableLimits};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[limits]`: what a client may ask for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,25 +76,30 @@ impl Limits {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("limits.max_message_bytes", self.max_message_bytes, 1_024, MAX_READABLE_BYTES)?;
-        within("limits.max_json_depth", self.max_json_depth, 32, MAX_JSON_DEPTH)?;
-        within("limits.max_body_bytes", self.max_body_bytes, self.max_message_bytes, 256 << 20)?;
-        within("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;
+        check_range("limits.max_message_bytes", self.max_message_bytes, 1_024, MAX_READABLE_BYTES)?;
+        check_range("limits.max_json_depth", self.max_json_depth, 32, MAX_JSON_DEPTH)?;
+        check_range(
+            "limits.max_body_bytes",
+            self.max_body_bytes,
+            self.max_message_bytes,
+            256 << 20,
+        )?;
+        check_range("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;
         let least = self.max_body_bytes.max(self.max_answer_bytes);
-        within("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
-        within("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
-        within("limits.max_publish_messages", self.max_publish_messages, 1, 1_000_000)?;
-        within("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;
-        within("limits.max_bindings_per_queue", self.max_bindings_per_queue, 1, 1_000_000)?;
-        within("limits.max_requests", self.max_requests, 1, 1_000_000)?;
-        within("limits.max_arriving_requests", self.max_arriving_requests, 1, 1_000_000)?;
-        within("limits.max_share_per_key_percent", self.max_share_per_key_percent.0, 1, 100)?;
+        check_range("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
+        check_range("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
+        check_range("limits.max_publish_messages", self.max_publish_messages, 1, 1_000_000)?;
+        check_range("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;
+        check_range("limits.max_bindings_per_queue", self.max_bindings_per_queue, 1, 1_000_000)?;
+        check_range("limits.max_requests", self.max_requests, 1, 1_000_000)?;
+        check_range("limits.max_arriving_requests", self.max_arriving_requests, 1, 1_000_000)?;
+        check_range("limits.max_share_per_key_percent", self.max_share_per_key_percent.0, 1, 100)?;
         let rate = self.requests_per_second.unwrap_or(1);
-        within("limits.requests_per_second", rate, 1, 10_000_000)?;
+        check_range("limits.requests_per_second", rate, 1, 10_000_000)?;
         let rate = self.requests_per_second_per_key.unwrap_or(1);
-        within("limits.requests_per_second_per_key", rate, 1, 10_000_000)?;
-        within("limits.max_connections", self.max_connections, 1, 1_000_000)?;
-        within("limits.max_header_bytes", self.max_header_bytes, 8_192, 1 << 20)?;
-        within("limits.max_headers", self.max_headers, 10, 1_000)
+        check_range("limits.requests_per_second_per_key", rate, 1, 10_000_000)?;
+        check_range("limits.max_connections", self.max_connections, 1, 1_000_000)?;
+        check_range("limits.max_header_bytes", self.max_header_bytes, 8_192, 1 << 20)?;
+        check_range("limits.max_headers", self.max_headers, 10, 1_000)
     }
 }

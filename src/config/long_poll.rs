@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[long_poll]`: waiting receives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,13 +72,13 @@ impl LongPoll {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("long_poll.max_waiters", self.max_waiters, 1, 1_000_000)?;
-        within("long_poll.max_waiters_per_queue", self.max_waiters_per_queue, 1, 1_000_000)?;
+        check_range("long_poll.max_waiters", self.max_waiters, 1, 1_000_000)?;
+        check_range("long_poll.max_waiters_per_queue", self.max_waiters_per_queue, 1, 1_000_000)?;
         let per_key = self.max_waiters_per_key.unwrap_or(1);
-        within("long_poll.max_waiters_per_key", per_key, 1, 1_000_000)?;
-        within("long_poll.max_distinct_per_queue", self.max_distinct_per_queue, 1, 1_000_000)?;
-        within("long_poll.max_distinct_per_key", self.max_distinct_per_key, 1, 1_000_000)?;
-        within("long_poll.max_connections", self.max_connections, 1, 1_000)?;
-        within("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
+        check_range("long_poll.max_waiters_per_key", per_key, 1, 1_000_000)?;
+        check_range("long_poll.max_distinct_per_queue", self.max_distinct_per_queue, 1, 1_000_000)?;
+        check_range("long_poll.max_distinct_per_key", self.max_distinct_per_key, 1, 1_000_000)?;
+        check_range("long_poll.max_connections", self.max_connections, 1, 1_000)?;
+        check_range("long_poll.poll_interval_ms", self.poll_interval_ms, 5, 1_000)
     }
 }

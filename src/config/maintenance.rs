@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[maintenance]`: what is forgotten, and when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,9 +32,9 @@ impl Maintenance {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("maintenance.interval_ms", self.interval_ms, 50, 3_600_000)?;
+        check_range("maintenance.interval_ms", self.interval_ms, 50, 3_600_000)?;
         let (key, lifetime) =
             ("maintenance.idempotency_lifetime_seconds", self.idempotency_lifetime_seconds);
-        within(key, lifetime, 1, 30 * 24 * 60 * 60)
+        check_range(key, lifetime, 1, 30 * 24 * 60 * 60)
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[metrics]`: the Prometheus endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,8 +34,8 @@ impl Metrics {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("metrics.queue_interval_seconds", self.queue_interval_seconds, 0, 3_600)?;
-        within("metrics.queue_budget_ms", self.queue_budget_ms, 1, 60_000)?;
-        within("metrics.queue_count_limit", self.queue_count_limit, 1, 1_000_000)
+        check_range("metrics.queue_interval_seconds", self.queue_interval_seconds, 0, 3_600)?;
+        check_range("metrics.queue_budget_ms", self.queue_budget_ms, 1, 60_000)?;
+        check_range("metrics.queue_count_limit", self.queue_count_limit, 1, 1_000_000)
     }
 }

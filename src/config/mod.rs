@@ -110,7 +110,7 @@ struct Invalid {
     allowed: String,
 }
 
-fn within<T: Copy + PartialOrd + std::fmt::Display>(
+fn check_range<T: Copy + PartialOrd + std::fmt::Display>(
     key: &'static str,
     value: T,
     min: T,

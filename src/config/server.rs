@@ -6,7 +6,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Invalid, within};
+use super::{Invalid, check_range};
 
 /// `[server]`: the HTTP listener and the life cycle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,17 +104,22 @@ impl Server {
     }
 
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        within("server.request_timeout_seconds", self.request_timeout_seconds, 1, 3_600)?;
-        within("server.header_timeout_seconds", self.header_timeout_seconds, 1, 300)?;
-        within("server.keep_alive_timeout_seconds", self.keep_alive_timeout_seconds, 1, 3_600)?;
-        within("server.write_timeout_seconds", self.write_timeout_seconds, 1, 3_600)?;
+        check_range("server.request_timeout_seconds", self.request_timeout_seconds, 1, 3_600)?;
+        check_range("server.header_timeout_seconds", self.header_timeout_seconds, 1, 300)?;
+        check_range(
+            "server.keep_alive_timeout_seconds",
+            self.keep_alive_timeout_seconds,
+            1,
+            3_600,
+        )?;
+        check_range("server.write_timeout_seconds", self.write_timeout_seconds, 1, 3_600)?;
         if self.parse_mode().is_none() {
             let mode = &self.unix_socket_mode;
             let allowed = format!("`{mode}` is not an octal number from 0000 to 0777");
             return Err(Invalid { key: "server.unix_socket_mode", allowed });
         }
-        within("server.shutdown_delay_seconds", self.shutdown_delay_seconds, 0, 600)?;
-        within("server.shutdown_timeout_seconds", self.shutdown_timeout_seconds, 1, 3_600)
+        check_range("server.shutdown_delay_seconds", self.shutdown_delay_seconds, 0, 600)?;
+        check_range("server.shutdown_timeout_seconds", self.shutdown_timeout_seconds, 1, 3_600)
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Delay, Delivered, Receipt, ReceiptKey, expanded_length, time};
+use super::{Delay, DeliveryId, Receipt, ReceiptKey, expanded_length, time};
 
 /// JSON text, checked to be well-formed and otherwise left as it came, so that no digit is lost.
 pub type RawJson = Box<RawValue>;
@@ -75,7 +75,7 @@ pub struct Message {
     pub message: RawJson,
     /// The headers that were sent with it.
     pub headers: Option<RawJson>,
-    /// The queue that it stands in, as [`Delivered::queue_id`].
+    /// The queue that it stands in, as [`DeliveryId::queue_id`].
     #[serde(skip)]
     pub queue_id: i64,
     /// What stands for this delivery; nothing where the message was only looked at.
@@ -110,7 +110,7 @@ impl Message {
             reason = "the last bits are those that differ"
         )]
         let read_stamp = self.last_read_at.map_or(0, |time| time.timestamp_micros() as u32);
-        self.receipt = Some(key.sign(&Delivered { msg_id, read_ct, queue_id, read_stamp }));
+        self.receipt = Some(key.sign(&DeliveryId { msg_id, read_ct, queue_id, read_stamp }));
     }
 }
 
@@ -131,7 +131,7 @@ pub struct Target {
     /// The message.
     pub msg_id: i64,
     /// The delivery; nothing for whatever delivery it was.
-    pub delivered: Option<Delivered>,
+    pub delivered: Option<DeliveryId>,
 }
 
 /// What became of something that was to be done to a message.

@@ -34,11 +34,11 @@ pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
-pub use object::Object;
+pub use object::JsonObject;
 pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
-pub use receipt::{Delivered, InvalidReceipt, Receipt, ReceiptKey};
+pub use receipt::{DeliveryId, InvalidReceipt, Receipt, ReceiptKey};
 pub use retry_backoff::RetryBackoff;
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
@@ -47,7 +47,7 @@ pub use share::Share;
 pub use storable::{
     MAX_JSON_DEPTH, MAX_READABLE_BYTES, StorableLimits, Unstorable, check_storable, expanded_length,
 };
-pub use time::{Moment, rfc3339};
+pub use time::{Timestamp, rfc3339};
 
 /// Seconds that a delivered message stays hidden: 0 to 315,360,000 (10 years).
 pub type VisibilityTimeout = Bounded<0, 315_360_000>;

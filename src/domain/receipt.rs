@@ -16,7 +16,7 @@ const PAYLOAD: usize = 1 + 8 + 8 + 4 + 4;
 
 /// One delivery of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivered {
+pub struct DeliveryId {
     /// The message.
     pub msg_id: i64,
     /// The number of the delivery.
@@ -29,7 +29,7 @@ pub struct Delivered {
     pub read_stamp: u32,
 }
 
-impl Delivered {
+impl DeliveryId {
     /// The stamp as SQL compares it; nothing where it is not known.
     pub fn stamp(self) -> Option<i64> {
         Some(self.read_stamp.into()).filter(|stamp| *stamp != 0)
@@ -58,7 +58,7 @@ impl ReceiptKey {
     }
 
     /// The receipt of a delivery.
-    pub fn sign(&self, delivered: &Delivered) -> Receipt {
+    pub fn sign(&self, delivered: &DeliveryId) -> Receipt {
         let mut bytes = [0; PAYLOAD + SIGNATURE];
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&delivered.queue_id.to_be_bytes());
@@ -74,7 +74,7 @@ impl ReceiptKey {
 
     /// Reads a receipt; refuses one that was not signed with this key. Takes the same time wherever
     /// it differs.
-    pub fn verify(&self, text: &str) -> Result<Delivered, InvalidReceipt> {
+    pub fn verify(&self, text: &str) -> Result<DeliveryId, InvalidReceipt> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidReceipt)?;
         let bytes: [u8; PAYLOAD + SIGNATURE] = bytes.try_into().map_err(|_| InvalidReceipt)?;
         let mut mac = self.0.clone();
@@ -89,7 +89,7 @@ impl ReceiptKey {
             number.copy_from_slice(&payload[from..from + 8]);
             i64::from_be_bytes(number)
         };
-        Ok(Delivered {
+        Ok(DeliveryId {
             queue_id: number(0),
             msg_id: number(8),
             read_ct: i32::from_be_bytes([payload[16], payload[17], payload[18], payload[19]]),
@@ -133,7 +133,7 @@ mod tests {
         let key = ReceiptKey::new(b"secret");
         for bit in 0..(PAYLOAD + SIGNATURE) * 8 {
             let mut receipt =
-                key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 });
+                key.sign(&DeliveryId { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 });
             receipt.0[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(key.verify(&receipt.to_string()), Err(InvalidReceipt), "{bit}");
         }
@@ -145,7 +145,7 @@ mod tests {
             msg_id in 1i64.., read_ct in 0i32.., queue_id in any::<i64>(), read_stamp in any::<u32>()
         ) {
             let key = ReceiptKey::new(b"secret");
-            let delivered = Delivered { msg_id, read_ct, queue_id, read_stamp };
+            let delivered = DeliveryId { msg_id, read_ct, queue_id, read_stamp };
             let text = key.sign(&delivered).to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
             prop_assert_eq!(key.verify(&text), Ok(delivered));
@@ -155,7 +155,7 @@ mod tests {
         #[test]
         fn one_other_character_makes_it_invalid(at in 0usize..44, other in "[A-Za-z0-9_=+/ \u{e9}-]") {
             let key = ReceiptKey::new(b"secret");
-            let text = key.sign(&Delivered { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 }).to_string();
+            let text = key.sign(&DeliveryId { msg_id: 42, read_ct: 1, queue_id: 7, read_stamp: 5 }).to_string();
             prop_assume!(!text[at..].starts_with(&other));
             let forged = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             prop_assert_eq!(key.verify(&forged), Err(InvalidReceipt), "{}", forged);

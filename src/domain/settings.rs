@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, InvalidQueueName, Object, QueueName, RetryBackoff,
-    VisibilityTimeout,
+    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, InvalidQueueName, JsonObject, QueueName,
+    RetryBackoff, VisibilityTimeout,
 };
 
 /// Deliveries after which a message is not delivered again: 1 to 1,000.
@@ -113,13 +113,13 @@ pub struct SettingsChange {
     pub archive_retention: Option<Option<Retention>>,
     /// As [`QueueSettings::notify`].
     #[serde(deserialize_with = "given")]
-    pub notify: Option<Option<Object<Notify>>>,
+    pub notify: Option<Option<JsonObject<Notify>>>,
     /// As [`QueueSettings::paused`].
     #[serde(deserialize_with = "given")]
     pub paused: Option<Option<bool>>,
     /// As [`QueueSettings::retry_backoff`].
     #[serde(deserialize_with = "given")]
-    pub retry_backoff: Option<Option<Object<RetryBackoff>>>,
+    pub retry_backoff: Option<Option<JsonObject<RetryBackoff>>>,
     /// As [`QueueSettings::fair`].
     #[serde(deserialize_with = "given")]
     pub fair: Option<Option<bool>>,
@@ -181,11 +181,10 @@ impl SettingsChange {
         put("dead_letter_queue", queue.map(|q| q.as_ref().map(|q| q.0.as_str()).into()));
         put("message_retention", number(self.message_retention));
         put("archive_retention", number(self.archive_retention));
-        let throttle =
-            |notify: Object<Notify>| serde_json::json!({"throttle_ms": notify.0.throttle_ms.get()});
+        let throttle = |notify: JsonObject<Notify>| serde_json::json!({"throttle_ms": notify.0.throttle_ms.get()});
         put("notify", self.notify.map(|notify| notify.map_or(Value::Null, throttle)));
         put("paused", self.paused.map(Value::from));
-        let backoff = |backoff: Object<RetryBackoff>| serde_json::json!(backoff.0);
+        let backoff = |backoff: JsonObject<RetryBackoff>| serde_json::json!(backoff.0);
         put("retry_backoff", self.retry_backoff.map(|given| given.map_or(Value::Null, backoff)));
         put("fair", self.fair.map(Value::from));
         Value::Object(object)

@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer, Serializer, de};
 
 /// A time that a client names, whose refusal says what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment(pub DateTime<Utc>);
+pub struct Timestamp(pub DateTime<Utc>);
 
-impl FromStr for Moment {
+impl FromStr for Timestamp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -21,18 +21,18 @@ impl FromStr for Moment {
     }
 }
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
         impl de::Visitor<'_> for Visitor {
-            type Value = Moment;
+            type Value = Timestamp;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a time such as \"2026-01-01T00:00:00Z\"")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Moment, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
                 text.parse().map_err(E::custom)
             }
         }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_moment_may_have_any_offset() {
-        let utc: Moment = "2026-01-01T00:00:00Z".parse().expect("valid");
+        let utc: Timestamp = "2026-01-01T00:00:00Z".parse().expect("valid");
         assert_eq!("2026-01-01T02:00:00+02:00".parse(), Ok(utc));
         assert_eq!(rfc3339(&utc.0), "2026-01-01T00:00:00.000000Z");
     }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_refusal_says_what_would_be_right() {
         for wrong in ["", "tomorrow", "2026-01-01", "2026-01-01T00:00:00", "1767225600"] {
-            let refusal = Moment::from_str(wrong).expect_err("no time");
+            let refusal = Timestamp::from_str(wrong).expect_err("no time");
             assert!(refusal.contains("such as `2026-01-01T00:00:00Z`"), "{refusal}");
         }
     }

@@ -23,12 +23,12 @@ use crate::{
 use super::{
     Shared,
     lane::Lane,
-    news::News,
+    notifier::Notifier,
     peers::Peers,
-    receive_lane::ReceiveLane,
+    receivers::Receivers,
+    statements::{End, Send, SetVisibility},
     table_lock::TableLock,
     takes::{Looking, Popping},
-    works::{End, Send, SetVisibility},
 };
 
 /// Time between two looks for lanes that nobody uses.
@@ -46,7 +46,7 @@ pub(super) struct QueueLanes {
     pub(super) visibility: Arc<Lane<SetVisibility>>,
     pub(super) pop: Arc<Lane<Popping>>,
     pub(super) look: Arc<Lane<Looking>>,
-    pub(super) receive: Arc<ReceiveLane>,
+    pub(super) receive: Arc<Receivers>,
     /// What is known of locks on its table.
     pub(super) table: Arc<TableLock>,
     /// Statements that the queue may have under way, of all kinds.
@@ -105,7 +105,7 @@ impl Lanes {
     }
 
     /// The queues in which somebody waits, with their lines.
-    pub(super) fn waited_on(&self) -> Vec<(QueueName, Arc<ReceiveLane>)> {
+    pub(super) fn waited_on(&self) -> Vec<(QueueName, Arc<Receivers>)> {
         let waited = |lanes: &QueueLanes| lanes.receive.has_patient();
         let queues = self.lock();
         let waited = queues.iter().filter(|(_, lanes)| waited(lanes));
@@ -167,8 +167,8 @@ impl QueueLanes {
     fn new(queue: &QueueName, shared: &Shared, peers: &Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
         let table = TableLock::new(queue, shared);
-        let receive = ReceiveLane::new(queue, shared, &statements, &table, peers);
-        let news = News::new(queue, &receive, peers);
+        let receive = Receivers::new(queue, shared, &statements, &table, peers);
+        let news = Notifier::new(queue, &receive, peers);
         let end = |action| End { action, news: Arc::clone(&news) };
         Arc::new(Self {
             send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &table),

@@ -1,28 +1,28 @@
 //! The engine: who goes into which statement, who waits, who is served, and what is given back.
 
-mod alarm;
 mod batch;
 mod delivery;
 mod heavy;
 mod lane;
 mod lanes;
-mod line;
 mod lock_backoff;
-mod news;
+mod notifier;
 mod pauses;
 mod peers;
 mod poller;
-mod receive_lane;
+mod quarantine;
+mod receivers;
 mod shared;
 mod shares;
+mod statements;
 mod sweeper;
 mod table_lock;
 mod takes;
 mod thorough;
+mod timer;
 mod turns;
-mod unreadable;
+mod wait_queue;
 mod waiters;
-mod works;
 
 use std::{
     fmt,
@@ -46,8 +46,8 @@ use self::{
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
+    statements::{Ended, NewMessages},
     takes::PopRequest,
-    works::{Ended, NewMessages},
 };
 
 pub use self::{
@@ -56,11 +56,11 @@ pub use self::{
     lanes::Admission,
     lock_backoff::LockBackoff,
     pauses::Pauses,
+    quarantine::UnreadableSearch,
     shared::{Shared, SharedParts},
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
     takes::Shareable,
-    unreadable::UnreadableSearch,
 };
 
 /// What a row weighs beyond its message.
@@ -197,11 +197,11 @@ impl Engine {
         if wait.get() > 0 {
             if self.shared.waiters.load(Relaxed) >= self.shared.max_waiters {
                 self.shared.metrics.refused("max_waiters");
-                return Err(Error::Crowded);
+                return Err(Error::TooManyWaiters);
             }
             if self.waiters_on(&read.queue) >= self.shared.max_waiters_per_queue {
                 self.shared.metrics.refused("max_waiters_per_queue");
-                return Err(Error::Crowded);
+                return Err(Error::TooManyWaiters);
             }
         }
         let _counted = match stats.caller().filter(|_| wait.get() > 0) {
@@ -223,7 +223,7 @@ impl Engine {
         let most = self.shared.share.of(self.shared.max_waiters_per_queue);
         self.shared.waiters_of.enter((queue.clone(), caller), most).ok_or_else(|| {
             self.shared.metrics.refused("key_max_waiters");
-            Error::Crowded
+            Error::TooManyWaiters
         })
     }
 

@@ -314,7 +314,7 @@ impl Peers {
         if said.is_empty() {
             return Ok(());
         }
-        let mut conn = self.db.errand().await?;
+        let mut conn = self.db.background_conn().await?;
         for said in said {
             store::notify(&mut conn, &self.payload(said)).await?;
         }

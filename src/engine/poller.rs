@@ -155,7 +155,7 @@ impl Poller {
             }
             // Every place is taken, or every one of the caller's: one look, and no hang.
             None => match self.read_once(read, stats, &client).await {
-                Ok(messages) if messages.is_empty() => Err(Error::Crowded),
+                Ok(messages) if messages.is_empty() => Err(Error::TooManyWaiters),
                 answer => answer,
             },
         };

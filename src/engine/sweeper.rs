@@ -15,10 +15,10 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     domain::QueueName,
-    store::{self, Backoff, Conn, Db, Errand, Error, Result, Swept},
+    store::{self, BackgroundConn, Backoff, Conn, Db, Error, Result, Swept},
 };
 
-use super::{Shared, lanes::Lanes, peers::Peers, receive_lane::ReceiveLane};
+use super::{Shared, lanes::Lanes, peers::Peers, receivers::Receivers};
 
 use groups::{Groups, Look};
 
@@ -34,7 +34,7 @@ const WITHOUT_NEWS: Duration = Duration::from_secs(1);
 const CULPRITS: usize = 3;
 
 /// The queues in which somebody waits.
-type WaitedOn = HashMap<QueueName, Arc<ReceiveLane>>;
+type WaitedOn = HashMap<QueueName, Arc<Receivers>>;
 
 /// What the sweeper keeps from one sweep to the next.
 struct Sweeper<'a> {
@@ -112,7 +112,7 @@ impl Sweeper<'_> {
 
     async fn sweep_queues(&mut self, waited_on: &WaitedOn) -> Result<Duration> {
         let now = Instant::now();
-        let mut conn = self.db.errand().await?;
+        let mut conn = self.db.background_conn().await?;
         let unseen = self.unseen(&mut conn).await?;
         if unseen.as_deref() == Some("") {
             return Ok(now.elapsed());
@@ -151,7 +151,7 @@ impl Sweeper<'_> {
     /// Finds out which queue it was that failed them all.
     async fn take_apart(
         &mut self,
-        conn: &mut Errand,
+        conn: &mut BackgroundConn,
         look: &Look,
         waited_on: &WaitedOn,
     ) -> Result<()> {
@@ -212,7 +212,7 @@ async fn look_alone(
     peers: Option<&Peers>,
 ) -> bool {
     let looked = async {
-        let mut conn = db.errand().await?;
+        let mut conn = db.background_conn().await?;
         store::sweep(&mut conn, std::slice::from_ref(queue)).await
     };
     match looked.await {

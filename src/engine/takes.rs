@@ -8,14 +8,15 @@ use crate::{
 };
 
 use super::{
-    Shared, heavy::HeavyQueues, lane::Work, news::News, table_lock::Intent, thorough::KeptReports,
+    Shared, heavy::HeavyQueues, lane::BatchStatement, notifier::Notifier, table_lock::Intent,
+    thorough::KeptReports,
 };
 
 /// Popping messages for several clients.
 pub(super) struct Popping {
     heavy: Arc<HeavyQueues>,
     kept: Arc<KeptReports>,
-    news: Arc<News>,
+    news: Arc<Notifier>,
 }
 
 /// A client that pops.
@@ -42,7 +43,7 @@ pub enum Shareable<T> {
 }
 
 impl Popping {
-    pub(super) fn new(shared: &Shared, news: &Arc<News>) -> Self {
+    pub(super) fn new(shared: &Shared, news: &Arc<Notifier>) -> Self {
         let (heavy, kept) = (Arc::clone(&shared.heavy), Arc::clone(&shared.kept));
         Self { heavy, kept, news: Arc::clone(news) }
     }
@@ -58,7 +59,7 @@ impl Popping {
     }
 }
 
-impl Work for Popping {
+impl BatchStatement for Popping {
     type Input = PopRequest;
     type Output = Shareable<Vec<Message>>;
 
@@ -123,7 +124,7 @@ impl Looking {
     }
 }
 
-impl Work for Looking {
+impl BatchStatement for Looking {
     type Input = MsgId;
     type Output = Shareable<Option<Message>>;
 

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::{
     domain::{FifoMode, QueueName},
     store::{self, Conn, Error, Found, Kept, Popped, Read, Result},
-    telemetry::{DoneTo, Metrics},
+    telemetry::{MessageEvent, Metrics},
 };
 
 use super::{Shared, UnreadableSearch};
@@ -161,7 +161,7 @@ async fn take_away(conn: &mut Conn, queue: &QueueName, messages: &[i64], metrics
     match store::quarantine_these(conn, queue, messages).await {
         Ok(ids) => {
             warn!(%queue, ?ids, "archived messages whose content cannot be read");
-            metrics.messages(queue.as_str(), DoneTo::Quarantined, ids.len());
+            metrics.messages(queue.as_str(), MessageEvent::Quarantined, ids.len());
         }
         Err(error) => warn!(%queue, ids = ?messages, %error, "cannot archive unreadable messages"),
     }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Access,
-    broker::Apart,
+    broker::CpuPool,
     domain::{CallStats, Share},
     telemetry::{FloodGate, Metrics},
 };
@@ -73,7 +73,7 @@ pub struct Shared {
     /// The path under which a proxy serves it; empty at the root.
     pub(super) path_prefix: String,
     /// Where much text is worked on.
-    pub(crate) cpu_pool: Apart,
+    pub(crate) cpu_pool: CpuPool,
     /// Bounds the log lines about the same trouble.
     pub(super) flood_gate: FloodGate,
     /// Cancelled when a shutdown begins.
@@ -82,7 +82,7 @@ pub struct Shared {
 
 impl Gate {
     /// Puts the parts together.
-    pub(super) fn new(parts: GateParts, cpu_pool: Apart) -> Self {
+    pub(super) fn new(parts: GateParts, cpu_pool: CpuPool) -> Self {
         Self(Arc::new(Shared {
             access: parts.access,
             metrics: parts.metrics,

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::{
     broker::Lease,
     domain::QueueName,
-    telemetry::{DoneTo, Metrics},
+    telemetry::{MessageEvent, Metrics},
 };
 
 /// Bytes that a client is waiting for. If the connection is gone before they are asked for, they
@@ -20,23 +20,23 @@ use crate::{
 pub(crate) struct LeasedBody {
     bytes: Option<Bytes>,
     lease: Lease,
-    delivered: Delivered,
+    delivered: DeliveryId,
 }
 
 /// What is counted once it is on its way.
-pub(crate) struct Delivered {
+pub(crate) struct DeliveryId {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) queue: QueueName,
     pub(crate) messages: usize,
 }
 
 impl LeasedBody {
-    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: Delivered) -> Self {
+    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: DeliveryId) -> Self {
         Self { bytes: Some(bytes), lease, delivered }
     }
 
     /// Of messages that are deleted already, and cannot be given back.
-    pub(crate) fn without_lease(bytes: Bytes, delivered: Delivered) -> Self {
+    pub(crate) fn without_lease(bytes: Bytes, delivered: DeliveryId) -> Self {
         Self::new(bytes, Lease::default(), delivered)
     }
 }
@@ -52,8 +52,8 @@ impl Body for LeasedBody {
         let bytes = self.bytes.take();
         if bytes.is_some() {
             self.lease.taken();
-            let Delivered { metrics, queue, messages } = &self.delivered;
-            metrics.messages(queue.as_str(), DoneTo::Received, *messages);
+            let DeliveryId { metrics, queue, messages } = &self.delivered;
+            metrics.messages(queue.as_str(), MessageEvent::Received, *messages);
         }
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

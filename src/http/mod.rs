@@ -39,7 +39,7 @@ pub use gate::{Gate, GateParts};
 pub(crate) use guard::Served;
 pub use host::Hosts;
 pub(crate) use layers::layered;
-pub(crate) use leased_body::{Delivered, LeasedBody};
+pub(crate) use leased_body::{DeliveryId, LeasedBody};
 pub use origin::OriginPolicy;
 pub(crate) use rejection::Rejection;
 pub(crate) use response::{json, room_for};

@@ -33,13 +33,13 @@ pub(super) async fn past(time: Duration, earliest: impl Fn() -> Option<Instant>)
 
 /// What waits to be written to a client of HTTP/1, where answers go out one after the other.
 #[derive(Debug)]
-pub(super) struct Unwritten {
+pub(super) struct WriteDeadline {
     /// When all of it must have been written.
     deadline: Mutex<Option<Instant>>,
     time: Duration,
 }
 
-impl Unwritten {
+impl WriteDeadline {
     /// Nothing yet. What comes has so much time, and more by its size.
     pub(super) fn new(time: Duration) -> Self {
         Self { deadline: Mutex::default(), time }
@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_has_time_until_it_is_written() {
-        let unwritten = Unwritten::new(TIME);
+        let unwritten = WriteDeadline::new(TIME);
         let started = Instant::now();
         for _ in 0..2 {
             unwritten.add(&Response::new(Body::from(vec![7; 64 << 10])));

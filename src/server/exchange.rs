@@ -16,13 +16,13 @@ use std::{
 
 use axum::http::StatusCode;
 
-use super::{deadline::Unwritten, request_wait::RequestWait};
+use super::{deadline::WriteDeadline, request_wait::RequestWait};
 
 /// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Answers on their way.
-    pub(super) unwritten: Unwritten,
+    pub(super) unwritten: WriteDeadline,
     /// The wait for the next request.
     pub(super) request_wait: RequestWait,
     /// Whether a request is being served.
@@ -50,7 +50,7 @@ impl Exchange {
     /// One whose answers have so much time, and more by their size.
     pub(super) fn new(write_timeout: Duration, request_wait: RequestWait) -> Self {
         Self {
-            unwritten: Unwritten::new(write_timeout),
+            unwritten: WriteDeadline::new(write_timeout),
             request_wait,
             in_flight: AtomicBool::new(false),
             read_blocked: AtomicBool::new(false),

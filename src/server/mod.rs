@@ -19,39 +19,39 @@ use crate::{
     telemetry::{FloodGate, Line},
 };
 
-mod answers;
+mod connection;
+mod connection_limit;
+mod connection_options;
 mod deadline;
-mod door;
 mod exchange;
-mod files;
+mod insecure_tls;
 mod linger;
-mod opening;
-mod patience;
-mod places;
+mod overload_responder;
+mod preface;
 mod problem;
-mod refusal;
 mod request_wait;
-mod rules;
+mod response_tracker;
+mod rlimit;
 mod signals;
 mod socket;
 mod stream;
 mod tls;
 mod unix;
 mod unserved;
-mod unverified;
+mod write_timeout;
 
-use door::Door;
-use places::Places;
-use refusal::Refusals;
+use connection::Connections;
+use connection_limit::ConnectionLimit;
+use overload_responder::OverloadResponder;
 use socket::Socket;
 use tls::Tls;
 
-pub use files::raise_file_limit;
-pub use rules::{Rules, most_descriptors};
+pub use connection_options::{ConnectionOptions, most_descriptors};
+pub use insecure_tls::connect_unverified;
+pub use rlimit::raise_file_limit;
 pub use signals::Signals;
 pub use socket::Endpoint;
 pub use tls::TlsError;
-pub use unverified::connect_unverified;
 
 /// A pause after the system refused to hand over a connection, for want of files for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -135,12 +135,12 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets requests in hand finish for as long as the rules say.
-    pub async fn serve(self, router: Router, rules: Rules, stop: CancellationToken) {
+    pub async fn serve(self, router: Router, rules: ConnectionOptions, stop: CancellationToken) {
         let acceptor = self.tls.as_ref().map(Tls::current);
         let _following = self.tls.map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
-        let door = Arc::new(Door::new(&rules, router, acceptor, stop.clone()));
-        let refusals = Refusals::new(rules.max_lingering());
-        let places = Places::new(rules.max_connections, rules.metrics);
+        let door = Arc::new(Connections::new(&rules, router, acceptor, stop.clone()));
+        let refusals = OverloadResponder::new(rules.max_lingering());
+        let places = ConnectionLimit::new(rules.max_connections, rules.metrics);
         let (connections, flood_gate) = (TaskTracker::new(), FloodGate::default());
         let welcome = |stream| {
             let Some(place) = places.take() else {

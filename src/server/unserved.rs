@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::telemetry::{Metrics, Request, has_line};
 
-use super::{problem::Problem, rules::HeadLimits};
+use super::{connection_options::HeadLimits, problem::Problem};
 
 /// Answers them.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::{
     auth::Credential,
     http::{
-        BasePath, Caller, Delivered, GatedBroker, LeasedBody, Rejection, WireError, bearer,
+        BasePath, Caller, DeliveryId, GatedBroker, LeasedBody, Rejection, WireError, bearer,
         error_response, read, room_for,
     },
 };
@@ -332,7 +332,7 @@ fn deliver(
     let messages = &received.delivery.messages;
     let held = room_for(&call.gated, &context.stats, messages.iter())?;
     let text = write(protocol, "ReceiveMessage", Some(&received.output(call)), request_id);
-    let delivered = Delivered {
+    let delivered = DeliveryId {
         metrics: Arc::clone(&call.gated.metrics),
         queue: received.name.queue.clone(),
         messages: messages.len(),

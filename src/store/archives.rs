@@ -11,8 +11,8 @@ use super::{
     Conn, Rejection,
     decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
-    fitted::{Fitted, Page},
     messages::try_decode,
+    size_limited_rows::{Page, SizeLimitedRows},
 };
 
 /// Which archived messages are meant: those that fit everything that is said.
@@ -63,7 +63,7 @@ pub async fn browse_archive(
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(readable_only);
-    let mut fitted = Fitted::new(max_bytes);
+    let mut fitted = SizeLimitedRows::new(max_bytes);
     let decode = |row: &PgRow| {
         let Timestamp(archived_at) = row.try_get("archived_at")?;
         Ok(ArchivedMessage { message: try_decode(row)?, archived_at })

@@ -11,8 +11,8 @@ use crate::domain::CallStats;
 
 use super::{
     Conn, Features, Health, HealthState,
+    background_conn::Kept,
     conn::Taken,
-    errand::Kept,
     error::{Error, Result},
     pool::{AcquireError, Lease, Pool},
     progress::Progress,

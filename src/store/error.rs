@@ -61,7 +61,7 @@ pub enum Error {
     Deadlock(#[source] Arc<sqlx::Error>),
     /// As many clients wait as may.
     #[error("too many clients wait")]
-    Crowded,
+    TooManyWaiters,
     /// The database is away, or starting, or read-only; nothing was done.
     #[error("the database is unavailable")]
     Unavailable(#[source] Option<Arc<sqlx::Error>>),

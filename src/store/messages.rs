@@ -13,9 +13,9 @@ use super::{
     Conn, Rejection,
     decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
-    fitted::{Fitted, Page},
     once::{SendRequest, Sent, bind_keys},
     reports::Reports,
+    size_limited_rows::{Page, SizeLimitedRows},
 };
 
 /// What became of a request, or why it was not stored.
@@ -173,7 +173,7 @@ pub async fn peek(
         .bind(after)
         .bind(limit)
         .bind(readable_only);
-    let mut fitted = Fitted::new(max_bytes);
+    let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
     conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
     Ok(fitted.into_page(limit))
@@ -197,7 +197,7 @@ pub async fn look(
     max_bytes: u64,
 ) -> Result<Looked> {
     let query = sqlx::query("/* look */ SELECT * FROM pgmq_gateway.look($1, $2)");
-    let mut fitted = Fitted::new(max_bytes);
+    let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
     let query = query.bind(queue.as_str()).bind(ids);
     conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;

@@ -3,6 +3,7 @@
 //! Free functions over a [`Conn`]; SQLSTATEs become typed errors in `error`, once.
 
 mod archives;
+mod background_conn;
 mod backoff;
 mod clock;
 mod conn;
@@ -10,10 +11,8 @@ mod connect;
 mod control;
 mod db;
 mod decode;
-mod errand;
 mod error;
 mod failure;
-mod fitted;
 mod grants;
 mod health;
 mod indexes;
@@ -37,6 +36,7 @@ mod session;
 mod settings;
 mod settling;
 mod shared;
+mod size_limited_rows;
 mod topics;
 mod transactions;
 mod trust;
@@ -44,14 +44,13 @@ mod verdict;
 mod wakeups;
 
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
+pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};
 pub use clock::DatabaseClock;
 pub use conn::Conn;
 pub use connect::{ConnectError, connect};
 pub use db::Db;
-pub use errand::Errand;
 pub use error::{Error, Refusal, Result, TooLarge};
-pub use fitted::Page;
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
@@ -92,6 +91,7 @@ pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
+pub use size_limited_rows::Page;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{

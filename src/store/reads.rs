@@ -10,8 +10,8 @@ use crate::domain::{FifoMode, Filter, Message, QueueName};
 use super::{
     Conn,
     error::Result,
-    fitted::Fitted,
     messages::{ids, seconds, try_decode},
+    size_limited_rows::SizeLimitedRows,
 };
 
 /// Time to search for messages that are too large to be read: a read that was given up on may still
@@ -142,7 +142,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(target)
         .bind(one_by_one)
     };
-    let (mut found, mut fitted) = (Found::default(), Fitted::new(read.max_bytes));
+    let (mut found, mut fitted) = (Found::default(), SizeLimitedRows::new(read.max_bytes));
     let take = |row: PgRow| {
         // The last one may have no message.
         if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
@@ -172,7 +172,11 @@ fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error> {
 }
 
 /// What fits of what was read, the rest given back.
-async fn leased(conn: &mut Conn, queue: &QueueName, read: Fitted<Message>) -> Vec<Message> {
+async fn leased(
+    conn: &mut Conn,
+    queue: &QueueName,
+    read: SizeLimitedRows<Message>,
+) -> Vec<Message> {
     if !read.left.is_empty()
         && let Err(error) = release(conn, queue, &read.left).await
     {
@@ -205,7 +209,7 @@ pub async fn read_with_poll(
     .bind(i32::try_from(poll_interval.as_millis()).unwrap_or(i32::MAX))
     .bind(read.filter.as_ref().map(|filter| Json(filter.json())));
     let wait = Duration::from_secs(seconds.into());
-    let mut fitted = Fitted::new(read.max_bytes);
+    let mut fitted = SizeLimitedRows::new(read.max_bytes);
     conn.on(&read.queue)
         .look_at_each(query, wait, |row: PgRow| fitted.take(&row, try_decode))
         .await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Delay, Delivered, Message, QueueName, RetryBackoff, Settled, Target, Visibility,
+    Delay, DeliveryId, Message, QueueName, RetryBackoff, Settled, Target, Visibility,
 };
 
 use super::{
@@ -128,7 +128,7 @@ impl<'a> FromIterator<&'a Target> for Targets {
         for Target { msg_id, delivered } in targets {
             arrays.ids.push(*msg_id);
             arrays.counts.push(delivered.map(|delivered| delivered.read_ct));
-            arrays.stamps.push(delivered.and_then(Delivered::stamp));
+            arrays.stamps.push(delivered.and_then(DeliveryId::stamp));
             arrays.queues.push(delivered.map(|delivered| delivered.queue_id));
         }
         arrays

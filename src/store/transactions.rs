@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::{Row, types::Json};
 use tracing::warn;
 
-use crate::domain::{Delivered, NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
+use crate::domain::{DeliveryId, NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
 
 use super::{
     Action, Conn, Idempotency,
@@ -71,7 +71,7 @@ struct Step<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<i64>,
     #[serde(flatten)]
-    moment: Moment,
+    moment: Timestamp,
 }
 
 /// A message as the function in the database reads it.
@@ -82,18 +82,18 @@ struct StepMessage<'a> {
     headers: Option<&'a RawValue>,
     bytes: u64,
     #[serde(flatten)]
-    moment: Moment,
+    moment: Timestamp,
 }
 
 #[derive(Default, Serialize)]
-struct Moment {
+struct Timestamp {
     #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     visible_at: Option<String>,
 }
 
-impl From<Option<Visibility>> for Moment {
+impl From<Option<Visibility>> for Timestamp {
     fn from(visible: Option<Visibility>) -> Self {
         match visible {
             Some(Visibility::After(delay)) => {
@@ -119,7 +119,7 @@ impl<'a> Step<'a> {
             read_ct: None,
             read_stamp: None,
             queue_id: None,
-            moment: Moment::default(),
+            moment: Timestamp::default(),
         }
     }
 
@@ -142,11 +142,11 @@ impl<'a> Step<'a> {
                 queue: Some(queue.as_str()),
                 msg_id: Some(target.msg_id),
                 read_ct: target.delivered.map(|delivered| delivered.read_ct),
-                read_stamp: target.delivered.and_then(Delivered::stamp),
+                read_stamp: target.delivered.and_then(DeliveryId::stamp),
                 queue_id: target.delivered.map(|delivered| delivered.queue_id),
                 moment: match action {
                     Action::Hide(visible) => Some(*visible).into(),
-                    _ => Moment::default(),
+                    _ => Timestamp::default(),
                 },
                 ..Self::new(action.as_str())
             },

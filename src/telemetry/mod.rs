@@ -7,5 +7,5 @@ mod request_lines;
 
 pub use flood::{FloodGate, Line};
 pub use logs::{init as init_logs, last_line};
-pub use metrics::{DoneTo, Metrics, QueueFigures, Request};
+pub use metrics::{MessageEvent, Metrics, QueueFigures, Request};
 pub use request_lines::has_line;

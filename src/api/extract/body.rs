@@ -6,7 +6,7 @@ use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    domain::Object,
+    domain::JsonObject,
     http::{Rejection, read, read_up_to},
 };
 
@@ -87,10 +87,10 @@ fn parse_here<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::invalid("the body is empty; a JSON object is needed"));
     }
-    let read = serde_json::from_slice::<Object<T>>(bytes);
+    let read = serde_json::from_slice::<JsonObject<T>>(bytes);
     read.map(|body| body.0).map_err(|error| match not_json(bytes) {
         Some(problem) => problem,
-        None => explain::<Object<T>>(bytes, &error),
+        None => explain::<JsonObject<T>>(bytes, &error),
     })
 }
 

@@ -60,7 +60,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Bounded, Filter, Moment};
+    use crate::domain::{Bounded, Filter, Timestamp};
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -68,7 +68,7 @@ mod tests {
         #[serde(default, deserialize_with = "parsed")]
         limit: Option<Bounded<1, 100>>,
         #[serde(default, deserialize_with = "parsed")]
-        since: Option<Moment>,
+        since: Option<Timestamp>,
         #[serde(default, deserialize_with = "parsed")]
         filter: Option<Filter>,
         name: Option<String>,

@@ -35,7 +35,7 @@ use locked::LockedRequests;
 const MOST_ATTEMPTS: u32 = 3;
 
 /// A kind of statement that serves several requests.
-pub(super) trait Work: Send + Sync + 'static {
+pub(super) trait BatchStatement: Send + Sync + 'static {
     /// What a request brings.
     type Input: Send + Sync + 'static;
     /// What it is answered.
@@ -66,7 +66,7 @@ pub(super) trait Work: Send + Sync + 'static {
 }
 
 /// A lane of one queue.
-pub(super) struct Lane<W: Work> {
+pub(super) struct Lane<W: BatchStatement> {
     work: W,
     queue: QueueName,
     shared: Shared,
@@ -78,7 +78,7 @@ pub(super) struct Lane<W: Work> {
     newly_locked: Notify,
 }
 
-struct State<W: Work> {
+struct State<W: BatchStatement> {
     gathering: Gathering<Request<W>>,
     workers: usize,
     /// Whether the last batch was for several requests.
@@ -93,7 +93,7 @@ struct State<W: Work> {
     blocked: bool,
 }
 
-struct Request<W: Work> {
+struct Request<W: BatchStatement> {
     input: W::Input,
     size: Size,
     stats: Arc<CallStats>,
@@ -102,7 +102,7 @@ struct Request<W: Work> {
     backoff: Option<LockBackoff>,
 }
 
-impl<W: Work> Lane<W> {
+impl<W: BatchStatement> Lane<W> {
     pub(super) fn new(
         work: W,
         queue: &QueueName,
@@ -339,12 +339,12 @@ pub(super) async fn leave<'a>(
 }
 
 /// Bytes that are counted until their statement has ended, however it did.
-struct UnderWay<'a, W: Work> {
+struct UnderWay<'a, W: BatchStatement> {
     lane: &'a Lane<W>,
     bytes: usize,
 }
 
-impl<W: Work> Drop for UnderWay<'_, W> {
+impl<W: BatchStatement> Drop for UnderWay<'_, W> {
     fn drop(&mut self) {
         self.lane.lock().under_way -= self.bytes;
     }

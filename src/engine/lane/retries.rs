@@ -13,12 +13,12 @@ use crate::{
     store::{Error, Result},
 };
 
-use super::{Lane, Request, Work};
+use super::{BatchStatement, Lane, Request};
 
 /// Time between two looks at whose time is up.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(200);
 
-impl<W: Work> Lane<W> {
+impl<W: BatchStatement> Lane<W> {
     /// Has requests tried again after a pause; those whose time is up are told.
     pub(super) fn try_later(self: &Arc<Self>, requests: Vec<Request<W>>) {
         if requests.is_empty() {

@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-pub use queues::{DoneTo, QueueFigures};
+pub use queues::{MessageEvent, QueueFigures};
 
 use process::ProcessCollector;
 use queues::{MAINTENANCE_FAILED, MAX_NAMED, QueueCollector};
@@ -219,7 +219,7 @@ impl Metrics {
     }
 
     /// Counts messages of a queue that is there.
-    pub fn messages(&self, queue: &str, done: DoneTo, count: usize) {
+    pub fn messages(&self, queue: &str, done: MessageEvent, count: usize) {
         if count > 0 {
             self.queues.count(queue, done.counter(), count as u64);
         }

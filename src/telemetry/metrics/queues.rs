@@ -21,7 +21,7 @@ pub(super) const MAX_NAMED: usize = 10_000;
 /// The name for all others; no queue has it.
 const OTHER: &str = "(other)";
 
-/// The counters of a queue, in the order of [`DoneTo`], as they are before `_total` is added.
+/// The counters of a queue, in the order of [`MessageEvent`], as they are before `_total` is added.
 const COUNTERS: [(&str, &str); 7] = [
     ("pgmq_gateway_messages_sent", "Messages stored."),
     ("pgmq_gateway_messages_received", "Messages delivered."),
@@ -42,7 +42,7 @@ pub(super) const MAINTENANCE_FAILED: usize = COUNTERS.len() - 1;
 
 /// What was done to messages of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DoneTo {
+pub enum MessageEvent {
     /// Stored.
     Sent,
     /// Delivered.
@@ -91,7 +91,7 @@ struct Counts {
     values: [AtomicU64; COUNTERS.len()],
 }
 
-impl DoneTo {
+impl MessageEvent {
     /// Its place among the counters.
     pub(super) const fn counter(self) -> usize {
         self as usize

@@ -2,13 +2,13 @@ use super::*;
 
 const SENT: &str = "pgmq_gateway_messages_sent_total";
 
-const EVERYTHING_DONE: [DoneTo; 6] = [
-    DoneTo::Sent,
-    DoneTo::Received,
-    DoneTo::Deleted,
-    DoneTo::Archived,
-    DoneTo::Quarantined,
-    DoneTo::DeadLettered,
+const EVERYTHING_DONE: [MessageEvent; 6] = [
+    MessageEvent::Sent,
+    MessageEvent::Received,
+    MessageEvent::Deleted,
+    MessageEvent::Archived,
+    MessageEvent::Quarantined,
+    MessageEvent::DeadLettered,
 ];
 
 fn figures(length: i64, visible: i64, oldest_age_seconds: f64) -> QueueFigures {
@@ -141,21 +141,21 @@ fn buckets_stay() {
 #[test]
 fn names_of_queues_are_escaped() {
     let metrics = Metrics::new();
-    metrics.messages("a\"b\\c\nd", DoneTo::Sent, 1);
+    metrics.messages("a\"b\\c\nd", MessageEvent::Sent, 1);
     assert_lines(&metrics.render(), &[r#"pgmq_gateway_messages_sent_total{queue="a\"b\\c\nd"} 1"#]);
 }
 
 #[test]
 fn nothing_is_left_of_a_queue_that_is_gone() {
     let metrics = full();
-    metrics.messages("other", DoneTo::Sent, 1);
+    metrics.messages("other", MessageEvent::Sent, 1);
     metrics.forget_queue("orders");
     let text = metrics.render();
     assert!(!text.contains("queue=\"orders\""), "{text}");
     assert_lines(&text, &["pgmq_gateway_messages_sent_total{queue=\"other\"} 1"]);
     assert_eq!(metrics.known_queues(), HashSet::from(["other".into()]));
 
-    metrics.messages("orders", DoneTo::Sent, 2);
+    metrics.messages("orders", MessageEvent::Sent, 2);
     assert_lines(&metrics.render(), &["pgmq_gateway_messages_sent_total{queue=\"orders\"} 2"]);
 }
 
@@ -184,7 +184,7 @@ fn counters_of_a_known_queue_begin_at_zero() {
         );
     }
     assert!(!text.contains("(other)") && !text.contains("queue=\"\""), "{text}");
-    metrics.messages("orders", DoneTo::DeadLettered, 2);
+    metrics.messages("orders", MessageEvent::DeadLettered, 2);
     metrics.know_queue("orders");
     assert_lines(
         &metrics.render(),
@@ -195,7 +195,7 @@ fn counters_of_a_known_queue_begin_at_zero() {
 #[test]
 fn nothing_done_makes_no_series() {
     let metrics = Metrics::new();
-    metrics.messages("made-up", DoneTo::Received, 0);
+    metrics.messages("made-up", MessageEvent::Received, 0);
     assert!(metrics.known_queues().is_empty());
 }
 
@@ -203,10 +203,10 @@ fn nothing_done_makes_no_series() {
 fn as_many_queues_as_may_be_are_counted_by_name() {
     let metrics = Metrics::new();
     for number in 0..MAX_NAMED + 5 {
-        metrics.messages(&format!("q{number}"), DoneTo::Sent, 1);
+        metrics.messages(&format!("q{number}"), MessageEvent::Sent, 1);
     }
-    metrics.messages("q7", DoneTo::Deleted, 1);
-    metrics.messages("late", DoneTo::Deleted, 3);
+    metrics.messages("q7", MessageEvent::Deleted, 1);
+    metrics.messages("late", MessageEvent::Deleted, 3);
     metrics.maintenance_failed(Some("late"));
     let text = metrics.render();
     let series = text.lines().filter(|line| line.starts_with(SENT)).count();
@@ -225,7 +225,7 @@ fn as_many_queues_as_may_be_are_counted_by_name() {
 
     // One that goes makes room.
     metrics.forget_queue("q7");
-    metrics.messages("late", DoneTo::Sent, 2);
+    metrics.messages("late", MessageEvent::Sent, 2);
     assert_lines(&metrics.render(), &["pgmq_gateway_messages_sent_total{queue=\"late\"} 2"]);
     assert_eq!(metrics.known_queues().len(), MAX_NAMED);
 }

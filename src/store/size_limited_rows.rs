@@ -8,7 +8,7 @@ use super::conn::Taken;
 
 /// What was read, in the order of the rows: the first ones, as many as fit, and at least one.
 #[derive(Debug)]
-pub(super) struct Fitted<T> {
+pub(super) struct SizeLimitedRows<T> {
     pub(super) kept: Vec<T>,
     /// Of those that did not fit, `msg_id` and `read_ct`.
     pub(super) left: Vec<(i64, i32)>,
@@ -56,7 +56,7 @@ impl Weighs for ArchivedMessage {
     }
 }
 
-impl<T: Weighs> Fitted<T> {
+impl<T: Weighs> SizeLimitedRows<T> {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self { kept: Vec::new(), left: Vec::new(), unreadable: Vec::new(), room: max_bytes }
     }

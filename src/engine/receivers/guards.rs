@@ -8,42 +8,42 @@ use std::sync::{
 use crate::store;
 
 use super::{
-    super::line::{Look, Ticket},
-    Key, ReceiveLane,
+    super::wait_queue::{Look, Ticket},
+    Key, Receivers,
 };
 
 /// Counts a client that waits, until it is dropped.
-pub(super) struct Waits<'a>(&'a AtomicUsize);
+pub(super) struct WaiterCount<'a>(&'a AtomicUsize);
 
-impl<'a> Waits<'a> {
+impl<'a> WaiterCount<'a> {
     pub(super) fn new(waiters: &'a AtomicUsize) -> Self {
         waiters.fetch_add(1, Relaxed);
         Self(waiters)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for WaiterCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
 /// A place in a line, which is left when this is dropped.
-pub(super) struct Place<'a> {
-    pub(super) lane: &'a ReceiveLane,
+pub(super) struct QueueSlot<'a> {
+    pub(super) lane: &'a Receivers,
     pub(super) key: Arc<Key>,
     pub(super) ticket: Ticket,
 }
 
-impl Place<'_> {
-    /// As [`Line::give_up`].
+impl QueueSlot<'_> {
+    /// As [`WaitQueue::give_up`].
     pub(super) fn give_up(&self) -> bool {
         let mut state = self.lane.lock();
         state.lines.get_mut(&self.key).is_none_or(|line| line.give_up(self.ticket))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         let mut state = self.lane.lock();
         if let Some(line) = state.lines.get_mut(&self.key) {
@@ -54,13 +54,13 @@ impl Drop for Place<'_> {
 }
 
 /// A look that is under way: one that panics ends as one that failed.
-pub(super) struct Unfinished<'a> {
-    pub(super) lane: &'a ReceiveLane,
+pub(super) struct InFlightRead<'a> {
+    pub(super) lane: &'a Receivers,
     pub(super) key: &'a Arc<Key>,
     pub(super) look: Option<Look>,
 }
 
-impl Unfinished<'_> {
+impl InFlightRead<'_> {
     #[expect(clippy::expect_used, reason = "it is taken at the end")]
     pub(super) fn look(&self) -> &Look {
         self.look.as_ref().expect("not finished")
@@ -77,7 +77,7 @@ impl Unfinished<'_> {
     }
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for InFlightRead<'_> {
     fn drop(&mut self) {
         if let Some(look) = self.look.take() {
             self.lane.fail(self.key, &look, &store::Error::Unavailable(None));

@@ -33,7 +33,7 @@ pub(super) struct Kept {
 }
 
 /// A connection for short statements, which is kept for the next errand.
-pub struct Errand {
+pub struct BackgroundConn {
     conn: Option<Conn>,
     kept: Kept,
     turn: Option<OwnedSemaphorePermit>,
@@ -58,21 +58,21 @@ impl Kept {
 
 impl Db {
     /// A connection for short statements: the one that is kept, unless it is out for long.
-    pub async fn errand(&self) -> Result<Errand> {
+    pub async fn background_conn(&self) -> Result<BackgroundConn> {
         let kept = self.kept().clone();
         let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
         // It is never closed.
         let Ok(turn) = turn.map(std::result::Result::ok) else {
             let conn = self.apart().acquire_own().await?;
-            return Ok(Errand { conn: Some(conn), kept, turn: None });
+            return Ok(BackgroundConn { conn: Some(conn), kept, turn: None });
         };
         if let Some((mut conn, since)) = kept.take()
             && (since.elapsed() < TRUSTED_IDLE || conn.ping().await.is_ok())
         {
-            return Ok(Errand { conn: Some(conn), kept, turn });
+            return Ok(BackgroundConn { conn: Some(conn), kept, turn });
         }
         let conn = self.apart().acquire_own().await?;
-        Ok(Errand { conn: Some(conn), kept, turn })
+        Ok(BackgroundConn { conn: Some(conn), kept, turn })
     }
 
     /// The same with a place of its own for a connection that is kept, if there are enough of them: for
@@ -95,7 +95,7 @@ impl Db {
     }
 }
 
-impl Drop for Errand {
+impl Drop for BackgroundConn {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take()
             && self.turn.is_some()
@@ -107,7 +107,7 @@ impl Drop for Errand {
     }
 }
 
-impl Deref for Errand {
+impl Deref for BackgroundConn {
     type Target = Conn;
 
     #[expect(clippy::expect_used, reason = "it is taken when this is dropped, and not before")]
@@ -116,7 +116,7 @@ impl Deref for Errand {
     }
 }
 
-impl DerefMut for Errand {
+impl DerefMut for BackgroundConn {
     #[expect(clippy::expect_used, reason = "it is taken when this is dropped, and not before")]
     fn deref_mut(&mut self) -> &mut Conn {
         self.conn.as_mut().expect("a connection")

@@ -33,15 +33,15 @@ use tower::Service;
 use tracing::debug;
 
 use super::{
-    Rules,
-    answers::Answers,
+    ConnectionOptions,
     exchange::Exchange,
     linger::linger,
-    opening::Opening,
-    patience::Patient,
+    preface::Preface,
     request_wait::{Expired, RequestWait},
+    response_tracker::ResponseTracker,
     stream::Stream,
     unserved::Unserved,
+    write_timeout::Patient,
 };
 
 /// Time to read what a client had sent when the server stopped, where nothing was read yet.
@@ -51,7 +51,7 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What every connection is served with.
-pub(super) struct Door {
+pub(super) struct Connections {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     router: Router,
@@ -65,10 +65,10 @@ pub(super) struct Door {
     unserved: Unserved,
 }
 
-impl Door {
+impl Connections {
     /// One that asks of clients what the rules say, until `stop`.
     pub(super) fn new(
-        rules: &Rules,
+        rules: &ConnectionOptions,
         router: Router,
         acceptor: Option<watch::Receiver<Arc<ServerConfig>>>,
         stop: CancellationToken,
@@ -113,10 +113,10 @@ impl Door {
     }
 
     /// The handshake of TLS, where there is one, and the first bytes. Nothing if the server stops.
-    async fn open(&self, stream: Stream) -> io::Result<Option<(Stream, Opening)>> {
+    async fn open(&self, stream: Stream) -> io::Result<Option<(Stream, Preface)>> {
         let mut opening = pin!(async {
             let mut stream = self.shake_hands(stream).await?;
-            let opening = Opening::read(&mut stream, self.header_timeout).await?;
+            let opening = Preface::read(&mut stream, self.header_timeout).await?;
             Ok(Some((stream, opening)))
         });
         tokio::select! {
@@ -138,7 +138,7 @@ impl Door {
     }
 
     /// Says why it ended the connection, if it did.
-    async fn serve_http1(&self, stream: Stream, opening: Opening) -> hyper::Result<Option<&str>> {
+    async fn serve_http1(&self, stream: Stream, opening: Preface) -> hyper::Result<Option<&str>> {
         let request_wait = RequestWait::new(self.header_timeout, self.keep_alive_timeout);
         let exchange = Arc::new(Exchange::new(self.write_timeout, request_wait));
         let told = Some(Arc::clone(&exchange));
@@ -207,8 +207,8 @@ impl Door {
     }
 
     /// Says why it ended the connection, if it did.
-    async fn serve_http2(&self, stream: Stream, opening: Opening) -> hyper::Result<Option<&str>> {
-        let answers = Arc::new(Answers::new(self.write_timeout));
+    async fn serve_http2(&self, stream: Stream, opening: Preface) -> hyper::Result<Option<&str>> {
+        let answers = Arc::new(ResponseTracker::new(self.write_timeout));
         let stream = TokioIo::new(Patient::new(stream, opening, None, self.write_timeout));
         let (router, unserved) = (self.router.clone(), self.unserved.clone());
         let counting = Arc::clone(&answers);

@@ -12,7 +12,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The first bytes of a connection, and what they say.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct Preface {
     bytes: [u8; PREFACE.len()],
     /// How many have come.
     length: usize,
@@ -20,7 +20,7 @@ pub(super) struct Opening {
     begin: usize,
 }
 
-impl Opening {
+impl Preface {
     /// Reads until it is known which HTTP the client speaks, for at most `time`.
     pub(super) async fn read(
         stream: &mut (impl AsyncRead + Unpin),
@@ -75,7 +75,7 @@ mod tests {
     const TIME: Duration = Duration::from_secs(10);
 
     /// What comes of bytes that come one a second, from a client that then says no more.
-    async fn drip(bytes: &'static [u8]) -> io::Result<Opening> {
+    async fn drip(bytes: &'static [u8]) -> io::Result<Preface> {
         let (mut client, mut server) = duplex(64);
         let dripping = async {
             for byte in bytes {
@@ -86,7 +86,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            opening = Opening::read(&mut server, TIME) => opening,
+            opening = Preface::read(&mut server, TIME) => opening,
             () = dripping => unreachable!("it never ends"),
         }
     }
@@ -119,7 +119,7 @@ mod tests {
                 sleep(Duration::from_secs(1)).await;
                 client.write_all(&[second, b"more"].concat()).await.expect("written");
             };
-            let (opening, ()) = tokio::join!(Opening::read(&mut server, TIME), writing);
+            let (opening, ()) = tokio::join!(Preface::read(&mut server, TIME), writing);
             let opening = opening.expect("known");
             assert!(opening.is_http2());
             assert_eq!(opening.bytes(), PREFACE);
@@ -130,7 +130,7 @@ mod tests {
     async fn a_client_that_leaves_has_not_begun() {
         let (client, mut server) = duplex(64);
         drop(client);
-        let error = Opening::read(&mut server, TIME).await.expect_err("gone");
+        let error = Preface::read(&mut server, TIME).await.expect_err("gone");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -33,7 +33,7 @@ impl Parts {
     }
 
     /// Waits for one of them, if it still runs.
-    pub(super) async fn end_of(&mut self, name: &str) -> Option<JoinError> {
+    pub(super) async fn join(&mut self, name: &str) -> Option<JoinError> {
         while self.names.values().any(|running| *running == name) {
             match self.next_end().await {
                 Some((ended, error)) if ended == name => return error,
@@ -58,7 +58,7 @@ mod tests {
         parts.spawn("broken", async { panic!("as it must not") });
         let (name, error) = parts.next_end().await.expect("one ends");
         assert_eq!((name, error.expect("it panicked").is_panic()), ("broken", true));
-        assert!(parts.end_of("broken").await.is_none(), "it is known to have ended");
+        assert!(parts.join("broken").await.is_none(), "it is known to have ended");
     }
 
     #[tokio::test]
@@ -67,7 +67,7 @@ mod tests {
         parts.spawn("others", async { panic!("before") });
         parts.spawn("last", async { tokio::task::yield_now().await });
         parts.spawn("steady", pending());
-        assert!(parts.end_of("last").await.is_none());
+        assert!(parts.join("last").await.is_none());
         assert_eq!(parts.names.into_values().collect::<Vec<_>>(), ["steady"]);
         let mut none = Parts::default();
         none.spawn("only", ready(()));

@@ -12,7 +12,7 @@ fn replies<M>(served: &[Served<&'static str, M>]) -> Vec<&'static str> {
 
 #[test]
 fn one_look_serves_all_who_stand_there() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, false, "a");
     line.join(3, true, "b");
     line.join(1, true, "c");
@@ -31,7 +31,7 @@ fn one_look_serves_all_who_stand_there() {
 
 #[test]
 fn who_does_not_wait_is_sent_away_after_a_look_of_its_own() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, false, "early");
     let look = line.begin_look(1, 100).expect("due");
     line.join(1, false, "late");
@@ -45,7 +45,7 @@ fn who_does_not_wait_is_sent_away_after_a_look_of_its_own() {
 
 #[test]
 fn news_during_a_look_is_not_missed() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, true, "a");
     let look = line.begin_look(1, 100).expect("due");
     line.news();
@@ -56,7 +56,7 @@ fn news_during_a_look_is_not_missed() {
 
 #[test]
 fn a_full_look_is_followed_by_another() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(10, true, "a");
     line.join(10, true, "b");
     let look = line.begin_look(1, 10).expect("due");
@@ -68,7 +68,7 @@ fn a_full_look_is_followed_by_another() {
 
 #[test]
 fn who_joins_those_that_wait_in_vain_needs_no_look_of_its_own() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, true, "a");
     let look = line.begin_look(1, 10).expect("due");
     line.end_look::<()>(&look, Vec::new());
@@ -85,28 +85,28 @@ fn who_joins_those_that_wait_in_vain_needs_no_look_of_its_own() {
 
 #[test]
 fn who_comes_before_a_look_is_sent_joins_it() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, false, "a");
     let mut look = line.begin_look(2, 3).expect("due");
     line.join(1, true, "b");
     line.join(2, false, "c");
-    line.widen(&mut look, 3);
+    line.extend(&mut look, 3);
     assert_eq!((look.wants, look.patient), (3, true), "as many as it may ask for");
     let (served, _) = line.end_look(&look, vec![1, 2, 3]);
     assert_eq!(replies(&served), ["a", "b", "c"], "c is given what there is");
     assert!(line.is_idle());
 
-    let mut exclusive = Line::new(0, true);
+    let mut exclusive = WaitQueue::new(0, true);
     exclusive.join(1, false, "a");
     let mut look = exclusive.begin_look(1, 3).expect("due");
     exclusive.join(1, false, "b");
-    exclusive.widen(&mut look, 3);
+    exclusive.extend(&mut look, 3);
     assert_eq!(look.wants, 1, "what it finds is for a alone");
 }
 
 #[test]
 fn in_an_exclusive_line_each_look_is_for_one() {
-    let mut line = Line::new(0, true);
+    let mut line = WaitQueue::new(0, true);
     line.join(2, true, "a");
     line.join(3, true, "b");
     let look = line.begin_look(2, 100).expect("due");
@@ -124,7 +124,7 @@ fn in_an_exclusive_line_each_look_is_for_one() {
 
 #[test]
 fn who_another_look_may_serve_is_not_sent_away() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(100, false, "a");
     let first = line.begin_look(2, 100).expect("due");
     line.join(100, false, "b");
@@ -142,7 +142,7 @@ fn who_another_look_may_serve_is_not_sent_away() {
 
 #[test]
 fn what_nobody_wants_any_more_is_returned() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     let ticket = line.join(2, true, "a");
     let look = line.begin_look(1, 10).expect("due");
     line.leave(ticket);
@@ -155,7 +155,7 @@ fn what_nobody_wants_any_more_is_returned() {
 
 #[test]
 fn who_gives_up_before_it_was_looked_for_is_answered_all_the_same() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     let ticket = line.join(1, true, "a");
     let look = line.begin_look(1, 10).expect("due");
     assert!(!line.give_up(ticket), "the look may find something");
@@ -171,7 +171,7 @@ fn who_gives_up_before_it_was_looked_for_is_answered_all_the_same() {
 
 #[test]
 fn a_failed_look_fails_for_whom_it_was() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, true, "a");
     let look = line.begin_look(1, 10).expect("due");
     line.join(1, true, "b");
@@ -187,7 +187,7 @@ proptest! {
     fn everyone_is_served_or_waits_for_good_reason(
         steps in prop::collection::vec((0u8..7, 1usize..5, any::<bool>()), 1..300)
     ) {
-        let mut line = Line::new(0, false);
+        let mut line = WaitQueue::new(0, false);
         let mut queue: Vec<usize> = Vec::new();
         let (mut sent, mut client) = (0, 0);
         let mut standing: BTreeMap<usize, Ticket> = BTreeMap::new();
@@ -212,7 +212,7 @@ proptest! {
                     looks.push((look, None));
                 },
                 4 => if let Some((look, found @ None)) = looks.get_mut(n % 2) {
-                    line.widen(look, 7);
+                    line.extend(look, 7);
                     prop_assert!(look.wants <= 7);
                     *found = Some(queue.drain(..look.wants.min(queue.len())).collect());
                 },
@@ -268,7 +268,7 @@ proptest! {
 
 #[test]
 fn who_was_looked_for_in_a_look_that_was_cut_short_stays() {
-    let mut line = Line::new(0, false);
+    let mut line = WaitQueue::new(0, false);
     line.join(1, false, "first");
     line.join(1, false, "second");
     let mut look = line.begin_look(1, 100).expect("a look");

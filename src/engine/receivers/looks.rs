@@ -9,23 +9,23 @@ use crate::{
     domain::Message,
     engine::{
         Delivery,
-        line::{Look, Served},
         table_lock::Intent,
         thorough::{BESIDE_KEPT, read_thoroughly},
+        wait_queue::{Look, Served},
     },
     store::{self, Conn, Found, Read, Result},
-    telemetry::DoneTo,
+    telemetry::MessageEvent,
 };
 
-use super::{Client, Key, READ_BYTES, ReceiveLane, guards::Unfinished};
+use super::{Client, Key, READ_BYTES, Receivers, guards::InFlightRead};
 
-impl ReceiveLane {
+impl Receivers {
     /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
     pub(super) async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look, again: bool) {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
-            let mut unfinished = Unfinished { lane: self, key, look: Some(look) };
+            let mut in_flight = InFlightRead { lane: self, key, look: Some(look) };
             if conn.is_none() && self.lock().crowded {
                 // Requests that came in together with the first one are on their way here.
                 yield_now().await;
@@ -34,12 +34,12 @@ impl ReceiveLane {
                 Err(store::Error::Locked)
             } else {
                 let _leave = self.leave_to_look(key, &mut conn).await;
-                self.look_once(&mut conn, key, &mut unfinished, false).await
+                self.look_once(&mut conn, key, &mut in_flight, false).await
             };
             let outcome = match outcome {
                 Err(store::Error::Locked) => {
                     conn = None;
-                    self.look_when_unlocked(key, &mut unfinished).await
+                    self.look_when_unlocked(key, &mut in_flight).await
                 }
                 outcome => outcome,
             };
@@ -47,7 +47,7 @@ impl ReceiveLane {
                 // Others wait for one.
                 conn = None;
             }
-            let mut look = unfinished.finish();
+            let mut look = in_flight.finish();
             match outcome {
                 Ok(found) => {
                     look.cut_short = found.more;
@@ -55,7 +55,7 @@ impl ReceiveLane {
                     self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
                     self.shared.metrics.messages(
                         self.queue.as_str(),
-                        DoneTo::DeadLettered,
+                        MessageEvent::DeadLettered,
                         found.dead,
                     );
                     self.deal(key, &look, found.messages);
@@ -75,7 +75,7 @@ impl ReceiveLane {
         &self,
         conn: &mut Option<Conn>,
         key: &Arc<Key>,
-        unfinished: &mut Unfinished<'_>,
+        in_flight: &mut InFlightRead<'_>,
         one_by_one: bool,
     ) -> Result<Found> {
         if self.is_paused() {
@@ -89,8 +89,8 @@ impl ReceiveLane {
             // That became known while this waited for a connection.
             return Err(store::Error::Locked);
         }
-        self.widen(key, unfinished.look_mut());
-        let outcome = self.read(conn, key, unfinished.look(), one_by_one).await;
+        self.extend(key, in_flight.look_mut());
+        let outcome = self.read(conn, key, in_flight.look(), one_by_one).await;
         if matches!(outcome, Err(store::Error::Locked)) {
             self.table.look(conn).await;
         }

@@ -9,7 +9,7 @@ pub(super) type Ticket = u64;
 
 /// Clients in order of arrival that could all be served by the same read.
 #[derive(Debug)]
-pub(super) struct Line<R> {
+pub(super) struct WaitQueue<R> {
     waiters: BTreeMap<Ticket, Waiter<R>>,
     next: Ticket,
     /// Tickets from here on have not been looked for since there was news.
@@ -56,7 +56,7 @@ pub(super) struct Served<R, M> {
     pub(super) messages: Vec<M>,
 }
 
-impl<R> Line<R> {
+impl<R> WaitQueue<R> {
     /// A line whose first ticket is `first`: where a line stood before, one that it did not give
     /// out, so that who leaves late leaves nobody else's place. In an `exclusive` one, what a look
     /// finds is for one client.
@@ -138,7 +138,7 @@ impl<R> Line<R> {
 
     /// Has a look that was not sent yet ask for what has been wanted since it was begun, too, up to
     /// `max_messages` in all.
-    pub(super) fn widen(&mut self, look: &mut Look, max_messages: usize) {
+    pub(super) fn extend(&mut self, look: &mut Look, max_messages: usize) {
         if self.exclusive {
             return;
         }
@@ -285,5 +285,5 @@ impl<R> Line<R> {
 }
 
 #[cfg(test)]
-#[path = "line_tests.rs"]
+#[path = "wait_queue_tests.rs"]
 mod tests;

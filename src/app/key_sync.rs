@@ -21,7 +21,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tells the door which keys there are, and the database which were used.
 #[derive(Debug)]
-pub(super) struct Doorkeeper {
+pub(super) struct KeySync {
     access: Arc<Access>,
     db: Db,
     refresh: Duration,
@@ -32,7 +32,7 @@ pub(super) struct Doorkeeper {
     clock: DatabaseClock,
 }
 
-impl Doorkeeper {
+impl KeySync {
     pub(super) fn new(access: &Arc<Access>, db: Db, settings: &Settings) -> Self {
         Self {
             access: Arc::clone(access),
@@ -49,7 +49,7 @@ impl Doorkeeper {
         if self.idle {
             return Ok(());
         }
-        self.refresh().await.map_err(StartError::Doorkeeper)
+        self.refresh().await.map_err(StartError::KeySync)
     }
 
     /// Works until it is dropped. Keys that cannot be loaded stay as they were.
@@ -88,7 +88,7 @@ impl Doorkeeper {
     }
 
     async fn refresh(&self) -> store::Result<()> {
-        let mut conn = self.db.errand().await?;
+        let mut conn = self.db.background_conn().await?;
         let loaded = store::load_keys(&mut conn, &self.clock).await?;
         self.access.replace_keys(loaded.keys, loaded.any);
         Ok(())
@@ -100,7 +100,7 @@ impl Doorkeeper {
             return;
         }
         let noted = async {
-            let mut conn = self.db.errand().await?;
+            let mut conn = self.db.background_conn().await?;
             store::keys_used(&mut conn, &ids, &times).await
         };
         if let Err(error) = noted.await {

@@ -7,13 +7,13 @@ use tokio::{
 
 /// Rings once, at the earliest of the moments that it was set to.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(super) struct Timer {
     next: Option<(Instant, AbortHandle)>,
 }
 
-impl Alarm {
+impl Timer {
     /// Has `ring` called at a moment, unless the alarm rings before that anyway. What rings says so by
-    /// [`Alarm::has_rung`].
+    /// [`Timer::has_rung`].
     pub(super) fn set(&mut self, at: Instant, ring: impl FnOnce() + Send + 'static) {
         if let Some((earlier, handle)) = &self.next {
             if *earlier <= at && !handle.is_finished() {
@@ -51,23 +51,23 @@ mod tests {
     #[derive(Clone)]
     struct Clock {
         began: Instant,
-        alarm: Arc<Mutex<Alarm>>,
+        timer: Arc<Mutex<Timer>>,
         rang: Arc<Mutex<Vec<u64>>>,
     }
 
     impl Clock {
         fn new() -> Self {
-            Self { began: Instant::now(), alarm: Arc::default(), rang: Arc::default() }
+            Self { began: Instant::now(), timer: Arc::default(), rang: Arc::default() }
         }
 
         fn set(&self, seconds: u64) {
             let clock = self.clone();
             let ring = move || {
-                clock.alarm.lock().expect("whole").has_rung();
+                clock.timer.lock().expect("whole").has_rung();
                 clock.rang.lock().expect("whole").push(clock.began.elapsed().as_secs());
             };
             let at = self.began + SECOND * u32::try_from(seconds).expect("few");
-            self.alarm.lock().expect("whole").set(at, ring);
+            self.timer.lock().expect("whole").set(at, ring);
         }
 
         async fn rang_in_the_end(&self) -> Vec<u64> {

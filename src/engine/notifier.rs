@@ -4,19 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use crate::domain::QueueName;
 
-use super::{peers::Peers, receive_lane::ReceiveLane};
+use super::{peers::Peers, receivers::Receivers};
 
 /// Tells those who wait for a queue's messages, here and at other gateways.
-pub(super) struct News {
+pub(super) struct Notifier {
     queue: QueueName,
-    line: Arc<ReceiveLane>,
+    line: Arc<Receivers>,
     peers: Arc<OnceLock<Arc<Peers>>>,
 }
 
-impl News {
+impl Notifier {
     pub(super) fn new(
         queue: &QueueName,
-        line: &Arc<ReceiveLane>,
+        line: &Arc<Receivers>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
     ) -> Arc<Self> {
         let (line, peers) = (Arc::clone(line), Arc::clone(peers));

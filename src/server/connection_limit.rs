@@ -8,7 +8,7 @@ use crate::telemetry::Metrics;
 
 /// Room for so many connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     free: Arc<Semaphore>,
     metrics: Option<Arc<Metrics>>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Place {
     metrics: Option<Arc<Metrics>>,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub(super) fn new(count: usize, metrics: Option<Arc<Metrics>>) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), metrics }
     }

@@ -26,7 +26,7 @@ const PIECE: usize = 16 << 10;
 
 /// What is known of them.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct ResponseTracker {
     /// Answers of which a piece waits for room at the client.
     waiting: AtomicUsize,
     /// Pieces so far.
@@ -47,7 +47,7 @@ struct InHand {
     answers: usize,
 }
 
-impl Answers {
+impl ResponseTracker {
     /// Those of a connection that begins. Each has so much time, and more by its size.
     pub(super) fn new(time: Duration) -> Self {
         let in_hand =
@@ -113,7 +113,7 @@ impl Answers {
 /// A request in hand.
 #[derive(Debug)]
 pub(super) struct Request {
-    answers: Arc<Answers>,
+    answers: Arc<ResponseTracker>,
     deadline: Option<(Instant, usize)>,
 }
 
@@ -215,5 +215,5 @@ impl Drop for Followed {
 }
 
 #[cfg(test)]
-#[path = "answers_tests.rs"]
+#[path = "response_tracker_tests.rs"]
 mod tests;

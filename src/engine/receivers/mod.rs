@@ -23,13 +23,13 @@ use crate::{
 
 use super::{
     Delivery, Shared,
-    alarm::Alarm,
-    line::{Line, Look, Ticket},
     peers::Peers,
     table_lock::TableLock,
+    timer::Timer,
+    wait_queue::{Look, Ticket, WaitQueue},
 };
 
-use guards::{Place, Waits};
+use guards::{QueueSlot, WaiterCount};
 use pace::Pace;
 
 /// The most messages of one read, however many want some.
@@ -42,7 +42,7 @@ const READ_BYTES: usize = 8 << 20;
 const SHORTEST_TIMER: Duration = Duration::from_millis(2);
 
 /// The receivers of one queue.
-pub(super) struct ReceiveLane {
+pub(super) struct Receivers {
     queue: QueueName,
     shared: Shared,
     statements: Arc<Semaphore>,
@@ -53,10 +53,10 @@ pub(super) struct ReceiveLane {
 }
 
 struct State {
-    lines: HashMap<Arc<Key>, Line<Client>>,
+    lines: HashMap<Arc<Key>, WaitQueue<Client>>,
     /// Larger than every ticket of the lines that are gone.
     first_ticket: Ticket,
-    alarm: Alarm,
+    timer: Timer,
     /// Whether the last read was for several clients.
     crowded: bool,
     /// Bytes of a message, from the last reads.
@@ -108,7 +108,7 @@ fn unanswered() -> Result<Delivery> {
     Err(store::Error::Unavailable(None))
 }
 
-impl ReceiveLane {
+impl Receivers {
     pub(super) fn new(
         queue: &QueueName,
         shared: &Shared,
@@ -119,7 +119,7 @@ impl ReceiveLane {
         let state = State {
             lines: HashMap::new(),
             first_ticket: 0,
-            alarm: Alarm::default(),
+            timer: Timer::default(),
             crowded: false,
             message_bytes: 256,
             kept_until: None,
@@ -150,7 +150,7 @@ impl ReceiveLane {
         let (reply, mut outcome) = oneshot::channel();
         let client = Client { reply, stats: Arc::clone(stats) };
         let wants = usize::try_from(read.qty).unwrap_or(1);
-        let _waits = patient.then(|| Waits::new(&self.shared.waiters));
+        let _waits = patient.then(|| WaiterCount::new(&self.shared.waiters));
         let key = Key {
             vt: read.vt,
             filter: read.filter,
@@ -211,7 +211,7 @@ impl ReceiveLane {
     pub(super) fn news(self: &Arc<Self>) {
         let (at_once, in_turn) = {
             let mut state = self.lock();
-            state.lines.values_mut().for_each(Line::news);
+            state.lines.values_mut().for_each(WaitQueue::news);
             state.at_once_and_in_turn()
         };
         for key in &at_once {
@@ -226,13 +226,13 @@ impl ReceiveLane {
     pub(super) fn set_timer(self: &Arc<Self>, due_in: Duration) {
         let Some(at) = Instant::now().checked_add(due_in.max(SHORTEST_TIMER)) else { return };
         let mut state = self.lock();
-        if !state.lines.values().any(Line::has_patient) {
+        if !state.lines.values().any(WaitQueue::has_patient) {
             return;
         }
         let lane = Arc::downgrade(self);
-        state.alarm.set(at, move || {
+        state.timer.set(at, move || {
             if let Some(lane) = lane.upgrade() {
-                lane.lock().alarm.has_rung();
+                lane.lock().timer.has_rung();
                 lane.news();
             }
         });
@@ -240,12 +240,12 @@ impl ReceiveLane {
 
     /// Clients that stand in line.
     pub(super) fn len(&self) -> usize {
-        self.lock().lines.values().map(Line::len).sum()
+        self.lock().lines.values().map(WaitQueue::len).sum()
     }
 
     /// Whether somebody waits for what is not there yet.
     pub(super) fn has_patient(&self) -> bool {
-        self.lock().lines.values().any(Line::has_patient)
+        self.lock().lines.values().any(WaitQueue::has_patient)
     }
 
     /// Whether nobody is there.
@@ -253,7 +253,7 @@ impl ReceiveLane {
         self.lock().lines.is_empty()
     }
 
-    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<Place<'_>> {
+    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<QueueSlot<'_>> {
         let mut state = self.lock();
         let distinct = if patient && !state.pace.knows(&key) {
             Some(self.count_distinct(&state, client.stats.caller())?)
@@ -270,9 +270,9 @@ impl ReceiveLane {
         let first = state.first_ticket;
         let exclusive = key.is_exclusive();
         let line = state.lines.entry(Arc::clone(&key));
-        let line = line.or_insert_with(|| Line::new(first, exclusive));
+        let line = line.or_insert_with(|| WaitQueue::new(first, exclusive));
         let ticket = line.join(wants, patient, client);
-        Ok(Place { lane: self, key, ticket })
+        Ok(QueueSlot { lane: self, key, ticket })
     }
 
     /// Begins a look for a line if one is due.
@@ -299,11 +299,11 @@ impl ReceiveLane {
     }
 
     /// Whoever came since a look was begun joins it.
-    fn widen(&self, key: &Arc<Key>, look: &mut Look) {
+    fn extend(&self, key: &Arc<Key>, look: &mut Look) {
         let mut state = self.lock();
         let rows = self.rows_of_a_read(&state);
         if let Some(line) = state.lines.get_mut(key) {
-            line.widen(look, rows);
+            line.extend(look, rows);
             state.crowded = line.len() > 1;
         }
     }

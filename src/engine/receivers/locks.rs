@@ -6,14 +6,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     engine::{
-        line::Ticket,
         lock_backoff::{LONGEST, LockBackoff, PATIENCE, SHORTEST},
         table_lock::Intent,
+        wait_queue::Ticket,
     },
     store::{self, Found, Result},
 };
 
-use super::{Key, ReceiveLane, guards::Unfinished};
+use super::{Key, Receivers, guards::InFlightRead};
 
 /// Who stood in a line when, to tell who has waited for long enough.
 #[derive(Default)]
@@ -39,10 +39,10 @@ impl Arrivals {
 }
 
 /// Counts a look that meets a lock, until it is dropped.
-struct Blocked<'a>(&'a ReceiveLane);
+struct Blocked<'a>(&'a Receivers);
 
 impl<'a> Blocked<'a> {
-    fn new(lane: &'a ReceiveLane) -> Self {
+    fn new(lane: &'a Receivers) -> Self {
         lane.lock().blocked_looks += 1;
         Self(lane)
     }
@@ -54,7 +54,7 @@ impl Drop for Blocked<'_> {
     }
 }
 
-impl ReceiveLane {
+impl Receivers {
     /// Whether a look would meet a lock, going by the others.
     pub(super) fn is_blocked(&self) -> bool {
         !self.table.allows(Intent::Change) || self.lock().blocked_looks > 0
@@ -65,7 +65,7 @@ impl ReceiveLane {
     pub(super) async fn look_when_unlocked(
         &self,
         key: &Arc<Key>,
-        unfinished: &mut Unfinished<'_>,
+        in_flight: &mut InFlightRead<'_>,
     ) -> Result<Found> {
         let _blocked = Blocked::new(self);
         let closing = &self.shared.closing;
@@ -94,7 +94,7 @@ impl ReceiveLane {
             let mut conn = None;
             let leave = timeout(LONGEST, self.leave_to_look(key, &mut conn)).await;
             let Ok(_leave) = leave else { continue };
-            match self.look_once(&mut conn, key, unfinished, true).await {
+            match self.look_once(&mut conn, key, in_flight, true).await {
                 Err(store::Error::Locked) => {}
                 outcome => return outcome,
             }

@@ -12,18 +12,18 @@ const LARGE: u64 = 256 << 10;
 /// Where such work is done: on half of the processors, so that what is small goes on meanwhile. A clone
 /// is the same place.
 #[derive(Clone, Debug)]
-pub struct Apart {
+pub struct CpuPool {
     places: Arc<Semaphore>,
 }
 
-impl Default for Apart {
+impl Default for CpuPool {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self { places: Arc::new(Semaphore::new((processors / 2).max(1))) }
     }
 }
 
-impl Apart {
+impl CpuPool {
     /// Does work on so many bytes, here if they are few.
     pub async fn run<T: Send + 'static>(
         &self,

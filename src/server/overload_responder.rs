@@ -15,11 +15,11 @@ const TIME: Duration = Duration::from_secs(1);
 
 /// Says no, beside the loop that accepts.
 #[derive(Clone, Debug)]
-pub(super) struct Refusals {
+pub(super) struct OverloadResponder {
     lingering: Arc<Semaphore>,
 }
 
-impl Refusals {
+impl OverloadResponder {
     /// So many of those who are refused are given time to hear of it.
     pub(super) fn new(most: usize) -> Self {
         Self { lingering: Arc::new(Semaphore::new(most)) }
@@ -59,7 +59,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_crowd_of_refused_clients_is_bounded() {
         const LINGERING: usize = 256;
-        let refusals = Refusals::new(LINGERING);
+        let refusals = OverloadResponder::new(LINGERING);
         let mut clients = Vec::new();
         for _ in 0..=LINGERING {
             let (client, server) = duplex(4096);

@@ -12,13 +12,13 @@ use crate::{
     domain::{CallerId, FifoMode},
     engine::{
         lane::leave,
-        line::Line,
         shares::{Counted, DearRead},
+        wait_queue::WaitQueue,
     },
     store::{Conn, Error, Result},
 };
 
-use super::{Key, ReceiveLane, State};
+use super::{Key, Receivers, State};
 
 /// Lines that are looked for at the same time when there is news. Of more, one after the other is.
 const FEW: usize = 4;
@@ -113,11 +113,11 @@ impl State {
     }
 
     fn caller_of(&self, key: &Key) -> Option<CallerId> {
-        self.lines.get(key).and_then(Line::first)?.stats.caller()
+        self.lines.get(key).and_then(WaitQueue::first)?.stats.caller()
     }
 }
 
-impl ReceiveLane {
+impl Receivers {
     /// Counts a line in which somebody is going to wait, unless there are as many as may be.
     pub(super) fn count_distinct(
         &self,
@@ -127,14 +127,14 @@ impl ReceiveLane {
         let most = self.shared.max_distinct_per_queue;
         if state.pace.distinct.len() >= most {
             self.shared.metrics.refused("max_distinct_per_queue");
-            return Err(Error::Crowded);
+            return Err(Error::TooManyWaiters);
         }
         let Some(id) = caller else { return Ok(Distinct { caller, _counted: None }) };
         let own = state.pace.distinct.values().filter(|distinct| distinct.caller == caller).count();
         let counted = self.shared.distinct.enter(id, self.shared.max_distinct_per_key);
         if own >= self.shared.share.of(most) || counted.is_none() {
             self.shared.metrics.refused("key_max_distinct");
-            return Err(Error::Crowded);
+            return Err(Error::TooManyWaiters);
         }
         Ok(Distinct { caller, _counted: counted })
     }
@@ -234,7 +234,7 @@ impl ReceiveLane {
 }
 
 /// Looking in turn, until this is dropped.
-struct Turns(Arc<ReceiveLane>);
+struct Turns(Arc<Receivers>);
 
 impl Turns {
     /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.

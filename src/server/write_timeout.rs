@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{exchange::Exchange, opening::Opening, stream::Closes};
+use super::{exchange::Exchange, preface::Preface, stream::Closes};
 
 /// Time between two looks whether a client is still there whose end HTTP would not see.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Patient<S> {
     stream: S,
     /// What was read of it before.
-    opening: Option<Opening>,
+    opening: Option<Preface>,
     /// Of HTTP/1: what its service has to know, and be told.
     exchange: Option<Arc<Exchange>>,
     write_timeout: Duration,
@@ -42,7 +42,7 @@ impl<S> Patient<S> {
     /// within `write_timeout`.
     pub(super) fn new(
         stream: S,
-        opening: Opening,
+        opening: Preface,
         exchange: Option<Arc<Exchange>>,
         write_timeout: Duration,
     ) -> Self {
@@ -225,7 +225,7 @@ mod tests {
     async fn pair() -> (DuplexStream, Patient<DuplexStream>, Arc<Exchange>) {
         let (mut client, mut server) = duplex(1000);
         client.write_all(b"G").await.expect("written");
-        let opening = Opening::read(&mut server, OPENING).await.expect("begun");
+        let opening = Preface::read(&mut server, OPENING).await.expect("begun");
         let exchange = Arc::new(Exchange::new(WRITE, RequestWait::new(OPENING, OPENING)));
         let stream = Patient::new(server, opening, Some(Arc::clone(&exchange)), WRITE);
         (client, stream, exchange)

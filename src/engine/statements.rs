@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-use super::{lane::Work, news::News};
+use super::{lane::BatchStatement, notifier::Notifier};
 
 /// Storing messages; a request brings one, or several that are stored all or none.
-pub(super) struct Send(pub(super) Arc<News>);
+pub(super) struct Send(pub(super) Arc<Notifier>);
 
 /// Messages to store.
 pub(super) struct NewMessages {
@@ -27,7 +27,7 @@ pub(super) struct NewMessages {
 /// Deleting or archiving messages.
 pub(super) struct End {
     pub(super) action: Action,
-    pub(super) news: Arc<News>,
+    pub(super) news: Arc<Notifier>,
 }
 
 /// A message that is done with.
@@ -38,7 +38,7 @@ pub(super) struct Ended {
 }
 
 /// Setting the visibility of messages; the answer has the message, if it was there.
-pub(super) struct SetVisibility(pub(super) Arc<News>);
+pub(super) struct SetVisibility(pub(super) Arc<Notifier>);
 
 impl Send {
     async fn store(
@@ -127,7 +127,7 @@ fn violated_by(outcome: &SendOutcome) -> Option<Arc<str>> {
     }
 }
 
-impl Work for Send {
+impl BatchStatement for Send {
     type Input = NewMessages;
     type Output = SendOutcome;
 
@@ -172,7 +172,7 @@ impl End {
     }
 }
 
-impl Work for End {
+impl BatchStatement for End {
     type Input = Ended;
     type Output = Settled;
 
@@ -213,7 +213,7 @@ impl Work for End {
     }
 }
 
-impl Work for SetVisibility {
+impl BatchStatement for SetVisibility {
     type Input = VisibilityChange;
     type Output = (Settled, Option<Message>);
 

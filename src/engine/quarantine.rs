@@ -5,7 +5,7 @@ use tracing::warn;
 use crate::{
     domain::{Filter, QueueName},
     store::{self, Conn, Error, Result},
-    telemetry::{DoneTo, Metrics},
+    telemetry::{MessageEvent, Metrics},
 };
 
 /// Bytes that the numbers of a message take, written out, from which it is not worth reading.
@@ -47,7 +47,7 @@ impl<'a> UnreadableSearch<'a> {
             let ids = store::quarantine(conn, queue, max_messages, max_expanded, filter).await?;
             if !ids.is_empty() {
                 warn!(%queue, ?ids, "archived messages that cannot be read");
-                self.metrics.messages(queue.as_str(), DoneTo::Quarantined, ids.len());
+                self.metrics.messages(queue.as_str(), MessageEvent::Quarantined, ids.len());
                 self.found += 1;
                 return Ok(true);
             }

@@ -10,12 +10,12 @@ const TIME: Duration = Duration::from_secs(30);
 /// As many bytes as have one more second.
 const PART: usize = 64 << 10;
 
-fn follow(answers: &Arc<Answers>, bytes: usize) -> Body {
+fn follow(answers: &Arc<ResponseTracker>, bytes: usize) -> Body {
     answers.request().answer(Response::new(Body::from(vec![7; bytes]))).into_body()
 }
 
-fn none_yet() -> Arc<Answers> {
-    Arc::new(Answers::new(TIME))
+fn none_yet() -> Arc<ResponseTracker> {
+    Arc::new(ResponseTracker::new(TIME))
 }
 
 #[tokio::test(start_paused = true)]

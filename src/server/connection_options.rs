@@ -74,7 +74,7 @@ impl HeadLimits {
 
 /// Bounds in time and number.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ConnectionOptions {
     /// Time for a handshake, for the beginning of a connection, and for headers.
     pub(super) header_timeout: Duration,
     /// Time between two requests of a connection.
@@ -89,7 +89,7 @@ pub struct Rules {
     pub(super) metrics: Option<Arc<Metrics>>,
 }
 
-impl Rules {
+impl ConnectionOptions {
     /// For clients.
     pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Self {
         let (server, limits) = (&settings.server, &settings.limits);
