@@ -206,7 +206,7 @@ pub async fn greedy(stage: &Stage, plan: &Plan) {
 fn bound(limits: &Limits) -> u64 {
     let connections = u64::from(limits.max_connections) * (24 + 32) * 1_024;
     let requests = (limits.max_requests + limits.max_arriving_requests) as u64 * (32 << 10);
-    (32 << 20) + connections + requests + 2_000 * (8 << 10) + 2 * limits.max_bytes_in_hand
+    (32 << 20) + connections + requests + 2_000 * (8 << 10) + 2 * limits.max_in_flight_bytes
 }
 
 /// A build of the gateway on a database of its own.

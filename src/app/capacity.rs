@@ -134,7 +134,7 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
         (limits.max_requests as u64).saturating_mul(REQUEST_BYTES),
         (limits.max_arriving_requests as u64).saturating_mul(REQUEST_BYTES),
         (*waiters as u64).saturating_mul(WAITER_BYTES),
-        limits.max_bytes_in_hand.saturating_mul(COPIES),
+        limits.max_in_flight_bytes.saturating_mul(COPIES),
     ];
     let needed = needed.into_iter().fold(0, u64::saturating_add);
     if needed <= usable {
@@ -152,10 +152,10 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
     limits.max_arriving_requests = share_of(limits.max_arriving_requests, 8);
     *waiters = share_of(*waiters, 16);
     // A message of the largest size still has room.
-    limits.max_bytes_in_hand = share(limits.max_bytes_in_hand, limits.max_message_bytes);
-    limits.max_body_bytes = limits.max_body_bytes.min(limits.max_bytes_in_hand);
-    limits.max_answer_bytes = limits.max_answer_bytes.min(limits.max_bytes_in_hand);
-    let in_hand = usize::try_from(limits.max_bytes_in_hand).unwrap_or(usize::MAX);
+    limits.max_in_flight_bytes = share(limits.max_in_flight_bytes, limits.max_message_bytes);
+    limits.max_body_bytes = limits.max_body_bytes.min(limits.max_in_flight_bytes);
+    limits.max_answer_bytes = limits.max_answer_bytes.min(limits.max_in_flight_bytes);
+    let in_hand = usize::try_from(limits.max_in_flight_bytes).unwrap_or(usize::MAX);
     settings.engine.max_pending_bytes = settings.engine.max_pending_bytes.min(in_hand);
 }
 
@@ -165,7 +165,7 @@ fn differences(before: &Settings, after: &Settings) -> Vec<Lowered> {
         ("limits.max_connections", |settings| settings.limits.max_connections.into()),
         ("limits.max_requests", |settings| settings.limits.max_requests as u64),
         ("limits.max_arriving_requests", |settings| settings.limits.max_arriving_requests as u64),
-        ("limits.max_bytes_in_hand", |settings| settings.limits.max_bytes_in_hand),
+        ("limits.max_in_flight_bytes", |settings| settings.limits.max_in_flight_bytes),
         ("limits.max_body_bytes", |settings| settings.limits.max_body_bytes),
         ("limits.max_answer_bytes", |settings| settings.limits.max_answer_bytes),
         ("engine.max_pending_bytes", |settings| settings.engine.max_pending_bytes as u64),
@@ -269,17 +269,19 @@ mod tests {
                 + limits.max_requests as u64 * REQUEST_BYTES
                 + limits.max_arriving_requests as u64 * REQUEST_BYTES
                 + settings.long_poll.max_waiters as u64 * WAITER_BYTES
-                + limits.max_bytes_in_hand * COPIES;
+                + limits.max_in_flight_bytes * COPIES;
             assert!(most + IDLE_BYTES < mib << 20, "{} of {mib} MiB", most >> 20);
             assert!(most > mib << 17, "{} of {mib} MiB", most >> 20);
-            assert!(limits.max_bytes_in_hand >= limits.max_body_bytes.max(limits.max_answer_bytes));
+            assert!(
+                limits.max_in_flight_bytes >= limits.max_body_bytes.max(limits.max_answer_bytes)
+            );
             assert!(limits.max_body_bytes >= limits.max_message_bytes);
         }
         // A private PostgreSQL is part of it.
         let capacity = Capacity { memory: Some(512 << 20), ..Capacity::default() };
         let (with_postgres, _) = fitted(capacity, |_| {}).expect("room");
         let (without, _) = memory(512);
-        assert!(with_postgres.limits.max_bytes_in_hand < without.limits.max_bytes_in_hand);
+        assert!(with_postgres.limits.max_in_flight_bytes < without.limits.max_in_flight_bytes);
         let (settings, _) = memory(8);
         assert_eq!(settings.limits.max_message_bytes, 1 << 20, "this is what clients rely on");
         assert!(settings.limits.max_connections >= 16 && settings.limits.max_requests >= 8);

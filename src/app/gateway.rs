@@ -85,7 +85,7 @@ impl Gateway {
             metrics,
             max_body_bytes: settings.limits.max_body_bytes,
             max_answer_bytes: settings.limits.max_answer_bytes,
-            max_bytes_in_hand: settings.limits.max_bytes_in_hand,
+            max_in_flight_bytes: settings.limits.max_in_flight_bytes,
             max_requests: settings.limits.max_requests,
             max_arriving_requests: settings.limits.max_arriving_requests,
             share_per_key: settings.limits.max_share_per_key_percent,

@@ -17,7 +17,7 @@ pub struct Limits {
     /// Bytes in an answer that carries messages; one message always fits.
     pub max_answer_bytes: u64,
     /// Bytes of large bodies and answers at the same time.
-    pub max_bytes_in_hand: u64,
+    pub max_in_flight_bytes: u64,
     /// Messages in one batch.
     pub max_batch_messages: usize,
     /// Messages that one publication stores, each counted as often as there are queues for it.
@@ -52,7 +52,7 @@ impl Default for Limits {
             max_json_depth: MAX_JSON_DEPTH,
             max_body_bytes: 16 << 20,
             max_answer_bytes: 16 << 20,
-            max_bytes_in_hand: 256 << 20,
+            max_in_flight_bytes: 256 << 20,
             max_batch_messages: MAX_BATCH,
             max_publish_messages: 10_000,
             max_publish_bytes: 64 << 20,
@@ -86,7 +86,7 @@ impl Limits {
         )?;
         check_range("limits.max_answer_bytes", self.max_answer_bytes, 1_024, 1 << 30)?;
         let least = self.max_body_bytes.max(self.max_answer_bytes);
-        check_range("limits.max_bytes_in_hand", self.max_bytes_in_hand, least, 1 << 40)?;
+        check_range("limits.max_in_flight_bytes", self.max_in_flight_bytes, least, 1 << 40)?;
         check_range("limits.max_batch_messages", self.max_batch_messages, 1, MAX_BATCH)?;
         check_range("limits.max_publish_messages", self.max_publish_messages, 1, 1_000_000)?;
         check_range("limits.max_publish_bytes", self.max_publish_bytes, 1_024, 1 << 40)?;

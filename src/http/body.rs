@@ -76,13 +76,13 @@ async fn collect(
 pub(super) fn too_many_bytes(gate: &Gate, exhausted: Exhausted) -> Rejection {
     match exhausted {
         Exhausted::ForAll => {
-            gate.metrics.refused("max_bytes_in_hand");
+            gate.metrics.refused("max_in_flight_bytes");
             let detail = "the requests in hand hold as many bytes as this gateway has room for; try \
                           again in a moment";
             Rejection::Overloaded(detail.into())
         }
         Exhausted::ForCaller(most) => {
-            gate.metrics.refused("key_bytes_in_hand");
+            gate.metrics.refused("key_in_flight_bytes");
             let detail = format!(
                 "the requests of this key hold {most} bytes, as many as may be; try again in a moment"
             );

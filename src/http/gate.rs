@@ -33,7 +33,7 @@ pub struct GateParts {
     /// Bytes in an answer that carries messages.
     pub max_answer_bytes: u64,
     /// Bytes of bodies and answers at the same time.
-    pub max_bytes_in_hand: u64,
+    pub max_in_flight_bytes: u64,
     /// Requests at the same time, those that wait not counted.
     pub max_requests: usize,
     /// Requests whose body has not come yet.
@@ -89,7 +89,7 @@ impl Gate {
             max_body_bytes: parts.max_body_bytes,
             max_answer_bytes: parts.max_answer_bytes,
             memory: MemoryBudget::new(
-                parts.max_bytes_in_hand,
+                parts.max_in_flight_bytes,
                 parts.share_per_key,
                 parts.max_body_bytes.max(parts.max_answer_bytes),
             ),

@@ -138,12 +138,12 @@ async fn limits_fit_the_memory_of_a_container() {
         for setting in [
             "limits.max_connections",
             "limits.max_requests",
-            "limits.max_bytes_in_hand",
+            "limits.max_in_flight_bytes",
             "long_poll.max_waiters",
         ] {
             assert!(lowered(line, setting).is_some(), "{setting}: {line}");
         }
-        let in_hand = lowered(line, "limits.max_bytes_in_hand").expect("lowered");
+        let in_hand = lowered(line, "limits.max_in_flight_bytes").expect("lowered");
         assert!((8 << 20..64 << 20).contains(&in_hand), "{in_hand}");
         client.create("q").await;
         client.send("q", &serde_json::json!({"message": "a".repeat(1 << 19)}).to_string()).await;

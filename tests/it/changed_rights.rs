@@ -49,7 +49,7 @@ async fn all_begun(gateway: &TestGateway, key: &str) -> Vec<TcpStream> {
 
 async fn are_served(watcher: &Client, number: usize) {
     // And the one that asks.
-    let line = format!("pgmq_gateway_requests_in_hand {}", number + 1);
+    let line = format!("pgmq_gateway_requests_in_flight {}", number + 1);
     eventually("they are served", async || {
         watcher.get("/metrics").await.text.contains(&line).then_some(())
     })

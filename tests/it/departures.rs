@@ -144,7 +144,7 @@ async fn messages_that_do_not_fit_are_not_counted_as_received() {
         settings.limits.max_message_bytes = 500_000;
         settings.limits.max_body_bytes = 1 << 20;
         settings.limits.max_answer_bytes = 1 << 20;
-        settings.limits.max_bytes_in_hand = 1 << 20;
+        settings.limits.max_in_flight_bytes = 1 << 20;
     })
     .await;
     gateway.create("q").await;
@@ -163,7 +163,7 @@ async fn messages_that_do_not_fit_are_not_counted_as_received() {
         client.post("/queues/stuck/messages", &body.to_string()).await.expect(201);
     });
     eventually("its body is in hand", async || {
-        (figure(&gateway, "pgmq_gateway_bytes_in_hand").await > 4e5).then_some(())
+        (figure(&gateway, "pgmq_gateway_in_flight_bytes").await > 4e5).then_some(())
     })
     .await;
     gateway.get("/queues/q/messages?qty=2&vt=0").await.problem(503, "overloaded");

@@ -48,7 +48,7 @@ async fn all(sends: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
 
 /// Waits until a gateway has so many requests in hand, besides the one that asks.
 async fn until_in_hand(gateway: &TestGateway, requests: usize) {
-    let line = format!("pgmq_gateway_requests_in_hand {}", requests + 1);
+    let line = format!("pgmq_gateway_requests_in_flight {}", requests + 1);
     eventually("they are in hand", async || {
         let metrics = gateway.get("/metrics").await.text;
         metrics.lines().any(|one| one == line).then_some(())

@@ -87,7 +87,7 @@ async fn a_request_that_takes_its_time_ends_with_its_key() {
     eventually("it is served", async || {
         let metrics = admin.get("/metrics").await.text;
         // And the one that asks.
-        metrics.contains("pgmq_gateway_requests_in_hand 2").then_some(())
+        metrics.contains("pgmq_gateway_requests_in_flight 2").then_some(())
     })
     .await;
     keys(&database, &["revoke", &id_of(&key)]);

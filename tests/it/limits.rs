@@ -57,7 +57,7 @@ async fn figure(gateway: &TestGateway, name: &str) -> f64 {
 }
 
 async fn bytes_in_hand(gateway: &TestGateway) -> f64 {
-    figure(gateway, "pgmq_gateway_bytes_in_hand").await
+    figure(gateway, "pgmq_gateway_in_flight_bytes").await
 }
 
 /// What a client left behind in a lane counts until it is stored or given up.
@@ -86,7 +86,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
     .await;
     senders.shutdown().await;
     eventually("the clients have gone", async || {
-        let requests = figure(&gateway, "pgmq_gateway_requests_in_hand").await;
+        let requests = figure(&gateway, "pgmq_gateway_requests_in_flight").await;
         (requests <= 1.0).then_some(())
     })
     .await;
@@ -104,7 +104,7 @@ async fn bytes_in_hand_are_bounded() {
         settings.limits.max_message_bytes = 1_000_000;
         settings.limits.max_body_bytes = 1 << 20;
         settings.limits.max_answer_bytes = 1 << 20;
-        settings.limits.max_bytes_in_hand = 1 << 20;
+        settings.limits.max_in_flight_bytes = 1 << 20;
     })
     .await;
     gateway.create("q").await;
@@ -133,7 +133,8 @@ async fn bytes_in_hand_are_bounded() {
         let answer = answer.problem(503, "overloaded");
         assert_eq!(answer.header("retry-after"), "1");
     }
-    let refused = figure(&gateway, "pgmq_gateway_refused_total{limit=\"max_bytes_in_hand\"}").await;
+    let refused =
+        figure(&gateway, "pgmq_gateway_refused_total{limit=\"max_in_flight_bytes\"}").await;
     assert!((refused - 5.0).abs() < 0.1, "{refused}");
     lock.rollback().await.expect("unlocked");
     sender.await.expect("no panic").expect(201);

@@ -91,7 +91,7 @@ async fn a_key_has_its_share_of_the_requests_and_of_the_bytes() {
         settings.limits.max_message_bytes = 1_000_000;
         settings.limits.max_body_bytes = 1 << 20;
         settings.limits.max_answer_bytes = 1 << 20;
-        settings.limits.max_bytes_in_hand = 4 << 20;
+        settings.limits.max_in_flight_bytes = 4 << 20;
     })
     .await;
     let mut connection = gateway.database.connect().await;
@@ -99,7 +99,7 @@ async fn a_key_has_its_share_of_the_requests_and_of_the_bytes() {
     lock.execute("LOCK TABLE pgmq.q_stuck IN ACCESS EXCLUSIVE MODE").await.expect("locked");
     let large = json!({"message": "a".repeat(700_000)}).to_string();
     for (body, count, limit, most) in
-        [(r#"{"message":1}"#, 5, "key_requests", 2), (&*large, 3, "key_bytes_in_hand", 1)]
+        [(r#"{"message":1}"#, 5, "key_requests", 2), (&*large, 3, "key_in_flight_bytes", 1)]
     {
         let mut sends = stuck(&greedy, count, body);
         let answer = sends.join_next().await.expect("one").expect("no panic");
@@ -114,11 +114,11 @@ async fn a_key_has_its_share_of_the_requests_and_of_the_bytes() {
         sends.shutdown().await;
         eventually("nothing of it is left", async || {
             let metrics = admin.get("/metrics").await.text;
-            metrics.contains("pgmq_gateway_requests_in_hand 1\n").then_some(())
+            metrics.contains("pgmq_gateway_requests_in_flight 1\n").then_some(())
         })
         .await;
     }
-    for limit in ["max_requests", "max_bytes_in_hand"] {
+    for limit in ["max_requests", "max_in_flight_bytes"] {
         assert_eq!(refused(&admin, limit).await, 0, "{limit}");
     }
     lock.rollback().await.expect("unlocked");

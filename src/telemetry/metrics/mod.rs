@@ -152,13 +152,13 @@ impl Metrics {
             ),
             requests_in_hand: register(
                 &mut registry,
-                "pgmq_gateway_requests_in_hand",
+                "pgmq_gateway_requests_in_flight",
                 "Requests that are served at this moment, those that wait left out",
                 Gauge::default(),
             ),
             bytes_in_hand: register(
                 &mut registry,
-                "pgmq_gateway_bytes_in_hand",
+                "pgmq_gateway_in_flight_bytes",
                 "Bytes of large bodies and answers at this moment",
                 Gauge::default(),
             ),
