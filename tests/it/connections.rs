@@ -51,13 +51,13 @@ async fn work(client: &Client, clients: usize, rounds: usize) {
     together.join_all().await;
 }
 
-/// Sends at the same time, each on a connection of its own, as a key is stored with it.
+/// Sends at the same time, each in a transaction and on a connection of its own.
 async fn send_apart(client: &Client, clients: usize) {
     let mut together = JoinSet::new();
     for _ in 0..clients {
-        let send = client.request("POST", "/queues/q/messages").body(r#"{"message":1}"#);
-        let send = send.header("idempotency-key", rand::random::<u64>());
-        together.spawn(async move { Answer::of(send).await.expect(201) });
+        let send = r#"{"operations":[{"send":{"queue":"q","message":1}}]}"#;
+        let send = client.request("POST", "/transactions").body(send);
+        together.spawn(async move { Answer::of(send).await.expect(200) });
     }
     together.join_all().await;
 }
