@@ -42,9 +42,13 @@ async fn shown(client: &Client) -> Value {
 async fn round_of_maintenance(database: &TestDatabase) {
     let past = "INSERT INTO pgmq_gateway.idempotency_keys (scope, key, fingerprint, created_at, queue_id) \
                 VALUES ('past', 'past', '', '2000-01-01', 0)";
-    database.execute(past).await;
     let left = "SELECT count(*) FROM pgmq_gateway.idempotency_keys WHERE key = 'past'";
-    eventually("a round", async || (database.value::<i64>(left).await == 0).then_some(())).await;
+    // The first may have begun before.
+    for _ in 0..2 {
+        database.execute(past).await;
+        eventually("a round", async || (database.value::<i64>(left).await == 0).then_some(()))
+            .await;
+    }
 }
 
 const ANEW: [&str; 3] = [
