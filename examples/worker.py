@@ -14,6 +14,7 @@ To have it do something, import `run` and give it a function:
     run(lambda message: print(message["message"]))
 """
 
+import http.client
 import json
 import os
 import random
@@ -21,7 +22,6 @@ import signal
 import sys
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -33,6 +33,8 @@ CONCURRENCY = int(os.environ.get("CONCURRENCY", "10"))
 # Seconds for which a message is nobody else's; extended while it is worked on.
 LEASE = int(os.environ.get("LEASE", "30"))
 WAIT = 20
+# What a gateway or a proxy that goes away in the middle can make of a request.
+FAILURES = (OSError, http.client.HTTPException, ValueError)
 
 
 class Stopping(Exception):
@@ -88,7 +90,7 @@ def extend(message):
     receipt = urllib.parse.quote(message["receipt"])
     try:
         call("PATCH", path(f"/{message['msg_id']}?receipt={receipt}"), {"vt": LEASE})
-    except (urllib.error.URLError, OSError) as error:
+    except FAILURES as error:
         print(f"message {message['msg_id']} could not be extended: {error}", file=sys.stderr)
 
 
@@ -100,7 +102,7 @@ def settle(entries):
             for failed in answer["failed"]:
                 print(f"message {failed['msg_id']}: {failed['detail']}", file=sys.stderr)
             return
-        except (urllib.error.URLError, OSError) as error:
+        except FAILURES as error:
             print(f"settling failed, trying again: {error}", file=sys.stderr)
             time.sleep(min(2**attempt * 0.1, 5) * random.uniform(0.5, 1))
 
@@ -108,6 +110,7 @@ def settle(entries):
 def work_on(messages, handle, stop, pool):
     """Works on messages at the same time, and settles those that are through together."""
     futures = {}
+    settling = []
     extended = time.monotonic()
 
     def work(message):
@@ -132,25 +135,27 @@ def work_on(messages, handle, stop, pool):
             for action, more in future.result().items():
                 entries[action].append({"receipt": receipt, **more})
         if done:
-            settle(entries)
+            # Beside the others: they are extended meanwhile.
+            settling.append(pool.submit(settle, entries))
         if time.monotonic() >= extended + LEASE / 3:
             extended = time.monotonic()
             for message in futures.values():
                 extend(message)
+    wait(settling)
 
 
 def run(handle):
     """Works until it is told to stop. `handle` gets a message, and raises what speaks against it."""
     stop = Stop()
     failures = 0
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
+    with ThreadPoolExecutor(CONCURRENCY + 1) as pool:
         while not stop.requested:
             try:
                 messages = receive(stop)
                 failures = 0
             except Stopping:
                 break
-            except (urllib.error.URLError, OSError) as error:
+            except FAILURES as error:
                 failures += 1
                 print(f"receiving failed, trying again: {error}", file=sys.stderr)
                 time.sleep(min(2**failures * 0.1, 10) * random.uniform(0.5, 1))
