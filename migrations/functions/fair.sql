@@ -242,22 +242,8 @@ BEGIN
                                                WHERE p.partrelid = q_table),
             max_receives, dead_letter_queue) d;
     END IF;
-    update_statement := format(
-        $query$/* pgmq_gateway */
-        WITH delivered AS (
-            UPDATE %s m
-            SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %s
-            WHERE m.msg_id = ANY ($2)
-            RETURNING m.*
-        )
-        SELECT %s, $3::bigint, NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea
-        FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
-        ORDER BY c.place
-        $query$,
-        q_table,
-        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
-             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-        pgmq_gateway.columns(q_table));
+    update_statement := pgmq_gateway.delivery_statement(
+        q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea');
     LOOP
         step := pgmq_gateway.choose_fairly(
             q_table, served, max_messages - found_count, max_receives, tried);

@@ -118,6 +118,30 @@ BEGIN
 END
 $$;
 
+-- The statement that leases the messages of $2 for $1 seconds, in their order, as rows of a function: behind the
+-- columns of a message stand $3, which queue it is, and what is nothing in such rows.
+CREATE FUNCTION pgmq_gateway.delivery_statement(q_table regclass, nothing text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN format(
+        $query$/* pgmq_gateway */
+        WITH delivered AS (
+            UPDATE %1$s m
+            SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
+            WHERE m.msg_id = ANY ($2)
+            RETURNING m.*
+        )
+        SELECT %3$s, $3::bigint, %4$s
+        FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
+        ORDER BY c.place
+        $query$,
+        q_table,
+        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
+             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
+        pgmq_gateway.columns(q_table), nothing);
+END
+$$;
+
 -- Leases messages in groups: `grouped` takes as many as possible of the oldest group first,
 -- `round_robin` one of each group in turn, `head` the first of each group and no more, and they come
 -- in that order. Otherwise as pgmq_gateway.receive; a row that is left blocks its group, and no other.
@@ -152,22 +176,7 @@ BEGIN
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
-    update_statement := format(
-        $query$/* pgmq_gateway */
-        WITH delivered AS (
-            UPDATE %s m
-            SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %s
-            WHERE m.msg_id = ANY ($2)
-            RETURNING m.*
-        )
-        SELECT %s, $3::bigint, NULL::float8, NULL::integer, NULL::integer, NULL::text
-        FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
-        ORDER BY c.place
-        $query$,
-        q_table,
-        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
-             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-        pgmq_gateway.columns(q_table));
+    update_statement := pgmq_gateway.delivery_statement(q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text');
     LOOP
         step := pgmq_gateway.choose_in_groups(
             queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, tried);

@@ -66,6 +66,7 @@ BEGIN
         RETURN NULL;
     END IF;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', q_table);
+    PERFORM pgmq_gateway.forget_deduplication(queue);
     RETURN pgmq.purge_queue(queue);
 EXCEPTION WHEN lock_not_available THEN
     RETURN NULL;
@@ -103,6 +104,9 @@ BEGIN
     INTO ids USING after_msg_id, up_to, max_messages;
     deleted := (pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'))).deleted;
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
+    IF last_id IS NULL THEN
+        PERFORM pgmq_gateway.forget_deduplication(queue);
+    END IF;
     IF deleted = 0 AND ids IS NOT NULL THEN
         kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
         IF kept = 'done' THEN

@@ -183,7 +183,10 @@ BEGIN
                                     constraint_name = CONSTRAINT_NAME;
             ids := NULL;
             IF outcome = 'key_failed' THEN
-                outcome := CASE WHEN code = '55P03' OR left(code, 2) = '40' THEN 'locked' ELSE outcome END;
+                outcome := CASE WHEN code = '55P03' OR left(code, 2) = '40' THEN 'locked'
+                                -- Of the server: no other request fares better.
+                                WHEN left(code, 2) IN ('08', '25', '53', '57', '58') THEN NULL
+                                ELSE outcome END;
             ELSIF outcome <> 'unstorable' THEN
                 outcome := pgmq_gateway.row_outcome(code, context);
             END IF;

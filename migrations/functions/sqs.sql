@@ -29,7 +29,8 @@ BEGIN
     VALUES (queue, pgmq_gateway.queue_id(queue), new_alias, jsonb_strip_nulls(new_attributes),
             jsonb_strip_nulls(new_tags))
     ON CONFLICT (queue_name) DO UPDATE
-    SET queue_id = excluded.queue_id, alias = excluded.alias, modified_at = now(),
+    SET queue_id = excluded.queue_id, modified_at = now(),
+        alias = CASE WHEN a.queue_id = excluded.queue_id THEN a.alias ELSE excluded.alias END,
         purged_at = CASE WHEN a.queue_id = excluded.queue_id THEN a.purged_at END,
         attributes = CASE WHEN a.queue_id = excluded.queue_id
                      THEN jsonb_strip_nulls(a.attributes || new_attributes) ELSE excluded.attributes END,
@@ -39,27 +40,40 @@ BEGIN
 END
 $$;
 
--- Notes that a queue is about to be emptied, and forgets which ids were sent to it. False if that was noted
--- less than so many seconds ago.
-CREATE FUNCTION pgmq_gateway.note_purge(queue text, new_alias text, pause_seconds integer)
-RETURNS boolean LANGUAGE plpgsql
+-- Whether a client of SQS emptied a queue less than so many seconds ago.
+CREATE FUNCTION pgmq_gateway.is_purged(queue text, pause_seconds integer)
+RETURNS boolean LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-DECLARE
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq_gateway.queue_attributes a
+                   WHERE a.queue_name = queue AND a.queue_id = pgmq_gateway.queue_id(queue)
+                     AND a.purged_at >= clock_timestamp() - make_interval(secs => pause_seconds));
+END
+$$;
+
+-- Notes that a client of SQS has emptied a queue.
+CREATE FUNCTION pgmq_gateway.note_purge(queue text, new_alias text)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     INSERT INTO pgmq_gateway.queue_attributes AS a (queue_name, queue_id, alias, purged_at)
-    VALUES (queue, this_queue, new_alias, clock_timestamp())
+    VALUES (queue, pgmq_gateway.queue_id(queue), new_alias, clock_timestamp())
     ON CONFLICT (queue_name) DO UPDATE
-    SET purged_at = excluded.purged_at, queue_id = excluded.queue_id, alias = excluded.alias,
+    SET purged_at = excluded.purged_at, queue_id = excluded.queue_id,
+        alias = CASE WHEN a.queue_id = excluded.queue_id THEN a.alias ELSE excluded.alias END,
         attributes = CASE WHEN a.queue_id = excluded.queue_id THEN a.attributes ELSE '{}' END,
-        tags = CASE WHEN a.queue_id = excluded.queue_id THEN a.tags ELSE '{}' END
-    WHERE a.queue_id <> excluded.queue_id OR a.purged_at IS NULL
-       OR a.purged_at < clock_timestamp() - make_interval(secs => pause_seconds);
-    IF NOT FOUND THEN
-        RETURN false;
+        tags = CASE WHEN a.queue_id = excluded.queue_id THEN a.tags ELSE '{}' END;
+END
+$$;
+
+-- Forgets which ids were sent to a queue, as it is emptied.
+CREATE FUNCTION pgmq_gateway.forget_deduplication(queue text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- A role that was granted its rights before there were such ids has none to work on them.
+    IF has_table_privilege('pgmq_gateway.deduplication_ids', 'SELECT, DELETE') THEN
+        DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = pgmq_gateway.queue_id(queue);
     END IF;
-    DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = this_queue;
-    RETURN true;
 END
 $$;
 
@@ -218,21 +232,17 @@ BEGIN
 END
 $$;
 
--- Notes how far a task has come; it is left for whoever comes next after so many seconds. The status that it
--- has then.
+-- Notes how far a task has come; it is left for whoever comes next after so many seconds.
 CREATE FUNCTION pgmq_gateway.advance_move_task(
     task text, moved_now bigint, new_status text, new_failure text, pause float8
-) RETURNS text LANGUAGE plpgsql
+) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-DECLARE
-    status_now text;
 BEGIN
     UPDATE pgmq_gateway.move_tasks t
     SET moved = t.moved + moved_now, failure = new_failure,
         status = CASE t.status WHEN 'RUNNING' THEN new_status ELSE t.status END,
         claimed_until = clock_timestamp() + make_interval(secs => pause)
-    WHERE t.id = task RETURNING t.status INTO status_now;
-    RETURN status_now;
+    WHERE t.id = task;
 END
 $$;
 
@@ -279,9 +289,14 @@ BEGIN
     GET DIAGNOSTICS deleted = ROW_COUNT;
     DELETE FROM pgmq_gateway.move_tasks t
     WHERE t.status <> 'RUNNING' AND t.started_at < now() - interval '7 days';
-    DELETE FROM pgmq_gateway.queue_attributes a
-    WHERE a.modified_at < now() - interval '1 day'
-      AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = a.queue_name);
+    -- Who is not shown every queue cannot tell which are gone; of those that are missing for a short while only,
+    -- as a restore may have it, the settings are there.
+    IF NOT row_security_active('pgmq.meta') THEN
+        DELETE FROM pgmq_gateway.queue_attributes a
+        WHERE a.modified_at < now() - interval '1 day'
+          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = a.queue_name)
+          AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s WHERE s.queue_name = a.queue_name);
+    END IF;
     RETURN deleted = max_rows;
 END
 $$;

@@ -53,6 +53,7 @@ DECLARE
     max_bytes bigint;
     queue_delay bigint;
     too_large jsonb;
+    is_deduplicated boolean := false;
     ids bigint[];
     code text;
     context text;
@@ -83,25 +84,42 @@ BEGIN
     END IF;
     IF pgmq_gateway.has_fifo_index(q_table) THEN
         PERFORM pgmq_gateway.lock_send_order(queue);
+        is_deduplicated := EXISTS (SELECT FROM jsonb_array_elements(messages) e
+                                   WHERE jsonb_typeof(e -> 'headers') = 'object'
+                                     AND e -> 'headers' ? 'x-deduplication-id');
     END IF;
     BEGIN
-        EXECUTE format(
-            $query$/* pgmq_gateway */
-            WITH stored AS (
-                INSERT INTO %s (vt, message %s)
-                SELECT pgmq_gateway.moment((e ->> 'visible_at')::timestamptz,
-                                           coalesce((e ->> 'delay')::integer, $2, 0)),
-                       e -> 'message' %s
-                FROM jsonb_array_elements($1) WITH ORDINALITY AS new (e, place) ORDER BY new.place
-                RETURNING msg_id
-            )
-            SELECT array_agg(s.msg_id) FROM stored s
-            $query$,
-            q_table,
-            CASE WHEN has_headers THEN ', headers' ELSE '' END,
-            CASE WHEN has_headers THEN
-                ', pgmq_gateway.senders_headers(nullif(e -> ''headers'', ''null''))' ELSE '' END
-        ) INTO ids USING messages, queue_delay::integer;
+        IF is_deduplicated THEN
+            -- Of one that was sent before, the id is that of the first.
+            SELECT array_agg(abs(s.id) ORDER BY s.place) INTO ids FROM (
+                SELECT array_agg(e -> 'message' ORDER BY place) AS messages,
+                       array_agg(nullif(e -> 'headers', 'null') ORDER BY place) AS headers,
+                       array_agg(coalesce((e ->> 'delay')::integer, queue_delay, 0)::integer
+                                 ORDER BY place) AS delays,
+                       array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
+                FROM jsonb_array_elements(messages) WITH ORDINALITY AS new (e, place)) n,
+                LATERAL pgmq_gateway.send_deduplicated(
+                    queue, pgmq_gateway.insert_statement(q_table, has_headers), n.messages, n.headers,
+                    n.delays, n.visible_at) WITH ORDINALITY AS s (id, place);
+        ELSE
+            EXECUTE format(
+                $query$/* pgmq_gateway */
+                WITH stored AS (
+                    INSERT INTO %s (vt, message %s)
+                    SELECT pgmq_gateway.moment((e ->> 'visible_at')::timestamptz,
+                                               coalesce((e ->> 'delay')::integer, $2, 0)),
+                           e -> 'message' %s
+                    FROM jsonb_array_elements($1) WITH ORDINALITY AS new (e, place) ORDER BY new.place
+                    RETURNING msg_id
+                )
+                SELECT array_agg(s.msg_id) FROM stored s
+                $query$,
+                q_table,
+                CASE WHEN has_headers THEN ', headers' ELSE '' END,
+                CASE WHEN has_headers THEN
+                    ', pgmq_gateway.senders_headers(nullif(e -> ''headers'', ''null''))' ELSE '' END
+            ) INTO ids USING messages, queue_delay::integer;
+        END IF;
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';
         END IF;

@@ -8,12 +8,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Page, Redrive, Replay},
-    domain::{ArchivedMessage, Bounded, Filter, PageSize, QueueName, RawJson, Right, Timestamp},
+    domain::{
+        ArchivedMessage, Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp,
+    },
     http::{Caller, QueuePermit, json, right, room_for},
 };
 
 use super::{
-    extract::{Limited, NoParameters, OptionalJson, Query, parsed},
+    extract::{NoParameters, OptionalJson, Query, parsed},
     messages::{MessageSchema, message_example, seen},
     problem::Problem,
     response::json_answer,

@@ -15,14 +15,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Page, Peek, SettleTarget},
     domain::{
-        Bounded, Delay, JsonObject, MAX_BATCH, Message, MsgId, NewMessage, PageSize, RawJson,
-        Timestamp, Visibility, VisibilityTimeout,
+        Bounded, Delay, JsonObject, Limited, MAX_BATCH, Message, MsgId, NewMessage, PageSize,
+        RawJson, Timestamp, Visibility, VisibilityTimeout,
     },
     http::{BasePath, Caller, QueuePermit, json, right, room_for},
 };
 
 use super::{
-    extract::{Json, Limited, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
+    extract::{Json, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
     extract::{PreferHeader, Return, minimal},
     problem::Problem,
     response::{json_answer, one_message},

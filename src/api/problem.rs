@@ -11,16 +11,13 @@ use utoipa::ToSchema;
 
 use crate::{
     broker,
-    http::{Rejection, WireError, error_response},
+    http::{Rejection, WireError, error_response, shortened},
 };
 
 use super::settled::Settled;
 
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
-
-/// Characters of a `detail`; what is longer is cut.
-const MAX_DETAIL: usize = 1_000;
 
 /// What a problem is, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,11 +167,14 @@ pub(super) struct ProblemBody<'a> {
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        let mut detail = detail.into();
-        if let Cow::Owned(text) = &mut detail {
-            shorten(text);
+        Self {
+            code,
+            detail: shortened(detail),
+            operation: None,
+            settled: None,
+            retry_after: None,
+            source: None,
         }
-        Self { code, detail, operation: None, settled: None, retry_after: None, source: None }
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -229,15 +229,6 @@ impl WireError for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         response
-    }
-}
-
-/// Cuts a text that repeats more of a request than anybody wants to read.
-pub(super) fn shorten(text: &mut String) {
-    if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL) {
-        text.truncate(end);
-        text.shrink_to_fit();
-        text.push('…');
     }
 }
 

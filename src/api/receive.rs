@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Delivery, Receive},
     domain::{FifoMode, Filter, Quantity, QueueName, VisibilityTimeout, Wait},
-    http::{DeliveryId, LeasedBody, QueuePermit, json, right, room_for},
+    http::{DeliveryCount, LeasedBody, QueuePermit, json, right, room_for},
 };
 
 use super::{
@@ -120,8 +120,8 @@ pub(super) async fn received(
 }
 
 /// What is counted when a client has it.
-pub(super) fn delivered(api: &Api, queue: QueueName, messages: usize) -> DeliveryId {
-    DeliveryId { metrics: Arc::clone(&api.metrics), queue, messages }
+pub(super) fn delivered(api: &Api, queue: QueueName, messages: usize) -> DeliveryCount {
+    DeliveryCount { metrics: Arc::clone(&api.metrics), queue, messages }
 }
 
 /// How much to pop.

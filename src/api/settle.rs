@@ -9,12 +9,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{Delay, JsonObject, MsgId},
+    domain::{Delay, JsonObject, Limited, MsgId},
     http::{QueuePermit, right},
 };
 
 use super::{
-    extract::{Json, Limited, NoParameters, Query},
+    extract::{Json, NoParameters, Query},
     messages::TAG,
     problem::{Problem, code_of},
     settled::{Failed, Settled},
@@ -91,7 +91,7 @@ struct Retry {
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
-    /// Seconds until then; at once if not given.
+    /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
     delay: Option<Delay>,
     /// Whether the delivery is taken back from `read_ct`, as nobody tried: once for one delivery, whose

@@ -11,14 +11,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{MAX_OPERATIONS, Outcome, Wish},
     domain::{
-        Delay, JsonObject, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp, Visibility,
-        VisibilityTimeout,
+        Delay, JsonObject, Limited, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp,
+        Visibility, VisibilityTimeout,
     },
     http::{MultiQueuePermit, Rejection},
 };
 
 use super::{
-    extract::{Limited, NoParameters, OnceJson, Query, mark},
+    extract::{NoParameters, OnceJson, Query, mark},
     messages::{IdempotencyKey, visibility},
     problem::Problem,
     settle::target,

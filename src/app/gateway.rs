@@ -53,6 +53,12 @@ impl Gateway {
         let connections = database.connections(settings)?;
         info!(pgmq = %prepared.pgmq, connections, "database is ready");
         let master_key = master_key(&settings.sqs, prepared.master_key)?;
+        if settings.sqs.enabled && master_key.is_none() {
+            warn!(
+                "this role may not read pgmq_gateway.master_key, and sqs.master_key_file names no other: \
+                 signatures of SQS clients cannot be checked, and are refused where keys are needed"
+            );
+        }
         let access = Arc::new(access.with_master_key(master_key));
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);

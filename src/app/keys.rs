@@ -82,12 +82,13 @@ async fn administer(
 ) -> Result<(), StartError> {
     let options = database.direct_options(settings)?;
     let prepared = store::prepare(&options, settings.database.install_pgmq).await?;
-    let master = master_key(&settings.sqs, prepared.master_key)?;
+    // Asked for by those alone who need it: a key can be revoked where its file is gone.
+    let master = || master_key(&settings.sqs, prepared.master_key.clone());
     let is_change = !matches!(command, KeyCommand::List);
     let said = match command {
         KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
-            let made = Made::new(&id, aws, master.as_ref())?;
+            let made = Made::new(&id, aws.then_some(&master))?;
             let new = NewApiKey {
                 id,
                 name,
@@ -105,7 +106,7 @@ async fn administer(
             format!("{id} is revoked")
         }
         KeyCommand::Rotate { id, overlap, aws } => {
-            let made = Made::new(&id, aws, master.as_ref())?;
+            let made = Made::new(&id, aws.then_some(&master))?;
             let hash = KeyHash::of(&made.key);
             store::rotate_key(&options, &id, hash, delta(overlap)).await?;
             made.shown
@@ -138,12 +139,16 @@ struct Made {
 }
 
 impl Made {
-    fn new(id: &str, aws: bool, master: Option<&MasterKey>) -> Result<Self, StartError> {
-        if !aws {
+    /// Of an access key if there is a way to a master key, and of a key of the gateway's own otherwise.
+    fn new(
+        id: &str,
+        master: Option<&impl Fn() -> Result<Option<MasterKey>, StartError>>,
+    ) -> Result<Self, StartError> {
+        let Some(master) = master else {
             let key = auth::new_key(id);
             return Ok(Self { shown: key.clone(), key });
-        }
-        let master = master.ok_or(StartError::NoMasterKey)?;
+        };
+        let master = master()?.ok_or(StartError::NoMasterKey)?;
         let access = auth::new_access_key_id(id).ok_or(StartError::NoAccessKey)?;
         let secret = master.secret(&access);
         let shown = format!("AWS_ACCESS_KEY_ID={access}\nAWS_SECRET_ACCESS_KEY={secret}");

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tracing::debug;
 
 use crate::{
     domain::{ArchivedMessage, CallStats, Filter, PageSize, QueueName, Scope},
@@ -134,6 +135,19 @@ impl Broker {
 
     /// Moves dead letters back to where they came from, or into a queue, and says how many.
     pub async fn redrive(&self, stats: &Arc<CallStats>, what: Redrive) -> Result<i64> {
+        let redriven = self.redrive_some(stats, what).await?;
+        match redriven.rejected {
+            Some(error) if redriven.moved == 0 => Err(error),
+            _ => Ok(redriven.moved),
+        }
+    }
+
+    /// The same, for those who go on until they are through.
+    pub(super) async fn redrive_some(
+        &self,
+        stats: &Arc<CallStats>,
+        what: Redrive,
+    ) -> Result<Redriven> {
         if what.to.as_ref() == Some(&what.queue) {
             return Err(Error::Invalid("`to` must be another queue than this".to_owned()));
         }
@@ -147,14 +161,16 @@ impl Broker {
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
                 let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
-                    unlocked(store::redrive(&mut conn, queue, to, within, after, step).await?)
+                    let step = store::redrive(&mut conn, queue, to, within, after, step).await?;
+                    // Of several queues that they go to, one that is locked keeps none from the others.
+                    if to.is_some() { unlocked(step) } else { Ok(step) }
                 });
                 steps.done(moved.await?).map_err(of_moving(queue, to))?;
             }
             if let Some(to) = to {
                 broker.moved_to(to, steps.moved);
             }
-            steps.finish(to.unwrap_or(queue))
+            steps.redriven(queue, to)
         })
         .await
     }
@@ -215,7 +231,20 @@ struct Steps {
     stayed: Option<Stayed>,
     limit: Option<i64>,
     after: Option<i64>,
+    /// Whether the last one has been looked at.
+    is_through: bool,
     deadline: Instant,
+}
+
+/// What moving dead letters came to.
+#[derive(Debug)]
+pub(super) struct Redriven {
+    /// How many were moved.
+    pub(super) moved: i64,
+    /// Whether all have been looked at, and none was locked.
+    pub(super) is_through: bool,
+    /// Why one stayed that no queue takes.
+    pub(super) rejected: Option<Error>,
 }
 
 /// Why a message stayed that was to be moved.
@@ -226,7 +255,14 @@ enum Stayed {
 
 impl Steps {
     fn new(limit: Option<i64>, time: Duration) -> Self {
-        Self { moved: 0, stayed: None, limit, after: Some(0), deadline: Instant::now() + time }
+        Self {
+            moved: 0,
+            stayed: None,
+            limit,
+            after: Some(0),
+            is_through: false,
+            deadline: Instant::now() + time,
+        }
     }
 
     /// The id behind which the next step begins, and how many messages it moves.
@@ -234,6 +270,26 @@ impl Steps {
         let wanted = self.limit.map_or(STEP, |limit| (limit - self.moved).min(STEP));
         let after = self.after.filter(|_| wanted > 0)?;
         Some((after, i32::try_from(wanted).unwrap_or(1)))
+    }
+
+    /// What moving dead letters came to: an error if somebody has locked what none of them could go past.
+    fn redriven(self, from: &QueueName, to: Option<&QueueName>) -> Result<Redriven> {
+        let what = || match to {
+            Some(to) => format!("queue `{to}`"),
+            None => format!("a queue to which messages of `{from}` go back"),
+        };
+        let (moved, is_through) = (self.moved, self.is_through);
+        let rejected = match self.stayed {
+            Some(Stayed::Locked) if moved == 0 => return Err(Error::Locked(what())),
+            Some(Stayed::Locked) => {
+                return Ok(Redriven { moved, is_through: false, rejected: None });
+            }
+            Some(Stayed::Rejected(rejection)) => {
+                Some(Error::rejected(to.unwrap_or(from).as_str(), &rejection))
+            }
+            None => None,
+        };
+        Ok(Redriven { moved, is_through, rejected })
     }
 
     /// Takes a step into account. One that failed is the end; what those before it moved is moved.
@@ -245,10 +301,12 @@ impl Steps {
                     let why = step.rejection.map_or(Stayed::Locked, Stayed::Rejected);
                     self.stayed.get_or_insert(why);
                 }
+                self.is_through = step.last_id.is_none();
                 self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
                 Ok(())
             }
-            Err(_) if self.moved > 0 => {
+            Err(error) if self.moved > 0 => {
+                debug!(%error, moved = self.moved, "moving messages broke off");
                 self.after = None;
                 Ok(())
             }

@@ -92,9 +92,9 @@ pub struct Inner {
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
     /// Leave for a transaction that may wait for another one: half of the connections are for others.
+    transaction_slots: FairSlots,
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
-    transaction_slots: FairSlots,
     /// Leave for a statement outside the lanes, by caller.
     callers: KeyedSlots<CallerId>,
     /// Figures that somebody asks for.

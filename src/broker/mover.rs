@@ -12,7 +12,7 @@ use crate::{
     store::{self, MoveTask},
 };
 
-use super::{Broker, Error, Redrive, Result};
+use super::{Broker, Error, Redrive, Result, archives::Redriven};
 
 /// Time between two looks for tasks that other gateways began, or left.
 const POLL: Duration = Duration::from_secs(2);
@@ -47,27 +47,36 @@ impl Mover {
     /// Works until it is dropped.
     pub async fn run(self) {
         let mut complained = false;
+        // The shortest pause of a task since the last time that none could be worked on.
+        let mut pause = POLL;
         loop {
             match self.step().await {
-                Ok(true) => continue,
-                Ok(false) => complained = false,
+                Ok(Some(of_task)) => {
+                    if of_task > Duration::ZERO {
+                        pause = pause.min(of_task);
+                    }
+                    continue;
+                }
+                Ok(None) => complained = false,
                 Err(error) if !complained => {
                     warn!(%error, "tasks that move dead letters cannot be worked on");
                     complained = true;
                 }
                 Err(_) => {}
             }
-            let _ = timeout(POLL, self.0.move_tasks.notified()).await;
+            // Either there is a new one, or it is time to look.
+            let _ =
+                timeout(std::mem::replace(&mut pause, POLL), self.0.move_tasks.notified()).await;
         }
     }
 
-    /// Does a part of a task; false if there is none to be worked on.
-    async fn step(&self) -> Result<bool> {
+    /// Does a part of a task, and says for how long it pauses then; nothing if there is none to be worked on.
+    async fn step(&self) -> Result<Option<Duration>> {
         let task = {
             let mut conn = self.0.db.background_conn().await?;
             store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
         };
-        let Some(task) = task else { return Ok(false) };
+        let Some(task) = task else { return Ok(None) };
         let step = self.move_some(&task).await;
         let mut conn = self.0.db.background_conn().await?;
         let failure = step.failure.as_deref();
@@ -80,12 +89,7 @@ impl Mover {
             step.pause,
         );
         noted.await?;
-        if step.pause > 0.0 && step.status == "RUNNING" {
-            // The pauses of several tasks do not add up: each goes on when it is found again.
-            let _ =
-                timeout(Duration::from_secs_f64(step.pause), self.0.move_tasks.notified()).await;
-        }
-        Ok(true)
+        Ok(Some(Duration::from_secs_f64(step.pause)))
     }
 
     async fn move_some(&self, task: &MoveTask) -> Step {
@@ -97,12 +101,18 @@ impl Mover {
             let to = task.destination.as_deref().map(parse).transpose()?;
             let queue = parse(&task.source)?;
             let what = Redrive { queue, to, within: Scope::ALL, limit: Some(limit) };
-            self.0.redrive(&Arc::default(), what).await
+            self.0.redrive_some(&Arc::default(), what).await
         };
         match moved.await {
-            Ok(moved) => {
-                let status = if moved < limit { "COMPLETED" } else { "RUNNING" };
-                Step { moved, status, failure: None, pause }
+            Ok(Redriven { moved, is_through: false, .. }) => {
+                Step { moved, status: "RUNNING", failure: None, pause }
+            }
+            Ok(Redriven { moved, rejected: Some(error), .. }) => {
+                let failure = Some(error.to_string());
+                Step { moved, status: "FAILED", failure, pause: 0.0 }
+            }
+            Ok(Redriven { moved, .. }) => {
+                Step { moved, status: "COMPLETED", failure: None, pause: 0.0 }
             }
             Err(
                 Error::Locked(_)

@@ -97,18 +97,32 @@ impl Broker {
         .await
     }
 
-    /// Notes that a queue is about to be emptied; false if that was noted less than so many seconds ago.
+    /// Whether it was noted less than so many seconds ago that a queue was emptied.
+    pub async fn is_purged(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: &QueueName,
+        pause_seconds: i32,
+    ) -> Result<bool> {
+        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        self.run(false, async move {
+            let mut conn = broker.connect(&stats).await?;
+            Ok(store::is_purged(&mut conn, &queue, pause_seconds).await?)
+        })
+        .await
+    }
+
+    /// Notes that a queue was emptied.
     pub async fn note_purge(
         &self,
         stats: &Arc<CallStats>,
         queue: &QueueName,
         alias: String,
-        pause_seconds: i32,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
         self.run(true, async move {
             let mut conn = broker.connect(&stats).await?;
-            Ok(store::note_purge(&mut conn, &queue, &alias, pause_seconds).await?)
+            Ok(store::note_purge(&mut conn, &queue, &alias).await?)
         })
         .await
     }

@@ -10,7 +10,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Created, Error, NewQueue, Result, queues::missing_dead_letter_queue, retry::Kind,
+    Broker, Created, Error, NewQueue, Result, caller, queues::missing_dead_letter_queue,
+    retry::Kind,
 };
 
 /// What to change of a queue.
@@ -156,8 +157,11 @@ impl Broker {
         index: GroupIndex,
         wanted: bool,
     ) -> Result<()> {
-        // One at a time: each has a session of its own.
-        let _turn = self.index_builds.lock().await;
+        // One at a time: each has a session of its own. Nobody stands there for a client that has left.
+        let _turn = tokio::select! {
+            turn = self.index_builds.lock() => turn,
+            () = caller::gone() => return Err(Error::Locked(format!("the indexes of queue `{queue}`"))),
+        };
         let work = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
             store::group_index_work(&mut conn, queue, index, wanted).await
         });
@@ -190,7 +194,9 @@ impl Broker {
                 .await;
             if !matches!(outcome, Ok(Err(store::Error::Locked) | Ok(DropOutcome::InUse(_)))) {
                 broker.policies.forget(queue);
-                broker.policies.note_pause(queue, false);
+                if matches!(outcome, Ok(Ok(DropOutcome::Dropped(_) | DropOutcome::Missing))) {
+                    broker.policies.note_pause(queue, false);
+                }
                 broker.engine.tell(queue);
             }
             match outcome?.map_err(Error::of_changing(queue))? {

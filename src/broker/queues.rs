@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
     domain::{
@@ -312,7 +313,10 @@ impl Broker {
                     kept = kept.or(step.kept);
                 }
                 // What the steps before it deleted is deleted.
-                Err(_) if purged > 0 => next = None,
+                Err(error) if purged > 0 => {
+                    warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
+                    next = None;
+                }
                 Err(error) => return Err(Error::on(queue)(error)),
             }
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use tracing::debug;
+
 use crate::{
     domain::{
         CallStats, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
@@ -243,7 +245,10 @@ impl Broker {
                 Ok(outcomes) => outcomes,
                 Err(store::Error::OutcomeUnknown(_)) => vec![Settled::Unknown; places.len()],
                 Err(store::Error::Locked | store::Error::Deadlock(_)) => continue,
-                Err(_) => break,
+                Err(error) => {
+                    debug!(%queue, %error, "what was locked could not be tried again");
+                    break;
+                }
             };
             for (place, outcome) in places.iter().zip(outcomes) {
                 settled[*place] = outcome;

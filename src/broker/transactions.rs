@@ -227,9 +227,10 @@ impl Broker {
         operations: &[Operation],
         stats: &CallStats,
     ) -> store::Result<(Permits, FairSlot)> {
+        // The slot first: who waits for one takes nothing from what else is done to its queue.
+        let slot = self.in_time(self.transaction_slots.acquire(stats.caller())).await?;
         let queue = operations.first().and_then(queue_of);
-        let permits = self.permits(queue, stats).await?;
-        Ok((permits, self.in_time(self.transaction_slots.acquire(stats.caller())).await?))
+        Ok((self.permits(queue, stats).await?, slot))
     }
 
     /// Counts what was done, and has those looked for who wait for it.

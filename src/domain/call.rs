@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     sync::{
-        OnceLock,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -18,7 +18,7 @@ pub struct CallStats {
     round_trips: AtomicU32,
     waited_us: AtomicU64,
     caller: OnceLock<CallerId>,
-    held: OnceLock<Box<dyn Any + Send + Sync>>,
+    held: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl CallStats {
@@ -34,10 +34,18 @@ impl CallStats {
     }
 
     /// Keeps something until the last one has let go who works for this request, and with it what it
-    /// brought; once.
-    pub fn hold(&self, what: impl Any + Send + Sync) {
-        // Of two, the second has nobody to wait for.
-        let _ = self.held.set(Box::new(what));
+    /// brought.
+    pub fn hold(&self, what: impl Any + Send) {
+        *self.held() = Some(Box::new(what));
+    }
+
+    /// Lets go of it earlier: nobody works with what the request brought any more.
+    pub fn release(&self) {
+        *self.held() = None;
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One statement went to the database.

@@ -10,6 +10,7 @@ mod call;
 mod caller_id;
 mod filter;
 mod group;
+mod limited;
 mod message;
 mod object;
 mod peer_key;
@@ -31,6 +32,7 @@ pub use call::CallStats;
 pub use caller_id::CallerId;
 pub use filter::{Filter, InvalidFilter};
 pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};
+pub use limited::Limited;
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };

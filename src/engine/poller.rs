@@ -120,25 +120,29 @@ impl Poller {
         stats: &Arc<CallStats>,
         client: &Client,
     ) -> Result<Vec<Message>> {
-        // Each has a connection of its own, and one that chooses may take long.
-        let caller = stats.caller();
-        let _of_caller = match caller {
-            Some(caller) => self.shared.choosy.acquire(&caller).await,
-            None => None,
-        };
-        let _dear = match read.filter {
-            Some(_) => Some(self.shared.dear.acquire(caller, Some(&read.queue)).await),
-            None => None,
-        };
         let mut backoff = LockBackoff::new();
         loop {
+            // Each has a connection of its own, and one that chooses may take long.
+            let caller = stats.caller();
+            let of_caller = match caller {
+                Some(caller) => self.shared.choosy.acquire(&caller).await,
+                None => None,
+            };
+            let dear = match read.filter {
+                Some(_) => Some(self.shared.dear.acquire(caller, Some(&read.queue)).await),
+                None => None,
+            };
+            if self.shared.pauses.is_paused(&read.queue) {
+                return Ok(Vec::new());
+            }
             let mut conn = self.shared.db.acquire(stats).await?;
             if client.is_closed() {
                 return Ok(Vec::new());
             }
             let outcome = self.read_now(&mut conn, read).await;
             let Err(Error::Locked) = outcome else { return outcome };
-            drop(conn);
+            // Who waits for a lock is in nobody's way.
+            drop((conn, of_caller, dear));
             let pause = backoff.next_pause().filter(|_| !self.shared.closing.is_cancelled());
             let Some(pause) = pause else { return outcome };
             sleep(pause).await;

@@ -69,10 +69,14 @@ impl TableLock {
     async fn watch(&self) {
         let mut backoff = LockBackoff::new();
         let closing = &self.shared.closing;
-        while self.access.receiver_count() > 0 && !closing.is_cancelled() {
+        loop {
             tokio::select! {
                 () = sleep(backoff.next_pause_of_many()) => {}
                 () = closing.cancelled() => return,
+            }
+            // Behind the pause: those who are to wait come in it.
+            if self.access.receiver_count() == 0 {
+                return;
             }
             match self.look_again().await {
                 Ok(TableAccess::All) | Err(Error::QueueNotFound) => return,

@@ -149,10 +149,14 @@ impl BatchStatement for Looking {
             }
             Err(error) => return Err(error),
         };
-        let found: HashMap<i64, Message> =
+        let mut found: HashMap<i64, Message> =
             looked.messages.into_iter().map(|message| (message.msg_id, message)).collect();
-        let outcome = |id: &&MsgId| match found.get(&id.get()) {
-            Some(message) => Shareable::Done(Some(message.clone())),
+        // Several may want the same; mostly each is for one alone.
+        let is_for_one = ids.len() == inputs.len();
+        let mut take =
+            |id: i64| if is_for_one { found.remove(&id) } else { found.get(&id).cloned() };
+        let outcome = |id: &&MsgId| match take(id.get()) {
+            Some(message) => Shareable::Done(Some(message)),
             None if looked.left_out.contains(&id.get()) => Shareable::Alone,
             None => Shareable::Done(None),
         };

@@ -54,7 +54,8 @@ pub(super) async fn read_thoroughly(
                     shared.heavy.note(&read.queue);
                 }
                 read.qty = 1;
-                gave_up = true;
+                // With a filter, finding none is an answer.
+                gave_up = read.filter.is_none();
             }
             // What was given up on may be at these messages still.
             Ok(found) if gave_up && found.messages.is_empty() && tries < MOST_PAUSES => {

@@ -74,9 +74,10 @@ impl RequestContext {
         self.lock().as_mut().map_or(Ok(()), InFlightGuard::body_is_here)
     }
 
-    /// It does not count among those in flight any more: it waits.
+    /// It does not count among those in flight any more, nor does its body: that is done with, and it waits.
     pub(super) fn waits(&self) {
         self.let_go();
+        self.stats.release();
     }
 
     /// It has a body of some size. What is made of it may be in a lane when the client has gone, so

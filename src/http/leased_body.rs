@@ -20,23 +20,23 @@ use crate::{
 pub(crate) struct LeasedBody {
     bytes: Option<Bytes>,
     lease: Lease,
-    delivered: DeliveryId,
+    delivered: DeliveryCount,
 }
 
 /// What is counted once it is on its way.
-pub(crate) struct DeliveryId {
+pub(crate) struct DeliveryCount {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) queue: QueueName,
     pub(crate) messages: usize,
 }
 
 impl LeasedBody {
-    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: DeliveryId) -> Self {
+    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: DeliveryCount) -> Self {
         Self { bytes: Some(bytes), lease, delivered }
     }
 
     /// Of messages that are deleted already, and cannot be given back.
-    pub(crate) fn without_lease(bytes: Bytes, delivered: DeliveryId) -> Self {
+    pub(crate) fn without_lease(bytes: Bytes, delivered: DeliveryCount) -> Self {
         Self::new(bytes, Lease::default(), delivered)
     }
 }
@@ -52,7 +52,7 @@ impl Body for LeasedBody {
         let bytes = self.bytes.take();
         if bytes.is_some() {
             self.lease.taken();
-            let DeliveryId { metrics, queue, messages } = &self.delivered;
+            let DeliveryCount { metrics, queue, messages } = &self.delivered;
             metrics.messages(queue.as_str(), MessageEvent::Received, *messages);
         }
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))

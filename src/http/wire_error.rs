@@ -1,7 +1,7 @@
 //! An error in a front end's own form, on its way to the outermost layer, which knows the request's id
 //! and logs it.
 
-use std::{error::Error as StdError, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
 use axum::{
     http::StatusCode,
@@ -35,4 +35,25 @@ pub(crate) fn error_response(status: StatusCode, error: impl WireError) -> Respo
 /// What went wrong, where a response says so by way of [`error_response`].
 pub(super) fn error_of(response: &Response) -> Option<Arc<dyn WireError>> {
     response.extensions().get::<Unrendered>().map(|error| Arc::clone(&error.0))
+}
+
+/// The most characters of a text in an error.
+const MAX_DETAIL: usize = 1_000;
+
+/// Cuts a text that repeats more of a request than anybody wants to read.
+pub(crate) fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL) {
+        text.truncate(end);
+        text.shrink_to_fit();
+        text.push('…');
+    }
+}
+
+/// The same of a text that may be one of ours.
+pub(crate) fn shortened(text: impl Into<Cow<'static, str>>) -> Cow<'static, str> {
+    let mut text = text.into();
+    if let Cow::Owned(owned) = &mut text {
+        shorten(owned);
+    }
+    text
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
+use tracing::warn;
 
 use super::error::{Kind, Result, SqsError};
 
@@ -60,6 +61,10 @@ impl Batch {
     /// This entry failed.
     pub(super) fn failed(&mut self, id: &str, error: &SqsError) {
         let (_, code, _) = error.kind.parts();
+        if !error.kind.is_senders_fault() {
+            // The answer is one of 200: nothing else says so.
+            warn!(code, cause = ?error.cause, "an entry of a batch failed");
+        }
         self.failed.push(json!({
             "Id": id, "Code": code, "Message": error.message,
             "SenderFault": error.kind.is_senders_fault(),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{broker, http::Rejection};
+use crate::{
+    broker,
+    http::{Rejection, shorten},
+};
 
 /// A failure as an SDK expects it.
 #[derive(Clone, Debug)]
@@ -138,7 +141,9 @@ impl Kind {
 
 impl SqsError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), cause: None }
+        let mut message = message.into();
+        shorten(&mut message);
+        Self { kind, message, cause: None }
     }
 
     pub(super) fn no_queue() -> Self {

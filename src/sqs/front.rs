@@ -13,10 +13,10 @@ use chrono::Utc;
 use serde_json::{Map, Value};
 
 use crate::{
-    auth::Credential,
+    auth::SigningKey,
     http::{
-        BasePath, Caller, DeliveryId, GatedBroker, LeasedBody, Rejection, WireError, bearer,
-        error_response, read, room_for,
+        BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
+        WireError, bearer, error_response, read, room_for,
     },
 };
 
@@ -189,15 +189,22 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let (mut parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);
     let Ok(BasePath(base_path)) = BasePath::from_request_parts(&mut parts, &sqs).await;
-    // Whose key is not known need not send a body.
-    let signature = signature(&sqs, &parts)?;
-    let body = read(request, &sqs).await?;
-    let credential = match &signature {
-        Some(signature) => Some(verified(&sqs, signature, &parts, &base_path, &body)?),
+    // Whose key is not known need not send a body, which counts against their share.
+    let signed = signature(&sqs, &parts)?;
+    let credential = match &signed {
+        Some((_, key)) => Some(key.credential.clone()),
         None => bearer(&parts.headers),
     };
-    let sender = signature.map(|signature| signature.access_key_id);
-    let caller = Caller::authenticate(&parts, &sqs, credential).await?;
+    let claimed = Caller::claimed(&parts, &sqs, credential).await?;
+    // What may be done is asked again once the body is there.
+    let permit = MultiQueuePermit::new(claimed);
+    let body = read(request, &sqs).await?;
+    let caller = permit.caller;
+    if let Some((signature, key)) = &signed {
+        verify(&sqs, signature, key, &parts, &base_path, &body)?;
+    }
+    caller.check_rates()?;
+    let sender = signed.map(|(signature, _)| signature.access_key_id);
     let action = action(protocol, &parts, &body)?;
     let trace = parts.headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
     let call = Call {
@@ -332,7 +339,7 @@ fn deliver(
     let messages = &received.delivery.messages;
     let held = room_for(&call.gated, &context.stats, messages.iter())?;
     let text = write(protocol, "ReceiveMessage", Some(&received.output(call)), request_id);
-    let delivered = DeliveryId {
+    let delivered = DeliveryCount {
         metrics: Arc::clone(&call.gated.metrics),
         queue: received.name.queue.clone(),
         messages: messages.len(),
@@ -342,7 +349,7 @@ fn deliver(
 }
 
 /// The signature of a request, where credentials are needed; its key is known and its time fits.
-fn signature(sqs: &Sqs, parts: &Parts) -> Result<Option<Signature>> {
+fn signature(sqs: &Sqs, parts: &Parts) -> Result<Option<(Signature, SigningKey)>> {
     if !sqs.access().is_required() {
         return Ok(None);
     }
@@ -354,12 +361,12 @@ fn signature(sqs: &Sqs, parts: &Parts) -> Result<Option<Signature>> {
         let message = "Request is missing Authentication Token";
         return Err(SqsError::new(Kind::MissingAuthenticationToken, message));
     };
-    if sqs.access().signing_key(&signature.access_key_id).is_none() {
+    let Some(key) = sqs.access().signing_key(&signature.access_key_id) else {
         sqs.metrics.refused("unauthenticated");
         return Err(Rejection::Unauthenticated.into());
-    }
+    };
     signature.check_time(Utc::now())?;
-    Ok(Some(signature))
+    Ok(Some((signature, key)))
 }
 
 fn signed<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> Signed<'a> {
@@ -367,24 +374,23 @@ fn signed<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> Signed<'a> {
     Signed { method: &parts.method, path, query, headers: &parts.headers, host }
 }
 
-/// The credential with which a request is signed. What a proxy has changed is looked at as the client may have
-/// written it.
-fn verified(
+/// Refuses a request that is not signed with its key. What a proxy has changed is looked at as the client may
+/// have written it.
+fn verify(
     sqs: &Sqs,
     signature: &Signature,
+    key: &SigningKey,
     parts: &Parts,
     base_path: &str,
     body: &[u8],
-) -> Result<Credential> {
-    let key = sqs.access().signing_key(&signature.access_key_id);
-    let key = key.ok_or(Rejection::Unauthenticated)?;
+) -> Result<()> {
     let forwarded = forwarded_host(&parts.headers);
     let outside = format!("{base_path}{}", parts.uri.path());
     for host in [Some(host(parts)), forwarded].into_iter().flatten() {
         for path in [parts.uri.path(), outside.as_str()] {
             let signed = signed(parts, host, path);
             if signature.is_of(&key.secret, &signed, body) {
-                return Ok(key.credential);
+                return Ok(());
             }
         }
     }

@@ -36,6 +36,9 @@ pub(super) async fn start(caller: Caller, input: StartMessageMoveTask) -> Result
     let source = queue_of(arn, "SourceArn")?;
     let destination = input.destination_arn.filter(|arn| !arn.is_empty());
     let destination = destination.map(|arn| queue_of(&arn, "DestinationArn")).transpose()?;
+    if destination.as_ref().is_some_and(|destination| destination.queue == source.queue) {
+        return Err(SqsError::invalid("SourceArn and DestinationArn must be different queues."));
+    }
     let reason = "Must be an integer between 1 and 500.";
     let per_second = input.max_number_of_messages_per_second;
     bounded(per_second, "MaxNumberOfMessagesPerSecond", 1..=500, 1, reason)?;

@@ -40,8 +40,20 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     queue_attributes::authorize_dead_letters(&permit, &name, &change.settings)?;
     match permit.broker.show_queue(&permit.stats, name.queue.clone()).await {
         Ok(queue) => {
-            let there = queue_attributes::of(call, &permit, &name, &queue).await?;
+            if name.is_fifo() != queue.fifo {
+                return Err(exists_otherwise("FifoQueue"));
+            }
+            let mut there = queue_attributes::of(call, &permit, &name, &queue).await?;
+            let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+            if kept.modified_at.is_some() {
+                check_alike(&given, &there)?;
+                return Ok(Some(url(call, &name)));
+            }
+            // Made elsewhere, or the one that made it broke off: what is kept beside it is yet to be written.
+            let missing = given.iter().filter(|(key, _)| change.attributes.contains_key(*key));
+            there.extend(missing.map(|(key, value)| (key.clone(), value.clone())));
             check_alike(&given, &there)?;
+            keep(&permit, &name, change.attributes, tags).await?;
             return Ok(Some(url(call, &name)));
         }
         Err(crate::broker::Error::QueueNotFound(_)) => {}
@@ -61,22 +73,35 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
         settings,
     };
     permit.broker.create_queue(&permit.stats, new).await?;
-    let kept = AttributesChange {
-        attributes: change.attributes,
-        tags: tags.into_iter().map(|(key, value)| (key, Some(value))).collect(),
-    };
-    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    keep(&permit, &name, change.attributes, tags).await?;
     Ok(Some(url(call, &name)))
+}
+
+/// Writes what is kept beside a queue that is new here.
+async fn keep(
+    permit: &QueuePermit<right::Manage>,
+    name: &SqsName,
+    attributes: BTreeMap<String, Option<String>>,
+    tags: BTreeMap<String, String>,
+) -> Result<()> {
+    let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    let kept = AttributesChange { attributes, tags };
+    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    Ok(())
+}
+
+fn exists_otherwise(attribute: &str) -> SqsError {
+    SqsError::new(
+        Kind::QueueNameExists,
+        format!(
+            "A queue already exists with the same name and a different value for attribute {attribute}"
+        ),
+    )
 }
 
 fn check_alike(given: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> Result<()> {
     match given.iter().find(|(name, value)| !is_alike(value, there.get(*name))) {
-        Some((name, _)) => Err(SqsError::new(
-            Kind::QueueNameExists,
-            format!(
-                "A queue already exists with the same name and a different value for attribute {name}"
-            ),
-        )),
+        Some((name, _)) => Err(exists_otherwise(name)),
         None => Ok(()),
     }
 }
@@ -209,12 +234,14 @@ pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
     let (broker, alias) = (&permit.broker, name.name.clone());
-    if !broker.note_purge(&permit.stats, &name.queue, alias, PURGE_PAUSE).await? {
+    if broker.is_purged(&permit.stats, &name.queue, PURGE_PAUSE).await? {
         return Err(SqsError::new(
             Kind::PurgeQueueInProgress,
             format!("Only one PurgeQueue operation on {} is allowed every 60 seconds.", name.name),
         ));
     }
-    broker.purge_queue(&permit.stats, name.queue).await?;
+    broker.purge_queue(&permit.stats, name.queue.clone()).await?;
+    // Behind it: one that failed may be asked for again at once.
+    broker.note_purge(&permit.stats, &name.queue, alias).await?;
     Ok(None)
 }

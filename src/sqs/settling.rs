@@ -61,9 +61,8 @@ pub(super) async fn change(caller: Caller, input: ChangeMessageVisibility) -> Re
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
     let visible = visibility(input.visibility_timeout)?;
     check_handle(&permit, handle)?;
-    let outcome =
-        permit.broker.set_visibility(&permit.stats, name.queue.clone(), target(handle), visible);
-    changed(&name, handle, outcome.await.map(drop))?;
+    let outcome = permit.broker.hide(&permit.stats, name.queue.clone(), target(handle), visible);
+    changed(&name, handle, outcome.await)?;
     Ok(None)
 }
 

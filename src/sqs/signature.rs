@@ -124,8 +124,10 @@ impl Signature {
 
     /// Refuses one that was made too long ago, or is from a clock that is ahead.
     pub(super) fn check_time(&self, now: DateTime<Utc>) -> Result<()> {
-        let made = NaiveDateTime::parse_from_str(&self.time, "%Y%m%dT%H%M%SZ");
-        let made = made.map_err(|_| incomplete("X-Amz-Date"))?.and_utc();
+        // Of four digits, as a year beyond them is out of all calculation.
+        let made = Some(&*self.time).filter(|time| time.len() == "20260101T000000Z".len());
+        let made = made.and_then(|time| NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%SZ").ok());
+        let made = made.ok_or_else(|| incomplete("X-Amz-Date"))?.and_utc();
         let allowed = TimeDelta::minutes(CLOCK_MINUTES);
         let until = made + self.expires.map_or(allowed, TimeDelta::seconds);
         let text = |time: DateTime<Utc>| time.format("%Y%m%dT%H%M%SZ").to_string();

@@ -65,8 +65,7 @@ pub async fn claim_move_task(conn: &mut Conn, seconds: i32) -> Result<Option<Mov
     conn.look(query.bind(seconds)).await?.first().map(decode).transpose()
 }
 
-/// Notes how far a task has come, and leaves it for `pause` seconds; the status that it has then, if
-/// it is there.
+/// Notes how far a task has come, and leaves it for `pause` seconds.
 pub async fn advance_move_task(
     conn: &mut Conn,
     id: &str,
@@ -74,13 +73,12 @@ pub async fn advance_move_task(
     status: &str,
     failure: Option<&str>,
     pause: f64,
-) -> Result<Option<String>> {
+) -> Result<()> {
     let query = sqlx::query(
-        "/* advance_move_task */ \
-         SELECT pgmq_gateway.advance_move_task($1, $2, $3, $4, $5) AS status",
+        "/* advance_move_task */ SELECT pgmq_gateway.advance_move_task($1, $2, $3, $4, $5)",
     );
     let query = query.bind(id).bind(moved).bind(status).bind(failure).bind(pause);
-    Ok(get::<Option<Text>>(only_row(&conn.change(query).await?)?, "status")?.map(|word| word.0))
+    conn.change(query).await.map(drop)
 }
 
 /// Ends a task; how many messages it has moved, or nothing if it does not run.

@@ -91,16 +91,16 @@ pub async fn change_queue_attributes(
     get(only_row(&conn.look(query).await?)?, "changed")
 }
 
-/// Notes that a queue is emptied; false if that was noted less than so many seconds ago.
-pub async fn note_purge(
-    conn: &mut Conn,
-    queue: &QueueName,
-    alias: &str,
-    pause_seconds: i32,
-) -> Result<bool> {
-    let query = sqlx::query("/* note_purge */ SELECT pgmq_gateway.note_purge($1, $2, $3) AS noted");
-    let query = query.bind(queue.as_str()).bind(alias).bind(pause_seconds);
-    get(only_row(&conn.change(query).await?)?, "noted")
+/// Whether it was noted less than so many seconds ago that a queue was emptied.
+pub async fn is_purged(conn: &mut Conn, queue: &QueueName, pause_seconds: i32) -> Result<bool> {
+    let query = sqlx::query("/* is_purged */ SELECT pgmq_gateway.is_purged($1, $2) AS purged");
+    get(only_row(&conn.look(query.bind(queue.as_str()).bind(pause_seconds)).await?)?, "purged")
+}
+
+/// Notes that a queue was emptied.
+pub async fn note_purge(conn: &mut Conn, queue: &QueueName, alias: &str) -> Result<()> {
+    let query = sqlx::query("/* note_purge */ SELECT pgmq_gateway.note_purge($1, $2)");
+    conn.change(query.bind(queue.as_str()).bind(alias)).await.map(drop)
 }
 
 /// Queues whose aliases begin with `prefix` and come behind `after`, in order of the aliases' bytes.

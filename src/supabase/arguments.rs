@@ -1,12 +1,18 @@
 //! The arguments of a call, by name, and their conversion to the types of parameters, as PostgreSQL
 //! does it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::to_raw_value;
 use url::form_urlencoded;
 
-use crate::domain::{QueueName, RawJson, StorableLimits, Unstorable, check_storable};
+use crate::domain::{
+    Limited, MAX_BATCH, QueueName, RawJson, StorableLimits, Unstorable, check_storable,
+};
 
 use super::failure::Failure;
 
@@ -17,16 +23,49 @@ const RESERVED: [&str; 7] = ["select", "order", "limit", "offset", "columns", "o
 #[derive(Debug)]
 pub(super) struct Arguments(BTreeMap<String, RawJson>);
 
+/// The most members of a body that are kept: no function has so many parameters.
+const MAX_MEMBERS: usize = 16;
+
+/// The members of an object, the first of them if there are too many.
+struct Members(BTreeMap<String, RawJson>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersReader)
+    }
+}
+
+struct MembersReader;
+
+impl<'de> Visitor<'de> for MembersReader {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
+        let mut members = BTreeMap::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if members.len() < MAX_MEMBERS || members.contains_key(&name) {
+                members.insert(name, object.next_value()?);
+            } else {
+                object.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Members(members))
+    }
+}
+
 impl Arguments {
     /// Of a body: an object. None at all is one without members.
     pub(super) fn from_body(bytes: &[u8]) -> Result<Self, Failure> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(BTreeMap::new()));
         }
-        let read = serde_json::from_slice(bytes);
-        let given: BTreeMap<String, RawJson> =
-            read.map_err(|_| Failure::bad("PGRST102", "Empty or invalid json"))?;
-        Ok(Self(given.into_iter().map(|(name, value)| (usual(name), value)).collect()))
+        let read = serde_json::from_slice::<Members>(bytes);
+        let given = read.map_err(|_| Failure::bad("PGRST102", "Empty or invalid json"))?;
+        Ok(Self(given.0.into_iter().map(|(name, value)| (usual(name), value)).collect()))
     }
 
     /// Of a query.
@@ -87,7 +126,9 @@ impl Arguments {
         if text == "null" {
             return Ok(Vec::new());
         }
-        let list: Vec<RawJson> = serde_json::from_str(text).map_err(|_| match text.as_bytes() {
+        let list: serde_json::Result<Limited<RawJson, 1, MAX_BATCH>> = serde_json::from_str(text);
+        let list = list.map(|list| list.0).map_err(|error| match text.as_bytes() {
+            [b'[', ..] if error.is_data() => Failure::bad("22023", format!("`{name}` {error}")),
             [b'"', ..] => {
                 let inner: String = serde_json::from_str(text).unwrap_or_default();
                 Failure::bad("22P02", format!("malformed array literal: {}", quoted(&inner)))
@@ -173,6 +214,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_no_function_takes_is_read_no_further() {
+        let body: Vec<String> = (0..100_000).map(|n| format!(r#","m{n}":1"#)).collect();
+        let body = body.concat();
+        let given =
+            Arguments::from_body(format!(r#"{{"a":1{body}}}"#).as_bytes()).expect("an object");
+        assert_eq!(given.names().len(), MAX_MEMBERS);
+        let list = format!(r#"{{"messages":[1{}]}}"#, ",1".repeat(MAX_BATCH));
+        let mut given = Arguments::from_body(list.as_bytes()).expect("an object");
+        let refused = format!("{:?}", given.list("messages").expect_err("one too many"));
+        assert!(refused.contains("1 to 1000 entries, not 1001 or more"), "{refused}");
+    }
 
     fn of(body: &str) -> Arguments {
         Arguments::from_body(body.as_bytes()).expect("an object")

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
     domain::{Delay, MsgId, NewMessage, Quantity, QueueName, Visibility, VisibilityTimeout, Wait},
-    http::{Caller, DeliveryId, LeasedBody, MultiQueuePermit, QueuePermit, read, right},
+    http::{Caller, DeliveryCount, LeasedBody, MultiQueuePermit, QueuePermit, read, right},
 };
 
 use super::{
@@ -209,7 +209,7 @@ async fn receive(
     let held = room(state, &permit.stats, messages)?;
     let (bytes, rows) = (records(options, held, messages)?, messages.len());
     let delivered =
-        DeliveryId { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
+        DeliveryCount { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
     let body = Body::new(LeasedBody::new(bytes, delivery.lease, delivered));
     Ok(waited(options, reply(options, rows, body)))
 }

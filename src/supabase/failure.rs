@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     broker,
-    http::{Rejection, WireError, error_response},
+    http::{Rejection, WireError, error_response, shortened},
 };
 
 type Text = Cow<'static, str>;
@@ -41,7 +41,7 @@ struct Body<'a> {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Text>) -> Self {
-        let (message, details, hint) = (message.into(), None, None);
+        let (message, details, hint) = (shortened(message), None, None);
         Self { status, code, message, details, hint, retry_after: None, cause: None }
     }
 
@@ -58,11 +58,11 @@ impl Failure {
     }
 
     pub(super) fn details(self, details: impl Into<Text>) -> Self {
-        Self { details: Some(details.into()), ..self }
+        Self { details: Some(shortened(details)), ..self }
     }
 
     pub(super) fn hint(self, hint: impl Into<Text>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self { hint: Some(shortened(hint)), ..self }
     }
 
     /// What the shared layers refuse.

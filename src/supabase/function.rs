@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 
+use crate::domain::spelling;
+
 use super::failure::Failure;
 
 /// The schema in which they stand.
@@ -103,24 +105,9 @@ fn nearest(name: &str) -> Option<Function> {
     if name.len() > 40 {
         return None;
     }
-    let distance = |function: &Function| edits(name, function.name());
+    let distance = |function: &Function| spelling::distance(name, function.name());
     let near = Function::ALL.into_iter().min_by_key(distance)?;
     (distance(&near) <= 1 + near.name().len() / 3).then_some(near)
-}
-
-/// Letters that are to be put in, taken out or changed to make one of the other.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -145,7 +132,5 @@ mod tests {
         assert_eq!(nearest("send_bach"), Some(Function::SendBatch));
         assert_eq!(nearest("archiv"), Some(Function::Archive));
         assert_eq!(nearest("something"), None);
-        assert_eq!(edits("", "pop"), 3);
-        assert_eq!(edits("pop", "pop"), 0);
     }
 }

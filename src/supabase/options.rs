@@ -57,7 +57,8 @@ impl Options {
     /// RFC 7240; what is not known there is left alone.
     fn read_preferences(&mut self, headers: &HeaderMap) {
         let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-        for preference in values.flat_map(|value| value.split([',', ';'])) {
+        for preference in values.flat_map(|value| value.split(',')) {
+            let preference = preference.split(';').next().unwrap_or_default();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             let value = value.trim().trim_matches('"');
             match &*name.trim().to_ascii_lowercase() {
@@ -106,15 +107,21 @@ fn accepts(headers: &HeaderMap) -> Result<bool, Failure> {
 
 /// Columns at the top level; nothing for all.
 fn columns(select: &str, function: &str) -> Result<Option<Vec<Column>>, Failure> {
-    let mut columns = Vec::new();
+    let mut columns: Vec<Column> = Vec::new();
+    // Once each, however often it is named: every one of them is written out for every row.
+    let mut add = |column| {
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    };
     for name in select.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         if name == "*" {
-            columns.extend(Column::ALL);
+            Column::ALL.into_iter().for_each(&mut add);
             continue;
         }
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         match Column::find(name) {
-            Some(column) => columns.push(column),
+            Some(column) => add(column),
             None if is_name => {
                 let message = format!("column {function}.{name} does not exist");
                 return Err(Failure::bad("42703", message));
@@ -159,6 +166,13 @@ mod tests {
             request = request.header(*name, *value);
         }
         Options::of(&request.body(()).expect("a request").into_parts().0, "read")
+    }
+
+    #[test]
+    fn a_column_is_written_once_however_often_it_is_named() {
+        assert_eq!(columns("msg_id,vt,msg_id", "read").expect("columns").map(|c| c.len()), Some(2));
+        let many = "*,".repeat(10_000);
+        assert_eq!(columns(&many, "read").expect("columns"), None);
     }
 
     #[test]

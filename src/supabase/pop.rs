@@ -7,7 +7,7 @@ use axum::{body::Body, response::Response};
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
     domain::{Message, MsgId, Quantity, VisibilityTimeout, Wait},
-    http::{DeliveryId, LeasedBody, QueuePermit, right},
+    http::{DeliveryCount, LeasedBody, QueuePermit, right},
 };
 
 use super::{
@@ -37,7 +37,7 @@ pub(super) async fn pop(
     let held = held.unwrap_or_else(|_| state.memory.hold(None));
     let (bytes, rows) = (records(options, held, &messages)?, messages.len());
     let delivered =
-        DeliveryId { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
+        DeliveryCount { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
     let body = Body::new(LeasedBody::without_lease(bytes, delivered));
     Ok(waited(options, reply(options, rows, body)))
 }

@@ -115,3 +115,44 @@ async fn a_pause_that_ends_by_sql_wakes_who_waits() {
         timeout(Duration::from_secs(15), waiting).await.expect("woken").expect("received");
     assert_eq!(received["msg_id"], 1);
 }
+
+/// Who may not drop it, and who is told that it is full, change nothing of its being paused.
+#[tokio::test]
+async fn nothing_is_delivered_where_a_drop_is_refused_or_every_place_is_taken() {
+    let gateway = TestGateway::with(|settings| {
+        settings.long_poll.strategy = Strategy::ReadWithPoll;
+        settings.long_poll.max_connections = 1;
+    })
+    .await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    pause(&gateway, true).await;
+    let waiting = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/queues/q/messages?wait=5").await }
+    });
+    eventually("one waits", async || (waiters(&gateway).await == 1).then_some(())).await;
+    gateway.get("/queues/q/messages?wait=5").await.problem(503, "overloaded");
+    gateway.database.execute("CREATE VIEW looks AS TABLE pgmq.q_q").await;
+    gateway.delete("/queues/q").await.problem(409, "queue_conflict");
+    assert!(waiting.await.expect("no panic").expect(200).messages().is_empty());
+    assert_eq!(gateway.all("q").await[0]["read_ct"], 0);
+}
+
+/// The same for those who wait in line.
+#[tokio::test]
+async fn who_waits_gets_nothing_by_a_drop_that_is_refused() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    gateway.database.execute("CREATE VIEW looks AS TABLE pgmq.q_q").await;
+    pause(&gateway, true).await;
+    let waiting = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.receive("q", "wait=5").await }
+    });
+    eventually("one waits", async || (waiters(&gateway).await == 1).then_some(())).await;
+    gateway.delete("/queues/q").await.problem(409, "queue_conflict");
+    assert!(waiting.await.expect("no panic").is_empty());
+    assert_eq!(gateway.all("q").await[0]["read_ct"], 0);
+}

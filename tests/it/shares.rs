@@ -281,3 +281,35 @@ async fn a_key_has_one_dear_read_at_a_time() {
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
     reads.shutdown().await;
 }
+
+/// At the door of SQS a body is read before it is known who signed it: it counts against the key that is named.
+#[tokio::test]
+async fn a_key_has_its_share_at_the_door_of_sqs_too() {
+    let (gateway, [admin, ..]) = start(&["q"], |settings| {
+        settings.limits.max_arriving_requests = 4;
+    })
+    .await;
+    let half = async |key: &str| {
+        let mut stream = raw::connect(&gateway).await;
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+             X-Amz-Target: AmazonSQS.SendMessage\r\nContent-Length: 100\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    };
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        greedy.push(half(GREEDY).await);
+    }
+    eventually("it is refused what is beyond its share", async || {
+        (refused(&admin, "key_arriving_requests").await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(refused(&admin, "max_arriving_requests").await, 0);
+    // Nobody reads what a stranger sends.
+    let mut stranger = half("a-key-that-nobody-has").await;
+    let mut said = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut stranger, &mut said).await.expect("an answer");
+    assert_eq!(&said, b"HTTP/1.1 403");
+}

@@ -307,3 +307,115 @@ async fn what_is_not_enabled_is_not_there() {
     let gateway = TestGateway::with(|settings| settings.sqs.enabled = false).await;
     Sqs(&gateway).json("ListQueues", &json!({})).await.problem(405, "method_not_allowed");
 }
+
+/// Whichever way a message comes into a FIFO queue, and whoever empties it.
+#[tokio::test]
+async fn all_doors_take_an_id_once_and_a_purge_by_any_ends_it() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("once.fifo", &json!({"FifoQueue": "true"})).await;
+    gateway.post("/queues/once.fifo/bindings", r#"{"pattern":"t"}"#).await.expect(201);
+    let input = json!({"QueueUrl": url, "MessageBody": "1", "MessageGroupId": "g", "MessageDeduplicationId": "d"});
+    sqs.done("SendMessage", &input).await;
+    let one = r#"{"message":2,"headers":{"x-pgmq-group":"g","x-deduplication-id":"d"}}"#;
+    let queued = one.replacen('{', r#"{"queue":"once.fifo","#, 1);
+    let transaction = format!(r#"{{"operations":[{{"send":{queued}}}]}}"#);
+    assert_eq!(gateway.send("once.fifo", one).await, 1);
+    let done = gateway.post("/transactions", &transaction).await.expect(200).json();
+    assert_eq!(done["results"][0]["msg_id"], 1, "{done}");
+    let published = gateway.post("/topics/t/messages", one).await.expect(201).json();
+    assert_eq!(published["deliveries"][0]["msg_id"], 1, "{published}");
+    assert_eq!(gateway.all("once.fifo").await.len(), 1);
+
+    // One that a transaction took first is taken by nobody behind it.
+    let other = transaction.replace(r#":"d""#, r#":"e""#);
+    let done = gateway.post("/transactions", &other).await.expect(200).json();
+    let id = done["results"][0]["msg_id"].clone();
+    assert_eq!(gateway.send("once.fifo", &one.replace(r#":"d""#, r#":"e""#)).await, id);
+    assert_eq!(gateway.all("once.fifo").await.len(), 2);
+
+    gateway.post("/queues/once.fifo/purge", "").await.expect(200);
+    assert!(gateway.send("once.fifo", one).await > 2);
+    assert_eq!(gateway.all("once.fifo").await.len(), 1);
+}
+
+/// A purge that came to nothing may be asked for again at once.
+#[tokio::test]
+async fn a_purge_that_failed_is_none() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("full", &json!({})).await;
+    gateway.send("full", r#"{"message":1}"#).await;
+    let keep = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+                CREATE TRIGGER keep BEFORE DELETE ON pgmq.q_full FOR EACH ROW EXECUTE FUNCTION keep()";
+    gateway.database.execute(keep).await;
+    let queue = json!({"QueueUrl": url});
+    assert_eq!(sqs.error("PurgeQueue", &queue).await.0, "AccessDeniedException");
+    gateway.database.execute("DROP TRIGGER keep ON pgmq.q_full").await;
+    sqs.done("PurgeQueue", &queue).await;
+    assert!(gateway.all("full").await.is_empty());
+    assert_eq!(
+        sqs.error("PurgeQueue", &queue).await.0,
+        "AWS.SimpleQueueService.PurgeQueueInProgress"
+    );
+}
+
+/// One that another door made, or whose maker broke off.
+#[tokio::test]
+async fn creating_a_queue_that_is_there_writes_what_is_missing_beside_it() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.create("half").await;
+    gateway.create("plain.fifo").await;
+    let attributes = json!({"VisibilityTimeout": "30", "ReceiveMessageWaitTimeSeconds": "1"});
+    let input = json!({"QueueName": "half", "Attributes": attributes, "tags": {"a": "b"}});
+    let url = sqs.done("CreateQueue", &input).await["QueueUrl"].clone();
+    let kept = json!({"QueueUrl": url, "AttributeNames": ["ReceiveMessageWaitTimeSeconds"]});
+    let kept = sqs.done("GetQueueAttributes", &kept).await;
+    assert_eq!(kept["Attributes"]["ReceiveMessageWaitTimeSeconds"], "1");
+    let tags = sqs.done("ListQueueTags", &json!({"QueueUrl": url})).await;
+    assert_eq!(tags["Tags"], json!({"a": "b"}));
+    // What differs is told, and a name makes no FIFO queue of one that is none.
+    let attributes = json!({"VisibilityTimeout": "31"});
+    let input = json!({"QueueName": "half", "Attributes": attributes});
+    assert_eq!(sqs.error("CreateQueue", &input).await.0, "QueueAlreadyExists");
+    let input = json!({"QueueName": "plain.fifo", "Attributes": {"FifoQueue": "true"}});
+    assert_eq!(sqs.error("CreateQueue", &input).await.0, "QueueAlreadyExists");
+}
+
+/// A task is over when nothing is left that could be moved, not when something is in the way.
+#[tokio::test]
+async fn a_task_goes_on_behind_what_is_locked() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let dead = sqs.create("dlq", &json!({})).await;
+    let arn = "arn:aws:sqs:us-east-1:000000000000:dlq";
+    for queue in ["away", "free"] {
+        gateway.create(queue).await;
+    }
+    let fill = "SELECT pgmq.send('dlq', to_jsonb(n), jsonb_build_object('x-dead-letter-queue', \
+                CASE WHEN n % 2 = 0 THEN 'free' ELSE 'away' END)) FROM generate_series(1, 20) n";
+    gateway.database.execute(fill).await;
+    let mut connection = gateway.database.connect().await;
+    let mut lock = sqlx::Connection::begin(&mut connection).await.expect("begun");
+    let locked = "LOCK TABLE pgmq.q_away IN ACCESS EXCLUSIVE MODE";
+    sqlx::Executor::execute(&mut *lock, locked).await.expect("locked");
+    sqs.done("StartMessageMoveTask", &json!({"SourceArn": arn})).await;
+    eventually("those that can go have gone", async || {
+        (gateway.all("free").await.len() == 10).then_some(())
+    })
+    .await;
+    let task = sqs.done("ListMessageMoveTasks", &json!({"SourceArn": arn})).await;
+    assert_eq!(task["Results"][0]["Status"], "RUNNING", "{task}");
+    lock.rollback().await.expect("unlocked");
+    let task = eventually("the task is over", async || {
+        let tasks = sqs.done("ListMessageMoveTasks", &json!({"SourceArn": arn})).await;
+        (tasks["Results"][0]["Status"] == "COMPLETED").then(|| tasks["Results"][0].clone())
+    })
+    .await;
+    assert_eq!(task["ApproximateNumberOfMessagesMoved"], 20);
+    assert_eq!(gateway.all("away").await.len(), 10);
+    assert!(sqs.receive(&dead).await.is_empty());
+    let same = json!({"SourceArn": arn, "DestinationArn": arn});
+    assert_eq!(sqs.error("StartMessageMoveTask", &same).await.0, "InvalidParameterValue");
+}

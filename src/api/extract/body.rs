@@ -7,14 +7,11 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     domain::JsonObject,
-    http::{Rejection, read, read_up_to},
+    http::{Rejection, read, read_up_to, shorten},
 };
 
 use super::{
-    super::{
-        problem::{Problem, shorten},
-        state::Api,
-    },
+    super::{problem::Problem, state::Api},
     not_json::not_json,
 };
 

@@ -1,7 +1,6 @@
 //! What stands in a request, as a handler's signature asks for it.
 
 mod body;
-mod bounded_list;
 mod idempotency;
 mod not_json;
 mod path;
@@ -10,7 +9,6 @@ mod prefer;
 mod query;
 
 pub(super) use body::{Json, NoBody, OptionalJson};
-pub(super) use bounded_list::Limited;
 pub(super) use idempotency::{OnceJson, mark};
 pub(super) use path::{OneMessage, RoutingKey, check_text};
 pub(super) use permit::{ForOperations, Operator};

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, SemaphorePermit},
     time::{Instant, sleep},
@@ -106,10 +107,16 @@ impl State {
         (at_once, in_turn)
     }
 
-    /// The lines that have not been looked for since there was news.
-    fn due(&self) -> Vec<Arc<Key>> {
-        let due = self.lines.iter().filter(|(_, line)| line.is_due());
-        due.map(|(key, _)| Arc::clone(key)).collect()
+    /// The lines that have not been looked for since there was news, by caller; those that take whatever there
+    /// is by themselves.
+    fn due(&self) -> Vec<Vec<Arc<Key>>> {
+        let mut due: HashMap<(bool, Option<CallerId>), Vec<Arc<Key>>> = HashMap::new();
+        for (key, _) in self.lines.iter().filter(|(_, line)| line.is_due()) {
+            let is_choosy = key.is_choosy();
+            let caller = if is_choosy { self.caller_of(key) } else { None };
+            due.entry((is_choosy, caller)).or_default().push(Arc::clone(key));
+        }
+        due.into_values().collect()
     }
 
     fn caller_of(&self, key: &Key) -> Option<CallerId> {
@@ -177,14 +184,19 @@ impl Receivers {
         self.shared.tasks.spawn(async move {
             while let Some(due) = turns.next() {
                 let began = Instant::now();
-                for key in &due {
-                    if let Some(look) = turns.0.begin_look(key) {
-                        turns.0.run_looks(key, look, false).await;
-                    }
-                }
+                // One after the other for each caller: whose own slots are taken keeps nobody else waiting.
+                join_all(due.iter().map(|keys| turns.0.look_for_each(keys))).await;
                 sleep(began.elapsed()).await;
             }
         });
+    }
+
+    async fn look_for_each(self: &Arc<Self>, keys: &[Arc<Key>]) {
+        for key in keys {
+            if let Some(look) = self.begin_look(key) {
+                self.run_looks(key, look, false).await;
+            }
+        }
     }
 
     /// Waits for leave to look for a line. Whoever has to wait keeps no connection meanwhile.
@@ -238,7 +250,7 @@ struct Turns(Arc<Receivers>);
 
 impl Turns {
     /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.
-    fn next(&self) -> Option<Vec<Arc<Key>>> {
+    fn next(&self) -> Option<Vec<Vec<Arc<Key>>>> {
         // While nothing is delivered, nobody is looked for.
         let is_paused = self.0.is_paused();
         let mut state = self.0.lock();

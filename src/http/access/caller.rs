@@ -38,6 +38,18 @@ impl Caller {
         gated: &GatedBroker,
         credential: Option<Credential>,
     ) -> Result<Self, Rejection> {
+        let caller = Self::claimed(parts, gated, credential).await?;
+        caller.check_rates()?;
+        Ok(caller)
+    }
+
+    /// The same for one who has yet to prove who they are, by a signature of the body: it is read as theirs, so
+    /// that it counts against their share. Nothing may be done for them before [`Self::check_rates`].
+    pub(crate) async fn claimed(
+        parts: &Parts,
+        gated: &GatedBroker,
+        credential: Option<Credential>,
+    ) -> Result<Self, Rejection> {
         let found = gated.access.authenticate(credential.as_ref()).await;
         let principal = found.map_err(|_| {
             gated.metrics.refused("unauthenticated");
@@ -55,13 +67,17 @@ impl Caller {
         if !context.has_body {
             context.body_is_here().map_err(|full| too_many(gated, full))?;
         }
-        let caller = Self { gated: gated.clone(), context, principal, credential };
-        gated.concurrency.check_rate().map_err(|wait| {
-            gated.metrics.refused("requests_per_second");
+        Ok(Self { gated: gated.clone(), context, principal, credential })
+    }
+
+    /// Counts the request against what they and all together may do in a second.
+    pub(crate) fn check_rates(&self) -> Result<(), Rejection> {
+        // Their own first: what is over that costs nobody else.
+        self.principal.admit().map_err(|refusal| self.refused(refusal))?;
+        self.gated.concurrency.check_rate().map_err(|wait| {
+            self.gated.metrics.refused("requests_per_second");
             Rejection::RateLimited { detail: "this gateway gets more requests than it takes", wait }
-        })?;
-        caller.principal.admit().map_err(|refusal| caller.refused(refusal))?;
-        Ok(caller)
+        })
     }
 
     /// Refuses what they may not do to a queue; with no right named, what nobody may who has none.

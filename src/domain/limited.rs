@@ -10,7 +10,7 @@ use serde::{
 /// A list of at most `MAX`. What the list must hold at least is for others to see; here it is only
 /// told.
 #[derive(Debug)]
-pub(in crate::api) struct Limited<T, const MIN: usize, const MAX: usize>(pub(in crate::api) Vec<T>);
+pub struct Limited<T, const MIN: usize, const MAX: usize>(pub Vec<T>);
 
 impl<T, const MIN: usize, const MAX: usize> Default for Limited<T, MIN, MAX> {
     fn default() -> Self {
