@@ -160,10 +160,12 @@ impl Broker {
             let (queue, to, within) = (&queue, to.as_ref(), &within);
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
+                let none_moved = steps.moved == 0;
                 let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
                     let step = store::redrive(&mut conn, queue, to, within, after, step).await?;
                     // Of several queues that they go to, one that is locked keeps none from the others.
-                    if to.is_some() { unlocked(step) } else { Ok(step) }
+                    let is_all = none_moved && step.last_id.is_none();
+                    if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
                 });
                 steps.done(moved.await?).map_err(of_moving(queue, to))?;
             }

@@ -350,7 +350,7 @@ async fn a_purge_that_failed_is_none() {
                 CREATE TRIGGER keep BEFORE DELETE ON pgmq.q_full FOR EACH ROW EXECUTE FUNCTION keep()";
     gateway.database.execute(keep).await;
     let queue = json!({"QueueUrl": url});
-    assert_eq!(sqs.error("PurgeQueue", &queue).await.0, "AccessDeniedException");
+    assert_eq!(sqs.error("PurgeQueue", &queue).await.0, "AccessDenied");
     gateway.database.execute("DROP TRIGGER keep ON pgmq.q_full").await;
     sqs.done("PurgeQueue", &queue).await;
     assert!(gateway.all("full").await.is_empty());
@@ -391,7 +391,12 @@ async fn a_task_goes_on_behind_what_is_locked() {
     let dead = sqs.create("dlq", &json!({})).await;
     let arn = "arn:aws:sqs:us-east-1:000000000000:dlq";
     for queue in ["away", "free"] {
-        gateway.create(queue).await;
+        gateway
+            .create_with(
+                queue,
+                &json!({"settings": {"max_receives": 3, "dead_letter_queue": "dlq"}}),
+            )
+            .await;
     }
     let fill = "SELECT pgmq.send('dlq', to_jsonb(n), jsonb_build_object('x-dead-letter-queue', \
                 CASE WHEN n % 2 = 0 THEN 'free' ELSE 'away' END)) FROM generate_series(1, 20) n";
