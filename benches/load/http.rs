@@ -22,6 +22,8 @@ pub struct Http {
     headers: String,
     one: Bytes,
     batch: Bytes,
+    /// The message that it has in hand.
+    in_hand: Option<i64>,
 }
 
 pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
@@ -37,6 +39,7 @@ pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
             headers: format!("Host: {address}\r\n"),
             one: one.clone(),
             batch: batch.clone(),
+            in_hand: None,
         });
     }
     clients
@@ -182,6 +185,22 @@ pub async fn consume_by_receipt(mut client: Http) -> (Http, usize) {
     let (status, _) = client.call("DELETE", &path, &Bytes::new()).await;
     assert_eq!(status, 204);
     (client, 1)
+}
+
+/// Deletes the message in hand and receives the next one in the same request.
+pub async fn settle_and_receive(mut client: Http) -> (Http, usize) {
+    let body = match client.in_hand {
+        Some(id) => format!(r#"{{"settle":{{"delete":[{{"msg_id":{id}}}]}},"vt":30}}"#),
+        None => r#"{"vt":30}"#.to_owned(),
+    };
+    let (status, body) = client.call("POST", "/messages/receive", &body.into()).await;
+    let text = String::from_utf8_lossy(&body);
+    assert!(status == 200 && text.contains(r#""failed":[]"#), "{text}");
+    let ids = text.split("\"msg_id\":").skip(1);
+    let id = |rest: &str| rest.split(',').next().and_then(|id| id.parse().ok()).expect("id");
+    client.in_hand = ids.map(id).next();
+    let received = usize::from(client.in_hand.is_some());
+    (client, received)
 }
 
 /// The status, the length of the head and that of the body, once the head is there.

@@ -29,6 +29,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
         ("take", |s, p| Box::pin(takes(s, p))),
+        ("next", |s, p| Box::pin(next(s, p))),
         ("keys", |s, p| Box::pin(keys(s, p))),
         ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
         ("trouble", |s, p| Box::pin(trouble::trouble(s, p))),
@@ -262,6 +263,22 @@ async fn takes(stage: &Stage, plan: &Plan) {
     }
     row("receive (A) and pop (B) of one", &median(&received), &median(&popped), None);
     row("receive (A) and look at (B) one", &median(&received), &median(&looked), None);
+}
+
+/// Receiving and deleting in two requests, and in one.
+async fn next(stage: &Stage, plan: &Plan) {
+    let messages = if plan.short { 60_000 } else { 200_000 };
+    let (mut apart, mut together) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        stage.fill("bench_b", messages).await;
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        apart.push(round(plan, clients, http::consume).await);
+        stage.fill("bench_b", messages).await;
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        together.push(round(plan, clients, http::settle_and_receive).await);
+    }
+    let name = "receive 1 + delete 1 (A), and both in one request (B), messages";
+    row(name, &median(&apart), &median(&together), None);
 }
 
 /// What it costs to be asked for a key: of the configuration, and of the database.

@@ -122,25 +122,31 @@ async fn settle_and_receive(
     OptionalJson(body): OptionalJson<SettleAndReceive>,
 ) -> Result<Response, Problem> {
     let (settle, receive) = body.check(&leave)?;
-    let settled = if settle.entries.is_empty() {
-        Settled::default()
+    let (settled, next) = if settle.entries.is_empty() {
+        (Settled::default(), None)
     } else {
-        let settled = leave.broker.settle(&leave.stats, leave.queue.clone(), settle).await?;
-        settled_of(settled)
+        let done = leave.broker.settle_and_receive(&leave.stats, settle, &receive).await?;
+        (settled_of(done.0), done.1)
     };
-    match answer(&api, &leave, receive, &settled).await {
+    match answer(&api, &leave, receive, &settled, next).await {
         Ok(response) => Ok(response),
         Err(problem) => Err(Problem { settled: Some(Box::new(settled)), ..problem }),
     }
 }
 
+/// `next` is what was received with the settling, where that could be done.
 async fn answer(
     api: &Api,
     leave: &QueuePermit<right::Receive>,
     receive: Receive,
     settled: &Settled,
+    next: Option<Delivery>,
 ) -> Result<Response, Problem> {
-    let mut delivery: Delivery = received(leave, receive).await?;
+    let is_answer = |next: &Delivery| !next.messages.is_empty() || receive.wait.get() == 0;
+    let mut delivery = match next.filter(is_answer) {
+        Some(next) => next,
+        None => received(leave, receive).await?,
+    };
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;

@@ -66,25 +66,13 @@ impl Broker {
     /// Leases what can be delivered, waiting for it if that is wished.
     pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
         what.check()?;
-        let queue = what.queue;
-        let policy = self.policies.of(&queue).await?;
-        self.check_name_unambiguous(&queue, stats).await?;
+        let queue = &what.queue;
+        let policy = self.policies.of(queue).await?;
+        self.check_name_unambiguous(queue, stats).await?;
         if policy.settings.paused && what.wait.get() == 0 {
             return Ok(Delivery::empty());
         }
-        let filter = what.filter.filter(Filter::is_selective);
-        let takes_turns = policy.settings.fair && filter.is_none();
-        let read = Read {
-            queue: queue.clone(),
-            vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
-            qty: what.qty.as_i32(),
-            filter,
-            fifo: what.fifo.or(takes_turns.then_some(FifoMode::Fair)),
-            after_group: None,
-            dead_letters: dead_letters(&policy),
-            max_bytes: self.limits.max_answer_bytes,
-            as_pgmq: self.read_mode == ReadMode::Pgmq,
-        };
+        let read = self.read_of(&what, &policy);
         let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
         let waiting = Waiting::begin(stats, what.wait);
         let delivery = timeout(limit, self.engine.receive(read, what.wait, stats)).await;
@@ -93,11 +81,32 @@ impl Broker {
         }
         // Whatever comes too late is given back.
         let delivery = delivery.unwrap_or(Err(store::Error::Timeout));
-        let mut delivery = delivery.map_err(Error::on(&queue))?;
+        Ok(self.signed(delivery.map_err(Error::on(queue))?))
+    }
+
+    /// The read that a receive is.
+    pub(super) fn read_of(&self, what: &Receive, policy: &Policy) -> Read {
+        let filter = what.filter.clone().filter(Filter::is_selective);
+        let takes_turns = policy.settings.fair && filter.is_none();
+        Read {
+            queue: what.queue.clone(),
+            vt: what.vt.unwrap_or(policy.settings.visibility_timeout).as_i32(),
+            qty: what.qty.as_i32(),
+            filter,
+            fifo: what.fifo.or(takes_turns.then_some(FifoMode::Fair)),
+            after_group: None,
+            dead_letters: dead_letters(policy),
+            max_bytes: self.limits.max_answer_bytes,
+            as_pgmq: self.read_mode == ReadMode::Pgmq,
+        }
+    }
+
+    /// With the receipts of its messages.
+    pub(super) fn signed(&self, mut delivery: Delivery) -> Delivery {
         for message in &mut delivery.messages {
             message.sign(&self.receipt_key);
         }
-        Ok(delivery)
+        delivery
     }
 
     /// Reads messages and deletes them in the same statement. A client that leaves before the

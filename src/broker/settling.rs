@@ -11,12 +11,13 @@ use crate::{
         CallStats, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
         Visibility, VisibilityTimeout,
     },
-    store::{self, Action, Refusal, SettleRules, VisibilityChange},
+    engine::{Delivery, SettleOutcome, SettleRequest, Shareable},
+    store::{self, Action, Read, Refusal, SettleRules, VisibilityChange},
     telemetry::MessageEvent,
 };
 
 use super::{
-    Broker, Error, Result,
+    Broker, Error, Receive, Result,
     retry::{Kind, Retry},
 };
 
@@ -145,6 +146,31 @@ impl Broker {
         queue: QueueName,
         what: Settle,
     ) -> Result<Vec<SettledEntry>> {
+        self.settle_and_read(stats, queue, what, None).await.map(|(settled, _)| settled)
+    }
+
+    /// The same, and leases what is next in the same commit; nothing where that has to be asked for apart.
+    pub async fn settle_and_receive(
+        &self,
+        stats: &Arc<CallStats>,
+        what: Settle,
+        next: &Receive,
+    ) -> Result<(Vec<SettledEntry>, Option<Delivery>)> {
+        next.check()?;
+        let policy = self.policies.of(&next.queue).await?;
+        let read = self.read_of(next, &policy);
+        let done = self.settle_and_read(stats, next.queue.clone(), what, Some(read)).await?;
+        let (settled, delivery) = done;
+        Ok((settled, delivery.map(|delivery| self.signed(delivery))))
+    }
+
+    async fn settle_and_read(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        what: Settle,
+        read: Option<Read>,
+    ) -> Result<(Vec<SettledEntry>, Option<Delivery>)> {
         let count = what.entries.len();
         if count > MAX_SETTLED {
             return Err(Error::Invalid(format!(
@@ -158,8 +184,8 @@ impl Broker {
             target.as_ref().ok().map(|target| (action.clone(), *target))
         };
         let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
-        let settled = self.settle_all(stats, &queue, valid).await?;
-        let mut settled = settled.into_iter();
+        let outcome = self.settle_all(stats, &queue, valid, read).await?;
+        let mut settled = outcome.settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {
             Err(error) => SettledEntry { action, msg_id: None, error: Some(error) },
             Ok(target) => {
@@ -173,7 +199,7 @@ impl Broker {
                 SettledEntry { action, msg_id: Some(target.msg_id), error }
             }
         };
-        Ok(entries.into_iter().map(result).collect())
+        Ok((entries.into_iter().map(result).collect(), outcome.delivery))
     }
 
     async fn settle_all(
@@ -181,14 +207,24 @@ impl Broker {
         stats: &Arc<CallStats>,
         queue: &QueueName,
         entries: Vec<(Action, Target)>,
-    ) -> Result<Vec<Settled>> {
+        read: Option<Read>,
+    ) -> Result<SettleOutcome> {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
         let policy = self.policies.of(&queue).await?;
         self.run(true, async move {
             let settings = &policy.settings;
             let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
             let rules = SettleRules { dead_letter_queue, backoff: settings.retry_backoff };
-            let settled = broker.settle_rows(&queue, &stats, &entries, rules).await?;
+            let request = SettleRequest {
+                entries: entries.clone(),
+                dead_letter_queue: dead_letter_queue.cloned(),
+                backoff: rules.backoff,
+                unblocks: policy.fifo,
+                read,
+            };
+            let mut outcome = broker.settle_together(&queue, &stats, request).await?;
+            let settled = std::mem::take(&mut outcome.settled);
+            let settled = broker.settle_locked(&queue, &stats, &entries, rules, settled).await;
             let mut dead_lettered = false;
             for ((action, _), _) in
                 entries.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Done)
@@ -202,39 +238,60 @@ impl Broker {
                 dead_lettered |= done == MessageEvent::DeadLettered;
                 broker.metrics.messages(queue.as_str(), done, 1);
             }
-            broker.engine.tell(&queue);
             if let Some(target) = dead_letter_queue.filter(|_| dead_lettered) {
                 broker.engine.tell(target);
             }
-            Ok(settled)
+            Ok(SettleOutcome { settled, ..outcome })
         })
         .await
     }
 
-    /// Settles; what is locked is tried again for a while, together with nothing else.
-    async fn settle_rows(
+    /// Settles together with others; alone where that may fail them.
+    async fn settle_together(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        request: SettleRequest,
+    ) -> Result<SettleOutcome> {
+        self.check_name_unambiguous(queue, stats).await?;
+        let entries = request.entries.clone();
+        let (target, backoff) = (request.dead_letter_queue.clone(), request.backoff);
+        let settled = self.within_time(self.engine.settle(queue, request, stats)).await;
+        if let Shareable::Done(outcome) = settled.map_err(Error::on(queue))? {
+            return Ok(outcome);
+        }
+        let rules = SettleRules { dead_letter_queue: target.as_ref(), backoff };
+        let entries = &entries;
+        let settled = self.on_queue(Kind::Settle, queue, stats, |mut conn| async move {
+            match store::settle(&mut conn, queue, entries, rules, false).await {
+                Err(error) if error.is_about_rows() => {
+                    store::settle(&mut conn, queue, entries, rules, true).await
+                }
+                outcome => outcome,
+            }
+        });
+        let settled = settled.await?.map_err(Error::on(queue))?;
+        self.engine.tell(queue);
+        Ok(SettleOutcome { settled, delivery: None })
+    }
+
+    /// Tries what is locked again for a while, together with nothing else.
+    async fn settle_locked(
         &self,
         queue: &QueueName,
         stats: &Arc<CallStats>,
         entries: &[(Action, Target)],
         rules: SettleRules<'_>,
-    ) -> Result<Vec<Settled>> {
-        let whole = self
-            .on_queue(Kind::Settle, queue, stats, |mut conn| async move {
-                match store::settle(&mut conn, queue, entries, rules, false).await {
-                    Err(error) if error.is_about_rows() => {
-                        store::settle(&mut conn, queue, entries, rules, true).await
-                    }
-                    outcome => outcome,
-                }
-            })
-            .await?;
-        let mut settled = whole.map_err(Error::on(queue))?;
+        mut settled: Vec<Settled>,
+    ) -> Vec<Settled> {
         let locked = |settled: &[Settled]| -> Vec<usize> {
             let places = settled.iter().enumerate();
             places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
         };
         let mut places = locked(&settled);
+        if places.is_empty() {
+            return settled;
+        }
         let refusal = Refusal::Locked(queue.to_string(), 0);
         let of_a_message = store::Error::Refused { operation: 0, refusal };
         let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);
@@ -255,7 +312,8 @@ impl Broker {
             }
             places = locked(&settled);
         }
-        Ok(settled)
+        self.engine.tell(queue);
+        settled
     }
 
     async fn settle_again(

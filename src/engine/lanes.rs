@@ -26,6 +26,7 @@ use super::{
     notifier::Notifier,
     peers::Peers,
     receivers::Receivers,
+    settling::Settling,
     statements::{End, Send, SetVisibility},
     table_lock::TableLock,
     takes::{Looking, Popping},
@@ -46,6 +47,7 @@ pub(super) struct QueueLanes {
     pub(super) visibility: Arc<Lane<SetVisibility>>,
     pub(super) pop: Arc<Lane<Popping>>,
     pub(super) look: Arc<Lane<Looking>>,
+    pub(super) settle: Arc<Lane<Settling>>,
     pub(super) receive: Arc<Receivers>,
     /// What is known of locks on its table.
     pub(super) table: Arc<TableLock>,
@@ -176,6 +178,13 @@ impl QueueLanes {
             archive: Lane::new(end(Action::Archive), queue, shared, &statements, &table),
             pop: Lane::new(Popping::new(shared, &news), queue, shared, &statements, &table),
             look: Lane::new(Looking::new(shared), queue, shared, &statements, &table),
+            settle: Lane::new(
+                Settling::new(shared, &news, &receive),
+                queue,
+                shared,
+                &statements,
+                &table,
+            ),
             visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &table),
             receive,
             table,
@@ -195,6 +204,7 @@ impl QueueLanes {
             && self.visibility.is_idle()
             && self.pop.is_idle()
             && self.look.is_idle()
+            && self.settle.is_idle()
             && self.receive.is_idle()
     }
 }

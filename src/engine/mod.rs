@@ -12,6 +12,7 @@ mod peers;
 mod poller;
 mod quarantine;
 mod receivers;
+mod settling;
 mod shared;
 mod shares;
 mod statements;
@@ -57,6 +58,7 @@ pub use self::{
     lock_backoff::LockBackoff,
     pauses::Pauses,
     quarantine::UnreadableSearch,
+    settling::{SettleOutcome, SettleRequest},
     shared::{Shared, SharedParts},
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
@@ -170,6 +172,24 @@ impl Engine {
     ) -> Result<(Settled, Option<Message>)> {
         let lanes = self.lanes.of(queue);
         let settled = lanes.visibility.submit(change, ONE_ROW, stats).await;
+        lanes.note(&settled);
+        settled
+    }
+
+    /// Settles together with others who do, and reads what is next where that is asked for and can be done in the
+    /// same commit.
+    pub async fn settle(
+        &self,
+        queue: &QueueName,
+        mut request: SettleRequest,
+        stats: &Arc<CallStats>,
+    ) -> Result<Shareable<SettleOutcome>> {
+        if self.poller.is_some() {
+            // There, others may wait who came first.
+            request.read = None;
+        }
+        let (lanes, size) = (self.lanes.of(queue), request.size(ROW_BYTES));
+        let settled = lanes.settle.submit(request, size, stats).await;
         lanes.note(&settled);
         settled
     }

@@ -35,6 +35,7 @@ mod schema;
 mod session;
 mod settings;
 mod settling;
+mod settling_reads;
 mod shared;
 mod size_limited_rows;
 mod topics;
@@ -91,6 +92,7 @@ pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
+pub use settling_reads::settle_and_read;
 pub use size_limited_rows::Page;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};

@@ -165,14 +165,14 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
 }
 
 /// What the table did not give, as the last row of an answer says.
-fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error> {
+pub(super) fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error> {
     let count: Option<i32> = row.try_get("kept")?;
     let Some(count) = count.filter(|count| *count > 0) else { return Ok(None) };
     Ok(Some(Kept { count, code: row.try_get("kept_code")? }))
 }
 
 /// What fits of what was read, the rest given back.
-async fn leased(
+pub(super) async fn leased(
     conn: &mut Conn,
     queue: &QueueName,
     read: SizeLimitedRows<Message>,
@@ -186,7 +186,7 @@ async fn leased(
     read.kept
 }
 
-fn dead_letters(dead_letters: Option<&DeadLetters>) -> (Option<i32>, Option<&str>) {
+pub(super) fn dead_letters(dead_letters: Option<&DeadLetters>) -> (Option<i32>, Option<&str>) {
     let target = dead_letters.and_then(|dead| dead.queue.as_ref()).map(QueueName::as_str);
     (dead_letters.map(|dead| dead.max_receives), target)
 }

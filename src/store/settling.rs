@@ -79,11 +79,16 @@ impl Action {
         }
     }
 
+    /// Whether the message is over for its queue then, so that nothing of it can be delivered next.
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Delete | Self::Archive | Self::DeadLetter(_))
+    }
+
     fn is_uncounted(&self) -> bool {
         matches!(self, Self::Retry { uncounted: true, .. })
     }
 
-    fn reason(&self) -> Option<&str> {
+    pub(super) fn reason(&self) -> Option<&str> {
         match self {
             Self::DeadLetter(reason) => reason.as_deref(),
             _ => None,
@@ -115,11 +120,11 @@ pub async fn archive(
 
 /// The targets of several actions, as arrays.
 #[derive(Default)]
-struct Targets {
-    ids: Vec<i64>,
-    counts: Vec<Option<i32>>,
-    stamps: Vec<Option<i64>>,
-    queues: Vec<Option<i64>>,
+pub(super) struct Targets {
+    pub(super) ids: Vec<i64>,
+    pub(super) counts: Vec<Option<i32>>,
+    pub(super) stamps: Vec<Option<i64>>,
+    pub(super) queues: Vec<Option<i64>>,
 }
 
 impl<'a> FromIterator<&'a Target> for Targets {

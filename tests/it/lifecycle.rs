@@ -195,6 +195,11 @@ async fn logs_are_json_when_asked_and_hold_no_body() {
     client.send("q", secret).await;
     client.receive("q", "filter=%7B%22s3cret-filter%22%3A1%7D").await;
     client.post("/queues/q/messages/pop?qty=10", "").await.expect(200);
+    for n in 5..7 {
+        client.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+    }
+    let settle = r#"{"settle":{"delete":[{"msg_id":77}]},"wait":20}"#;
+    client.post("/queues/q/messages/receive", settle).await.expect(200);
     client.get("/queues/none").await.expect(404);
     let lines = eventually("all requests are logged", async || {
         let log = gateway.log();
@@ -211,6 +216,8 @@ async fn logs_are_json_when_asked_and_hold_no_body() {
     assert_eq!(sent["round_trips"], 1);
     let popped = lines.iter().find(|line| line["route"] == "/queues/{queue}/messages/pop");
     assert_eq!(popped.expect("the line of the pop")["round_trips"], 1);
+    let next = lines.iter().find(|line| line["route"] == "/queues/{queue}/messages/receive");
+    assert_eq!(next.expect("the line of the receive")["round_trips"], 1);
     assert!(sent["duration_ms"].is_number() && sent["request_id"].is_string());
     let missing = lines.iter().find(|line| line["status"] == 404).expect("the line of the 404");
     assert_eq!((&missing["code"], &missing["queue"]), (&"queue_not_found".into(), &"none".into()));

@@ -145,3 +145,145 @@ async fn what_makes_no_sense_is_refused_before_anything_is_settled() {
     gateway.post("/queues/none/messages/receive", "{}").await.problem(404, "queue_not_found");
     gateway.get(PATH).await.expect(405);
 }
+
+/// Messages that are leased to so many workers, one each.
+async fn workers_with_one_each(gateway: &TestGateway, count: usize) -> Vec<Value> {
+    let leased = gateway.receive("q", &format!("qty={count}&vt=600")).await;
+    assert_eq!(leased.len(), count);
+    leased.into_iter().map(|message| message["receipt"].clone()).collect()
+}
+
+/// What is archived and what is leased next have the same transaction.
+#[tokio::test]
+async fn both_are_one_commit_where_messages_are_there() {
+    let gateway = with_messages(3).await;
+    let receipts = workers_with_one_each(&gateway, 1).await;
+    let body = json!({"settle": {"archive": [{"receipt": receipts[0]}]}, "qty": 5, "wait": 20});
+    let answer = call(&gateway, &body).await.expect(200);
+    assert_eq!(answer.json()["settled"]["archived"], json!([1]));
+    assert_eq!(ids(&answer), [2, 3]);
+    let transactions = "SELECT count(DISTINCT x) FROM (SELECT xmin::text x FROM pgmq.a_q UNION ALL \
+                        SELECT xmin::text FROM pgmq.q_q) t";
+    assert_eq!(gateway.database.value::<i64>(transactions).await, 1);
+    let receipt = answer.messages()[0]["receipt"].as_str().expect("a receipt").to_owned();
+    gateway.delete(&format!("/queues/q/messages/2?receipt={receipt}")).await.expect(204);
+}
+
+/// Each is told of its own, and each message is given once.
+#[tokio::test]
+async fn a_crowd_shares_commits() {
+    const WORKERS: usize = 60;
+    let gateway = with_messages(2 * WORKERS).await;
+    let receipts = workers_with_one_each(&gateway, WORKERS).await;
+    let calls: Vec<_> = (0..WORKERS)
+        .map(|n| {
+            let (client, receipt) = (gateway.client.clone(), receipts[n].clone());
+            let settle = json!({"archive": [{"receipt": receipt}, {"msg_id": 100_000 + n}]});
+            let body = json!({"settle": settle, "vt": 600, "wait": 20});
+            tokio::spawn(async move { call(&client, &body).await })
+        })
+        .collect();
+    let mut received = Vec::new();
+    for (n, call) in calls.into_iter().enumerate() {
+        let answer = call.await.expect("no panic").expect(200);
+        let settled = &answer.json()["settled"];
+        assert_eq!(settled["archived"], json!([n + 1]), "{}", answer.text);
+        assert_eq!(settled["failed"][0]["msg_id"], json!(100_000 + n), "{}", answer.text);
+        received.extend(ids(&answer));
+    }
+    received.sort_unstable();
+    let rest: Vec<i64> = (61..=120).collect();
+    assert_eq!(received, rest);
+    let commits = "SELECT count(DISTINCT xmin::text) FROM pgmq.a_q";
+    let commits = gateway.database.value::<i64>(commits).await;
+    assert!(commits < 30, "{commits} commits for {WORKERS} requests");
+}
+
+/// One that its table keeps is not settled and fails nobody else; the next ones are received all the same.
+#[tokio::test]
+async fn what_the_table_keeps_fails_alone_beside_others() {
+    let gateway = with_messages(20).await;
+    let receipts = workers_with_one_each(&gateway, 10).await;
+    let held = "CREATE TABLE held (msg_id bigint REFERENCES pgmq.q_q (msg_id)); INSERT INTO held VALUES (4)";
+    gateway.database.execute(held).await;
+    let calls: Vec<_> = receipts
+        .into_iter()
+        .map(|receipt| {
+            let client = gateway.client.clone();
+            let body = json!({"settle": {"delete": [{"receipt": receipt}]}, "vt": 600, "wait": 20});
+            tokio::spawn(async move { call(&client, &body).await })
+        })
+        .collect();
+    let mut received = Vec::new();
+    for (n, call) in calls.into_iter().enumerate() {
+        let answer = call.await.expect("no panic").expect(200);
+        let settled = &answer.json()["settled"];
+        if n == 3 {
+            assert_eq!(settled["failed"][0]["code"], "forbidden", "{}", answer.text);
+        } else {
+            assert_eq!(settled["deleted"], json!([n + 1]), "{}", answer.text);
+        }
+        received.extend(ids(&answer));
+    }
+    received.sort_unstable();
+    assert_eq!(received, (11..=20).collect::<Vec<i64>>());
+}
+
+/// Who has waited longer is served first, also if others settle and ask meanwhile.
+#[tokio::test]
+async fn who_settles_does_not_overtake_who_waits() {
+    let gateway = with_messages(1).await;
+    let receipts = workers_with_one_each(&gateway, 1).await;
+    let client = gateway.client.clone();
+    let waits = tokio::spawn(async move { client.get("/queues/q/messages?wait=20").await });
+    eventually("it waits", async || {
+        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
+        (metrics["waiters"] == 1).then_some(())
+    })
+    .await;
+    // Nothing tells the one that waits.
+    let insert = "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '1')";
+    gateway.database.execute(insert).await;
+    let body = json!({"settle": {"delete": [{"receipt": receipts[0]}]}});
+    let second = call(&gateway, &body).await.expect(200);
+    assert_eq!(second.json()["settled"]["deleted"], json!([1]));
+    let first = waits.await.expect("no panic").expect(200);
+    assert_eq!((ids(&first), ids(&second)), (vec![2], vec![]));
+}
+
+/// Where the read is in the way, both are done apart.
+#[tokio::test]
+async fn a_message_that_cannot_be_read_keeps_nothing_from_being_settled() {
+    let gateway = with_messages(1).await;
+    let ones = format!("[{}0]", "1e131071,".repeat(9_000));
+    let insert =
+        format!("INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '{ones}'), (now(), '3')");
+    gateway.database.execute(&insert).await;
+    let body = json!({"settle": {"delete": [{"msg_id": 1}]}, "qty": 5, "wait": 20});
+    let answer = call(&gateway, &body).await.expect(200);
+    assert_eq!(answer.json()["settled"]["deleted"], json!([1]));
+    assert_eq!(ids(&answer), [3]);
+}
+
+/// Plain settling shares commits as well.
+#[tokio::test]
+async fn a_crowd_that_settles_shares_commits() {
+    let gateway = with_messages(60).await;
+    let calls: Vec<_> = (1..=60)
+        .map(|n| {
+            let client = gateway.client.clone();
+            let body = json!({"archive": [{"msg_id": n}], "retry": [{"msg_id": n + 1000}]});
+            let settle =
+                async move { client.post("/queues/q/messages/settle", &body.to_string()).await };
+            tokio::spawn(settle)
+        })
+        .collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        let settled = call.await.expect("no panic").expect(200).json();
+        assert_eq!(settled["archived"], json!([n + 1]));
+        assert_eq!(settled["failed"][0]["msg_id"], json!(n + 1001));
+    }
+    let commits = "SELECT count(DISTINCT xmin::text) FROM pgmq.a_q";
+    let commits = gateway.database.value::<i64>(commits).await;
+    assert!(commits < 30, "{commits} commits for 60 requests");
+}

@@ -248,6 +248,11 @@ impl Receivers {
         self.lock().lines.values().any(WaitQueue::has_patient)
     }
 
+    /// The most messages of one read.
+    pub(super) fn most_rows(&self) -> i32 {
+        i32::try_from(self.rows_of_a_read(&self.lock())).unwrap_or(i32::MAX)
+    }
+
     /// Whether nobody is there.
     pub(super) fn is_idle(&self) -> bool {
         self.lock().lines.is_empty()

@@ -1,0 +1,271 @@
+//! Settling for several clients in one statement, and leasing for those of them that want the next messages.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{Message, QueueName, RetryBackoff, Settled, Target},
+    store::{self, Action, Conn, Error, Found, Read, Result, SettleRules},
+    telemetry::MessageEvent,
+};
+
+use super::{
+    Delivery, Shared, batch::Size, lane::BatchStatement, notifier::Notifier, receivers::Receivers,
+    takes::Shareable, thorough::take_away,
+};
+
+/// Settling messages of a queue.
+pub(super) struct Settling {
+    shared: Shared,
+    news: Arc<Notifier>,
+    receivers: Arc<Receivers>,
+}
+
+/// What one client wants to settle, and whether it wants the next messages.
+#[derive(Debug)]
+pub struct SettleRequest {
+    /// What to do to which messages, in order.
+    pub entries: Vec<(Action, Target)>,
+    /// Where dead letters go; the archive where nothing is said.
+    pub dead_letter_queue: Option<QueueName>,
+    /// How long those wait that are given back without a delay.
+    pub backoff: Option<RetryBackoff>,
+    /// Whether others of the same groups can be delivered then.
+    pub unblocks: bool,
+    /// What to read in the same commit, if that can be done.
+    pub read: Option<Read>,
+}
+
+/// What a request to settle came to.
+#[derive(Debug)]
+pub struct SettleOutcome {
+    /// What became of each entry, in order.
+    pub settled: Vec<Settled>,
+    /// What was read; nothing where that has to be asked for apart.
+    pub delivery: Option<Delivery>,
+}
+
+type Outcomes = Vec<Shareable<SettleOutcome>>;
+
+impl SettleRequest {
+    /// What it weighs in a statement.
+    pub(super) fn size(&self, row_bytes: usize) -> Size {
+        let wanted = self.read.as_ref().map_or(0, |read| usize::try_from(read.qty).unwrap_or(1));
+        let reasons: usize = self.entries.iter().map(|(action, _)| reason_bytes(action)).sum();
+        let rows = (self.entries.len() + wanted).max(1);
+        Size { rows, bytes: rows * row_bytes + reasons }
+    }
+
+    fn rules(&self) -> SettleRules<'_> {
+        let dead_letter_queue = self.dead_letter_queue.as_ref();
+        SettleRules { dead_letter_queue, backoff: self.backoff }
+    }
+
+    /// The read, if it takes what comes first.
+    fn plain_read(&self) -> Option<&Read> {
+        let plain = |read: &&Read| read.filter.is_none() && read.fifo.is_none() && !read.as_pgmq;
+        self.read.as_ref().filter(plain)
+    }
+
+    /// Whether nothing that it settles can be delivered next. What is given back is visible only once the
+    /// statement is over, so that a read in the same one would miss it.
+    fn is_ends(&self) -> bool {
+        self.entries.iter().all(|(action, _)| action.is_end())
+    }
+}
+
+fn reason_bytes(action: &Action) -> usize {
+    match action {
+        Action::DeadLetter(Some(reason)) => reason.len(),
+        _ => 0,
+    }
+}
+
+/// Whether two reads are the same but for how many messages they want.
+fn is_alike(one: &Read, other: &Read) -> bool {
+    one.vt == other.vt && one.dead_letters == other.dead_letters
+}
+
+impl Settling {
+    pub(super) fn new(shared: &Shared, news: &Arc<Notifier>, receivers: &Arc<Receivers>) -> Self {
+        let (news, receivers) = (Arc::clone(news), Arc::clone(receivers));
+        Self { shared: shared.clone(), news, receivers }
+    }
+
+    /// The read for as many as can share one, and how many messages each of them wants; none where others
+    /// stand in line, who came first.
+    fn shared_read(
+        &self,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+    ) -> Option<(Read, Vec<i32>)> {
+        let mut read = inputs.iter().find_map(|input| input.plain_read())?.clone();
+        let is_free = !self.receivers.has_patient() && !self.shared.pauses.is_paused(queue);
+        if !is_free || !inputs.iter().all(|input| input.is_ends()) {
+            return None;
+        }
+        let most = self.shared.heavy.rows(queue, self.receivers.most_rows());
+        let mut left = most;
+        let wanted = inputs.iter().map(|input| {
+            let alike = input.plain_read().filter(|other| is_alike(&read, other));
+            let qty = alike.map(|other| other.qty).filter(|qty| *qty <= left).unwrap_or(0);
+            left -= qty;
+            qty
+        });
+        let wanted = wanted.collect();
+        read.qty = most - left;
+        (read.qty > 0).then_some((read, wanted))
+    }
+
+    async fn settle(
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+        one_by_one: bool,
+    ) -> Result<Vec<Settled>> {
+        // Settings are never older than those of who came before.
+        let Some(last) = inputs.last() else { return Ok(Vec::new()) };
+        store::settle(conn, queue, &entries(inputs), last.rules(), one_by_one).await
+    }
+
+    /// The same with a read behind it; nothing if that cannot be done in one statement.
+    async fn settle_and_read(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+    ) -> Result<Option<Outcomes>> {
+        let Some((read, wanted)) = self.shared_read(queue, inputs) else { return Ok(None) };
+        let rules = inputs.last().map(|last| last.rules()).unwrap_or_default();
+        let done = store::settle_and_read(conn, queue, &entries(inputs), rules, &read).await;
+        let (settled, found) = match done {
+            Ok(done) => done,
+            // It was undone as a whole: without the read, it may be done.
+            Err(Error::Timeout) => {
+                self.shared.heavy.note(queue);
+                return Ok(None);
+            }
+            Err(error) if error.is_about_rows() && !matches!(error, Error::Deadlock(_)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.shared.kept.report(queue, found.kept.as_ref());
+        take_away(conn, queue, &found.unreadable, &self.shared.metrics).await;
+        let event = MessageEvent::DeadLettered;
+        self.shared.metrics.messages(queue.as_str(), event, found.dead);
+        Ok(Some(self.deal(queue, inputs, settled, found, &wanted)))
+    }
+
+    /// Deals out what was read, in order of arrival. What nobody wants goes back.
+    fn deal(
+        &self,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+        settled: Vec<Settled>,
+        found: Found,
+        wanted: &[i32],
+    ) -> Outcomes {
+        let mut messages = found.messages.into_iter();
+        let mut outcomes = outcomes(inputs, settled);
+        for (outcome, qty) in outcomes.iter_mut().zip(wanted) {
+            let share: Vec<Message> =
+                messages.by_ref().take(usize::try_from(*qty).unwrap_or(0)).collect();
+            // There may be others, for which there was no room.
+            let is_known = *qty > 0 && !(share.is_empty() && (found.more || found.kept.is_some()));
+            if let Shareable::Done(outcome) = outcome
+                && is_known
+            {
+                outcome.delivery = Some(self.delivery(queue, share));
+            }
+        }
+        drop(self.delivery(queue, messages.collect()));
+        outcomes
+    }
+
+    fn delivery(&self, queue: &QueueName, messages: Vec<Message>) -> Delivery {
+        Delivery::new(queue, messages, &self.shared.db, &self.shared.tasks)
+    }
+
+    /// Has those looked for who wait, if something can be delivered now or later that could not before.
+    fn tell(&self, inputs: &[&SettleRequest]) {
+        let gives_back = |input: &&SettleRequest| input.unblocks || !input.is_ends();
+        if inputs.iter().any(gives_back) {
+            self.news.tell();
+        }
+    }
+}
+
+impl BatchStatement for Settling {
+    type Input = SettleRequest;
+    type Output = Shareable<SettleOutcome>;
+
+    async fn run(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+    ) -> Result<Outcomes> {
+        let outcomes = match self.settle_and_read(conn, queue, inputs).await? {
+            Some(outcomes) => outcomes,
+            None => match Self::settle(conn, queue, inputs, false).await {
+                Ok(settled) => outcomes(inputs, settled),
+                Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
+                Err(error) => return Err(error),
+            },
+        };
+        self.tell(inputs);
+        Ok(outcomes)
+    }
+
+    async fn run_each(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&SettleRequest],
+    ) -> Result<Outcomes> {
+        let outcomes = match Self::settle(conn, queue, inputs, true).await {
+            Ok(settled) => outcomes(inputs, settled),
+            Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
+            Err(error) => return Err(error),
+        };
+        self.tell(inputs);
+        Ok(outcomes)
+    }
+
+    fn is_locked(_: &Shareable<SettleOutcome>) -> bool {
+        // Of several entries some are done; who asked tries the others again.
+        false
+    }
+}
+
+/// Whether it may be one request that failed the statement of several, so that each is to be tried alone.
+fn is_for_one_alone(error: &Error, inputs: &[&SettleRequest]) -> bool {
+    let is_for_all = matches!(
+        error,
+        Error::Locked
+            | Error::Deadlock(_)
+            | Error::QueueNotFound
+            | Error::Overloaded
+            | Error::Unavailable(_)
+            | Error::OutcomeUnknown(_)
+    );
+    inputs.len() > 1 && !is_for_all && !error.is_about_rows()
+}
+
+fn alone(inputs: &[&SettleRequest]) -> Outcomes {
+    inputs.iter().map(|_| Shareable::Alone).collect()
+}
+
+fn entries(inputs: &[&SettleRequest]) -> Vec<(Action, Target)> {
+    inputs.iter().flat_map(|input| input.entries.iter().cloned()).collect()
+}
+
+/// Gives each request what became of its entries.
+fn outcomes(inputs: &[&SettleRequest], settled: Vec<Settled>) -> Outcomes {
+    let mut settled = settled.into_iter();
+    let of = |input: &&SettleRequest| {
+        let settled = settled.by_ref().take(input.entries.len()).collect();
+        Shareable::Done(SettleOutcome { settled, delivery: None })
+    };
+    inputs.iter().map(of).collect()
+}
