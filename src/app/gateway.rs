@@ -210,6 +210,7 @@ fn sqs_place(settings: &Settings) -> Option<SqsPlace> {
         scheme: if settings.tls.files().is_some() { "https" } else { "http" },
         account_id: sqs.account_id.clone(),
         region: sqs.region.clone(),
+        fair_queues: sqs.fair_queues,
     })
 }
 

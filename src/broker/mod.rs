@@ -8,6 +8,7 @@ mod coalesced;
 mod collector;
 mod cpu_pool;
 mod error;
+mod fair_queues;
 mod janitor;
 mod mover;
 mod policies;
@@ -67,6 +68,7 @@ pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use coalesced::Coalesced;
+use fair_queues::FairTries;
 use policies::Policies;
 use queue_attributes::AttributesCache;
 use retry::{Kind, LockedSubjects, Retry};
@@ -104,6 +106,8 @@ pub struct Inner {
     index_builds: tokio::sync::Mutex<()>,
     /// What front ends keep of queues.
     attributes: AttributesCache,
+    /// Which queues were to be made fair.
+    fair_tries: FairTries,
     /// Told when dead letters are to be moved.
     move_tasks: Notify,
     /// Where much text is worked on.
@@ -162,6 +166,7 @@ impl Broker {
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
             index_builds: tokio::sync::Mutex::default(),
             attributes: AttributesCache::default(),
+            fair_tries: FairTries::default(),
             move_tasks: Notify::new(),
             cpu_pool: CpuPool::default(),
             locked: Arc::default(),

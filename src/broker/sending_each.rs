@@ -36,6 +36,8 @@ pub struct SendingRules {
     pub max_bytes: u64,
     /// Whether the queue is read in groups.
     pub fifo: bool,
+    /// Whether its groups take turns.
+    pub fair: bool,
 }
 
 impl Broker {
@@ -46,7 +48,7 @@ impl Broker {
         let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
         let of_server = self.limits.max_message_bytes;
         let max_bytes = of_queue.map_or(of_server, |bytes| bytes.min(of_server));
-        Ok(SendingRules { max_bytes, fifo: policy.fifo })
+        Ok(SendingRules { max_bytes, fifo: policy.fifo, fair: policy.settings.fair })
     }
 
     /// Stores messages in order; each is stored or fails alone. Their front end has counted their bytes in

@@ -20,6 +20,9 @@ pub struct Sqs {
     /// A file with at least 16 random bytes, from which the secrets of access keys are derived; what is kept
     /// in the database where nothing is set.
     pub master_key_file: Option<PathBuf>,
+    /// Whether the groups of a standard queue take turns once a message names one, as with AWS: the queue's
+    /// setting `fair` is turned on then.
+    pub fair_queues: bool,
 }
 
 impl Default for Sqs {
@@ -30,6 +33,7 @@ impl Default for Sqs {
             region: "us-east-1".to_owned(),
             base_url: None,
             master_key_file: None,
+            fair_queues: true,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) trace: Option<String>,
     /// The access key with which the request is signed, if that was looked at.
     pub(super) sender: Option<String>,
+    /// Whether the groups of a standard queue come to take turns.
+    pub(super) fair_queues: bool,
 }
 
 impl Call {

@@ -54,6 +54,8 @@ pub struct SqsPlace {
     pub account_id: String,
     /// A region.
     pub region: String,
+    /// Whether the groups of a standard queue come to take turns.
+    pub fair_queues: bool,
 }
 
 /// What the handlers share.
@@ -212,6 +214,7 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
         place: sqs.place(&parts, &base_path),
         trace: trace.map(str::to_owned),
         sender,
+        fair_queues: sqs.place.fair_queues,
     };
     let name = action.name();
     let request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());

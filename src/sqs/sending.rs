@@ -37,6 +37,8 @@ struct Rules {
     is_fifo: bool,
     is_content_based: bool,
     in_group: bool,
+    /// Whether its groups take turns already, or are in order.
+    heeds_groups: bool,
     max_bytes: u64,
 }
 
@@ -49,6 +51,7 @@ impl Rules {
             is_fifo: name.is_fifo(),
             is_content_based: is("ContentBasedDeduplication", "true"),
             in_group: is("DeduplicationScope", "messageGroup"),
+            heeds_groups: sending.fair || sending.fifo || name.is_fifo(),
             max_bytes: sending.max_bytes,
         }
     }
@@ -73,9 +76,21 @@ pub(super) async fn send(call: &Call, caller: Caller, input: SendMessage) -> Res
         return Err(too_large(rules.max_bytes));
     }
     check_contents(&input)?;
+    let names_group = input.message_group_id.is_some();
     let (new, receipt) = seal(call, input, &rules)?;
     let mut sent = store(&permit, &name, vec![new], vec![receipt]).await?;
-    sent.pop().unwrap_or_else(|| Err(internal("The message has no outcome."))).map(Some)
+    let sent = sent.pop().unwrap_or_else(|| Err(internal("The message has no outcome.")))?;
+    if names_group {
+        heed_groups(call, &permit, &name, &rules);
+    }
+    Ok(Some(sent))
+}
+
+/// As with AWS, tenants that are named on a standard queue take turns.
+fn heed_groups(call: &Call, permit: &Permit, name: &SqsName, rules: &Rules) {
+    if call.fair_queues && !rules.heeds_groups {
+        permit.broker.make_fair(&name.queue);
+    }
 }
 
 /// Stores messages; each is stored or fails alone.
@@ -101,6 +116,7 @@ pub(super) async fn send_batch(
     for entry in &entries {
         check(entry, &rules, true)?;
     }
+    let names_group = entries.iter().any(|entry| entry.message_group_id.is_some());
     let mut batch = Batch::default();
     let (mut ids, mut new, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
@@ -119,6 +135,9 @@ pub(super) async fn send_batch(
             Ok(output) => batch.done(id, output),
             Err(error) => batch.failed(id, &error),
         }
+    }
+    if names_group {
+        heed_groups(call, &permit, &name, &rules);
     }
     Ok(Some(batch.output()))
 }

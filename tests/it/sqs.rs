@@ -424,3 +424,47 @@ async fn a_task_goes_on_behind_what_is_locked() {
     let same = json!({"SourceArn": arn, "DestinationArn": arn});
     assert_eq!(sqs.error("StartMessageMoveTask", &same).await.0, "InvalidParameterValue");
 }
+
+/// A tenant with a backlog holds up no other, once a message names one.
+#[tokio::test]
+async fn groups_of_a_standard_queue_take_turns() {
+    for fair_queues in [true, false] {
+        let gateway = TestGateway::with(|s| s.sqs.fair_queues = fair_queues).await;
+        let sqs = Sqs(&gateway);
+        let url = sqs.create("jobs", &json!({})).await;
+        let send = async |tenant: Option<&str>| {
+            let mut input = json!({"QueueUrl": url, "MessageBody": tenant.unwrap_or("none")});
+            if let Some(tenant) = tenant {
+                input["MessageGroupId"] = json!(tenant);
+            }
+            sqs.done("SendMessage", &input).await;
+        };
+        send(None).await;
+        let settings =
+            async || gateway.get("/queues/jobs").await.expect(200).json()["settings"].clone();
+        assert_eq!(settings().await["fair"], false);
+        let entries: Vec<serde_json::Value> = (0..10)
+            .map(|n| json!({"Id": n.to_string(), "MessageBody": "busy", "MessageGroupId": "busy"}))
+            .collect();
+        sqs.done("SendMessageBatch", &json!({"QueueUrl": url, "Entries": entries})).await;
+        send(Some("quiet")).await;
+        if fair_queues {
+            eventually("they take turns", async || {
+                (settings().await["fair"] == true).then_some(())
+            })
+            .await;
+        }
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let received = sqs.done("ReceiveMessage", &json!({"QueueUrl": url})).await;
+            seen.push(received["Messages"][0]["Body"].as_str().expect("text").to_owned());
+        }
+        seen.sort();
+        if fair_queues {
+            assert_eq!(seen, ["busy", "none", "quiet"]);
+        } else {
+            assert_eq!(seen, ["busy", "busy", "none"]);
+            assert_eq!(settings().await["fair"], false);
+        }
+    }
+}
