@@ -70,7 +70,11 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- One that is not valid is what is left of an attempt that was cut short.
+    -- One that is not valid is what is left of an attempt that was cut short, unless somebody is at it.
+    IF EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p
+               WHERE p.datname = current_database() AND p.relid = relation) THEN
+        RAISE EXCEPTION 'an index of % is being made', relation USING ERRCODE = 'lock_not_available';
+    END IF;
     FOR useless IN SELECT n.nspname, c.relname FROM pgmq_gateway.group_indexes(relation, column_name) i
                    JOIN pg_catalog.pg_class c ON c.oid = i.index
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LOOP

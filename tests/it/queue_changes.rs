@@ -105,6 +105,31 @@ async fn the_index_is_built_beside_running_traffic() {
     assert_eq!((&queue["fifo"], gateway.database.value::<i64>(INDEXES).await), (&json!(true), 1));
 }
 
+/// Nobody takes an index that another gateway is at for what is left of an attempt.
+#[tokio::test]
+async fn two_gateways_do_not_undo_each_others_index() {
+    let [one, other] = TestGateway::pair().await;
+    one.create("q").await;
+    let insert = "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '2')";
+    let holder = Holder::of(&one.database, insert).await;
+    let client = one.client.clone();
+    let building = tokio::spawn(async move { client.patch("/queues/q", r#"{"fifo":true}"#).await });
+    eventually("it is being made", async || {
+        let begun =
+            "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()";
+        (one.database.value::<i64>(begun).await == 1).then_some(())
+    })
+    .await;
+    for body in [r#"{"fifo":true}"#, r#"{"fifo":false}"#] {
+        other.patch("/queues/q", body).await.problem(503, "overloaded");
+    }
+    assert!(!building.is_finished());
+    holder.commit().await;
+    assert_eq!(building.await.expect("built").expect(200).json()["fifo"], true);
+    assert_eq!(other.patch("/queues/q", r#"{"fifo":true}"#).await.expect(200).json()["fifo"], true);
+    assert_eq!(one.database.value::<i64>(INDEXES).await, 1);
+}
+
 #[tokio::test]
 async fn a_queue_for_dead_letters_is_dropped_only_by_force() {
     let gateway = TestGateway::start().await;
