@@ -13,12 +13,15 @@ mod abuse;
 mod calm;
 mod compare;
 mod direct;
+mod fair;
 mod fifo;
 mod greedy;
 mod http;
 mod measure;
 mod scenarios;
+mod sqs;
 mod stage;
+mod tls;
 mod trouble;
 mod waiting;
 
