@@ -1,6 +1,7 @@
 //! REST: one file a resource, each with its routes, bodies and documentation.
 
 mod archive;
+mod error_text;
 mod extract;
 mod messages;
 mod near_miss;

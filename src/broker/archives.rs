@@ -11,7 +11,7 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Result, retry::Kind};
+use super::{Broker, Error, Part, Result, retry::Kind};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -149,7 +149,7 @@ impl Broker {
         what: Redrive,
     ) -> Result<Redriven> {
         if what.to.as_ref() == Some(&what.queue) {
-            return Err(Error::Invalid("`to` must be another queue than this".to_owned()));
+            return Err(Error::invalid(Part::Destination, "must be another queue than this"));
         }
         if let Some(to) = &what.to {
             self.must_exist(stats, to).await?;
@@ -198,7 +198,9 @@ impl Broker {
             match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
                 (true, _) => Ok(()),
                 (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
-                (false, Err(reason)) => Err(Error::Invalid(format!("`to`: {reason}"))),
+                (false, Err(reason)) => {
+                    Err(Error::invalid(Part::Destination, format!(": {reason}")))
+                }
             }
         })
         .await

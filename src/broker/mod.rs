@@ -55,7 +55,7 @@ pub use crate::{
 pub use archives::{Browse, Redrive, Replay};
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
-pub use error::{Error, Result};
+pub use error::{Error, Part, Result, Subject};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use queue_changes::QueueChange;
@@ -357,7 +357,7 @@ impl Broker {
     /// case away, so `Orders` would reach the table of `orders`, and the other way round.
     async fn name_ambiguity(&self, queue: &QueueName) -> Result<Option<Error>> {
         match queue.check_creatable() {
-            Err(reason) => Ok(Some(Error::Invalid(format!("queue `{queue}`: {reason}")))),
+            Err(reason) => Ok(Some(Error::invalid_name(queue, reason))),
             Ok(()) if self.policies.is_folded(queue).await? => {
                 Ok(Some(Error::QueueNotFound(queue.to_string())))
             }

@@ -52,11 +52,7 @@ impl Receive {
     /// Refuses what makes no sense, whatever is in the database.
     pub fn check(&self) -> Result<()> {
         if self.fifo.is_some() && self.filter.is_some() {
-            return Err(Error::Invalid(
-                "`filter` and `fifo` exclude each other: what a filter leaves out would block its \
-                 group"
-                    .to_owned(),
-            ));
+            return Err(Error::FilterInGroups);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Once, Permits, Replayable, Result, SettleTarget,
+    Broker, Error, Once, Part, Permits, Replayable, Result, SettleTarget, Subject,
     policies::Policy,
     retry::{Kind, Retry},
 };
@@ -80,50 +80,40 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<Replayable<Vec<Outcome>>> {
         if !(1..=MAX_OPERATIONS).contains(&wishes.len()) {
-            return Err(Error::Invalid(format!(
-                "`operations` must hold 1 to {MAX_OPERATIONS} operations, not {}",
-                wishes.len()
-            )));
+            let count = wishes.len();
+            let reason = format!("must hold 1 to {MAX_OPERATIONS} operations, not {count}");
+            return Err(Error::invalid(Part::Operations, reason));
         }
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
         let operations = self.cpu_pool.run(bytes, move || broker.operations(wishes)).await??;
-        self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
+        self.check_total(Part::Operations, operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once));
         self.execute(stats, operations, once).await
     }
 
     fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
-        let checked = wishes.into_iter().enumerate().map(|(index, wish)| {
-            self.operation(index, wish).map_err(|error| error.in_operation(index))
-        });
+        let checked = wishes
+            .into_iter()
+            .enumerate()
+            .map(|(index, wish)| self.operation(wish).map_err(|error| error.in_operation(index)));
         checked.collect()
     }
 
-    fn operation(&self, index: usize, wish: Wish) -> Result<Operation> {
-        let action = match &wish {
-            Wish::Send(..) => "send",
-            Wish::Delete(..) => "delete",
-            Wish::Archive(..) => "archive",
-            Wish::SetVisibility(..) => "set_vt",
-        };
+    fn operation(&self, wish: Wish) -> Result<Operation> {
         let settle = |queue, action, target: SettleTarget| -> Result<Operation> {
             Ok(Operation::Settle(queue, action, self.target(&target)?))
         };
         match wish {
             Wish::Send(queue, new) => {
                 // The queue's own limits are applied where the message is stored.
-                self.check_new(&new, &Policy::default(), &|field| {
-                    let dot = if field.is_empty() { "" } else { "." };
-                    format!("operations[{index}].{action}{dot}{field}")
-                })?;
+                self.check_new(&new, &Policy::default())?;
                 Ok(Operation::Send(queue, vec![new]))
             }
             Wish::Delete(queue, target) => settle(queue, Action::Delete, target),
             Wish::Archive(queue, target) => settle(queue, Action::Archive, target),
             Wish::SetVisibility(queue, target, visible) => {
-                let field = format!("operations[{index}].{action}.visible_at");
-                self.check_moment::<{ VisibilityTimeout::MAX }>(&field, visible)?;
+                self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
                 settle(queue, Action::Hide(visible), target)
             }
         }
@@ -353,8 +343,7 @@ pub(super) fn refused(error: store::Error) -> Error {
             Error::PublicationTooLarge { what: format!("{bytes} bytes"), limit }
         }
         Refusal::MessageTooLarge { queue, bytes, limit } => {
-            let what = format!("a message for queue `{queue}`");
-            Error::MessageTooLarge { what, bytes, limit }
+            Error::MessageTooLarge { what: Subject::MessageFor(queue), bytes, limit }
         }
     };
     error.in_operation(operation)
