@@ -117,7 +117,7 @@ async fn more_connections_are_taken_once_they_can_be_had() {
     drop(others);
     eventually("there are more", async || {
         send_apart(&client, 16).await;
-        (database.value::<i64>(&sessions).await > i64::try_from(own + 1).expect("few"))
+        (database.value::<i64>(&sessions).await > i64::try_from((own + 1).min(6)).expect("few"))
             .then_some(())
     })
     .await;

@@ -39,6 +39,7 @@ mod hostile;
 mod idempotency;
 mod idempotency_crowds;
 mod identity;
+mod journal;
 mod jwt;
 mod keep_alive;
 mod kept;
