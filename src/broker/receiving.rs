@@ -94,6 +94,7 @@ impl Broker {
             dead_letters: dead_letters(policy),
             max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
+            since: None,
         }
     }
 
@@ -124,6 +125,7 @@ impl Broker {
             max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
             dead_letters: dead_letters(&policy),
+            since: None,
         };
         let popped = self.engine.pop(what.clone(), policy.fifo, stats);
         match self.within_time(popped).await.map_err(Error::on(&queue))? {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod delivery;
+mod floors;
 mod heavy;
 mod lane;
 mod lanes;

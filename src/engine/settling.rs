@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{Message, QueueName, RetryBackoff, Settled, Target},
-    store::{self, Action, Conn, Error, Found, Read, Result, SettleRules},
+    store::{self, Action, Conn, Error, Read, Result, SettleRules},
     telemetry::MessageEvent,
 };
 
@@ -113,6 +113,7 @@ impl Settling {
         });
         let wanted = wanted.collect();
         read.qty = most - left;
+        read.since = self.shared.floors.since(queue);
         (read.qty > 0).then_some((read, wanted))
     }
 
@@ -153,25 +154,28 @@ impl Settling {
         take_away(conn, queue, &found.unreadable, &self.shared.metrics).await;
         let event = MessageEvent::DeadLettered;
         self.shared.metrics.messages(queue.as_str(), event, found.dead);
-        Ok(Some(self.deal(queue, inputs, settled, found, &wanted)))
+        // From later on than the beginning, to find nothing says little.
+        let is_all = !found.more && found.kept.is_none() && read.since.is_none();
+        Ok(Some(self.deal(queue, inputs, settled, found.messages, &wanted, is_all)))
     }
 
-    /// Deals out what was read, in order of arrival. What nobody wants goes back.
+    /// Deals out what was read, in order of arrival; `is_all` says that there was nothing else. What nobody wants
+    /// goes back.
     fn deal(
         &self,
         queue: &QueueName,
         inputs: &[&SettleRequest],
         settled: Vec<Settled>,
-        found: Found,
+        messages: Vec<Message>,
         wanted: &[i32],
+        is_all: bool,
     ) -> Outcomes {
-        let mut messages = found.messages.into_iter();
+        let mut messages = messages.into_iter();
         let mut outcomes = outcomes(inputs, settled);
         for (outcome, qty) in outcomes.iter_mut().zip(wanted) {
             let share: Vec<Message> =
                 messages.by_ref().take(usize::try_from(*qty).unwrap_or(0)).collect();
-            // There may be others, for which there was no room.
-            let is_known = *qty > 0 && !(share.is_empty() && (found.more || found.kept.is_some()));
+            let is_known = *qty > 0 && (is_all || !share.is_empty());
             if let Shareable::Done(outcome) = outcome
                 && is_known
             {

@@ -133,7 +133,7 @@ impl Db {
     }
 
     /// Connections that can be had.
-    pub(super) fn capacity(&self) -> u32 {
+    pub fn capacity(&self) -> u32 {
         self.pool.capacity()
     }
 

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: [&str; 22] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -16,6 +16,7 @@ const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),
     include_str!("../../migrations/functions/idempotency.sql"),
+    include_str!("../../migrations/functions/floor.sql"),
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/take.sql"),
     include_str!("../../migrations/functions/settle.sql"),

@@ -181,7 +181,8 @@ async fn run(kill: bool) {
     for task in tasks {
         task.await.expect("no panic");
     }
-    check(&journal.write(), &left(&database).await);
+    let left = left(&database).await;
+    check(&journal.write(), &left);
 }
 
 /// What is in the queues still.
@@ -203,6 +204,7 @@ fn none<T: Debug>(found: impl IntoIterator<Item = T>, what: &str) {
     assert!(found.is_empty(), "{what}: {} such as {:?}", found.len(), &found[..found.len().min(3)]);
 }
 
+#[expect(clippy::print_stdout, reason = "how much was tried is worth knowing")]
 fn check(book: &Book, left: &BTreeMap<Id, String>) {
     let mut ids: BTreeMap<Name, BTreeSet<i64>> = BTreeMap::new();
     let delivered = book.deliveries.iter().map(|delivery| (&delivery.id, &delivery.name));

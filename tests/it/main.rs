@@ -62,6 +62,7 @@ mod missing_tables;
 mod names;
 mod odd_rows;
 mod oddities;
+mod old_snapshots;
 mod older_pgmq;
 mod openapi;
 mod operations;
