@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 22] = [
+const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
