@@ -19,6 +19,7 @@ mod greedy;
 mod http;
 mod measure;
 mod scenarios;
+mod snapshot;
 mod sqs;
 mod stage;
 mod tls;

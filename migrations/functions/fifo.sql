@@ -78,7 +78,7 @@ BEGIN
     dead := 0;
     failed := 0;
     EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q
-                    WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
+                    WHERE q.msg_id = $1 AND (q.vt <= statement_timestamp()) IS TRUE
                     FOR UPDATE SKIP LOCKED', group_of, q_table) INTO name USING head;
     WHILE name IS NOT NULL LOOP
         -- A statement of its own sees what was committed before the lock was there. What somebody

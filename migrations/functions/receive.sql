@@ -21,7 +21,9 @@ RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format(
         '/* pgmq_gateway */ SELECT true FROM %s q WHERE q.msg_id = $1 AND %s FOR UPDATE SKIP LOCKED', relation,
-        replace(replace(pgmq_gateway.deliverable(relation, filter, max_receives), '$3', '$2'), '$4', '$3'));
+        -- By msg_id, and not by the index on vt, from which PostgreSQL may expect as little.
+        replace(replace(replace(pgmq_gateway.deliverable(relation, filter, max_receives), '$3', '$2'), '$4', '$3'),
+                'q.vt <= statement_timestamp()', '(q.vt <= statement_timestamp()) IS TRUE'));
 END
 $$;
 

@@ -105,7 +105,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
     let query = if read.fifo == Some(FifoMode::Fair) {
         sqlx::query(
-            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8)",
+            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -115,6 +115,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(target)
         .bind(read.after_group.as_deref())
         .bind(one_by_one)
+        .bind(read.since)
     } else if let Some(mode) = read.fifo {
         sqlx::query(
             "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8, $9)",

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::support::{Client, Holder, TestDatabase, TestGateway, eventually, report};
+use crate::support::{Client, Holder, PATIENCE, TestDatabase, TestGateway, eventually, report};
 
 /// Messages that were there, delivered and deleted; each leaves two entries of the index on `vt`.
 const DEAD: i64 = 60_000;
@@ -41,6 +41,11 @@ async fn floors(client: &Client) -> bool {
     client.get("/metrics").await.text.contains("pgmq_gateway_scan_floors 1\n")
 }
 
+/// Nobody has to learn it anew. A look from the beginning may be under way.
+async fn still_kept(client: &Client) {
+    eventually("reads begin at a floor", async || floors(client).await.then_some(())).await;
+}
+
 /// Sends, receives and deletes until reads begin at a floor.
 async fn learned(client: &Client) {
     eventually("reads begin at a floor", async || {
@@ -53,17 +58,21 @@ async fn learned(client: &Client) {
 /// A gateway whose queue has dead rows, and has learned where to begin; the snapshot is held for as long as what
 /// is returned last.
 async fn prepared() -> (TestGateway, PgConnection) {
+    prepared_with(json!({})).await
+}
+
+async fn prepared_with(queue: Value) -> (TestGateway, PgConnection) {
     let gateway = TestGateway::start().await;
-    gateway.create("q").await;
+    gateway.create_with("q", &queue).await;
     let holder = with_dead_rows(&gateway.database, 0).await;
     learned(&gateway).await;
     (gateway, holder)
 }
 
-/// Entries of the index on `vt` that were met so far, as far as the server has counted.
+/// Entries of the index on `vt`, and of that on group and `vt`, that were met so far, as far as the server has counted.
 async fn entries_met(database: &TestDatabase) -> i64 {
-    let sql = "SELECT idx_tup_read FROM pg_stat_user_indexes \
-               WHERE relname = 'q_q' AND indexrelname LIKE '%vt%'";
+    let sql = "SELECT sum(idx_tup_read)::int8 FROM pg_stat_user_indexes \
+               WHERE relname = 'q_q' AND pg_get_indexdef(indexrelid) LIKE '%vt)'";
     database.value(sql).await
 }
 
@@ -82,26 +91,90 @@ async fn waiting(gateway: &TestGateway) -> JoinHandle<(Value, Instant)> {
     task
 }
 
-/// Entries that are met for each message that is sent, received and deleted.
-async fn entries_each(gateway: &TestGateway) -> i64 {
-    let database = &gateway.database;
-    let (before, began, mut cycles) = (entries_met(database).await, Instant::now(), 0);
-    // A session counts once a second.
-    while began.elapsed() < Duration::from_secs(5) || cycles < 100 {
-        cycle(gateway).await;
-        cycles += 1;
-    }
-    let each = (entries_met(database).await - before) / cycles;
-    report(&format!("{cycles} cycles met {each} entries each, of {} dead ones", 2 * DEAD));
-    each
+/// Does something again and again, and insists that what it reads begins at the floor: from the beginning each
+/// read would meet all that is dead. A look from there, of which there is one in a second, does, and what was read
+/// before that was learned is counted late.
+async fn begins_at_the_floor(database: &TestDatabase, what: &str, mut work: impl AsyncFnMut()) {
+    let (before, began, mut times) = (entries_met(database).await, Instant::now(), 0);
+    let (walks, looks) = loop {
+        work().await;
+        times += 1;
+        let looks = i64::try_from(began.elapsed().as_secs()).expect("not long") * 5 / 4 + 15;
+        let seen_enough = times > looks * 3 || began.elapsed() > PATIENCE;
+        // A session counts once a second.
+        if seen_enough && began.elapsed() > Duration::from_secs(3) {
+            break ((entries_met(database).await - before) / (2 * DEAD), looks);
+        }
+    };
+    report(&format!("{what}: {times} times, {walks} walks over all that is dead"));
+    assert!(walks <= looks + times / 4, "{what}: {walks} walks for {times} times");
 }
 
-/// From the beginning each read would meet all of them; a look from there is one in a second.
 #[tokio::test]
 async fn reads_do_not_walk_what_is_dead() {
     let (gateway, _snapshot) = prepared().await;
-    let each = entries_each(&gateway).await;
-    assert!(each < DEAD / 10, "{each} entries for a message");
+    begins_at_the_floor(&gateway.database, "plain", async || cycle(&gateway).await).await;
+}
+
+#[tokio::test]
+async fn neither_do_reads_of_other_kinds() {
+    let (gateway, _snapshot) = prepared().await;
+    gateway.create("dead").await;
+    let limits = json!({"max_receives": 2, "dead_letter_queue": "dead"});
+    for (settings, parameters) in [
+        (json!({}), "vt=600&filter=%7B%22n%22%3A1%7D"),
+        (json!({}), "vt=600&fifo=head"),
+        (json!({}), "pop"),
+        (limits.clone(), "vt=600"),
+        (limits, "pop"),
+    ] {
+        gateway.configure("q", settings).await.expect(200);
+        begins_by(&gateway, parameters).await;
+    }
+}
+
+#[tokio::test]
+async fn nor_do_those_of_groups_that_take_turns() {
+    let (gateway, _snapshot) = prepared_with(json!({"settings": {"fair": true}})).await;
+    begins_by(&gateway, "vt=600").await;
+}
+
+/// Sends, receives in this way and deletes.
+async fn begins_by(gateway: &TestGateway, parameters: &str) {
+    let work = async || {
+        let id = gateway.send("q", r#"{"message":{"n":1}}"#).await;
+        if parameters == "pop" {
+            let popped = gateway.post("/queues/q/messages/pop", "").await.expect(200);
+            assert_eq!(popped.messages().len(), 1);
+        } else {
+            assert_eq!(gateway.receive_one("q", parameters).await["msg_id"], id);
+            gateway.delete(&format!("/queues/q/messages/{id}")).await.expect(204);
+        }
+    };
+    begins_at_the_floor(&gateway.database, parameters, work).await;
+}
+
+/// Whatever stands before the floor: what comes first in its group is delivered first.
+#[tokio::test]
+async fn groups_keep_their_order() {
+    let (gateway, _snapshot) = prepared_with(json!({"fifo": true})).await;
+    let send = async |group: &str| {
+        let message = json!({"message": group, "headers": {"x-pgmq-group": group}});
+        gateway.send("q", &message.to_string()).await
+    };
+    let (a1, a2, b1) = (send("a").await, send("a").await, send("b").await);
+    let ids = |messages: &[Value]| -> Vec<i64> {
+        messages.iter().filter_map(|message| message["msg_id"].as_i64()).collect()
+    };
+    let first = gateway.receive("q", "fifo=head&qty=1&vt=600").await;
+    assert_eq!(ids(&first), [a1]);
+    let rest = gateway.receive("q", "fifo=grouped&qty=10&vt=600").await;
+    assert_eq!(ids(&rest), [b1], "what is hidden blocks its group");
+    let past = format!("UPDATE pgmq.q_q SET vt = now() - interval '1 h' WHERE msg_id = {a1}");
+    gateway.database.execute(&past).await;
+    // The group is found by what is visible of it behind the floor, and its first one by its id.
+    let again = gateway.receive("q", "fifo=grouped&qty=10&vt=600").await;
+    assert_eq!(ids(&again), [a1, a2]);
 }
 
 #[tokio::test]
@@ -123,7 +196,7 @@ async fn what_is_committed_late_is_found() {
         report(&format!("{age}: found after {:?}", at - committed));
         assert_eq!(message["message"], "late");
         assert!(at - committed < SOON, "after {:?}", at - committed);
-        assert!(floors(&gateway).await, "and reads still begin at a floor");
+        still_kept(&gateway).await;
     }
 }
 
@@ -161,7 +234,7 @@ async fn what_sql_sets_to_the_past_is_found() {
         assert!(committed.elapsed() < BOUND, "after {:?}", committed.elapsed());
         database.execute("DELETE FROM pgmq.q_q").await;
     }
-    assert!(floors(&gateway).await, "and reads still begin at a floor");
+    still_kept(&gateway).await;
 }
 
 #[tokio::test]
@@ -198,7 +271,7 @@ async fn what_this_gateway_gives_back_and_what_is_delayed_is_found() {
         assert_eq!(message["msg_id"], id);
         gateway.delete(&path).await.expect(204);
     }
-    assert!(floors(&gateway).await, "and reads still begin at a floor");
+    still_kept(&gateway).await;
 }
 
 /// A session that has messages in hand, and an old snapshot thereby, keeps no read from beginning behind them.
@@ -210,8 +283,7 @@ async fn what_is_locked_for_long_is_passed_over_and_then_found() {
     let locked = Holder::of(&gateway.database, "SELECT * FROM pgmq.read('q', 600, 1)").await;
     let _snapshot = with_dead_rows(&gateway.database, id).await;
     learned(&gateway).await;
-    let each = entries_each(&gateway).await;
-    assert!(each < DEAD / 10, "{each} entries for a message");
+    begins_at_the_floor(&gateway.database, "locked", async || cycle(&gateway).await).await;
     let waits = waiting(&gateway).await;
     locked.rollback().await;
     let unlocked = Instant::now();
