@@ -10,6 +10,7 @@ use crate::{
     api::{self, Operations},
     broker::{Broker, BrokerParts, Collector, Janitor, Mover},
     config::{Http, Settings},
+    dashboard::{self, DashboardParts, History},
     domain::ReceiptKey,
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{ConnectionOptions, Endpoint, Listener},
@@ -59,7 +60,13 @@ impl Gateway {
                  signatures of SQS clients cannot be checked, and are refused where keys are needed"
             );
         }
-        let access = Arc::new(access.with_master_key(master_key));
+        let key = &settings.receipts.signing_key;
+        let receipt_key = key
+            .as_ref()
+            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
+        let session_key = settings.dashboard.enabled.then(|| receipt_key.session_key());
+        let access = access.with_master_key(master_key).with_session_key(session_key);
+        let access = Arc::new(access);
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);
         let health = Arc::new(Health::new(pool.clone()));
@@ -74,10 +81,6 @@ impl Gateway {
         access.check(address)?;
         let listener = Listener::for_clients(settings).await?;
         let operations = Listener::for_operations(settings).await?;
-        let key = &settings.receipts.signing_key;
-        let receipt_key = key
-            .as_ref()
-            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
         let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics), receipt_key };
         let broker = Broker::new(parts, settings);
         let collector = Collector::new(broker.clone(), settings.metrics.clone());
@@ -110,7 +113,15 @@ impl Gateway {
         let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
         let mut parts = Parts::default();
-        let doors = Doors { supabase: settings.supabase.enabled, sqs: sqs_place(settings) };
+        let history = History::new(Arc::clone(broker.metrics()));
+        let doors = Doors {
+            supabase: settings.supabase.enabled,
+            sqs: sqs_place(settings),
+            dashboard: dashboard_parts(settings, &gated, &history),
+        };
+        if settings.dashboard.enabled {
+            parts.spawn("history of figures", history.run());
+        }
         parts.spawn(LISTENER, serve(listener, operations, gated, doors, rules, stop.clone()));
         parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
         parts.spawn("collector of figures", collector.run());
@@ -217,6 +228,49 @@ fn sqs_place(settings: &Settings) -> Option<SqsPlace> {
 struct Doors {
     supabase: bool,
     sqs: Option<SqsPlace>,
+    dashboard: Option<DashboardParts>,
+}
+
+/// What the dashboard is made of, if it is served.
+fn dashboard_parts(
+    settings: &Settings,
+    gated: &GatedBroker,
+    history: &Arc<History>,
+) -> Option<DashboardParts> {
+    let own = &settings.dashboard;
+    own.enabled.then(|| DashboardParts {
+        gated: gated.clone(),
+        read_only: own.read_only,
+        is_tls: settings.tls.files().is_some(),
+        max_viewers: own.max_viewers,
+        collects: settings.metrics.queue_interval().is_some(),
+        count_limit: settings.metrics.queue_count_limit.into(),
+        settings: shown_settings(settings),
+        history: Arc::clone(history),
+    })
+}
+
+/// Settings that tell what may be asked for, and no secret.
+fn shown_settings(settings: &Settings) -> Vec<(String, String)> {
+    let sections = [
+        ("limits", serde_json::to_value(&settings.limits)),
+        ("long_poll", serde_json::to_value(&settings.long_poll)),
+        ("engine", serde_json::to_value(&settings.engine)),
+        ("maintenance", serde_json::to_value(&settings.maintenance)),
+        ("metrics", serde_json::to_value(&settings.metrics)),
+        ("server", serde_json::to_value(&settings.server)),
+    ];
+    let of_section = |(section, value): (&str, serde_json::Result<serde_json::Value>)| {
+        let fields = value.ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
+        let shown = |value: serde_json::Value| match value {
+            serde_json::Value::Null => "unset".to_owned(),
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let fields = fields.into_iter();
+        fields.map(|(name, value)| (format!("{section}.{name}"), shown(value))).collect::<Vec<_>>()
+    };
+    sections.into_iter().flat_map(of_section).collect()
 }
 
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
@@ -240,6 +294,9 @@ async fn serve(
     let mut router = api::router(gated.clone(), place);
     if doors.supabase {
         router = router.merge(supabase::router(gated.clone()));
+    }
+    if let Some(parts) = doors.dashboard {
+        router = router.merge(dashboard::router(parts));
     }
     if let Some(place) = doors.sqs {
         router = sqs::router(&gated, place, router);

@@ -3,6 +3,7 @@
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
 mod archives;
+mod browsing;
 mod caller;
 mod coalesced;
 mod collector;
@@ -10,6 +11,7 @@ mod cpu_pool;
 mod error;
 mod janitor;
 mod mover;
+mod overview;
 mod policies;
 mod queue_attributes;
 mod queue_changes;
@@ -47,16 +49,18 @@ use crate::{
 pub use crate::{
     engine::{Delivery, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, HealthState, MoveTask, NamedQueue, Page,
-        QueueAttributes,
+        Action, Archived, AttributesChange, Binding, Browsed, HealthState, ListedMessage,
+        MessageSearch, MessageSource, MoveTask, NamedQueue, Page, Position, QueueAttributes,
     },
 };
 pub use archives::{Browse, Redrive, Replay};
+pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
+pub use overview::QueueOverview;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};

@@ -5,6 +5,7 @@
 mod archives;
 mod background_conn;
 mod backoff;
+mod browse;
 mod clock;
 mod conn;
 mod connect;
@@ -46,6 +47,9 @@ mod wakeups;
 pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};
+pub use browse::{
+    BrowseLimits, Browsed, ListedMessage, MessageSearch, MessageSource, Position, browse_messages,
+};
 pub use clock::DatabaseClock;
 pub use conn::Conn;
 pub use connect::{ConnectError, connect};

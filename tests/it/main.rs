@@ -16,6 +16,8 @@ mod clients;
 mod commands;
 mod connections;
 mod constraints;
+mod dashboard;
+mod dashboard_session;
 mod database_tls;
 mod dead_letters;
 mod delays;
