@@ -95,3 +95,106 @@ BEGIN
     RETURN greatest(low - 1, 0);
 END
 $$;
+
+-- As redrive, for those of these dead letters alone that nobody has in hand, each to the queue that it came from.
+CREATE FUNCTION pgmq_gateway.redrive_these(
+    queue text, ids bigint[], allowed_queues text,
+    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text, OUT failed_constraint text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    source regclass := pgmq_gateway.queue_table(queue);
+    batch record;
+    step record;
+BEGIN
+    moved := 0;
+    failed := 0;
+    PERFORM pgmq_gateway.check_at_once();
+    IF NOT pgmq_gateway.has_column(source, 'headers') THEN
+        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+    FOR batch IN EXECUTE format(
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
+            SELECT m.headers ->> ''x-dead-letter-queue'' AS origin, m.msg_id FROM %s m
+            WHERE m.msg_id = ANY ($1) AND m.vt <= statement_timestamp()
+            ORDER BY m.msg_id %s) c
+         GROUP BY c.origin ORDER BY c.origin', source, pgmq_gateway.row_lock(source)
+    ) USING ids LOOP
+        CONTINUE WHEN batch.origin IS NULL OR batch.origin = queue
+                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
+        IF (allowed_queues IS NULL OR batch.origin ~ allowed_queues)
+           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
+            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            moved := moved + step.moved;
+            failed := failed + step.failed;
+            failed_code := coalesce(failed_code, step.failed_code);
+            failed_constraint := coalesce(failed_constraint, step.failed_constraint);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- How the table of a queue is, as far as PostgreSQL's statistics tell: rows that are dead are read past by every
+-- receive until a vacuum takes them away.
+CREATE FUNCTION pgmq_gateway.table_health(
+    queue text, OUT live_rows bigint, OUT dead_rows bigint, OUT total_bytes bigint, OUT archive_bytes bigint,
+    OUT last_vacuum timestamptz, OUT last_analyze timestamptz, OUT vacuums bigint
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    a_table regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a')));
+BEGIN
+    -- Of a partitioned one, its parts.
+    SELECT sum(s.n_live_tup), sum(s.n_dead_tup), sum(pg_total_relation_size(p.relid)),
+           max(greatest(s.last_vacuum, s.last_autovacuum)), max(greatest(s.last_analyze, s.last_autoanalyze)),
+           sum(s.vacuum_count + s.autovacuum_count)
+    INTO live_rows, dead_rows, total_bytes, last_vacuum, last_analyze, vacuums
+    FROM (SELECT q_table AS relid UNION SELECT t.relid FROM pg_partition_tree(q_table) t) p
+    LEFT JOIN pg_stat_user_tables s ON s.relid = p.relid;
+    SELECT sum(pg_total_relation_size(p.relid)) INTO archive_bytes
+    FROM (SELECT a_table AS relid UNION SELECT t.relid FROM pg_partition_tree(a_table) t) p
+    WHERE a_table IS NOT NULL;
+END
+$$;
+
+-- Who keeps a vacuum from taking away dead rows, the oldest first: sessions, replication slots and prepared
+-- transactions that may still have to see them. Of other roles' sessions only those of pg_read_all_stats see some.
+CREATE FUNCTION pgmq_gateway.cleanup_holders(max_rows integer)
+RETURNS TABLE (kind text, name text, state text, transactions bigint, since timestamptz) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT h.kind, pgmq_gateway.as_text(h.name), h.state, h.transactions, h.since FROM (
+        SELECT 'session' AS kind,
+               format('%s %s (pid %s)', a.usename, nullif(a.application_name, ''), a.pid) AS name, a.state,
+               age(coalesce(a.backend_xmin, a.backend_xid))::bigint AS transactions, a.xact_start AS since
+        FROM pg_stat_activity a
+        WHERE coalesce(a.backend_xmin, a.backend_xid) IS NOT NULL AND a.pid <> pg_backend_pid()
+          AND a.xact_start < statement_timestamp() - interval '1 second'
+        UNION ALL
+        SELECT 'replication slot', s.slot_name::text, CASE WHEN s.active THEN 'active' ELSE 'inactive' END,
+               age(s.xmin)::bigint, NULL
+        FROM pg_replication_slots s WHERE s.xmin IS NOT NULL
+        UNION ALL
+        SELECT 'prepared transaction', p.gid, 'prepared', age(p.transaction)::bigint, p.prepared
+        FROM pg_prepared_xacts p
+        UNION ALL
+        SELECT 'standby', format('%s %s', r.usename, r.application_name), r.state, age(r.backend_xmin)::bigint, NULL
+        FROM pg_stat_replication r WHERE r.backend_xmin IS NOT NULL) h
+    ORDER BY h.transactions DESC, h.kind, h.name LIMIT max_rows;
+END
+$$;
+
+-- The keys as people are shown them: never what they are.
+CREATE FUNCTION pgmq_gateway.shown_keys(max_rows integer)
+RETURNS TABLE (
+    id text, name text, grants text[], created_at timestamptz, expires_at timestamptz, expired boolean,
+    revoked_at timestamptz, last_used_at timestamptz
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT pgmq_gateway.as_text(k.id), pgmq_gateway.as_text(k.name),
+           ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM unnest(k.grants) g), k.created_at, k.expires_at,
+           coalesce(k.expires_at <= now(), false), k.revoked_at, k.last_used_at
+    FROM pgmq_gateway.api_keys k ORDER BY k.revoked_at IS NOT NULL, k.created_at DESC, k.id LIMIT max_rows;
+END
+$$;

@@ -21,7 +21,8 @@ use crate::{
 };
 
 use super::{
-    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, preflight,
+    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, pages,
+    preflight,
 };
 
 /// The part that serves clients.
@@ -117,7 +118,7 @@ impl Gateway {
         let doors = Doors {
             supabase: settings.supabase.enabled,
             sqs: sqs_place(settings),
-            dashboard: dashboard_parts(settings, &gated, &history),
+            dashboard: pages::dashboard_parts(settings, &gated, &history),
         };
         if settings.dashboard.enabled {
             parts.spawn("history of figures", history.run());
@@ -231,48 +232,6 @@ struct Doors {
     dashboard: Option<DashboardParts>,
 }
 
-/// What the dashboard is made of, if it is served.
-fn dashboard_parts(
-    settings: &Settings,
-    gated: &GatedBroker,
-    history: &Arc<History>,
-) -> Option<DashboardParts> {
-    let own = &settings.dashboard;
-    own.enabled.then(|| DashboardParts {
-        gated: gated.clone(),
-        read_only: own.read_only,
-        is_tls: settings.tls.files().is_some(),
-        max_viewers: own.max_viewers,
-        collects: settings.metrics.queue_interval().is_some(),
-        count_limit: settings.metrics.queue_count_limit.into(),
-        settings: shown_settings(settings),
-        history: Arc::clone(history),
-    })
-}
-
-/// Settings that tell what may be asked for, and no secret.
-fn shown_settings(settings: &Settings) -> Vec<(String, String)> {
-    let sections = [
-        ("limits", serde_json::to_value(&settings.limits)),
-        ("long_poll", serde_json::to_value(&settings.long_poll)),
-        ("engine", serde_json::to_value(&settings.engine)),
-        ("maintenance", serde_json::to_value(&settings.maintenance)),
-        ("metrics", serde_json::to_value(&settings.metrics)),
-        ("server", serde_json::to_value(&settings.server)),
-    ];
-    let of_section = |(section, value): (&str, serde_json::Result<serde_json::Value>)| {
-        let fields = value.ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
-        let shown = |value: serde_json::Value| match value {
-            serde_json::Value::Null => "unset".to_owned(),
-            serde_json::Value::String(text) => text,
-            other => other.to_string(),
-        };
-        let fields = fields.into_iter();
-        fields.map(|(name, value)| (format!("{section}.{name}"), shown(value))).collect::<Vec<_>>()
-    };
-    sections.into_iter().flat_map(of_section).collect()
-}
-
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
 /// how the shutdown goes.
 async fn serve(
@@ -291,7 +250,7 @@ async fn serve(
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
-    let mut router = api::router(gated.clone(), place);
+    let mut router = api::router(gated.clone(), place, doors.dashboard.is_some());
     if doors.supabase {
         router = router.merge(supabase::router(gated.clone()));
     }

@@ -9,6 +9,7 @@ mod coalesced;
 mod collector;
 mod cpu_pool;
 mod error;
+mod inspection;
 mod janitor;
 mod mover;
 mod overview;
@@ -49,11 +50,12 @@ use crate::{
 pub use crate::{
     engine::{Delivery, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, Browsed, HealthState, ListedMessage,
-        MessageSearch, MessageSource, MoveTask, NamedQueue, Page, Position, QueueAttributes,
+        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
+        ListedKey, ListedMessage, MessageSearch, MessageSource, MoveTask, NamedQueue, Page,
+        Position, QueueAttributes, TableHealth,
     },
 };
-pub use archives::{Browse, Redrive, Replay};
+pub use archives::{Browse, Redrive, RedrivenThese, Replay};
 pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;

@@ -77,6 +77,11 @@ impl Failure {
         &self.detail
     }
 
+    /// Whether whoever asked can mend it by asking otherwise.
+    pub(super) fn is_clients(&self) -> bool {
+        matches!(self.status.as_u16(), 400 | 409 | 413 | 422)
+    }
+
     fn again_in(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }

@@ -3,21 +3,23 @@
 //! Pages are made here and work without scripts. What they show of many queues comes from memory: nothing is asked
 //! of the database for those who only look. What they do goes through the same permits as everything else.
 
-#![expect(dead_code, reason = "what acts uses the rest")]
-
+mod actions;
 mod assets;
+mod chart;
 mod cookie;
 mod failure;
 mod form;
 mod frame;
 mod history;
 mod json_text;
+mod live;
 mod origin;
 mod overview;
 mod pages;
 mod place;
 mod search;
 mod session;
+mod settings_form;
 mod settings_text;
 mod shell;
 mod state;
@@ -68,11 +70,23 @@ pub fn router(parts: DashboardParts) -> Router {
         .route("/ui/queues/{queue}", get(pages::queue::show))
         .route("/ui/queues/{queue}/messages", get(pages::messages::list))
         .route("/ui/queues/{queue}/messages/{msg_id}", get(pages::message::show))
+        .route("/ui/queues/{queue}/history", get(pages::history::show))
+        .route("/ui/queues/{queue}/send", get(pages::send::show).post(pages::send::send))
+        .route(
+            "/ui/queues/{queue}/settings",
+            get(pages::settings::show).post(pages::settings::change),
+        )
+        .route("/ui/queues/{queue}/table", get(pages::table::show))
+        .route("/ui/queues/{queue}/bindings", post(pages::table::bind))
+        .route("/ui/queues/{queue}/do", get(pages::act::preview).post(pages::act::act))
+        .route("/ui/new", get(pages::new_queue::show).post(pages::new_queue::create))
+        .route("/ui/topics", get(pages::topics::show))
+        .route("/ui/keys", get(pages::keys::show))
+        .route("/ui/gateway", get(pages::gateway::show))
+        .route("/ui/events", get(live::events))
         .route("/ui/{*rest}", get(pages::nothing_there))
         .method_not_allowed_fallback(pages::method_not_allowed);
-    let gets = ["/ui", "/ui/queues/{queue}", "/ui/queues/{queue}/messages"];
-    let served = gets.map(|path| (path.to_owned(), vec![Method::GET, Method::HEAD]));
-    let served = Served(HashMap::from(served));
+    let served = Served(HashMap::from([("/ui".to_owned(), vec![Method::GET, Method::HEAD])]));
     layered(router, &dashboard, FRONT_END, &origins, served)
         .layer(middleware::from_fn_with_state(dashboard.clone(), shell::around))
         .with_state(dashboard)

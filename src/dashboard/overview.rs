@@ -211,7 +211,6 @@ pub(super) struct Sum {
     pub(super) oldest: String,
     pub(super) rates: String,
     pub(super) waiters: String,
-    pub(super) paused: usize,
 }
 
 impl Sum {
@@ -227,7 +226,6 @@ impl Sum {
             oldest: oldest.map_or_else(|| "–".to_owned(), text::duration),
             rates: format!("{} / {}", rate(|row| row.sent_rate), rate(|row| row.done_rate)),
             waiters: text::count(i64::try_from(waiters).unwrap_or(i64::MAX)),
-            paused: rows.iter().filter(|row| row.paused).count(),
         }
     }
 }

@@ -43,10 +43,6 @@ impl List {
     pub(super) fn word(self) -> &'static str {
         Self::EACH.iter().find(|(list, ..)| *list == self).map_or("", |(_, word, _)| word)
     }
-
-    pub(super) fn title(self) -> &'static str {
-        Self::EACH.iter().find(|(list, ..)| *list == self).map_or("", |(.., title)| title)
-    }
 }
 
 /// Where the messages of a list are.

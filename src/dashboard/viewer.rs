@@ -27,14 +27,11 @@ pub(super) struct Viewer {
 
 /// What somebody may do to a queue here.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is asked alone")]
 pub(super) struct Rights {
     /// Look at its messages.
     pub(super) look: bool,
     /// Send.
     pub(super) send: bool,
-    /// Say what became of messages.
-    pub(super) receive: bool,
     /// Change it, empty it, drop it, take messages back.
     pub(super) manage: bool,
 }
@@ -52,7 +49,6 @@ pub(super) fn rights(caller: &Caller, queue: &str, read_only: bool) -> Rights {
     Rights {
         look: may(Right::Receive),
         send: !read_only && may(Right::Send),
-        receive: !read_only && may(Right::Receive),
         manage: !read_only && may(Right::Manage),
     }
 }

@@ -38,13 +38,16 @@ mod settings;
 mod settling;
 mod shared;
 mod size_limited_rows;
+mod table_health;
 mod topics;
 mod transactions;
 mod trust;
 mod verdict;
 mod wakeups;
 
-pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
+pub use archives::{
+    Archived, Moved, browse_archive, count_archived, redrive, redrive_these, replay,
+};
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};
 pub use browse::{
@@ -62,7 +65,7 @@ pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
     KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,
-    revoke_key, rotate_key,
+    revoke_key, rotate_key, shown_keys,
 };
 pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
@@ -96,6 +99,7 @@ pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
 pub use size_limited_rows::Page;
+pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{

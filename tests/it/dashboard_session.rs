@@ -1,8 +1,12 @@
 //! Logging in to the dashboard, and what that is worth.
 
+use jsonwebtoken::Algorithm;
 use pgmq_gateway::config::Settings;
 
-use super::auth::{ADMIN, key, with_admin};
+use super::{
+    auth::{ADMIN, key, with_admin},
+    jwt::{Signer, claims, file, set, trust},
+};
 use crate::support::{Answer, Browser, TestDatabase, TestGateway, eventually, process::program};
 
 fn keys(database: &TestDatabase, arguments: &[&str]) -> String {
@@ -182,4 +186,50 @@ async fn nothing_is_done_for_a_page_of_another_site() {
     // Nor is anybody logged in by one: they would do things in somebody else's name.
     let login = browser.request("POST", "/ui/login").header("origin", "http://evil.example");
     Answer::of(login.body(format!("key={ADMIN}"))).await.expect(403);
+}
+
+/// A token is no more kept than a key is; what it grants is, and for as long as it and its signer's key are good.
+#[tokio::test]
+async fn a_token_logs_in_until_it_ends_or_its_signer_does() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let signers = [Signer::new("one", Algorithm::ES256), Signer::new("two", Algorithm::ES256)];
+    let published = file(&directory, &set(&[&signers[0]]));
+    let database = TestDatabase::new().await;
+    let with = |published: &str| {
+        let trusting = trust(published.to_owned());
+        |settings: &mut Settings| {
+            trusting(settings);
+            settings.jwt.refresh_interval_seconds = 1;
+        }
+    };
+    let one = TestGateway::on(&database, with(&published)).await;
+    let two = TestGateway::on(&database, with(&published)).await;
+    let token = signers[0].token(&claims("openid manage:q receive:q"));
+    let browser = Browser::logged_in(&one.base, &token).await;
+    one.with_key(&token).create("q").await;
+    // The other one never saw the token.
+    let browser = browser.at(&two.base);
+    let page = browser.get("/ui/queues/q").await.expect(200).text;
+    assert!(page.contains("jwt:somebody") && !page.contains("/q/send\""), "{page}");
+    let signature = token.rsplit('.').next().expect("a signature");
+    assert!(!browser.cookie().contains(signature));
+    browser.get("/ui/queues/other").await.expect(403);
+    let soon = claims("receive:q");
+    let soon = super::jwt::with(soon, "exp", (chrono::Utc::now().timestamp() + 2).into());
+    let short = Browser::logged_in(&one.base, &signers[0].token(&soon)).await;
+    eventually("it ends with the token", async || {
+        (short.get("/ui").await.status == 303).then_some(())
+    })
+    .await;
+    browser.get("/ui").await.expect(200);
+    let long = claims(&"receive:a-queue-with-a-long-name ".repeat(200));
+    let long = signers[0].token(&long);
+    let refused = Browser::new(&one.base).post("/ui/login", &[("key", &*long)]).await.expect(401);
+    assert!(refused.text.contains("fewer grants"), "{}", refused.text);
+    // The signer withdraws the key.
+    std::fs::write(&published, set(&[&signers[1]])).expect("written");
+    eventually("it ends with the signer's key", async || {
+        (browser.get("/ui").await.status == 303).then_some(())
+    })
+    .await;
 }

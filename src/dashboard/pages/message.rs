@@ -5,27 +5,30 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    response::Response,
+    http::header,
+    response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 
 use crate::{
     broker::{Archived, Browse, Error},
     domain::{Message, MsgId, PageSize, QueueName},
-    http::{MemoryPermit, QueuePermit, right, room_for},
+    http::{Caller, QueuePermit, right, room_for},
 };
 
 use super::{
     super::{
+        actions::Action,
         failure::Failure,
         form::Form,
-        frame::{Frame, html},
+        frame::Frame,
         json_text::{Piece, pretty},
         state::Dashboard,
         tabs::{QueueHead, Tab},
         text,
-        viewer::{Rights, Viewer},
+        viewer::Viewer,
     },
+    act::may,
     queue_name,
 };
 
@@ -38,9 +41,9 @@ struct Page<'a> {
     frame: Frame,
     head: QueueHead,
     id: i64,
-    rights: Rights,
     is_archived: bool,
-    is_visible: bool,
+    /// What may be done to it.
+    actions: Vec<Action>,
     facts: Vec<(&'static str, String, String)>,
     message: Json<'a>,
     headers: Option<Json<'a>>,
@@ -73,6 +76,7 @@ pub(in super::super) async fn show(
         .map_err(|reason| Failure::not_found(format!("The id of a message {reason}.")))?;
     let form = Form::of_query(request.uri().query(), &["from"])?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
+    let read_only = frame.read_only;
     let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
     let overview = permit.broker.overview_of(&queue);
     let head = QueueHead::new(&queue, Tab::Messages, rights, overview.paused);
@@ -92,16 +96,38 @@ pub(in super::super) async fn show(
         frame,
         head,
         id: id.get(),
-        rights,
         is_archived: archived_at.is_some(),
-        is_visible: message.vt <= now,
+        actions: actions(&permit.caller, &queue, &message, archived_at.is_some(), read_only),
         facts: facts(&message, archived_at, now),
         message: Json::new(message.message.get()),
         headers: message.headers.as_ref().map(|headers| Json::new(headers.get())),
     };
-    let response = html(&page);
-    drop::<MemoryPermit>(held);
-    Ok(response)
+    // What is shown counts until it is sent.
+    let text = page.render().unwrap_or_default();
+    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    Ok((kind, held.keep(text.into_bytes())).into_response())
+}
+
+/// What somebody may do to it.
+fn actions(
+    caller: &Caller,
+    queue: &QueueName,
+    message: &Message,
+    is_archived: bool,
+    read_only: bool,
+) -> Vec<Action> {
+    let is_dead = message
+        .headers
+        .as_ref()
+        .is_some_and(|headers| headers.get().contains("\"x-dead-letter-queue\""));
+    let of_state: &[Action] = match (is_archived, is_dead) {
+        _ if read_only => &[],
+        (true, _) => &[Action::Replay],
+        (false, true) => &[Action::Redrive, Action::GiveBack, Action::Archive, Action::Delete],
+        (false, false) => &[Action::GiveBack, Action::Archive, Action::Delete],
+    };
+    let fits = |action: &&Action| may(caller, **action, queue.as_str());
+    of_state.iter().filter(fits).copied().collect()
 }
 
 async fn in_archive(

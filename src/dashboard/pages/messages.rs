@@ -16,6 +16,7 @@ use crate::{
 
 use super::{
     super::{
+        actions::Action,
         failure::Failure,
         form::Form,
         frame::{Frame, html},
@@ -24,8 +25,9 @@ use super::{
         state::Dashboard,
         tabs::{QueueHead, Tab},
         text,
-        viewer::{Rights, Viewer, rights},
+        viewer::Viewer,
     },
+    act::may,
     queue_name,
 };
 
@@ -43,11 +45,9 @@ struct Page {
     lists: Vec<ListLink>,
     search: Search,
     rows: Vec<Row>,
-    /// Where messages of this list are: a queue, for its actions.
-    place: String,
     is_archive: bool,
     /// What may be done to them.
-    actions: Rights,
+    actions: Vec<Action>,
     next: Option<String>,
     /// Whether this page begins at the beginning.
     is_first: bool,
@@ -107,7 +107,6 @@ pub(in super::super) async fn list(
     };
     let found = permit.broker.browse_messages(&permit.stats, what).await?;
     let now = permit.broker.now();
-    let place = at.queue.to_string();
     let rows = found.messages.iter().map(|message| Row::new(message, &at, now)).collect();
     let next = found.next.map(|next| {
         let mut fields = vec![("list", list.word().to_owned())];
@@ -118,7 +117,7 @@ pub(in super::super) async fn list(
     });
     Ok(html(&Page {
         head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
-        actions: of_place(&permit.caller, &place, &frame),
+        actions: actions(&permit.caller, list, &at, &frame),
         is_archive: at.is_archive(),
         is_first: after.is_none(),
         base: place::base(),
@@ -127,13 +126,21 @@ pub(in super::super) async fn list(
         lists,
         search,
         rows,
-        place,
         next,
     }))
 }
 
-fn of_place(caller: &Caller, place: &str, frame: &Frame) -> Rights {
-    rights(caller, place, frame.read_only)
+/// What somebody may do to the messages of a list.
+fn actions(caller: &Caller, list: List, at: &Place, frame: &Frame) -> Vec<Action> {
+    let of_list: &[Action] = match list {
+        _ if frame.read_only => &[],
+        _ if at.is_archive() => &[Action::Replay],
+        List::Waiting => &[Action::Archive, Action::Delete, Action::Redrive],
+        List::Dead => &[Action::Redrive, Action::Archive, Action::Delete],
+        _ => &[Action::GiveBack, Action::Archive, Action::Delete],
+    };
+    let may = |action: &&Action| may(caller, **action, at.queue.as_str());
+    of_list.iter().filter(may).copied().collect()
 }
 
 /// The lists that somebody may see, with how many messages are in each as far as that is known.

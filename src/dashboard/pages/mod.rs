@@ -1,10 +1,19 @@
 //! The pages: one file each.
 
+pub(super) mod act;
 pub(super) mod files;
+pub(super) mod gateway;
+pub(super) mod history;
+pub(super) mod keys;
 pub(super) mod message;
 pub(super) mod messages;
+pub(super) mod new_queue;
 pub(super) mod queue;
 pub(super) mod queues;
+pub(super) mod send;
+pub(super) mod settings;
+pub(super) mod table;
+pub(super) mod topics;
 
 use axum::http::StatusCode;
 

@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     super::{
+        chart::{Chart, charts},
         failure::Failure,
         frame::{Frame, html},
         overview::Row,
@@ -31,6 +32,7 @@ struct Page {
     frame: Frame,
     head: QueueHead,
     row: Row,
+    charts: Vec<Chart>,
     base: String,
     /// The settings that are known, in words.
     settings: Vec<(&'static str, String)>,
@@ -50,9 +52,10 @@ pub(in super::super) async fn show(
     let scope = ScopePermit::<right::Any>::new(permit.caller)?;
     let mut row = Row::new(&state, &scope, &overview);
     row.draw(&state);
+    let charts = charts(&state.shared().history.of(queue.as_str()).0);
     let head = QueueHead::new(&queue, Tab::Overview, rights, overview.paused);
     let settings = super::super::settings_text::known(&overview.settings, overview.fifo);
-    Ok(html(&Page { frame, head, row, base: place::base(), settings }))
+    Ok(html(&Page { frame, head, row, charts, base: place::base(), settings }))
 }
 
 /// Looks for a queue of which nothing is known in memory: it may be new.

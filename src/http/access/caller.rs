@@ -103,6 +103,11 @@ impl Caller {
         self.current().is_ok_and(|current| current.may(right, queue))
     }
 
+    /// Whether they would be let in by now, for those who tell them something for long.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.gated.access.identify(self.credential.as_ref()).is_ok()
+    }
+
     /// Whoever asks, with what they may do by now.
     fn current(&self) -> Result<Arc<Principal>, Rejection> {
         if !self.principal.is_over() {
