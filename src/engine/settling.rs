@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{Message, QueueName, RetryBackoff, Settled, Target},
     store::{self, Action, Conn, Error, Read, Result, SettleRules},
@@ -137,6 +139,7 @@ impl Settling {
     ) -> Result<Option<Outcomes>> {
         let Some((read, wanted)) = self.shared_read(queue, inputs) else { return Ok(None) };
         let rules = inputs.last().map(|last| last.rules()).unwrap_or_default();
+        let began = Instant::now();
         let done = store::settle_and_read(conn, queue, &entries(inputs), rules, &read).await;
         let (settled, found) = match done {
             Ok(done) => done,
@@ -150,6 +153,9 @@ impl Settling {
             }
             Err(error) => return Err(error),
         };
+        if read.since.is_none() {
+            self.news.note_read(began.elapsed());
+        }
         self.shared.kept.report(queue, found.kept.as_ref());
         take_away(conn, queue, &found.unreadable, &self.shared.metrics).await;
         let event = MessageEvent::DeadLettered;

@@ -30,6 +30,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
+    include_str!("../../migrations/functions/dashboard.sql"),
 ];
 
 /// The generation of the functions; raised in every release that changes them. A gateway replaces
