@@ -77,7 +77,8 @@ pub async fn send_each(
     .bind(times)
     .bind(in_turn)
     .bind(sizes);
-    let rows = conn.on(queue).store(bind_keys(query, requests)).await?;
+    let rows =
+        conn.on(queue).store(bind_keys(query, requests.iter().map(|request| request.once))).await?;
     if rows.len() != requests.len() {
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }

@@ -36,6 +36,7 @@ mod session;
 mod settings;
 mod settling;
 mod shared;
+mod shared_transactions;
 mod size_limited_rows;
 mod topics;
 mod transactions;
@@ -91,6 +92,7 @@ pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
+pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: [&str; 22] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -24,6 +24,7 @@ const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/fifo.sql"),
     include_str!("../../migrations/functions/fair.sql"),
     include_str!("../../migrations/functions/transactions.sql"),
+    include_str!("../../migrations/functions/shared_transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
     include_str!("../../migrations/functions/keys.sql"),
