@@ -2,9 +2,8 @@
 -- none is in the way of another.
 --
 -- All of them are done together first: what goes to the same queue is one INSERT, what is settled there one call.
--- Those of which it is seen that something is in their way are left out. If anything fails they are done one
--- after the other instead, each in a subtransaction. The gateway does apart what is not done here: why it fails
--- is told there.
+-- Where that fails for some, all is undone and done again without these, which are done one after the other, each
+-- in a subtransaction. The gateway does apart what is not done here: why it fails is told there.
 
 -- What there is to know of a queue by those who store messages in it; `relation` is null where there is none.
 CREATE FUNCTION pgmq_gateway.send_target(
@@ -32,12 +31,18 @@ BEGIN
 END
 $$;
 
--- Undoes what was done together: these transactions have to be left out.
-CREATE FUNCTION pgmq_gateway.leave_out(owners integer[])
+-- Undoes what was done together, as some have to be left out: says what is to become of each.
+CREATE FUNCTION pgmq_gateway.leave_out(outcomes text[])
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'some are in the way' USING ERRCODE = 'PGW98', DETAIL = owners::text;
+    RAISE EXCEPTION 'some are in the way' USING ERRCODE = 'PGW98', DETAIL = outcomes::text;
 END
+$$;
+
+-- What is to become of those of which an error says that they cannot be done together.
+CREATE FUNCTION pgmq_gateway.outcome_apart(code text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN code IN ('55P03', 'PGW55') OR left(code, 2) = '40' THEN 'locked' ELSE 'each' END
 $$;
 
 -- The queues that a routing key leads to, for a publication that shares a statement; null where that is to be
@@ -54,14 +59,11 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
 END
 $$;
 
--- Takes the lock of lock_send_order, unless others have it for longer than a commit takes.
-CREATE FUNCTION pgmq_gateway.try_send_order(queue text)
-RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '25ms' AS $$
+-- Takes the lock of lock_send_order; others have it for as long as a commit takes.
+CREATE FUNCTION pgmq_gateway.wait_for_send_order(queue text)
+RETURNS void LANGUAGE plpgsql SET lock_timeout = '25ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.lock_send_order(queue);
-    RETURN true;
-EXCEPTION WHEN lock_not_available THEN
-    RETURN false;
 END
 $$;
 
@@ -78,9 +80,10 @@ BEGIN
 END
 $$;
 
--- Does transactions together of which `outcomes` says `ready`: all of these, or the whole fails, with PGW98
--- where those are known that are to blame. Sets the outcome of each, which is `each` for one that has to be done
--- after the others and `alone` for one that has to be done apart, and what the operations of each came to.
+-- Does transactions together of which `outcomes` says `ready`: all of these, or the whole fails, with PGW98 and
+-- new outcomes where those are known that are to blame. Sets the outcome of each, which is `each` for one that
+-- has to be done after the others and `alone` or `locked` for one that has to be done apart, and what the
+-- operations of each came to.
 CREATE FUNCTION pgmq_gateway.transact_together(
     transactions bytea[], scopes text[], keys text[], fingerprints bytea[], lifetimes integer[],
     INOUT outcomes text[], OUT results jsonb[]
@@ -106,7 +109,9 @@ DECLARE
     delays bigint[] := '{}';
     in_turn boolean[] := '{}';
     ids bigint[];
-    in_the_way integer[] := '{}';
+    -- Whether some have to be left out, so that all is undone.
+    is_hindered boolean := false;
+    code text;
     claimed_places integer[];
     one record;
     other record;
@@ -231,26 +236,31 @@ BEGIN
         WHERE outcomes[o.owner] = 'ready' AND o.e ->> 'action' IN ('delete', 'archive', 'hide')
         GROUP BY 1 ORDER BY 1
     LOOP
-        IF (SELECT t.relation FROM pgmq_gateway.send_target(one.queue) t) IS NULL THEN
-            in_the_way := in_the_way || ARRAY(SELECT owners[i] FROM unnest(one.ops) i);
-            CONTINUE;
-        END IF;
-        FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
-            one.queue, one.actions, one.ids, one.read_cts, one.read_stamps, one.queue_ids, one.delays,
-            one.visible_at, NULL, NULL, NULL, NULL, false) s
-        LOOP
-            n := one.ops[other.place];
-            IF other.outcome <> 'done' THEN
-                in_the_way := in_the_way || owners[n];
-            ELSE
-                op_results[n] := pgmq_gateway.settled_result(
-                    one.actions[other.place], one.ids[other.place], other.vt);
+        BEGIN
+            code := 'alone';
+            IF pgmq_gateway.queue_exists(one.queue) THEN
+                FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
+                    one.queue, one.actions, one.ids, one.read_cts, one.read_stamps, one.queue_ids,
+                    one.delays, one.visible_at, NULL, NULL, NULL, NULL, false) s
+                LOOP
+                    n := one.ops[other.place];
+                    IF other.outcome <> 'done' THEN
+                        outcomes[owners[n]] := 'alone';
+                        is_hindered := true;
+                    END IF;
+                    op_results[n] := pgmq_gateway.settled_result(
+                        one.actions[other.place], one.ids[other.place], other.vt);
+                END LOOP;
+                CONTINUE;
             END IF;
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            code := pgmq_gateway.outcome_apart(SQLSTATE);
+        END;
+        is_hindered := true;
+        FOREACH n IN ARRAY one.ops LOOP
+            outcomes[owners[n]] := code;
         END LOOP;
     END LOOP;
-    IF in_the_way <> '{}' THEN
-        PERFORM pgmq_gateway.leave_out(in_the_way);
-    END IF;
 
     -- Where others are held back until this is committed comes last.
     FOR one IN
@@ -265,18 +275,28 @@ BEGIN
         WHERE outcomes[owners[r.op]] = 'ready'
         GROUP BY q.queue, q.statement, q.in_turn ORDER BY q.in_turn, q.queue
     LOOP
-        IF one.in_turn AND NOT pgmq_gateway.try_send_order(one.queue) THEN
-            PERFORM pgmq_gateway.leave_out(ARRAY(SELECT DISTINCT owners[row_ops[i]] FROM unnest(one.rows) i));
-        END IF;
-        EXECUTE 'WITH stored AS (' || one.statement || ') SELECT array_agg(s.msg_id) FROM stored s'
-        INTO ids USING one.messages, one.headers, one.delays, one.visible_at;
-        IF coalesce(cardinality(ids), 0) <> cardinality(one.rows) THEN
-            RAISE SQLSTATE 'PGW23';
-        END IF;
-        FOR i IN 1..cardinality(ids) LOOP
-            row_ids[one.rows[i]] := ids[i];
-        END LOOP;
+        BEGIN
+            IF one.in_turn THEN
+                PERFORM pgmq_gateway.wait_for_send_order(one.queue);
+            END IF;
+            EXECUTE 'WITH stored AS (' || one.statement || ') SELECT array_agg(s.msg_id) FROM stored s'
+            INTO ids USING one.messages, one.headers, one.delays, one.visible_at;
+            IF coalesce(cardinality(ids), 0) <> cardinality(one.rows) THEN
+                RAISE SQLSTATE 'PGW23';
+            END IF;
+            FOR i IN 1..cardinality(ids) LOOP
+                row_ids[one.rows[i]] := ids[i];
+            END LOOP;
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            is_hindered := true;
+            FOREACH n IN ARRAY one.rows LOOP
+                outcomes[owners[row_ops[n]]] := pgmq_gateway.outcome_apart(SQLSTATE);
+            END LOOP;
+        END;
     END LOOP;
+    IF is_hindered THEN
+        PERFORM pgmq_gateway.leave_out(outcomes);
+    END IF;
 
     FOR one IN
         SELECT o.owner, jsonb_agg(CASE o.e ->> 'action'
@@ -324,8 +344,7 @@ DECLARE
     answers jsonb[] := array_fill(NULL::jsonb, ARRAY[cardinality(transactions)]);
     attempts integer := 0;
     code text;
-    owners text;
-    n integer;
+    words text;
 BEGIN
     PERFORM pgmq_gateway.check_at_once();
     WHILE 'ready' = ANY (outcomes) LOOP
@@ -335,11 +354,9 @@ BEGIN
             FROM pgmq_gateway.transact_together(
                 transactions, scopes, keys, fingerprints, lifetimes, outcomes) t;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, owners = PG_EXCEPTION_DETAIL;
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, words = PG_EXCEPTION_DETAIL;
             IF code = 'PGW98' THEN
-                FOREACH n IN ARRAY owners::integer[] LOOP
-                    outcomes[n] := 'alone';
-                END LOOP;
+                outcomes := array_replace(words::text[], 'earlier', 'ready');
             END IF;
             IF code <> 'PGW98' OR attempts = 3 THEN
                 outcomes := array_replace(outcomes, 'ready', 'each');
@@ -364,8 +381,7 @@ BEGIN
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
-                outcome := CASE WHEN code IN ('55P03', 'PGW55') OR left(code, 2) = '40' THEN 'locked'
-                                ELSE 'alone' END;
+                outcome := replace(pgmq_gateway.outcome_apart(code), 'each', 'alone');
                 results := NULL;
                 IF code = '55P03' THEN
                     -- The next ones may stand there too.

@@ -162,13 +162,10 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         }
         loop {
             self.ensure_worker();
-            match timeout(OVERDUE, &mut outcome).await {
-                Ok(turn) => {
-                    // Without an answer the worker panicked with the statement under way.
-                    return turn.unwrap_or(Turn::Failed(Error::OutcomeUnknown(None)));
-                }
-                // The statement under way takes long: it is not waited for.
-                Err(_) => {}
+            // A statement under way that takes longer is not waited for.
+            if let Ok(turn) = timeout(OVERDUE, &mut outcome).await {
+                // Without an answer the worker panicked with the statement under way.
+                return turn.unwrap_or(Turn::Failed(Error::OutcomeUnknown(None)));
             }
         }
     }
@@ -268,7 +265,9 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         drop(conn);
         if began.elapsed() > LIMIT {
             // One of them is to blame: each shows that it is not before it shares again.
-            batch.iter().for_each(|request| self.keep_apart(request, APART_TIME));
+            for request in &batch {
+                self.keep_apart(request, APART_TIME);
+            }
         }
         match outcome {
             Ok(outcomes) => {

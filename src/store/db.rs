@@ -189,7 +189,7 @@ impl Db {
             return outcome;
         }
         // Until both have come back: what the session does next is not to be cancelled.
-        join!(statement, self.pool.control().cancel(session)).0
+        join!(statement, Box::pin(self.pool.control().cancel(session))).0
     }
 
     /// Whether an answer will never come: the session is not one of the server's that the database is

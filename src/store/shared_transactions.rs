@@ -48,7 +48,8 @@ pub async fn transact_each<T: DeserializeOwned>(
          FROM pgmq_gateway.transact_each($1, $2, $3, $4, $5) ORDER BY place",
     )
     .bind(encoded?);
-    let query = bind_keys(query, requests.iter().map(|request| request.once));
+    let once: Vec<_> = requests.iter().map(|request| request.once).collect();
+    let query = bind_keys(query, &once);
     let rows = conn.store_within(query, limit).await?;
     if rows.len() != requests.len() {
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
