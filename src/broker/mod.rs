@@ -43,7 +43,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{CallStats, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
-    engine::{Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts},
+    engine::{
+        Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts, Transactions,
+    },
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -99,8 +101,8 @@ pub struct Inner {
     receipt_key: ReceiptKey,
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
-    /// Leave for a transaction that may wait for another one: half of the connections are for others.
-    transaction_slots: FairSlots,
+    /// Transactions: half of the connections are for others, as these may wait for each other.
+    transactions: Transactions<Outcome>,
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
     /// Leave for a statement outside the lanes, by caller.
@@ -159,6 +161,9 @@ impl Broker {
             closing: closing.clone(),
             metrics: Arc::clone(&parts.metrics),
         });
+        let slots = FairSlots::new(connections / 2, share.of(connections / 2));
+        let acquire_timeout = settings.database.acquire_timeout();
+        let transactions = Transactions::new(&shared, slots, acquire_timeout);
         let places = settings.long_poll.max_connections as usize;
         let engine = match settings.long_poll.strategy {
             Strategy::Shared => Engine::new(shared, None),
@@ -176,7 +181,7 @@ impl Broker {
             move_tasks: Notify::new(),
             cpu_pool: CpuPool::default(),
             locked: Arc::default(),
-            transaction_slots: FairSlots::new(connections / 2, share.of(connections / 2)),
+            transactions,
             callers: KeyedSlots::new(share.of(connections)),
             figures: Coalesced::new(tasks.clone()),
             db: parts.db,
@@ -184,7 +189,7 @@ impl Broker {
             engine,
             limits: settings.limits.clone(),
             request_timeout: settings.server.request_timeout(),
-            acquire_timeout: settings.database.acquire_timeout(),
+            acquire_timeout,
             metrics: parts.metrics,
             tasks,
             closing,

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    engine::FairSlot,
+    engine::{FairSlot, Ticket, Turn},
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::MessageEvent,
 };
@@ -23,6 +24,9 @@ pub const MAX_OPERATIONS: usize = 100;
 const MOST_DROPPED: u32 = 2;
 /// How often the sequence of a queue's ids is advanced for one transaction: a sequence may be far behind.
 const MOST_ADVANCED: u32 = 20;
+
+/// Messages that publications store in a statement that they share.
+const MOST_SHARED_DELIVERIES: usize = 64;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
@@ -133,8 +137,9 @@ impl Broker {
             }
         }
         let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let operations: Arc<[Operation]> = operations.into();
         self.run(true, async move {
-            let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
+            let transacted = broker.share_or_persist(&stats, &operations, once.as_ref()).await;
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
@@ -152,12 +157,33 @@ impl Broker {
         .await
     }
 
-    /// Does operations, again if they were undone by what others did meanwhile, or something is locked.
+    /// Does operations together with those of others, or on their own.
+    async fn share_or_persist(
+        &self,
+        stats: &Arc<CallStats>,
+        operations: &Arc<[Operation]>,
+        once: Option<&Idempotency>,
+    ) -> store::Result<Transacted<Outcome>> {
+        let ticket = if self.retry_of(operations).is_locked_out() {
+            None
+        } else {
+            match self.transactions.submit(operations, once, stats).await {
+                Turn::Settled(transacted) => return Ok(transacted),
+                Turn::Failed(error) => return Err(error),
+                Turn::Alone(ticket) => ticket,
+            }
+        };
+        self.persist(stats, operations, once, ticket).await
+    }
+
+    /// Does operations, again if they were undone by what others did meanwhile, or something is locked. Those
+    /// who come meanwhile wait for the first try.
     async fn persist(
         &self,
         stats: &Arc<CallStats>,
         operations: &[Operation],
         once: Option<&Idempotency>,
+        mut ticket: Option<Ticket<Outcome>>,
     ) -> store::Result<Transacted<Outcome>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let mut retry = self.retry_of(operations);
@@ -166,7 +192,11 @@ impl Broker {
             let turn = retry.turn().await?;
             let permits = self.transaction_permits(operations, stats).await?;
             let mut conn = self.db.acquire(stats).await?;
+            let began = Instant::now();
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
+            let is_wide = matches!(&outcome, Ok(Transacted::Done(done)) if is_wide(done));
+            self.transactions.note_apart(operations, began.elapsed(), is_wide);
+            drop(ticket.take());
             match &outcome {
                 // Refused at the end: the operation that is to blame is not known.
                 Err(store::Error::Rejected(_)) if !at_once => at_once = true,
@@ -218,7 +248,7 @@ impl Broker {
         stats: &CallStats,
     ) -> store::Result<(Permits, FairSlot)> {
         // The slot first: who waits for one takes nothing from what else is done to its queue.
-        let slot = self.in_time(self.transaction_slots.acquire(stats.caller())).await?;
+        let slot = self.in_time(self.transactions.slots().acquire(stats.caller())).await?;
         let queue = operations.first().and_then(queue_of);
         Ok((self.permits(queue, stats).await?, slot))
     }
@@ -249,6 +279,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether publications went to more queues than one that shares a statement may.
+fn is_wide(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().map(|outcome| outcome.deliveries.len()).sum::<usize>() > MOST_SHARED_DELIVERIES
 }
 
 /// That something of a row was there already, maybe its id.

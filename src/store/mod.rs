@@ -39,6 +39,7 @@ mod settings;
 mod settling;
 mod settling_reads;
 mod shared;
+mod shared_transactions;
 mod size_limited_rows;
 mod table_health;
 mod topics;
@@ -102,6 +103,7 @@ pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
 pub use settling_reads::settle_and_read;
+pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
 pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
