@@ -97,6 +97,7 @@ mod settle;
 mod settle_dead_letter;
 mod settle_uncounted;
 mod several_gateways;
+mod shared_commits;
 mod shares;
 mod slips;
 mod sqs;
