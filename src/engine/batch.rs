@@ -69,6 +69,27 @@ impl<U> Gathering<U> {
         taken
     }
 
+    /// Who is next, and what it weighs.
+    pub(super) fn front(&self) -> Option<(&U, Size)> {
+        self.line.front().map(|(unit, size)| (unit, *size))
+    }
+
+    /// Takes a part of a batch, in order of arrival: as many as fit into it, up to the first that `is_fit`
+    /// does not hold of; none if the first one is too large.
+    pub(super) fn take_part(&mut self, most: Size, is_fit: impl Fn(&U) -> bool) -> Vec<U> {
+        let (mut taken, mut part) = (Vec::new(), Size { rows: 0, bytes: 0 });
+        while let Some((_, size)) = self.line.front().filter(|(unit, _)| is_fit(unit)) {
+            part = part.plus(*size);
+            if !part.fits(most) {
+                break;
+            }
+            let Some((unit, size)) = self.line.pop_front() else { break };
+            self.held = self.held.minus(size);
+            taken.push(unit);
+        }
+        taken
+    }
+
     /// Counts what was taken as pending again, as it could not be done yet.
     pub(super) fn set_aside(&mut self, size: Size) {
         self.aside = self.aside.plus(size);
@@ -142,6 +163,23 @@ mod tests {
         assert_eq!(line.take(), ["c"]);
         assert_eq!(line.take(), ["d"]);
         assert!(line.take().is_empty() && line.is_empty());
+    }
+
+    #[test]
+    fn a_part_is_what_fits_and_no_more() {
+        let mut line = Gathering::new(BATCH, CAPACITY);
+        for (name, rows, bytes) in
+            [("a", 2, 1), ("b", 1, 1), ("c", 1, 1), ("large", 3, 1), ("d", 1, 1)]
+        {
+            line.push(name, size(rows, bytes)).expect("room");
+        }
+        assert_eq!(line.front().map(|(name, size)| (*name, size.rows)), Some(("a", 2)));
+        assert_eq!(line.take_part(size(3, 100), |_| true), ["a", "b"]);
+        assert_eq!(line.take_part(size(3, 100), |name| *name != "large"), ["c"]);
+        assert!(line.take_part(size(2, 100), |_| true).is_empty(), "the first one is too large");
+        assert!(line.take_part(size(3, 0), |_| true).is_empty(), "in bytes, too");
+        assert_eq!(line.take_part(size(9, 9), |_| true), ["large", "d"]);
+        assert!(line.is_empty() && line.held == size(0, 0) && line.front().is_none());
     }
 
     #[test]

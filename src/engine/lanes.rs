@@ -22,7 +22,8 @@ use crate::{
 
 use super::{
     Shared,
-    lane::Lane,
+    lane::{Lane, Place},
+    multi_queue::MultiQueues,
     notifier::Notifier,
     peers::Peers,
     receivers::Receivers,
@@ -61,6 +62,7 @@ pub(super) struct QueueLanes {
 pub(super) struct Lanes {
     queues: Mutex<HashMap<QueueName, Arc<QueueLanes>>>,
     shared: Shared,
+    multi_queues: MultiQueues,
     peers: Arc<OnceLock<Arc<Peers>>>,
     /// Notified when there are lanes in use of which it is not known whether there is such a queue.
     unknown_in_use: Notify,
@@ -85,7 +87,9 @@ pub struct Admission {
 
 impl Lanes {
     pub(super) fn new(shared: Shared, peers: Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
-        Arc::new(Self { queues: Mutex::default(), shared, peers, unknown_in_use: Notify::new() })
+        let multi_queues = MultiQueues::new(&shared);
+        let (queues, unknown_in_use) = (Mutex::default(), Notify::new());
+        Arc::new(Self { queues, shared, multi_queues, peers, unknown_in_use })
     }
 
     /// The lanes of a queue, whether or not there is such a queue.
@@ -94,7 +98,7 @@ impl Lanes {
         let of_queue = if let Some(of_queue) = queues.get(queue) {
             Arc::clone(of_queue)
         } else {
-            let new = QueueLanes::new(queue, &self.shared, &self.peers);
+            let new = QueueLanes::new(queue, &self.shared, &self.multi_queues, &self.peers);
             queues.insert(queue.clone(), Arc::clone(&new));
             new
         };
@@ -166,26 +170,26 @@ impl Lanes {
 }
 
 impl QueueLanes {
-    fn new(queue: &QueueName, shared: &Shared, peers: &Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
+    fn new(
+        queue: &QueueName,
+        shared: &Shared,
+        many: &MultiQueues,
+        peers: &Arc<OnceLock<Arc<Peers>>>,
+    ) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
         let table = TableLock::new(queue, shared);
         let receive = Receivers::new(queue, shared, &statements, &table, peers);
         let news = Notifier::new(queue, &receive, peers);
+        let place = Place { queue, shared, statements: &statements, table: &table };
         let end = |action| End { action, news: Arc::clone(&news) };
         Arc::new(Self {
-            send: Lane::new(Send(Arc::clone(&news)), queue, shared, &statements, &table),
-            delete: Lane::new(end(Action::Delete), queue, shared, &statements, &table),
-            archive: Lane::new(end(Action::Archive), queue, shared, &statements, &table),
-            pop: Lane::new(Popping::new(shared, &news), queue, shared, &statements, &table),
-            look: Lane::new(Looking::new(shared), queue, shared, &statements, &table),
-            settle: Lane::new(
-                Settling::new(shared, &news, &receive),
-                queue,
-                shared,
-                &statements,
-                &table,
-            ),
-            visibility: Lane::new(SetVisibility(news), queue, shared, &statements, &table),
+            send: Lane::new(Send(Arc::clone(&news)), place, many.send.clone()),
+            delete: Lane::new(end(Action::Delete), place, None),
+            archive: Lane::new(end(Action::Archive), place, None),
+            pop: Lane::new(Popping::new(shared, &news), place, None),
+            look: Lane::new(Looking::new(shared), place, None),
+            settle: Lane::new(Settling::new(shared, &news, &receive), place, None),
+            visibility: Lane::new(SetVisibility(news), place, None),
             receive,
             table,
             statements,

@@ -9,6 +9,7 @@ mod heavy;
 mod lane;
 mod lanes;
 mod lock_backoff;
+mod multi_queue;
 mod notifier;
 mod pauses;
 mod peers;

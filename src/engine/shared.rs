@@ -16,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    batch::Size,
     floors::Floors,
     heavy::HeavyQueues,
     pauses::Pauses,
@@ -23,6 +24,10 @@ use super::{
     thorough::KeptReports,
     turns::Turns,
 };
+
+/// The most queues that one statement serves: each is a subtransaction, and PostgreSQL keeps 64 of a transaction
+/// where others find them fast.
+const MOST_QUEUES_PER_STATEMENT: usize = 48;
 
 /// What all lanes share. A clone is the same.
 #[derive(Clone, Debug)]
@@ -34,6 +39,12 @@ pub struct Shared {
     /// Statements that one queue has under way at the same time, of all kinds together: fewer than
     /// the pool has connections, so that no queue takes all of them.
     pub statements_per_queue: usize,
+    /// Statements for several queues that are under way at the same time, of one kind.
+    pub(super) multi_queue_statements: usize,
+    /// The most queues of such a statement. One where nothing is shared.
+    pub(super) queues_per_statement: usize,
+    /// The most that a queue brings to such a statement.
+    pub(super) share_of_queue: Size,
     /// Leave for work outside the lanes that is tried again because something was locked, of whatever queue:
     /// few at a time, as it waits in the database, so that what is locked takes no connections from what is
     /// not.
@@ -107,10 +118,18 @@ impl Shared {
     /// Divides what there is among the lanes.
     pub fn new(parts: SharedParts) -> Self {
         let SharedParts { db, settings, connections, long_poll, max_answer_bytes, .. } = parts;
+        let queues_per_statement = settings.max_batch_rows.clamp(1, MOST_QUEUES_PER_STATEMENT);
+        let share_of_queue = Size {
+            rows: settings.max_batch_rows / queues_per_statement,
+            bytes: settings.max_batch_bytes / queues_per_statement,
+        };
         Self {
             floors: Arc::new(Floors::new(&db, &parts.metrics)),
             db,
             settings,
+            multi_queue_statements: (connections / 4).max(1),
+            queues_per_statement,
+            share_of_queue,
             statements_per_queue: (connections * 3 / 4).max(1),
             retries: Arc::new(Semaphore::new((connections / 4).max(1))),
             max_waiters: long_poll.max_waiters,

@@ -85,7 +85,7 @@ pub async fn send_each(
     rows.iter().zip(requests).map(|(row, one)| send_outcome(row, one.messages.len())).collect()
 }
 
-fn headers(new: &NewMessage) -> Option<&[u8]> {
+pub(super) fn headers(new: &NewMessage) -> Option<&[u8]> {
     new.headers.as_deref().map(|headers| headers.get().as_bytes())
 }
 

@@ -24,6 +24,7 @@ mod keys;
 mod maintenance;
 mod messages;
 mod move_tasks;
+mod multi_queue;
 mod once;
 mod pool;
 mod pooler;
@@ -80,6 +81,7 @@ pub use move_tasks::{
     MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
     start_move_task,
 };
+pub use multi_queue::{QueueOutcome, send_to_queues};
 pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{

@@ -32,6 +32,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
     include_str!("../../migrations/functions/dashboard.sql"),
+    include_str!("../../migrations/functions/multi_queue.sql"),
 ];
 
 /// The generation of the functions; raised in every release that changes them. A gateway replaces

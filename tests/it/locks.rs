@@ -134,17 +134,17 @@ async fn twelve_clients_in_all_ways(action: Action) {
 
 #[tokio::test]
 async fn deletes_beside_locked_messages_go_on() {
-    twelve_clients_in_all_ways(Action::Delete).await;
+    Box::pin(twelve_clients_in_all_ways(Action::Delete)).await;
 }
 
 #[tokio::test]
 async fn archives_beside_locked_messages_go_on() {
-    twelve_clients_in_all_ways(Action::Archive).await;
+    Box::pin(twelve_clients_in_all_ways(Action::Archive)).await;
 }
 
 #[tokio::test]
 async fn changes_of_visibility_beside_locked_messages_go_on() {
-    twelve_clients_in_all_ways(Action::Hide).await;
+    Box::pin(twelve_clients_in_all_ways(Action::Hide)).await;
 }
 
 /// The message is gone when the lock is.

@@ -103,6 +103,7 @@ mod settle;
 mod settle_dead_letter;
 mod settle_uncounted;
 mod several_gateways;
+mod shared_commits;
 mod shared_transactions;
 mod shared_transactions_trouble;
 mod shares;

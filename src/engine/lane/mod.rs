@@ -1,10 +1,12 @@
 //! A lane: requests for one kind of statement on one queue, stored together as they come together.
 //!
 //! There is no timer. A request that finds the lane idle goes at once; what arrives while statements
-//! are under way is the next batch. What meets a lock goes on beside the lane: see [`retries`].
+//! are under way is the next batch. What meets a lock goes on beside the lane: see [`retries`]. Where many queues
+//! have work, a batch goes into a statement with those of others: see [`sharing`].
 
 mod locked;
 mod retries;
+mod sharing;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -30,6 +32,9 @@ use super::{
 };
 
 use locked::LockedRequests;
+use sharing::Sharing;
+
+pub(super) use sharing::{Share, ShareOutcome, SharedStatements};
 
 /// How often a statement is tried that others undo.
 const MOST_ATTEMPTS: u32 = 3;
@@ -73,9 +78,21 @@ pub(super) struct Lane<W: BatchStatement> {
     /// Statements of this queue, of all kinds.
     statements: Arc<Semaphore>,
     table: Arc<TableLock>,
+    /// Statements for several queues, and the most that the lane brings to one.
+    shared_statements: Option<Arc<dyn SharedStatements<W>>>,
+    share: Size,
     state: Mutex<State<W>>,
     /// Something was locked just now.
     newly_locked: Notify,
+}
+
+/// What a lane shares with the others of its queue.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) queue: &'a QueueName,
+    pub(super) shared: &'a Shared,
+    pub(super) statements: &'a Arc<Semaphore>,
+    pub(super) table: &'a Arc<TableLock>,
 }
 
 struct State<W: BatchStatement> {
@@ -91,6 +108,7 @@ struct State<W: BatchStatement> {
     retrying: bool,
     /// Whether the last statement met a lock that no request gets past.
     blocked: bool,
+    sharing: Sharing,
 }
 
 struct Request<W: BatchStatement> {
@@ -105,11 +123,10 @@ struct Request<W: BatchStatement> {
 impl<W: BatchStatement> Lane<W> {
     pub(super) fn new(
         work: W,
-        queue: &QueueName,
-        shared: &Shared,
-        statements: &Arc<Semaphore>,
-        table: &Arc<TableLock>,
+        place: Place<'_>,
+        shared_statements: Option<Arc<dyn SharedStatements<W>>>,
     ) -> Arc<Self> {
+        let Place { queue, shared, statements, table } = place;
         let settings = &shared.settings;
         let batch = Size { rows: settings.max_batch_rows, bytes: settings.max_batch_bytes };
         let capacity = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
@@ -119,6 +136,8 @@ impl<W: BatchStatement> Lane<W> {
             shared: shared.clone(),
             statements: Arc::clone(statements),
             table: Arc::clone(table),
+            share: shared.share_of_queue,
+            shared_statements,
             state: Mutex::new(State {
                 gathering: Gathering::new(batch, capacity),
                 workers: 0,
@@ -127,6 +146,7 @@ impl<W: BatchStatement> Lane<W> {
                 locked: LockedRequests::new(),
                 retrying: false,
                 blocked: false,
+                sharing: Sharing::new(),
             }),
             newly_locked: Notify::new(),
         })
@@ -157,42 +177,62 @@ impl<W: BatchStatement> Lane<W> {
     /// Has somebody work on what stands in line, or one more if that is worth it.
     fn ensure_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) {
         let settings = &self.shared.settings;
-        let most = settings.statements_per_lane;
-        let worth_it = state.workers == 0 || state.gathering.is_worth_another();
+        let served_by = state.workers + usize::from(state.sharing.is_member);
+        let worth_it = served_by == 0 || state.gathering.is_worth_another();
         // Large statements of a queue go one after the other: they would take every processor.
         let has_room = state.under_way < settings.max_batch_bytes;
-        if !state.gathering.is_empty() && state.workers < most && worth_it && has_room {
-            state.workers += 1;
-            drop(state);
-            self.spawn_worker();
+        let is_needed = !state.gathering.is_empty() && worth_it && has_room;
+        if !is_needed || served_by >= settings.statements_per_lane {
+            return;
         }
+        if served_by == 0 && self.join(&mut state) {
+            return;
+        }
+        state.workers += 1;
+        drop(state);
+        self.spawn_worker(Vec::new());
     }
 
-    /// A worker is counted until it ends, though it panics.
-    fn spawn_worker(self: &Arc<Self>) {
+    /// Has a batch worked on that cannot go with others, in place of its share of their statement.
+    fn run_separately(self: &Arc<Self>, batch: Vec<Request<W>>) {
+        self.lock().workers += 1;
+        self.spawn_worker(batch);
+    }
+
+    /// A worker is counted until it ends, though it panics. It begins with this batch, if there is one.
+    fn spawn_worker(self: &Arc<Self>, first: Vec<Request<W>>) {
         let lane = Arc::clone(self);
+        if let Some(statements) = &self.shared_statements {
+            statements.own_began();
+        }
         self.shared.tasks.spawn(async move {
-            let _ = AssertUnwindSafe(lane.work_off()).catch_unwind().await;
+            let _ = AssertUnwindSafe(lane.work_off(first)).catch_unwind().await;
+            if let Some(statements) = &lane.shared_statements {
+                statements.own_ended();
+            }
             let mut state = lane.lock();
             state.workers -= 1;
             // Somebody may have come between the last look at the line and now.
-            if !state.gathering.is_empty() {
-                state.workers += 1;
-                lane.spawn_worker();
-            }
+            lane.ensure_worker(state);
         });
     }
 
     /// Whether nothing is in the lane.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.workers == 0 && state.gathering.is_empty() && !state.retrying
+        state.workers == 0
+            && state.gathering.is_empty()
+            && !state.retrying
+            && !state.sharing.is_member
     }
 
     /// Runs batches until nobody is in line. A connection is kept for as long as there is work.
-    async fn work_off(self: &Arc<Self>) {
+    async fn work_off(self: &Arc<Self>, first: Vec<Request<W>>) {
         let mut conn = None;
-        if self.lock().crowded {
+        if !first.is_empty() {
+            let _statement = leave(&self.statements, &mut conn).await;
+            self.run(&mut conn, first).await;
+        } else if self.lock().crowded {
             // Requests that came in together with the first one are on their way here.
             yield_now().await;
         }
