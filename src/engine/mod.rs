@@ -8,6 +8,7 @@ mod floors;
 mod heavy;
 mod lane;
 mod lanes;
+mod loads;
 mod lock_backoff;
 mod multi_queue;
 mod notifier;
@@ -61,6 +62,7 @@ pub use self::{
     delivery::{Delivery, Lease},
     heavy::HeavyQueues,
     lanes::Admission,
+    loads::LaneLoad,
     lock_backoff::LockBackoff,
     pauses::Pauses,
     quarantine::UnreadableSearch,

@@ -4,6 +4,7 @@
 //! are under way is the next batch. What meets a lock goes on beside the lane: see [`retries`]. Where many queues
 //! have work, a batch goes into a statement with those of others: see [`sharing`].
 
+mod load;
 mod locked;
 mod retries;
 mod sharing;
