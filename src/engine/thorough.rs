@@ -155,7 +155,12 @@ impl KeptReports {
 }
 
 /// Takes messages out of the way that were read and make no sense.
-async fn take_away(conn: &mut Conn, queue: &QueueName, messages: &[i64], metrics: &Metrics) {
+pub(super) async fn take_away(
+    conn: &mut Conn,
+    queue: &QueueName,
+    messages: &[i64],
+    metrics: &Metrics,
+) {
     if messages.is_empty() {
         return;
     }

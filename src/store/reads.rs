@@ -172,7 +172,7 @@ fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error> {
 }
 
 /// What fits of what was read, the rest given back.
-async fn leased(
+pub(super) async fn leased(
     conn: &mut Conn,
     queue: &QueueName,
     read: SizeLimitedRows<Message>,

@@ -115,11 +115,11 @@ pub async fn archive(
 
 /// The targets of several actions, as arrays.
 #[derive(Default)]
-struct Targets {
-    ids: Vec<i64>,
-    counts: Vec<Option<i32>>,
-    stamps: Vec<Option<i64>>,
-    queues: Vec<Option<i64>>,
+pub(super) struct Targets {
+    pub(super) ids: Vec<i64>,
+    pub(super) counts: Vec<Option<i32>>,
+    pub(super) stamps: Vec<Option<i64>>,
+    pub(super) queues: Vec<Option<i64>>,
 }
 
 impl<'a> FromIterator<&'a Target> for Targets {

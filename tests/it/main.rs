@@ -98,6 +98,8 @@ mod settle_dead_letter;
 mod settle_uncounted;
 mod several_gateways;
 mod shared_commits;
+mod shared_receives;
+mod shared_settles;
 mod shares;
 mod slips;
 mod sqs;
