@@ -17,6 +17,7 @@ mod fifo;
 mod greedy;
 mod http;
 mod measure;
+mod queues;
 mod scenarios;
 mod stage;
 mod trouble;
