@@ -19,7 +19,7 @@ pub struct Http {
     stream: Either<TcpStream, TlsStream<TcpStream>>,
     /// What was read and belongs to the next answer.
     read: BytesMut,
-    queue: String,
+    pub queue: String,
     /// Headers of every request.
     headers: String,
     one: Bytes,

@@ -18,6 +18,7 @@ mod fifo;
 mod greedy;
 mod http;
 mod measure;
+mod queues;
 mod scenarios;
 mod snapshot;
 mod sqs;

@@ -10,6 +10,7 @@ use crate::{
     fair, fifo, greedy,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
+    queues,
     snapshot::snapshot,
     sqs,
     stage::{Gateway, Stage},
@@ -22,6 +23,9 @@ pub fn all() -> Vec<(&'static str, Run)> {
     vec![
         ("send", |s, p| Box::pin(sends(s, p))),
         ("consume", |s, p| Box::pin(consumes(s, p))),
+        ("queues-send", |s, p| Box::pin(queues::sends(s, p))),
+        ("queues-consume", |s, p| Box::pin(queues::consumes(s, p))),
+        ("queues-many", |s, p| Box::pin(queues::sends_to_many(s, p))),
         ("batch", |s, p| Box::pin(batches(s, p))),
         ("single", |s, p| Box::pin(single(s, p))),
         ("waiting", |s, p| Box::pin(waiting::waiting(s, p))),

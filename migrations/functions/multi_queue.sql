@@ -9,10 +9,10 @@
 -- A queue that is locked delays the others by a few milliseconds at most, and what comes after a tenth of a second
 -- is left to statements of its own.
 
--- The tables of queues, in order: null where there is none, and where it is none that stores what it is given and
+-- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it is none that stores what it is given and
 -- nothing else. `is_there` tells these two apart. A trigger, a policy, a rule, a check, a computed column or an
 -- index on an expression can take as long as it likes.
-CREATE FUNCTION pgmq_gateway.plain_tables(queues text[], OUT tables text[], OUT is_there boolean[])
+CREATE FUNCTION pgmq_gateway.plain_tables(queues text[], prefix text, OUT tables text[], OUT is_there boolean[])
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT array_agg(CASE WHEN
@@ -29,7 +29,7 @@ BEGIN
            array_agg(c.oid IS NOT NULL ORDER BY q.place)
     INTO tables, is_there
     FROM (
-        SELECT u.place, to_regclass(format('pgmq.%I', pgmq.format_table_name(u.queue, 'q'))) AS relation
+        SELECT u.place, to_regclass(format('pgmq.%I', pgmq.format_table_name(u.queue, prefix))) AS relation
         FROM unnest(queues) WITH ORDINALITY AS u (queue, place) OFFSET 0
     ) q LEFT JOIN pg_catalog.pg_class c ON c.oid = q.relation;
 END
@@ -52,7 +52,7 @@ DECLARE
     id bigint;
     code text;
 BEGIN
-    plain := pgmq_gateway.plain_tables(queues);
+    plain := pgmq_gateway.plain_tables(queues, 'q');
     FOR n IN 1..cardinality(queues) LOOP
         place := n;
         ids := NULL;
@@ -99,6 +99,156 @@ BEGIN
             END;
         END IF;
         first := last + 1;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+-- Deletes messages of several queues or, as the `action` says, moves them into their archives: the first queue has
+-- `counts[1]` of them, and so on. Returns which were: what became of the others is for a statement of their queue
+-- to tell. A message of which it is said at which delivery it is to be (`read_cts`, `read_stamps`, `queue_ids`) is
+-- left where it is not.
+CREATE FUNCTION pgmq_gateway.end_in_queues(
+    action text, queues text[], counts integer[], ids bigint[], read_cts integer[], read_stamps bigint[],
+    queue_ids bigint[]
+) RETURNS TABLE (place integer, outcome text, ended bigint[]) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
+DECLARE
+    plain record := pgmq_gateway.plain_tables(queues, 'q');
+    archives record := plain;
+    started timestamptz := clock_timestamp();
+    first integer := 1;
+    last integer;
+    code text;
+BEGIN
+    IF action = 'archive' THEN
+        archives := pgmq_gateway.plain_tables(queues, 'a');
+    END IF;
+    FOR n IN 1..cardinality(queues) LOOP
+        place := n;
+        ended := NULL;
+        last := first + counts[n] - 1;
+        IF plain.tables[n] IS NULL AND plain.is_there[n]
+           OR archives.tables[n] IS NULL AND archives.is_there[n] THEN
+            outcome := 'separate';
+        ELSIF plain.tables[n] IS NULL OR archives.tables[n] IS NULL
+              OR clock_timestamp() - started > interval '100 ms' THEN
+            outcome := 'retry';
+        ELSE
+            BEGIN
+                outcome := 'done';
+                ended := ids[first:last];
+                IF read_cts IS NOT NULL THEN
+                    ended := pgmq_gateway.lock_deliveries(
+                        queues[n], plain.tables[n], ended, read_cts[first:last], read_stamps[first:last],
+                        queue_ids[first:last]);
+                END IF;
+                IF action = 'archive' THEN
+                    ended := pgmq_gateway.move_to_archive(queues[n], plain.tables[n]::regclass, ended);
+                ELSE
+                    ended := pgmq_gateway.delete_plainly(plain.tables[n], ended);
+                END IF;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
+                outcome := 'retry';
+                ended := NULL;
+                IF code = '55P03' THEN
+                    PERFORM set_config('lock_timeout', '1ms', true);
+                END IF;
+            END;
+        END IF;
+        first := last + 1;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+-- Deletes messages and returns the ids of those that were there.
+CREATE FUNCTION pgmq_gateway.delete_plainly(q_table text, ids bigint[])
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    id bigint;
+    deleted bigint[] := '{}';
+BEGIN
+    FOR id IN EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
+                              RETURNING q.msg_id', q_table) USING ids LOOP
+        deleted := deleted || id;
+    END LOOP;
+    RETURN deleted;
+END
+$$;
+
+-- Locks those of the messages that are at the delivery that is said, where one is, and returns their ids.
+CREATE FUNCTION pgmq_gateway.lock_deliveries(
+    queue text, q_table text, ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
+    locked bigint[];
+BEGIN
+    EXECUTE format(
+        '/* pgmq_gateway */ SELECT array_agg(l.msg_id) FROM (
+             SELECT q.msg_id
+             FROM %s q JOIN unnest($1, $2, $3, $4) AS w (msg_id, read_ct, stamp, queue_id)
+               ON w.msg_id = q.msg_id
+             WHERE q.msg_id = ANY ($1) AND coalesce(w.queue_id = $5, true)
+               AND coalesce(w.read_ct = q.read_ct, true) AND coalesce(w.stamp = %s, true)
+             ORDER BY q.msg_id FOR UPDATE OF q) l', q_table, pgmq_gateway.read_stamp_of(q_table))
+    INTO locked USING ids, read_cts, read_stamps, queue_ids, this_queue;
+    RETURN coalesce(locked, '{}');
+END
+$$;
+
+-- Leases messages of several queues, up to `max_messages` of each, as `receive` does where it is asked for nothing but
+-- the next ones. The last row of each queue has no message: it says what became of the queue. Where that is not
+-- `done`, its rows before count for nothing. `due_in` is as for `receive`.
+CREATE FUNCTION pgmq_gateway.receive_from_queues(
+    queues text[], hide_seconds integer[], max_messages integer[], want_due boolean[]
+) RETURNS TABLE (
+    place integer, msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, outcome text, due_in float8
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
+DECLARE
+    plain record := pgmq_gateway.plain_tables(queues, 'q');
+    started timestamptz := clock_timestamp();
+    relation regclass;
+    has_stamps boolean;
+    found_count integer;
+    code text;
+BEGIN
+    FOR n IN 1..cardinality(queues) LOOP
+        due_in := NULL;
+        outcome := 'done';
+        IF plain.tables[n] IS NULL OR clock_timestamp() - started > interval '100 ms' THEN
+            outcome := CASE WHEN plain.tables[n] IS NULL AND plain.is_there[n] THEN 'separate' ELSE 'retry' END;
+        ELSE
+            BEGIN
+                relation := plain.tables[n]::regclass;
+                has_stamps := pgmq_gateway.has_column(relation, 'last_read_at');
+                RETURN QUERY EXECUTE format(
+                    '/* pgmq_gateway */
+                     UPDATE %1$s m SET vt = clock_timestamp() + make_interval(secs => $1),
+                                       read_ct = m.read_ct + 1 %2$s
+                     WHERE m.ctid = ANY (ARRAY(
+                         SELECT q.ctid FROM %1$s q WHERE q.vt <= statement_timestamp() ORDER BY q.vt
+                         LIMIT $2 FOR UPDATE SKIP LOCKED))
+                     RETURNING $4, %3$s, $3, NULL::text, NULL::float8',
+                    plain.tables[n], CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
+                    pgmq_gateway.columns(relation))
+                USING hide_seconds[n], max_messages[n], pgmq_gateway.queue_id(queues[n]), n;
+                GET DIAGNOSTICS found_count = ROW_COUNT;
+                IF want_due[n] AND found_count < max_messages[n] THEN
+                    due_in := pgmq_gateway.due_in(relation);
+                END IF;
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
+                outcome := 'retry';
+                IF code = '55P03' THEN
+                    PERFORM set_config('lock_timeout', '1ms', true);
+                END IF;
+            END;
+        END IF;
+        place := n;
         RETURN NEXT;
     END LOOP;
 END

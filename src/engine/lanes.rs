@@ -178,14 +178,14 @@ impl QueueLanes {
     ) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
         let table = TableLock::new(queue, shared);
-        let receive = Receivers::new(queue, shared, &statements, &table, peers);
+        let receive = Receivers::new(queue, shared, &statements, &table, peers, many);
         let news = Notifier::new(queue, &receive, peers);
         let place = Place { queue, shared, statements: &statements, table: &table };
         let end = |action| End { action, news: Arc::clone(&news) };
         Arc::new(Self {
             send: Lane::new(Send(Arc::clone(&news)), place, many.send.clone()),
-            delete: Lane::new(end(Action::Delete), place, None),
-            archive: Lane::new(end(Action::Archive), place, None),
+            delete: Lane::new(end(Action::Delete), place, many.delete.clone()),
+            archive: Lane::new(end(Action::Archive), place, many.archive.clone()),
             pop: Lane::new(Popping::new(shared, &news), place, None),
             look: Lane::new(Looking::new(shared), place, None),
             settle: Lane::new(Settling::new(shared, &news, &receive), place, None),

@@ -81,7 +81,9 @@ pub use move_tasks::{
     MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
     start_move_task,
 };
-pub use multi_queue::{QueueOutcome, send_to_queues};
+pub use multi_queue::{
+    QueueOutcome, QueueRead, end_in_queues, receive_from_queues, send_to_queues,
+};
 pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{

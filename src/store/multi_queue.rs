@@ -1,12 +1,19 @@
 //! Statements that serve several queues, in SQL.
 
-use crate::domain::{NewMessage, QueueName};
+use std::time::Duration;
+
+use sqlx::{Row, postgres::PgRow};
+
+use crate::domain::{Message, NewMessage, QueueName, Target};
 
 use super::{
-    Conn,
+    Action, Conn,
     decode::get,
     error::{Error, Result},
-    messages::{headers, moments, visibility},
+    messages::{headers, moments, seconds, try_decode, visibility},
+    reads::{Found, leased},
+    settling::Targets,
+    size_limited_rows::SizeLimitedRows,
 };
 
 /// What a statement for several queues came to for one of them.
@@ -38,15 +45,12 @@ pub async fn send_to_queues(
 ) -> Result<Vec<QueueOutcome<Vec<i64>>>> {
     let all = || batches.iter().flat_map(|(_, messages)| messages).copied();
     let (delays, times) = moments(all().map(visibility));
-    let count = |(_, messages): &(&QueueName, Vec<&NewMessage>)| {
-        i32::try_from(messages.len()).unwrap_or(i32::MAX)
-    };
     let query = sqlx::query(
         "/* send_to_queues */ SELECT outcome, ids \
          FROM pgmq_gateway.send_to_queues($1, $2, $3, $4, $5, $6) ORDER BY place",
     )
-    .bind(batches.iter().map(|(queue, _)| queue.as_str()).collect::<Vec<_>>())
-    .bind(batches.iter().map(count).collect::<Vec<_>>())
+    .bind(names(batches))
+    .bind(counts(batches))
     .bind(all().map(|new| new.message.get().as_bytes()).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
@@ -64,4 +68,107 @@ pub async fn send_to_queues(
             })
         })
         .collect()
+}
+
+/// Deletes or archives messages of several queues, and returns the ids of those that were there and at the delivery
+/// that is said.
+pub async fn end_in_queues(
+    conn: &mut Conn,
+    action: &Action,
+    batches: &[(&QueueName, Vec<&Target>)],
+) -> Result<Vec<QueueOutcome<Vec<i64>>>> {
+    let all = || batches.iter().flat_map(|(_, targets)| targets).copied();
+    let targets: Targets = all().collect();
+    // Mostly nobody says which delivery it is, or everybody.
+    let is_said = all().any(|target| target.delivered.is_some());
+    let query = sqlx::query(
+        "/* end_in_queues */ SELECT outcome, ended \
+         FROM pgmq_gateway.end_in_queues($1, $2, $3, $4, $5, $6, $7) ORDER BY place",
+    )
+    .bind(action.as_str())
+    .bind(names(batches))
+    .bind(counts(batches))
+    .bind(targets.ids)
+    .bind(is_said.then_some(targets.counts))
+    .bind(is_said.then_some(targets.stamps))
+    .bind(is_said.then_some(targets.queues));
+    let rows = conn.change(query).await?;
+    if rows.len() != batches.len() {
+        return Err(Error::unexpected(sqlx::Error::RowNotFound));
+    }
+    rows.iter()
+        .map(|row| QueueOutcome::from_word(get(row, "outcome")?, || get(row, "ended")))
+        .collect()
+}
+
+/// What to read of one of several queues.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueRead<'a> {
+    /// The queue.
+    pub queue: &'a QueueName,
+    /// Seconds that what is read stays hidden.
+    pub vt: i32,
+    /// The most messages to read.
+    pub qty: i32,
+    /// Whether to tell, where there are fewer, when the next hidden one is visible.
+    pub want_due: bool,
+    /// Bytes that they may come to; one message always fits.
+    pub max_bytes: u64,
+}
+
+/// Reads what can be delivered now from several queues, and hides it; what does not fit is given back.
+pub async fn receive_from_queues(
+    conn: &mut Conn,
+    reads: &[QueueRead<'_>],
+) -> Result<Vec<QueueOutcome<Found>>> {
+    let query = sqlx::query(
+        "/* receive_from_queues */ SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) \
+         ORDER BY place, msg_id NULLS LAST",
+    )
+    .bind(reads.iter().map(|read| read.queue.as_str()).collect::<Vec<_>>())
+    .bind(reads.iter().map(|read| read.vt).collect::<Vec<_>>())
+    .bind(reads.iter().map(|read| read.qty).collect::<Vec<_>>())
+    .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>());
+    let limited = |read: &QueueRead<'_>| SizeLimitedRows::new(read.max_bytes);
+    let mut rows: Vec<SizeLimitedRows<Message>> = reads.iter().map(limited).collect();
+    let mut words: Vec<(String, Option<f64>)> = Vec::new();
+    let take = |row: PgRow| {
+        if row.try_get::<Option<i64>, _>("msg_id")?.is_none() {
+            words.push((row.try_get("outcome")?, row.try_get("due_in")?));
+            return Ok(());
+        }
+        // Those of a queue stand behind the last row of the one before.
+        match rows.get_mut(words.len()) {
+            Some(of_queue) => of_queue.take(&row, try_decode),
+            None => Err(sqlx::Error::RowNotFound),
+        }
+    };
+    conn.look_at_each(query, Duration::ZERO, take).await?;
+    if words.len() != reads.len() {
+        return Err(Error::unexpected(sqlx::Error::RowNotFound));
+    }
+    let mut outcomes = Vec::new();
+    for ((read, mut rows), (word, due_in)) in reads.iter().zip(rows).zip(words) {
+        outcomes.push(match QueueOutcome::from_word(&word, || Ok(()))? {
+            QueueOutcome::Retry => QueueOutcome::Retry,
+            QueueOutcome::Separate => QueueOutcome::Separate,
+            QueueOutcome::Done(()) => QueueOutcome::Done(Found {
+                due_in: due_in.map(seconds),
+                more: !rows.left.is_empty(),
+                unreadable: std::mem::take(&mut rows.unreadable),
+                messages: leased(conn, read.queue, rows).await,
+                ..Found::default()
+            }),
+        });
+    }
+    Ok(outcomes)
+}
+
+fn names<'a, T>(batches: &[(&'a QueueName, Vec<T>)]) -> Vec<&'a str> {
+    batches.iter().map(|(queue, _)| queue.as_str()).collect()
+}
+
+/// How many each queue has.
+fn counts<T>(batches: &[(&QueueName, Vec<T>)]) -> Vec<i32> {
+    batches.iter().map(|(_, of_queue)| i32::try_from(of_queue.len()).unwrap_or(i32::MAX)).collect()
 }

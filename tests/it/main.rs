@@ -104,6 +104,8 @@ mod settle_dead_letter;
 mod settle_uncounted;
 mod several_gateways;
 mod shared_commits;
+mod shared_receives;
+mod shared_settles;
 mod shared_transactions;
 mod shared_transactions_trouble;
 mod shares;

@@ -12,7 +12,7 @@ use super::{
         Shared,
         lane::{BatchStatement, Lane, Share, ShareOutcome, SharedStatements},
     },
-    Member, MultiQueue,
+    Member, MultiQueue, is_undone,
 };
 
 /// A kind of statement that serves several queues.
@@ -55,11 +55,11 @@ impl<W: MultiQueueStatement> SharedStatements<W> for MultiQueue<Arc<Lane<W>>> {
     }
 
     fn own_began(&self) {
-        self.lock().own_began();
+        self.own_began();
     }
 
     fn own_ended(&self) {
-        self.lock().own_ended();
+        self.own_ended();
     }
 }
 
@@ -97,10 +97,4 @@ impl<'a, W: BatchStatement> From<(&'a W, &'a QueueName, Vec<&'a W::Input>)> for 
     fn from((work, queue, inputs): (&'a W, &'a QueueName, Vec<&'a W::Input>)) -> Self {
         Self { work, queue, inputs }
     }
-}
-
-/// Whether the whole was undone because of something that may be one queue's: each has a try of its own.
-fn is_undone(error: &Error) -> bool {
-    error.is_about_rows()
-        || matches!(error, Error::Timeout | Error::Forbidden(_) | Error::Deadlock(_))
 }

@@ -8,6 +8,7 @@
 mod lanes;
 mod schedule;
 mod sends;
+mod settles;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -15,13 +16,20 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::task::yield_now;
+use tokio::{
+    pin,
+    task::yield_now,
+    time::{Duration, timeout},
+};
 
 use crate::store::{Conn, Error};
 
-use super::{Shared, lane::SharedStatements, statements};
+use super::{Shared, lane::SharedStatements, receivers::ReadyLook, statements};
 
 use schedule::Schedule;
+
+/// Time after which a statement is waited for by nobody but those whom it serves.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// What is served together with what other queues have of its kind.
 pub(super) trait Member: Send + Sized + 'static {
@@ -42,12 +50,26 @@ pub(super) struct MultiQueue<M> {
 #[derive(Clone)]
 pub(super) struct MultiQueues {
     pub(super) send: Option<Arc<dyn SharedStatements<statements::Send>>>,
+    pub(super) delete: Option<Arc<dyn SharedStatements<statements::End>>>,
+    pub(super) receive: Option<Arc<MultiQueue<ReadyLook>>>,
+    pub(super) archive: Option<Arc<dyn SharedStatements<statements::End>>>,
 }
 
 impl MultiQueues {
     pub(super) fn new(shared: &Shared) -> Self {
-        Self { send: MultiQueue::of_lanes(shared) }
+        Self {
+            send: MultiQueue::of_lanes(shared),
+            delete: MultiQueue::of_lanes(shared),
+            receive: MultiQueue::new(shared),
+            archive: MultiQueue::of_lanes(shared),
+        }
     }
+}
+
+/// Whether the whole was undone because of something that may be one queue's: each has a try of its own.
+pub(super) fn is_undone(error: &Error) -> bool {
+    error.is_about_rows()
+        || matches!(error, Error::Timeout | Error::Forbidden(_) | Error::Deadlock(_))
 }
 
 impl<M: Member> MultiQueue<M> {
@@ -59,23 +81,37 @@ impl<M: Member> MultiQueue<M> {
     }
 
     /// Whether it pays to go with others.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.lock().is_busy()
     }
 
     /// Has a member served with others.
-    fn add(self: &Arc<Self>, member: M) {
+    pub(super) fn add(self: &Arc<Self>, member: M) {
         if self.lock().add(member) {
-            let this = Arc::clone(self);
-            self.shared.tasks.spawn(async move {
-                // After a panic the others go on.
-                while AssertUnwindSafe(this.work_off()).catch_unwind().await.is_err() {}
-            });
+            self.spawn_worker();
         }
     }
 
+    fn spawn_worker(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        self.shared.tasks.spawn(async move {
+            // After a panic the others go on.
+            while AssertUnwindSafe(this.work_off()).catch_unwind().await.is_err() {}
+        });
+    }
+
+    /// A worker of a single queue has begun.
+    pub(super) fn own_began(&self) {
+        self.lock().own_began();
+    }
+
+    /// One has ended.
+    pub(super) fn own_ended(&self) {
+        self.lock().own_ended();
+    }
+
     /// Runs statements until nobody is ready. The connection is kept for as long as there is work.
-    async fn work_off(&self) {
+    async fn work_off(self: &Arc<Self>) {
         let mut conn = None;
         // Requests that came in together with the first one are on their way here.
         yield_now().await;
@@ -90,7 +126,11 @@ impl<M: Member> MultiQueue<M> {
                 return;
             }
             match connected {
-                Ok(conn) => M::serve(members, conn).await,
+                Ok(conn) => {
+                    if self.serve(members, conn).await {
+                        return;
+                    }
+                }
                 Err(error) => members.into_iter().for_each(|member| member.fail(&error)),
             }
             if self.shared.db.is_exhausted() {
@@ -100,8 +140,36 @@ impl<M: Member> MultiQueue<M> {
         }
     }
 
+    /// Runs a statement. Whether it took so long that others work in place of whoever ran it.
+    async fn serve(self: &Arc<Self>, members: Vec<M>, conn: &mut Conn) -> bool {
+        let serve = M::serve(members, conn);
+        pin!(serve);
+        if timeout(SLOW, &mut serve).await.is_ok() {
+            return false;
+        }
+        let Some(begins) = self.lock().leave_slow() else {
+            serve.await;
+            return false;
+        };
+        let _slow = SlowStatement(self);
+        if begins {
+            self.spawn_worker();
+        }
+        serve.await;
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, Schedule<M>> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a statement that takes long, until it is dropped.
+struct SlowStatement<'a, M: Member>(&'a Arc<MultiQueue<M>>);
+
+impl<M: Member> Drop for SlowStatement<'_, M> {
+    fn drop(&mut self) {
+        self.0.lock().slow_ended();
     }
 }

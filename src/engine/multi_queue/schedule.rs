@@ -15,6 +15,8 @@ pub(super) struct Schedule<M> {
     ready: VecDeque<M>,
     /// Statements for several queues that are under way, or about to be.
     running: usize,
+    /// Those that take long, beside whom others may run.
+    slow: usize,
     /// Workers of single queues.
     own: usize,
     max_running: usize,
@@ -25,7 +27,7 @@ impl<M> Schedule<M> {
     /// With so many statements at the same time, each for so many members.
     pub(super) fn new(max_running: usize, max_members: usize) -> Self {
         let (ready, max_running) = (VecDeque::new(), max_running.max(1));
-        Self { ready, running: 0, own: 0, max_running, max_members: max_members.max(1) }
+        Self { ready, running: 0, slow: 0, own: 0, max_running, max_members: max_members.max(1) }
     }
 
     /// Whether there is so much under way that it pays to go with others.
@@ -50,6 +52,24 @@ impl<M> Schedule<M> {
         let begins = worth_it && self.running < self.max_running;
         self.running += usize::from(begins);
         begins
+    }
+
+    /// A statement takes long, so that another one may be under way in its place: of those there are as many as of
+    /// others. Whether somebody is to begin that one; nothing if it still counts.
+    pub(super) fn leave_slow(&mut self) -> Option<bool> {
+        if self.slow >= self.max_running {
+            return None;
+        }
+        self.slow += 1;
+        self.running = self.running.saturating_sub(1);
+        let begins = !self.ready.is_empty() && self.running == 0;
+        self.running += usize::from(begins);
+        Some(begins)
+    }
+
+    /// One that took long has ended, and so has whoever ran it.
+    pub(super) fn slow_ended(&mut self) {
+        self.slow = self.slow.saturating_sub(1);
     }
 
     /// Those of the next statement. Without any, whoever asks has ended.
@@ -95,6 +115,24 @@ mod tests {
         assert_eq!(schedule.take().len(), 50);
         assert!(schedule.take().is_empty() && schedule.take().is_empty());
         assert!(schedule.add(0), "all have ended");
+    }
+
+    #[test]
+    fn a_statement_that_takes_long_is_waited_for_by_nobody() {
+        let mut schedule = Schedule::new(1, 2);
+        assert!(schedule.add("a"));
+        assert_eq!(schedule.take(), ["a"]);
+        assert!(!schedule.add("b"), "it goes with the next statement");
+        assert_eq!(schedule.leave_slow(), Some(true), "which begins now");
+        assert_eq!(schedule.take(), ["b"]);
+        assert!(!schedule.add("c"));
+        assert_eq!(schedule.leave_slow(), None, "there are as many as may be");
+        schedule.slow_ended();
+        assert_eq!(schedule.leave_slow(), Some(true));
+        assert_eq!(schedule.take(), ["c"]);
+        assert!(schedule.take().is_empty());
+        schedule.slow_ended();
+        assert!(!schedule.is_busy() && schedule.add("d"));
     }
 
     #[test]

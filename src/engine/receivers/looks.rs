@@ -48,27 +48,33 @@ impl Receivers {
                 // Others wait for one.
                 conn = None;
             }
-            let mut look = in_flight.finish();
-            match outcome {
-                Ok(found) => {
-                    look.cut_short = found.more;
-                    let kept = found.kept.is_some() && found.messages.is_empty();
-                    self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
-                    self.shared.metrics.messages(
-                        self.queue.as_str(),
-                        MessageEvent::DeadLettered,
-                        found.dead,
-                    );
-                    self.deal(key, &look, found.messages);
-                    if let Some(due_in) = found.due_in {
-                        self.set_timer(due_in);
-                    }
-                }
-                Err(error) => self.fail(key, &look, &error),
-            }
+            self.end_look(key, in_flight.finish(), outcome);
             next = if again { self.begin_look(key) } else { None };
         }
         self.lock().remove_idle(key);
+    }
+
+    /// Deals out what a look found, or tells why it found nothing.
+    pub(super) fn end_look(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        mut look: Look,
+        outcome: Result<Found>,
+    ) {
+        match outcome {
+            Ok(found) => {
+                look.cut_short = found.more;
+                let kept = found.kept.is_some() && found.messages.is_empty();
+                self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
+                let queue = self.queue.as_str();
+                self.shared.metrics.messages(queue, MessageEvent::DeadLettered, found.dead);
+                self.deal(key, &look, found.messages);
+                if let Some(due_in) = found.due_in {
+                    self.set_timer(due_in);
+                }
+            }
+            Err(error) => self.fail(key, &look, &error),
+        }
     }
 
     /// One statement for a look, and for all who came until then; row by row, it waits for no lock.

@@ -4,6 +4,7 @@ mod guards;
 mod locks;
 mod looks;
 mod pace;
+mod sharing;
 
 use std::{
     collections::HashMap,
@@ -23,6 +24,7 @@ use crate::{
 
 use super::{
     Delivery, Shared,
+    multi_queue::{MultiQueue, MultiQueues},
     peers::Peers,
     table_lock::TableLock,
     timer::Timer,
@@ -31,6 +33,8 @@ use super::{
 
 use guards::{QueueSlot, WaiterCount};
 use pace::Pace;
+
+pub(super) use sharing::ReadyLook;
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -49,6 +53,8 @@ pub(super) struct Receivers {
     table: Arc<TableLock>,
     /// Who is told that clients wait here.
     peers: Arc<OnceLock<Arc<Peers>>>,
+    /// Reads of several queues.
+    shared_reads: Option<Arc<MultiQueue<ReadyLook>>>,
     state: Mutex<State>,
 }
 
@@ -66,6 +72,8 @@ struct State {
     kept_until: Option<Instant>,
     /// Looks that meet a lock.
     blocked_looks: usize,
+    /// Until when looks have statements of their own.
+    separate_until: Option<Instant>,
     /// What the lines that choose among the messages cost.
     pace: Pace,
 }
@@ -115,6 +123,7 @@ impl Receivers {
         statements: &Arc<Semaphore>,
         table: &Arc<TableLock>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
+        many: &MultiQueues,
     ) -> Arc<Self> {
         let state = State {
             lines: HashMap::new(),
@@ -124,6 +133,7 @@ impl Receivers {
             message_bytes: 256,
             kept_until: None,
             blocked_looks: 0,
+            separate_until: None,
             pace: Pace::default(),
         };
         Arc::new(Self {
@@ -132,6 +142,7 @@ impl Receivers {
             statements: Arc::clone(statements),
             table: Arc::clone(table),
             peers: Arc::clone(peers),
+            shared_reads: many.receive.clone(),
             state: Mutex::new(state),
         })
     }
@@ -283,8 +294,7 @@ impl Receivers {
     /// Begins a look for a line if one is due.
     fn look(self: &Arc<Self>, key: &Arc<Key>) {
         if let Some(look) = self.begin_look(key) {
-            let (lane, key) = (Arc::clone(self), Arc::clone(key));
-            self.shared.tasks.spawn(async move { lane.run_looks(&key, look, true).await });
+            self.run_look(key, look);
         }
     }
 
