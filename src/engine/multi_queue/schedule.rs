@@ -150,7 +150,7 @@ mod tests {
                 assert!(!schedule.add("large"));
             }
         }
-        assert_eq!(served, ["large", "a", "b", "c", "large"]);
+        assert_eq!(served, ["large", "a", "b", "c", "large", "large"]);
     }
 
     proptest! {
