@@ -20,7 +20,7 @@ pub struct Http {
     queue: String,
     /// Headers of every request.
     headers: String,
-    one: Bytes,
+    pub one: Bytes,
     batch: Bytes,
 }
 
@@ -73,6 +73,16 @@ impl Http {
         let Self { queue, headers: always, .. } = self;
         let head = format!(
             "{method} /queues/{queue}{path} HTTP/1.1\r\n{always}{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.exchange(head, body).await
+    }
+
+    /// A request for another path than the queue's.
+    pub async fn call_at(&mut self, method: &str, path: &str, body: &Bytes) -> (u16, Bytes) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n",
+            self.headers,
             body.len()
         );
         self.exchange(head, body).await

@@ -18,6 +18,7 @@ mod greedy;
 mod http;
 mod measure;
 mod scenarios;
+mod shared;
 mod stage;
 mod trouble;
 mod waiting;

@@ -10,6 +10,7 @@ use crate::{
     fifo, greedy,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
+    shared,
     stage::{Gateway, Stage},
     trouble, waiting,
 };
@@ -28,6 +29,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("long", |s, p| Box::pin(long_queue(s, p))),
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
+        ("shared", |s, p| Box::pin(shared::shared(s, p))),
         ("take", |s, p| Box::pin(takes(s, p))),
         ("keys", |s, p| Box::pin(keys(s, p))),
         ("abuse", |s, p| Box::pin(abuse::abuse(s, p))),
