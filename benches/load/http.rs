@@ -22,7 +22,7 @@ pub struct Http {
     pub queue: String,
     /// Headers of every request.
     headers: String,
-    one: Bytes,
+    pub one: Bytes,
     batch: Bytes,
     /// The message that it has in hand.
     in_hand: Option<i64>,
@@ -97,11 +97,6 @@ impl Http {
         self.exchange(head, body).await
     }
 
-    /// Its queue.
-    pub fn queue(&self) -> String {
-        self.queue.clone()
-    }
-
     /// A request for another path than that of this queue.
     pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> (u16, Bytes) {
         let always = &self.headers;
@@ -110,6 +105,16 @@ impl Http {
             body.len()
         );
         self.exchange(head, body.as_bytes()).await
+    }
+
+    /// A request for another path than the queue's.
+    pub async fn call_at(&mut self, method: &str, path: &str, body: &Bytes) -> (u16, Bytes) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n",
+            self.headers,
+            body.len()
+        );
+        self.exchange(head, body).await
     }
 
     async fn exchange(&mut self, head: String, body: &[u8]) -> (u16, Bytes) {

@@ -20,6 +20,7 @@ mod http;
 mod measure;
 mod queues;
 mod scenarios;
+mod shared;
 mod snapshot;
 mod sqs;
 mod stage;

@@ -52,7 +52,7 @@ async fn consume(mut client: Http) -> (Http, usize) {
 impl Http {
     /// An action on its queue, with these members of its input.
     async fn act(&mut self, action: &str, members: &str) -> Bytes {
-        let queue = self.queue();
+        let queue = &self.queue;
         let body = format!(r#"{{"QueueUrl":"http://q/000000000000/{queue}",{members}}}"#);
         let headers = format!(
             "X-Amz-Target: AmazonSQS.{action}\r\nContent-Type: application/x-amz-json-1.0\r\n"

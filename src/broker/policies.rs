@@ -3,8 +3,8 @@
 //! Kept for less than a second, so that a change at one gateway is soon in force at all of them,
 //! and whatever an SQL client does to a queue is noticed: nobody has to tell. While somebody has them
 //! locked, or they take too long to load, those that are known stay in force for some minutes: who holds
-//! that lock is the only one who could change them, and no queue is to stop because of it. What was
-//! changed by this gateway is waited for all the same.
+//! that lock is the only one who could change them, and no queue is to stop because of it. What this gateway
+//! has changed of a queue is waited for all the same, by the requests of that queue.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -31,6 +34,8 @@ const MAX_AGE: Duration = Duration::from_millis(800);
 const REFRESH_AGE: Duration = Duration::from_millis(400);
 /// Age at which they are not used even if they cannot be loaded.
 const STALE_AGE: Duration = Duration::from_secs(5 * 60);
+/// Time that those wait for them to be loaded who could use what is known.
+const LOAD_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two attempts to load them while they are used in spite of their age.
 const STALE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,28 +64,33 @@ struct Known {
     queues: HashMap<String, Arc<Policy>>,
     /// What the tables of queues are called whose names are folded, as the database does it.
     folded: HashSet<String>,
-    /// When these were asked for, unless something was changed since.
-    as_of: Option<Instant>,
-    /// The same, whatever was changed.
+    /// When these were asked for.
     loaded: Option<Instant>,
-    /// The queues that this gateway has changed since.
-    changed: HashSet<QueueName>,
+    /// The queues that this gateway has changed since, and when it did so last.
+    changed: HashMap<QueueName, Instant>,
     /// Whether these are used in spite of their age.
     stale: bool,
     /// How the last attempt failed that nothing came after, and when it began.
     failed: Option<(Instant, store::Error)>,
-    /// Grows with every change made here.
-    generation: u64,
     refreshing: bool,
 }
 
 impl Known {
-    /// Whether what is known of a queue, or of none in particular, may be used though it is old, as the last
-    /// attempt to load it met a lock or took too long.
+    /// How old that is which is known of a queue, or of none in particular; nothing if it is known not to be so
+    /// any more.
+    fn age_for(&self, queue: Option<&QueueName>) -> Option<Duration> {
+        let is_changed = queue.is_some_and(|queue| self.changed.contains_key(queue));
+        self.loaded.filter(|_| !is_changed).map(|loaded| loaded.elapsed())
+    }
+
+    /// Whether it may be used though it is old.
+    fn is_usable_for(&self, queue: Option<&QueueName>) -> bool {
+        self.age_for(queue).is_some_and(|age| age < STALE_AGE)
+    }
+
+    /// The same, as the last attempt to load it met a lock or took too long.
     fn is_good_enough_for(&self, queue: Option<&QueueName>) -> bool {
-        self.stale
-            && self.loaded.is_some_and(|loaded| loaded.elapsed() < STALE_AGE)
-            && !queue.is_some_and(|queue| self.changed.contains(queue))
+        self.stale && self.is_usable_for(queue)
     }
 }
 
@@ -137,10 +147,7 @@ impl Policies {
 
     /// What is known of a queue is not true any more.
     pub(super) fn forget(&self, queue: &QueueName) {
-        let mut known = self.lock();
-        known.as_of = None;
-        known.generation += 1;
-        known.changed.insert(queue.clone());
+        self.lock().changed.insert(queue.clone(), Instant::now());
     }
 
     /// Sees to it that the database's time is known.
@@ -150,7 +157,8 @@ impl Policies {
 
     /// Loads what is not known, or not fresh any more.
     async fn ensure_known(self: &Arc<Self>, queue: Option<&QueueName>) -> Result<()> {
-        match self.age() {
+        let age = self.lock().age_for(queue);
+        match age {
             Some(age) if age < REFRESH_AGE => return Ok(()),
             Some(age) if age < MAX_AGE => {
                 self.refresh_beside();
@@ -164,8 +172,13 @@ impl Policies {
         }
         // Not cancelled by a client that leaves: others wait for it too.
         let policies = Arc::clone(self);
-        let loading = tokio::spawn(async move { policies.refresh(Instant::now()).await });
-        match loading.await.unwrap_or(Err(store::Error::Unavailable(None))) {
+        let mut loading = tokio::spawn(async move { policies.refresh(Instant::now()).await });
+        let loaded = match timeout(LOAD_PATIENCE, &mut loading).await {
+            Ok(loaded) => loaded,
+            Err(_) if self.lock().is_usable_for(queue) => return Ok(()),
+            Err(_) => loading.await,
+        };
+        match loaded.unwrap_or(Err(store::Error::Unavailable(None))) {
             Err(_) if self.lock().is_good_enough_for(queue) => Ok(()),
             Err(store::Error::Locked) => Err(Error::Locked("the settings of queues".to_owned())),
             loaded => Ok(loaded?),
@@ -190,9 +203,9 @@ impl Policies {
     /// Loads, unless somebody else has done so since `asked`.
     async fn refresh(&self, asked: Instant) -> store::Result<()> {
         let _turn = self.loading.lock().await;
-        let generation = {
+        {
             let known = self.lock();
-            if known.as_of.is_some_and(|as_of| as_of >= asked) {
+            if known.loaded.is_some_and(|loaded| loaded >= asked) {
                 return Ok(());
             }
             // Whoever waited for an attempt that failed has waited enough.
@@ -201,8 +214,7 @@ impl Policies {
             {
                 return Err(error.clone());
             }
-            known.generation
-        };
+        }
         let began = Instant::now();
         let loaded = self.load().await;
         let mut known = self.lock();
@@ -211,9 +223,8 @@ impl Policies {
                 (known.queues, known.folded) = sorted(configured);
                 known.loaded = Some(began);
                 known.failed = None;
-                known.as_of = (known.generation == generation).then_some(began);
-                if known.as_of.is_some() {
-                    known.changed.clear();
+                known.changed.retain(|_, changed| *changed >= began);
+                if known.changed.is_empty() {
                     // While what is known is known to be so: a change made here is told at once.
                     self.pauses.replace(paused(&known.queues));
                 }
@@ -244,10 +255,6 @@ impl Policies {
         store::all_settings(&mut conn, &self.clock).await
     }
 
-    fn age(&self) -> Option<Duration> {
-        self.lock().as_of.map(|as_of| as_of.elapsed())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -274,6 +281,6 @@ fn sorted(configured: Vec<Configured>) -> (HashMap<String, Arc<Policy>>, HashSet
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policies").field("age", &self.age()).finish_non_exhaustive()
+        f.debug_struct("Policies").field("age", &self.lock().age_for(None)).finish_non_exhaustive()
     }
 }

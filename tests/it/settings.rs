@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Client, TestGateway, eventually};
+use crate::support::{Client, Holder, TestGateway, eventually};
 
 /// What a queue has that nobody has configured.
 fn defaults() -> Value {
@@ -332,4 +332,38 @@ async fn notifications_that_sql_turned_on_are_shown() {
         let seen = async || (settings(&gateway).await["notify"] == shown).then_some(());
         eventually(sql, seen).await;
     }
+}
+
+/// Settings that cannot be looked at hold up the queue whose settings were changed, and no other.
+#[tokio::test]
+async fn a_reload_that_is_stuck_makes_the_changed_queue_wait_and_no_other() {
+    let gateway = TestGateway::start().await;
+    gateway.create("other").await;
+    let patience = "ALTER FUNCTION pgmq_gateway.all_settings() SET lock_timeout = '60s'";
+    gateway.database.execute(patience).await;
+    gateway.send("other", r#"{"message":0}"#).await;
+    gateway.create_with("q", &json!({"settings": {"delay": 600}})).await;
+    let lock = "LOCK TABLE pgmq_gateway.queue_settings IN ACCESS EXCLUSIVE MODE";
+    let holder = Holder::of(&gateway.database, lock).await;
+    let (client, changed) = (gateway.client.clone(), r#"{"message":"changed"}"#);
+    let waiting = tokio::spawn(async move { client.send("q", changed).await });
+    eventually("the reload is stuck", async || {
+        let stuck = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND query LIKE '/* all_settings */%' AND wait_event_type = 'Lock'";
+        (gateway.database.value::<i64>(stuck).await > 0).then_some(())
+    })
+    .await;
+    for n in 1..=5 {
+        let began = Instant::now();
+        // Receiving looks at the row of the queue there, too.
+        let id = gateway.send("other", &json!({"message": n}).to_string()).await;
+        gateway.delete(&format!("/queues/other/messages/{id}")).await.expect(204);
+        // Past the age at which they would be loaded again.
+        tokio::time::sleep_until(began + Duration::from_millis(300)).await;
+    }
+    assert!(!waiting.is_finished(), "its settings are not known");
+    holder.commit().await;
+    waiting.await.expect("no panic");
+    assert!(gateway.receive("q", "").await.is_empty(), "the new settings hold");
+    assert_eq!(gateway.all("q").await.len(), 1);
 }

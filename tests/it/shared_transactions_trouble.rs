@@ -13,8 +13,8 @@ use tokio::{
 use crate::{
     shared_transactions::{commits, note_commits, transaction},
     support::{
-        Answer, Client, Holder, TestDatabase, TestGateway, eventually, forwarder::Forwarder,
-        gateway::try_start, guarded::together, raw, servers::Server,
+        Answer, Client, Holder, PATIENCE, TestDatabase, TestGateway, eventually,
+        forwarder::Forwarder, gateway::try_start, guarded::together, raw, servers::Server,
     },
 };
 
@@ -184,7 +184,9 @@ async fn a_session_that_is_ended_is_not_seen() {
             sleep(Duration::from_millis(5)).await;
         }
     });
+    let began = Instant::now();
     while !ended.is_finished() {
+        assert!(began.elapsed() < PATIENCE, "no statement is shared");
         let answers = together(30, |n| {
             transact(
                 &gateway,
@@ -214,8 +216,9 @@ async fn a_connection_that_breaks_is_told_to_those_who_were_in_it() {
     server.execute(&slow_trigger("b", "PERFORM pg_sleep(0.3)")).await;
     let under_way = "SELECT count(*) FROM pg_stat_activity \
                      WHERE query LIKE '/* transact_each */%' AND wait_event = 'PgSleep'";
-    let mut unknown = 0;
+    let (mut unknown, began) = (0, Instant::now());
     while unknown < 2 {
+        assert!(began.elapsed() < PATIENCE, "no statement is shared");
         let crowd = tokio::spawn(together(30, {
             let client = client.clone();
             move |n| {
