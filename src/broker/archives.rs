@@ -57,6 +57,17 @@ pub struct Redrive {
     pub limit: Option<i64>,
 }
 
+/// What became of dead letters that were to be delivered once more.
+#[derive(Clone, Debug)]
+pub struct RedrivenThese {
+    /// How many were moved.
+    pub moved: i64,
+    /// How many their queue did not take.
+    pub failed: i64,
+    /// Why; nothing where somebody had locked what was needed.
+    pub why: Option<String>,
+}
+
 impl Broker {
     /// Archived messages in order of their ids.
     pub async fn browse_archive(
@@ -171,6 +182,28 @@ impl Broker {
                 broker.moved_to(to, steps.moved);
             }
             steps.redriven(queue, to)
+        })
+        .await
+    }
+
+    /// Moves those of these dead letters back to where they came from that nobody has in hand. What came from a
+    /// queue that is gone, or not `within`, stays.
+    pub async fn redrive_these(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        ids: Vec<i64>,
+        within: Scope,
+    ) -> Result<RedrivenThese> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let (queue, ids, within) = (&queue, &ids, &within);
+            let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                store::redrive_these(&mut conn, queue, ids, within).await
+            });
+            let moved = moved.await?.map_err(of_moving(queue, None))?;
+            let why = moved.rejection.map(|why| Error::rejected(queue.as_str(), &why).to_string());
+            Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
         })
         .await
     }

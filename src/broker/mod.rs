@@ -3,13 +3,16 @@
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
 mod archives;
+mod browsing;
 mod caller;
 mod coalesced;
 mod collector;
 mod cpu_pool;
 mod error;
+mod inspection;
 mod janitor;
 mod mover;
+mod overview;
 mod policies;
 mod queue_attributes;
 mod queue_changes;
@@ -47,16 +50,19 @@ use crate::{
 pub use crate::{
     engine::{Delivery, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, HealthState, MoveTask, NamedQueue, Page,
-        QueueAttributes,
+        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
+        ListedKey, ListedMessage, MessageSearch, MessageSource, MoveTask, NamedQueue, Page,
+        Position, QueueAttributes, TableHealth,
     },
 };
-pub use archives::{Browse, Redrive, Replay};
+pub use archives::{Browse, Redrive, RedrivenThese, Replay};
+pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
 pub use error::{Error, Result};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
+pub use overview::QueueOverview;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};

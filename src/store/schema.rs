@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: [&str; 22] = [
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -29,6 +29,7 @@ const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
+    include_str!("../../migrations/functions/dashboard.sql"),
 ];
 
 /// The generation of the functions; raised in every release that changes them. A gateway replaces

@@ -2,6 +2,7 @@
 
 mod process;
 mod queues;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use prometheus_client::{
 };
 
 pub use queues::{MessageEvent, QueueFigures};
+pub use snapshot::{ProcessSnapshot, QueueCounts, QueueSnapshot};
 
 use process::ProcessCollector;
 use queues::{MAINTENANCE_FAILED, MAX_NAMED, QueueCollector};
