@@ -29,8 +29,8 @@ export async function messages(page, shop) {
 
   await shop.receive('work', 'qty=2')
   assert.match(await act(page, `${list}?list=in-flight`, [4], 'Give back', '1 message.'), /^Gave back 1/)
-  const [again] = await shop.receive('work', 'qty=1')
-  assert.equal(again.msg_id, 4)
+  const due = (await shop.messages('work')).slice(0, 2).map(({ vt }) => Date.parse(vt) <= Date.now())
+  assert.deepEqual(due, [true, false])
 
   // One that goes between the preview and the deed is told of.
   await page.goto(list)
@@ -93,7 +93,7 @@ export async function queues(page, shop) {
   await page.getByRole('link', { name: 'Settings', exact: true }).click()
   await page.locator('#visibility_timeout').fill('77')
   await press(page, 'Show what changes')
-  assert.deepEqual(await page.locator('main tbody td').allInnerTexts(), ['30 s', '77 s'])
+  assert.deepEqual(await page.locator('main tbody td').allInnerTexts(), ['30', '77'])
   assert.equal((await shop.queue('made-here')).settings.visibility_timeout, 30)
   await press(page, 'Change settings')
   assert.equal(await page.locator('#visibility_timeout').inputValue(), '77')

@@ -29,6 +29,8 @@ export async function lookAtAll(browser, modules, base, key) {
     const look = async (name) => {
       for (const width of WIDTHS) {
         await window.page.setViewportSize({ width, height: 900 })
+        // What scripts do to a window of another size, they have done then.
+        await window.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
         looks += 1
         found.push(...(await overflow(window.page)).map((one) => `${name} ${width}: too wide: ${one}`))
         // Tables become lists on phones; between the other widths nothing changes that axe looks at.

@@ -172,7 +172,7 @@ export async function withFewRights(browser, base, key) {
       const forms = [...document.querySelectorAll('form[method=get] button[name]')].map((button) => {
         const query = new URLSearchParams(new FormData(button.form, button))
         if (button.form.matches('.chosen')) query.append('ids', document.querySelector('[name=ids]').value)
-        return `${button.form.action}?${query}`
+        return `${new URL(button.form.getAttribute('action'), location)}?${query}`
       })
       return [...links, ...forms]
     })

@@ -24,13 +24,20 @@ pub fn installed(path: &str) -> PathBuf {
 }
 
 /// Runs a program to its end, which must be a good one; returns what it said.
+pub async fn run(program: Command) -> String {
+    try_run(program).await.unwrap_or_else(|said| panic!("{said}"))
+}
+
+/// The same; an error has what it said where it came to no good end.
 #[expect(clippy::print_stdout, reason = "shown when the test fails, or is asked to show it")]
-pub async fn run(mut program: Command) -> String {
+pub async fn try_run(mut program: Command) -> Result<String, String> {
     program.stdin(Stdio::null()).kill_on_drop(true);
-    let ran = timeout(LIMIT, program.output()).await.expect("it ended in time").expect("it ran");
+    let Ok(ran) = timeout(LIMIT, program.output()).await else {
+        return Err("it did not end in time".to_owned());
+    };
+    let ran = ran.map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     let errors = String::from_utf8_lossy(&ran.stderr);
     println!("{said}\n{errors}");
-    assert!(ran.status.success(), "{said}\n{errors}");
-    said
+    if ran.status.success() { Ok(said) } else { Err(format!("{said}\n{errors}")) }
 }
