@@ -48,7 +48,7 @@ use crate::{
 };
 
 pub use crate::{
-    engine::{Delivery, Lease},
+    engine::{Delivery, LaneLoad, Lease},
     store::{
         Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
         ListedKey, ListedMessage, MessageSearch, MessageSource, MoveTask, NamedQueue, Page,

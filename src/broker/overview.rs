@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{QueueName, QueueSettings, Scope},
+    engine::LaneLoad,
     telemetry::{Metrics, QueueSnapshot},
 };
 
@@ -38,6 +39,16 @@ impl Broker {
     pub fn overview_of(&self, queue: &QueueName) -> QueueOverview {
         let known = self.metrics.queue_snapshot(queue.as_str());
         self.with_policy(queue.clone(), known)
+    }
+
+    /// What is in the lanes of a queue at this gateway; nothing where it is not in use.
+    pub fn lane_loads(&self, queue: &QueueName) -> Vec<LaneLoad> {
+        self.engine.lane_loads(queue)
+    }
+
+    /// Whether dead letters of other queues go there, as far as that is known.
+    pub fn takes_dead_letters(&self, queue: &QueueName) -> bool {
+        self.policies.takes_dead_letters(queue)
     }
 
     fn complete_overview(&self, known: QueueSnapshot) -> Option<QueueOverview> {

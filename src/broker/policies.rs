@@ -102,6 +102,14 @@ impl Policies {
         Arc::clone(self.lock().queues.get(queue.as_str()).unwrap_or(&self.default))
     }
 
+    /// Whether dead letters of some queue went there when that was last loaded.
+    pub(super) fn takes_dead_letters(&self, queue: &QueueName) -> bool {
+        let goes_there = |policy: &Arc<Policy>| {
+            policy.settings.dead_letter_queue.as_ref().is_some_and(|dead| dead.0 == *queue)
+        };
+        self.lock().queues.values().any(goes_there)
+    }
+
     /// Whether this name would reach the table of a queue that has upper case in its own.
     pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> Result<bool> {
         self.ensure_known(Some(queue)).await?;

@@ -86,6 +86,11 @@ impl<U> Gathering<U> {
             || self.held.bytes >= self.batch.bytes / 2
     }
 
+    /// Rows of those in line.
+    pub(super) fn rows(&self) -> usize {
+        self.held.rows
+    }
+
     /// Bytes of those in line.
     pub(super) fn bytes(&self) -> usize {
         self.held.bytes

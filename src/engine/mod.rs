@@ -5,6 +5,7 @@ mod delivery;
 mod heavy;
 mod lane;
 mod lanes;
+mod loads;
 mod lock_backoff;
 mod notifier;
 mod pauses;
@@ -54,6 +55,7 @@ pub use self::{
     delivery::{Delivery, Lease},
     heavy::HeavyQueues,
     lanes::Admission,
+    loads::LaneLoad,
     lock_backoff::LockBackoff,
     pauses::Pauses,
     quarantine::UnreadableSearch,

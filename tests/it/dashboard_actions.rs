@@ -13,6 +13,9 @@ const READER: &str = "a-secret-of-the-reader";
 const SENDER: &str = "a-secret-of-the-sender";
 const MANAGER: &str = "a-secret-of-the-manager";
 
+/// The fields of a form.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 fn with_keys(settings: &mut Settings) {
     with_admin(settings);
     settings.auth.keys = vec![
@@ -197,7 +200,7 @@ async fn each_does_what_their_key_may_and_sees_no_more() {
         [READER, SENDER, MANAGER, ADMIN].map(|key| Browser::logged_in(&gateway.base, key));
     let browsers = futures_util::future::join_all(browsers).await;
     // What, by a form to where, and whether each of them may.
-    let table: [(&str, &[(&str, &str)], [bool; 4]); 8] = [
+    let table: [(&str, Fields, [bool; 4]); 8] = [
         ("send", &[("message", "1")], [false, true, false, true]),
         ("settings", &[("visibility_timeout", "30")], [false, false, true, true]),
         ("bindings", &[("action", "bind"), ("pattern", "a.#")], [false, false, true, true]),

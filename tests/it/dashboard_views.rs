@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::auth::{ADMIN, with_admin};
-use crate::support::{Browser, TestDatabase, TestGateway, eventually};
+use crate::support::{Browser, TestDatabase, TestGateway, eventually, guarded::Guarded};
 
 #[tokio::test]
 async fn messages_are_listed_by_their_state_page_by_page() {
@@ -247,4 +247,46 @@ async fn errors_of_late_are_shown_to_those_who_run_it() {
     gateway.post("/queues/q/messages/1/archive", "").await.expect(500);
     let page = Browser::new(&gateway.base).get("/ui/gateway").await.expect(200).text;
     assert!(page.contains("POST /queues/{queue}/messages/{msg_id}/archive"), "{page}");
+}
+
+/// A gateway whose role has no more rights than it is granted shows what that role may see.
+#[tokio::test]
+async fn a_role_of_few_rights_is_enough() {
+    let gateway = Guarded::start("").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let browser = Browser::new(&gateway.base);
+    for path in
+        ["/ui", "/ui/queues/q", "/ui/queues/q/table", "/ui/topics", "/ui/keys", "/ui/gateway"]
+    {
+        browser.get(path).await.expect(200);
+    }
+    for list in ["waiting", "in-flight", "delayed", "all", "archived", "dead"] {
+        let path = format!("/ui/queues/q/messages?list={list}");
+        browser.get(&path).await.expect(200);
+    }
+    let page = browser.get("/ui/queues/q").await.expect(200).text;
+    assert!(page.contains("Lanes at this gateway"), "{page}");
+}
+
+/// Where a browser takes it, a page is compressed, and is the same.
+#[tokio::test]
+async fn pages_are_compressed() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let browser = Browser::new(&gateway.base);
+    let plain = browser.get("/ui/gateway").await.expect(200);
+    assert!(plain.header("content-encoding").is_empty());
+    let zipped = browser.request("GET", "/ui/gateway").header("accept-encoding", "gzip");
+    let zipped = zipped.send().await.expect("answered");
+    assert_eq!(zipped.headers()["content-encoding"], "gzip");
+    assert!(zipped.headers().get_all("vary").iter().any(|names| names == "accept-encoding"));
+    let bytes = zipped.bytes().await.expect("bytes");
+    assert!(bytes.starts_with(&[0x1f, 0x8b]) && bytes.len() * 2 < plain.text.len());
+    // A script that asks for a part of a page is led to the log-in.
+    let locked = TestGateway::with(with_admin).await;
+    let stranger = Browser::new(&locked.base);
+    let asked = stranger.request("GET", "/ui?q=x").header("hx-request", "true");
+    let led = asked.send().await.expect("answered");
+    assert_eq!(led.status(), 204);
+    assert_eq!(led.headers()["hx-redirect"], "/ui/login?next=%2Fui%3Fq%3Dx");
 }

@@ -15,6 +15,8 @@
           cell.hidden = !value;
         } else if (value !== undefined && cell.textContent !== value) {
           cell.textContent = value;
+          // An age always changes.
+          if (cell.dataset.field === 'oldest') continue;
           cell.classList.remove('changed');
           // Read, so that what follows begins anew.
           void cell.offsetWidth;

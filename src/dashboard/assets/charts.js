@@ -7,6 +7,11 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  const clock = (seconds) => {
+    const moment = new Date(seconds * 1000);
+    return [moment.getHours(), moment.getMinutes()].map((part) => String(part).padStart(2, '0')).join(':');
+  };
+
   const start = async () => {
     const place = document.querySelector('[data-history]');
     if (!place || !window.uPlot) return;
@@ -33,12 +38,12 @@
           height: plot.clientHeight,
           legend: { show: false },
           cursor: { y: false, drag: { x: false, y: false } },
-          scales: { y: { range: (_, least, most) => [0, Math.max(most || 0, 1) * 1.05] } },
+          scales: { x: { range: (_, __, last) => [last - KEPT, last] }, y: { range: (_, least, most) => [0, Math.max(most || 0, 1) * 1.05] } },
           series: [
             {},
             ...lines.map((stroke, at) => ({ label: TITLES[kind][at], stroke, width: 1.5, points: { show: false } })),
           ],
-          axes: [axis, { ...axis, size: 48 }],
+          axes: [{ ...axis, values: (_, moments) => moments.map(clock) }, { ...axis, size: 48 }],
         };
         plot.replaceChildren();
         plot.setAttribute('role', 'img');

@@ -96,7 +96,11 @@ pub(in super::super) async fn preview(
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let allowed = begin(&state, viewer.caller, &queue, &form)?;
     let overview = allowed.broker.overview_of(&queue);
-    let head = QueueHead::new(&queue, Tab::Messages, rights, overview.paused);
+    let tab = match &allowed.wish {
+        Wish::ToMessages(..) => Tab::Messages,
+        Wish::ToQueue(_) => Tab::Overview,
+    };
+    let head = QueueHead::new(&queue, tab, rights, overview.paused);
     let page = match &allowed.wish {
         Wish::ToMessages(action, list, at, messages, fields) => {
             let count = count(&allowed.work(&at.queue), messages).await?;

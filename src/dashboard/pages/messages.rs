@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     broker::{BrowseMessages, ListedMessage},
     domain::{MsgId, QueueName, Right},
-    http::{Caller, QueuePermit, right},
+    http::{QueuePermit, right},
 };
 
 use super::{
@@ -117,7 +117,7 @@ pub(in super::super) async fn list(
     });
     Ok(html(&Page {
         head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
-        actions: actions(&permit.caller, list, &at, &frame),
+        actions: actions(&permit, list, &at, &frame),
         is_archive: at.is_archive(),
         is_first: after.is_none(),
         base: place::base(),
@@ -131,15 +131,23 @@ pub(in super::super) async fn list(
 }
 
 /// What somebody may do to the messages of a list.
-fn actions(caller: &Caller, list: List, at: &Place, frame: &Frame) -> Vec<Action> {
+fn actions(
+    permit: &QueuePermit<right::Receive>,
+    list: List,
+    at: &Place,
+    frame: &Frame,
+) -> Vec<Action> {
     let of_list: &[Action] = match list {
         _ if frame.read_only => &[],
         _ if at.is_archive() => &[Action::Replay],
-        List::Waiting => &[Action::Archive, Action::Delete, Action::Redrive],
+        List::Waiting if permit.broker.takes_dead_letters(&at.queue) => {
+            &[Action::Redrive, Action::Archive, Action::Delete]
+        }
+        List::Waiting => &[Action::Archive, Action::Delete],
         List::Dead => &[Action::Redrive, Action::Archive, Action::Delete],
         _ => &[Action::GiveBack, Action::Archive, Action::Delete],
     };
-    let may = |action: &&Action| may(caller, **action, at.queue.as_str());
+    let may = |action: &&Action| may(&permit.caller, **action, at.queue.as_str());
     of_list.iter().filter(may).copied().collect()
 }
 

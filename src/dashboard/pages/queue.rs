@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::{
-    broker::QueueOverview,
+    broker::{LaneLoad, QueueOverview},
     domain::QueueName,
     http::{QueuePermit, ScopePermit, right},
 };
@@ -33,6 +33,8 @@ struct Page {
     head: QueueHead,
     row: Row,
     charts: Vec<Chart>,
+    /// What is in its lanes, where it is in use here.
+    lanes: Vec<LaneLoad>,
     base: String,
     /// The settings that are known, in words.
     settings: Vec<(&'static str, String)>,
@@ -49,13 +51,14 @@ pub(in super::super) async fn show(
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
     let overview = permit.broker.overview_of(&queue);
     must_be_there(&permit, &queue, &overview).await?;
+    let lanes = permit.broker.lane_loads(&queue);
     let scope = ScopePermit::<right::Any>::new(permit.caller)?;
     let mut row = Row::new(&state, &scope, &overview);
     row.draw(&state);
     let charts = charts(&state.shared().history.of(queue.as_str()).0);
     let head = QueueHead::new(&queue, Tab::Overview, rights, overview.paused);
     let settings = super::super::settings_text::known(&overview.settings, overview.fifo);
-    Ok(html(&Page { frame, head, row, charts, base: place::base(), settings }))
+    Ok(html(&Page { frame, head, row, charts, lanes, base: place::base(), settings }))
 }
 
 /// Looks for a queue of which nothing is known in memory: it may be new.

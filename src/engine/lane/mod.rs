@@ -3,6 +3,7 @@
 //! There is no timer. A request that finds the lane idle goes at once; what arrives while statements
 //! are under way is the next batch. What meets a lock goes on beside the lane: see [`retries`].
 
+mod load;
 mod locked;
 mod retries;
 

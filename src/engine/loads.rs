@@ -1,0 +1,33 @@
+//! What is in the lanes of a queue, for people who look.
+
+use crate::domain::QueueName;
+
+use super::Engine;
+
+/// How much is in a lane at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLoad {
+    /// What the lane is for.
+    pub name: &'static str,
+    /// Rows of requests that wait for a statement.
+    pub rows: usize,
+    /// Statements under way.
+    pub statements: usize,
+    /// Whether something in it meets a lock.
+    pub is_blocked: bool,
+}
+
+impl Engine {
+    /// What is in the lanes of a queue; nothing where it is not in use at this gateway.
+    pub fn lane_loads(&self, queue: &QueueName) -> Vec<LaneLoad> {
+        let Some(lanes) = self.lanes.in_use(queue) else { return Vec::new() };
+        vec![
+            lanes.send.load("send"),
+            lanes.delete.load("delete"),
+            lanes.archive.load("archive"),
+            lanes.visibility.load("visibility"),
+            lanes.pop.load("pop"),
+            lanes.look.load("look"),
+        ]
+    }
+}
