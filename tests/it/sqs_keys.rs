@@ -9,13 +9,17 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{Answer, TestDatabase, TestGateway, eventually, process::program};
 
-struct AccessKey {
-    id: String,
-    secret: String,
+pub struct AccessKey {
+    pub id: String,
+    pub secret: String,
 }
 
 /// `keys` with arguments that make an access key.
-fn made(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &str)]) -> AccessKey {
+pub fn made(
+    database: &TestDatabase,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> AccessKey {
     let url = database.url();
     let mut all = vec![("DATABASE_URL", &*url)];
     all.extend(environment);
