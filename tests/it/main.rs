@@ -76,6 +76,7 @@ mod policies;
 mod poolers;
 mod postman;
 mod prefer;
+mod prometheus;
 mod proxies;
 mod publications;
 mod queue_changes;
