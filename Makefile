@@ -10,7 +10,7 @@ TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: run
 run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:8080; says what it installs
@@ -20,6 +20,11 @@ run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:808
 .PHONY: test
 test: setup setup-test lint ## Run every check and every test
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
+
+.PHONY: test-clients
+test-clients: setup setup-test ## Run further clients of SQS against the gateway, and print what each of them does
+	@tools/setup --clients
+	$(CARGO) test --locked --test it sqs_matrix -- --ignored --nocapture --test-threads=2
 
 .PHONY: lint
 lint: setup-test ## Check the format, lint with warnings denied, and check what is depended on

@@ -108,6 +108,7 @@ mod starts;
 mod storable;
 mod supabase;
 mod supabase_access;
+mod supabase_browser;
 mod supabase_clients;
 mod supabase_oracle;
 mod sweeps;

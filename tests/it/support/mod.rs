@@ -11,6 +11,7 @@ pub mod holder;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
+pub mod programs;
 pub mod proxies;
 pub mod raw;
 pub mod servers;
