@@ -20,6 +20,7 @@ mod database_tls;
 mod dead_letters;
 mod delays;
 mod departures;
+mod docs_browser;
 mod documents;
 mod draining;
 mod encodings;
