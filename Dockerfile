@@ -11,7 +11,7 @@ RUN mkdir src \
     && touch src/lib.rs \
     && cargo build --profile dist --locked \
     && rm -r src target/dist/pgmq-gateway target/dist/deps/*pgmq_gateway*
-COPY pgmq-gateway.example.toml ./
+COPY pgmq-gateway.example.toml askama.toml ./
 COPY migrations migrations
 COPY src src
 # Copied files may be older than the empty program's.

@@ -67,7 +67,7 @@ async function workOn(messages, handle, isStopping) {
   let entries = { delete: [], retry: [] };
   const work = async (message) => {
     const { receipt, read_ct, msg_id } = message;
-    if (isStopping()) return entries.retry.push({ receipt, delay: 0 });
+    if (isStopping()) return entries.retry.push({ receipt, uncounted: true });
     const heartbeat = setInterval(() => extend(message), (lease * 1000) / 3);
     try {
       await handle(message);

@@ -115,7 +115,7 @@ def work_on(messages, handle, stop, pool):
 
     def work(message):
         if stop.requested:
-            return {"retry": {"delay": 0}}
+            return {"retry": {"uncounted": True}}
         try:
             handle(message)
             return {"delete": {}}

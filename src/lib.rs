@@ -7,6 +7,7 @@ pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod dashboard;
 pub mod domain;
 pub mod embedded;
 pub mod engine;

@@ -10,11 +10,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use uuid::Uuid;
 
 /// A client with a connection of its own.
 pub struct Http {
-    stream: TcpStream,
+    stream: Either<TcpStream, TlsStream<TcpStream>>,
     /// What was read and belongs to the next answer.
     read: BytesMut,
     queue: String,
@@ -27,22 +29,36 @@ pub struct Http {
 }
 
 pub async fn clients(address: &str, count: usize, queue: &str) -> Vec<Http> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(Either::Left(connect(address).await));
+    }
+    with_streams(streams, address, queue)
+}
+
+/// The same over TLS, on connections that are there.
+pub fn clients_over(streams: Vec<TlsStream<TcpStream>>, address: &str, queue: &str) -> Vec<Http> {
+    with_streams(streams.into_iter().map(Either::Right).collect(), address, queue)
+}
+
+fn with_streams(
+    streams: Vec<Either<TcpStream, TlsStream<TcpStream>>>,
+    address: &str,
+    queue: &str,
+) -> Vec<Http> {
     let message = format!(r#"{{"message":{{"data":"{}"}}}}"#, "x".repeat(118));
     let batch = format!(r#"{{"messages":[{}]}}"#, vec![message.as_str(); 100].join(","));
     let (one, batch) = (Bytes::from(message), Bytes::from(batch));
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        clients.push(Http {
-            stream: connect(address).await,
-            read: BytesMut::new(),
-            queue: queue.to_owned(),
-            headers: format!("Host: {address}\r\n"),
-            one: one.clone(),
-            batch: batch.clone(),
-            in_hand: None,
-        });
-    }
-    clients
+    let client = |stream| Http {
+        stream,
+        read: BytesMut::new(),
+        queue: queue.to_owned(),
+        headers: format!("Host: {address}\r\n"),
+        one: one.clone(),
+        batch: batch.clone(),
+        in_hand: None,
+    };
+    streams.into_iter().map(client).collect()
 }
 
 /// The same with a key.
@@ -79,6 +95,21 @@ impl Http {
             body.len()
         );
         self.exchange(head, body).await
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> String {
+        self.queue.clone()
+    }
+
+    /// A request for another path than that of this queue.
+    pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> (u16, Bytes) {
+        let always = &self.headers;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\n{always}{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.exchange(head, body.as_bytes()).await
     }
 
     async fn exchange(&mut self, head: String, body: &[u8]) -> (u16, Bytes) {

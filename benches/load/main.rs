@@ -13,12 +13,16 @@ mod abuse;
 mod calm;
 mod compare;
 mod direct;
+mod fair;
 mod fifo;
 mod greedy;
 mod http;
 mod measure;
 mod scenarios;
+mod snapshot;
+mod sqs;
 mod stage;
+mod tls;
 mod trouble;
 mod waiting;
 

@@ -7,11 +7,13 @@ use tokio::time::{Instant, sleep};
 use crate::{
     abuse, compare,
     direct::{self, Direct},
-    fifo, greedy,
+    fair, fifo, greedy,
     http::{self, Http},
     measure::{Plan, Round, median, percentiles, round},
+    snapshot::snapshot,
+    sqs,
     stage::{Gateway, Stage},
-    trouble, waiting,
+    tls, trouble, waiting,
 };
 
 type Run = for<'a> fn(&'a Stage, &'a Plan) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -28,6 +30,11 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("long", |s, p| Box::pin(long_queue(s, p))),
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
+        ("fair", |s, p| Box::pin(fair::fair(s, p))),
+        ("sqs", |s, p| Box::pin(sqs::sqs(s, p))),
+        ("tls", |s, p| Box::pin(tls::tls(s, p))),
+        ("gateways", |s, p| Box::pin(tls::gateways(s, p))),
+        ("snapshot", |s, p| Box::pin(snapshot(s, p))),
         ("take", |s, p| Box::pin(takes(s, p))),
         ("next", |s, p| Box::pin(next(s, p))),
         ("keys", |s, p| Box::pin(keys(s, p))),

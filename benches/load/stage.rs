@@ -93,6 +93,11 @@ impl Stage {
         self.execute("CHECKPOINT").await;
     }
 
+    /// A file that goes with the stage.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     pub async fn strike(self) {
         for gateway in [self.gateway, self.other_gateway, self.without_sharing] {
             drop(gateway);
@@ -119,7 +124,9 @@ impl Gateway {
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let address = loop {
             let line = lines.next().expect("it listens").expect("text");
-            if let Some((_, rest)) = line.split_once("listening on http://") {
+            let listens = line.split_once("listening on http");
+            let address = listens.and_then(|(_, rest)| rest.split_once("://"));
+            if let Some((_, rest)) = address {
                 break rest.split_whitespace().next().expect("an address").to_owned();
             }
         };

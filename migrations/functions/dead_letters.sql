@@ -174,10 +174,11 @@ END
 $$;
 
 -- Moves those of the next messages away that were delivered often enough, so that what is good
--- stands in front. Returns how many there were, and how many stayed.
+-- stands in front, beginning at `since` (floor.sql). Returns how many there were, and how many stayed.
 CREATE FUNCTION pgmq_gateway.dead_letter_exhausted(
     queue text, max_messages integer, filter jsonb, by_id boolean, max_receives integer,
-    target text, OUT moved integer, OUT failed integer, OUT failed_code text
+    target text, since timestamptz DEFAULT NULL, OUT moved integer, OUT failed integer,
+    OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -190,15 +191,19 @@ BEGIN
     FOR round IN 1..20 LOOP
         EXECUTE format(
             '/* pgmq_gateway */ SELECT array_agg(d.msg_id) FROM (
-                SELECT q.msg_id FROM %1$s q WHERE q.msg_id = ANY (ARRAY(
-                    SELECT q.msg_id FROM (
-                        SELECT * FROM %1$s q WHERE q.vt <= statement_timestamp() %2$s
+                SELECT q.msg_id FROM %1$s q WHERE q.%6$s = ANY (ARRAY(
+                    SELECT q.%6$s FROM (
+                        SELECT q.ctid, q.* FROM %1$s q WHERE q.vt <= statement_timestamp() %5$s %2$s
                         ORDER BY %3$s LIMIT $1) q
                     WHERE %4$s AND q.msg_id <> ALL ($4)))
-                  AND q.vt <= statement_timestamp() AND %4$s FOR UPDATE SKIP LOCKED) d',
+                  AND (q.vt <= statement_timestamp()) IS TRUE AND %4$s FOR UPDATE SKIP LOCKED) d',
             q_table, CASE WHEN filter IS NULL THEN '' ELSE 'AND q.message @> $3' END,
             CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END,
-            pgmq_gateway.exhausted_condition(q_table, '$2')
+            pgmq_gateway.exhausted_condition(q_table, '$2'),
+            CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
+            -- By where they stand, as in receive; and a condition on vt that no index is read for: PostgreSQL may
+            -- believe that less is visible than there are ids.
+            CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END
         ) INTO exhausted
         USING greatest(max_messages, 10) + cardinality(stayed), max_receives, filter, stayed;
         EXIT WHEN exhausted IS NULL;

@@ -100,15 +100,43 @@ BEGIN
 END
 $$;
 
+-- The groups of the visible messages, in order of their names, if those are fewer than 1000: that is found out at
+-- a cost that does not grow with the messages in flight, nor with their groups. `are_all` says that it is so.
+CREATE FUNCTION pgmq_gateway.visible_groups(
+    q_table regclass, since timestamptz, OUT groups text[], OUT are_all boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+    visible text := format('FROM %s q WHERE q.vt <= statement_timestamp() %s ORDER BY q.vt LIMIT 1000',
+                           q_table, pgmq_gateway.since_condition(since));
+BEGIN
+    -- One that is partitioned has no index for that.
+    IF EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = q_table) THEN
+        groups := '{}';
+        are_all := false;
+        RETURN;
+    END IF;
+    -- Their headers are read only where they are few.
+    EXECUTE format(
+        '/* pgmq_gateway */ WITH few AS MATERIALIZED (
+             SELECT count(*) < 1000 AS are_few FROM (SELECT %2$s) q
+         )
+         SELECT coalesce(array_agg(g.name ORDER BY g.name), ''{}''), (SELECT f.are_few FROM few f)
+         FROM (SELECT DISTINCT %1$s AS name FROM (SELECT q.headers %2$s) q
+               WHERE (SELECT f.are_few FROM few f)) g', pgmq_gateway.group_of(), visible
+    ) INTO groups, are_all;
+END
+$$;
+
 -- The next groups behind `after_group` (from the first on where that is null) and up to `last_group`, in order
 -- of their names, that have something visible. Each step goes to the next group by the index, however many
 -- messages a group has.
 CREATE FUNCTION pgmq_gateway.next_groups(
-    q_table regclass, after_group text, last_group text, max_groups integer
+    q_table regclass, after_group text, last_group text, max_groups integer, since timestamptz
 ) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
-    within text := CASE WHEN last_group IS NOT NULL THEN format('AND %s <= $2', group_of) ELSE '' END;
+    within text := concat(CASE WHEN last_group IS NOT NULL THEN format('AND %s <= $2 ', group_of) END,
+                          pgmq_gateway.since_condition(since));
     first_step text := format('SELECT %1$s AS g, q.vt FROM %2$s q WHERE %3$s %4$s', group_of, q_table,
         CASE WHEN after_group IS NULL THEN 'true' ELSE format('%s > $1', group_of) END, within);
     walk text;
@@ -136,8 +164,8 @@ $$;
 -- Locks up to `share` visible messages of each of these groups, other than those `tried`: first the first of
 -- each, then the second, and so on. Of each, `names` has the group.
 CREATE FUNCTION pgmq_gateway.take_of_each(
-    q_table regclass, groups text[], share integer, max_receives integer, tried bigint[],
-    OUT ids bigint[], OUT names text[]
+    q_table regclass, groups text[], share integer, max_receives integer, since timestamptz,
+    tried bigint[], OUT ids bigint[], OUT names text[]
 ) LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format(
@@ -151,7 +179,7 @@ BEGIN
                 WHERE %2$s = g.name AND %3$s AND q.msg_id <> ALL ($3)
                 ORDER BY %2$s, q.vt LIMIT $2 FOR UPDATE SKIP LOCKED) l
         ) t
-        $query$, q_table, pgmq_gateway.group_of(), pgmq_gateway.deliverable(q_table, NULL, max_receives)
+        $query$, q_table, pgmq_gateway.group_of(), pgmq_gateway.deliverable(q_table, NULL, max_receives, since)
     ) INTO ids, names USING groups, share, tried, max_receives;
 END
 $$;
@@ -160,13 +188,14 @@ $$;
 -- beginning behind `after_group`, and then more of each, as long as there are any. `last_group` is whose turn
 -- it was last.
 CREATE FUNCTION pgmq_gateway.choose_fairly(
-    q_table regclass, after_group text, max_messages integer, max_receives integer, tried bigint[],
-    OUT chosen bigint[], OUT last_group text
+    q_table regclass, after_group text, max_messages integer, max_receives integer, since timestamptz,
+    tried bigint[], OUT chosen bigint[], OUT last_group text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     at text := after_group;
     is_last_leg boolean := after_group IS NULL;
     groups text[];
+    few record := pgmq_gateway.visible_groups(q_table, since);
     -- Those that may have more.
     givers text[] := '{}';
     share integer;
@@ -176,8 +205,15 @@ BEGIN
     chosen := '{}';
     last_group := after_group;
     WHILE missing > 0 LOOP
-        groups := pgmq_gateway.next_groups(
-            q_table, at, CASE WHEN is_last_leg THEN after_group END, missing);
+        IF few.are_all THEN
+            groups := ARRAY(SELECT f.g FROM unnest(few.groups) AS f (g)
+                            WHERE (at IS NULL OR f.g > at)
+                              AND (NOT is_last_leg OR after_group IS NULL OR f.g <= after_group)
+                            ORDER BY f.g LIMIT missing);
+        ELSE
+            groups := pgmq_gateway.next_groups(
+                q_table, at, CASE WHEN is_last_leg THEN after_group END, missing, since);
+        END IF;
         IF groups = '{}' THEN
             EXIT WHEN is_last_leg;
             is_last_leg := true;
@@ -185,7 +221,7 @@ BEGIN
             CONTINUE;
         END IF;
         at := groups[cardinality(groups)];
-        taken := pgmq_gateway.take_of_each(q_table, groups, 1, max_receives, tried || chosen);
+        taken := pgmq_gateway.take_of_each(q_table, groups, 1, max_receives, since, tried || chosen);
         chosen := chosen || taken.ids;
         givers := givers || taken.names;
         missing := max_messages - cardinality(chosen);
@@ -193,7 +229,8 @@ BEGIN
     last_group := coalesce(givers[cardinality(givers)], last_group);
     WHILE missing > 0 AND givers <> '{}' LOOP
         share := (missing + cardinality(givers) - 1) / cardinality(givers);
-        taken := pgmq_gateway.take_of_each(q_table, givers, share, max_receives, tried || chosen);
+        taken := pgmq_gateway.take_of_each(q_table, givers, share, max_receives, since,
+                                           tried || chosen);
         EXIT WHEN taken.ids = '{}';
         chosen := chosen || taken.ids[1:missing];
         last_group := taken.names[least(missing, cardinality(taken.names))];
@@ -209,7 +246,8 @@ $$;
 -- message, has `last_group`, to be passed on as `after_group`.
 CREATE FUNCTION pgmq_gateway.receive_fair(
     queue text, hide_seconds integer, max_messages integer, want_due boolean, max_receives integer,
-    dead_letter_queue text, after_group bytea, one_by_one boolean
+    dead_letter_queue text, after_group bytea, one_by_one boolean,
+    since timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
@@ -244,13 +282,13 @@ BEGIN
         FROM pgmq_gateway.dead_letter_exhausted(
             queue, max_messages, NULL, EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p
                                                WHERE p.partrelid = q_table),
-            max_receives, dead_letter_queue) d;
+            max_receives, dead_letter_queue, since) d;
     END IF;
     update_statement := pgmq_gateway.delivery_statement(
         q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea');
     LOOP
         step := pgmq_gateway.choose_fairly(
-            q_table, served, max_messages - found_count, max_receives, tried);
+            q_table, served, max_messages - found_count, max_receives, since, tried);
         served := step.last_group;
         tried := tried || step.chosen;
         IF NOT one_by_one THEN

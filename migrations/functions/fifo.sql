@@ -17,9 +17,11 @@ $$;
 
 -- First messages of groups that may be delivered, in order of msg_id: of the groups of those 1000
 -- messages that have been visible for longest or, with `everywhere`, of all groups. `all_seen` says
--- that there are no others.
+-- that there are no others. Those messages begin at `since` (floor.sql): it decides which groups are looked
+-- at, and never what the first message of a group is.
 CREATE FUNCTION pgmq_gateway.group_heads(
-    q_table regclass, everywhere boolean, OUT heads bigint[], OUT all_seen boolean
+    q_table regclass, everywhere boolean, since timestamptz, OUT heads bigint[],
+    OUT all_seen boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
@@ -41,14 +43,15 @@ BEGIN
         EXECUTE format(
             '/* pgmq_gateway */ WITH front AS (
                 SELECT %1$s AS g FROM (
-                    SELECT q.headers FROM %2$s q WHERE q.vt <= statement_timestamp()
+                    SELECT q.headers FROM %2$s q WHERE q.vt <= statement_timestamp() %3$s
                     ORDER BY q.vt LIMIT 1000) q
              )
              SELECT array_agg(h.msg_id ORDER BY h.msg_id), (SELECT count(*) < 1000 FROM front)
              FROM (SELECT DISTINCT f.g FROM front f) f, LATERAL (
                 SELECT q.msg_id, q.vt FROM %2$s q WHERE %1$s = f.g
                 ORDER BY %1$s, q.msg_id LIMIT 1) h
-             WHERE h.vt <= statement_timestamp()', group_of, q_table
+             WHERE h.vt <= statement_timestamp()', group_of, q_table,
+            CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END
         ) INTO heads, all_seen;
         all_seen := coalesce(all_seen, true);
         RETURN;
@@ -75,7 +78,7 @@ BEGIN
     dead := 0;
     failed := 0;
     EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q
-                    WHERE q.msg_id = $1 AND q.vt <= statement_timestamp()
+                    WHERE q.msg_id = $1 AND (q.vt <= statement_timestamp()) IS TRUE
                     FOR UPDATE SKIP LOCKED', group_of, q_table) INTO name USING head;
     WHILE name IS NOT NULL LOOP
         -- A statement of its own sees what was committed before the lock was there. What somebody
@@ -147,7 +150,8 @@ $$;
 -- in that order. Otherwise as pgmq_gateway.receive; a row that is left blocks its group, and no other.
 CREATE FUNCTION pgmq_gateway.receive_fifo(
     queue text, mode text, hide_seconds integer, max_messages integer, want_due boolean,
-    max_receives integer, dead_letter_queue text, one_by_one boolean
+    max_receives integer, dead_letter_queue text, one_by_one boolean,
+    since timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
@@ -179,7 +183,8 @@ BEGIN
     update_statement := pgmq_gateway.delivery_statement(q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text');
     LOOP
         step := pgmq_gateway.choose_in_groups(
-            queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, tried);
+            queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, since,
+            tried);
         dead := dead + step.dead;
         kept := kept + step.failed;
         kept_code := coalesce(step.failed_code, kept_code);
@@ -229,7 +234,7 @@ $$;
 -- groups whose heads are not among those that were `tried`. `groups` has the number of each one's group.
 CREATE FUNCTION pgmq_gateway.choose_in_groups(
     queue text, q_table regclass, mode text, max_messages integer, max_receives integer,
-    dead_letter_queue text, INOUT tried bigint[], OUT chosen bigint[], OUT groups integer[],
+    dead_letter_queue text, since timestamptz, INOUT tried bigint[], OUT chosen bigint[], OUT groups integer[],
     OUT dead integer, OUT failed integer, OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -244,7 +249,7 @@ BEGIN
     dead := 0;
     failed := 0;
     FOR attempt IN 1..2 LOOP
-        candidates := pgmq_gateway.group_heads(q_table, attempt = 2);
+        candidates := pgmq_gateway.group_heads(q_table, attempt = 2, since);
         FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
             EXIT WHEN CASE mode
                 WHEN 'grouped' THEN cardinality(chosen)

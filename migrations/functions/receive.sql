@@ -1,10 +1,13 @@
 -- Leasing, popping and looking at messages.
 
--- The condition that a message `q` may be delivered now; `$3` is a filter, `$4` a number of deliveries.
-CREATE FUNCTION pgmq_gateway.deliverable(relation regclass, filter jsonb, max_receives integer)
-RETURNS text LANGUAGE plpgsql STABLE AS $$
+-- The condition that a message `q` may be delivered now; `$3` is a filter, `$4` a number of deliveries. With
+-- `since`, those are left out that have been visible for longer (floor.sql).
+CREATE FUNCTION pgmq_gateway.deliverable(
+    relation regclass, filter jsonb, max_receives integer, since timestamptz DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN format('q.vt <= statement_timestamp() %s %s',
+    RETURN format('q.vt <= statement_timestamp() %s %s %s',
+        CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
         CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $3' END,
         CASE WHEN max_receives IS NOT NULL
              THEN 'AND NOT ' || pgmq_gateway.exhausted_condition(relation, '$4') END);
@@ -18,7 +21,9 @@ RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format(
         '/* pgmq_gateway */ SELECT true FROM %s q WHERE q.msg_id = $1 AND %s FOR UPDATE SKIP LOCKED', relation,
-        replace(replace(pgmq_gateway.deliverable(relation, filter, max_receives), '$3', '$2'), '$4', '$3'));
+        -- By msg_id, and not by the index on vt, from which PostgreSQL may expect as little.
+        replace(replace(replace(pgmq_gateway.deliverable(relation, filter, max_receives), '$3', '$2'), '$4', '$3'),
+                'q.vt <= statement_timestamp()', '(q.vt <= statement_timestamp()) IS TRUE'));
 END
 $$;
 
@@ -33,11 +38,14 @@ $$;
 -- msg_id tells how many (`dead`) and, with `want_due` and fewer messages than asked for, after how
 -- many seconds the next hidden message becomes visible (`due_in`).
 --
+-- With `since`, the walk begins there (floor.sql); where it goes by msg_id, it does not.
+--
 -- A row that its table refuses to update fails the whole, unless it is done `one_by_one`, as it is where
 -- a trigger may keep a row as it is: then it is left, and `kept` says how many there are, `kept_code` why.
 CREATE FUNCTION pgmq_gateway.receive(
     queue text, hide_seconds integer, max_messages integer, filter jsonb, by_id boolean,
-    want_due boolean, max_receives integer, dead_letter_queue text, one_by_one boolean
+    want_due boolean, max_receives integer, dead_letter_queue text, one_by_one boolean,
+    since timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
@@ -81,15 +89,16 @@ BEGIN
     dead := 0;
     kept := 0;
     by_id := by_id OR is_partitioned;
+    since := CASE WHEN NOT by_id THEN since END;
     IF max_receives IS NOT NULL THEN
         SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
         FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
-                                                dead_letter_queue) d;
+                                                dead_letter_queue, since) d;
     END IF;
     candidates := format(
         'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
         CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END, q_table,
-        pgmq_gateway.deliverable(q_table, filter, max_receives),
+        pgmq_gateway.deliverable(q_table, filter, max_receives, since),
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     update_statement := format(
         $query$/* pgmq_gateway */

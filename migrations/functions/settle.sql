@@ -351,7 +351,8 @@ $$;
 -- former have a `place`. Whatever fails, fails the whole.
 CREATE FUNCTION pgmq_gateway.settle_and_receive(
     queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
-    reasons text[], target text, hide_seconds integer, max_messages integer, max_receives integer
+    reasons text[], target text, hide_seconds integer, max_messages integer, max_receives integer,
+    since timestamptz
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, dead integer,
@@ -374,6 +375,6 @@ BEGIN
                r.dead, r.kept, r.kept_code, NULL::bigint, NULL::text, NULL::text
         FROM pgmq_gateway.receive(
             queue, hide_seconds, max_messages, filter => NULL, by_id => false, want_due => false,
-            max_receives => max_receives, dead_letter_queue => target, one_by_one => false) r;
+            max_receives => max_receives, dead_letter_queue => target, one_by_one => false, since => since) r;
 END
 $$;

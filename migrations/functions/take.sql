@@ -22,7 +22,7 @@ $$;
 -- says that there was no room for others. Raises PGW54 if one cannot be sent. Otherwise as `receive`.
 CREATE FUNCTION pgmq_gateway.pop(
     queue text, max_messages integer, by_id boolean, max_receives integer, dead_letter_queue text,
-    one_by_one boolean, max_bytes bigint
+    one_by_one boolean, max_bytes bigint, since timestamptz DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, kept integer, kept_code text,
@@ -44,6 +44,7 @@ DECLARE
     bytes bigint;
 BEGIN
     by_id := by_id OR (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table);
+    since := CASE WHEN NOT by_id THEN since END;
     IF one_by_one THEN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
@@ -54,12 +55,12 @@ BEGIN
     IF max_receives IS NOT NULL THEN
         SELECT d.failed, d.failed_code INTO kept, kept_code
         FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, NULL, by_id, max_receives,
-                                                dead_letter_queue) d;
+                                                dead_letter_queue, since) d;
     END IF;
     size := pgmq_gateway.sent_size(q_table);
     candidates := format(
         'FROM %s q WHERE %s ORDER BY q.%s',
-        q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives),
+        q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives, since),
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     IF NOT one_by_one THEN
         delete_statement := format(

@@ -18,12 +18,24 @@ BEGIN
     WHERE k.created_at < now() - make_interval(secs => lifetime_seconds)
        OR k.queue_id <> excluded.queue_id;
     IF NOT FOUND THEN
-        SELECT k.answer, k.fingerprint <> request_fingerprint INTO answer, conflict
-        FROM pgmq_gateway.idempotency_keys k WHERE k.scope = key_scope AND k.key = key_text;
-        unreadable := jsonb_typeof(answer) <> 'array'
-                   OR answer @? '$.** ? (@.type() == "number" && (@ > 1e19 || @ < -1e19))'
-                   OR NOT pgmq_gateway.is_text(answer::text);
+        SELECT e.answer, e.conflict, e.unreadable INTO answer, conflict, unreadable
+        FROM pgmq_gateway.earlier_results(key_scope, key_text, request_fingerprint) e;
     END IF;
+END
+$$;
+
+-- What was answered to the request before that has this key; as of claim_idempotency_key. All are null where
+-- there is none.
+CREATE FUNCTION pgmq_gateway.earlier_results(
+    key_scope text, key_text text, request_fingerprint bytea,
+    OUT answer jsonb, OUT conflict boolean, OUT unreadable boolean
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT k.answer, k.fingerprint <> request_fingerprint INTO answer, conflict
+    FROM pgmq_gateway.idempotency_keys k WHERE k.scope = key_scope AND k.key = key_text;
+    unreadable := jsonb_typeof(answer) <> 'array'
+               OR answer @? '$.** ? (@.type() == "number" && (@ > 1e19 || @ < -1e19))'
+               OR NOT pgmq_gateway.is_text(answer::text);
 END
 $$;
 
@@ -171,7 +183,15 @@ BEGIN
     IF outcome <> 'done' THEN
         PERFORM pgmq_gateway.refuse_operation(queue, place, id, outcome, code, NULL);
     END IF;
-    IF operation ->> 'action' <> 'hide' THEN
+    RETURN pgmq_gateway.settled_result(operation ->> 'action', id, hidden_until);
+END
+$$;
+
+-- What an operation came to that ended a message, or hid it until a moment.
+CREATE FUNCTION pgmq_gateway.settled_result(action text, id bigint, hidden_until timestamptz)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    IF action <> 'hide' THEN
         RETURN jsonb_build_object('msg_id', id);
     END IF;
     RETURN jsonb_build_object('msg_id', id, 'vt', to_char(
@@ -187,14 +207,25 @@ CREATE FUNCTION pgmq_gateway.transact(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea,
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+BEGIN
+    IF at_once THEN
+        PERFORM pgmq_gateway.check_at_once();
+    END IF;
+    SELECT t.outcome, t.results INTO outcome, results FROM pgmq_gateway.transact_one(
+        operations, key_scope, key_text, request_fingerprint, lifetime_seconds) t;
+END
+$$;
+
+-- The same, for those that have settled how long it waits and when it is checked.
+CREATE FUNCTION pgmq_gateway.transact_one(
+    operations jsonb, key_scope text, key_text text, request_fingerprint bytea,
+    lifetime_seconds integer, OUT outcome text, OUT results jsonb
+) LANGUAGE plpgsql AS $$
 DECLARE
     operation jsonb;
     place integer := 0;
     claimed record;
 BEGIN
-    IF at_once THEN
-        PERFORM pgmq_gateway.check_at_once();
-    END IF;
     IF key_text IS NOT NULL THEN
         SELECT * INTO claimed FROM pgmq_gateway.claim_idempotency_key(
             key_scope, key_text, request_fingerprint, 0, lifetime_seconds);

@@ -1,6 +1,7 @@
 //! REST: one file a resource, each with its routes, bodies and documentation.
 
 mod archive;
+mod error_text;
 mod extract;
 mod messages;
 mod near_miss;
@@ -76,13 +77,13 @@ pub fn openapi() -> OpenApi {
     openapi::complete(routes().into_openapi())
 }
 
-/// The service: routes and documentation.
-pub fn router(gated: GatedBroker, operations: Operations) -> Router {
+/// The service: routes and documentation. `has_dashboard` says whether browsers are led there.
+pub fn router(gated: GatedBroker, operations: Operations, has_dashboard: bool) -> Router {
     let routes = if operations == Operations::Here { routes() } else { client_routes() };
     let (router, document) = routes.split_for_parts();
     let document = openapi::complete(document);
     let router = router.merge(openapi::document_route(&document));
-    let router = router.merge(openapi::browser()).merge(openapi::start_page());
+    let router = router.merge(openapi::browser()).merge(openapi::start_page(has_dashboard));
     let router = router.route(receive::PATH, head(receive::refuse_head));
     let origins = gated.origins.clone();
     finish(router, gated, &origins, &document)

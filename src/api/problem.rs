@@ -14,7 +14,7 @@ use crate::{
     http::{Rejection, WireError, error_response, shortened},
 };
 
-use super::settled::Settled;
+use super::{error_text, settled::Settled};
 
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
@@ -290,7 +290,7 @@ impl From<broker::Error> for Problem {
             broker::Error::InOperation { operation, .. } => Some(*operation),
             _ => None,
         };
-        let (code, detail) = (code_of(&error), error.to_string());
+        let (code, detail) = (code_of(&error), error_text::detail(&error));
         Self { operation, source: Some(error.into()), ..Self::new(code, detail) }
     }
 }
@@ -299,20 +299,20 @@ impl From<broker::Error> for Problem {
 pub(super) fn code_of(error: &broker::Error) -> Code {
     use broker::Error as E;
     match error {
-        E::Invalid(_) => Code::InvalidRequest,
+        E::Invalid { .. } | E::FilterInGroups | E::NoDeadLetterQueue(_) => Code::InvalidRequest,
         E::QueueNotFound(_) => Code::QueueNotFound,
         E::MessageNotFound { .. } => Code::MessageNotFound,
         E::BindingNotFound { .. } => Code::BindingNotFound,
-        E::QueueConflict(_) => Code::QueueConflict,
+        E::QueueConflict(_) | E::QueueDiffers { .. } => Code::QueueConflict,
         E::QueueInUse { .. } => Code::QueueInUse,
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
-        E::InOperation { source, .. } => code_of(source),
+        E::InOperation { source, .. } | E::InMessage { source, .. } => code_of(source),
         E::Shared(source) => code_of(source),
         E::MessageTooLarge { .. } | E::MessageExpands { .. } | E::PublicationTooLarge { .. } => {
             Code::MessageTooLarge
         }
-        E::MessageRejected(_) | E::MessageUnreadable(_) => Code::MessageRejected,
+        E::MessageRejected { .. } | E::MessageUnreadable(_) => Code::MessageRejected,
         E::Forbidden { .. }
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)

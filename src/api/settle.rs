@@ -14,6 +14,7 @@ use crate::{
 };
 
 use super::{
+    error_text,
     extract::{Json, NoParameters, Query},
     messages::TAG,
     problem::{Problem, code_of},
@@ -161,7 +162,7 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
     let mut settled = Settled::default();
     for SettledEntry { action, msg_id, error } in entries {
         if let Some(error) = error {
-            let (code, detail) = (code_of(&error).as_str(), error.to_string());
+            let (code, detail) = (code_of(&error).as_str(), error_text::detail(&error));
             settled.failed.push(Failed { msg_id, code, detail });
             continue;
         }

@@ -10,6 +10,7 @@ use crate::{
     api::{self, Operations},
     broker::{Broker, BrokerParts, Collector, Janitor, Mover},
     config::{Http, Settings},
+    dashboard::{self, DashboardParts, History},
     domain::ReceiptKey,
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{ConnectionOptions, Endpoint, Listener},
@@ -20,7 +21,8 @@ use crate::{
 };
 
 use super::{
-    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, preflight,
+    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, pages,
+    preflight,
 };
 
 /// The part that serves clients.
@@ -59,7 +61,13 @@ impl Gateway {
                  signatures of SQS clients cannot be checked, and are refused where keys are needed"
             );
         }
-        let access = Arc::new(access.with_master_key(master_key));
+        let key = &settings.receipts.signing_key;
+        let receipt_key = key
+            .as_ref()
+            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
+        let session_key = settings.dashboard.enabled.then(|| receipt_key.session_key());
+        let access = access.with_master_key(master_key).with_session_key(session_key);
+        let access = Arc::new(access);
         let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
         let waiting = pool.another(settings.long_poll.max_connections);
         let health = Arc::new(Health::new(pool.clone()));
@@ -74,10 +82,6 @@ impl Gateway {
         access.check(address)?;
         let listener = Listener::for_clients(settings).await?;
         let operations = Listener::for_operations(settings).await?;
-        let key = &settings.receipts.signing_key;
-        let receipt_key = key
-            .as_ref()
-            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
         let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics), receipt_key };
         let broker = Broker::new(parts, settings);
         let collector = Collector::new(broker.clone(), settings.metrics.clone());
@@ -110,7 +114,15 @@ impl Gateway {
         let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
         let mut parts = Parts::default();
-        let doors = Doors { supabase: settings.supabase.enabled, sqs: sqs_place(settings) };
+        let history = History::new(Arc::clone(broker.metrics()));
+        let doors = Doors {
+            supabase: settings.supabase.enabled,
+            sqs: sqs_place(settings),
+            dashboard: pages::dashboard_parts(settings, &gated, &history),
+        };
+        if settings.dashboard.enabled {
+            parts.spawn("history of figures", history.run());
+        }
         parts.spawn(LISTENER, serve(listener, operations, gated, doors, rules, stop.clone()));
         parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
         parts.spawn("collector of figures", collector.run());
@@ -218,6 +230,7 @@ fn sqs_place(settings: &Settings) -> Option<SqsPlace> {
 struct Doors {
     supabase: bool,
     sqs: Option<SqsPlace>,
+    dashboard: Option<DashboardParts>,
 }
 
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells
@@ -238,9 +251,12 @@ async fn serve(
         let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
-    let mut router = api::router(gated.clone(), place);
+    let mut router = api::router(gated.clone(), place, doors.dashboard.is_some());
     if doors.supabase {
         router = router.merge(supabase::router(gated.clone()));
+    }
+    if let Some(parts) = doors.dashboard {
+        router = router.merge(dashboard::router(parts));
     }
     if let Some(place) = doors.sqs {
         router = sqs::router(&gated, place, router);

@@ -14,10 +14,17 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     config::{self, AuthMode},
-    domain::{AccessKeyId, Grant, Grants, KeyLimits, MasterKey, StoredKey},
+    domain::{AccessKeyId, Grant, Grants, KeyHash, KeyLimits, MasterKey, SessionKey, StoredKey},
 };
 
-use super::{Credential, Identity, Principal, jwks::JwksError, jwt::Verifier, keyring::Keyring};
+use super::{
+    Credential, Identity, LogIn, LogInError, Principal,
+    credential::Proof,
+    jwks::JwksError,
+    jwt::Verifier,
+    keyring::Keyring,
+    session::{Session, SessionSubject},
+};
 
 /// Who is let in, and who is not.
 pub struct Access {
@@ -26,6 +33,8 @@ pub struct Access {
     jwt: Option<Arc<Verifier>>,
     /// What secrets of access keys are derived from, if that is known.
     master_key: Option<MasterKey>,
+    /// What log-ins are signed with, if there are any.
+    session_key: Option<SessionKey>,
     /// Set once a credential is needed, and never taken back: keys that are gone open no door.
     needed: AtomicBool,
     /// Whoever comes while nobody needs a credential.
@@ -105,13 +114,60 @@ impl Access {
         let everything = Grants::new(vec![Grant::everything()]);
         let anyone = Principal::new(Identity::anonymous(), everything, None, KeyLimits::default());
         let (mode, needed) = (auth.mode, AtomicBool::new(needed));
-        Ok(Self { mode, keyring, jwt, master_key: None, needed, anyone })
+        Ok(Self { mode, keyring, jwt, master_key: None, session_key: None, needed, anyone })
     }
 
     /// The same, with what secrets of access keys are derived from.
     #[must_use]
     pub fn with_master_key(self, master_key: Option<MasterKey>) -> Self {
         Self { master_key, ..self }
+    }
+
+    /// The same, with what log-ins are signed with.
+    #[must_use]
+    pub fn with_session_key(self, session_key: Option<SessionKey>) -> Self {
+        Self { session_key, ..self }
+    }
+
+    /// Gives out a log-in for a key or a token that is in force.
+    pub fn log_in(&self, credential: &Credential) -> Result<LogIn, LogInError> {
+        let refused = LogInError::Unauthenticated;
+        let principal = self.identify(Some(credential)).map_err(|_| refused)?;
+        let key = self.session_key.as_ref().ok_or(refused)?;
+        // A log-in is for what was shown itself.
+        let Proof::Text(text) = credential.proof() else { return Err(refused) };
+        let (ends_at, now) = (principal.expires_at(), Utc::now());
+        if let Some((subject, hash)) = self.keyring.subject(text) {
+            return Session::begin(key, subject, hash.as_bytes(), ends_at, now);
+        }
+        let subject = self.jwt.as_ref().and_then(|jwt| jwt.subject(text)).ok_or(refused)?;
+        Session::begin(key, SessionSubject::Token(subject), &[], ends_at, now)
+    }
+
+    /// What somebody shows who logged in; nothing where it is none of ours. Whether it is in force is asked
+    /// with each request, as for every credential.
+    pub fn session(&self, text: &str) -> Option<Credential> {
+        self.session_key.as_ref()?;
+        Session::parse(text).map(Credential::of_session)
+    }
+
+    fn find_session(&self, session: &Session, now: DateTime<Utc>) -> Option<Arc<Principal>> {
+        let key = self.session_key.as_ref().filter(|_| !session.is_over(now))?;
+        match &session.subject {
+            SessionSubject::Token(token) => {
+                let jwt = self.jwt.as_ref().filter(|_| session.is_signed(key, &[]))?;
+                jwt.find_session(token, now)
+            }
+            subject => {
+                let is_bound_to = |hash: &KeyHash| session.is_signed(key, hash.as_bytes());
+                self.keyring.find_session(subject, is_bound_to, now)
+            }
+        }
+    }
+
+    /// What the keys of the configuration are called and may do, and when they end.
+    pub fn configured_keys(&self) -> Vec<(String, Vec<String>, Option<DateTime<Utc>>)> {
+        self.keyring.configured()
     }
 
     /// What signatures with this access key are checked with, if it is in force.
@@ -197,11 +253,13 @@ impl Access {
             return Ok(Arc::clone(&self.anyone));
         }
         let now = Utc::now();
-        let text = credential.ok_or(Unauthenticated)?.expose();
-        let mut found = self.keyring.find(text, now);
-        if let (None, Some(jwt)) = (&found, &self.jwt) {
-            found = jwt.find(text, now);
-        }
+        let found = match credential.ok_or(Unauthenticated)?.proof() {
+            Proof::Text(text) => {
+                let found = self.keyring.find(text, now);
+                found.or_else(|| self.jwt.as_ref().and_then(|jwt| jwt.find(text, now)))
+            }
+            Proof::Session(session) => self.find_session(session, now),
+        };
         let principal = found.ok_or(Unauthenticated)?;
         principal.used(now);
         Ok(principal)

@@ -1,13 +1,26 @@
-//! What a client shows: the text behind `Authorization`.
+//! What a client shows: the text behind `Authorization`, or a log-in.
+
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::session::Session;
 
 /// The most bytes of a credential; a token with many claims has a few thousand.
 const MAX_BYTES: usize = 16 << 10;
 
-/// A key or a token, as it came.
+/// A key or a token, as it came, or the log-in of somebody who showed one.
 #[derive(Clone)]
-pub struct Credential(String);
+pub struct Credential(Proof);
+
+/// What it is.
+#[derive(Clone)]
+pub(super) enum Proof {
+    /// A key or a token.
+    Text(String),
+    /// What was given out for one.
+    Session(Arc<Session>),
+}
 
 impl Credential {
     /// Reads a header: `Bearer <key>`, or `Basic` with the key as password. `None` is for what is
@@ -19,24 +32,33 @@ impl Credential {
         let (scheme, rest) = header.split_once(' ')?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            return Some(Self(rest.to_owned())).filter(|key| !key.0.is_empty());
+            return Self::text(rest);
         }
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
         }
         let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
         let (_, password) = pair.split_once(':')?;
-        Some(Self(password.to_owned())).filter(|key| !key.0.is_empty())
+        Self::text(password)
     }
 
     /// A key that was found out in another way than from this header.
     pub(super) fn of_key(key: String) -> Self {
-        Self(key)
+        Self(Proof::Text(key))
     }
 
-    /// The key or token.
-    pub(super) fn expose(&self) -> &str {
+    /// Of somebody who logged in.
+    pub(super) fn of_session(session: Session) -> Self {
+        Self(Proof::Session(Arc::new(session)))
+    }
+
+    /// What was shown.
+    pub(super) fn proof(&self) -> &Proof {
         &self.0
+    }
+
+    fn text(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(Proof::Text(text.to_owned())))
     }
 }
 
@@ -53,7 +75,10 @@ mod tests {
     use super::*;
 
     fn read(header: &str) -> Option<String> {
-        Credential::parse(header).map(|credential| credential.0)
+        match Credential::parse(header)?.0 {
+            Proof::Text(text) => Some(text),
+            Proof::Session(_) => None,
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use jsonwebtoken::{
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 /// Time for fetching a set.
@@ -123,6 +124,11 @@ impl KeySet {
     /// Whether another set says the same.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.text == other.text
+    }
+
+    /// Stands for all of it.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.text.as_bytes()).into()
     }
 
     /// The keys that a token with this id and algorithm could be signed with.

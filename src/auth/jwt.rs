@@ -21,6 +21,7 @@ use super::{
     Fingerprint, Identity, Principal,
     jwks::{JwksError, KeySet, Source},
     principal::Shares,
+    session::{Signer, TokenSubject},
 };
 
 /// Tokens whose signature was checked are remembered, so many of them.
@@ -49,6 +50,15 @@ struct State {
     remembered: HashMap<[u8; 32], Arc<Principal>>,
     /// What is bounded for a subject, however many tokens they have, or for a token without one.
     subjects: HashMap<Fingerprint, Arc<Shares>>,
+}
+
+/// A token that is signed as it should be.
+struct Checked {
+    claims: Map<String, Value>,
+    /// The id of the key that it names.
+    key_id: Option<String>,
+    /// The keys with which it was checked.
+    keys: Arc<KeySet>,
 }
 
 impl Verifier {
@@ -90,6 +100,14 @@ impl Verifier {
         if let Some(known) = self.lock().remembered.get(&fingerprint) {
             return Some(Arc::clone(known)).filter(|principal| !principal.is_expired(now));
         }
+        let Checked { claims, keys, .. } = self.check(token)?;
+        let principal = self.principal(&claims, &fingerprint);
+        self.remember(&keys, fingerprint, &principal, now);
+        Some(principal)
+    }
+
+    /// What a token says, if it is signed as it should be.
+    fn check(self: &Arc<Self>, token: &str) -> Option<Checked> {
         // What a signer marks as critical would have to be understood.
         let header = decode_header(token).ok().filter(|header| header.crit.is_none())?;
         if !is_access_token(header.typ.as_deref()) {
@@ -112,9 +130,48 @@ impl Verifier {
             .filter_map(|signer| decode::<Map<String, Value>>(token, &signer.key, &validation).ok())
             .map(|token| token.claims)
             .next()?;
-        let principal = self.principal(&claims, &fingerprint);
-        self.remember(&keys, fingerprint, &principal, now);
-        Some(principal)
+        Some(Checked { claims, key_id: header.kid, keys })
+    }
+
+    /// What a log-in with this token says of it.
+    pub(super) fn subject(self: &Arc<Self>, token: &str) -> Option<TokenSubject> {
+        self.give_up_old_keys();
+        let Checked { mut claims, key_id, keys } = self.check(token)?;
+        let kept = ["sub", "exp", "role", &self.settings.grants_claim];
+        claims.retain(|name, _| kept.contains(&&**name));
+        let signer = key_id.map_or_else(|| Signer::Set(keys.hash()), Signer::Key);
+        let hash = *KeyHash::of(token).as_bytes();
+        Some(TokenSubject { claims, checked_as: self.checked_as(), signer, hash })
+    }
+
+    /// Whose log-in this is, as far as the signer's keys are those with which the token was checked.
+    pub(super) fn find_session(
+        &self,
+        subject: &TokenSubject,
+        now: DateTime<Utc>,
+    ) -> Option<Arc<Principal>> {
+        self.give_up_old_keys();
+        let known = self.lock().remembered.get(&subject.hash).map(Arc::clone);
+        let principal = known.or_else(|| {
+            let keys = self.keys();
+            let is_signers = match &subject.signer {
+                Signer::Key(id) => keys.knows(id),
+                Signer::Set(hash) => keys.hash() == *hash,
+            };
+            if !is_signers || subject.checked_as != self.checked_as() {
+                return None;
+            }
+            let principal = self.principal(&subject.claims, &subject.hash);
+            self.remember(&keys, subject.hash, &principal, now);
+            Some(principal)
+        });
+        principal.filter(|principal| !principal.is_expired(now))
+    }
+
+    /// For whom tokens are checked.
+    fn checked_as(&self) -> Value {
+        let config::Jwt { issuer, audience, .. } = &self.settings;
+        serde_json::json!([issuer, audience])
     }
 
     /// Loads the signer's keys again, unless somebody is at it. Whoever waits with a token has to show it

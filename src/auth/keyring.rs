@@ -13,7 +13,7 @@ use crate::{
     domain::{ApiKey, Grant, Grants, KeyHash, KeyLimits, StoredKey},
 };
 
-use super::{AccessError, Identity, Principal, principal::Shares};
+use super::{AccessError, Identity, Principal, principal::Shares, session::SessionSubject};
 
 /// Every key there is.
 pub(super) struct Keyring {
@@ -81,6 +81,47 @@ impl Keyring {
         found.filter(|principal| !principal.is_expired(now))
     }
 
+    /// What a log-in with this key says of it, and what it is bound to.
+    pub(super) fn subject(&self, key: &str) -> Option<(SessionSubject, KeyHash)> {
+        let hash = KeyHash::of(key);
+        let configured = self.configured.iter().find(|(known, _)| *known == hash);
+        if let Some((_, principal)) = configured {
+            let name = principal.identity().name().to_owned();
+            return Some((SessionSubject::Configured { name }, hash));
+        }
+        let id = ApiKey::parse(key)?.id;
+        self.read().get(id)?.takes(&hash)?;
+        Some((SessionSubject::Stored { id: id.to_owned() }, hash))
+    }
+
+    /// Whose log-in this is: the key's that is called so now, and that it is bound to.
+    pub(super) fn find_session(
+        &self,
+        subject: &SessionSubject,
+        is_bound_to: impl Fn(&KeyHash) -> bool,
+        now: DateTime<Utc>,
+    ) -> Option<Arc<Principal>> {
+        let found = match subject {
+            SessionSubject::Configured { name } => self
+                .configured
+                .iter()
+                .find(|(hash, principal)| principal.identity().name() == name && is_bound_to(hash))
+                .map(|(_, principal)| Arc::clone(principal)),
+            SessionSubject::Stored { id } => self.read().get(id)?.takes_session(is_bound_to),
+            SessionSubject::Token(_) => None,
+        };
+        found.filter(|principal| !principal.is_expired(now))
+    }
+
+    /// What the keys of the configuration are called and may do.
+    pub(super) fn configured(&self) -> Vec<(String, Vec<String>, Option<DateTime<Utc>>)> {
+        let keys = self.configured.iter().map(|(_, principal)| {
+            let name = principal.identity().name().to_owned();
+            (name, principal.grants(), principal.expires_at())
+        });
+        keys.collect()
+    }
+
     /// Takes over the keys of the database. One that is as before keeps its limits' state; whoever
     /// waits with one that has changed, or is gone, is told as it is dropped.
     pub(super) fn replace(&self, keys: Vec<StoredKey>) {
@@ -136,6 +177,17 @@ impl Stored {
             Some(&self.principal)
         } else {
             self.previous.as_ref().filter(|_| previous)
+        };
+        found.filter(|_| !self.key.revoked).cloned()
+    }
+
+    /// As [`Self::takes`], for a log-in, which is bound to a key's hash.
+    fn takes_session(&self, is_bound_to: impl Fn(&KeyHash) -> bool) -> Option<Arc<Principal>> {
+        let previous = self.key.previous.as_ref().filter(|(old, _)| is_bound_to(old));
+        let found = if is_bound_to(&self.key.hash) {
+            Some(&self.principal)
+        } else {
+            previous.and(self.previous.as_ref())
         };
         found.filter(|_| !self.key.revoked).cloned()
     }

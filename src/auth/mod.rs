@@ -9,6 +9,7 @@ mod jwks;
 mod jwt;
 mod keyring;
 mod principal;
+mod session;
 
 use rand::{Rng, distr::Alphanumeric};
 
@@ -18,6 +19,7 @@ pub use access::{Access, AccessError, SigningKey, Unauthenticated};
 pub use credential::Credential;
 pub use identity::{Fingerprint, Identity};
 pub use principal::{Principal, Refusal, WaitingPlace};
+pub use session::{LogIn, LogInError};
 
 /// Characters of a key's id.
 const ID_CHARS: usize = 10;

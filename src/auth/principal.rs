@@ -102,6 +102,16 @@ impl Principal {
         self.grants.scope(right)
     }
 
+    /// What it was given, in words.
+    pub fn grants(&self) -> Vec<String> {
+        self.grants.to_texts()
+    }
+
+    /// When the credential ends, if it does.
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.expires_at
+    }
+
     /// Takes note of a request, or refuses it.
     pub fn admit(&self) -> Result<(), Refusal> {
         let Some(limiter) = &self.shares.limiter else { return Ok(()) };

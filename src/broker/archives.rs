@@ -11,7 +11,7 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Result, retry::Kind};
+use super::{Broker, Error, Part, Result, retry::Kind};
 
 /// Messages that are moved in one transaction.
 const STEP: i64 = 500;
@@ -55,6 +55,17 @@ pub struct Redrive {
     pub within: Scope,
     /// The most messages to move.
     pub limit: Option<i64>,
+}
+
+/// What became of dead letters that were to be delivered once more.
+#[derive(Clone, Debug)]
+pub struct RedrivenThese {
+    /// How many were moved.
+    pub moved: i64,
+    /// How many their queue did not take.
+    pub failed: i64,
+    /// Why; nothing where somebody had locked what was needed.
+    pub why: Option<String>,
 }
 
 impl Broker {
@@ -149,7 +160,7 @@ impl Broker {
         what: Redrive,
     ) -> Result<Redriven> {
         if what.to.as_ref() == Some(&what.queue) {
-            return Err(Error::Invalid("`to` must be another queue than this".to_owned()));
+            return Err(Error::invalid(Part::Destination, "must be another queue than this"));
         }
         if let Some(to) = &what.to {
             self.must_exist(stats, to).await?;
@@ -177,6 +188,28 @@ impl Broker {
         .await
     }
 
+    /// Moves those of these dead letters back to where they came from that nobody has in hand. What came from a
+    /// queue that is gone, or not `within`, stays.
+    pub async fn redrive_these(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+        ids: Vec<i64>,
+        within: Scope,
+    ) -> Result<RedrivenThese> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(true, async move {
+            let (queue, ids, within) = (&queue, &ids, &within);
+            let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                store::redrive_these(&mut conn, queue, ids, within).await
+            });
+            let moved = moved.await?.map_err(of_moving(queue, None))?;
+            let why = moved.rejection.map(|why| Error::rejected(queue.as_str(), &why).to_string());
+            Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
+        })
+        .await
+    }
+
     fn steps(&self, limit: Option<i64>) -> Steps {
         Steps::new(limit, self.request_timeout / 2)
     }
@@ -198,7 +231,9 @@ impl Broker {
             match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
                 (true, _) => Ok(()),
                 (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
-                (false, Err(reason)) => Err(Error::Invalid(format!("`to`: {reason}"))),
+                (false, Err(reason)) => {
+                    Err(Error::invalid(Part::Destination, format!(": {reason}")))
+                }
             }
         })
         .await

@@ -117,6 +117,8 @@ impl Collector {
         let broker = self.broker.clone();
         // Before the names: a queue that is made meanwhile is none that is gone.
         let known = broker.metrics.known_queues();
+        // For those who look at what is set: they ask for nothing.
+        let _ = broker.policies.ensure_fresh().await;
         let mut names = store::names(&mut *broker.db.background_conn().await?).await?;
         let there: HashSet<&str> = names.iter().map(String::as_str).collect();
         for gone in known.iter().filter(|queue| !there.contains(&***queue)) {

@@ -3,14 +3,17 @@
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
 mod archives;
+mod browsing;
 mod caller;
 mod coalesced;
 mod collector;
 mod cpu_pool;
 mod error;
 mod fair_queues;
+mod inspection;
 mod janitor;
 mod mover;
+mod overview;
 mod policies;
 mod queue_attributes;
 mod queue_changes;
@@ -40,7 +43,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{CallStats, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
-    engine::{Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts},
+    engine::{
+        Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts, Transactions,
+    },
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -48,16 +53,19 @@ use crate::{
 pub use crate::{
     engine::{Delivery, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, HealthState, MoveTask, NamedQueue, Page,
-        QueueAttributes,
+        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
+        ListedKey, ListedMessage, MessageSearch, MessageSource, MoveTask, NamedQueue, Page,
+        Position, QueueAttributes, TableHealth,
     },
 };
-pub use archives::{Browse, Redrive, Replay};
+pub use archives::{Browse, Redrive, RedrivenThese, Replay};
+pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
-pub use error::{Error, Result};
+pub use error::{Error, Part, Result, Subject};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
+pub use overview::QueueOverview;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
@@ -93,8 +101,8 @@ pub struct Inner {
     receipt_key: ReceiptKey,
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
-    /// Leave for a transaction that may wait for another one: half of the connections are for others.
-    transaction_slots: FairSlots,
+    /// Transactions: half of the connections are for others, as these may wait for each other.
+    transactions: Transactions<Outcome>,
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
     /// Leave for a statement outside the lanes, by caller.
@@ -153,6 +161,9 @@ impl Broker {
             closing: closing.clone(),
             metrics: Arc::clone(&parts.metrics),
         });
+        let slots = FairSlots::new(connections / 2, share.of(connections / 2));
+        let acquire_timeout = settings.database.acquire_timeout();
+        let transactions = Transactions::new(&shared, slots, acquire_timeout);
         let places = settings.long_poll.max_connections as usize;
         let engine = match settings.long_poll.strategy {
             Strategy::Shared => Engine::new(shared, None),
@@ -170,7 +181,7 @@ impl Broker {
             move_tasks: Notify::new(),
             cpu_pool: CpuPool::default(),
             locked: Arc::default(),
-            transaction_slots: FairSlots::new(connections / 2, share.of(connections / 2)),
+            transactions,
             callers: KeyedSlots::new(share.of(connections)),
             figures: Coalesced::new(tasks.clone()),
             db: parts.db,
@@ -178,7 +189,7 @@ impl Broker {
             engine,
             limits: settings.limits.clone(),
             request_timeout: settings.server.request_timeout(),
-            acquire_timeout: settings.database.acquire_timeout(),
+            acquire_timeout,
             metrics: parts.metrics,
             tasks,
             closing,
@@ -357,7 +368,7 @@ impl Broker {
     /// case away, so `Orders` would reach the table of `orders`, and the other way round.
     async fn name_ambiguity(&self, queue: &QueueName) -> Result<Option<Error>> {
         match queue.check_creatable() {
-            Err(reason) => Ok(Some(Error::Invalid(format!("queue `{queue}`: {reason}")))),
+            Err(reason) => Ok(Some(Error::invalid_name(queue, reason))),
             Ok(()) if self.policies.is_folded(queue).await? => {
                 Ok(Some(Error::QueueNotFound(queue.to_string())))
             }

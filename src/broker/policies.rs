@@ -97,6 +97,11 @@ impl Policies {
         Ok(Arc::clone(known.queues.get(queue.as_str()).unwrap_or(&self.default)))
     }
 
+    /// What held for a queue when that was last loaded.
+    pub(super) fn last_known(&self, queue: &QueueName) -> Arc<Policy> {
+        Arc::clone(self.lock().queues.get(queue.as_str()).unwrap_or(&self.default))
+    }
+
     /// Whether this name would reach the table of a queue that has upper case in its own.
     pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> Result<bool> {
         self.ensure_known(Some(queue)).await?;

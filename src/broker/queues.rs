@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Result,
+    Broker, Error, Part, Result,
     retry::{Kind, Retry},
 };
 
@@ -83,19 +83,18 @@ impl Broker {
         alike: bool,
     ) -> Result<Created> {
         let name = &new.queue;
-        name.check_creatable()
-            .map_err(|reason| Error::Invalid(format!("queue `{name}`: {reason}")))?;
+        name.check_creatable().map_err(|reason| Error::invalid_name(name, reason))?;
         if new.kind != QueueKind::Partitioned && new.partition.is_some() {
             let kind = new.kind;
-            return Err(Error::Invalid(format!(
-                "`partition` goes with `\"kind\":\"partitioned\"`, not with `{kind}`"
-            )));
+            let reason = format!("goes with partitioned queues, not with {kind} ones");
+            return Err(Error::invalid(Part::Partition, reason));
         }
         if new.kind == QueueKind::Partitioned && name.as_str().contains('.') {
-            return Err(Error::Invalid(format!(
-                "queue `{name}`: the name of a partitioned queue has no `.`, which pg_partman \
-                 takes for the end of a schema's name"
-            )));
+            return Err(Error::invalid_name(
+                name,
+                "the name of a partitioned queue has no `.`, which pg_partman takes for the end of a \
+                 schema's name",
+            ));
         }
         self.check_settings(name, &new.settings)?;
         let (broker, stats) = (self.clone(), Arc::clone(stats));
@@ -166,8 +165,7 @@ impl Broker {
                 )));
             }
             CreateOutcome::Derived => {
-                let reason = InvalidQueueName::Derived;
-                return Err(Error::Invalid(format!("queue `{queue}`: {reason}")));
+                return Err(Error::invalid_name(queue, InvalidQueueName::Derived));
             }
             CreateOutcome::NoPartman => {
                 return Err(Error::NotSupported(
@@ -234,16 +232,13 @@ impl Broker {
         let limit = settings.max_message_bytes.flatten().map_or(0, Bounded::get);
         let most = self.limits.max_message_bytes;
         if limit.unsigned_abs() > most {
-            return Err(Error::Invalid(format!(
-                "`settings.max_message_bytes` must be at most {most}, the limit of this server, \
-                 not {limit}"
-            )));
+            let reason = format!("must be at most {most}, the limit of this server, not {limit}");
+            return Err(Error::invalid(Part::MaxMessageBytes, reason));
         }
         let dead_letters = settings.dead_letter_queue.as_ref().and_then(Option::as_ref);
         if dead_letters.is_some_and(|dead_letters| dead_letters.0 == *queue) {
-            return Err(Error::Invalid(
-                "`settings.dead_letter_queue` must be another queue than this".to_owned(),
-            ));
+            let reason = "must be another queue than this";
+            return Err(Error::invalid(Part::DeadLetterQueue, reason));
         }
         Ok(())
     }
@@ -263,17 +258,17 @@ impl Broker {
     fn check_alike(&self, wished: &NewQueue, there: &Queue) -> Result<()> {
         let name = &wished.queue;
         if wished.fifo.is_some_and(|fifo| fifo != there.fifo) {
-            let (is, wish) = if there.fifo { ("has", "without") } else { ("has no", "with") };
-            return Err(Error::QueueConflict(format!(
-                "queue `{name}` exists and {is} index for reading in groups, and is wanted {wish} one; \
-                 PATCH /queues/{name} changes that"
-            )));
+            let how = if there.fifo {
+                "and has an index for reading in groups, and is wanted without one"
+            } else {
+                "and has no index for reading in groups, and is wanted with one"
+            };
+            return Err(Error::QueueDiffers { queue: name.to_string(), how });
         }
         let settings = wished.settings.applied_to(&there.settings);
         if self.complete(Queue { settings, ..there.clone() }) != *there {
-            return Err(Error::QueueConflict(format!(
-                "queue `{name}` exists with other settings; PATCH /queues/{name} changes them"
-            )));
+            let how = "with other settings";
+            return Err(Error::QueueDiffers { queue: name.to_string(), how });
         }
         Ok(())
     }
@@ -383,10 +378,7 @@ pub(super) async fn missing_dead_letter_queue(
     if store::exists(conn, &name.0).await? {
         return Ok(None);
     }
-    let name = &name.0;
-    Ok(Some(Error::Invalid(format!(
-        "`settings.dead_letter_queue`: there is no queue `{name}`; PUT /queues/{name} creates it"
-    ))))
+    Ok(Some(Error::NoDeadLetterQueue(name.0.to_string())))
 }
 
 /// The first `count` of the queues that are asked for and shown. Who is shown a few of many has the

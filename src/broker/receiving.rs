@@ -52,11 +52,7 @@ impl Receive {
     /// Refuses what makes no sense, whatever is in the database.
     pub fn check(&self) -> Result<()> {
         if self.fifo.is_some() && self.filter.is_some() {
-            return Err(Error::Invalid(
-                "`filter` and `fifo` exclude each other: what a filter leaves out would block its \
-                 group"
-                    .to_owned(),
-            ));
+            return Err(Error::FilterInGroups);
         }
         Ok(())
     }
@@ -98,6 +94,7 @@ impl Broker {
             dead_letters: dead_letters(policy),
             max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
+            since: None,
         }
     }
 
@@ -128,6 +125,7 @@ impl Broker {
             max_bytes: self.limits.max_answer_bytes,
             as_pgmq: self.read_mode == ReadMode::Pgmq,
             dead_letters: dead_letters(&policy),
+            since: None,
         };
         let popped = self.engine.pop(what.clone(), policy.fifo, stats);
         match self.within_time(popped).await.map_err(Error::on(&queue))? {

@@ -7,13 +7,13 @@ use chrono::TimeDelta;
 use crate::{
     domain::{
         Bounded, CallStats, Delay, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName,
-        Visibility, check_storable, group_bytes,
+        Unstorable, Visibility, check_storable, group_bytes,
     },
     store::{self, Idempotency},
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Result, Sent, policies::Policy};
+use super::{Broker, Error, Part, Result, Sent, Subject, policies::Policy};
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
@@ -53,9 +53,8 @@ impl Broker {
     ) -> Result<Replayable<i64>> {
         let policy = self.policies.of(&queue).await?;
         let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
-        let checked = self.cpu_pool.run(new.bytes(), move || {
-            broker.check_new(&new, &of_queue, &|field| field.to_owned()).map(|()| new)
-        });
+        let checked =
+            self.cpu_pool.run(new.bytes(), move || broker.check_new(&new, &of_queue).map(|()| new));
         let new = checked.await??;
         let sent = self.store(stats, &queue, vec![new], &policy, once).await?;
         let id = sent.result.first().copied();
@@ -84,24 +83,22 @@ impl Broker {
     pub(super) fn check_batch(&self, batch: &[NewMessage], policy: &Policy) -> Result<()> {
         let most = self.limits.max_batch_messages;
         if !(1..=most).contains(&batch.len()) {
-            return Err(Error::Invalid(format!(
-                "`messages` must hold 1 to {most} messages, not {}",
-                batch.len()
-            )));
+            let reason = format!("must hold 1 to {most} messages, not {}", batch.len());
+            return Err(Error::invalid(Part::Messages, reason));
         }
         let mut expanded: u64 = 0;
         for (index, new) in batch.iter().enumerate() {
-            let at = |field: &str| format!("messages[{index}]{}", dotted(field));
-            expanded = expanded.saturating_add(self.check_one(new, policy, &at)?);
+            let bytes = self.check_one(new, policy).map_err(|error| error.in_message(index))?;
+            expanded = expanded.saturating_add(bytes);
         }
-        self.check_total("`messages`", expanded)
+        self.check_total(Part::Messages, expanded)
     }
 
     /// Refuses messages that are larger than a body may be once their numbers are written out.
-    pub(super) fn check_total(&self, what: &str, expanded: u64) -> Result<()> {
+    pub(super) fn check_total(&self, what: Part, expanded: u64) -> Result<()> {
         let limit = self.limits.max_body_bytes;
         if expanded > limit {
-            return Err(Error::MessageExpands { what: what.to_owned(), bytes: expanded, limit });
+            return Err(Error::MessageExpands { what: Subject::All(what), bytes: expanded, limit });
         }
         Ok(())
     }
@@ -141,56 +138,38 @@ impl Broker {
         Idempotency { scope, key, fingerprint, lifetime: self.idempotency_lifetime }
     }
 
-    /// Refuses what must not be stored, before anything is. `at` names a field, or the whole.
-    pub(super) fn check_new(
-        &self,
-        new: &NewMessage,
-        policy: &Policy,
-        at: &dyn Fn(&str) -> String,
-    ) -> Result<()> {
-        self.check_one(new, policy, at).map(drop)
+    /// Refuses what must not be stored, before anything is.
+    pub(super) fn check_new(&self, new: &NewMessage, policy: &Policy) -> Result<()> {
+        self.check_one(new, policy).map(drop)
     }
 
     /// The same; returns the message's length once its numbers are written out.
-    fn check_one(
-        &self,
-        new: &NewMessage,
-        policy: &Policy,
-        at: &dyn Fn(&str) -> String,
-    ) -> Result<u64> {
+    fn check_one(&self, new: &NewMessage, policy: &Policy) -> Result<u64> {
         let headers = new.headers.as_deref().map_or("", |headers| headers.get());
         if !headers.is_empty() && !headers.starts_with('{') {
-            return Err(Error::Invalid(format!("`{}` must be a JSON object", at("headers"))));
+            return Err(Error::invalid(Part::Headers, "must be a JSON object"));
         }
         let of_queue = policy.settings.max_message_bytes.map(Bounded::get);
         let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
         let limit = of_queue.unwrap_or(u64::MAX).min(self.limits.max_message_bytes);
-        let what = || {
-            let whole = at("");
-            if whole.is_empty() { "the message".to_owned() } else { format!("`{whole}`") }
-        };
         let bytes = new.bytes();
         if bytes > limit {
-            return Err(Error::MessageTooLarge { what: what(), bytes, limit });
+            return Err(Error::MessageTooLarge { what: Subject::Message, bytes, limit });
         }
         let storable = self.limits.storable();
         let mut expanded: u64 = 0;
-        for (field, json) in [("message", new.message.get()), ("headers", headers)] {
-            expanded += check_storable(json, storable)
-                .map_err(|reason| Error::MessageRejected(format!("`{}`: {reason}", at(field))))?;
+        for (part, json) in [(Part::Message, new.message.get()), (Part::Headers, headers)] {
+            expanded += check_storable(json, storable).map_err(unstorable(part))?;
         }
         if expanded > limit {
-            return Err(Error::MessageExpands { what: what(), bytes: expanded, limit });
+            return Err(Error::MessageExpands { what: Subject::Message, bytes: expanded, limit });
         }
         let group = group_bytes(headers);
         if group > MAX_GROUP_BYTES {
-            return Err(Error::Invalid(format!(
-                "`{}`: `{GROUP_HEADER}` must have at most {MAX_GROUP_BYTES} bytes, not {group}",
-                at("headers")
-            )));
+            return Err(group_too_long(group));
         }
         if let Some(visible) = new.visible {
-            self.check_moment::<{ Delay::MAX }>(&at("visible_at"), visible)?;
+            self.check_moment::<{ Delay::MAX }>(Part::VisibleAt, visible)?;
         }
         Ok(expanded)
     }
@@ -198,7 +177,7 @@ impl Broker {
     /// Refuses a moment too far ahead, by the database's clock.
     pub(super) fn check_moment<const MAX_SECONDS: i64>(
         &self,
-        field: &str,
+        part: Part,
         visible: Visibility,
     ) -> Result<()> {
         let Visibility::At(time) = visible else {
@@ -209,7 +188,7 @@ impl Broker {
             return Ok(());
         }
         let latest = Bounded::<0, MAX_SECONDS>::MAX;
-        Err(Error::Invalid(format!("`{field}` must be at most {latest} seconds from now")))
+        Err(Error::invalid(part, format!("must be at most {latest} seconds from now")))
     }
 }
 
@@ -217,6 +196,14 @@ fn ids_of(sent: Vec<Sent>) -> Vec<i64> {
     sent.into_iter().map(|sent| sent.msg_id).collect()
 }
 
-fn dotted(field: &str) -> String {
-    if field.is_empty() { String::new() } else { format!(".{field}") }
+/// What is said of a part that PostgreSQL could not store, or not give back.
+pub(super) fn unstorable(part: Part) -> impl Fn(Unstorable) -> Error {
+    move |reason| Error::MessageRejected { part: Some(part), reason: format!(": {reason}") }
+}
+
+/// What is said of a group's name of so many bytes.
+pub(super) fn group_too_long(bytes: usize) -> Error {
+    let reason =
+        format!(": `{GROUP_HEADER}` must have at most {MAX_GROUP_BYTES} bytes, not {bytes}");
+    Error::invalid(Part::Headers, reason)
 }

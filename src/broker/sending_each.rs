@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Bounded, CallStats, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility,
-        check_storable, group_bytes,
+        Bounded, CallStats, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility, check_storable,
+        group_bytes,
     },
     store::{self, Error as StoreError},
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Result};
+use super::{
+    Broker, Error, Part, Result,
+    sending::{group_too_long, unstorable},
+};
 
 /// A message that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,15 +132,12 @@ impl Broker {
     /// Refuses what PostgreSQL cannot store.
     fn check_alone(&self, new: &NewMessage) -> Result<()> {
         let headers = new.headers.as_deref().map_or("", |headers| headers.get());
-        for (field, json) in [("message", new.message.get()), ("headers", headers)] {
-            check_storable(json, self.limits.storable())
-                .map_err(|reason| Error::MessageRejected(format!("`{field}`: {reason}")))?;
+        for (part, json) in [(Part::Message, new.message.get()), (Part::Headers, headers)] {
+            check_storable(json, self.limits.storable()).map_err(unstorable(part))?;
         }
         let group = group_bytes(headers);
         if group > MAX_GROUP_BYTES {
-            return Err(Error::Invalid(format!(
-                "`{GROUP_HEADER}` must have at most {MAX_GROUP_BYTES} bytes, not {group}"
-            )));
+            return Err(group_too_long(group));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Receive, Result,
+    Broker, Error, Part, Receive, Result,
     retry::{Kind, Retry},
 };
 
@@ -122,7 +122,7 @@ impl Broker {
         shown: bool,
     ) -> Result<(i64, Option<Message>)> {
         self.policies.ensure_fresh().await?;
-        self.check_moment::<{ VisibilityTimeout::MAX }>("visible_at", visible)?;
+        self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
         let target = self.target(target)?;
         self.check_name_unambiguous(queue, stats).await?;
         let change = VisibilityChange { target, visible, shown };
@@ -173,10 +173,8 @@ impl Broker {
     ) -> Result<(Vec<SettledEntry>, Option<Delivery>)> {
         let count = what.entries.len();
         if count > MAX_SETTLED {
-            return Err(Error::Invalid(format!(
-                "`delete`, `archive`, `dead_letter` and `retry` must hold at most {MAX_SETTLED} entries \
-                 together, not {count}"
-            )));
+            let reason = format!("must hold at most {MAX_SETTLED} entries together, not {count}");
+            return Err(Error::invalid(Part::Entries, reason));
         }
         let entry = |(action, target)| (action, self.target(&target));
         let entries: Vec<(Action, Result<Target>)> = what.entries.into_iter().map(entry).collect();
@@ -344,20 +342,18 @@ impl Broker {
     pub(super) fn target(&self, target: &SettleTarget) -> Result<Target> {
         let id = target.msg_id.map(MsgId::get);
         let Some(receipt) = &target.receipt else {
-            let msg_id = id.ok_or_else(|| {
-                Error::Invalid("either `msg_id` or `receipt` must be given".to_owned())
-            })?;
+            let msg_id = id.ok_or_else(|| Error::invalid(Part::Target, "must be given"))?;
             return Ok(Target { msg_id, delivered: None });
         };
         let delivered = self
             .receipt_key
             .verify(receipt)
-            .map_err(|reason: InvalidReceipt| Error::Invalid(format!("`receipt` {reason}")))?;
+            .map_err(|reason: InvalidReceipt| Error::invalid(Part::Receipt, reason.to_string()))?;
         match id {
-            Some(id) if id != delivered.msg_id => Err(Error::Invalid(format!(
-                "`receipt` is for message {}, not for {id}",
-                delivered.msg_id
-            ))),
+            Some(id) if id != delivered.msg_id => {
+                let reason = format!("is for message {}, not for {id}", delivered.msg_id);
+                Err(Error::invalid(Part::Receipt, reason))
+            }
             _ => Ok(Target { msg_id: delivered.msg_id, delivered: Some(delivered) }),
         }
     }

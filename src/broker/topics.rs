@@ -8,7 +8,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Once, Replayable, Result, policies::Policy, retry::Kind,
+    Broker, Error, Once, Part, Replayable, Result, policies::Policy, retry::Kind,
     transactions::TopicDelivery,
 };
 
@@ -68,10 +68,11 @@ impl Broker {
                 BindOutcome::AsBefore => false,
                 BindOutcome::NoQueue => return Err(Error::QueueNotFound(queue.to_string())),
                 BindOutcome::Full => {
-                    return Err(Error::Invalid(format!(
+                    let reason = format!(
                         "queue `{queue}` has {most} bindings, as many as \
                          `limits.max_bindings_per_queue` allows"
-                    )));
+                    );
+                    return Err(Error::invalid(None, reason));
                 }
             };
             let bound = bound.into_iter().find(|binding| binding.pattern == pattern);
@@ -129,9 +130,9 @@ impl Broker {
     ) -> Result<Replayable<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), new.bytes());
-        let checked = self.cpu_pool.run(bytes, move || {
-            broker.check_new(&new, &Policy::default(), &|field| field.to_owned()).map(|()| new)
-        });
+        let checked = self
+            .cpu_pool
+            .run(bytes, move || broker.check_new(&new, &Policy::default()).map(|()| new));
         let new = checked.await??;
         self.publish_all(stats, topic, vec![new], once).await
     }
@@ -176,9 +177,8 @@ impl Broker {
 fn check_wildcards(pattern: &str) -> Result<()> {
     let wildcards = pattern.matches(['*', '#']).count();
     if wildcards > MAX_WILDCARDS {
-        return Err(Error::Invalid(format!(
-            "`pattern` must have at most {MAX_WILDCARDS} wildcards, not {wildcards}"
-        )));
+        let reason = format!("must have at most {MAX_WILDCARDS} wildcards, not {wildcards}");
+        return Err(Error::invalid(Part::Pattern, reason));
     }
     Ok(())
 }

@@ -3,16 +3,17 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::{
     domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    engine::FairSlot,
+    engine::{FairSlot, Ticket, Turn},
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::MessageEvent,
 };
 
 use super::{
-    Broker, Error, Once, Permits, Replayable, Result, SettleTarget,
+    Broker, Error, Once, Part, Permits, Replayable, Result, SettleTarget, Subject,
     policies::Policy,
     retry::{Kind, Retry},
 };
@@ -23,6 +24,9 @@ pub const MAX_OPERATIONS: usize = 100;
 const MOST_DROPPED: u32 = 2;
 /// How often the sequence of a queue's ids is advanced for one transaction: a sequence may be far behind.
 const MOST_ADVANCED: u32 = 20;
+
+/// Messages that publications store in a statement that they share.
+const MOST_SHARED_DELIVERIES: usize = 64;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
@@ -80,50 +84,40 @@ impl Broker {
         once: Option<Once>,
     ) -> Result<Replayable<Vec<Outcome>>> {
         if !(1..=MAX_OPERATIONS).contains(&wishes.len()) {
-            return Err(Error::Invalid(format!(
-                "`operations` must hold 1 to {MAX_OPERATIONS} operations, not {}",
-                wishes.len()
-            )));
+            let count = wishes.len();
+            let reason = format!("must hold 1 to {MAX_OPERATIONS} operations, not {count}");
+            return Err(Error::invalid(Part::Operations, reason));
         }
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
         let operations = self.cpu_pool.run(bytes, move || broker.operations(wishes)).await??;
-        self.check_total("`operations`", operations.iter().map(expanded_bytes).sum())?;
+        self.check_total(Part::Operations, operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once));
         self.execute(stats, operations, once).await
     }
 
     fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
-        let checked = wishes.into_iter().enumerate().map(|(index, wish)| {
-            self.operation(index, wish).map_err(|error| error.in_operation(index))
-        });
+        let checked = wishes
+            .into_iter()
+            .enumerate()
+            .map(|(index, wish)| self.operation(wish).map_err(|error| error.in_operation(index)));
         checked.collect()
     }
 
-    fn operation(&self, index: usize, wish: Wish) -> Result<Operation> {
-        let action = match &wish {
-            Wish::Send(..) => "send",
-            Wish::Delete(..) => "delete",
-            Wish::Archive(..) => "archive",
-            Wish::SetVisibility(..) => "set_vt",
-        };
+    fn operation(&self, wish: Wish) -> Result<Operation> {
         let settle = |queue, action, target: SettleTarget| -> Result<Operation> {
             Ok(Operation::Settle(queue, action, self.target(&target)?))
         };
         match wish {
             Wish::Send(queue, new) => {
                 // The queue's own limits are applied where the message is stored.
-                self.check_new(&new, &Policy::default(), &|field| {
-                    let dot = if field.is_empty() { "" } else { "." };
-                    format!("operations[{index}].{action}{dot}{field}")
-                })?;
+                self.check_new(&new, &Policy::default())?;
                 Ok(Operation::Send(queue, vec![new]))
             }
             Wish::Delete(queue, target) => settle(queue, Action::Delete, target),
             Wish::Archive(queue, target) => settle(queue, Action::Archive, target),
             Wish::SetVisibility(queue, target, visible) => {
-                let field = format!("operations[{index}].{action}.visible_at");
-                self.check_moment::<{ VisibilityTimeout::MAX }>(&field, visible)?;
+                self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
                 settle(queue, Action::Hide(visible), target)
             }
         }
@@ -143,8 +137,9 @@ impl Broker {
             }
         }
         let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let operations: Arc<[Operation]> = operations.into();
         self.run(true, async move {
-            let transacted = broker.persist(&stats, &operations, once.as_ref()).await;
+            let transacted = broker.share_or_persist(&stats, &operations, once.as_ref()).await;
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
@@ -162,12 +157,33 @@ impl Broker {
         .await
     }
 
-    /// Does operations, again if they were undone by what others did meanwhile, or something is locked.
+    /// Does operations together with those of others, or on their own.
+    async fn share_or_persist(
+        &self,
+        stats: &Arc<CallStats>,
+        operations: &Arc<[Operation]>,
+        once: Option<&Idempotency>,
+    ) -> store::Result<Transacted<Outcome>> {
+        let ticket = if self.retry_of(operations).is_locked_out() {
+            None
+        } else {
+            match self.transactions.submit(operations, once, stats).await {
+                Turn::Settled(transacted) => return Ok(transacted),
+                Turn::Failed(error) => return Err(error),
+                Turn::Alone(ticket) => ticket,
+            }
+        };
+        self.persist(stats, operations, once, ticket).await
+    }
+
+    /// Does operations, again if they were undone by what others did meanwhile, or something is locked. Those
+    /// who come meanwhile wait for the first try.
     async fn persist(
         &self,
         stats: &Arc<CallStats>,
         operations: &[Operation],
         once: Option<&Idempotency>,
+        mut ticket: Option<Ticket<Outcome>>,
     ) -> store::Result<Transacted<Outcome>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let mut retry = self.retry_of(operations);
@@ -176,7 +192,11 @@ impl Broker {
             let turn = retry.turn().await?;
             let permits = self.transaction_permits(operations, stats).await?;
             let mut conn = self.db.acquire(stats).await?;
+            let began = Instant::now();
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
+            let is_wide = matches!(&outcome, Ok(Transacted::Done(done)) if is_wide(done));
+            self.transactions.note_apart(operations, began.elapsed(), is_wide);
+            drop(ticket.take());
             match &outcome {
                 // Refused at the end: the operation that is to blame is not known.
                 Err(store::Error::Rejected(_)) if !at_once => at_once = true,
@@ -228,7 +248,7 @@ impl Broker {
         stats: &CallStats,
     ) -> store::Result<(Permits, FairSlot)> {
         // The slot first: who waits for one takes nothing from what else is done to its queue.
-        let slot = self.in_time(self.transaction_slots.acquire(stats.caller())).await?;
+        let slot = self.in_time(self.transactions.slots().acquire(stats.caller())).await?;
         let queue = operations.first().and_then(queue_of);
         Ok((self.permits(queue, stats).await?, slot))
     }
@@ -259,6 +279,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether publications went to more queues than one that shares a statement may.
+fn is_wide(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().map(|outcome| outcome.deliveries.len()).sum::<usize>() > MOST_SHARED_DELIVERIES
 }
 
 /// That something of a row was there already, maybe its id.
@@ -353,8 +378,7 @@ pub(super) fn refused(error: store::Error) -> Error {
             Error::PublicationTooLarge { what: format!("{bytes} bytes"), limit }
         }
         Refusal::MessageTooLarge { queue, bytes, limit } => {
-            let what = format!("a message for queue `{queue}`");
-            Error::MessageTooLarge { what, bytes, limit }
+            Error::MessageTooLarge { what: Subject::MessageFor(queue), bytes, limit }
         }
     };
     error.in_operation(operation)

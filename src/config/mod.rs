@@ -4,6 +4,7 @@
 //! arguments; only the command line reads the real environment.
 
 mod auth;
+mod dashboard;
 mod database;
 mod embedded;
 mod engine;
@@ -26,6 +27,7 @@ mod tls;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, AuthMode, KeySettings};
+pub use dashboard::Dashboard;
 pub use database::Database;
 pub use embedded::Embedded;
 pub use engine::{Engine, ReadMode};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub long_poll: LongPoll,
     /// Supabase Queues' functions.
     pub supabase: Supabase,
+    /// Pages for people.
+    pub dashboard: Dashboard,
     /// What a client may ask for.
     pub limits: Limits,
     /// What stands for one delivery of a message.
@@ -95,6 +99,7 @@ impl Settings {
         self.embedded.check()?;
         self.engine.check()?;
         self.long_poll.check()?;
+        self.dashboard.check()?;
         self.limits.check()?;
         self.receipts.check()?;
         self.maintenance.check()?;

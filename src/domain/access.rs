@@ -174,6 +174,11 @@ impl Grants {
         Self(grants)
     }
 
+    /// Each as it is written.
+    pub fn to_texts(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+
     /// Whether something may be done to a queue; with no right named, whether anything may.
     pub fn allow(&self, right: Option<Right>, queue: &str) -> bool {
         self.0.iter().any(|grant| grant.covers(right) && grant.queues.matches(queue))

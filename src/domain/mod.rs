@@ -18,6 +18,7 @@ mod queue;
 mod queue_name;
 mod receipt;
 mod retry_backoff;
+mod session_key;
 mod settings;
 mod share;
 pub mod spelling;
@@ -42,6 +43,7 @@ pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
 pub use receipt::{DeliveryId, InvalidReceipt, Receipt, ReceiptKey};
 pub use retry_backoff::RetryBackoff;
+pub use session_key::SessionKey;
 pub use settings::{
     DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
 };

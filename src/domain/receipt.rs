@@ -7,6 +7,8 @@ use hmac::{Hmac, Mac};
 use serde::{Serialize, Serializer};
 use sha2::Sha256;
 
+use super::SessionKey;
+
 /// Bytes of the signature that are kept: enough that nobody guesses one.
 const SIGNATURE: usize = 12;
 /// The layout, for the day when there is another.
@@ -55,6 +57,14 @@ impl ReceiptKey {
         // A key of any length is fine: HMAC hashes what is too long and pads what is short.
         let mac = Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length"));
         Self(mac)
+    }
+
+    /// The key of log-ins, which is one of its own.
+    pub fn session_key(&self) -> SessionKey {
+        let mut mac = self.0.clone();
+        // No receipt is signed like this: it has another length.
+        mac.update(b"pgmq_gateway dashboard sessions");
+        SessionKey::new(&mac.finalize().into_bytes())
     }
 
     /// The receipt of a delivery.

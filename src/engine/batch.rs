@@ -97,15 +97,15 @@ impl<U> Gathering<U> {
 }
 
 impl Size {
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self { rows: self.rows + other.rows, bytes: self.bytes + other.bytes }
     }
 
-    fn minus(self, other: Self) -> Self {
+    pub(super) fn minus(self, other: Self) -> Self {
         Self { rows: self.rows - other.rows, bytes: self.bytes - other.bytes }
     }
 
-    fn fits(self, bound: Self) -> bool {
+    pub(super) fn fits(self, bound: Self) -> bool {
         self.rows <= bound.rows && self.bytes <= bound.bytes
     }
 }

@@ -1,7 +1,10 @@
 //! The engine: who goes into which statement, who waits, who is served, and what is given back.
 
+mod apart;
 mod batch;
 mod delivery;
+mod fair_line;
+mod floors;
 mod heavy;
 mod lane;
 mod lanes;
@@ -21,6 +24,8 @@ mod table_lock;
 mod takes;
 mod thorough;
 mod timer;
+mod transaction_size;
+mod transactions;
 mod turns;
 mod wait_queue;
 mod waiters;
@@ -63,6 +68,7 @@ pub use self::{
     shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
     table_lock::Intent,
     takes::Shareable,
+    transactions::{Ticket, Transactions, Turn},
 };
 
 /// What a row weighs beyond its message.

@@ -1,6 +1,9 @@
 //! There may be something in a queue: who is to know.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use crate::domain::QueueName;
 
@@ -21,6 +24,11 @@ impl Notifier {
     ) -> Arc<Self> {
         let (line, peers) = (Arc::clone(line), Arc::clone(peers));
         Arc::new(Self { queue: queue.clone(), line, peers })
+    }
+
+    /// As [`Receivers::note_read`], for what reads beside it.
+    pub(super) fn note_read(&self, took: Duration) {
+        self.line.note_read(took);
     }
 
     /// Something was committed that could be delivered, now or later.

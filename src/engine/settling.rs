@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{Message, QueueName, RetryBackoff, Settled, Target},
-    store::{self, Action, Conn, Error, Found, Read, Result, SettleRules},
+    store::{self, Action, Conn, Error, Read, Result, SettleRules},
     telemetry::MessageEvent,
 };
 
@@ -113,6 +115,7 @@ impl Settling {
         });
         let wanted = wanted.collect();
         read.qty = most - left;
+        read.since = self.shared.floors.since(queue);
         (read.qty > 0).then_some((read, wanted))
     }
 
@@ -136,6 +139,7 @@ impl Settling {
     ) -> Result<Option<Outcomes>> {
         let Some((read, wanted)) = self.shared_read(queue, inputs) else { return Ok(None) };
         let rules = inputs.last().map(|last| last.rules()).unwrap_or_default();
+        let began = Instant::now();
         let done = store::settle_and_read(conn, queue, &entries(inputs), rules, &read).await;
         let (settled, found) = match done {
             Ok(done) => done,
@@ -149,29 +153,35 @@ impl Settling {
             }
             Err(error) => return Err(error),
         };
+        if read.since.is_none() {
+            self.news.note_read(began.elapsed());
+        }
         self.shared.kept.report(queue, found.kept.as_ref());
         take_away(conn, queue, &found.unreadable, &self.shared.metrics).await;
         let event = MessageEvent::DeadLettered;
         self.shared.metrics.messages(queue.as_str(), event, found.dead);
-        Ok(Some(self.deal(queue, inputs, settled, found, &wanted)))
+        // From later on than the beginning, to find nothing says little.
+        let is_all = !found.more && found.kept.is_none() && read.since.is_none();
+        Ok(Some(self.deal(queue, inputs, settled, found.messages, &wanted, is_all)))
     }
 
-    /// Deals out what was read, in order of arrival. What nobody wants goes back.
+    /// Deals out what was read, in order of arrival; `is_all` says that there was nothing else. What nobody wants
+    /// goes back.
     fn deal(
         &self,
         queue: &QueueName,
         inputs: &[&SettleRequest],
         settled: Vec<Settled>,
-        found: Found,
+        messages: Vec<Message>,
         wanted: &[i32],
+        is_all: bool,
     ) -> Outcomes {
-        let mut messages = found.messages.into_iter();
+        let mut messages = messages.into_iter();
         let mut outcomes = outcomes(inputs, settled);
         for (outcome, qty) in outcomes.iter_mut().zip(wanted) {
             let share: Vec<Message> =
                 messages.by_ref().take(usize::try_from(*qty).unwrap_or(0)).collect();
-            // There may be others, for which there was no room.
-            let is_known = *qty > 0 && !(share.is_empty() && (found.more || found.kept.is_some()));
+            let is_known = *qty > 0 && (is_all || !share.is_empty());
             if let Shareable::Done(outcome) = outcome
                 && is_known
             {

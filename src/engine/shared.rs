@@ -16,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    floors::Floors,
     heavy::HeavyQueues,
     pauses::Pauses,
     shares::{DearReads, KeyedCounts, KeyedSlots},
@@ -73,6 +74,8 @@ pub struct Shared {
     pub(super) pauses: Arc<Pauses>,
     /// Whose turn it is where groups take turns.
     pub(super) turns: Arc<Turns>,
+    /// Where reads begin.
+    pub(super) floors: Arc<Floors>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
 }
@@ -105,6 +108,7 @@ impl Shared {
     pub fn new(parts: SharedParts) -> Self {
         let SharedParts { db, settings, connections, long_poll, max_answer_bytes, .. } = parts;
         Self {
+            floors: Arc::new(Floors::new(&db, &parts.metrics)),
             db,
             settings,
             statements_per_queue: (connections * 3 / 4).max(1),

@@ -95,7 +95,15 @@ impl Sweeper<'_> {
 
     /// Looks at every queue once; says what that took of the database's time.
     async fn sweep(&mut self) -> Result<Duration> {
-        let waited_on: WaitedOn = self.lanes.waited_on().into_iter().collect();
+        let mut waited_on: WaitedOn = self.lanes.waited_on().into_iter().collect();
+        waited_on.retain(|queue, _| {
+            let is_watched = self.shared.floors.watches(queue);
+            if is_watched {
+                // A look from the beginning is dear there, and somebody else looks already.
+                self.groups.remove(queue, Instant::now());
+            }
+            !is_watched
+        });
         if waited_on.is_empty() {
             self.db.keep_none();
             return Ok(Duration::ZERO);

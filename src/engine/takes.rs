@@ -2,20 +2,23 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{Message, MsgId, QueueName},
-    store::{self, Conn, Error, Pop, Result},
+    store::{self, Conn, Error, Pop, Popped, Result},
 };
 
 use super::{
-    Shared, heavy::HeavyQueues, lane::BatchStatement, notifier::Notifier, table_lock::Intent,
-    thorough::KeptReports,
+    Shared, floors::Floors, heavy::HeavyQueues, lane::BatchStatement, notifier::Notifier,
+    table_lock::Intent, thorough::KeptReports,
 };
 
 /// Popping messages for several clients.
 pub(super) struct Popping {
     heavy: Arc<HeavyQueues>,
     kept: Arc<KeptReports>,
+    floors: Arc<Floors>,
     news: Arc<Notifier>,
 }
 
@@ -45,7 +48,21 @@ pub enum Shareable<T> {
 impl Popping {
     pub(super) fn new(shared: &Shared, news: &Arc<Notifier>) -> Self {
         let (heavy, kept) = (Arc::clone(&shared.heavy), Arc::clone(&shared.kept));
-        Self { heavy, kept, news: Arc::clone(news) }
+        Self { heavy, kept, floors: Arc::clone(&shared.floors), news: Arc::clone(news) }
+    }
+
+    /// Pops from where reads begin; from the beginning now and then if that is nothing.
+    async fn pop(&self, conn: &mut Conn, mut pop: Pop) -> Result<Popped> {
+        pop.since = self.floors.since(&pop.queue);
+        let began = Instant::now();
+        let popped = store::pop(conn, &pop, false).await?;
+        if pop.since.is_none() {
+            self.news.note_read(began.elapsed());
+        } else if popped.is_empty() && self.floors.may_read_fully(&pop.queue) {
+            pop.since = None;
+            return store::pop(conn, &pop, false).await;
+        }
+        Ok(popped)
     }
 
     /// Deals messages out in order of arrival.
@@ -71,7 +88,7 @@ impl BatchStatement for Popping {
     ) -> Result<Vec<Shareable<Vec<Message>>>> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let qty = inputs.iter().map(|input| input.pop.qty).sum();
-        let popped = match store::pop(conn, &Pop { qty, ..first.pop.clone() }, false).await {
+        let popped = match self.pop(conn, Pop { qty, ..first.pop.clone() }).await {
             Ok(popped) => popped,
             Err(error) if is_in_the_way(&error) => {
                 if matches!(error, Error::Timeout) {

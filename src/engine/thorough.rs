@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -41,11 +42,16 @@ pub(super) async fn read_thoroughly(
     read.qty = shared.heavy.rows(&read.queue, wanted);
     let queue = read.queue.clone();
     let mut search = UnreadableSearch::new(&queue, read.filter.as_ref(), &shared.metrics);
-    let (mut undone, mut gave_up, mut tries) = (0, false, 0);
+    let (mut undone, mut gave_up, mut tries, mut reads_fully) = (0, false, 0, false);
     loop {
         if read.fifo == Some(FifoMode::Fair) {
             read.after_group = shared.turns.after(&queue);
         }
+        if !reads_fully {
+            read.since = shared.floors.since(&queue);
+        }
+        // Whoever keeps the floor says when the next one is due.
+        let want_due = want_due && read.since.is_none();
         let mut outcome = store::read(conn, &read, want_due, one_by_one).await;
         match &mut outcome {
             Err(Error::Timeout) if read.qty > 1 => {
@@ -73,6 +79,9 @@ pub(super) async fn read_thoroughly(
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
+            Ok(found) if found.is_empty() && is_to_begin_anew(read.since, &queue, shared) => {
+                (read.since, reads_fully) = (None, true);
+            }
             Ok(found) => {
                 // There may be as many as are wanted.
                 found.more |= read.qty < wanted && !found.messages.is_empty();
@@ -96,8 +105,11 @@ pub(super) async fn pop_thoroughly(
     let mut pop = pop.clone();
     pop.qty = shared.heavy.rows(&pop.queue, pop.qty);
     let mut search = UnreadableSearch::new(&pop.queue, None, &shared.metrics);
-    let mut one_by_one = false;
+    let (mut one_by_one, mut reads_fully) = (false, false);
     loop {
+        if !reads_fully {
+            pop.since = shared.floors.since(&pop.queue);
+        }
         let outcome = store::pop(conn, &pop, one_by_one).await;
         match &outcome {
             // Undone as a whole.
@@ -108,12 +120,24 @@ pub(super) async fn pop_thoroughly(
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
+            Ok(popped) if popped.is_empty() && is_to_begin_anew(pop.since, &pop.queue, shared) => {
+                (pop.since, reads_fully) = (None, true);
+            }
             Ok(popped) => {
                 shared.kept.report(&pop.queue, popped.kept.as_ref());
                 return outcome;
             }
         }
     }
+}
+
+/// Whether to look once more from the beginning, where there was nothing from `since` on.
+pub(super) fn is_to_begin_anew(
+    since: Option<DateTime<Utc>>,
+    queue: &QueueName,
+    shared: &Shared,
+) -> bool {
+    since.is_some() && shared.floors.may_read_fully(queue)
 }
 
 /// Whether it may be a row that failed a statement, so that others can be had without it.

@@ -8,7 +8,7 @@ use crate::{
     auth::Access,
     broker::CpuPool,
     domain::{CallStats, Share},
-    telemetry::{FloodGate, Metrics},
+    telemetry::{FloodGate, Metrics, RecentErrors},
 };
 
 use super::{
@@ -76,6 +76,8 @@ pub struct Shared {
     pub(crate) cpu_pool: CpuPool,
     /// Bounds the log lines about the same trouble.
     pub(super) flood_gate: FloodGate,
+    /// The last requests that went wrong on this side.
+    pub(crate) recent_errors: RecentErrors,
     /// Cancelled when a shutdown begins.
     pub(crate) draining: CancellationToken,
 }
@@ -104,6 +106,7 @@ impl Gate {
             path_prefix: parts.path_prefix,
             cpu_pool,
             flood_gate: FloodGate::default(),
+            recent_errors: RecentErrors::default(),
             draining: parts.draining,
         }))
     }

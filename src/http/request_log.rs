@@ -1,9 +1,10 @@
 //! The one line of a request. Never a body, a query or a credential.
 
+use chrono::Utc;
 use tokio::time::sleep;
 use tracing::{Level, event, warn};
 
-use crate::telemetry::{Line, Request, has_line};
+use crate::telemetry::{Line, RecentError, Request, has_line};
 
 use super::{context::RequestContext, gate::Gate, wire_error::WireError};
 
@@ -18,6 +19,9 @@ pub(super) fn log(
     id: &str,
     trouble: Option<&dyn WireError>,
 ) {
+    if answered.status >= 500 {
+        remember(gate, answered, context, id, trouble);
+    }
     if !has_line(answered.status) {
         return;
     }
@@ -66,6 +70,26 @@ pub(super) fn log(
         Level::INFO => line!(Level::INFO),
         _ => line!(Level::DEBUG),
     }
+}
+
+/// Keeps what went wrong for people who look.
+fn remember(
+    gate: &Gate,
+    answered: &Request<'_>,
+    context: &RequestContext,
+    id: &str,
+    trouble: Option<&dyn WireError>,
+) {
+    gate.recent_errors.add(RecentError {
+        at: Utc::now(),
+        method: answered.method.to_owned(),
+        route: answered.route.to_owned(),
+        queue: context.queue.get().cloned(),
+        status: answered.status,
+        code: trouble.map(WireError::code),
+        request_id: id.to_owned(),
+        cause: trouble.and_then(WireError::cause).map(causes),
+    });
 }
 
 /// The level at which a line about trouble is written, and of how many others it tells that were not.

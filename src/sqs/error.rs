@@ -179,7 +179,9 @@ fn kind_of(error: &broker::Error) -> Kind {
     use broker::Error as E;
     match error {
         E::QueueNotFound(_) => Kind::QueueDoesNotExist,
-        E::Invalid(_)
+        E::Invalid { .. }
+        | E::FilterInGroups
+        | E::NoDeadLetterQueue(_)
         | E::MessageNotFound { .. }
         | E::MessageTooLarge { .. }
         | E::MessageExpands { .. }
@@ -188,8 +190,8 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::IdempotencyAnswerLost
         | E::BindingNotFound { .. } => Kind::InvalidParameterValue,
         E::ReceiptStale { .. } => Kind::MessageNotInflight,
-        E::QueueConflict(_) => Kind::QueueNameExists,
-        E::MessageRejected(_) | E::MessageUnreadable(_) | E::MessageConflict(_) => {
+        E::QueueConflict(_) | E::QueueDiffers { .. } => Kind::QueueNameExists,
+        E::MessageRejected { .. } | E::MessageUnreadable(_) | E::MessageConflict(_) => {
             Kind::InvalidMessageContents
         }
         E::Forbidden { .. }
@@ -202,7 +204,7 @@ fn kind_of(error: &broker::Error) -> Kind {
             Kind::ServiceUnavailable
         }
         E::Shared(source) => kind_of(source),
-        E::InOperation { source, .. } => kind_of(source),
+        E::InOperation { source, .. } | E::InMessage { source, .. } => kind_of(source),
         E::OutcomeUnknown(_)
         | E::Internal(_)
         | E::NoArchive(_)

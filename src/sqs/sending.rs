@@ -37,9 +37,7 @@ struct Rules {
     is_fifo: bool,
     is_content_based: bool,
     in_group: bool,
-    /// Whether its groups take turns already, or are in order.
-    heeds_groups: bool,
-    max_bytes: u64,
+    sending: SendingRules,
 }
 
 impl Rules {
@@ -51,8 +49,7 @@ impl Rules {
             is_fifo: name.is_fifo(),
             is_content_based: is("ContentBasedDeduplication", "true"),
             in_group: is("DeduplicationScope", "messageGroup"),
-            heeds_groups: sending.fair || sending.fifo || name.is_fifo(),
-            max_bytes: sending.max_bytes,
+            sending,
         }
     }
 }
@@ -72,8 +69,8 @@ pub(super) async fn send(call: &Call, caller: Caller, input: SendMessage) -> Res
     let permit = Permit::new(caller, name.queue.clone())?;
     let rules = rules(&permit, &name).await?;
     check(&input, &rules, false)?;
-    if bytes(&input) > rules.max_bytes {
-        return Err(too_large(rules.max_bytes));
+    if bytes(&input) > rules.sending.max_bytes {
+        return Err(too_large(rules.sending.max_bytes));
     }
     check_contents(&input)?;
     let names_group = input.message_group_id.is_some();
@@ -88,7 +85,8 @@ pub(super) async fn send(call: &Call, caller: Caller, input: SendMessage) -> Res
 
 /// As with AWS, tenants that are named on a standard queue take turns.
 fn heed_groups(call: &Call, permit: &Permit, name: &SqsName, rules: &Rules) {
-    if call.fair_queues && !rules.heeds_groups {
+    let heeds_groups = rules.is_fifo || rules.sending.fifo || rules.sending.fair;
+    if call.fair_queues && !heeds_groups {
         permit.broker.make_fair(&name.queue);
     }
 }
@@ -143,8 +141,8 @@ pub(super) async fn send_batch(
 }
 
 fn seal_entry(call: &Call, entry: SendMessage, rules: &Rules) -> Result<(NewMessage, Receipt)> {
-    if bytes(&entry) > rules.max_bytes {
-        return Err(too_large(rules.max_bytes));
+    if bytes(&entry) > rules.sending.max_bytes {
+        return Err(too_large(rules.sending.max_bytes));
     }
     check_contents(&entry)?;
     seal(call, entry, rules)

@@ -135,6 +135,22 @@ pub async fn redrive(
     moved(&conn.on(queue).change(query).await?)
 }
 
+/// Moves those of these messages of a dead-letter queue back that nobody has in hand, as far as that is `within`
+/// what is allowed.
+pub async fn redrive_these(
+    conn: &mut Conn,
+    queue: &QueueName,
+    ids: &[i64],
+    within: &Scope,
+) -> Result<Moved> {
+    let query =
+        sqlx::query("/* redrive_these */ SELECT * FROM pgmq_gateway.redrive_these($1, $2, $3)")
+            .bind(queue.as_str())
+            .bind(ids)
+            .bind(within.to_regex());
+    moved(&conn.on(queue).change(query).await?)
+}
+
 fn moved(rows: &[PgRow]) -> Result<Moved> {
     let row = only_row(rows)?;
     let (count, failed): (Option<i32>, Option<i32>) = (get(row, "moved")?, get(row, "failed")?);

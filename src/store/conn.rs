@@ -45,12 +45,15 @@ pub struct Conn {
     own: bool,
     /// The queue that the next statement is about.
     subject: Option<QueueName>,
+    /// After which time the next statement is cancelled.
+    cancel_after: Option<Duration>,
 }
 
 impl Conn {
     pub(super) fn new(lease: Lease, db: Db, stats: Arc<CallStats>, own: bool) -> Self {
-        let (busy, in_transaction, subject) = (false, false, None);
-        Self { lease: Some(lease), db, stats, busy, in_transaction, own, subject }
+        let (busy, in_transaction) = (false, false);
+        let (subject, cancel_after) = (None, None);
+        Self { lease: Some(lease), db, stats, busy, in_transaction, own, subject, cancel_after }
     }
 
     /// Connections that the pool can have.
@@ -131,6 +134,17 @@ impl Conn {
         self.run(query, Access::Store, self.db.limit()).await
     }
 
+    /// The same for one that serves many, and is to keep none of them waiting for another: it is cancelled once
+    /// `limit` is over, where it can be, and what it came to is waited for.
+    pub(super) async fn store_within(
+        &mut self,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        self.cancel_after = Some(limit);
+        self.store(query).await
+    }
+
     /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
     /// otherwise. It does not wait as long for locks.
     pub(super) async fn look_patiently(
@@ -201,6 +215,7 @@ impl Conn {
         mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
         let subject = self.subject.take();
+        let cancel_after = self.cancel_after.take();
         self.stats.add_round_trip();
         let sql = query.sql();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
@@ -209,6 +224,7 @@ impl Conn {
         loop {
             self.ready().await?;
             let copy = (!self.in_transaction).then(|| arguments.clone());
+            self.cancel_after = cancel_after;
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
@@ -300,6 +316,7 @@ impl Conn {
             }
             Ok(())
         };
+        let statement = self.db.cancel_after(self.cancel_after.take(), statement, &session);
         let outcome = self.db.wait_for(statement, &session, limit).await;
         if outcome.as_ref().err().is_none_or(Cause::is_progress) {
             running.done();

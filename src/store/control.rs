@@ -132,6 +132,21 @@ impl Control {
         Ok(state.is_none_or(|state: String| state.starts_with("idle")))
     }
 
+    /// Cancels what a session does, if that can be done. Where commits wait for a standby it is left alone: one
+    /// that waits would be told to be done without it.
+    pub(super) async fn cancel(&self, session: &Session) {
+        let Some((process, began)) = session.process.as_deref() else { return };
+        let query = sqlx::query_scalar(
+            "/* cancel */ SELECT pg_catalog.pg_cancel_backend(a.pid) \
+             FROM pg_catalog.pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz \
+               AND pg_catalog.current_setting('synchronous_standby_names') = ''",
+        );
+        let cancelled: Result<Option<bool>, _> = self.ask(query.bind(process).bind(began)).await;
+        if let Err(error) = cancelled {
+            debug!(%error, "cannot cancel a statement that takes long");
+        }
+    }
+
     /// Cancels what a session does, or ends it; false if there is no such session any more.
     async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
         let query = sqlx::query_scalar(

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    pin, select,
+    join, pin, select,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -133,7 +133,7 @@ impl Db {
     }
 
     /// Connections that can be had.
-    pub(super) fn capacity(&self) -> u32 {
+    pub fn capacity(&self) -> u32 {
         self.pool.capacity()
     }
 
@@ -174,6 +174,22 @@ impl Db {
                 lost = Box::pin(self.is_lost(session, &mut idle_before)) => if lost { return Err(Cause::Lost) },
             }
         }
+    }
+
+    /// Waits for the outcome of a statement, and has it cancelled once its time is up.
+    pub(super) async fn cancel_after(
+        &self,
+        limit: Option<Duration>,
+        statement: impl Future<Output = Taken>,
+        session: &Session,
+    ) -> Taken {
+        pin!(statement);
+        let Some(limit) = limit else { return statement.await };
+        if let Ok(outcome) = timeout(limit, &mut statement).await {
+            return outcome;
+        }
+        // Until both have come back: what the session does next is not to be cancelled.
+        join!(statement, Box::pin(self.pool.control().cancel(session))).0
     }
 
     /// Whether an answer will never come: the session is not one of the server's that the database is

@@ -90,21 +90,29 @@ pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyEr
     .fetch_all(&mut connection)
     .await?;
     connection.close().await?;
-    let listed = rows.iter().map(|row| {
-        let time = |column: &str| row.try_get::<Option<Timestamp>, _>(column);
-        let time = |column: &str| time(column).map(|time| time.map(|time| time.0));
-        Ok(ListedKey {
-            id: row.try_get::<Text, _>("id")?.0,
-            name: row.try_get::<Text, _>("name")?.0,
-            grants: texts(row.try_get("grants")?),
-            created_at: row.try_get::<Timestamp, _>("created_at")?.0,
-            expires_at: time("expires_at")?,
-            expired: row.try_get("expired")?,
-            revoked_at: time("revoked_at")?,
-            last_used_at: time("last_used_at")?,
-        })
-    });
-    listed.collect()
+    rows.iter().map(|row| listed(row).map_err(KeyError::from)).collect()
+}
+
+/// The first keys, those in force first, for people who look.
+pub async fn shown_keys(conn: &mut Conn, max_rows: i32) -> error::Result<Vec<ListedKey>> {
+    let query = sqlx::query("/* shown_keys */ SELECT * FROM pgmq_gateway.shown_keys($1)");
+    let rows = conn.look(query.bind(max_rows)).await?;
+    rows.iter().map(|row| listed(row).map_err(error::Error::unexpected)).collect()
+}
+
+fn listed(row: &PgRow) -> Result<ListedKey, sqlx::Error> {
+    let time = |column: &str| row.try_get::<Option<Timestamp>, _>(column);
+    let time = |column: &str| time(column).map(|time| time.map(|time| time.0));
+    Ok(ListedKey {
+        id: row.try_get::<Text, _>("id")?.0,
+        name: row.try_get::<Text, _>("name")?.0,
+        grants: texts(row.try_get("grants")?),
+        created_at: row.try_get::<Timestamp, _>("created_at")?.0,
+        expires_at: time("expires_at")?,
+        expired: row.try_get("expired")?,
+        revoked_at: time("revoked_at")?,
+        last_used_at: time("last_used_at")?,
+    })
 }
 
 fn texts(texts: Vec<Text>) -> Vec<String> {

@@ -77,7 +77,8 @@ pub async fn send_each(
     .bind(times)
     .bind(in_turn)
     .bind(sizes);
-    let rows = conn.on(queue).store(bind_keys(query, requests)).await?;
+    let once: Vec<_> = requests.iter().map(|request| request.once).collect();
+    let rows = conn.on(queue).store(bind_keys(query, &once)).await?;
     if rows.len() != requests.len() {
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }

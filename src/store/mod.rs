@@ -5,6 +5,7 @@
 mod archives;
 mod background_conn;
 mod backoff;
+mod browse;
 mod clock;
 mod conn;
 mod connect;
@@ -13,6 +14,7 @@ mod db;
 mod decode;
 mod error;
 mod failure;
+mod floor;
 mod grants;
 mod health;
 mod indexes;
@@ -37,21 +39,29 @@ mod settings;
 mod settling;
 mod settling_reads;
 mod shared;
+mod shared_transactions;
 mod size_limited_rows;
+mod table_health;
 mod topics;
 mod transactions;
 mod trust;
 mod verdict;
 mod wakeups;
 
-pub use archives::{Archived, Moved, browse_archive, count_archived, redrive, replay};
+pub use archives::{
+    Archived, Moved, browse_archive, count_archived, redrive, redrive_these, replay,
+};
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};
+pub use browse::{
+    BrowseLimits, Browsed, ListedMessage, MessageSearch, MessageSource, Position, browse_messages,
+};
 pub use clock::DatabaseClock;
 pub use conn::Conn;
 pub use connect::{ConnectError, connect};
 pub use db::Db;
 pub use error::{Error, Refusal, Result, TooLarge};
+pub use floor::{VisibleLook, lowest_visible, next_due};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
@@ -59,7 +69,7 @@ pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
 pub use keys::{
     KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,
-    revoke_key, rotate_key,
+    revoke_key, rotate_key, shown_keys,
 };
 pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
@@ -93,7 +103,9 @@ pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
 pub use settling_reads::settle_and_read;
+pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
+pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};
 pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{

@@ -98,9 +98,12 @@ impl Sent {
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Adds the keys of requests to a statement, an array for each part of them; no arrays if none has a key.
-pub(super) fn bind_keys<'q>(query: Statement<'q>, requests: &[SendRequest<'q>]) -> Statement<'q> {
-    let any = requests.iter().any(|request| request.once.is_some());
-    let once = || requests.iter().map(|request| request.once);
+pub(super) fn bind_keys<'q>(
+    query: Statement<'q>,
+    once: &[Option<&'q Idempotency>],
+) -> Statement<'q> {
+    let any = once.iter().any(Option::is_some);
+    let once = || once.iter().copied();
     let scopes = any.then(|| once().map(|once| once.map(|once| &*once.scope)).collect::<Vec<_>>());
     let keys = any.then(|| once().map(|once| once.map(|once| &*once.key)).collect::<Vec<_>>());
     let fingerprints =
@@ -137,7 +140,8 @@ pub async fn send_once(
     .bind(times)
     .bind(in_turn)
     .bind(owners);
-    let rows = conn.on(queue).store(bind_keys(query, requests)).await?;
+    let once: Vec<_> = requests.iter().map(|request| request.once).collect();
+    let rows = conn.on(queue).store(bind_keys(query, &once)).await?;
     let mut by_place = HashMap::new();
     for row in &rows {
         by_place.insert(row.try_get::<i32, _>("place").map_err(Error::unexpected)?, row);

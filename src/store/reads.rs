@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 use tracing::warn;
 
@@ -40,6 +41,8 @@ pub struct Read {
     /// Whether to read as PGMQ does: in order of `msg_id`, at a cost that grows with the messages in
     /// flight.
     pub as_pgmq: bool,
+    /// The `vt` from which on to look; from the lowest one where nothing is said.
+    pub since: Option<DateTime<Utc>>,
 }
 
 impl Read {
@@ -77,6 +80,13 @@ pub struct Found {
     pub last_group: Option<Vec<u8>>,
 }
 
+impl Found {
+    /// Whether it met nothing that could be delivered.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.dead == 0 && self.kept.is_none() && !self.more
+    }
+}
+
 /// Messages that could be delivered, and that the table does not let go: a trigger, a policy or a constraint
 /// keeps them as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +105,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
     let query = if read.fifo == Some(FifoMode::Fair) {
         sqlx::query(
-            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8)",
+            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -105,9 +115,10 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(target)
         .bind(read.after_group.as_deref())
         .bind(one_by_one)
+        .bind(read.since)
     } else if let Some(mode) = read.fifo {
         sqlx::query(
-            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8)",
+            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(read.queue.as_str())
         .bind(mode.as_str())
@@ -117,6 +128,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(max_receives)
         .bind(target)
         .bind(one_by_one)
+        .bind(read.since)
     } else if read.as_pgmq && read.is_plain() && conn.is_modern() && !one_by_one {
         sqlx::query(
             "/* read */ SELECT m.*, NULL::float8 AS due_in, NULL::integer AS dead, \
@@ -129,8 +141,8 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.filter.as_ref().map(|filter| Json(filter.json())))
     } else {
         sqlx::query(
-            "/* read_indexed */ SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-             ORDER BY msg_id",
+            "/* read_indexed */ \
+             SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -141,6 +153,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(max_receives)
         .bind(target)
         .bind(one_by_one)
+        .bind(read.since)
     };
     let (mut found, mut fitted) = (Found::default(), SizeLimitedRows::new(read.max_bytes));
     let take = |row: PgRow| {
@@ -239,6 +252,8 @@ pub struct Pop {
     pub as_pgmq: bool,
     /// As for [`Read`].
     pub dead_letters: Option<DeadLetters>,
+    /// As for [`Read`].
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// What was popped.
@@ -252,12 +267,19 @@ pub struct Popped {
     pub more: bool,
 }
 
+impl Popped {
+    /// Whether it met nothing that could be popped.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.kept.is_none() && !self.more
+    }
+}
+
 /// Reads and deletes in one statement, and one round trip. A row that its table refuses to delete fails the
 /// whole, unless they are popped `one_by_one`.
 pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped> {
     let (max_receives, target) = dead_letters(pop.dead_letters.as_ref());
     let query = sqlx::query(
-        "/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5, $6, $7) ORDER BY msg_id",
+        "/* pop */ SELECT * FROM pgmq_gateway.pop($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY msg_id",
     )
     .bind(pop.queue.as_str())
     .bind(pop.qty)
@@ -265,7 +287,8 @@ pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped>
     .bind(max_receives)
     .bind(target)
     .bind(one_by_one)
-    .bind(i64::try_from(pop.max_bytes).unwrap_or(i64::MAX));
+    .bind(i64::try_from(pop.max_bytes).unwrap_or(i64::MAX))
+    .bind(pop.since);
     let (mut popped, mut unreadable) = (Popped::default(), Vec::new());
     let take = |row: PgRow| {
         popped.more |= row.try_get::<Option<bool>, _>("more")?.unwrap_or(false);

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrato
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
@@ -16,6 +16,7 @@ const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),
     include_str!("../../migrations/functions/idempotency.sql"),
+    include_str!("../../migrations/functions/floor.sql"),
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/take.sql"),
     include_str!("../../migrations/functions/settle.sql"),
@@ -24,11 +25,13 @@ const FUNCTIONS: [&str; 21] = [
     include_str!("../../migrations/functions/fifo.sql"),
     include_str!("../../migrations/functions/fair.sql"),
     include_str!("../../migrations/functions/transactions.sql"),
+    include_str!("../../migrations/functions/shared_transactions.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
     include_str!("../../migrations/functions/keys.sql"),
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
+    include_str!("../../migrations/functions/dashboard.sql"),
 ];
 
 /// The generation of the functions; raised in every release that changes them. A gateway replaces

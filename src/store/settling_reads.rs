@@ -32,7 +32,7 @@ pub async fn settle_and_read(
     let (max_receives, _) = dead_letters(read.dead_letters.as_ref());
     let query = sqlx::query(
         "/* settle_and_read */ SELECT * FROM pgmq_gateway.settle_and_receive( \
-         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ORDER BY place, msg_id",
+         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ORDER BY place, msg_id",
     )
     .bind(queue.as_str())
     .bind(actions)
@@ -44,7 +44,8 @@ pub async fn settle_and_read(
     .bind(rules.dead_letter_queue.map(QueueName::as_str))
     .bind(read.vt)
     .bind(read.qty)
-    .bind(max_receives);
+    .bind(max_receives)
+    .bind(read.since);
     let (mut found, mut fitted) = (Found::default(), SizeLimitedRows::new(read.max_bytes));
     let mut outcomes: Vec<Result<Settled>> = Vec::with_capacity(entries.len());
     let take = |row: PgRow| {

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use sqlx::{Row, types::Json};
+use sqlx::{Row, postgres::PgRow, types::Json};
 use tracing::warn;
 
 use crate::domain::{DeliveryId, NewMessage, QueueName, Scope, Target, Visibility, rfc3339};
@@ -186,22 +186,36 @@ pub async fn transact<T: DeserializeOwned>(
     .bind(at_once);
     let rows = conn.store(query).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
-    let outcome: &str = row.try_get("outcome").map_err(Error::unexpected)?;
-    let results = || row.try_get("results").map(|Json(results)| results).map_err(Error::unexpected);
-    match outcome {
-        "conflict" => Ok(Transacted::Conflict),
-        "replayed" => Ok(results().map_or_else(
-            |error| {
-                warn!(%error, "an answer in pgmq_gateway.idempotency_keys makes no sense");
-                Transacted::Unreadable
-            },
-            Transacted::Replayed,
-        )),
-        "unreadable" => {
-            warn!("an answer in pgmq_gateway.idempotency_keys makes no sense");
-            Ok(Transacted::Unreadable)
-        }
-        "done" => Ok(Transacted::Done(results()?)),
-        other => Err(Error::unexpected_word(other)),
+    let word = row.try_get("outcome").map_err(Error::unexpected)?;
+    Transacted::from_row(word, row)?.ok_or_else(|| Error::unexpected_word(word))
+}
+
+/// Operations as the function in the database reads them: JSON.
+pub(super) fn encode(operations: &[Operation]) -> Result<Vec<u8>> {
+    let steps: Vec<Step<'_>> = operations.iter().map(Step::of).collect();
+    serde_json::to_vec(&steps).map_err(|error| Error::unexpected(sqlx::Error::Encode(error.into())))
+}
+
+impl<T: DeserializeOwned> Transacted<T> {
+    /// Reads what a function of ours says of a transaction; nothing if it is no word for one that went through.
+    pub(super) fn from_row(word: &str, row: &PgRow) -> Result<Option<Self>> {
+        let results =
+            || row.try_get("results").map(|Json(results)| results).map_err(Error::unexpected);
+        Ok(Some(match word {
+            "conflict" => Self::Conflict,
+            "replayed" => results().map_or_else(
+                |error| {
+                    warn!(%error, "an answer in pgmq_gateway.idempotency_keys makes no sense");
+                    Self::Unreadable
+                },
+                Self::Replayed,
+            ),
+            "unreadable" => {
+                warn!("an answer in pgmq_gateway.idempotency_keys makes no sense");
+                Self::Unreadable
+            }
+            "done" => Self::Done(results()?),
+            _ => return Ok(None),
+        }))
     }
 }

@@ -152,15 +152,17 @@ fn failure_of(error: &broker::Error) -> Failure {
     use broker::Error as E;
     let as_it_says = |status, code| Failure::new(status, code, error.to_string());
     match error {
-        E::InOperation { source, .. } => failure_of(source),
+        E::InOperation { source, .. } | E::InMessage { source, .. } => failure_of(source),
         E::Shared(source) => failure_of(source),
         E::QueueNotFound(queue) => Failure::no_relation('q', queue),
         E::NoArchive(queue) => Failure::no_relation('a', queue),
-        E::Invalid(_) => as_it_says(S::BAD_REQUEST, "22023"),
-        E::MessageRejected(_) => as_it_says(S::BAD_REQUEST, "23514"),
+        E::Invalid { .. } | E::FilterInGroups | E::NoDeadLetterQueue(_) => {
+            as_it_says(S::BAD_REQUEST, "22023")
+        }
+        E::MessageRejected { .. } => as_it_says(S::BAD_REQUEST, "23514"),
         E::MessageUnreadable(_) => as_it_says(S::BAD_REQUEST, "54000"),
         E::MessageNotFound { .. } | E::BindingNotFound { .. } => as_it_says(S::NOT_FOUND, "P0002"),
-        E::QueueConflict(_) => as_it_says(S::CONFLICT, "42P07"),
+        E::QueueConflict(_) | E::QueueDiffers { .. } => as_it_says(S::CONFLICT, "42P07"),
         E::QueueInUse { .. } => as_it_says(S::CONFLICT, "2BP01"),
         E::MessageConflict(_) | E::IdempotencyConflict | E::IdempotencyAnswerLost => {
             as_it_says(S::CONFLICT, "23505")

@@ -276,13 +276,18 @@ async fn the_root_leads_browsers_on_and_tells_programs_what_this_is() {
     let about = about.json();
     assert_eq!(about["name"], "pgmq-gateway");
     assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
-    for document in ["docs", "openapi"] {
+    for document in ["docs", "openapi", "dashboard"] {
         gateway.get(about[document].as_str().expect("a path")).await.expect(200);
     }
-    let browser =
-        gateway.request("GET", "/").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
-    let page = Answer::of(browser).await.expect(200);
-    assert!(page.text.contains("swagger-ui"), "{}", page.text);
+    let plain = TestGateway::with(|settings| settings.dashboard.enabled = false).await;
+    for (gateway, leads_to) in [(&gateway, "<h1>Queues</h1>"), (&plain, "swagger-ui")] {
+        let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
+        let browser = gateway.request("GET", "/").header("accept", accept);
+        let page = Answer::of(browser).await.expect(200);
+        assert!(page.text.contains(leads_to), "{}", page.text);
+    }
+    assert!(plain.get("/").await.json().get("dashboard").is_none());
+    plain.get("/ui").await.problem(404, "route_not_found");
     let prefixed = gateway.request("GET", "/").header("x-forwarded-prefix", "/queue-api");
     assert_eq!(Answer::of(prefixed).await.expect(200).json()["docs"], "/queue-api/docs/");
 }

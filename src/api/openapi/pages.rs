@@ -70,24 +70,31 @@ pub(in crate::api) fn document_route(document: &OpenApi) -> Router<Api> {
     served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))
 }
 
-/// Serves `/`: browsers are led on, and programs told what this is.
-pub(in crate::api) fn start_page() -> Router<Api> {
+/// Serves `/`: browsers are led on, to the dashboard where there is one, and programs told what this is.
+pub(in crate::api) fn start_page(has_dashboard: bool) -> Router<Api> {
+    let start = async move |BasePath(base): BasePath, headers: HeaderMap| {
+        start(&base, &headers, has_dashboard)
+    };
     Router::new().route("/", get(start)).route("/favicon.ico", get(icon))
 }
 
-async fn start(BasePath(base): BasePath, headers: HeaderMap) -> Response {
+fn start(base: &str, headers: &HeaderMap, has_dashboard: bool) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut response = if accepts.into_iter().any(|kinds| kinds.contains("text/html")) {
+        let there = if has_dashboard { "ui" } else { "docs/" };
         // Relative where nobody says what a proxy takes off.
-        let pages = if base.is_empty() { "docs/".to_owned() } else { format!("{base}{PAGES}/") };
-        (StatusCode::SEE_OTHER, [(header::LOCATION, pages)]).into_response()
+        let there = if base.is_empty() { there.to_owned() } else { format!("{base}/{there}") };
+        (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response()
     } else {
-        let about = json!({
+        let mut about = json!({
             "name": env!("CARGO_PKG_NAME"),
             "version": env!("CARGO_PKG_VERSION"),
             "docs": format!("{base}{PAGES}/"),
             "openapi": format!("{base}{DOCUMENT}"),
         });
+        if has_dashboard {
+            about["dashboard"] = format!("{base}/ui").into();
+        }
         json_answer(about.to_string().into())
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));

@@ -63,7 +63,7 @@ impl Receivers {
     /// Looks again while somebody has locked the table: for a while for those that do not wait, for as long
     /// as they do for those that wait. Nothing is held in between.
     pub(super) async fn look_when_unlocked(
-        &self,
+        self: &Arc<Self>,
         key: &Arc<Key>,
         in_flight: &mut InFlightRead<'_>,
     ) -> Result<Found> {

@@ -1,6 +1,6 @@
 //! Looking for messages on behalf of a line, and dealing out what was found.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
 
@@ -9,6 +9,7 @@ use crate::{
     domain::Message,
     engine::{
         Delivery,
+        floors::keep,
         table_lock::Intent,
         thorough::{BESIDE_KEPT, read_thoroughly},
         wait_queue::{Look, Served},
@@ -72,7 +73,7 @@ impl Receivers {
 
     /// One statement for a look, and for all who came until then; row by row, it waits for no lock.
     pub(super) async fn look_once(
-        &self,
+        self: &Arc<Self>,
         conn: &mut Option<Conn>,
         key: &Arc<Key>,
         in_flight: &mut InFlightRead<'_>,
@@ -98,7 +99,7 @@ impl Receivers {
     }
 
     async fn read(
-        &self,
+        self: &Arc<Self>,
         conn: &mut Conn,
         key: &Key,
         look: &Look,
@@ -114,10 +115,13 @@ impl Receivers {
             after_group: None,
             max_bytes: self.shared.max_answer_bytes.max(READ_BYTES as u64),
             as_pgmq: self.shared.settings.read == ReadMode::Pgmq,
+            since: None,
         };
         let began = Instant::now();
         let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
-        self.note_cost(key, began.elapsed());
+        let took = began.elapsed();
+        self.note_cost(key, took);
+        self.note_read(took);
         Ok(found)
     }
 
@@ -172,6 +176,17 @@ impl Receivers {
                 Some(Err(_)) | None => return,
             }
         }
+    }
+
+    /// Takes note of how long a read took. If that may be because of dead rows, somebody looks after it.
+    pub(in crate::engine) fn note_read(self: &Arc<Self>, took: Duration) {
+        if self.shared.settings.read == ReadMode::Pgmq
+            || !self.shared.floors.note_read(&self.queue, took)
+        {
+            return;
+        }
+        let line = Arc::downgrade(self);
+        self.shared.tasks.spawn(keep(self.queue.clone(), line, self.shared.clone()));
     }
 
     pub(super) fn fail(&self, key: &Arc<Key>, look: &Look, error: &store::Error) {

@@ -88,6 +88,26 @@ impl Caller {
         Err(forbidden(&self.gated, lacks_on(right, queue)))
     }
 
+    /// What the logs call them.
+    pub(crate) fn name(&self) -> &str {
+        self.principal.identity().name()
+    }
+
+    /// Whether they may see what concerns the gateway as a whole.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.current().is_ok_and(|current| current.may_see_operations())
+    }
+
+    /// Whether they may do something to a queue, for those who show what may be done.
+    pub(crate) fn may(&self, right: Option<Right>, queue: &str) -> bool {
+        self.current().is_ok_and(|current| current.may(right, queue))
+    }
+
+    /// Whether they would be let in by now, for those who tell them something for long.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.gated.access.identify(self.credential.as_ref()).is_ok()
+    }
+
     /// Whoever asks, with what they may do by now.
     fn current(&self) -> Result<Arc<Principal>, Rejection> {
         if !self.principal.is_over() {

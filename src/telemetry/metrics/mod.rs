@@ -2,6 +2,7 @@
 
 mod process;
 mod queues;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use prometheus_client::{
 };
 
 pub use queues::{MessageEvent, QueueFigures};
+pub use snapshot::{ProcessSnapshot, QueueCounts, QueueSnapshot};
 
 use process::ProcessCollector;
 use queues::{MAINTENANCE_FAILED, MAX_NAMED, QueueCollector};
@@ -41,6 +43,7 @@ pub struct Metrics {
     statements_cancelled: Counter,
     waiters: Gauge,
     queues_in_use: Gauge,
+    scan_floors: Gauge,
     connections: Gauge,
     database_connections: Family<StaticLabels<2>, Gauge>,
     requests_in_hand: Gauge,
@@ -136,6 +139,12 @@ impl Metrics {
                 &mut registry,
                 "pgmq_gateway_queues_in_use",
                 "Queues that this gateway keeps something of in memory, as they were used a moment ago",
+                Gauge::default(),
+            ),
+            scan_floors: register(
+                &mut registry,
+                "pgmq_gateway_scan_floors",
+                "Queues whose reads begin behind dead rows that PostgreSQL cannot clean up",
                 Gauge::default(),
             ),
             connections: register(
@@ -290,6 +299,11 @@ impl Metrics {
     /// Sets the number of queues of which something is kept in memory.
     pub fn queues_in_use(&self, queues: usize) {
         self.queues_in_use.set(whole(queues));
+    }
+
+    /// Sets the number of queues whose reads begin behind dead rows.
+    pub fn scan_floors(&self, queues: usize) {
+        self.scan_floors.set(whole(queues));
     }
 
     /// Sets the number of clients that wait.

@@ -12,6 +12,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
+use super::snapshot::ProcessSnapshot;
+
 /// The last look at the process; what this system does not tell is left out.
 #[derive(Debug, Default)]
 pub(super) struct ProcessCollector(Mutex<Metrics>);
@@ -21,6 +23,18 @@ impl ProcessCollector {
     pub(super) fn look(&self) {
         let metrics = collect();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    }
+
+    /// What was seen then.
+    pub(super) fn snapshot(&self) -> ProcessSnapshot {
+        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ProcessSnapshot {
+            memory_bytes: metrics.resident_memory_bytes,
+            cpu_seconds: metrics.cpu_seconds_total,
+            open_files: metrics.open_fds.zip(metrics.max_fds),
+            started_at: metrics.start_time_seconds,
+            ..ProcessSnapshot::default()
+        }
     }
 }
 

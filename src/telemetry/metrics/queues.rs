@@ -16,6 +16,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
+use super::snapshot::{QueueCounts, QueueSnapshot};
+
 /// Queues that are counted by their names at the same time.
 pub(super) const MAX_NAMED: usize = 10_000;
 /// The name for all others; no queue has it.
@@ -171,6 +173,28 @@ impl QueueCollector {
         known
     }
 
+    /// What is known of each queue.
+    pub(super) fn snapshots(&self) -> Vec<QueueSnapshot> {
+        let known = self.known().into_iter();
+        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.read().unwrap_or_else(PoisonError::into_inner);
+        let of_queue = |queue: Arc<str>| QueueSnapshot {
+            figures: figures.get(&queue).copied(),
+            counts: counts.get(&queue).map(|counts| counts.snapshot()).unwrap_or_default(),
+            queue,
+        };
+        known.map(of_queue).collect()
+    }
+
+    /// What is known of one.
+    pub(super) fn snapshot(&self, queue: &str) -> QueueSnapshot {
+        let figures = self.figures.read().unwrap_or_else(PoisonError::into_inner);
+        let figures = figures.get(queue).copied();
+        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+        let counts = counts.get(queue).map(|counts| counts.snapshot()).unwrap_or_default();
+        QueueSnapshot { queue: queue.into(), figures, counts }
+    }
+
     fn encode_counts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         // Nobody has to wait for the text.
         let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
@@ -252,6 +276,17 @@ impl Counts {
 
     fn add(&self, counter: usize, count: u64) {
         self.values[counter].fetch_add(count, Relaxed);
+    }
+
+    fn snapshot(&self) -> QueueCounts {
+        let value = |event: MessageEvent| self.values[event.counter()].load(Relaxed);
+        QueueCounts {
+            sent: value(MessageEvent::Sent),
+            received: value(MessageEvent::Received),
+            deleted: value(MessageEvent::Deleted),
+            archived: value(MessageEvent::Archived),
+            dead_lettered: value(MessageEvent::DeadLettered),
+        }
     }
 }
 

@@ -51,6 +51,7 @@ fn full() -> Metrics {
     metrics.pool("shared", 5, 2);
     metrics.waiters(8);
     metrics.queues_in_use(3);
+    metrics.scan_floors(1);
     metrics.process();
     metrics
 }
@@ -84,6 +85,7 @@ fn what_was_counted_is_rendered() {
             "pgmq_gateway_in_flight_bytes 4096",
             "pgmq_gateway_long_poll_waiters 8",
             "pgmq_gateway_queues_in_use 3",
+            "pgmq_gateway_scan_floors 1",
             "pgmq_gateway_long_poll_wait_seconds_bucket{le=\"1\"} 0",
             "pgmq_gateway_long_poll_wait_seconds_bucket{le=\"2.5\"} 1",
             "pgmq_gateway_long_poll_wait_seconds_count 1",

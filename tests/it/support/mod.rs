@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod browser;
 pub mod certificates;
 pub mod client;
 pub mod dumps;
@@ -17,6 +18,7 @@ pub mod raw;
 pub mod servers;
 pub mod sqs;
 
+pub use browser::Browser;
 pub use client::{Answer, Client};
 pub use gateway::TestGateway;
 pub use holder::Holder;

@@ -1,0 +1,118 @@
+//! TLS, and HTTP/2, beside plain HTTP/1.1; and many gateways beside one.
+
+use std::{fs, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    http,
+    measure::{Plan, median, round},
+    scenarios::row,
+    stage::{Gateway, Stage},
+};
+
+/// The name in the certificate.
+const NAME: &str = "localhost";
+
+/// A client that speaks HTTP/2 over TLS on a connection of its own.
+struct Http2 {
+    sender: SendRequest<Full<Bytes>>,
+    uri: String,
+    body: Bytes,
+}
+
+pub async fn tls(stage: &Stage, plan: &Plan) {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
+    let (cert, key) = (stage.file("bench.crt"), stage.file("bench.key"));
+    fs::write(&cert, made.cert.pem()).expect("written");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let files = [("PGMQ_GATEWAY__TLS__CERT_FILE", &cert), ("PGMQ_GATEWAY__TLS__KEY_FILE", &key)];
+    let settings: Vec<(&str, &str)> =
+        files.iter().map(|(name, path)| (*name, path.to_str().expect("UTF-8"))).collect();
+    let secure = Gateway::start(&stage.url, &settings);
+    stage.fill("bench_b", 0).await;
+    let (mut plain, mut with_tls, mut http2) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+        plain.push(round(plan, clients, http::send).await);
+        let mut streams = Vec::new();
+        for _ in 0..64 {
+            streams.push(connect(&secure.address, made.cert.der(), &[]).await);
+        }
+        let clients = http::clients_over(streams, &secure.address, "bench_b");
+        with_tls.push(round(plan, clients, http::send).await);
+        let mut clients = Vec::new();
+        for _ in 0..64 {
+            clients.push(Http2::connect(&secure.address, made.cert.der(), "bench_b").await);
+        }
+        http2.push(round(plan, clients, Http2::send).await);
+    }
+    row("send, plain (A) and over TLS (B)", &median(&plain), &median(&with_tls), None);
+    let name = "send, plain HTTP/1.1 (A) and HTTP/2 over TLS (B)";
+    row(name, &median(&plain), &median(&http2), None);
+}
+
+/// The same database behind one gateway and behind three.
+pub async fn gateways(stage: &Stage, plan: &Plan) {
+    let third = Gateway::start(&stage.url, &[]);
+    let three = [&stage.gateway, &stage.other_gateway, &third];
+    let (mut one, mut all) = (Vec::new(), Vec::new());
+    stage.fill("bench_b", 0).await;
+    for _ in 0..plan.rounds {
+        let clients = http::clients(&stage.gateway.address, 63, "bench_b").await;
+        one.push(round(plan, clients, http::send).await);
+        let mut clients = Vec::new();
+        for gateway in three {
+            clients.extend(http::clients(&gateway.address, 21, "bench_b").await);
+        }
+        all.push(round(plan, clients, http::send).await);
+    }
+    row("send, one gateway (A) and three (B)", &median(&one), &median(&all), None);
+}
+
+async fn connect(
+    address: &str,
+    certificate: &CertificateDer<'static>,
+    protocols: &[&[u8]],
+) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let stream = TcpStream::connect(address).await.expect("connected");
+    stream.set_nodelay(true).expect("TCP_NODELAY");
+    let name = ServerName::try_from(NAME).expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+}
+
+impl Http2 {
+    async fn connect(address: &str, certificate: &CertificateDer<'static>, queue: &str) -> Self {
+        let stream = TokioIo::new(connect(address, certificate, &[b"h2"]).await);
+        let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+        let (sender, connection) = connected.expect("HTTP/2");
+        tokio::spawn(connection);
+        let body = format!(r#"{{"message":{{"data":"{}"}}}}"#, "x".repeat(118));
+        Self { sender, uri: format!("https://{NAME}/queues/{queue}/messages"), body: body.into() }
+    }
+
+    async fn send(mut self) -> (Self, usize) {
+        let request = Request::builder().method(Method::POST).uri(&self.uri);
+        let request = request.body(Full::new(self.body.clone())).expect("a request");
+        let answer = self.sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), 201);
+        answer.into_body().collect().await.expect("its body");
+        (self, 1)
+    }
+}

@@ -1,0 +1,200 @@
+-- What people look at and act on: pages of messages by their state, the health of a queue's table, keys.
+
+-- A page of messages for people to look at, leasing nothing. `source` is what they are: `all`, `waiting`,
+-- `in_flight` or `delayed` in the queue, or `archived`. They come in order of msg_id, behind `after_msg_id`; those
+-- that are hidden in order of vt, behind `after_vt` too. Those alone that were stored (or archived) within a time,
+-- contain `filter`, and are dead letters of the queue `origin`. At most `max_rows` are looked at: where that ends
+-- the page before it has `max_messages`, the last row is a mark that says where to go on. What would take long to
+-- send is left out of a row; with `ids_only` all of it is.
+CREATE FUNCTION pgmq_gateway.browse_messages(
+    queue text, source text, after_vt timestamptz, after_msg_id bigint, max_messages integer, max_rows integer,
+    since timestamptz, until timestamptz, filter jsonb, origin text, ids_only boolean
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz,
+    archived_at timestamptz, message jsonb, headers jsonb, bytes bigint, is_mark boolean
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    is_archive boolean := source = 'archived';
+    relation regclass := CASE WHEN source = 'archived' THEN pgmq_gateway.archive_table(queue)
+                              ELSE pgmq_gateway.queue_table(queue) END;
+    is_hidden boolean := source IN ('in_flight', 'delayed');
+    rows_from text;
+    sorted text := CASE WHEN source IN ('in_flight', 'delayed') THEN 'm.vt, m.msg_id' ELSE 'm.msg_id' END;
+    first_id bigint := after_msg_id;
+    found integer;
+BEGIN
+    IF since IS NOT NULL AND NOT is_archive AND NOT is_hidden AND after_msg_id = 0 THEN
+        first_id := pgmq_gateway.last_id_before(relation, since);
+    END IF;
+    rows_from := format(
+        'FROM (SELECT %s, %s AS archived_at FROM %s m WHERE %s ORDER BY %s LIMIT $6) m',
+        pgmq_gateway.columns(relation),
+        CASE WHEN is_archive THEN 'm.archived_at' ELSE 'NULL::timestamptz' END,
+        relation,
+        CASE WHEN is_hidden
+             THEN 'm.vt > statement_timestamp() AND ($1 IS NULL OR m.vt >= $1 AND (m.vt, m.msg_id) > ($1, $2))'
+             ELSE 'm.msg_id > $2' END,
+        sorted);
+    RETURN QUERY EXECUTE format(
+        '/* pgmq_gateway */ SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.archived_at,
+                CASE WHEN pgmq_gateway.is_small(m.message, $9) THEN m.message END,
+                CASE WHEN pgmq_gateway.is_small(m.headers, $9) THEN m.headers END,
+                pg_column_size(m.message)::bigint, false
+         %1$s WHERE %2$s AND ($3 IS NULL OR %4$s >= $3) AND ($4 IS NULL OR %4$s < $4)
+            AND ($7 IS NULL OR m.message @> $7)
+            AND ($8 IS NULL OR m.headers @> jsonb_build_object(''x-dead-letter-queue'', $8))
+         ORDER BY %3$s LIMIT $5',
+        rows_from,
+        CASE source WHEN 'waiting' THEN 'm.vt <= statement_timestamp()'
+                    WHEN 'in_flight' THEN 'm.read_ct > 0'
+                    WHEN 'delayed' THEN 'm.read_ct = 0' ELSE 'true' END,
+        sorted, CASE WHEN is_archive THEN 'm.archived_at' ELSE 'm.enqueued_at' END
+    ) USING after_vt, first_id, since, until, max_messages, max_rows, filter, origin, ids_only;
+    GET DIAGNOSTICS found = ROW_COUNT;
+    IF found < max_messages THEN
+        RETURN QUERY EXECUTE format(
+            '/* pgmq_gateway */ SELECT m.msg_id, 0, m.enqueued_at, NULL::timestamptz, m.vt, NULL::timestamptz, NULL::jsonb,
+                    NULL::jsonb, 0::bigint, true %s ORDER BY %s OFFSET $6 - 1 LIMIT 1', rows_from, sorted
+        ) USING after_vt, first_id, NULL::timestamptz, NULL::timestamptz, 0, max_rows;
+    END IF;
+END
+$$;
+
+-- Whether a value is sent along in a list: it is stored in few bytes, and written in few.
+CREATE FUNCTION pgmq_gateway.is_small(document jsonb, ids_only boolean)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN NOT ids_only AND pg_column_size(document) <= 4096
+       AND pgmq_gateway.expanded_size(document) <= 65536;
+END
+$$;
+
+-- The last id of those that were stored more than an hour before a moment, 0 if there is none. Ids grow with
+-- time, as far as no transaction that stores takes longer than that hour.
+CREATE FUNCTION pgmq_gateway.last_id_before(relation regclass, moment timestamptz)
+RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low bigint := 0;
+    high bigint;
+    middle bigint;
+    stored timestamptz;
+BEGIN
+    EXECUTE format('/* pgmq_gateway */ SELECT coalesce(max(m.msg_id), 0) FROM %s m', relation) INTO high;
+    -- What is up to `low` is before it; what is behind `high` is not.
+    WHILE low < high LOOP
+        middle := low + (high - low) / 2;
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT m.enqueued_at FROM %s m WHERE m.msg_id > $1 ORDER BY m.msg_id LIMIT 1',
+            relation) INTO stored USING middle;
+        IF stored IS NULL OR stored >= moment - interval '1 hour' THEN
+            high := middle;
+        ELSE
+            low := middle + 1;
+        END IF;
+    END LOOP;
+    RETURN greatest(low - 1, 0);
+END
+$$;
+
+-- As redrive, for those of these dead letters alone that nobody has in hand, each to the queue that it came from.
+CREATE FUNCTION pgmq_gateway.redrive_these(
+    queue text, ids bigint[], allowed_queues text,
+    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text, OUT failed_constraint text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    source regclass := pgmq_gateway.queue_table(queue);
+    batch record;
+    step record;
+BEGIN
+    moved := 0;
+    failed := 0;
+    PERFORM pgmq_gateway.check_at_once();
+    IF NOT pgmq_gateway.has_column(source, 'headers') THEN
+        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    END IF;
+    FOR batch IN EXECUTE format(
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
+            SELECT m.headers ->> ''x-dead-letter-queue'' AS origin, m.msg_id FROM %s m
+            WHERE m.msg_id = ANY ($1) AND m.vt <= statement_timestamp()
+            ORDER BY m.msg_id %s) c
+         GROUP BY c.origin ORDER BY c.origin', source, pgmq_gateway.row_lock(source)
+    ) USING ids LOOP
+        CONTINUE WHEN batch.origin IS NULL OR batch.origin = queue
+                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
+        IF (allowed_queues IS NULL OR batch.origin ~ allowed_queues)
+           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
+            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            moved := moved + step.moved;
+            failed := failed + step.failed;
+            failed_code := coalesce(failed_code, step.failed_code);
+            failed_constraint := coalesce(failed_constraint, step.failed_constraint);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- How the table of a queue is, as far as PostgreSQL's statistics tell: rows that are dead are read past by every
+-- receive until a vacuum takes them away.
+CREATE FUNCTION pgmq_gateway.table_health(
+    queue text, OUT live_rows bigint, OUT dead_rows bigint, OUT total_bytes bigint, OUT archive_bytes bigint,
+    OUT last_vacuum timestamptz, OUT last_analyze timestamptz, OUT vacuums bigint
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    a_table regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a')));
+BEGIN
+    -- Of a partitioned one, its parts.
+    SELECT sum(s.n_live_tup), sum(s.n_dead_tup), sum(pg_total_relation_size(p.relid)),
+           max(greatest(s.last_vacuum, s.last_autovacuum)), max(greatest(s.last_analyze, s.last_autoanalyze)),
+           sum(s.vacuum_count + s.autovacuum_count)
+    INTO live_rows, dead_rows, total_bytes, last_vacuum, last_analyze, vacuums
+    FROM (SELECT q_table AS relid UNION SELECT t.relid FROM pg_partition_tree(q_table) t) p
+    LEFT JOIN pg_stat_user_tables s ON s.relid = p.relid;
+    SELECT sum(pg_total_relation_size(p.relid)) INTO archive_bytes
+    FROM (SELECT a_table AS relid UNION SELECT t.relid FROM pg_partition_tree(a_table) t) p
+    WHERE a_table IS NOT NULL;
+END
+$$;
+
+-- Who keeps a vacuum from taking away dead rows, the oldest first: sessions, replication slots and prepared
+-- transactions that may still have to see them. Of other roles' sessions only those of pg_read_all_stats see some.
+CREATE FUNCTION pgmq_gateway.cleanup_holders(max_rows integer)
+RETURNS TABLE (kind text, name text, state text, transactions bigint, since timestamptz) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT h.kind, pgmq_gateway.as_text(h.name), h.state, h.transactions, h.since FROM (
+        SELECT 'session' AS kind,
+               format('%s %s (pid %s)', a.usename, nullif(a.application_name, ''), a.pid) AS name, a.state,
+               age(coalesce(a.backend_xmin, a.backend_xid))::bigint AS transactions, a.xact_start AS since
+        FROM pg_stat_activity a
+        WHERE coalesce(a.backend_xmin, a.backend_xid) IS NOT NULL AND a.pid <> pg_backend_pid()
+          AND a.xact_start < statement_timestamp() - interval '1 second'
+        UNION ALL
+        SELECT 'replication slot', s.slot_name::text, CASE WHEN s.active THEN 'active' ELSE 'inactive' END,
+               age(s.xmin)::bigint, NULL
+        FROM pg_replication_slots s WHERE s.xmin IS NOT NULL
+        UNION ALL
+        SELECT 'prepared transaction', p.gid, 'prepared', age(p.transaction)::bigint, p.prepared
+        FROM pg_prepared_xacts p
+        UNION ALL
+        SELECT 'standby', format('%s %s', r.usename, r.application_name), r.state, age(r.backend_xmin)::bigint, NULL
+        FROM pg_stat_replication r WHERE r.backend_xmin IS NOT NULL) h
+    ORDER BY h.transactions DESC, h.kind, h.name LIMIT max_rows;
+END
+$$;
+
+-- The keys as people are shown them: never what they are.
+CREATE FUNCTION pgmq_gateway.shown_keys(max_rows integer)
+RETURNS TABLE (
+    id text, name text, grants text[], created_at timestamptz, expires_at timestamptz, expired boolean,
+    revoked_at timestamptz, last_used_at timestamptz
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN QUERY
+    SELECT pgmq_gateway.as_text(k.id), pgmq_gateway.as_text(k.name),
+           ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM unnest(k.grants) g), k.created_at, k.expires_at,
+           coalesce(k.expires_at <= now(), false), k.revoked_at, k.last_used_at
+    FROM pgmq_gateway.api_keys k ORDER BY k.revoked_at IS NOT NULL, k.created_at DESC, k.id LIMIT max_rows;
+END
+$$;

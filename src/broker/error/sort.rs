@@ -1,0 +1,200 @@
+//! Sorts what the store said.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    domain::QueueName,
+    store::{self, Rejection},
+};
+
+use super::{super::transactions, Error, Part};
+
+impl Error {
+    /// Sorts what the store said of work on `queue`.
+    pub(in crate::broker) fn on(queue: &QueueName) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::QueueNotFound => Self::QueueNotFound(queue.to_string()),
+            store::Error::Forbidden(_) => {
+                Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
+            }
+            store::Error::Locked => Self::Locked(format!("queue `{queue}`, or something in it")),
+            store::Error::NoArchive => Self::NoArchive(queue.to_string()),
+            store::Error::Rejected(Rejection::Trigger(code)) => {
+                Self::ReadFails { queue: queue.to_string(), code }
+            }
+            store::Error::SequenceBehind => {
+                Self::SequenceBehind { queue: format!("queue `{queue}`"), source: error }
+            }
+            store::Error::Exhausted(_) => {
+                Self::IdsExhausted { queue: format!("queue `{queue}`"), source: error }
+            }
+            other => other.into(),
+        }
+    }
+
+    /// Sorts what the store said of making, changing or dropping `queue`.
+    pub(in crate::broker) fn of_changing(
+        queue: &QueueName,
+    ) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::Needed => Self::QueueConflict(format!(
+                "other things in the database, such as a view or a foreign key, depend on the tables of queue \
+                 `{queue}`: an administrator has to drop them first; nothing was changed"
+            )),
+            // PGMQ itself, or a trigger on events or on its tables, refuses it.
+            store::Error::Rejected(_) => {
+                Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
+            }
+            other => Self::on(queue)(other),
+        }
+    }
+
+    /// Sorts what the store said of messages that were to be stored in `queue`.
+    pub(in crate::broker) fn of_sending(
+        queue: &QueueName,
+    ) -> impl Fn(store::Error) -> Self + use<'_> {
+        move |error| match error {
+            store::Error::Rejected(rejection) => Self::rejected(queue.as_str(), &rejection),
+            store::Error::Locked => {
+                Self::Locked(format!("queue `{queue}`, or something that this message needs"))
+            }
+            other => Self::on(queue)(other),
+        }
+    }
+
+    /// A message that the table of `queue` did not take.
+    pub(in crate::broker) fn rejected(queue: &str, rejection: &Rejection) -> Self {
+        let constraint = |name: &Option<Arc<str>>| {
+            name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default()
+        };
+        match rejection {
+            Rejection::Policy => Self::SendForbidden(queue.to_owned()),
+            Rejection::Conflict(name) => Self::MessageConflict(format!(
+                "the table of queue `{queue}` has such a message already: its unique constraint{} refuses \
+                 another one; nothing was stored",
+                constraint(name)
+            )),
+            Rejection::Constraint(name) => Self::refused(format!(
+                "the constraint{} of the table of queue `{queue}` refuses the message; nothing was stored",
+                constraint(name)
+            )),
+            Rejection::Trigger(_) => Self::refused(format!(
+                "a trigger of the table of queue `{queue}` refuses the message; nothing was stored"
+            )),
+            Rejection::NotStored => Self::refused(format!(
+                "a trigger of the table of queue `{queue}` dropped the message; nothing was stored"
+            )),
+            Rejection::Unstorable(_) => Self::refused(rejection.to_string()),
+            Rejection::Failed(_) => Self::TriggerFailed(queue.to_owned()),
+        }
+    }
+
+    /// A message that the archive has already.
+    pub(in crate::broker) fn archive_conflict(queue: &str, msg_id: i64) -> Self {
+        Self::MessageConflict(format!(
+            "the archive of queue `{queue}` has a message {msg_id} already, or a unique constraint of another \
+             table that a trigger fills refuses it; nothing was done to this one"
+        ))
+    }
+}
+
+impl Error {
+    /// A message that the place where dead letters go has already.
+    pub(in crate::broker) fn dead_letter_conflict(queue: &str, msg_id: i64) -> Self {
+        Self::MessageConflict(format!(
+            "where dead letters of queue `{queue}` go, a unique constraint refuses message {msg_id}, as there \
+             is such a message already; nothing was done to this one"
+        ))
+    }
+
+    /// A request that makes no sense: which part of it, and what would be right.
+    pub(in crate::broker) fn invalid(
+        part: impl Into<Option<Part>>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { part: part.into(), reason: reason.into() }
+    }
+
+    /// A name that no queue can have.
+    pub(in crate::broker) fn invalid_name(queue: &QueueName, reason: impl fmt::Display) -> Self {
+        Self::invalid(None, format!("queue `{queue}`: {reason}"))
+    }
+
+    fn refused(reason: String) -> Self {
+        Self::MessageRejected { part: None, reason }
+    }
+
+    /// The failure of one message of several.
+    pub(in crate::broker) fn in_message(self, index: usize) -> Self {
+        Self::InMessage { index, source: Box::new(self) }
+    }
+
+    /// The failure of one operation of several.
+    pub(in crate::broker) fn in_operation(self, operation: usize) -> Self {
+        Self::InOperation { operation, source: Box::new(self) }
+    }
+
+    /// The failure alone, where there was one operation only.
+    pub(in crate::broker) fn without_operation(self) -> Self {
+        match self {
+            Self::InOperation { source, .. } => *source,
+            other => other,
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    /// Sorts what the store said where no queue is known.
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Parameter(reason) => {
+                Self::invalid(None, format!("PostgreSQL cannot read a parameter of the request: {reason}"))
+            }
+            store::Error::Locked => Self::Locked("what this is about".to_owned()),
+            store::Error::NoReplicaIdentity => Self::NotSupported(
+                "a publication in the database sends deletes and updates of tables that have no replica \
+                 identity for that; nothing was done. Have an administrator run: \
+                 ALTER TABLE pgmq.meta REPLICA IDENTITY FULL; \
+                 ALTER TABLE pgmq.topic_bindings REPLICA IDENTITY FULL; and the same for the queue's own \
+                 tables where they have no primary key"
+                    .to_owned(),
+            ),
+            store::Error::Overloaded => {
+                Self::Overloaded("every database connection was in use; try again in a moment")
+            }
+            store::Error::TooManyWaiters => Self::Overloaded(
+                "as many clients wait as this gateway takes, of all or with this key, or receive in as many \
+                 different ways; try again in a moment",
+            ),
+            store::Error::Unavailable(_) | store::Error::Timeout | store::Error::Deadlock(_) => {
+                Self::DatabaseUnavailable(error)
+            }
+            store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            store::Error::NotSupported(what) => {
+                Self::NotSupported(format!("{what}: upgrade PGMQ in this database to have this"))
+            }
+            store::Error::RoutingKey(reason) => Self::invalid(Part::RoutingKey, format!(": {reason}")),
+            store::Error::Pattern(reason) => Self::invalid(Part::Pattern, format!(": {reason}")),
+            store::Error::Refused { .. } => transactions::refused(error),
+            store::Error::Rejected(rejection @ Rejection::Unstorable(_)) => {
+                Self::refused(rejection.to_string())
+            }
+            store::Error::SequenceBehind => {
+                Self::SequenceBehind { queue: "one of these queues".to_owned(), source: error }
+            }
+            store::Error::Exhausted(_) => {
+                Self::IdsExhausted { queue: "one of these queues".to_owned(), source: error }
+            }
+            store::Error::Forbidden(_) | store::Error::Rejected(Rejection::Policy) => {
+                Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
+            }
+            store::Error::QueueNotFound
+            | store::Error::NoArchive
+            | store::Error::Rejected(_)
+            | store::Error::Needed
+            | store::Error::MissingRelation(_)
+            | store::Error::Unreadable
+            | store::Error::Unexpected(_) => Self::Internal(error.into()),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What only people ask for: how a queue's table is, and which keys there are.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{CallStats, QueueName},
+    store::{self, CleanupHolder, ListedKey, TableHealth},
+};
+
+use super::{Broker, Error, Result, retry::Kind};
+
+/// The most keys that are listed.
+const MAX_KEYS: i32 = 1_000;
+
+impl Broker {
+    /// How a queue's table is, and who keeps it from being cleaned up.
+    pub async fn table_health(
+        &self,
+        stats: &Arc<CallStats>,
+        queue: QueueName,
+    ) -> Result<(TableHealth, Vec<CleanupHolder>)> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            let queue = &queue;
+            let looked = broker.on_queue(Kind::Show, queue, &stats, |mut conn| async move {
+                let health = store::table_health(&mut conn, queue).await?;
+                Ok((health, store::cleanup_holders(&mut conn).await?))
+            });
+            looked.await?.map_err(Error::on(queue))
+        })
+        .await
+    }
+
+    /// The keys of the database, those in force first; never what they are.
+    pub async fn listed_keys(&self, stats: &Arc<CallStats>) -> Result<Vec<ListedKey>> {
+        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.run(false, async move {
+            Ok(store::shown_keys(&mut *broker.connect(&stats).await?, MAX_KEYS).await?)
+        })
+        .await
+    }
+
+    /// Loads the settings of queues, where they have changed: what is shown is to be what was just set.
+    pub async fn refresh_settings(&self) {
+        // Whoever needs them next is told what is wrong.
+        let _ = self.policies.ensure_fresh().await;
+    }
+}

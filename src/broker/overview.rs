@@ -1,0 +1,85 @@
+//! What is known of queues in memory, for those who look: nothing is asked for it.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{QueueName, QueueSettings, Scope},
+    telemetry::{Metrics, QueueSnapshot},
+};
+
+use super::Broker;
+
+/// A queue, as far as it is known here.
+#[derive(Clone, Debug)]
+pub struct QueueOverview {
+    /// Its name.
+    pub queue: QueueName,
+    /// What was measured and counted.
+    pub known: QueueSnapshot,
+    /// Its settings, as they were when they were last loaded; [`QueueSettings::notify`] is not among them.
+    pub settings: QueueSettings,
+    /// Whether it is read in groups.
+    pub fifo: bool,
+    /// Whether nothing is delivered.
+    pub paused: bool,
+    /// Clients that wait for its messages at this gateway.
+    pub waiters: usize,
+}
+
+impl Broker {
+    /// The queues that are known, as far as they are `visible`, in no order.
+    pub fn overview(&self, visible: &Scope) -> Vec<QueueOverview> {
+        let known = self.metrics.queue_snapshots();
+        let shown = known.into_iter().filter(|known| visible.contains(&known.queue));
+        shown.filter_map(|known| self.complete_overview(known)).collect()
+    }
+
+    /// One queue; there is no telling whether it is there.
+    pub fn overview_of(&self, queue: &QueueName) -> QueueOverview {
+        let known = self.metrics.queue_snapshot(queue.as_str());
+        self.with_policy(queue.clone(), known)
+    }
+
+    fn complete_overview(&self, known: QueueSnapshot) -> Option<QueueOverview> {
+        // What is counted for several queues together has no queue's name.
+        let queue = QueueName::parse(&known.queue).ok()?;
+        Some(self.with_policy(queue, known))
+    }
+
+    fn with_policy(&self, queue: QueueName, known: QueueSnapshot) -> QueueOverview {
+        let policy = self.policies.last_known(&queue);
+        QueueOverview {
+            settings: policy.settings.clone(),
+            fifo: policy.fifo,
+            paused: self.engine.pauses().is_paused(&queue),
+            waiters: self.engine.waiters_on(&queue),
+            known,
+            queue,
+        }
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Waits until nobody is to wait any more, as the gateway stops.
+    pub async fn stops_waiting(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Connections that the database's pool has, and of these those that nobody uses.
+    pub fn pool_size(&self) -> (u32, u32) {
+        self.db.size()
+    }
+
+    /// Clients that wait for messages at this gateway.
+    pub fn waiters(&self) -> usize {
+        self.engine.waiters()
+    }
+
+    /// Queues of which something is kept in memory, as they are in use.
+    pub fn queues_in_use(&self) -> usize {
+        self.engine.queues_in_use()
+    }
+}

@@ -1,0 +1,315 @@
+//! Doing something: a page that says what will be done and to how many, and what was done.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    extract::{Path, Request, State},
+    response::Response,
+};
+
+use crate::{
+    broker::Broker,
+    domain::{CallStats, MsgId, QueueName, Right},
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    super::{
+        actions::{Action, Messages, QueueAction, Work, count, note, perform, perform_on_queue},
+        failure::Failure,
+        form::Form,
+        frame::{Frame, html},
+        place,
+        search::{FIELDS, List, Place, Search, read_position, write_position},
+        state::Dashboard,
+        tabs::{QueueHead, Tab},
+        text,
+        viewer::{Viewer, rights},
+    },
+    queue_name,
+};
+
+/// The most messages that are chosen one by one.
+const MAX_IDS: usize = 1_000;
+/// The most bytes of the form.
+const MAX_FORM: u64 = 256 << 10;
+
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct Confirm {
+    frame: Frame,
+    head: QueueHead,
+    title: String,
+    /// To how many it will be done.
+    touches: String,
+    consequence: &'static str,
+    button: &'static str,
+    /// What the form repeats.
+    fields: Fields,
+    /// Whether the queue's name is to be typed.
+    is_final: bool,
+    /// Whether it can be dropped though others need it.
+    may_force: bool,
+    /// Whether there is nothing to do it to.
+    is_empty: bool,
+    back: String,
+}
+
+#[derive(Template)]
+#[template(path = "done.html")]
+struct Done {
+    frame: Frame,
+    head: Option<QueueHead>,
+    title: String,
+    said: String,
+    /// What goes on where there are more.
+    more: Fields,
+    action_href: String,
+    button: &'static str,
+    back: String,
+}
+
+/// What a form repeats, hidden.
+type Fields = Vec<(&'static str, String)>;
+
+/// What is to be done.
+enum Wish {
+    ToMessages(Action, List, Place, Messages, Fields),
+    ToQueue(QueueAction),
+}
+
+fn known() -> Vec<&'static str> {
+    let own = ["action", "list", "ids", "all", "after", "name", "force"];
+    FIELDS.into_iter().chain(own).collect()
+}
+
+/// Says what would be done.
+pub(in super::super) async fn preview(
+    State(state): State<Dashboard>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+    request: Request,
+) -> Result<Response, Failure> {
+    let queue = queue_name(&name)?;
+    let form = Form::of_query(request.uri().query(), &known())?;
+    let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
+    let allowed = begin(&state, viewer.caller, &queue, &form)?;
+    let overview = allowed.broker.overview_of(&queue);
+    let head = QueueHead::new(&queue, Tab::Messages, rights, overview.paused);
+    let page = match &allowed.wish {
+        Wish::ToMessages(action, list, at, messages, fields) => {
+            let count = count(&allowed.work(&at.queue), messages).await?;
+            let number = text::counted(count.number, "message", "messages");
+            let touches = if count.is_more {
+                format!("{number} so far, and there may be more.")
+            } else {
+                format!("{number}.")
+            };
+            Confirm {
+                title: format!("{} messages of {}", action.title(), at.queue),
+                touches,
+                consequence: action.consequence(),
+                button: action.title(),
+                fields: fields.clone(),
+                is_final: false,
+                may_force: false,
+                is_empty: count.number == 0 && !count.is_more,
+                back: format!("{}/messages?list={}", place::queue(&name), list.word()),
+                frame,
+                head,
+            }
+        }
+        Wish::ToQueue(action) => Confirm {
+            title: format!("{} {name}", action.title()),
+            touches: touched(&allowed, &queue, *action).await?,
+            consequence: action.consequence(),
+            button: action.title(),
+            fields: vec![("action", action.word().to_owned())],
+            is_final: action.is_final(),
+            may_force: *action == QueueAction::Drop,
+            is_empty: false,
+            back: place::queue(&name),
+            frame,
+            head,
+        },
+    };
+    Ok(html(&page))
+}
+
+/// How many messages an action on a queue touches.
+async fn touched(
+    allowed: &Allowed,
+    queue: &QueueName,
+    action: QueueAction,
+) -> Result<String, Failure> {
+    if !action.is_final() {
+        return Ok("No message is touched.".to_owned());
+    }
+    // Counting a long queue takes long.
+    let known = allowed.broker.overview_of(queue).known.figures;
+    if let Some(figures) = known.filter(|figures| figures.length > allowed.count_limit) {
+        return Ok(format!("About {} messages.", text::count(figures.length)));
+    }
+    let (metrics, _) = allowed.broker.queue_metrics(&allowed.stats, queue.clone()).await?;
+    Ok(format!("{}.", text::counted(metrics.queue_length, "message", "messages")))
+}
+
+/// Does it, and says what was done.
+pub(in super::super) async fn act(
+    State(state): State<Dashboard>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+    request: Request,
+) -> Result<Response, Failure> {
+    let queue = queue_name(&name)?;
+    let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
+    // Before the body is read, so that whoever may not has nothing read.
+    let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
+    let form = Form::read(request, &state, MAX_FORM, &known()).await?;
+    let allowed = begin(&state, permit.caller, &queue, &form)?;
+    let rights = rights(&allowed.caller, &name, frame.read_only);
+    let action_href = format!("{}/do", place::queue(&name));
+    let page = match &allowed.wish {
+        Wish::ToMessages(action, list, at, messages, fields) => {
+            let outcome = perform(&allowed.work(&at.queue), *action, messages.clone()).await?;
+            let (asked, done) = (Some(outcome.asked), Some(outcome.done));
+            note(&who, action.word(), at.queue.as_str(), asked, done);
+            let more = outcome.next.map(|next| {
+                let mut fields = fields.clone();
+                fields.retain(|(name, _)| *name != "after");
+                fields.push(("after", write_position(next)));
+                fields
+            });
+            Done {
+                title: format!("{} messages of {}", action.title(), at.queue),
+                said: outcome.said(*action),
+                more: more.unwrap_or_default(),
+                button: action.title(),
+                back: format!("{}/messages?list={}", place::queue(&name), list.word()),
+                head: None,
+                frame,
+                action_href,
+            }
+        }
+        Wish::ToQueue(action) => {
+            if action.is_final() && form.get("name") != Some(&*name) {
+                return Err(Failure::invalid(format!(
+                    "Nothing was done: type the name of the queue, `{name}`, to confirm it."
+                )));
+            }
+            let forced = form.get("force").is_some();
+            let (broker, stats) = (&allowed.broker, &allowed.stats);
+            let (said, count) = perform_on_queue(broker, stats, &queue, *action, forced).await?;
+            note(&who, action.word(), queue.as_str(), None, count);
+            let is_gone = *action == QueueAction::Drop;
+            Done {
+                title: action.title().to_owned(),
+                said,
+                more: Vec::new(),
+                button: action.title(),
+                back: if is_gone { place::root() } else { place::queue(&name) },
+                head: None,
+                frame,
+                action_href,
+            }
+        }
+    };
+    let is_paused = allowed.broker.overview_of(&queue).paused;
+    let is_gone = matches!(allowed.wish, Wish::ToQueue(QueueAction::Drop));
+    let head = QueueHead::new(&queue, Tab::Messages, rights, is_paused);
+    Ok(html(&Done { head: (!is_gone).then_some(head), ..page }))
+}
+
+/// Somebody who may do what they wish.
+struct Allowed {
+    wish: Wish,
+    broker: Broker,
+    stats: Arc<CallStats>,
+    caller: Caller,
+    count_limit: i64,
+}
+
+impl Allowed {
+    fn work<'a>(&'a self, queue: &'a QueueName) -> Work<'a> {
+        Work { broker: &self.broker, stats: &self.stats, caller: &self.caller, queue }
+    }
+}
+
+/// Reads a wish, and refuses those who may not have it.
+fn begin(
+    state: &Dashboard,
+    caller: Caller,
+    queue: &QueueName,
+    form: &Form,
+) -> Result<Allowed, Failure> {
+    if state.shared().read_only {
+        return Err(Failure::read_only());
+    }
+    let word = form.get("action").unwrap_or_default();
+    let count_limit = state.shared().count_limit;
+    if let Some(action) = QueueAction::parse(word) {
+        let QueuePermit { broker, stats, caller, .. } =
+            QueuePermit::<right::Manage>::new(caller, queue.clone())?;
+        return Ok(Allowed { wish: Wish::ToQueue(action), broker, stats, caller, count_limit });
+    }
+    let action = Action::parse(word)
+        .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
+    let permit = QueuePermit::<right::Any>::new(caller, queue.clone())?;
+    let settings = permit.broker.overview_of(queue).settings;
+    let list = List::parse(form.get("list"))?;
+    let at = Place::of(list, queue, settings.dead_letter_queue.as_ref().map(|dead| &dead.0));
+    if at.is_archive() != action.is_of_archive() {
+        let where_they_are = if at.is_archive() { "archived" } else { "in a queue" };
+        return Err(Failure::invalid(format!(
+            "`{word}` is not for messages that are {where_they_are}."
+        )));
+    }
+    for right in action.rights() {
+        permit.caller.require(Some(*right), &at.queue)?;
+    }
+    let (messages, fields) = meant(form, action, list, &at)?;
+    let QueuePermit { broker, stats, caller, .. } =
+        QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
+    let wish = Wish::ToMessages(action, list, at, messages, fields);
+    Ok(Allowed { wish, broker, stats, caller, count_limit })
+}
+
+/// Which messages are meant, and how a form repeats it.
+fn meant(
+    form: &Form,
+    action: Action,
+    list: List,
+    at: &Place,
+) -> Result<(Messages, Fields), Failure> {
+    let mut fields = vec![("action", action.word().to_owned()), ("list", list.word().to_owned())];
+    if form.get("all").is_some() {
+        let search = Search::of(form)?;
+        fields.push(("all", "1".to_owned()));
+        fields.extend(search.fields());
+        let after = read_position(form, "after")?;
+        fields.extend(after.map(|after| ("after", write_position(after))));
+        return Ok((Messages::Found(search.within(at), after), fields));
+    }
+    let mut ids = Vec::new();
+    for id in form.all("ids") {
+        let id: MsgId =
+            id.parse().map_err(|reason| Failure::invalid(format!("`ids`: an id {reason}.")))?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    if ids.is_empty() {
+        return Err(Failure::invalid("No message is chosen: mark some in the list first."));
+    }
+    if ids.len() > MAX_IDS {
+        return Err(Failure::invalid(format!("At most {MAX_IDS} messages can be chosen.")));
+    }
+    fields.extend(ids.iter().map(|id| ("ids", id.to_string())));
+    Ok((Messages::These(ids), fields))
+}
+
+/// Whether somebody may do this to messages of a queue.
+pub(in super::super) fn may(caller: &Caller, action: Action, queue: &str) -> bool {
+    action.rights().iter().all(|right: &Right| caller.may(Some(*right), queue))
+}

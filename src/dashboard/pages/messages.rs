@@ -1,0 +1,206 @@
+//! Messages of a queue, by their state.
+
+use askama::Template;
+use axum::{
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+
+use crate::{
+    broker::{BrowseMessages, ListedMessage},
+    domain::{MsgId, QueueName, Right},
+    http::{Caller, QueuePermit, right},
+};
+
+use super::{
+    super::{
+        actions::Action,
+        failure::Failure,
+        form::Form,
+        frame::{Frame, html},
+        place,
+        search::{FIELDS, List, Place, Search, read_position, write_position},
+        state::Dashboard,
+        tabs::{QueueHead, Tab},
+        text,
+        viewer::Viewer,
+    },
+    act::may,
+    queue_name,
+};
+
+/// Messages on a page.
+const PAGE: i32 = 50;
+/// Characters of a message in a list.
+const BEGINNING: usize = 160;
+
+#[derive(Template)]
+#[template(path = "messages.html")]
+struct Page {
+    frame: Frame,
+    head: QueueHead,
+    list: List,
+    lists: Vec<ListLink>,
+    search: Search,
+    rows: Vec<Row>,
+    is_archive: bool,
+    /// What may be done to them.
+    actions: Vec<Action>,
+    next: Option<String>,
+    /// Whether this page begins at the beginning.
+    is_first: bool,
+    /// What to send, where there is nothing.
+    base: String,
+}
+
+struct ListLink {
+    title: &'static str,
+    href: String,
+    is_here: bool,
+    count: Option<String>,
+}
+
+/// A message in the list.
+struct Row {
+    id: i64,
+    href: String,
+    stored: String,
+    stored_exactly: String,
+    read_ct: i32,
+    state: String,
+    content: Option<String>,
+    size: String,
+    headers: Option<String>,
+}
+
+/// A page of a list.
+pub(in super::super) async fn list(
+    State(state): State<Dashboard>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+    request: Request,
+) -> Result<Response, Failure> {
+    let queue = queue_name(&name)?;
+    let known: Vec<&str> = FIELDS.into_iter().chain(["list", "after", "id"]).collect();
+    let form = Form::of_query(request.uri().query(), &known)?;
+    let list = List::parse(form.get("list"))?;
+    if let Some(id) = form.parsed::<MsgId>("id")? {
+        return Ok(lead_to(&format!("{}/messages/{id}", place::queue(&name))));
+    }
+    let search = Search::of(&form)?;
+    let after = read_position(&form, "after")?;
+    let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
+    let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
+    let overview = permit.broker.overview_of(&queue);
+    let dead_letters = overview.settings.dead_letter_queue.as_ref().map(|dead| dead.0.clone());
+    let at = Place::of(list, &queue, dead_letters.as_ref());
+    let lists = links(&name, list, &permit, dead_letters.as_ref(), &state);
+    let permit = QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
+    let what = BrowseMessages {
+        queue: at.queue.clone(),
+        search: search.within(&at),
+        after,
+        limit: PAGE,
+        ids_only: false,
+    };
+    let found = permit.broker.browse_messages(&permit.stats, what).await?;
+    let now = permit.broker.now();
+    let rows = found.messages.iter().map(|message| Row::new(message, &at, now)).collect();
+    let next = found.next.map(|next| {
+        let mut fields = vec![("list", list.word().to_owned())];
+        fields.extend(search.fields());
+        fields.push(("after", write_position(next)));
+        let fields = serde_urlencoded::to_string(fields).unwrap_or_default();
+        format!("{}/messages?{fields}", place::queue(&name))
+    });
+    Ok(html(&Page {
+        head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
+        actions: actions(&permit.caller, list, &at, &frame),
+        is_archive: at.is_archive(),
+        is_first: after.is_none(),
+        base: place::base(),
+        frame,
+        list,
+        lists,
+        search,
+        rows,
+        next,
+    }))
+}
+
+/// What somebody may do to the messages of a list.
+fn actions(caller: &Caller, list: List, at: &Place, frame: &Frame) -> Vec<Action> {
+    let of_list: &[Action] = match list {
+        _ if frame.read_only => &[],
+        _ if at.is_archive() => &[Action::Replay],
+        List::Waiting => &[Action::Archive, Action::Delete, Action::Redrive],
+        List::Dead => &[Action::Redrive, Action::Archive, Action::Delete],
+        _ => &[Action::GiveBack, Action::Archive, Action::Delete],
+    };
+    let may = |action: &&Action| may(caller, **action, at.queue.as_str());
+    of_list.iter().filter(may).copied().collect()
+}
+
+/// The lists that somebody may see, with how many messages are in each as far as that is known.
+fn links(
+    name: &str,
+    here: List,
+    permit: &QueuePermit<right::Receive>,
+    dead_letters: Option<&QueueName>,
+    state: &Dashboard,
+) -> Vec<ListLink> {
+    let may_see_dead =
+        dead_letters.is_none_or(|dead| permit.caller.may(Some(Right::Receive), dead.as_str()));
+    let row = super::super::overview::Row::alone(state, &permit.broker.overview_of(&permit.queue));
+    let count = |list| match list {
+        List::Waiting => Some(row.visible_shown()),
+        List::InFlight => Some(row.in_flight_shown()),
+        List::Delayed => Some(row.delayed_shown()),
+        List::All | List::Archived | List::Dead => None,
+    };
+    let shown = List::EACH.into_iter().filter(|(list, ..)| *list != List::Dead || may_see_dead);
+    let link = |(list, word, title): (List, &str, &'static str)| ListLink {
+        title,
+        href: format!("{}/messages?list={word}", place::queue(name)),
+        is_here: list == here,
+        count: count(list),
+    };
+    shown.map(link).collect()
+}
+
+impl Row {
+    fn new(message: &ListedMessage, at: &Place, now: DateTime<Utc>) -> Self {
+        let from = if at.is_archive() { "?from=archive" } else { "" };
+        let href = format!("{}/messages/{}{from}", place::queue(at.queue.as_str()), message.msg_id);
+        Self {
+            id: message.msg_id,
+            href,
+            stored: text::ago(message.enqueued_at, now),
+            stored_exactly: text::exact(message.enqueued_at),
+            read_ct: message.read_ct,
+            state: state(message, now),
+            content: message.message.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
+            size: text::bytes(message.bytes),
+            headers: message.headers.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
+        }
+    }
+}
+
+/// What a message waits for.
+fn state(message: &ListedMessage, now: DateTime<Utc>) -> String {
+    if let Some(at) = message.archived_at {
+        return format!("archived {}", text::ago(at, now));
+    }
+    if message.vt <= now {
+        return format!("waiting for {}", text::duration((now - message.vt).num_seconds()));
+    }
+    let left = text::duration((message.vt - now).num_seconds());
+    if message.read_ct > 0 { format!("in flight, {left} left") } else { format!("due in {left}") }
+}
+
+fn lead_to(there: &str) -> Response {
+    let there = HeaderValue::from_str(there).unwrap_or(HeaderValue::from_static("/ui"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response()
+}

@@ -1,0 +1,71 @@
+//! One queue, from memory.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+
+use crate::{
+    broker::QueueOverview,
+    domain::QueueName,
+    http::{QueuePermit, ScopePermit, right},
+};
+
+use super::{
+    super::{
+        chart::{Chart, charts},
+        failure::Failure,
+        frame::{Frame, html},
+        overview::Row,
+        place,
+        state::Dashboard,
+        tabs::{QueueHead, Tab},
+        viewer::Viewer,
+    },
+    queue_name,
+};
+
+#[derive(Template)]
+#[template(path = "queue.html")]
+struct Page {
+    frame: Frame,
+    head: QueueHead,
+    row: Row,
+    charts: Vec<Chart>,
+    base: String,
+    /// The settings that are known, in words.
+    settings: Vec<(&'static str, String)>,
+}
+
+/// A queue's figures and charts.
+pub(in super::super) async fn show(
+    State(state): State<Dashboard>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+) -> Result<Response, Failure> {
+    let queue = queue_name(&name)?;
+    let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
+    let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
+    let overview = permit.broker.overview_of(&queue);
+    must_be_there(&permit, &queue, &overview).await?;
+    let scope = ScopePermit::<right::Any>::new(permit.caller)?;
+    let mut row = Row::new(&state, &scope, &overview);
+    row.draw(&state);
+    let charts = charts(&state.shared().history.of(queue.as_str()).0);
+    let head = QueueHead::new(&queue, Tab::Overview, rights, overview.paused);
+    let settings = super::super::settings_text::known(&overview.settings, overview.fifo);
+    Ok(html(&Page { frame, head, row, charts, base: place::base(), settings }))
+}
+
+/// Looks for a queue of which nothing is known in memory: it may be new.
+async fn must_be_there(
+    permit: &QueuePermit<right::Any>,
+    queue: &QueueName,
+    overview: &QueueOverview,
+) -> Result<(), Failure> {
+    if overview.known.figures.is_none() {
+        permit.broker.show_queue(&permit.stats, queue.clone()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Where the dashboard is, as whoever made the request sees it.
+
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What stands in a part of a path as it is.
+const IN_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+tokio::task_local! {
+    static BASE: Arc<str>;
+}
+
+/// Does the work of a request that was made below this path, which a proxy takes off.
+pub(super) async fn below<T>(base: Arc<str>, work: impl Future<Output = T>) -> T {
+    BASE.scope(base, work).await
+}
+
+/// The path of the dashboard, without a slash at its end.
+pub(super) fn root() -> String {
+    format!("{}/ui", base())
+}
+
+/// The path of the gateway's API: empty at the root.
+pub(super) fn base() -> String {
+    BASE.try_with(ToString::to_string).unwrap_or_default()
+}
+
+/// A name as it stands in a path or behind a `?`.
+pub(super) fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, &IN_PATH).to_string()
+}
+
+/// The page of a queue.
+pub(super) fn queue(name: &str) -> String {
+    format!("{}/queues/{}", root(), encoded(name))
+}

@@ -1,0 +1,132 @@
+//! Requests of several callers in line, of which none has the line for itself. Pure: no I/O, no clock.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+};
+
+use super::batch::{Full, Size};
+
+/// Requests in line, taken from each caller in turn, with the bounds on a batch and on the line.
+#[derive(Debug)]
+pub(super) struct FairLine<C, U> {
+    callers: HashMap<C, VecDeque<(U, Size)>>,
+    /// Whose turn it is; each stands here once that has something in line.
+    turns: VecDeque<C>,
+    count: usize,
+    held: Size,
+    batch: Size,
+    capacity: Size,
+}
+
+impl<C: Clone + Eq + Hash, U> FairLine<C, U> {
+    pub(super) fn new(batch: Size, capacity: Size) -> Self {
+        let held = Size { rows: 0, bytes: 0 };
+        let (callers, turns) = (HashMap::new(), VecDeque::new());
+        Self { callers, turns, count: 0, held, batch, capacity }
+    }
+
+    /// Puts a request in line. One is always let in when nobody stands there, however large.
+    pub(super) fn push(&mut self, caller: C, unit: U, size: Size) -> Result<(), Full> {
+        let held = self.held.plus(size);
+        if self.count > 0 && !held.fits(self.capacity) {
+            return Err(Full);
+        }
+        let line = self.callers.entry(caller.clone()).or_default();
+        if line.is_empty() {
+            self.turns.push_back(caller);
+        }
+        line.push_back((unit, size));
+        self.held = held;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Takes the next batch, the next one of each caller in turn: as many as fit, and at least one if there is
+    /// one.
+    pub(super) fn take(&mut self) -> Vec<U> {
+        let (mut taken, mut batch) = (Vec::new(), Size { rows: 0, bytes: 0 });
+        while let Some((unit, size)) = self.next_within(batch, taken.is_empty()) {
+            batch = batch.plus(size);
+            taken.push(unit);
+        }
+        taken
+    }
+
+    /// The one whose turn it is, if it fits beside `batch`.
+    fn next_within(&mut self, batch: Size, is_first: bool) -> Option<(U, Size)> {
+        let line = self.callers.get_mut(self.turns.front()?)?;
+        let fits = batch.plus(line.front()?.1).fits(self.batch);
+        if !is_first && !fits {
+            return None;
+        }
+        let next = line.pop_front()?;
+        let is_last = line.is_empty();
+        let caller = self.turns.pop_front()?;
+        if is_last {
+            self.callers.remove(&caller);
+        } else {
+            self.turns.push_back(caller);
+        }
+        self.held = self.held.minus(next.1);
+        self.count -= 1;
+        Some(next)
+    }
+
+    /// Requests in line.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// What they come to.
+    pub(super) fn held(&self) -> Size {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BATCH: Size = Size { rows: 4, bytes: 100 };
+    const CAPACITY: Size = Size { rows: 10, bytes: 300 };
+
+    fn line(units: &[(char, u32, usize)]) -> FairLine<char, u32> {
+        let mut line = FairLine::new(BATCH, CAPACITY);
+        for (caller, unit, rows) in units {
+            line.push(*caller, *unit, Size { rows: *rows, bytes: 1 }).expect("room");
+        }
+        line
+    }
+
+    #[test]
+    fn a_caller_with_many_requests_leaves_the_others_their_turn() {
+        let mut line =
+            line(&[('a', 1, 1), ('a', 2, 1), ('a', 3, 1), ('a', 4, 1), ('b', 5, 1), ('c', 6, 1)]);
+        assert_eq!(line.take(), [1, 5, 6, 2]);
+        assert_eq!(line.take(), [3, 4]);
+        assert!(line.take().is_empty() && line.len() == 0);
+        assert!(line.callers.is_empty() && line.turns.is_empty());
+        assert_eq!(line.held(), Size { rows: 0, bytes: 0 });
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_one_that_is_larger_goes_alone() {
+        let mut line = line(&[('a', 1, 3), ('b', 2, 2), ('a', 3, 5)]);
+        assert_eq!(line.take(), [1]);
+        assert_eq!(line.take(), [2]);
+        assert_eq!(line.take(), [3]);
+    }
+
+    #[test]
+    fn the_line_is_bounded_unless_nobody_stands_there() {
+        let mut line = line(&[('a', 1, 9)]);
+        let (small, large) = (Size { rows: 1, bytes: 1 }, Size { rows: 99, bytes: 999 });
+        assert_eq!(line.push('b', 2, small), Ok(()));
+        assert_eq!(line.push('c', 3, small), Err(Full));
+        while !line.take().is_empty() {}
+        assert_eq!(line.push('c', 3, large), Ok(()));
+        assert_eq!(line.push('c', 4, small), Err(Full));
+        assert_eq!(line.take(), [3]);
+    }
+}
