@@ -202,10 +202,29 @@ pub(super) fn unknown(key: &str, source: &str, known: &[String]) -> ConfigError 
 fn reason(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::Type { unexpected, expected, .. } => {
-            format!("{unexpected} is not {expected}")
+            format!("{} is not {}", found(&unexpected.to_string()), wanted(expected))
         }
         config::ConfigError::At { error, .. } => reason(error),
         other => other.to_string(),
+    }
+}
+
+/// What stands there, numbers without the kind that the parser takes them for.
+fn found(unexpected: &str) -> &str {
+    let kinds = ["64-bit integer ", "64-bit unsigned integer "];
+    kinds.iter().find_map(|kind| unexpected.strip_prefix(kind)).unwrap_or(unexpected)
+}
+
+/// What should, in terms of numbers and not of the machine's.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "an unsigned 8 bit integer" => "a whole number from 0 to 255",
+        "an unsigned 16 bit integer" => "a whole number from 0 to 65535",
+        "an unsigned 32 bit integer" => "a whole number from 0 to 4294967295",
+        "an unsigned 64 bit integer" | "an unsigned 64 bit or less integer" => {
+            "a whole number, 0 or more"
+        }
+        other => other,
     }
 }
 

@@ -108,7 +108,7 @@ impl Listener {
             return Ok(Self { socket, endpoint: Endpoint::Unix(path.clone()), tls: None });
         }
         let tls = files.map(Tls::load).transpose()?;
-        let remedy = "server.host and server.port set another address";
+        let remedy = "--port and --host, or server.port and server.host, set another address";
         let address = SocketAddr::new(server.host, server.port);
         let (socket, address) = bind(address, remedy).await?;
         let endpoint = match tls {

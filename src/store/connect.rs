@@ -17,6 +17,8 @@ use super::{
 /// SQLSTATE of a wrong password, and of a user who is not there or may not come from here.
 const INVALID_PASSWORD: &str = "28P01";
 const INVALID_AUTHORIZATION: &str = "28000";
+/// SQLSTATE of a database that is not there.
+const INVALID_CATALOG_NAME: &str = "3D000";
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,7 @@ pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(),
     let started = Instant::now();
     let target = options.describe_target();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    let mut told = String::new();
     loop {
         let error = match pooler::inspect(options).await {
             Ok(()) => break,
@@ -57,7 +60,12 @@ pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(),
         if is_refused(&error) || started.elapsed() + pause > patience {
             return Err(ConnectError::Unreachable { target, reason });
         }
-        warn!(database = %target, %reason, "cannot connect yet, trying again");
+        // Each reason is told once, however often it is met.
+        if reason != told {
+            let for_seconds = patience.saturating_sub(started.elapsed()).as_secs();
+            warn!(database = %target, %reason, for_seconds, "cannot connect yet, trying again");
+            told = reason;
+        }
         sleep(pause).await;
     }
     info!(database = %target, "connected");
@@ -66,8 +74,12 @@ pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(),
 
 /// Whether the server does not let this user in, as it will not in a moment either.
 fn is_refused(error: &sqlx::Error) -> bool {
+    has_code(error, &[INVALID_PASSWORD, INVALID_AUTHORIZATION])
+}
+
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == INVALID_PASSWORD || code == INVALID_AUTHORIZATION)
+    code.is_some_and(|code| codes.contains(&&*code))
 }
 
 /// What the driver says, and what would be right where it says little.
@@ -76,6 +88,10 @@ fn explain(error: &sqlx::Error, options: &ConnectOptions) -> String {
     if is_refused(error) {
         return text
             + " (user and password stand in the database URL, or in PGUSER and PGPASSWORD)";
+    }
+    if has_code(error, &[INVALID_CATALOG_NAME]) {
+        return text
+            + " (its name stands behind the last `/` of the database URL; `createdb` makes one)";
     }
     if text.contains("invalid peer certificate") {
         return text
@@ -91,5 +107,10 @@ fn explain(error: &sqlx::Error, options: &ConnectOptions) -> String {
     if missing && options.socket().is_none() {
         return text + " (it is sslrootcert, sslcert or sslkey in the database URL that names one)";
     }
-    text
+    match error {
+        sqlx::Error::Io(io) if io.kind() == ErrorKind::ConnectionRefused => {
+            text + " (nothing listens there: does PostgreSQL run, and on this host and port?)"
+        }
+        _ => text,
+    }
 }

@@ -33,6 +33,45 @@ async fn a_wrong_password_ends_the_start_at_once() {
     server.stop().await;
 }
 
+/// While it waits for a database, it tells what it waits for and for how long, once, and what the remedy is.
+#[test]
+fn a_database_that_is_not_there_is_told_once_and_at_the_end() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("free").local_addr().expect("there").port();
+    let url = format!("postgres://postgres:hunter2@127.0.0.1:{free}/postgres");
+    let environment = [
+        ("DATABASE_URL", &*url),
+        ("PGMQ_GATEWAY__SERVER__PORT", "0"),
+        ("PGMQ_GATEWAY__DATABASE__CONNECT_TIMEOUT_SECONDS", "3"),
+    ];
+    let output = program(&[], &environment).output().expect("ran");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> =
+        said.lines().filter(|line| line.contains("nothing listens there")).collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].contains("trying again") && lines[0].contains("for_seconds="), "{said}");
+    assert!(lines[1].starts_with("pgmq-gateway: cannot connect to"), "{said}");
+    assert!(!output.status.success() && !said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_never_made_is_named() {
+    let database = TestDatabase::empty().await;
+    let named = &database.name;
+    let url = database.url().replacen(&format!("/{named}"), "/no_such_database", 1);
+    let hasty = |settings: &mut Settings| settings.database.connect_timeout_seconds = 1;
+    let said = try_start(&url, hasty).await.expect_err("refused").to_string();
+    assert!(said.contains("no_such_database") && said.contains("createdb"), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_option_for_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let output = program(&["--port", &port], &[]).output().expect("ran");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Address already in use") && said.contains("--port"), "{said}");
+}
+
 type Change = Box<dyn FnOnce(&mut Settings)>;
 
 /// What is in the database's schemas.

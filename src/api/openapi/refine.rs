@@ -105,12 +105,12 @@ fn message_headers() -> RefOr<Schema> {
 }
 
 fn refine_parameter(parameter: &mut Parameter) {
-    // As a text, which every generator takes; as content with a type, most leave it out.
+    // As a text, which every generator takes; as content with a type, most leave it out. With a media type, the pages
+    // ask for a file.
     if parameter.name == FILTER {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
-            .format(Some(SchemaFormat::Custom(JSON_OBJECT.to_owned())))
-            .content_media_type("application/json");
+            .format(Some(SchemaFormat::Custom(JSON_OBJECT.to_owned())));
         parameter.schema = Some(RefOr::T(text.build().into()));
     }
     if parameter.name == "queue" && parameter.description.is_none() {
