@@ -30,6 +30,12 @@ impl Frame {
         place::root()
     }
 
+    /// Where the API can be browsed.
+    #[expect(clippy::unused_self, reason = "templates ask it of what they have")]
+    pub(super) fn docs(&self) -> String {
+        format!("{}/docs/", place::base())
+    }
+
     /// Where a file of ours is.
     #[expect(clippy::unused_self, reason = "templates ask it of what they have")]
     pub(super) fn asset(&self, file: &str) -> String {

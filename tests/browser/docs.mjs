@@ -46,8 +46,11 @@ async function walk(width, viewport) {
   const shoot = (what) => page.screenshot({ path: `${directory}/${width}-${what}.png` })
 
   await page.goto(url)
-  // Where `/` leads to other pages, they lead on.
-  if (!page.url().includes('/docs')) await page.locator('a[href*="docs"]').first().click()
+  // Where there is a dashboard, `/` leads there, and a link leads on.
+  if (!page.url().endsWith('/docs/')) {
+    await shoot('0-dashboard')
+    await page.locator('a[href$="/docs/"]').click()
+  }
   await page.locator('.opblock').first().waitFor()
   assert.equal(page.url(), `${url}/docs/`)
   await shoot('1-start')
