@@ -28,6 +28,7 @@ impl Engine {
             lanes.visibility.load("visibility"),
             lanes.pop.load("pop"),
             lanes.look.load("look"),
+            lanes.settle.load("settle"),
         ]
     }
 }

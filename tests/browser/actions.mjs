@@ -125,7 +125,7 @@ export async function queues(page, shop) {
   await page.goto('/ui/queues/made-here')
   for (const [action, paused] of [['Pause', true], ['Resume', false]]) {
     await page.getByRole('link', { name: action, exact: true }).click()
-    await press(page, action)
+    await press(page, `${action} the queue`)
     assert.equal((await shop.queue('made-here')).settings.paused, paused)
     await page.getByRole('link', { name: 'Back', exact: true }).click()
   }
@@ -135,11 +135,11 @@ export async function queues(page, shop) {
     await page.goto('/ui/queues/made-here')
     await page.getByRole('link', { name: `${action} …` }).click()
     await page.getByLabel(/to confirm/).fill('made-there')
-    await press(page, action)
+    await press(page, `${action} the queue`)
     assert.equal((await shop.messages('made-here')).length, action === 'Purge' ? 1 : 0)
     await page.goto(`/ui/queues/made-here/do?action=${action.toLowerCase()}`)
     await page.getByLabel(/to confirm/).fill('made-here')
-    await press(page, action)
+    await press(page, `${action} the queue`)
     await page.locator('.said').waitFor()
     if (left !== null) assert.equal((await shop.messages('made-here')).length, left)
   }

@@ -24,6 +24,6 @@ export async function launch(modules, hosts = []) {
   return await load(modules, 'playwright-core').chromium.launch({
     executablePath: EXECUTABLE,
     args: names === '' ? ARGUMENTS : [...ARGUMENTS, `--host-resolver-rules=${names}`],
-    ignoreDefaultArgs: ['--headless', '--hide-scrollbars'],
+    ignoreDefaultArgs: ['--headless'],
   })
 }

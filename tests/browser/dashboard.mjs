@@ -36,6 +36,8 @@ await messages(window.page, shop)
 console.log('ok: messages are deleted, archived, given back and replayed')
 await deadLetters(window.page, shop)
 console.log('ok: dead letters go back')
+// Names and JSON that are not right, and what is not confirmed.
+for (const status of [400, 422]) window.expect(status)
 await queues(window.page, shop)
 console.log('ok: queues are made, set, paused, emptied and dropped')
 window.quiet()

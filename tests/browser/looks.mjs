@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { logIn, open, THEMES, WIDTHS } from './guard.mjs'
-import { PAGES } from './shop.mjs'
+import { pages } from './shop.mjs'
 
 /** What axe finds on a page, one line for each node. */
 export async function violations(page, axe) {
@@ -19,6 +19,13 @@ const overflow = (page) => page.evaluate(() => {
   return wide.filter((one) => !one.closest('.scroll, pre')).map((one) => one.outerHTML.slice(0, 120))
 })
 
+/** Text that is there and cannot be seen, as its place has no width or height. */
+const unseen = (page) => page.evaluate(() => {
+  const cells = [...document.querySelectorAll('td, th, dd, dt, code, h1, h2, p, button, a')]
+  const empty = cells.filter((one) => one.textContent.trim() !== '' && one.checkVisibility() && !one.closest('.hidden, .skip, thead, details'))
+  return empty.filter((one) => one.getClientRects().length > 0 && one.getBoundingClientRect().width < 3).map((one) => one.outerHTML.slice(0, 120))
+})
+
 /** Looks at every page; returns how many looks that were. */
 export async function lookAtAll(browser, modules, base, key) {
   const axe = readFileSync(`${modules}/node_modules/axe-core/axe.min.js`, 'utf8')
@@ -33,6 +40,7 @@ export async function lookAtAll(browser, modules, base, key) {
         await window.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
         looks += 1
         found.push(...(await overflow(window.page)).map((one) => `${name} ${width}: too wide: ${one}`))
+        found.push(...(await unseen(window.page)).map((one) => `${name} ${width}: cannot be seen: ${one}`))
         // Tables become lists on phones; between the other widths nothing changes that axe looks at.
         if (width === 820) continue
         found.push(...(await violations(window.page, axe)).map((one) => `${name} ${theme} ${width}: ${one}`))
@@ -41,7 +49,7 @@ export async function lookAtAll(browser, modules, base, key) {
     await window.page.goto('/ui/login')
     await look('login')
     await logIn(window.page, key)
-    for (const [name, path] of Object.entries(PAGES)) {
+    for (const [name, path] of Object.entries(pages(7))) {
       await window.page.goto(path)
       await look(name)
     }

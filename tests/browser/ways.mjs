@@ -23,29 +23,35 @@ async function enter(page) {
   await Promise.all([page.waitForEvent('domcontentloaded'), page.keyboard.press('Enter')])
 }
 
+/** Types into the field that a page gives the focus to by itself. */
+async function typeInto(page, selector, text) {
+  await page.waitForFunction((selector) => document.activeElement?.matches(selector), selector)
+  await page.keyboard.type(text)
+}
+
 /** From the log-in to a queue, a message and its end, by keyboard alone. */
 export async function byKeyboard(browser, base, key, shop) {
   const window = await open(browser, base)
   const { page } = window
   window.expect(401)
   await page.goto('/ui/login')
-  // The field has the focus from the start.
-  await page.keyboard.type('a-wrong-key-of-some-length')
+  await typeInto(page, '#key', 'a-wrong-key-of-some-length')
   await enter(page)
   await page.getByRole('alert').waitFor()
-  await page.keyboard.type(key)
+  await typeInto(page, '#key', key)
   await enter(page)
   await tabTo(page, '.skip')
   await page.keyboard.press('Enter')
   await tabTo(page, 'main a[href$="/new"]')
   await enter(page)
-  await page.keyboard.type('by-keyboard')
-  await page.keyboard.press('Tab')
+  await typeInto(page, '#name', 'by-keyboard')
   await tabTo(page, 'button.primary')
   await enter(page)
   await tabTo(page, '.tabs a[href$="/send"]')
   await enter(page)
   await tabTo(page, '#message')
+  // In place of the example that stands there.
+  await page.keyboard.press('Control+A')
   await page.keyboard.type('{"typed":true}')
   await tabTo(page, 'button.primary')
   await enter(page)
@@ -106,13 +112,13 @@ export async function live(browser, base, key, shop) {
   const window = await open(browser, base)
   const { page } = window
   await shop.create('watched')
-  await logIn(page, key)
   let streams = 0
   const isStream = (request) => request.url().includes('/ui/events')
   page.on('request', (request) => { if (isStream(request)) streams += 1 })
   for (const event of ['requestfinished', 'requestfailed']) {
     page.on(event, (request) => { if (isStream(request)) streams -= 1 })
   }
+  await logIn(page, key)
   await page.goto('/ui')
   await page.evaluate(() => { window.same = true })
   const row = page.locator('tr[data-queue=watched]')
