@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { logIn, open, THEMES, WIDTHS } from './guard.mjs'
-import { PAGES } from './shop.mjs'
+import { pages } from './shop.mjs'
 
 /** What axe finds on a page, one line for each node. */
 export async function violations(page, axe) {
@@ -49,7 +49,7 @@ export async function lookAtAll(browser, modules, base, key) {
     await window.page.goto('/ui/login')
     await look('login')
     await logIn(window.page, key)
-    for (const [name, path] of Object.entries(PAGES)) {
+    for (const [name, path] of Object.entries(pages(7))) {
       await window.page.goto(path)
       await look(name)
     }

@@ -3,7 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { launch } from './browser.mjs'
 import { logIn, open, THEMES } from './guard.mjs'
-import { fill, PAGES } from './shop.mjs'
+import { fill, orders, pages } from './shop.mjs'
 import { traffic } from './traffic.mjs'
 
 /** What stands in the documents: those that only differ in what they list are left out. */
@@ -16,6 +16,8 @@ mkdirSync(directory, { recursive: true })
 const browser = await launch(modules)
 const shop = await fill(base, key)
 await traffic(shop)
+// Those that were there are done by now.
+const shown = await shop.sendAll('orders', orders(40))
 
 /** A picture in another format, which browsers can make themselves. */
 async function webp(png) {
@@ -48,7 +50,7 @@ for (const theme of THEMES) {
   await page.goto('/ui/login')
   await take('login')
   await logIn(page, key)
-  for (const [name, path] of Object.entries(PAGES)) {
+  for (const [name, path] of Object.entries(pages(shown.msg_ids[0]))) {
     if (widths.length === 0 && !SHOWN.includes(name)) continue
     await page.goto(path)
     await take(name)

@@ -6,6 +6,11 @@ const ORDER = {
   items: [{ sku: 'A-1', count: 2 }, { sku: 'B-7 <b>bold</b>', count: 1 }],
 }
 
+/** Orders of seven customers. */
+export const orders = (length) => Array.from({ length }, (_, at) => ({
+  message: { ...ORDER, order: 4711 + at }, headers: { 'x-pgmq-group': `customer-${at % 7}` },
+}))
+
 /** Makes the queues and what is in them. */
 export async function fill(base, key) {
   const shop = client(base, key)
@@ -18,8 +23,7 @@ export async function fill(base, key) {
   await shop.create('reports', { settings: { paused: true } })
   await shop.create('thumbnails', { kind: 'unlogged' })
   await shop.create('a-long-name-as-services-of-large-companies-have')
-  const order = (at) => ({ message: { ...ORDER, order: 4711 + at }, headers: { 'x-pgmq-group': `customer-${at % 7}` } })
-  await shop.sendAll('orders', Array.from({ length: 60 }, (_, at) => order(at)))
+  await shop.sendAll('orders', orders(60))
   await shop.receive('orders', 'qty=3&vt=600')
   for (const id of [4, 5, 6]) await shop.archive('orders', id)
   await shop.sendAll('orders', [{ message: { later: true }, delay: 3600 }, { message: { later: true }, delay: 7200 }])
@@ -36,8 +40,8 @@ export async function fill(base, key) {
   return shop
 }
 
-/** Every page, and what it is called in file names. */
-export const PAGES = {
+/** Every page, and what it is called in file names, with a message of `orders` and the next one. */
+export const pages = (id) => ({
   queues: '/ui',
   queue: '/ui/queues/orders',
   messages: '/ui/queues/orders/messages',
@@ -46,16 +50,16 @@ export const PAGES = {
   archived: '/ui/queues/orders/messages?list=archived',
   dead: '/ui/queues/billing/messages?list=dead',
   'no-messages': '/ui/queues/thumbnails/messages',
-  message: '/ui/queues/orders/messages/7',
+  message: `/ui/queues/orders/messages/${id}`,
   send: '/ui/queues/orders/send',
   settings: '/ui/queues/orders/settings',
   table: '/ui/queues/orders/table',
   'empty-queue': '/ui/queues/thumbnails',
   'long-name': '/ui/queues/a-long-name-as-services-of-large-companies-have',
-  delete: '/ui/queues/orders/do?action=delete&list=waiting&ids=8&ids=9',
+  delete: `/ui/queues/orders/do?action=delete&list=waiting&ids=${id}&ids=${id + 1}`,
   drop: '/ui/queues/orders/do?action=drop',
   new: '/ui/new',
   topics: '/ui/topics?key=orders.eu.paid',
   keys: '/ui/keys',
   gateway: '/ui/gateway',
-}
+})

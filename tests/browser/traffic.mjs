@@ -1,11 +1,11 @@
 // Something to see in the charts: senders, and consumers that do not always keep up.
 
-const SECONDS = 75
+const SECONDS = 150
 
 /** Sends and consumes for a while, more and less of it by turns. */
 export async function traffic(shop) {
   const until = Date.now() + SECONDS * 1000
-  const wave = () => 1 + Math.sin((until - Date.now()) / 5000)
+  const wave = () => 1 + Math.sin((until - Date.now()) / 9000)
   const sender = async (queue, most) => {
     while (Date.now() < until) {
       const messages = Array.from({ length: 1 + Math.round(most * wave()) }, (_, at) => ({ message: { job: at } }))

@@ -4,6 +4,8 @@
   const COLUMNS = { depth: [1, 2], rates: [4, 6] };
   const TITLES = { depth: ['waiting', 'in flight'], rates: ['sent', 'done'] };
   const KEPT = 3600;
+  // So much is shown at least: what a gateway saw since it started, a minute ago, is no mere stroke then.
+  const LEAST = 300;
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -38,12 +40,12 @@
           height: plot.clientHeight,
           legend: { show: false },
           cursor: { y: false, drag: { x: false, y: false } },
-          scales: { x: { range: (_, __, last) => [last - KEPT, last] }, y: { range: (_, least, most) => [0, Math.max(most || 0, 1) * 1.05] } },
+          scales: { x: { range: (_, first, last) => [Math.max(last - KEPT, Math.min(first, last - LEAST)), last] }, y: { range: (_, least, most) => [0, Math.max(most || 0, 1) * 1.05] } },
           series: [
             {},
             ...lines.map((stroke, at) => ({ label: TITLES[kind][at], stroke, width: 1.5, points: { show: false } })),
           ],
-          axes: [{ ...axis, values: (_, moments) => moments.map(clock) }, { ...axis, size: 48 }],
+          axes: [{ ...axis, size: 28, values: (_, moments) => moments.map(clock) }, { ...axis, size: 48 }],
         };
         plot.replaceChildren();
         plot.setAttribute('role', 'img');

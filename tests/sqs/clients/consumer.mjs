@@ -85,9 +85,10 @@ console.log('ok: what fails is retried, and then a dead letter')
 
 await sqs.sendMessage({ QueueUrl: queueUrl, MessageBody: 'long' })
 let deliveries = 0
-const slow = consume({ visibilityTimeout: 2, heartbeatInterval: 1, handleMessage: async (message) => {
+const slow = consume({ visibilityTimeout: 4, heartbeatInterval: 2, handleMessage: async (message) => {
   deliveries += 1
-  // Beyond its visibility timeout, twice; another consumer waits for it meanwhile, in vain.
+  // Beyond its visibility timeout; another consumer waits for it meanwhile, in vain. No heartbeat is due when it ends:
+  // sqs-consumer goes on with them until the message is deleted.
   const { Messages } = await sqs.receiveMessage({ QueueUrl: queueUrl, WaitTimeSeconds: 5 })
   assert.equal(Messages, undefined)
   return message
