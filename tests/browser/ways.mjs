@@ -122,7 +122,7 @@ export async function live(browser, base, key, shop) {
   await page.goto('/ui')
   await page.evaluate(() => { window.same = true })
   const row = page.locator('tr[data-queue=watched]')
-  assert.equal(await row.locator('[data-field=visible]').innerText(), '0')
+  await row.locator('[data-field=visible]', { hasText: /^0$/ }).waitFor()
   await shop.sendAll('watched', [1, 2, 3, 4].map((message) => ({ message })))
   await row.locator('[data-field=visible]', { hasText: /^4$/ }).waitFor()
   const waiting = fetch(`${base}/queues/emails/messages?wait=20&filter=${encodeURIComponent('{"no":1}')}`, { headers: { authorization: `Bearer ${key}` } })
