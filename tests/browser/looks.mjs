@@ -56,6 +56,7 @@ export async function lookAtAll(browser, modules, base, key) {
     window.expect(404)
     await window.page.goto('/ui/queues/none')
     await look('failure')
+    assert.ok(!(await window.page.locator('main').innerText()).includes('`'), 'names are set as code')
     window.quiet()
     await window.context.close()
   }
