@@ -368,8 +368,9 @@ impl Engine {
         self.poller.as_ref().map(Poller::pool_size)
     }
 
-    /// Closes the pool of those who wait.
+    /// Gives up what is kept for later, and closes the pool of those who wait. Nothing may be under way any more.
     pub async fn close(&self) {
+        self.shared.floors.keep_none();
         if let Some(poller) = &self.poller {
             poller.close().await;
         }

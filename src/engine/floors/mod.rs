@@ -90,6 +90,11 @@ impl Floors {
         }
     }
 
+    /// Gives up the connection that is kept for looks: the pool closes once it has all of them.
+    pub(super) fn keep_none(&self) {
+        self.db.keep_none();
+    }
+
     /// The `vt` from which on to read; from the beginning where nothing is known of late.
     pub(super) fn since(&self, queue: &QueueName) -> Option<DateTime<Utc>> {
         if self.count.load(Relaxed) == 0 {
