@@ -91,8 +91,11 @@ async fn a_poison_message_is_seen_three_times_and_moved_once() {
 /// The same with consumers that crowd at both gateways.
 #[tokio::test]
 async fn a_crowd_sees_each_poison_message_three_times() {
-    let gateways = TestGateway::pair().await;
-    make_queues(&gateways[0], 3).await;
+    let first = TestGateway::start().await;
+    make_queues(&first, 3).await;
+    // Which learns of a change elsewhere within a second, and of this one as it begins.
+    let second = TestGateway::on(&first.database, |_| {}).await;
+    let gateways = [first, second];
     for n in 0..10 {
         gateways[n % 2].send("q", r#"{"message":"poison"}"#).await;
     }
