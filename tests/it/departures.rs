@@ -115,9 +115,10 @@ async fn a_client_that_leaves_while_it_is_served_is_counted_and_logged() {
         b"POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: gone-1\r\n\
                     Content-Length: 13\r\n\r\n{\"message\":1}";
     stream.write_all(request).await.expect("sent");
-    eventually("it is in hand", async || {
-        let metrics = client.get("/metrics").await.text;
-        metrics.lines().any(|line| line == "pgmq_gateway_requests_in_flight 2").then_some(())
+    eventually("a statement waits for the table", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
+        (database.value::<i64>(sql).await > 0).then_some(())
     })
     .await;
     drop(stream);

@@ -294,11 +294,14 @@ async fn clients_that_leave_undo_nothing_and_disturb_nobody() {
 /// Where messages are read in order, none turns up behind one that was seen, whoever sends.
 #[tokio::test]
 async fn ids_grow_from_commit_to_commit_where_groups_are_read() {
-    let gateways = TestGateway::pair().await;
-    gateways[0].create_with("groups", &json!({"fifo": true})).await;
-    gateways[0].create("plain").await;
-    gateways[0].post("/queues/groups/bindings", r#"{"pattern":"t.*"}"#).await.expect(201);
-    note_commits(&gateways[0].database, "groups").await;
+    let first = TestGateway::start().await;
+    first.create_with("groups", &json!({"fifo": true})).await;
+    first.create("plain").await;
+    first.post("/queues/groups/bindings", r#"{"pattern":"t.*"}"#).await.expect(201);
+    note_commits(&first.database, "groups").await;
+    // Which knows of the queue as it begins, and of one that is made elsewhere within a second.
+    let second = TestGateway::on(&first.database, |_| {}).await;
+    let gateways = [first, second];
     let senders = async {
         for _ in 0..8 {
             let answers = together(40, |n| {
