@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     Broker, Error, Part, Receive, Result,
+    policies::Policy,
     retry::{Kind, Retry},
 };
 
@@ -146,7 +147,9 @@ impl Broker {
         queue: QueueName,
         what: Settle,
     ) -> Result<Vec<SettledEntry>> {
-        self.settle_and_read(stats, queue, what, None).await.map(|(settled, _)| settled)
+        let policy = self.policies.of(&queue).await?;
+        let done = self.settle_and_read(stats, &queue, what, policy, None).await;
+        done.map(|(settled, _)| settled)
     }
 
     /// The same, and leases what is next in the same commit; nothing where that has to be asked for apart.
@@ -159,7 +162,7 @@ impl Broker {
         next.check()?;
         let policy = self.policies.of(&next.queue).await?;
         let read = self.read_of(next, &policy);
-        let done = self.settle_and_read(stats, next.queue.clone(), what, Some(read)).await?;
+        let done = self.settle_and_read(stats, &next.queue, what, policy, Some(read)).await?;
         let (settled, delivery) = done;
         Ok((settled, delivery.map(|delivery| self.signed(delivery))))
     }
@@ -167,8 +170,9 @@ impl Broker {
     async fn settle_and_read(
         &self,
         stats: &Arc<CallStats>,
-        queue: QueueName,
+        queue: &QueueName,
         what: Settle,
+        policy: Arc<Policy>,
         read: Option<Read>,
     ) -> Result<(Vec<SettledEntry>, Option<Delivery>)> {
         let count = what.entries.len();
@@ -182,7 +186,7 @@ impl Broker {
             target.as_ref().ok().map(|target| (action.clone(), *target))
         };
         let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
-        let outcome = self.settle_all(stats, &queue, valid, read).await?;
+        let outcome = self.settle_all(stats, queue, valid, policy, read).await?;
         let mut settled = outcome.settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {
             Err(error) => SettledEntry { action, msg_id: None, error: Some(error) },
@@ -192,7 +196,7 @@ impl Broker {
                     (Settled::Conflict, Action::DeadLetter(_)) => {
                         Some(Error::dead_letter_conflict(queue.as_str(), target.msg_id))
                     }
-                    _ => done(&queue, target.msg_id, settled).err(),
+                    _ => done(queue, target.msg_id, settled).err(),
                 };
                 SettledEntry { action, msg_id: Some(target.msg_id), error }
             }
@@ -205,24 +209,21 @@ impl Broker {
         stats: &Arc<CallStats>,
         queue: &QueueName,
         entries: Vec<(Action, Target)>,
+        policy: Arc<Policy>,
         read: Option<Read>,
     ) -> Result<SettleOutcome> {
         let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
-        let policy = self.policies.of(&queue).await?;
         self.run(true, async move {
             let settings = &policy.settings;
             let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
             let rules = SettleRules { dead_letter_queue, backoff: settings.retry_backoff };
-            let request = SettleRequest {
-                entries: entries.clone(),
-                dead_letter_queue: dead_letter_queue.cloned(),
-                backoff: rules.backoff,
-                unblocks: policy.fifo,
-                read,
-            };
-            let mut outcome = broker.settle_together(&queue, &stats, request).await?;
-            let settled = std::mem::take(&mut outcome.settled);
-            let settled = broker.settle_locked(&queue, &stats, &entries, rules, settled).await;
+            let outcome = broker.settle_together(&queue, &stats, &entries, rules, read).await?;
+            let SettleOutcome { mut settled, mut delivery } = outcome;
+            if settled.contains(&Settled::Locked) {
+                // What was read goes back: its time would run while this waits.
+                delivery = None;
+                settled = broker.settle_locked(&queue, &stats, &entries, rules, settled).await;
+            }
             let mut dead_lettered = false;
             for ((action, _), _) in
                 entries.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Done)
@@ -239,7 +240,7 @@ impl Broker {
             if let Some(target) = dead_letter_queue.filter(|_| dead_lettered) {
                 broker.engine.tell(target);
             }
-            Ok(SettleOutcome { settled, ..outcome })
+            Ok(SettleOutcome { settled, delivery })
         })
         .await
     }
@@ -249,17 +250,21 @@ impl Broker {
         &self,
         queue: &QueueName,
         stats: &Arc<CallStats>,
-        request: SettleRequest,
+        entries: &[(Action, Target)],
+        rules: SettleRules<'_>,
+        read: Option<Read>,
     ) -> Result<SettleOutcome> {
         self.check_name_unambiguous(queue, stats).await?;
-        let entries = request.entries.clone();
-        let (target, backoff) = (request.dead_letter_queue.clone(), request.backoff);
+        let request = SettleRequest {
+            entries: entries.to_vec(),
+            dead_letter_queue: rules.dead_letter_queue.cloned(),
+            backoff: rules.backoff,
+            read,
+        };
         let settled = self.within_time(self.engine.settle(queue, request, stats)).await;
         if let Shareable::Done(outcome) = settled.map_err(Error::on(queue))? {
             return Ok(outcome);
         }
-        let rules = SettleRules { dead_letter_queue: target.as_ref(), backoff };
-        let entries = &entries;
         let settled = self.on_queue(Kind::Settle, queue, stats, |mut conn| async move {
             match store::settle(&mut conn, queue, entries, rules, false).await {
                 Err(error) if error.is_about_rows() => {
@@ -287,9 +292,6 @@ impl Broker {
             places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
         };
         let mut places = locked(&settled);
-        if places.is_empty() {
-            return settled;
-        }
         let refusal = Refusal::Locked(queue.to_string(), 0);
         let of_a_message = store::Error::Refused { operation: 0, refusal };
         let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);

@@ -31,8 +31,6 @@ pub struct SettleRequest {
     pub dead_letter_queue: Option<QueueName>,
     /// How long those wait that are given back without a delay.
     pub backoff: Option<RetryBackoff>,
-    /// Whether others of the same groups can be delivered then.
-    pub unblocks: bool,
     /// What to read in the same commit, if that can be done.
     pub read: Option<Read>,
 }
@@ -195,14 +193,6 @@ impl Settling {
     fn delivery(&self, queue: &QueueName, messages: Vec<Message>) -> Delivery {
         Delivery::new(queue, messages, &self.shared.db, &self.shared.tasks)
     }
-
-    /// Has those looked for who wait, if something can be delivered now or later that could not before.
-    fn tell(&self, inputs: &[&SettleRequest]) {
-        let gives_back = |input: &&SettleRequest| input.unblocks || !input.is_ends();
-        if inputs.iter().any(gives_back) {
-            self.news.tell();
-        }
-    }
 }
 
 impl BatchStatement for Settling {
@@ -223,7 +213,8 @@ impl BatchStatement for Settling {
                 Err(error) => return Err(error),
             },
         };
-        self.tell(inputs);
+        // What is given back can be delivered, and what stood behind it in its group.
+        self.news.tell();
         Ok(outcomes)
     }
 
@@ -238,7 +229,7 @@ impl BatchStatement for Settling {
             Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
             Err(error) => return Err(error),
         };
-        self.tell(inputs);
+        self.news.tell();
         Ok(outcomes)
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually};
+use crate::support::{Answer, Client, Holder, PATIENCE, TestGateway, eventually};
 
 const PATH: &str = "/queues/q/messages/receive";
 
@@ -286,4 +286,26 @@ async fn a_crowd_that_settles_shares_commits() {
     let commits = "SELECT count(DISTINCT xmin::text) FROM pgmq.a_q";
     let commits = gateway.database.value::<i64>(commits).await;
     assert!(commits < 30, "{commits} commits for 60 requests");
+}
+
+/// What is next is leased when what was to be settled is through: its time does not run while that waits.
+#[tokio::test]
+async fn nothing_is_leased_while_the_settling_waits_for_a_lock() {
+    let gateway = with_messages(3).await;
+    let receipts = workers_with_one_each(&gateway, 1).await;
+    let lock = "SELECT FROM pgmq.q_q WHERE msg_id = 1 FOR UPDATE";
+    let holder = Holder::of(&gateway.database, lock).await;
+    let client = gateway.client.clone();
+    let body = json!({"settle": {"delete": [{"receipt": receipts[0]}]}, "qty": 2, "vt": 600});
+    let settling = tokio::spawn(async move { call(&client, &body).await });
+    eventually("they were read, and are given back", async || {
+        let free = "SELECT count(*) FROM pgmq.q_q WHERE msg_id IN (2, 3) AND vt <= now() AND read_ct = 0 \
+                    AND last_read_at IS NOT NULL";
+        (gateway.database.value::<i64>(free).await == 2).then_some(())
+    })
+    .await;
+    assert!(!settling.is_finished());
+    holder.rollback().await;
+    let answer = settling.await.expect("no panic").expect(200);
+    assert_eq!((&answer.json()["settled"]["deleted"], ids(&answer)), (&json!([1]), vec![2, 3]));
 }
