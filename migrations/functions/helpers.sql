@@ -135,6 +135,16 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
+-- Has a statement wait for no lock from here on, once it did so in vain: the next ones may stand there too.
+CREATE FUNCTION pgmq_gateway.lose_patience(code text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF code = '55P03' THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
+    END IF;
+END
+$$;
+
 -- What a lock that somebody has on the whole table of a queue leaves to others: `all`, `looks` or `none`.
 CREATE FUNCTION pgmq_gateway.table_access(queue text)
 RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -9,9 +9,9 @@
 -- A queue that is locked delays the others by a few milliseconds at most, and what comes after a tenth of a second
 -- is left to statements of its own.
 
--- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it is none that stores what it is given and
--- nothing else. `is_there` tells these two apart. A trigger, a policy, a rule, a check, a computed column or an
--- index on an expression can take as long as it likes.
+-- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it
+-- is none that stores what it is given and nothing else. `is_there` tells these two apart. A trigger, a policy, a
+-- rule, a check, a computed column or an index on an expression can take as long as it likes.
 CREATE FUNCTION pgmq_gateway.plain_tables(queues text[], prefix text, OUT tables text[], OUT is_there boolean[])
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -21,10 +21,8 @@ BEGIN
                         OR c.relispartition)
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid
                                AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
-               -- PGMQ's own columns are not computed, and there are eight of them at most.
-               AND (c.relnatts <= 8
-                    OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                                   WHERE a.attrelid = c.oid AND a.attgenerated <> ''))
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = c.oid AND a.attgenerated <> '')
                THEN format('pgmq.%I', c.relname) END ORDER BY q.place),
            array_agg(c.oid IS NOT NULL ORDER BY q.place)
     INTO tables, is_there
@@ -50,7 +48,7 @@ DECLARE
     first integer := 1;
     last integer;
     id bigint;
-    code text;
+    has_headers boolean;
 BEGIN
     plain := pgmq_gateway.plain_tables(queues, 'q');
     FOR n IN 1..cardinality(queues) LOOP
@@ -70,32 +68,28 @@ BEGIN
                           convert_from(messages[first], 'UTF8')::jsonb;
                     ids := ARRAY[id];
                 ELSE
-                    SELECT array_agg(pgmq_gateway.moment(new.visible_at, new.delay)) AS moments,
-                           array_agg(convert_from(new.message, 'UTF8')::jsonb) AS messages,
-                           array_agg(pgmq_gateway.senders_headers(convert_from(new.headers, 'UTF8')::jsonb))
-                               AS headers
+                    has_headers := pgmq_gateway.has_column(plain.tables[n]::regclass, 'headers');
+                    SELECT array_agg(convert_from(new.message, 'UTF8')::jsonb) AS messages,
+                           array_agg(convert_from(new.headers, 'UTF8')::jsonb) AS headers,
+                           count(new.headers) > 0 AS with_headers
                     INTO parsed
-                    FROM unnest(messages[first:last], headers[first:last], delays[first:last],
-                                visible_at[first:last]) AS new (message, headers, delay, visible_at);
-                    ids := '{}';
-                    FOR id IN EXECUTE format(
-                        '/* pgmq_gateway */ INSERT INTO %s (vt, message, headers)
-                         SELECT unnest($1), unnest($2), unnest($3) RETURNING msg_id', plain.tables[n])
-                    USING parsed.moments, parsed.messages, parsed.headers LOOP
-                        ids := ids || id;
-                    END LOOP;
-                    IF cardinality(ids) <> counts[n] THEN
+                    FROM unnest(messages[first:last], headers[first:last]) AS new (message, headers);
+                    IF parsed.with_headers AND NOT has_headers THEN
+                        RAISE SQLSTATE 'PGW05';
+                    END IF;
+                    EXECUTE 'WITH stored AS ('
+                        || pgmq_gateway.insert_statement(plain.tables[n]::regclass, has_headers)
+                        || ') SELECT array_agg(s.msg_id) FROM stored s'
+                    INTO ids
+                    USING parsed.messages, parsed.headers, delays[first:last], visible_at[first:last];
+                    IF coalesce(cardinality(ids), 0) <> counts[n] THEN
                         RAISE SQLSTATE 'PGW23';
                     END IF;
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
-                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
                 outcome := 'retry';
                 ids := NULL;
-                IF code = '55P03' THEN
-                    -- The next ones may stand there too.
-                    PERFORM set_config('lock_timeout', '1ms', true);
-                END IF;
+                PERFORM pgmq_gateway.lose_patience(SQLSTATE);
             END;
         END IF;
         first := last + 1;
@@ -119,7 +113,6 @@ DECLARE
     started timestamptz := clock_timestamp();
     first integer := 1;
     last integer;
-    code text;
 BEGIN
     IF action = 'archive' THEN
         archives := pgmq_gateway.plain_tables(queues, 'a');
@@ -149,12 +142,9 @@ BEGIN
                     ended := pgmq_gateway.delete_plainly(plain.tables[n], ended);
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
-                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
                 outcome := 'retry';
                 ended := NULL;
-                IF code = '55P03' THEN
-                    PERFORM set_config('lock_timeout', '1ms', true);
-                END IF;
+                PERFORM pgmq_gateway.lose_patience(SQLSTATE);
             END;
         END IF;
         first := last + 1;
@@ -201,12 +191,12 @@ $$;
 
 -- Leases messages of several queues, up to `max_messages` of each, as `receive` does where it is asked for nothing but
 -- the next ones. The last row of each queue has no message: it says what became of the queue. Where that is not
--- `done`, its rows before count for nothing. `due_in` is as for `receive`.
+-- `done`, its rows before count for nothing. `due_in` is as for `receive`, and `took` the seconds that the read took.
 CREATE FUNCTION pgmq_gateway.receive_from_queues(
     queues text[], hide_seconds integer[], max_messages integer[], want_due boolean[]
 ) RETURNS TABLE (
     place integer, msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, outcome text, due_in float8
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, outcome text, due_in float8, took float8
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
 DECLARE
     plain record := pgmq_gateway.plain_tables(queues, 'q');
@@ -214,11 +204,12 @@ DECLARE
     relation regclass;
     has_stamps boolean;
     found_count integer;
-    code text;
+    began timestamptz;
 BEGIN
     FOR n IN 1..cardinality(queues) LOOP
         due_in := NULL;
         outcome := 'done';
+        began := clock_timestamp();
         IF plain.tables[n] IS NULL OR clock_timestamp() - started > interval '100 ms' THEN
             outcome := CASE WHEN plain.tables[n] IS NULL AND plain.is_there[n] THEN 'separate' ELSE 'retry' END;
         ELSE
@@ -232,7 +223,7 @@ BEGIN
                      WHERE m.ctid = ANY (ARRAY(
                          SELECT q.ctid FROM %1$s q WHERE q.vt <= statement_timestamp() ORDER BY q.vt
                          LIMIT $2 FOR UPDATE SKIP LOCKED))
-                     RETURNING $4, %3$s, $3, NULL::text, NULL::float8',
+                     RETURNING $4, %3$s, $3, NULL::text, NULL::float8, NULL::float8',
                     plain.tables[n], CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
                     pgmq_gateway.columns(relation))
                 USING hide_seconds[n], max_messages[n], pgmq_gateway.queue_id(queues[n]), n;
@@ -241,13 +232,11 @@ BEGIN
                     due_in := pgmq_gateway.due_in(relation);
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
-                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
                 outcome := 'retry';
-                IF code = '55P03' THEN
-                    PERFORM set_config('lock_timeout', '1ms', true);
-                END IF;
+                PERFORM pgmq_gateway.lose_patience(SQLSTATE);
             END;
         END IF;
+        took := extract(epoch FROM clock_timestamp() - began);
         place := n;
         RETURN NEXT;
     END LOOP;

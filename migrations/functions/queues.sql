@@ -57,6 +57,7 @@ CREATE FUNCTION pgmq_gateway.truncate_queue(queue text)
 RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
+    purged bigint;
 BEGIN
     IF row_security_active(q_table) OR NOT has_table_privilege(q_table, 'TRUNCATE')
        OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q_table AND NOT t.tgisinternal
@@ -66,8 +67,9 @@ BEGIN
         RETURN NULL;
     END IF;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', q_table);
-    PERFORM pgmq_gateway.forget_deduplication(queue);
-    RETURN pgmq.purge_queue(queue);
+    purged := pgmq.purge_queue(queue);
+    PERFORM pgmq_gateway.forget_deduplication(queue, 9223372036854775807);
+    RETURN purged;
 EXCEPTION WHEN lock_not_available THEN
     RETURN NULL;
 END
@@ -104,15 +106,13 @@ BEGIN
     INTO ids USING after_msg_id, up_to, max_messages;
     deleted := (pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'))).deleted;
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
-    IF last_id IS NULL THEN
-        PERFORM pgmq_gateway.forget_deduplication(queue);
-    END IF;
     IF deleted = 0 AND ids IS NOT NULL THEN
         kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
         IF kept = 'done' THEN
             deleted := 1;
         END IF;
     END IF;
+    PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
 END
 $$;
 

@@ -239,6 +239,8 @@ BEGIN
         BEGIN
             code := 'alone';
             IF pgmq_gateway.queue_exists(one.queue) THEN
+                -- What follows has a patience of its own.
+                PERFORM pgmq_gateway.require_unlocked(pgmq_gateway.queue_table(one.queue));
                 FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
                     one.queue, one.actions, one.ids, one.read_cts, one.read_stamps, one.queue_ids,
                     one.delays, one.visible_at, NULL, NULL, NULL, NULL, false) s
@@ -255,6 +257,7 @@ BEGIN
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             code := pgmq_gateway.outcome_apart(SQLSTATE);
+            PERFORM pgmq_gateway.lose_patience(SQLSTATE);
         END;
         is_hindered := true;
         FOREACH n IN ARRAY one.ops LOOP
@@ -292,6 +295,7 @@ BEGIN
             FOREACH n IN ARRAY one.rows LOOP
                 outcomes[owners[row_ops[n]]] := pgmq_gateway.outcome_apart(SQLSTATE);
             END LOOP;
+            PERFORM pgmq_gateway.lose_patience(SQLSTATE);
         END;
     END LOOP;
     IF is_hindered THEN
@@ -353,6 +357,7 @@ BEGIN
             SELECT t.outcomes, t.results INTO STRICT outcomes, answers
             FROM pgmq_gateway.transact_together(
                 transactions, scopes, keys, fingerprints, lifetimes, outcomes) t;
+            outcomes := array_replace(outcomes, 'ready', 'each');
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, words = PG_EXCEPTION_DETAIL;
             IF code = 'PGW98' THEN
@@ -361,9 +366,7 @@ BEGIN
             IF code <> 'PGW98' OR attempts = 3 THEN
                 outcomes := array_replace(outcomes, 'ready', 'each');
             END IF;
-            IF code = '55P03' THEN
-                PERFORM set_config('lock_timeout', '1ms', true);
-            END IF;
+            PERFORM pgmq_gateway.lose_patience(code);
         END;
     END LOOP;
     FOR i IN 1..cardinality(transactions) LOOP
@@ -383,10 +386,7 @@ BEGIN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
                 outcome := replace(pgmq_gateway.outcome_apart(code), 'each', 'alone');
                 results := NULL;
-                IF code = '55P03' THEN
-                    -- The next ones may stand there too.
-                    PERFORM set_config('lock_timeout', '1ms', true);
-                END IF;
+                PERFORM pgmq_gateway.lose_patience(code);
             END;
         END IF;
         RETURN NEXT;

@@ -66,13 +66,19 @@ BEGIN
 END
 $$;
 
--- Forgets which ids were sent to a queue, as it is emptied.
-CREATE FUNCTION pgmq_gateway.forget_deduplication(queue text)
+-- Forgets which ids were sent to a queue that is emptied up to `up_to`: those of messages that are not there any
+-- more.
+CREATE FUNCTION pgmq_gateway.forget_deduplication(queue text, up_to bigint)
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(queue);
 BEGIN
     -- A role that was granted its rights before there were such ids has none to work on them.
     IF has_table_privilege('pgmq_gateway.deduplication_ids', 'SELECT, DELETE') THEN
-        DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = pgmq_gateway.queue_id(queue);
+        EXECUTE format(
+            'DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = $1 AND d.msg_id <= $2
+             AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = d.msg_id)', pgmq_gateway.queue_table(queue)
+        ) USING this_queue, up_to;
     END IF;
 END
 $$;

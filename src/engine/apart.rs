@@ -27,9 +27,7 @@ impl Apart {
     pub(super) fn note(&self, subjects: impl Iterator<Item = String>, time: Duration) {
         let mut until = self.lock();
         let now = Instant::now();
-        if until.len() >= MOST {
-            until.retain(|_, until| *until > now);
-        }
+        until.retain(|_, until| *until > now);
         for subject in subjects {
             if until.len() < MOST || until.contains_key(&subject) {
                 let entry = until.entry(subject).or_insert(now);
@@ -55,8 +53,15 @@ impl Apart {
         if !self.any.load(Relaxed) {
             return false;
         }
-        let (until, now) = (self.lock(), Instant::now());
-        subjects.any(|subject| until.get(&subject).is_some_and(|until| *until > now))
+        let (mut until, now) = (self.lock(), Instant::now());
+        let is_apart =
+            subjects.any(|subject| until.get(&subject).is_some_and(|until| *until > now));
+        if !is_apart {
+            // What is over is not asked for again.
+            until.retain(|_, until| *until > now);
+            self.any.store(!until.is_empty(), Relaxed);
+        }
+        is_apart
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {

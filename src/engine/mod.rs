@@ -17,6 +17,7 @@ mod peers;
 mod poller;
 mod quarantine;
 mod receivers;
+mod separation;
 mod settling;
 mod shared;
 mod shares;

@@ -116,11 +116,12 @@ pub struct QueueRead<'a> {
     pub max_bytes: u64,
 }
 
-/// Reads what can be delivered now from several queues, and hides it; what does not fit is given back.
+/// Reads what can be delivered now from several queues, and hides it; what does not fit is given back. Tells of
+/// each how long that took.
 pub async fn receive_from_queues(
     conn: &mut Conn,
     reads: &[QueueRead<'_>],
-) -> Result<Vec<QueueOutcome<Found>>> {
+) -> Result<Vec<QueueOutcome<(Found, Duration)>>> {
     let query = sqlx::query(
         "/* receive_from_queues */ SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) \
          ORDER BY place, msg_id NULLS LAST",
@@ -131,10 +132,10 @@ pub async fn receive_from_queues(
     .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>());
     let limited = |read: &QueueRead<'_>| SizeLimitedRows::new(read.max_bytes);
     let mut rows: Vec<SizeLimitedRows<Message>> = reads.iter().map(limited).collect();
-    let mut words: Vec<(String, Option<f64>)> = Vec::new();
+    let mut words: Vec<(String, Option<f64>, f64)> = Vec::new();
     let take = |row: PgRow| {
         if row.try_get::<Option<i64>, _>("msg_id")?.is_none() {
-            words.push((row.try_get("outcome")?, row.try_get("due_in")?));
+            words.push((row.try_get("outcome")?, row.try_get("due_in")?, row.try_get("took")?));
             return Ok(());
         }
         // Those of a queue stand behind the last row of the one before.
@@ -148,17 +149,20 @@ pub async fn receive_from_queues(
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }
     let mut outcomes = Vec::new();
-    for ((read, mut rows), (word, due_in)) in reads.iter().zip(rows).zip(words) {
+    for ((read, mut rows), (word, due_in, took)) in reads.iter().zip(rows).zip(words) {
         outcomes.push(match QueueOutcome::from_word(&word, || Ok(()))? {
             QueueOutcome::Retry => QueueOutcome::Retry,
             QueueOutcome::Separate => QueueOutcome::Separate,
-            QueueOutcome::Done(()) => QueueOutcome::Done(Found {
-                due_in: due_in.map(seconds),
-                more: !rows.left.is_empty(),
-                unreadable: std::mem::take(&mut rows.unreadable),
-                messages: leased(conn, read.queue, rows).await,
-                ..Found::default()
-            }),
+            QueueOutcome::Done(()) => {
+                let found = Found {
+                    due_in: due_in.map(seconds),
+                    more: !rows.left.is_empty(),
+                    unreadable: std::mem::take(&mut rows.unreadable),
+                    messages: leased(conn, read.queue, rows).await,
+                    ..Found::default()
+                };
+                QueueOutcome::Done((found, seconds(took)))
+            }
         });
     }
     Ok(outcomes)

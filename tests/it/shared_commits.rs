@@ -171,7 +171,7 @@ async fn each_queue_of_a_statement_comes_to_its_own_end() {
              ALTER TABLE pgmq.q_q2 ADD CHECK (message IS NOT NULL);
              CREATE INDEX ON pgmq.q_q3 ((message ->> 'slow'));
              ALTER TABLE pgmq.q_q4 ENABLE ROW LEVEL SECURITY;
-             ALTER TABLE pgmq.q_q5 ADD COLUMN a int, ADD COLUMN b int GENERATED ALWAYS AS (1) STORED;
+             ALTER TABLE pgmq.q_q5 ADD COLUMN b int GENERATED ALWAYS AS (1) STORED;
              CREATE UNIQUE INDEX ON pgmq.q_q6 (message);
              INSERT INTO pgmq.q_q6 (vt, message) VALUES (now(), '1')",
         )

@@ -93,6 +93,35 @@ async fn a_locked_table_holds_back_those_who_need_it_and_nobody_else() {
     assert!(shared <= 200, "{shared} commits of 400 transactions");
 }
 
+/// What locked tables cost does not add up.
+#[tokio::test]
+async fn settling_in_many_locked_queues_holds_back_nobody_else() {
+    const LOCKED: usize = 12;
+    let names: Vec<String> = (0..LOCKED).map(|n| format!("stuck{n}")).collect();
+    let gateway = with_queues(&["a", "b"]).await;
+    for name in &names {
+        gateway.create(name).await;
+        gateway.send(name, r#"{"message":1}"#).await;
+    }
+    let tables: Vec<String> = names.iter().map(|name| format!("q_{name}")).collect();
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let holder = Holder::of_tables(&gateway.database, &tables, "ACCESS EXCLUSIVE").await;
+    let mut stuck = JoinSet::new();
+    for _ in 0..10 {
+        for name in &names {
+            let delete = json!({"delete": {"queue": name, "msg_id": 1}});
+            stuck.spawn(transact(&gateway, &[delete, send(name, 2)]));
+        }
+        others_go_on(&gateway).await;
+    }
+    holder.commit().await;
+    let answers = stuck.join_all().await;
+    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 404 | 503)));
+    assert_eq!(stored(&gateway, "b").await, 400);
+    let shared = commits(&gateway.database, "b").await;
+    assert!(shared <= 200, "{shared} commits of 400 transactions");
+}
+
 /// It is undone where others wait for it, done apart, and kept apart from then on.
 #[tokio::test]
 async fn a_slow_trigger_holds_back_nobody_for_long() {

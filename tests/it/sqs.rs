@@ -339,6 +339,25 @@ async fn all_doors_take_an_id_once_and_a_purge_by_any_ends_it() {
     assert_eq!(gateway.all("once.fifo").await.len(), 1);
 }
 
+/// A purge step by step ends what was sent before it began, and nothing of what came meanwhile.
+#[tokio::test]
+async fn what_a_purge_leaves_is_not_stored_again() {
+    let gateway = TestGateway::start().await;
+    Sqs(&gateway).create("once.fifo", &json!({"FifoQueue": "true"})).await;
+    let one = |id: &str| {
+        json!({"message": 1, "headers": {"x-pgmq-group": "g", "x-deduplication-id": id}})
+            .to_string()
+    };
+    for (id, number) in [("gone", 1), ("here", 2)] {
+        assert_eq!(gateway.send("once.fifo", &one(id)).await, number);
+    }
+    let step = "SELECT deleted FROM pgmq_gateway.delete_next('once.fifo', 0, 1, 5000)";
+    assert_eq!(gateway.database.value::<i64>(step).await, 1);
+    assert_eq!(gateway.send("once.fifo", &one("here")).await, 2);
+    assert!(gateway.send("once.fifo", &one("gone")).await > 2);
+    assert_eq!(gateway.all("once.fifo").await.len(), 2);
+}
+
 /// A purge that came to nothing may be asked for again at once.
 #[tokio::test]
 async fn a_purge_that_failed_is_none() {

@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, Instant};
-
 use crate::{
     domain::QueueName,
     store::{Error, Result},
 };
 
-use super::{BatchStatement, Lane, Request, State};
-
-/// For how long a queue has statements of its own whose part of a shared one was put off: it was locked, say.
-const RETRY_SEPARATE: Duration = Duration::from_secs(1);
-/// The same where it was refused, as its table is none that can share.
-const SEPARATE: Duration = Duration::from_secs(60);
+use super::{
+    super::separation::{RETRY_SEPARATE, SEPARATE, Separation},
+    BatchStatement, Lane, Request, State,
+};
 
 /// Statements that serve the lanes of several queues.
 pub(in crate::engine) trait SharedStatements<W: BatchStatement>:
@@ -51,26 +47,12 @@ pub(in crate::engine) enum ShareOutcome<O> {
 pub(super) struct Sharing {
     /// Whether it is ready for a shared statement, or in one.
     pub(super) is_member: bool,
-    /// Until when it has statements of its own.
-    separate_until: Option<Instant>,
+    separation: Separation,
 }
 
 impl Sharing {
     pub(super) fn new() -> Self {
-        Self { is_member: false, separate_until: None }
-    }
-
-    fn separate_for(&mut self, time: Duration) {
-        let until = Instant::now() + time;
-        self.separate_until = Some(self.separate_until.map_or(until, |other| other.max(until)));
-    }
-
-    fn is_separate(&mut self) -> bool {
-        let is_separate = self.separate_until.is_some_and(|until| Instant::now() < until);
-        if !is_separate {
-            self.separate_until = None;
-        }
-        is_separate
+        Self { is_member: false, separation: Separation::default() }
     }
 }
 
@@ -93,12 +75,12 @@ impl<W: BatchStatement> Lane<W> {
     }
 
     /// What is known to meet a lock, and what is large enough to be worth a statement, has one of its own.
-    fn may_share(&self, state: &mut State<W>) -> bool {
+    fn may_share(&self, state: &State<W>) -> bool {
         !state.blocked
             && state.locked.is_empty()
             && self.table.allows(W::INTENT)
             && !state.gathering.is_worth_another()
-            && !state.sharing.is_separate()
+            && !state.sharing.separation.holds()
             && state.gathering.front().is_some_and(|(request, size)| {
                 size.fits(self.share)
                     && self
@@ -150,7 +132,7 @@ impl<W: BatchStatement> Share<W> {
             ShareOutcome::Retry | ShareOutcome::Separate => requests,
         };
         if let Some(time) = separate {
-            self.lane.lock().sharing.separate_for(time);
+            self.lane.lock().sharing.separation.begin(time);
         }
         if !left.is_empty() {
             self.lane.run_separately(left);

@@ -35,7 +35,7 @@ impl MultiQueueStatement for End {
 
 impl<'a> Part<'a, End> {
     fn targets(&self) -> Vec<&'a Target> {
-        self.inputs.iter().map(|input| &input.target).collect()
+        first_of_each(self.inputs.iter().map(|input| &input.target))
     }
 
     /// Of two requests for one message the first had it. What was not done is left to a statement of the queue,
@@ -51,5 +51,34 @@ impl<'a> Part<'a, End> {
         }
         let done = |input: &&Ended| ended.remove(&input.target.msg_id).then_some(Settled::Done);
         ShareOutcome::Done(self.inputs.iter().map(done).collect())
+    }
+}
+
+/// Of several requests for one message the first: only its delivery may have been ended, and the others are told
+/// apart by a statement of the queue.
+fn first_of_each<'a>(targets: impl Iterator<Item = &'a Target>) -> Vec<&'a Target> {
+    let mut seen = HashSet::new();
+    targets.filter(|target| seen.insert(target.msg_id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::DeliveryId;
+
+    #[test]
+    fn a_stale_receipt_has_nothing_done_by_the_one_behind_it() {
+        let delivery = |read_ct| {
+            let delivered = DeliveryId { queue_id: 1, msg_id: 5, read_ct, read_stamp: 0 };
+            Target { msg_id: 5, delivered: Some(delivered) }
+        };
+        let other = Target { msg_id: 6, delivered: None };
+        let targets = [delivery(1), other, delivery(2), Target { delivered: None, ..other }];
+        let sent = first_of_each(targets.iter());
+        assert!(
+            std::ptr::eq(sent[0], &raw const targets[0])
+                && std::ptr::eq(sent[1], &raw const targets[1])
+        );
+        assert_eq!(sent.len(), 2);
     }
 }

@@ -26,6 +26,7 @@ use super::{
     Delivery, Shared,
     multi_queue::{MultiQueue, MultiQueues},
     peers::Peers,
+    separation::Separation,
     table_lock::TableLock,
     timer::Timer,
     wait_queue::{Look, Ticket, WaitQueue},
@@ -73,7 +74,7 @@ struct State {
     /// Looks that meet a lock.
     blocked_looks: usize,
     /// Until when looks have statements of their own.
-    separate_until: Option<Instant>,
+    separation: Separation,
     /// What the lines that choose among the messages cost.
     pace: Pace,
 }
@@ -133,7 +134,7 @@ impl Receivers {
             message_bytes: 256,
             kept_until: None,
             blocked_looks: 0,
-            separate_until: None,
+            separation: Separation::default(),
             pace: Pace::default(),
         };
         Arc::new(Self {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::{
     config::ReadMode,
     engine::{
         multi_queue::{Member, MultiQueue, is_undone},
+        separation::{RETRY_SEPARATE, SEPARATE},
         table_lock::Intent,
         thorough::take_away,
         wait_queue::Look,
@@ -17,10 +18,8 @@ use crate::{
 
 use super::{Key, Receivers};
 
-/// For how long a queue has statements of its own whose part of a shared one was put off: it was locked, say.
-const RETRY_SEPARATE: Duration = Duration::from_secs(1);
-/// The same where it was refused, as its table is none that can share.
-const SEPARATE: Duration = Duration::from_secs(60);
+/// A read that takes longer holds the others of its statement up.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// A look that is ready for a shared statement, or in one. However that ends, those that are looked for are told.
 pub(in crate::engine) struct ReadyLook {
@@ -84,7 +83,7 @@ impl Receivers {
             return false;
         }
         let state = self.lock();
-        state.separate_until.is_none_or(|until| Instant::now() >= until)
+        !state.separation.holds()
             && state.kept_until.is_none()
             && look.wants <= share.rows
             && look.wants * state.message_bytes <= share.bytes
@@ -121,7 +120,7 @@ impl ReadyLook {
     fn run_alone(mut self, separate: Option<Duration>) {
         let Some(look) = self.look.take() else { return };
         if let Some(time) = separate {
-            self.receivers.lock().separate_until = Some(Instant::now() + time);
+            self.receivers.lock().separation.begin(time);
         }
         Arc::clone(&self.receivers).run_alone(Arc::clone(&self.key), look);
     }
@@ -160,7 +159,11 @@ impl Member for ReadyLook {
             Ok(outcomes) => {
                 for (member, outcome) in ready.into_iter().zip(outcomes) {
                     match outcome {
-                        QueueOutcome::Done(found) => {
+                        QueueOutcome::Done((found, took)) => {
+                            member.receivers.note_read(took);
+                            if took > SLOW {
+                                member.receivers.lock().separation.begin(SEPARATE);
+                            }
                             let Receivers { queue, shared, .. } = &*member.receivers;
                             take_away(conn, queue, &found.unreadable, &shared.metrics).await;
                             member.end(Ok(found));
