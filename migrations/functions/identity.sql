@@ -26,6 +26,14 @@ CREATE FUNCTION pgmq_gateway.counts_for(
         OR missing_since IS NULL AND stamp IS DISTINCT FROM pgmq_gateway.database_stamp()
 $$;
 
+-- A moment in microseconds since 1970, and 0 for one that is none. Later times are none in microseconds.
+CREATE FUNCTION pgmq_gateway.queue_id_of(made timestamptz)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN isfinite(made)
+                THEN (extract(epoch FROM least(made, '290000-01-01 00:00:00+00'::timestamptz)) * 1000000)::bigint
+                ELSE 0 END
+$$;
+
 -- What tells a queue from an earlier or later one of the same name: the moment when it was made, in
 -- microseconds since 1970. 0 for a table that PGMQ does not list. What is asked for is written down, so that
 -- a dump carries it.
@@ -49,11 +57,7 @@ BEGIN
             NULL;
         END;
     END IF;
-    IF made IS NULL OR NOT isfinite(made) THEN
-        RETURN 0;
-    END IF;
-    -- Later times are none in microseconds.
-    RETURN (extract(epoch FROM least(made, '290000-01-01 00:00:00+00')) * 1000000)::bigint;
+    RETURN pgmq_gateway.queue_id_of(made);
 END
 $$;
 

@@ -7,29 +7,66 @@
 --             may take some of the rows and refuse others.
 --
 -- A queue that is locked delays the others by a few milliseconds at most, and what comes after a tenth of a second
--- is left to statements of its own.
+-- is left to statements of its own. Tables are read by their indexes, however small they are thought to be: to scan
+-- a table and to sort it is dearer, for each of many queues, than it looks.
 
 -- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it
--- is none that stores what it is given and nothing else. `is_there` tells these two apart. A trigger, a policy, a
--- rule, a check, a computed column or an index on an expression can take as long as it likes.
-CREATE FUNCTION pgmq_gateway.plain_tables(queues text[], prefix text, OUT tables text[], OUT is_there boolean[])
-LANGUAGE plpgsql STABLE AS $$
+-- is none that stores what it is given and nothing else. `is_there` tells these two apart; `has_headers` and
+-- `has_stamps` say which columns there are besides those of every version of PGMQ. A trigger, a policy, a rule, a
+-- check, a computed column or an index on an expression can take as long as it likes.
+CREATE FUNCTION pgmq_gateway.plain_tables(
+    queues text[], prefix text, OUT tables text[], OUT is_there boolean[], OUT has_headers boolean[],
+    OUT has_stamps boolean[]
+) LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    SELECT array_agg(CASE WHEN
-               c.relkind = 'r' AND c.relchecks = 0
-               AND NOT (c.relhastriggers OR c.relrowsecurity OR c.relhasrules OR c.relhassubclass
-                        OR c.relispartition)
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid
-                               AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                               WHERE a.attrelid = c.oid AND a.attgenerated <> '')
-               THEN format('pgmq.%I', c.relname) END ORDER BY q.place),
-           array_agg(c.oid IS NOT NULL ORDER BY q.place)
-    INTO tables, is_there
+    SELECT array_agg(CASE WHEN c.is_plain AND NOT a.is_computed
+                              AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = q.relation
+                                              AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+                          THEN format('pgmq.%I', c.relname) END ORDER BY q.place),
+           array_agg(c.relname IS NOT NULL ORDER BY q.place),
+           array_agg(a.has_headers ORDER BY q.place), array_agg(a.has_stamps ORDER BY q.place)
+    INTO tables, is_there, has_headers, has_stamps
     FROM (
         SELECT u.place, to_regclass(format('pgmq.%I', pgmq.format_table_name(u.queue, prefix))) AS relation
         FROM unnest(queues) WITH ORDINALITY AS u (queue, place) OFFSET 0
-    ) q LEFT JOIN pg_catalog.pg_class c ON c.oid = q.relation;
+    ) q
+    -- One at a time, by an index: a database can have very many tables.
+    LEFT JOIN LATERAL (
+        SELECT c.relname, c.relkind = 'r' AND c.relchecks = 0
+                   AND NOT (c.relhastriggers OR c.relrowsecurity OR c.relhasrules OR c.relhassubclass
+                            OR c.relispartition) AS is_plain
+        FROM pg_catalog.pg_class c WHERE c.oid = q.relation LIMIT 1
+    ) c ON true
+    CROSS JOIN LATERAL (
+        SELECT coalesce(bool_or(a.attgenerated <> ''), false) AS is_computed,
+               coalesce(bool_or(a.attname = 'headers'), false) AS has_headers,
+               coalesce(bool_or(a.attname = 'last_read_at'), false) AS has_stamps
+        FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = q.relation AND a.attnum > 0 AND NOT a.attisdropped
+    ) a;
+END
+$$;
+
+-- What `queue_id` says of queues, in order: null where that is not written down yet.
+CREATE FUNCTION pgmq_gateway.known_queue_ids(queues text[])
+RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT k.id FROM unnest(queues) WITH ORDINALITY AS u (queue, place)
+        LEFT JOIN LATERAL (
+            SELECT pgmq_gateway.queue_id_of(s.queue_created_at) AS id
+            FROM pgmq.meta m JOIN pgmq_gateway.queue_settings s
+              ON s.queue_name = m.queue_name AND s.bound_created_at = m.created_at
+            WHERE m.queue_name = u.queue LIMIT 1
+        ) k ON true ORDER BY u.place);
+END
+$$;
+
+-- Not done with others, as it would hold them up.
+CREATE FUNCTION pgmq_gateway.refuse_large()
+RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE SQLSTATE 'PGW24';
 END
 $$;
 
@@ -40,7 +77,7 @@ CREATE FUNCTION pgmq_gateway.send_to_queues(
     queues text[], counts integer[], messages bytea[], headers bytea[], delays integer[],
     visible_at timestamptz[]
 ) RETURNS TABLE (place integer, outcome text, ids bigint[]) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     plain record;
     parsed record;
@@ -48,7 +85,6 @@ DECLARE
     first integer := 1;
     last integer;
     id bigint;
-    has_headers boolean;
 BEGIN
     plain := pgmq_gateway.plain_tables(queues, 'q');
     FOR n IN 1..cardinality(queues) LOOP
@@ -68,17 +104,16 @@ BEGIN
                           convert_from(messages[first], 'UTF8')::jsonb;
                     ids := ARRAY[id];
                 ELSE
-                    has_headers := pgmq_gateway.has_column(plain.tables[n]::regclass, 'headers');
                     SELECT array_agg(convert_from(new.message, 'UTF8')::jsonb) AS messages,
                            array_agg(convert_from(new.headers, 'UTF8')::jsonb) AS headers,
                            count(new.headers) > 0 AS with_headers
                     INTO parsed
                     FROM unnest(messages[first:last], headers[first:last]) AS new (message, headers);
-                    IF parsed.with_headers AND NOT has_headers THEN
+                    IF parsed.with_headers AND NOT plain.has_headers[n] THEN
                         RAISE SQLSTATE 'PGW05';
                     END IF;
                     EXECUTE 'WITH stored AS ('
-                        || pgmq_gateway.insert_statement(plain.tables[n]::regclass, has_headers)
+                        || pgmq_gateway.insert_statement(plain.tables[n]::regclass, plain.has_headers[n])
                         || ') SELECT array_agg(s.msg_id) FROM stored s'
                     INTO ids
                     USING parsed.messages, parsed.headers, delays[first:last], visible_at[first:last];
@@ -106,10 +141,11 @@ CREATE FUNCTION pgmq_gateway.end_in_queues(
     action text, queues text[], counts integer[], ids bigint[], read_cts integer[], read_stamps bigint[],
     queue_ids bigint[]
 ) RETURNS TABLE (place integer, outcome text, ended bigint[]) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     plain record := pgmq_gateway.plain_tables(queues, 'q');
     archives record := plain;
+    known_ids bigint[] := CASE WHEN queue_ids IS NOT NULL THEN pgmq_gateway.known_queue_ids(queues) END;
     started timestamptz := clock_timestamp();
     first integer := 1;
     last integer;
@@ -133,8 +169,8 @@ BEGIN
                 ended := ids[first:last];
                 IF read_cts IS NOT NULL THEN
                     ended := pgmq_gateway.lock_deliveries(
-                        queues[n], plain.tables[n], ended, read_cts[first:last], read_stamps[first:last],
-                        queue_ids[first:last]);
+                        plain.tables[n], coalesce(known_ids[n], pgmq_gateway.queue_id(queues[n])), ended,
+                        read_cts[first:last], read_stamps[first:last], queue_ids[first:last]);
                 END IF;
                 IF action = 'archive' THEN
                     ended := pgmq_gateway.move_to_archive(queues[n], plain.tables[n]::regclass, ended);
@@ -170,10 +206,9 @@ $$;
 
 -- Locks those of the messages that are at the delivery that is said, where one is, and returns their ids.
 CREATE FUNCTION pgmq_gateway.lock_deliveries(
-    queue text, q_table text, ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[]
+    q_table text, this_queue bigint, ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[]
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
-    this_queue bigint := pgmq_gateway.queue_id(queue);
     locked bigint[];
 BEGIN
     EXECUTE format(
@@ -197,25 +232,25 @@ CREATE FUNCTION pgmq_gateway.receive_from_queues(
 ) RETURNS TABLE (
     place integer, msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, outcome text, due_in float8, took float8
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5ms' SET enable_seqscan = off SET jit = off AS $$
 DECLARE
+    -- What is stored in more bytes than this can take long to be read out: it may be compressed.
+    MOST_BYTES CONSTANT integer := 16384;
     plain record := pgmq_gateway.plain_tables(queues, 'q');
+    ids bigint[] := pgmq_gateway.known_queue_ids(queues);
     started timestamptz := clock_timestamp();
-    relation regclass;
-    has_stamps boolean;
+    began timestamptz := started;
+    ended timestamptz;
     found_count integer;
-    began timestamptz;
 BEGIN
     FOR n IN 1..cardinality(queues) LOOP
         due_in := NULL;
         outcome := 'done';
-        began := clock_timestamp();
-        IF plain.tables[n] IS NULL OR clock_timestamp() - started > interval '100 ms' THEN
+        IF plain.tables[n] IS NULL OR began - started > interval '100 ms' THEN
             outcome := CASE WHEN plain.tables[n] IS NULL AND plain.is_there[n] THEN 'separate' ELSE 'retry' END;
         ELSE
             BEGIN
-                relation := plain.tables[n]::regclass;
-                has_stamps := pgmq_gateway.has_column(relation, 'last_read_at');
                 RETURN QUERY EXECUTE format(
                     '/* pgmq_gateway */
                      UPDATE %1$s m SET vt = clock_timestamp() + make_interval(secs => $1),
@@ -223,20 +258,28 @@ BEGIN
                      WHERE m.ctid = ANY (ARRAY(
                          SELECT q.ctid FROM %1$s q WHERE q.vt <= statement_timestamp() ORDER BY q.vt
                          LIMIT $2 FOR UPDATE SKIP LOCKED))
-                     RETURNING $4, %3$s, $3, NULL::text, NULL::float8, NULL::float8',
-                    plain.tables[n], CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
-                    pgmq_gateway.columns(relation))
-                USING hide_seconds[n], max_messages[n], pgmq_gateway.queue_id(queues[n]), n;
+                     RETURNING $4, m.msg_id, m.read_ct, m.enqueued_at, %3$s, m.vt,
+                         CASE WHEN pg_column_size(m.message) + coalesce(pg_column_size(%4$s), 0) > $5
+                              THEN pgmq_gateway.refuse_large() ELSE m.message END,
+                         %4$s, $3, NULL::text, NULL::float8, NULL::float8',
+                    plain.tables[n],
+                    CASE WHEN plain.has_stamps[n] THEN ', last_read_at = clock_timestamp()' END,
+                    CASE WHEN plain.has_stamps[n] THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END,
+                    CASE WHEN plain.has_headers[n] THEN 'm.headers' ELSE 'NULL::jsonb' END)
+                USING hide_seconds[n], max_messages[n],
+                      coalesce(ids[n], pgmq_gateway.queue_id(queues[n])), n, MOST_BYTES;
                 GET DIAGNOSTICS found_count = ROW_COUNT;
                 IF want_due[n] AND found_count < max_messages[n] THEN
-                    due_in := pgmq_gateway.due_in(relation);
+                    due_in := pgmq_gateway.due_in(plain.tables[n]::regclass);
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
-                outcome := 'retry';
+                outcome := CASE WHEN SQLSTATE = 'PGW24' THEN 'separate' ELSE 'retry' END;
                 PERFORM pgmq_gateway.lose_patience(SQLSTATE);
             END;
         END IF;
-        took := extract(epoch FROM clock_timestamp() - began);
+        ended := clock_timestamp();
+        took := extract(epoch FROM ended - began);
+        began := ended;
         place := n;
         RETURN NEXT;
     END LOOP;

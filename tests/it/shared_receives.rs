@@ -65,8 +65,8 @@ async fn each_message_is_given_to_one_client_of_its_queue() {
     assert!(statements < requests, "{statements} transactions for {requests} requests");
 }
 
-/// In one statement, a queue that is locked, gone or has a trigger is left to a statement of its own; the others are
-/// received from, as much as is asked for, and it is told when the next message is due.
+/// In one statement, a queue that is locked, gone, has a trigger or a message that takes long to be read out is left
+/// to a statement of its own; the others are received from, as much as is asked for, and it is told when the next message is due.
 #[tokio::test]
 async fn each_queue_is_received_from_by_itself() {
     let gateway = gateway().await;
@@ -75,20 +75,21 @@ async fn each_queue_is_received_from_by_itself() {
         .execute(
             "SELECT pgmq.send('q' || q, to_jsonb(q)) FROM generate_series(0, 4) q, generate_series(1, 3);
              SELECT pgmq.send('q5', '5', 60);
+             SELECT pgmq.send('q6', to_jsonb(repeat(chr(1), 3000000)));
              CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
              CREATE TRIGGER t BEFORE UPDATE ON pgmq.q_q1 FOR EACH ROW EXECUTE FUNCTION nothing()",
         )
         .await;
     let table = Holder::of_tables(database, &["q_q2"], "ACCESS EXCLUSIVE").await;
     let row = Holder::of(database, "SELECT FROM pgmq.q_q3 WHERE msg_id = 1 FOR UPDATE").await;
-    let queues = ["q0", "q1", "q2", "q3", "q4", "q5", "gone"];
+    let queues = ["q0", "q1", "q2", "q3", "q4", "q5", "q6", "gone"];
     let rows = sqlx::query(
         "SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) ORDER BY place, msg_id NULLS LAST",
     )
     .bind(queues)
-    .bind([30; 7])
-    .bind([2, 2, 2, 5, 1, 1, 1])
-    .bind([true; 7])
+    .bind([30; 8])
+    .bind([2, 2, 2, 5, 1, 1, 1, 1])
+    .bind([true; 8])
     .fetch_all(&mut database.connect().await)
     .await
     .expect("each is a matter of its own");
@@ -114,9 +115,13 @@ async fn each_queue_is_received_from_by_itself() {
         ("q3", "done", true),
         ("q4", "done", false),
         ("q5", "done", true),
+        ("q6", "separate", false),
         ("gone", "retry", false),
     ];
     assert_eq!(told, expected.map(|(queue, word, due)| (queue, word.to_owned(), due)));
     table.rollback().await;
     row.rollback().await;
+    let (leased, whole) = (gateway.client.receive("q6", "vt=600").await, 3_000_000);
+    assert_eq!(leased[0]["read_ct"], 1, "it was not leased before");
+    assert_eq!(leased[0]["message"].as_str().map(str::len), Some(whole));
 }
