@@ -211,3 +211,16 @@ async fn the_pages_are_not_framed_and_nothing_is_taken_for_something_else() {
     }
     gateway.get("/docs/nothing.js").await.problem(404, "route_not_found");
 }
+
+/// A picture on another site's page leases nothing.
+#[tokio::test]
+async fn another_sites_page_cannot_receive() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let foreign =
+        gateway.request("GET", "/queues/q/messages").header("Sec-Fetch-Site", "cross-site");
+    let answer = foreign.send().await.expect("answered");
+    assert_eq!(answer.status().as_u16(), 415);
+    assert_eq!(gateway.receive("q", "").await[0]["read_ct"], 1);
+}

@@ -325,3 +325,23 @@ async fn transaction_may_replace_what_is_unique_at_its_end() {
     let done = gateway.post("/transactions", &operations.to_string()).await.expect(200).json();
     assert_eq!(gateway.ids("q_q").await, [done["results"][0]["msg_id"].as_i64().expect("an id")]);
 }
+
+/// Dead letters that cannot be moved stay where they are, and good messages are delivered.
+#[tokio::test]
+async fn dead_letters_that_cannot_be_moved_block_nobody() {
+    let gateway = TestGateway::start().await;
+    gateway.put("/queues/dead", r#"{"fifo":true}"#).await.expect(201);
+    let settings = r#"{"settings":{"max_receives":1,"dead_letter_queue":"dead"}}"#;
+    gateway.put("/queues/q", settings).await.expect(201);
+    // A group that the index cannot take, as it cannot be compressed.
+    let group: String = (0..6000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
+    // Over HTTP it is refused.
+    let poison = json!({"x-pgmq-group": group});
+    let sql = format!("SELECT pgmq.send('q', '\"poison\"', '{poison}'::jsonb)");
+    gateway.database.execute(&sql).await;
+    assert_eq!(gateway.receive("q", "vt=0").await.len(), 1);
+    gateway.send("q", r#"{"message":"good"}"#).await;
+    assert_eq!(gateway.receive("q", "").await[0]["message"], "good");
+    let left = gateway.get("/queues/q/messages/1").await.expect(200).json();
+    assert_eq!(left["message"], "poison");
+}

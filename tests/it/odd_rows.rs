@@ -365,3 +365,27 @@ async fn a_key_that_makes_no_sense_lets_nobody_in_and_stops_nothing() {
     client.with_key("nonsense").get("/queues").await.problem(401, "unauthenticated");
     assert!(!again.log().contains("panicked"), "{}", again.log());
 }
+
+/// A message that an SQL client parked at infinity neither hides others nor breaks what shows it.
+#[tokio::test]
+async fn a_message_parked_at_infinity_does_no_harm() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.create("r").await;
+    for queue in ["q", "r"] {
+        let park = format!("SELECT pgmq.send('{queue}', '1', 'infinity'::timestamptz)");
+        gateway.database.execute(&park).await;
+    }
+    gateway.database.execute("SELECT pgmq.send('r', '2', '-infinity'::timestamptz)").await;
+    let parked = gateway.get("/queues/q/messages/1").await.expect(200).json();
+    assert_eq!(parked["vt"], "9999-12-31T00:00:00.000000Z");
+    assert_eq!(gateway.receive("r", "wait=1&qty=10").await[0]["message"], json!(2));
+    let client = gateway.client.clone();
+    let waiting = tokio::spawn(async move { client.receive("q", "wait=20").await });
+    eventually("somebody waits", async || {
+        (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(())
+    })
+    .await;
+    gateway.database.execute("SELECT pgmq.send('q', '\"by SQL\"')").await;
+    assert_eq!(waiting.await.expect("no panic")[0]["message"], "by SQL");
+}

@@ -367,3 +367,14 @@ async fn a_reload_that_is_stuck_makes_the_changed_queue_wait_and_no_other() {
     assert!(gateway.receive("q", "").await.is_empty(), "the new settings hold");
     assert_eq!(gateway.all("q").await.len(), 1);
 }
+
+/// What was shown can be sent back.
+#[tokio::test]
+async fn a_queue_can_be_put_as_it_was_shown() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let shown = gateway.get("/queues/q").await.expect(200).json();
+    let again =
+        json!({"kind": shown["kind"], "fifo": shown["fifo"], "settings": shown["settings"]});
+    gateway.put("/queues/q", &again.to_string()).await.expect(200);
+}
