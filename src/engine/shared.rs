@@ -127,7 +127,7 @@ impl Shared {
             floors: Arc::new(Floors::new(&db, &parts.metrics)),
             db,
             settings,
-            multi_queue_statements: (connections / 3).max(1),
+            multi_queue_statements: (connections / 4).max(1),
             queues_per_statement,
             share_of_queue,
             statements_per_queue: (connections * 3 / 4).max(1),
