@@ -11,7 +11,8 @@
 
 -- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it
 -- is none that stores what it is given and nothing else. `is_there` tells these two apart. A trigger, a policy, a
--- rule, a check, a computed column or an index on an expression can take as long as it likes.
+-- rule, a check, a computed column, an index on an expression, a default that calls somebody's function or a type of
+-- somebody's own can take as long as it likes.
 CREATE FUNCTION pgmq_gateway.plain_tables(queues text[], prefix text, OUT tables text[], OUT is_there boolean[])
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -21,8 +22,14 @@ BEGIN
                         OR c.relispartition)
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid
                                AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+               -- What comes with PostgreSQL has a number below 16384.
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                               WHERE a.attrelid = c.oid AND a.attgenerated <> '')
+                               WHERE a.attrelid = c.oid AND a.attnum > 0
+                                 AND (a.attgenerated <> '' OR a.atttypid >= 16384))
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p
+                                 ON p.classid = 'pg_catalog.pg_attrdef'::regclass AND p.objid = d.oid
+                                AND p.refclassid = 'pg_catalog.pg_proc'::regclass
+                               WHERE d.adrelid = c.oid)
                THEN format('pgmq.%I', c.relname) END ORDER BY q.place),
            array_agg(c.oid IS NOT NULL ORDER BY q.place)
     INTO tables, is_there
