@@ -132,6 +132,7 @@ BEGIN
         moved := pgmq_gateway.dead_letter(queue, ids, target);
         -- What a policy or a trigger kept.
         IF moved = cardinality(ids) THEN
+            PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
@@ -150,6 +151,7 @@ BEGIN
     FOREACH id IN ARRAY ids LOOP
         BEGIN
             IF pgmq_gateway.dead_letter(queue, ARRAY[id], target) = 1 THEN
+                PERFORM pgmq_gateway.check_at_once();
                 moved := moved + 1;
             ELSE
                 failed := failed || id;
@@ -309,6 +311,7 @@ BEGIN
         END IF;
         RAISE SQLSTATE 'PGW23';
     EXCEPTION WHEN OTHERS OR assert_failure THEN
+            PERFORM pgmq_gateway.check_at_once();
         GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
             RAISE;
@@ -329,6 +332,7 @@ BEGIN
                 CONTINUE;
             END IF;
             EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
+                PERFORM pgmq_gateway.check_at_once();
             INTO is_there USING id;
             -- Who was quicker has it; else a policy or a trigger has kept it.
             CONTINUE WHEN is_there IS NULL;

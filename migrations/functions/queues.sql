@@ -139,7 +139,9 @@ BEGIN
     ) INTO free USING ids;
     BEGIN
         EXECUTE statement USING free;
-        GET DIAGNOSTICS deleted = ROW_COUNT;
+        GET DIAGNOSTICS more = ROW_COUNT;
+        PERFORM pgmq_gateway.check_at_once();
+        deleted := more;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
@@ -155,6 +157,7 @@ BEGIN
                 deleted := deleted + more;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                PERFORM pgmq_gateway.check_at_once();
                 outcome := pgmq_gateway.row_outcome(code, context);
                 IF outcome IS NULL THEN
                     RAISE;

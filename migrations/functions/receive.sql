@@ -132,6 +132,7 @@ BEGIN
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
                 USING hide_seconds, candidate, NULL, NULL, this_queue;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
+                PERFORM pgmq_gateway.check_at_once();
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;
@@ -231,6 +232,7 @@ BEGIN
         EXECUTE statement USING msg_ids, read_cts;
         GET DIAGNOSTICS released = ROW_COUNT;
         RETURN released;
+        PERFORM pgmq_gateway.check_at_once();
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL OR cardinality(msg_ids) = 1 THEN
@@ -242,6 +244,7 @@ BEGIN
             EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
             GET DIAGNOSTICS more = ROW_COUNT;
             released := released + more;
+            PERFORM pgmq_gateway.check_at_once();
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
             IF pgmq_gateway.row_outcome(code, context) IS NULL THEN

@@ -110,6 +110,7 @@ BEGIN
                        CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$5') END, fits)
         INTO settled USING id, number, read_stamp, hidden_until, uncounted;
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
     outcome := 'done';
     IF settled IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)

@@ -301,6 +301,7 @@ BEGIN
     IF is_hindered THEN
         PERFORM pgmq_gateway.leave_out(outcomes);
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
 
     FOR one IN
         SELECT o.owner, jsonb_agg(CASE o.e ->> 'action'
@@ -380,7 +381,7 @@ BEGIN
                 IF clock_timestamp() < until THEN
                     SELECT t.outcome, t.results INTO outcome, results FROM pgmq_gateway.transact_one(
                         convert_from(transactions[i], 'UTF8')::jsonb, scopes[i], keys[i],
-                        fingerprints[i], lifetimes[i]) t;
+                        fingerprints[i], lifetimes[i], true) t;
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;

@@ -105,6 +105,7 @@ BEGIN
                 USING this_queue, candidate;
                 IF found_count > 0 AND found_bytes + bytes > max_bytes THEN
                     RAISE SQLSTATE 'PGW15';
+                PERFORM pgmq_gateway.check_at_once();
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 IF SQLSTATE = 'PGW15' THEN

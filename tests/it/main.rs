@@ -87,6 +87,7 @@ mod prefer;
 mod prometheus;
 mod proxies;
 mod publications;
+mod put_off_checks;
 mod queue_changes;
 mod queues;
 mod races;
