@@ -133,6 +133,7 @@ mod tls;
 mod topics;
 mod transactions;
 mod triggers;
+mod triggers_elsewhere;
 mod unknown_words;
 mod unwanted_bodies;
 mod upgrade;
