@@ -224,11 +224,12 @@ $$;
 -- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
 -- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
 -- not give or the other does not take: of these `failed` says how many, `failed_code` and
--- `failed_constraint` why. `last_id` is where to go on, null when there are no more.
+-- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
+-- when there are no more.
 CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
     OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
-    OUT failed_constraint text
+    OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
@@ -261,6 +262,9 @@ BEGIN
             step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
             moved := moved + step.moved;
             failed := failed + step.failed;
+            IF failed_code IS NULL THEN
+                failed_queue := pgmq_gateway.as_text(batch.origin);
+            END IF;
             failed_code := coalesce(failed_code, step.failed_code);
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;
@@ -307,11 +311,11 @@ BEGIN
     BEGIN
         moved := pgmq_gateway.requeue(source, target, ids);
         IF moved = cardinality(ids) THEN
+            PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
     EXCEPTION WHEN OTHERS OR assert_failure THEN
-            PERFORM pgmq_gateway.check_at_once();
         GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
             RAISE;
@@ -328,11 +332,11 @@ BEGIN
     FOREACH id IN ARRAY ids LOOP
         BEGIN
             IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
+                PERFORM pgmq_gateway.check_at_once();
                 moved := moved + 1;
                 CONTINUE;
             END IF;
             EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
-                PERFORM pgmq_gateway.check_at_once();
             INTO is_there USING id;
             -- Who was quicker has it; else a policy or a trigger has kept it.
             CONTINUE WHEN is_there IS NULL;

@@ -112,7 +112,10 @@ BEGIN
             deleted := 1;
         END IF;
     END IF;
-    PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
+    -- Where nothing goes, as all is kept, what was sent is not forgotten.
+    IF coalesce(kept, 'done') = 'done' THEN
+        PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
+    END IF;
 END
 $$;
 
@@ -154,10 +157,10 @@ BEGIN
             BEGIN
                 EXECUTE statement USING ARRAY[id];
                 GET DIAGNOSTICS more = ROW_COUNT;
+                PERFORM pgmq_gateway.check_at_once();
                 deleted := deleted + more;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
-                PERFORM pgmq_gateway.check_at_once();
                 outcome := pgmq_gateway.row_outcome(code, context);
                 IF outcome IS NULL THEN
                     RAISE;

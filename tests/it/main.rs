@@ -67,6 +67,7 @@ mod metrics;
 mod missing_tables;
 mod names;
 mod odd_rows;
+mod odd_tables;
 mod oddities;
 mod old_snapshots;
 mod older_pgmq;
