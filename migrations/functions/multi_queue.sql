@@ -143,7 +143,10 @@ BEGIN
                         queues[n], plain.tables[n], ended, read_cts[first:last], read_stamps[first:last],
                         queue_ids[first:last]);
                 END IF;
-                IF action = 'archive' THEN
+                IF pgmq_gateway.is_large(queues[n], ARRAY[action], ended) THEN
+                    outcome := 'retry';
+                    ended := NULL;
+                ELSIF action = 'archive' THEN
                     ended := pgmq_gateway.move_to_archive(queues[n], plain.tables[n]::regclass, ended);
                 ELSE
                     ended := pgmq_gateway.delete_plainly(plain.tables[n], ended);
@@ -157,6 +160,23 @@ BEGIN
         first := last + 1;
         RETURN NEXT;
     END LOOP;
+END
+$$;
+
+-- Whether what is to be archived is so large, as SQL clients can make it, that others would wait for its way to the
+-- other table.
+CREATE FUNCTION pgmq_gateway.is_large(queue text, actions text[], ids bigint[])
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    is_so boolean := false;
+BEGIN
+    IF 'archive' = ANY (actions) THEN
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message)), 0) > 1000000 FROM %s q
+             WHERE q.msg_id = ANY ($1)', pgmq_gateway.queue_table(queue)
+        ) INTO is_so USING ids;
+    END IF;
+    RETURN is_so;
 END
 $$;
 

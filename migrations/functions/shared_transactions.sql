@@ -238,7 +238,8 @@ BEGIN
     LOOP
         BEGIN
             code := 'alone';
-            IF pgmq_gateway.queue_exists(one.queue) THEN
+            IF pgmq_gateway.queue_exists(one.queue)
+               AND NOT pgmq_gateway.is_large(one.queue, one.actions, one.ids) THEN
                 -- What follows has a patience of its own.
                 PERFORM pgmq_gateway.require_unlocked(pgmq_gateway.queue_table(one.queue));
                 FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
