@@ -305,6 +305,15 @@ BEGIN
             ELSE 'forbidden' END
         FROM unnest(actions, ids, outcomes) WITH ORDINALITY AS w (action, msg_id, outcome, place)
         ORDER BY w.place);
+    IF 'forbidden' = ANY (outcomes) THEN
+        -- What has gone with another one, by a foreign key or a trigger, is not kept.
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT array_agg(
+                 CASE WHEN w.outcome = ''forbidden'' AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = w.msg_id)
+                      THEN ''missing'' ELSE w.outcome END ORDER BY w.place)
+             FROM unnest($1, $2) WITH ORDINALITY AS w (msg_id, outcome, place)', q_table
+        ) INTO outcomes USING ids, outcomes;
+    END IF;
 
     IF 'alone' = ANY (outcomes) THEN
         FOR entry IN

@@ -159,3 +159,20 @@ async fn a_pop_leaves_what_could_not_be_read() {
     assert_eq!(ids(&popped), [3]);
     assert_eq!(stored(&gateway, "q_q").await, [1, 2]);
 }
+
+#[tokio::test]
+async fn what_goes_with_another_message_is_told_to_be_gone() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ADD COLUMN parent bigint REFERENCES pgmq.q_q (msg_id) ON DELETE CASCADE;
+         INSERT INTO pgmq.q_q (vt, message) SELECT now(), to_jsonb(i) FROM generate_series(1, 4) i;
+         UPDATE pgmq.q_q SET parent = 1 WHERE msg_id = 2",
+    )
+    .await;
+    let settle = json!({"delete": [{"msg_id": 1}], "archive": [{"msg_id": 2}, {"msg_id": 3}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["deleted"], &settled["archived"]), (&json!([1]), &json!([3])));
+    let failed = &settled["failed"][0];
+    assert_eq!((&failed["msg_id"], &failed["code"]), (&json!(2), &json!("message_not_found")));
+    assert_eq!(stored(&gateway, "q_q").await, [4]);
+}
