@@ -50,7 +50,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.replay(
     queue text, target text, after_msg_id bigint, max_messages integer, since timestamptz,
     until timestamptz, filter jsonb, ids bigint[], OUT moved integer, OUT last_id bigint,
-    OUT failed integer, OUT failed_code text, OUT failed_constraint text
+    OUT failed integer, OUT failed_code text, OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
@@ -66,6 +66,7 @@ BEGIN
     SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
     INTO moved, failed, failed_code, failed_constraint
     FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}')) r;
+    failed_queue := target;
     IF cardinality(chosen) = max_messages THEN
         last_id := chosen[max_messages];
     END IF;

@@ -99,7 +99,8 @@ $$;
 -- As redrive, for those of these dead letters alone that nobody has in hand, each to the queue that it came from.
 CREATE FUNCTION pgmq_gateway.redrive_these(
     queue text, ids bigint[], allowed_queues text,
-    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text, OUT failed_constraint text
+    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text, OUT failed_constraint text,
+    OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
@@ -126,6 +127,9 @@ BEGIN
             step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
             moved := moved + step.moved;
             failed := failed + step.failed;
+            IF failed_code IS NULL THEN
+                failed_queue := pgmq_gateway.as_text(batch.origin);
+            END IF;
             failed_code := coalesce(failed_code, step.failed_code);
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;

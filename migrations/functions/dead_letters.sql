@@ -132,6 +132,7 @@ BEGIN
         moved := pgmq_gateway.dead_letter(queue, ids, target);
         -- What a policy or a trigger kept.
         IF moved = cardinality(ids) THEN
+            PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
@@ -150,6 +151,7 @@ BEGIN
     FOREACH id IN ARRAY ids LOOP
         BEGIN
             IF pgmq_gateway.dead_letter(queue, ARRAY[id], target) = 1 THEN
+                PERFORM pgmq_gateway.check_at_once();
                 moved := moved + 1;
             ELSE
                 failed := failed || id;
@@ -222,11 +224,12 @@ $$;
 -- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
 -- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
 -- not give or the other does not take: of these `failed` says how many, `failed_code` and
--- `failed_constraint` why. `last_id` is where to go on, null when there are no more.
+-- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
+-- when there are no more.
 CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
     OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
-    OUT failed_constraint text
+    OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
@@ -259,6 +262,9 @@ BEGIN
             step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
             moved := moved + step.moved;
             failed := failed + step.failed;
+            IF failed_code IS NULL THEN
+                failed_queue := pgmq_gateway.as_text(batch.origin);
+            END IF;
             failed_code := coalesce(failed_code, step.failed_code);
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;
@@ -305,6 +311,7 @@ BEGIN
     BEGIN
         moved := pgmq_gateway.requeue(source, target, ids);
         IF moved = cardinality(ids) THEN
+            PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
@@ -325,6 +332,7 @@ BEGIN
     FOREACH id IN ARRAY ids LOOP
         BEGIN
             IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
+                PERFORM pgmq_gateway.check_at_once();
                 moved := moved + 1;
                 CONTINUE;
             END IF;

@@ -219,11 +219,11 @@ END
 $$;
 
 -- From here on constraints are checked at once that would be checked at the end of the transaction: then it
--- is known which row it was.
+-- is known which row it was. A trigger can put that off again, so what stands for one row ends with this, too.
 CREATE FUNCTION pgmq_gateway.check_at_once()
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    SET CONSTRAINTS ALL IMMEDIATE;
+    EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
 END
 $$;
 

@@ -13,15 +13,21 @@
 -- The tables of queues, or with `a` as `prefix` their archives, in order: null where there is none, and where it
 -- is none that stores what it is given and nothing else. `is_there` tells these two apart; `has_headers` and
 -- `has_stamps` say which columns there are besides those of every version of PGMQ. A trigger, a policy, a rule, a
--- check, a computed column or an index on an expression can take as long as it likes.
+-- check, a computed column, an index on an expression, a default that calls somebody's function or a type of
+-- somebody's own can take as long as it likes.
 CREATE FUNCTION pgmq_gateway.plain_tables(
     queues text[], prefix text, OUT tables text[], OUT is_there boolean[], OUT has_headers boolean[],
     OUT has_stamps boolean[]
 ) LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    SELECT array_agg(CASE WHEN c.is_plain AND NOT a.is_computed
+    SELECT array_agg(CASE WHEN c.is_plain AND NOT a.is_costly
                               AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = q.relation
                                               AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+                              AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p
+                                                ON p.classid = 'pg_catalog.pg_attrdef'::regclass
+                                               AND p.objid = d.oid
+                                               AND p.refclassid = 'pg_catalog.pg_proc'::regclass
+                                              WHERE d.adrelid = q.relation)
                           THEN format('pgmq.%I', c.relname) END ORDER BY q.place),
            array_agg(c.relname IS NOT NULL ORDER BY q.place),
            array_agg(a.has_headers ORDER BY q.place), array_agg(a.has_stamps ORDER BY q.place)
@@ -38,7 +44,8 @@ BEGIN
         FROM pg_catalog.pg_class c WHERE c.oid = q.relation LIMIT 1
     ) c ON true
     CROSS JOIN LATERAL (
-        SELECT coalesce(bool_or(a.attgenerated <> ''), false) AS is_computed,
+        -- What comes with PostgreSQL has a number below 16384.
+        SELECT coalesce(bool_or(a.attgenerated <> '' OR a.atttypid >= 16384), false) AS is_costly,
                coalesce(bool_or(a.attname = 'headers'), false) AS has_headers,
                coalesce(bool_or(a.attname = 'last_read_at'), false) AS has_stamps
         FROM pg_catalog.pg_attribute a
@@ -172,7 +179,10 @@ BEGIN
                         plain.tables[n], coalesce(known_ids[n], pgmq_gateway.queue_id(queues[n])), ended,
                         read_cts[first:last], read_stamps[first:last], queue_ids[first:last]);
                 END IF;
-                IF action = 'archive' THEN
+                IF pgmq_gateway.is_large(queues[n], ARRAY[action], ended) THEN
+                    outcome := 'retry';
+                    ended := NULL;
+                ELSIF action = 'archive' THEN
                     ended := pgmq_gateway.move_to_archive(queues[n], plain.tables[n]::regclass, ended);
                 ELSE
                     ended := pgmq_gateway.delete_plainly(plain.tables[n], ended);
@@ -186,6 +196,23 @@ BEGIN
         first := last + 1;
         RETURN NEXT;
     END LOOP;
+END
+$$;
+
+-- Whether what is to be archived is so large, as SQL clients can make it, that others would wait for its way to the
+-- other table.
+CREATE FUNCTION pgmq_gateway.is_large(queue text, actions text[], ids bigint[])
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    is_so boolean := false;
+BEGIN
+    IF 'archive' = ANY (actions) THEN
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message)), 0) > 1000000 FROM %s q
+             WHERE q.msg_id = ANY ($1)', pgmq_gateway.queue_table(queue)
+        ) INTO is_so USING ids;
+    END IF;
+    RETURN is_so;
 END
 $$;
 

@@ -112,7 +112,10 @@ BEGIN
             deleted := 1;
         END IF;
     END IF;
-    PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
+    -- Where nothing goes, as all is kept, what was sent is not forgotten.
+    IF coalesce(kept, 'done') = 'done' THEN
+        PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
+    END IF;
 END
 $$;
 
@@ -139,7 +142,9 @@ BEGIN
     ) INTO free USING ids;
     BEGIN
         EXECUTE statement USING free;
-        GET DIAGNOSTICS deleted = ROW_COUNT;
+        GET DIAGNOSTICS more = ROW_COUNT;
+        PERFORM pgmq_gateway.check_at_once();
+        deleted := more;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
@@ -152,6 +157,7 @@ BEGIN
             BEGIN
                 EXECUTE statement USING ARRAY[id];
                 GET DIAGNOSTICS more = ROW_COUNT;
+                PERFORM pgmq_gateway.check_at_once();
                 deleted := deleted + more;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;

@@ -32,7 +32,8 @@ $$;
 -- The moment is statement_timestamp(), which is the same for the whole statement, so that the index
 -- knows where to stop. What has been visible for longest comes first. The rows are updated by where
 -- they stand, which leaves the planner no way to walk the whole table instead. A partitioned queue
--- has no such index, and is read by msg_id, as every queue is where `by_id` is wished.
+-- has no such index, and is read by msg_id, as every queue is where `by_id` is wished. So is one with tables that
+-- inherit from it: where a row stands is said for one table alone.
 --
 -- With `max_receives`, messages that were delivered so often are moved away first. A last row without
 -- msg_id tells how many (`dead`) and, with `want_due` and fewer messages than asked for, after how
@@ -67,7 +68,7 @@ DECLARE
     has_stamps boolean;
     has_headers boolean;
 BEGIN
-    SELECT c.relkind = 'p', c.relhastriggers,
+    SELECT c.relkind = 'p' OR c.relhassubclass, c.relhastriggers,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'last_read_at' AND NOT a.attisdropped),
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
@@ -131,6 +132,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
                 USING hide_seconds, candidate, NULL, NULL, this_queue;
+                PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
@@ -230,6 +232,7 @@ BEGIN
     BEGIN
         EXECUTE statement USING msg_ids, read_cts;
         GET DIAGNOSTICS released = ROW_COUNT;
+        PERFORM pgmq_gateway.check_at_once();
         RETURN released;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
@@ -241,6 +244,7 @@ BEGIN
         BEGIN
             EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
             GET DIAGNOSTICS more = ROW_COUNT;
+            PERFORM pgmq_gateway.check_at_once();
             released := released + more;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;

@@ -172,6 +172,9 @@ BEGIN
                 END IF;
                 ids := ids || id;
             END LOOP;
+            IF outcome = 'done' THEN
+                PERFORM pgmq_gateway.check_at_once();
+            END IF;
             IF keys[n] IS NOT NULL AND outcome = 'done' THEN
                 outcome := 'key_failed';
                 PERFORM pgmq_gateway.note_stored(

@@ -39,15 +39,15 @@ BEGIN
 END
 $$;
 
--- Moves messages into the archive and returns the ids of those that were moved. Raises PGW23 if the
--- archive did not take what the queue gave.
+-- Moves messages into the archive and returns the ids of those that were moved, which a trigger may have changed
+-- there. Raises PGW23 if the archive did not take what the queue gave.
 CREATE FUNCTION pgmq_gateway.move_to_archive(queue text, q_table regclass, ids bigint[])
 RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     columns text := 'msg_id, vt, read_ct, enqueued_at, message';
     column_name text;
-    gone bigint;
+    kept bigint;
     archived bigint[];
 BEGIN
     FOREACH column_name IN ARRAY ARRAY['last_read_at', 'headers'] LOOP
@@ -60,11 +60,11 @@ BEGIN
         '/* pgmq_gateway */
          WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
               kept AS (INSERT INTO %2$s (%3$s) SELECT %3$s FROM gone RETURNING msg_id)
-         SELECT (SELECT count(*) FROM gone), ARRAY(SELECT k.msg_id FROM kept k)',
+         SELECT (SELECT count(*) FROM kept), ARRAY(SELECT g.msg_id FROM gone g)',
         q_table, a_table, columns
-    ) INTO gone, archived USING ids;
-    IF gone <> cardinality(archived) THEN
-        RAISE EXCEPTION 'the archive took % of % messages', cardinality(archived), gone
+    ) INTO kept, archived USING ids;
+    IF kept <> cardinality(archived) THEN
+        RAISE EXCEPTION 'the archive took % of % messages', kept, cardinality(archived)
             USING ERRCODE = 'PGW23';
     END IF;
     RETURN archived;
@@ -110,6 +110,7 @@ BEGIN
                        CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$5') END, fits)
         INTO settled USING id, number, read_stamp, hidden_until, uncounted;
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
     outcome := 'done';
     IF settled IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
@@ -223,7 +224,8 @@ BEGIN
                pgmq_gateway.hidden_until(f.visible_at, f.delay, f.read_ct, backoff) END ORDER BY f.place)
     INTO outcomes, ended_by, moments
     FROM (
-        SELECT e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
+        -- A partitioned table may have an id twice.
+        SELECT DISTINCT ON (e.place) e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
                                            AND NOT (e.action = ANY (to_archive) AND no_archive))
                         OVER (PARTITION BY e.msg_id) AS ended
         FROM (
@@ -243,7 +245,7 @@ BEGIN
                        CASE WHEN row_security_active(q_table) THEN 'alone' ELSE 'locked' END
                 FROM unnest(held.ids, held.counts, held.stamps) AS b (msg_id, read_ct, stamp)
             ) l ON l.msg_id = w.msg_id
-        ) e
+        ) e ORDER BY e.place, e.fits DESC
     ) f;
 
     chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
@@ -288,7 +290,7 @@ BEGIN
                     WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
                 ) wish
                 WHERE q.msg_id = wish.msg_id
-                RETURNING q.msg_id
+                RETURNING wish.msg_id
             ) SELECT array_agg(h.msg_id) FROM hidden h
             $query$, q_table,
             CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
@@ -303,6 +305,15 @@ BEGIN
             ELSE 'forbidden' END
         FROM unnest(actions, ids, outcomes) WITH ORDINALITY AS w (action, msg_id, outcome, place)
         ORDER BY w.place);
+    IF 'forbidden' = ANY (outcomes) THEN
+        -- What has gone with another one, by a foreign key or a trigger, is not kept.
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT array_agg(
+                 CASE WHEN w.outcome = ''forbidden'' AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = w.msg_id)
+                      THEN ''missing'' ELSE w.outcome END ORDER BY w.place)
+             FROM unnest($1, $2) WITH ORDINALITY AS w (msg_id, outcome, place)', q_table
+        ) INTO outcomes USING ids, outcomes;
+    END IF;
 
     IF 'alone' = ANY (outcomes) THEN
         FOR entry IN
@@ -334,11 +345,13 @@ BEGIN
 
     IF 'hide' = ANY (actions) THEN
         RETURN QUERY EXECUTE format(
-            'SELECT w.place, w.outcome, w.constraint_name, q.vt
-             FROM unnest($1, $2, $3) WITH ORDINALITY AS w (outcome, msg_id, constraint_name, place)
+            'SELECT DISTINCT ON (w.place) w.place, w.outcome, w.constraint_name,
+                    CASE WHEN w.outcome = ''done'' THEN coalesce(q.vt, w.moment) END
+             FROM unnest($1, $2, $3, $4)
+                  WITH ORDINALITY AS w (outcome, msg_id, constraint_name, moment, place)
              LEFT JOIN %s q ON q.msg_id = w.msg_id AND w.outcome = ''done''
-             ORDER BY w.place', q_table
-        ) USING outcomes, ids, constraints;
+             ORDER BY w.place, q.vt DESC', q_table
+        ) USING outcomes, ids, constraints, moments;
     ELSE
         RETURN QUERY SELECT w.place, w.outcome, w.constraint_name, NULL::timestamptz
                      FROM unnest(outcomes, constraints) WITH ORDINALITY

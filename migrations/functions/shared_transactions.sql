@@ -238,7 +238,8 @@ BEGIN
     LOOP
         BEGIN
             code := 'alone';
-            IF pgmq_gateway.queue_exists(one.queue) THEN
+            IF pgmq_gateway.queue_exists(one.queue)
+               AND NOT pgmq_gateway.is_large(one.queue, one.actions, one.ids) THEN
                 -- What follows has a patience of its own.
                 PERFORM pgmq_gateway.require_unlocked(pgmq_gateway.queue_table(one.queue));
                 FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
@@ -301,6 +302,7 @@ BEGIN
     IF is_hindered THEN
         PERFORM pgmq_gateway.leave_out(outcomes);
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
 
     FOR one IN
         SELECT o.owner, jsonb_agg(CASE o.e ->> 'action'
@@ -380,7 +382,7 @@ BEGIN
                 IF clock_timestamp() < until THEN
                     SELECT t.outcome, t.results INTO outcome, results FROM pgmq_gateway.transact_one(
                         convert_from(transactions[i], 'UTF8')::jsonb, scopes[i], keys[i],
-                        fingerprints[i], lifetimes[i]) t;
+                        fingerprints[i], lifetimes[i], true) t;
                 END IF;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;

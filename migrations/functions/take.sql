@@ -43,7 +43,8 @@ DECLARE
     found_bytes bigint := 0;
     bytes bigint;
 BEGIN
-    by_id := by_id OR (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table);
+    by_id := by_id OR (SELECT c.relkind = 'p' OR c.relhassubclass
+                       FROM pg_catalog.pg_class c WHERE c.oid = q_table);
     since := CASE WHEN NOT by_id THEN since END;
     IF one_by_one THEN
         PERFORM pgmq_gateway.check_at_once();
@@ -58,8 +59,9 @@ BEGIN
                                                 dead_letter_queue, since) d;
     END IF;
     size := pgmq_gateway.sent_size(q_table);
+    -- What lacks something that every message has could not be read on arrival, and would be lost.
     candidates := format(
-        'FROM %s q WHERE %s ORDER BY q.%s',
+        'FROM %s q WHERE %s AND (q.read_ct, q.enqueued_at) IS NOT NULL ORDER BY q.%s',
         q_table, pgmq_gateway.deliverable(q_table, NULL, max_receives, since),
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     IF NOT one_by_one THEN
@@ -103,6 +105,7 @@ BEGIN
                 EXECUTE delete_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, bytes
                 USING this_queue, candidate;
+                PERFORM pgmq_gateway.check_at_once();
                 IF found_count > 0 AND found_bytes + bytes > max_bytes THEN
                     RAISE SQLSTATE 'PGW15';
                 END IF;

@@ -13,7 +13,7 @@ $$;
 -- Stores the messages of an operation in every queue with a binding that its routing key matches, once in
 -- each. `allowed_queues` is a regular expression for the names of queues that the caller may send to; null
 -- is all of them. Raises PGW14 where that would be more than `max_deliveries` messages or `max_bytes`.
-CREATE FUNCTION pgmq_gateway.publish(publication jsonb, operation integer)
+CREATE FUNCTION pgmq_gateway.publish(publication jsonb, operation integer, at_once boolean)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     messages jsonb := publication -> 'messages';
@@ -27,7 +27,7 @@ BEGIN
         deliveries := deliveries || (
             SELECT jsonb_agg(jsonb_build_object('queue', pgmq_gateway.as_text(target), 'msg_id', s.id)
                              ORDER BY s.place)
-            FROM unnest(pgmq_gateway.store(target, messages, operation)) WITH ORDINALITY
+            FROM unnest(pgmq_gateway.store(target, messages, operation, at_once)) WITH ORDINALITY
                  AS s (id, place));
     END LOOP;
     RETURN deliveries;

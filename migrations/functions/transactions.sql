@@ -57,7 +57,7 @@ $$;
 
 -- Stores messages, given as objects with `message`, `headers`, `delay` or `visible_at`, and `bytes`,
 -- with the queue's settings applied.
-CREATE FUNCTION pgmq_gateway.store(queue text, messages jsonb, operation integer)
+CREATE FUNCTION pgmq_gateway.store(queue text, messages jsonb, operation integer, at_once boolean)
 RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.find_queue_table(queue);
@@ -135,6 +135,9 @@ BEGIN
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';
         END IF;
+        IF at_once THEN
+            PERFORM pgmq_gateway.check_at_once();
+        END IF;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                 violated = CONSTRAINT_NAME;
@@ -151,7 +154,7 @@ END
 $$;
 
 -- Ends one message in a transaction, or fails.
-CREATE FUNCTION pgmq_gateway.settle_one(operation jsonb, place integer)
+CREATE FUNCTION pgmq_gateway.settle_one(operation jsonb, place integer, at_once boolean)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     queue text := operation ->> 'queue';
@@ -173,6 +176,9 @@ BEGIN
             ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'read_stamp')::bigint],
             ARRAY[(operation ->> 'queue_id')::bigint], ARRAY[(operation ->> 'delay')::integer],
             ARRAY[(operation ->> 'visible_at')::timestamptz], NULL, NULL, NULL, NULL, false) s;
+        IF at_once THEN
+            PERFORM pgmq_gateway.check_at_once();
+        END IF;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         outcome := pgmq_gateway.row_outcome(code, context);
@@ -212,14 +218,14 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     SELECT t.outcome, t.results INTO outcome, results FROM pgmq_gateway.transact_one(
-        operations, key_scope, key_text, request_fingerprint, lifetime_seconds) t;
+        operations, key_scope, key_text, request_fingerprint, lifetime_seconds, at_once) t;
 END
 $$;
 
--- The same, for those that have settled how long it waits and when it is checked.
+-- The same, for those that have settled how long it waits, and have called check_at_once where it is `at_once`.
 CREATE FUNCTION pgmq_gateway.transact_one(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea,
-    lifetime_seconds integer, OUT outcome text, OUT results jsonb
+    lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
     operation jsonb;
@@ -248,10 +254,10 @@ BEGIN
     LOOP
         results := results || jsonb_build_array(CASE operation ->> 'action'
             WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
-                operation ->> 'queue', operation -> 'messages', place))
+                operation ->> 'queue', operation -> 'messages', place, at_once))
             WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
-                operation, place))
-            ELSE pgmq_gateway.settle_one(operation, place)
+                operation, place, at_once))
+            ELSE pgmq_gateway.settle_one(operation, place, at_once)
         END);
         place := place + 1;
     END LOOP;

@@ -204,7 +204,8 @@ impl Broker {
                 store::redrive_these(&mut conn, queue, ids, within).await
             });
             let moved = moved.await?.map_err(of_moving(queue, None))?;
-            let why = moved.rejection.map(|why| Error::rejected(queue.as_str(), &why).to_string());
+            let to = moved.destination.as_deref().unwrap_or(queue.as_str());
+            let why = moved.rejection.map(|why| Error::rejected(to, &why).to_string());
             Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
         })
         .await
@@ -287,7 +288,8 @@ pub(super) struct Redriven {
 /// Why a message stayed that was to be moved.
 enum Stayed {
     Locked,
-    Rejected(Rejection),
+    /// Why, and to which queue it was to go.
+    Rejected(Rejection, Option<String>),
 }
 
 impl Steps {
@@ -321,8 +323,9 @@ impl Steps {
             Some(Stayed::Locked) => {
                 return Ok(Redriven { moved, is_through: false, rejected: None });
             }
-            Some(Stayed::Rejected(rejection)) => {
-                Some(Error::rejected(to.unwrap_or(from).as_str(), &rejection))
+            Some(Stayed::Rejected(rejection, destination)) => {
+                let to = destination.as_deref().unwrap_or(from.as_str());
+                Some(Error::rejected(to, &rejection))
             }
             None => None,
         };
@@ -335,8 +338,8 @@ impl Steps {
             Ok(step) => {
                 self.moved += step.count;
                 if step.failed > 0 {
-                    let why = step.rejection.map_or(Stayed::Locked, Stayed::Rejected);
-                    self.stayed.get_or_insert(why);
+                    let rejected = |why| Stayed::Rejected(why, step.destination);
+                    self.stayed.get_or_insert(step.rejection.map_or(Stayed::Locked, rejected));
                 }
                 self.is_through = step.last_id.is_none();
                 self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
@@ -354,7 +357,7 @@ impl Steps {
     /// How many were moved. If none was, as `to` took none, that is the answer.
     fn finish(self, to: &QueueName) -> Result<i64> {
         match self.stayed {
-            Some(Stayed::Rejected(rejection)) if self.moved == 0 => {
+            Some(Stayed::Rejected(rejection, _)) if self.moved == 0 => {
                 Err(Error::rejected(to.as_str(), &rejection))
             }
             Some(Stayed::Locked) if self.moved == 0 => Err(Error::Locked(format!("queue `{to}`"))),

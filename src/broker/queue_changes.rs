@@ -166,7 +166,18 @@ impl Broker {
             store::group_index_work(&mut conn, queue, index, wanted).await
         });
         let work = work.await?.map_err(Error::of_changing(queue))?;
-        self.db.run_at_leisure(&work).await.map_err(Error::of_changing(queue))?;
+        if let Err(error) = self.db.run_at_leisure(&work).await {
+            if wanted {
+                self.drop_unfinished_index(queue, stats, index).await;
+            }
+            return Err(match error {
+                store::Error::Unreadable => Error::QueueConflict(format!(
+                    "a message of queue `{queue}` has a group (its header `x-pgmq-group`) that is too long for an \
+                     index: it has to go first; nothing was changed"
+                )),
+                error => Error::of_changing(queue)(error),
+            });
+        }
         if index == GroupIndex::Fifo {
             let noted = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
                 store::note_fifo(&mut conn, queue).await
@@ -174,6 +185,22 @@ impl Broker {
             noted.await?.map_err(Error::of_changing(queue))?;
         }
         Ok(())
+    }
+
+    /// Drops what an attempt to make an index has left, which would be of no use and cost every send. Where that
+    /// fails, the next attempt does it.
+    async fn drop_unfinished_index(
+        &self,
+        queue: &QueueName,
+        stats: &Arc<CallStats>,
+        index: GroupIndex,
+    ) {
+        let work = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+            store::group_index_work(&mut conn, queue, index, false).await
+        });
+        if let Ok(Ok(work)) = work.await {
+            drop(self.db.run_at_leisure(&work).await);
+        }
     }
 
     /// Drops a queue with its messages and its archive; one to which dead letters of others go only if that is

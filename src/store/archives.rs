@@ -37,6 +37,8 @@ pub struct Moved {
     pub failed: i64,
     /// Why the last of these did; nothing if it was locked.
     pub rejection: Option<Rejection>,
+    /// The queue to which that one was to go.
+    pub destination: Option<String>,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
 }
@@ -170,6 +172,7 @@ fn moved(rows: &[PgRow]) -> Result<Moved> {
         count: count.unwrap_or(0).into(),
         failed: failed.unwrap_or(0).into(),
         rejection,
+        destination: get::<Option<Text>>(row, "failed_queue")?.map(|name| name.0),
         last_id: get(row, "last_id")?,
     })
 }

@@ -9,6 +9,7 @@ use super::{
     failure::Reason,
     pool::AcquireError,
     rejection::{self, Rejection},
+    verdict::is_inside,
 };
 
 /// The outcome of a statement.
@@ -221,6 +222,9 @@ impl Error {
                 Self::Unavailable(Some(error.into()))
             }
             code if code.starts_with("53") || code.starts_with("58") => {
+                Self::Unavailable(Some(error.into()))
+            }
+            code if code.starts_with("08") && is_inside(&error) => {
                 Self::Unavailable(Some(error.into()))
             }
             code if code.starts_with("08") => Self::lost(access, Some(error)),

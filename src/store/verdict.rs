@@ -86,8 +86,11 @@ impl Verdict {
             "57P01" | "57P05" | "25P03" | "25P04" if ends => Self::Ended,
             // A server that crashes, or a pooler that lost its server, cannot know.
             _ if ends => Self::Broken,
-            // A trigger may raise whatever it likes.
+            // A trigger may raise whatever it likes, and the connections that it makes may fail.
             _ if is_raised(error) => Self::Usable,
+            _ if is_inside(error) && (code.starts_with("08") || code.starts_with("57P")) => {
+                Self::Usable
+            }
             _ if code.starts_with("08") || code.starts_with("57P") => Self::Broken,
             "25006" => Self::WrongServer,
             "26000" | "42P05" => Self::Stale,
@@ -98,10 +101,20 @@ impl Verdict {
     }
 }
 
-/// PL/pgSQL code raised it.
+/// PL/pgSQL code raised it, or it is what another server said to a connection of postgres_fdw's or dblink's.
 fn is_raised(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| error.routine() == Some("exec_stmt_raise"))
+    error.and_then(PgDatabaseError::routine).is_some_and(|routine| {
+        routine == "exec_stmt_raise"
+            || routine.starts_with("pgfdw_")
+            || routine.starts_with("dblink_")
+    })
+}
+
+/// It was raised by what a statement set off, so that the session has undone the statement and goes on.
+pub(super) fn is_inside(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.r#where().is_some_and(|place| !place.is_empty()))
 }
 
 /// The shape of what a prepared statement returns has changed.

@@ -173,7 +173,12 @@ async fn each_queue_of_a_statement_comes_to_its_own_end() {
              ALTER TABLE pgmq.q_q4 ENABLE ROW LEVEL SECURITY;
              ALTER TABLE pgmq.q_q5 ADD COLUMN b int GENERATED ALWAYS AS (1) STORED;
              CREATE UNIQUE INDEX ON pgmq.q_q6 (message);
-             INSERT INTO pgmq.q_q6 (vt, message) VALUES (now(), '1')",
+             INSERT INTO pgmq.q_q6 (vt, message) VALUES (now(), '1');
+             CREATE FUNCTION noted() RETURNS text LANGUAGE sql AS 'SELECT ''x''';
+             ALTER TABLE pgmq.q_q11 ADD COLUMN note text DEFAULT noted();
+             CREATE DOMAIN document AS jsonb CHECK (noted() IS NOT NULL);
+             ALTER TABLE pgmq.q_q12 ALTER COLUMN message TYPE document;
+             ALTER TABLE pgmq.q_q13 ADD COLUMN tenant text NOT NULL DEFAULT 'one'",
         )
         .await;
     let holder = Holder::of_tables(database, &["q_q7"], "ACCESS EXCLUSIVE").await;
@@ -192,6 +197,9 @@ async fn each_queue_of_a_statement_comes_to_its_own_end() {
         ("q8", r#""\u0000""#),
         ("q9", &deep),
         ("gone", "1"),
+        ("q11", "1"),
+        ("q12", "1"),
+        ("q13", "1"),
     ];
     let outcomes = send_to(database, &queues).await;
     assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
@@ -199,14 +207,14 @@ async fn each_queue_of_a_statement_comes_to_its_own_end() {
         let named = outcomes.iter().filter(|(_, (word, _))| word == outcome);
         named.map(|(queue, _)| &**queue).collect()
     };
-    assert_eq!(of("done"), ["q0", "q10"]);
-    assert_eq!(of("separate"), ["q1", "q2", "q3", "q4", "q5"]);
+    assert_eq!(of("done"), ["q0", "q10", "q13"]);
+    assert_eq!(of("separate"), ["q1", "q11", "q12", "q2", "q3", "q4", "q5"]);
     assert_eq!(of("retry"), ["gone", "q6", "q7", "q8", "q9"]);
     assert_eq!(outcomes["q0"].1, Some(vec![1]));
     holder.rollback().await;
     for (queue, _) in queues.iter().filter(|(queue, _)| *queue != "gone") {
         let stored = stored(&gateway, queue).await.len();
-        let expected = usize::from(["q0", "q10", "q6"].contains(queue));
+        let expected = usize::from(["q0", "q10", "q13", "q6"].contains(queue));
         assert_eq!(stored, expected, "{queue}");
     }
 }

@@ -147,3 +147,42 @@ async fn who_settles_in_a_crowd_is_told_of_his_own_message() {
     let statements = committed(&gateway.database).await - before;
     assert!(statements < requests * 2 / 3, "{statements} transactions for {requests} requests");
 }
+
+/// What SQL clients have stored can be far larger than what the gateway takes: others wait for none of that on its way
+/// to the archive.
+#[tokio::test]
+async fn a_large_message_is_archived_apart() {
+    let gateway = gateway().await;
+    let database = &gateway.database;
+    database
+        .execute(
+            "INSERT INTO pgmq.q_q0 (vt, message) SELECT now(), to_jsonb(string_agg(md5(i::text), ''))
+             FROM generate_series(1, 50000) i;
+             INSERT INTO pgmq.q_q0 (vt, message) VALUES (now(), '2');
+             INSERT INTO pgmq.q_q1 (vt, message) VALUES (now(), '1'), (now(), '2')",
+        )
+        .await;
+    let outcomes = end_in(database, "archive", &[("q0", 1, None), ("q1", 1, None)]).await;
+    let done = |ids| ("done".to_owned(), Some(ids));
+    assert_eq!((&outcomes["q0"].0[..], &outcomes["q1"]), ("retry", &done(vec![1])));
+    let transaction = |queue: &str, id: i32| {
+        format!(r#"[{{"action":"archive","queue":"{queue}","msg_id":{id}}}]"#).into_bytes()
+    };
+    let each = sqlx::query(
+        "SELECT outcome FROM pgmq_gateway.transact_each($1, $2, $3, $4, $5) ORDER BY place",
+    )
+    .bind(vec![transaction("q0", 1), transaction("q1", 2)])
+    .bind(vec![None::<String>; 2])
+    .bind(None::<Vec<String>>)
+    .bind(None::<Vec<Vec<u8>>>)
+    .bind(None::<Vec<i32>>)
+    .fetch_all(&mut database.connect().await)
+    .await
+    .expect("each is a matter of its own");
+    let words: Vec<&str> = each.iter().map(|row| row.get("outcome")).collect();
+    assert_eq!(words, ["alone", "done"]);
+    // Nobody waits for a delete.
+    let outcomes = end_in(database, "delete", &[("q0", 1, None)]).await;
+    assert_eq!(outcomes["q0"], done(vec![1]));
+    assert_eq!(end_in(database, "archive", &[("q0", 2, None)]).await["q0"], done(vec![2]));
+}

@@ -1,0 +1,178 @@
+//! Tables of queues that are no longer as PGMQ made them: what is answered is what happened, and to those messages
+//! alone.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestGateway, sqs::Sqs};
+
+async fn gateway(sql: &str) -> TestGateway {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "dead"] {
+        gateway.create(queue).await;
+    }
+    gateway.database.execute(sql).await;
+    gateway
+}
+
+fn ids(messages: &[Value]) -> Vec<i64> {
+    messages.iter().map(|message| message["msg_id"].as_i64().expect("an id")).collect()
+}
+
+async fn stored(gateway: &TestGateway, table: &str) -> Vec<i64> {
+    let sql =
+        format!("SELECT coalesce(array_agg(msg_id ORDER BY msg_id), '{{}}') FROM pgmq.{table}");
+    gateway.database.value(&sql).await
+}
+
+#[tokio::test]
+async fn what_a_trigger_archives_under_other_ids_is_told_to_be_archived() {
+    let gateway = gateway(
+        "CREATE FUNCTION public.renumber() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN new.msg_id := new.msg_id + 1000; RETURN new; END';
+         CREATE TRIGGER t BEFORE INSERT ON pgmq.a_q FOR EACH ROW EXECUTE FUNCTION public.renumber();
+         INSERT INTO pgmq.q_q (vt, message) SELECT now(), to_jsonb(i) FROM generate_series(1, 5) i",
+    )
+    .await;
+    gateway.post("/queues/q/messages/1/archive", "").await.expect(204);
+    let settle = json!({"archive": [{"msg_id": 2}, {"msg_id": 3}], "delete": [{"msg_id": 4}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["archived"], &settled["failed"]), (&json!([2, 3]), &json!([])));
+    let archive = json!({"operations": [{"archive": {"queue": "q", "msg_id": 5}}]});
+    gateway.post("/transactions", &archive.to_string()).await.expect(200);
+    assert_eq!(stored(&gateway, "a_q").await, [1001, 1002, 1003, 1005]);
+    assert_eq!(stored(&gateway, "q_q").await, [0_i64; 0]);
+}
+
+/// The first row of a table that inherits stands where the first one of the queue's own does.
+#[tokio::test]
+async fn a_leased_message_of_a_table_that_inherits_is_not_given_again() {
+    let gateway = gateway(
+        "CREATE TABLE public.child () INHERITS (pgmq.q_q);
+         INSERT INTO public.child (msg_id, read_ct, enqueued_at, vt, message)
+         VALUES (100, 0, now(), now() + interval '1 hour', '1');
+         INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '2'), (now() + interval '1 hour', '3')",
+    )
+    .await;
+    assert_eq!(ids(&gateway.receive("q", "qty=10&vt=60").await), [1]);
+    gateway.patch("/queues/q/messages/1", r#"{"vt":0}"#).await.expect(200);
+    let popped = gateway.post("/queues/q/messages/pop?qty=10", "").await.expect(200).messages();
+    assert_eq!(ids(&popped), [1]);
+    assert_eq!(stored(&gateway, "q_q").await, [2, 100]);
+}
+
+/// As a queue that is partitioned by time can have, once its sequence was set back.
+#[tokio::test]
+async fn an_id_that_is_there_twice_is_settled_and_told_once() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q DROP CONSTRAINT q_q_pkey;
+         INSERT INTO pgmq.q_q (msg_id, vt, message) OVERRIDING SYSTEM VALUE
+         SELECT 1 + i / 2, now(), to_jsonb(i) FROM generate_series(0, 7) i",
+    )
+    .await;
+    let shown = gateway.patch("/queues/q/messages/4", r#"{"vt":60}"#).await.expect(200).json();
+    assert_eq!(shown["msg_id"], 4);
+    let settle = json!({"delete": [{"msg_id": 1}], "archive": [], "retry": [{"msg_id": 2, "delay": 60}, {"msg_id": 9}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["deleted"], &settled["retried"]), (&json!([1]), &json!([2])));
+    assert_eq!(settled["failed"][0]["msg_id"], 9);
+    assert_eq!(ids(&gateway.receive("q", "qty=10&vt=60").await), [3, 3]);
+    assert_eq!(stored(&gateway, "q_q").await, [2, 2, 3, 3, 4, 4]);
+}
+
+#[tokio::test]
+async fn a_redrive_that_a_queue_refuses_names_that_queue() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ADD CONSTRAINT small CHECK (message <> '2');
+         INSERT INTO pgmq.q_dead (vt, message, headers) VALUES (now(), '2', '{\"x-dead-letter-queue\": \"q\"}')",
+    )
+    .await;
+    let refused = gateway.post("/queues/dead/redrive", "{}").await;
+    refused.clone().problem(422, "message_rejected");
+    assert!(refused.text.contains("`small` of the table of queue `q`"), "{}", refused.text);
+    assert_eq!(stored(&gateway, "q_dead").await, [1]);
+}
+
+#[tokio::test]
+async fn a_purge_that_deletes_nothing_forgets_no_id_that_was_sent() {
+    let gateway = gateway("SELECT 1").await;
+    let sqs = Sqs(&gateway);
+    let url = sqs
+        .create("f.fifo", &json!({"FifoQueue": "true", "ContentBasedDeduplication": "true"}))
+        .await;
+    let send =
+        |body: &'static str| json!({"QueueUrl": url, "MessageBody": body, "MessageGroupId": "g"});
+    let first = sqs.done("SendMessage", &send("first")).await;
+    sqs.done("SendMessage", &send("second")).await;
+    let taken = sqs.receive(&url).await;
+    sqs.done(
+        "DeleteMessage",
+        &json!({"QueueUrl": url, "ReceiptHandle": taken[0]["ReceiptHandle"]}),
+    )
+    .await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER t BEFORE DELETE ON pgmq.\"q_f.fifo\" FOR EACH ROW EXECUTE FUNCTION public.keep()",
+        )
+        .await;
+    let (code, _) = sqs.error("PurgeQueue", &json!({"QueueUrl": url})).await;
+    assert_eq!(code, "AccessDenied");
+    let again = sqs.done("SendMessage", &send("first")).await;
+    assert_eq!(again["MessageId"], first["MessageId"]);
+    assert_eq!(stored(&gateway, "\"q_f.fifo\"").await, [2]);
+}
+
+/// SQL clients can give a message a group that no index takes.
+#[tokio::test]
+async fn an_index_that_cannot_be_made_is_told_so_and_leaves_nothing() {
+    let gateway = gateway(
+        "INSERT INTO pgmq.q_q (vt, message, headers) SELECT now(), '1', jsonb_build_object('x-pgmq-group',
+             (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) i))",
+    )
+    .await;
+    let count = "SELECT count(*) FROM pg_index WHERE indrelid = 'pgmq.q_q'::regclass";
+    let before: i64 = gateway.database.value(count).await;
+    let refused = gateway.patch("/queues/q", r#"{"fifo":true}"#).await;
+    refused.clone().problem(409, "queue_conflict");
+    assert!(refused.text.contains("x-pgmq-group"), "{}", refused.text);
+    gateway.configure("q", json!({"fair": true})).await.problem(409, "queue_conflict");
+    let shown = gateway.get("/queues/q").await.expect(200).json();
+    assert_eq!((&shown["fifo"], &shown["settings"]["fair"]), (&json!(false), &json!(false)));
+    assert_eq!(gateway.database.value::<i64>(count).await, before);
+    gateway.database.execute("UPDATE pgmq.q_q SET headers = NULL").await;
+    gateway.patch("/queues/q", r#"{"fifo":true}"#).await.expect(200);
+}
+
+/// A message without what every one has cannot be read once it is deleted.
+#[tokio::test]
+async fn a_pop_leaves_what_could_not_be_read() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ALTER read_ct DROP NOT NULL, ALTER enqueued_at DROP NOT NULL;
+         INSERT INTO pgmq.q_q (vt, message, read_ct, enqueued_at)
+         VALUES (now(), '1', NULL, now()), (now(), '2', 0, NULL), (now(), '3', 0, now())",
+    )
+    .await;
+    let popped = gateway.post("/queues/q/messages/pop?qty=10", "").await.expect(200).messages();
+    assert_eq!(ids(&popped), [3]);
+    assert_eq!(stored(&gateway, "q_q").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_goes_with_another_message_is_told_to_be_gone() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ADD COLUMN parent bigint REFERENCES pgmq.q_q (msg_id) ON DELETE CASCADE;
+         INSERT INTO pgmq.q_q (vt, message) SELECT now(), to_jsonb(i) FROM generate_series(1, 4) i;
+         UPDATE pgmq.q_q SET parent = 1 WHERE msg_id = 2",
+    )
+    .await;
+    let settle = json!({"delete": [{"msg_id": 1}], "archive": [{"msg_id": 2}, {"msg_id": 3}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["deleted"], &settled["archived"]), (&json!([1]), &json!([3])));
+    let failed = &settled["failed"][0];
+    assert_eq!((&failed["msg_id"], &failed["code"]), (&json!(2), &json!("message_not_found")));
+    assert_eq!(stored(&gateway, "q_q").await, [4]);
+}

@@ -1,0 +1,73 @@
+//! Triggers that connect to other servers, which are away: that is no failure of the gateway's own connections.
+
+use serde_json::json;
+
+use crate::support::{Answer, TestGateway, guarded::together};
+
+/// Fails as connections of postgres_fdw, of dblink and the like do, without any extension.
+const CONNECTS: &str = "CREATE FUNCTION public.connect() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF coalesce((new).message, (old).message) #>> '{}' = 'far' THEN
+            CREATE SUBSCRIPTION away CONNECTION 'host=/nowhere' PUBLICATION p WITH (create_slot = false);
+        END IF;
+        RETURN coalesce(new, old);
+    END $$;
+    CREATE TRIGGER t BEFORE INSERT OR DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.connect()";
+
+/// The server's processes that work for the gateway, and when each began.
+async fn sessions(gateway: &TestGateway) -> Vec<String> {
+    let sql = "SELECT coalesce(array_agg(pid || ' ' || backend_start::text ORDER BY pid), '{}') FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'pgmq-gateway'";
+    gateway.database.value(sql).await
+}
+
+#[tokio::test]
+async fn a_server_that_a_trigger_does_not_reach_concerns_its_message_alone() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let send = |word: &str| {
+        let body = json!({"message": word}).to_string();
+        Answer::of(gateway.request("POST", "/queues/q/messages").body(body))
+    };
+    let crowd = async || together(20, |n| send(if n % 10 == 9 { "far" } else { "near" })).await;
+    crowd().await;
+    gateway.database.execute(&format!("TRUNCATE pgmq.q_q; {CONNECTS}")).await;
+    crowd().await;
+    gateway.database.execute("TRUNCATE pgmq.q_q").await;
+    let before = sessions(&gateway).await;
+    for answer in [send("far").await, send("far").await] {
+        answer.problem(503, "database_unavailable");
+    }
+    for (n, answer) in crowd().await.into_iter().enumerate() {
+        if n % 10 == 9 {
+            answer.problem(503, "database_unavailable");
+        } else {
+            answer.expect(201);
+        }
+    }
+    let stored: i64 = gateway.database.value("SELECT count(*) FROM pgmq.q_q").await;
+    assert_eq!(stored, 18);
+    let after = sessions(&gateway).await;
+    assert!(before.iter().all(|session| after.contains(session)), "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn what_a_trigger_cannot_tell_a_server_that_is_away_is_not_deleted() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    for word in ["near", "far", "near"] {
+        gateway.send("q", &json!({"message": word}).to_string()).await;
+    }
+    gateway.database.execute(CONNECTS).await;
+    let delete =
+        |n| Answer::of(gateway.request("DELETE", &format!("/queues/q/messages/{}", n + 1)));
+    for (n, answer) in together(3, delete).await.into_iter().enumerate() {
+        if n == 1 {
+            answer.problem(503, "database_unavailable");
+        } else {
+            answer.expect(204);
+        }
+    }
+    let left: i64 = gateway.database.value("SELECT sum(msg_id)::bigint FROM pgmq.q_q").await;
+    assert_eq!(left, 2);
+}
