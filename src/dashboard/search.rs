@@ -1,6 +1,6 @@
 //! Which messages a page is about: its tab, its search, and how far it has come.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 
 use crate::{
     broker::{MessageSearch, MessageSource, Position},
@@ -103,6 +103,16 @@ impl Search {
             until: moment(form, "until")?,
             written: FIELDS.map(|field| form.get(field).unwrap_or_default().to_owned()),
         })
+    }
+
+    /// The same, of what was there at a moment: what comes later is not found.
+    pub(super) fn bounded_by(mut self, now: DateTime<Utc>) -> Self {
+        if self.until.is_none_or(|until| until > now) {
+            let [.., until] = &mut self.written;
+            *until = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+            self.until = Some(now);
+        }
+        self
     }
 
     /// Whether it says anything.

@@ -26,13 +26,14 @@ fn with_keys(settings: &mut Settings) {
 }
 
 /// The ids in a queue.
-async fn ids(gateway: &TestGateway, table: &str) -> Vec<i64> {
+pub async fn ids(gateway: &TestGateway, table: &str) -> Vec<i64> {
     let sql =
         format!("SELECT coalesce(array_agg(msg_id ORDER BY msg_id), '{{}}') FROM pgmq.{table}");
     gateway.database.value(&sql).await
 }
 
-fn said(answer: &Answer) -> &str {
+/// What an action says that it did.
+pub fn said(answer: &Answer) -> &str {
     let text = answer.text.split("class=\"said\"><strong>").nth(1).unwrap_or_default();
     text.split('<').next().unwrap_or_default()
 }

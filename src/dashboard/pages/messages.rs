@@ -42,6 +42,8 @@ struct Page {
     frame: Frame,
     head: QueueHead,
     list: List,
+    /// The queue where they are, which is to be the same when something is done to them.
+    at: String,
     lists: Vec<ListLink>,
     search: Search,
     rows: Vec<Row>,
@@ -93,6 +95,7 @@ pub(in super::super) async fn list(
     let after = read_position(&form, "after")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
+    permit.broker.refresh_settings().await;
     let overview = permit.broker.overview_of(&queue);
     let dead_letters = overview.settings.dead_letter_queue.as_ref().map(|dead| dead.0.clone());
     let at = Place::of(list, &queue, dead_letters.as_ref());
@@ -119,6 +122,7 @@ pub(in super::super) async fn list(
         head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
         actions: actions(&permit, list, &at, &frame),
         is_archive: at.is_archive(),
+        at: at.queue.to_string(),
         is_first: after.is_none(),
         base: place::base(),
         frame,

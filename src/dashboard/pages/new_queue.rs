@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::super::{
-    actions::note,
+    actions::{Deed, Tally, audited},
     failure::Failure,
     form::Form,
     frame::{self, Frame, html},
@@ -71,9 +71,8 @@ pub(in super::super) async fn create(
     let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
     let permit = ScopePermit::<right::Manage>::new(viewer.caller)?;
     let form = Form::read(request, &state, MAX_FORM, &FIELDS).await?;
-    match make(permit.caller, &form).await {
+    match make(permit.caller, &who, &form).await {
         Ok(queue) => {
-            note(&who, "create", queue.as_str(), None, None);
             let there = HeaderValue::from_str(&place::queue(queue.as_str()));
             let there = there.unwrap_or(HeaderValue::from_static("/ui"));
             Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
@@ -94,7 +93,7 @@ pub(in super::super) async fn create(
     }
 }
 
-async fn make(caller: Caller, form: &Form) -> Result<QueueName, Failure> {
+async fn make(caller: Caller, who: &str, form: &Form) -> Result<QueueName, Failure> {
     let name = form.get("name").unwrap_or_default();
     let queue = QueueName::parse(name)
         .map_err(|reason| Failure::invalid(format!("The name: {reason}.")))?;
@@ -122,11 +121,16 @@ async fn make(caller: Caller, form: &Form) -> Result<QueueName, Failure> {
         fifo: Some(form.get("fifo").is_some()),
         settings: SettingsChange::default(),
     };
-    let created = permit.broker.create_queue(&permit.stats, new).await?;
-    if created.created {
-        return Ok(queue);
-    }
-    Err(Failure::invalid(format!(
-        "There is a queue `{queue}` already, of this kind. Nothing was changed."
-    )))
+    let deed = Deed::new(who, "create", queue.as_str());
+    let (broker, stats) = (permit.broker, permit.stats);
+    let work = broker.clone();
+    let work = async move {
+        if work.create_queue(&stats, new).await?.created {
+            return Ok(queue);
+        }
+        Err(Failure::conflict(format!(
+            "There is a queue `{queue}` already, of this kind. Nothing was changed."
+        )))
+    };
+    audited(&broker, deed, |_| Tally::default(), Box::pin(work)).await
 }

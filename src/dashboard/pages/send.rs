@@ -1,5 +1,7 @@
 //! Sending a message.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -15,7 +17,7 @@ use crate::{
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
         frame::{self, Frame, html},
@@ -94,12 +96,15 @@ pub(in super::super) async fn send(
     let sent = async {
         let new = new_message(&form)?;
         permit.caller.authorize_origin_headers(new.headers.as_ref(), "")?;
-        let sent = permit.broker.send(&permit.stats, queue.clone(), new, None).await?;
-        Ok::<i64, Failure>(sent.result)
+        let deed = Deed::new(&who, "send", queue.as_str());
+        let (work, stats, queue) =
+            (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
+        let work = async move { Ok(work.send(&stats, queue, new, None).await?.result) };
+        let tally = |_: &i64| Tally { asked: Some(1), done: Some(1), error: None };
+        audited(&permit.broker, deed, tally, Box::pin(work)).await
     };
     match sent.await {
         Ok(id) => {
-            note(&who, "send", queue.as_str(), Some(1), Some(1));
             page.stored = Some(id);
             Ok(html(&page))
         }

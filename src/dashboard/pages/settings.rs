@@ -1,5 +1,7 @@
 //! Changing the settings of a queue: first what would change, then the change.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -14,7 +16,7 @@ use crate::{
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
         frame::{Frame, html},
@@ -113,9 +115,14 @@ pub(in super::super) async fn change(
         return Ok(html(&Confirm { frame, head, changes: listed, fields }));
     }
     let change = QueueChange { settings, fifo };
-    let changed = permit.broker.change_queue(&permit.stats, queue.clone(), change).await?;
-    permit.broker.refresh_settings().await;
-    note(&who, "change settings", queue.as_str(), None, None);
+    let deed = Deed::new(&who, "change settings", queue.as_str());
+    let (work, stats, of) = (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
+    let work = async move {
+        let changed = work.change_queue(&stats, of, change).await?;
+        work.refresh_settings().await;
+        Ok(changed)
+    };
+    let changed = audited(&permit.broker, deed, |_| Tally::default(), Box::pin(work)).await?;
     Ok(html(&page(frame, &permit.caller, &queue, &changed, true)))
 }
 

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
         frame::{Frame, html},
@@ -145,12 +145,22 @@ pub(in super::super) async fn bind(
     let pattern =
         pattern.ok_or_else(|| Failure::invalid("A pattern is needed, such as `orders.#`."))?;
     let action = form.get("action").unwrap_or_default();
-    match action {
-        "bind" => drop(permit.broker.bind(&permit.stats, queue.clone(), pattern.to_owned()).await?),
-        "unbind" => permit.broker.unbind(&permit.stats, queue.clone(), pattern.to_owned()).await?,
+    let action = match action {
+        "bind" => "bind",
+        "unbind" => "unbind",
         _ => return Err(Failure::invalid("`action` must be `bind` or `unbind`.")),
-    }
-    note(&who, action, queue.as_str(), None, None);
+    };
+    let deed = Deed::new(&who, action, queue.as_str());
+    let (broker, stats, pattern) = (permit.broker, permit.stats, pattern.to_owned());
+    let work = broker.clone();
+    let work = async move {
+        match action {
+            "bind" => drop(work.bind(&stats, queue, pattern).await?),
+            _ => work.unbind(&stats, queue, pattern).await?,
+        }
+        Ok(())
+    };
+    audited(&broker, deed, |()| Tally::default(), Box::pin(work)).await?;
     let there = HeaderValue::from_str(&format!("{}/table", place::queue(&name)));
     let there = there.unwrap_or(HeaderValue::from_static("/ui"));
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
