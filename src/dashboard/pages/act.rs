@@ -99,6 +99,7 @@ pub(in super::super) async fn preview(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
+    viewer.must_act()?;
     let form = Form::of_query(request.uri().query(), &known())?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let allowed = begin(&state, viewer.caller, &queue, &form).await?;
@@ -278,9 +279,6 @@ async fn begin(
     queue: &QueueName,
     form: &Form,
 ) -> Result<Allowed, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let word = form.get("action").unwrap_or_default();
     let count_limit = state.shared().count_limit;
     if let Some(action) = QueueAction::parse(word) {
@@ -295,6 +293,9 @@ async fn begin(
     permit.broker.refresh_settings().await;
     let settings = permit.broker.overview_of(queue).settings;
     let at = Place::of(list, queue, settings.dead_letter_queue.as_ref().map(|dead| &dead.0));
+    for right in action.rights() {
+        permit.caller.require(Some(*right), &at.queue)?;
+    }
     if let Some(seen) = form.get("at").filter(|seen| *seen != at.queue.as_str()) {
         return Err(Failure::conflict(format!(
             "Nothing was done: these messages were listed where they are in queue `{seen}`, and that list is now \
@@ -307,9 +308,6 @@ async fn begin(
         return Err(Failure::invalid(format!(
             "`{word}` is not for messages that are {where_they_are}."
         )));
-    }
-    for right in action.rights() {
-        permit.caller.require(Some(*right), &at.queue)?;
     }
     let (messages, fields) = meant(form, action, list, &at, permit.broker.now())?;
     let QueuePermit { broker, stats, caller, .. } =

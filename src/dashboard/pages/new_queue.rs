@@ -3,8 +3,8 @@
 use askama::Template;
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 
 use crate::{
@@ -39,13 +39,8 @@ struct Page {
 }
 
 /// The form.
-pub(in super::super) async fn show(
-    State(state): State<Dashboard>,
-    viewer: Viewer,
-) -> Result<Response, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
+pub(in super::super) async fn show(viewer: Viewer) -> Result<Response, Failure> {
+    viewer.must_act()?;
     let frame = viewer.frame.clone();
     ScopePermit::<right::Manage>::new(viewer.caller)?;
     Ok(html(&Page {
@@ -65,18 +60,11 @@ pub(in super::super) async fn create(
     viewer: Viewer,
     request: Request,
 ) -> Result<Response, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
     let permit = ScopePermit::<right::Manage>::new(viewer.caller)?;
     let form = Form::read(request, &state, MAX_FORM, &FIELDS).await?;
     match make(permit.caller, &who, &form).await {
-        Ok(queue) => {
-            let there = HeaderValue::from_str(&place::queue(queue.as_str()));
-            let there = there.unwrap_or(HeaderValue::from_static("/ui"));
-            Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
-        }
+        Ok(queue) => Ok(place::lead_to(&place::queue(queue.as_str()))),
         Err(failure) if failure.is_clients() => {
             let page = Page {
                 frame,

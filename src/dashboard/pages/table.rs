@@ -3,8 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 use crate::{
@@ -55,7 +54,6 @@ struct Holder {
 
 /// Asks the database.
 pub(in super::super) async fn show(
-    State(_): State<Dashboard>,
     Path(name): Path<String>,
     viewer: Viewer,
 ) -> Result<Response, Failure> {
@@ -135,9 +133,6 @@ pub(in super::super) async fn bind(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let who = viewer.caller.name().to_owned();
     let permit = QueuePermit::<right::Manage>::new(viewer.caller, queue.clone())?;
     let form = Form::read(request, &state, MAX_FORM, &["action", "pattern"]).await?;
@@ -161,7 +156,5 @@ pub(in super::super) async fn bind(
         Ok(())
     };
     audited(&broker, deed, |()| Tally::default(), Box::pin(work)).await?;
-    let there = HeaderValue::from_str(&format!("{}/table", place::queue(&name)));
-    let there = there.unwrap_or(HeaderValue::from_static("/ui"));
-    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
+    Ok(place::lead_to(&format!("{}/table", place::queue(&name))))
 }
