@@ -20,6 +20,7 @@ mod dashboard;
 mod dashboard_actions;
 mod dashboard_audit;
 mod dashboard_browser;
+mod dashboard_forms;
 mod dashboard_session;
 mod dashboard_sweeps;
 mod dashboard_views;
