@@ -204,7 +204,7 @@ impl Broker {
                 store::redrive_these(&mut conn, queue, ids, within).await
             });
             let moved = moved.await?.map_err(of_moving(queue, None))?;
-            let why = moved.rejection.map(|why| Error::rejected(queue.as_str(), &why).to_string());
+            let why = moved.rejection.map(|why| Error::rejected_by_origin(queue, &why).to_string());
             Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
         })
         .await
@@ -321,9 +321,10 @@ impl Steps {
             Some(Stayed::Locked) => {
                 return Ok(Redriven { moved, is_through: false, rejected: None });
             }
-            Some(Stayed::Rejected(rejection)) => {
-                Some(Error::rejected(to.unwrap_or(from).as_str(), &rejection))
-            }
+            Some(Stayed::Rejected(rejection)) => Some(match to {
+                Some(to) => Error::rejected(to.as_str(), &rejection),
+                None => Error::rejected_by_origin(from, &rejection),
+            }),
             None => None,
         };
         Ok(Redriven { moved, is_through, rejected })

@@ -19,6 +19,7 @@ mod constraints;
 mod dashboard;
 mod dashboard_actions;
 mod dashboard_audit;
+mod dashboard_bounds;
 mod dashboard_browser;
 mod dashboard_forms;
 mod dashboard_session;

@@ -136,11 +136,12 @@ pub(in super::super) async fn count(
         Messages::Found(Sweep { search, after, .. }) => (search, *after),
     };
     let mut number = 0;
+    let begun = Instant::now();
     for _ in 0..MOST_LOOKS {
         let found = find(work, search, after).await?;
         number += i64::try_from(found.messages.len()).unwrap_or(0);
         after = found.next;
-        if after.is_none() || number >= MOST_COUNTED {
+        if after.is_none() || number >= MOST_COUNTED || begun.elapsed() >= TIME {
             break;
         }
     }
