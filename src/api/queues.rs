@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Error, ListQueues, NewQueue, QueueChange},
     domain::{
-        JsonObject, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize, Right,
+        JsonObject, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
         SettingsChange,
     },
     http::{Caller, QueuePermit, ScopePermit, right},
@@ -135,7 +135,7 @@ async fn create(
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.unwrap_or(QueueKind::Standard);
     let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
-    authorize_dead_letter_target(&caller, &queue, &settings)?;
+    caller.authorize_dead_letter_target(&queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
     let created = match parameters.on_conflict {
         Some(Update) => broker.create_or_update_queue(&stats, new).await?,
@@ -239,22 +239,9 @@ async fn change_settings(
         return Err(Problem::invalid("the body must have `settings` or `fifo`"));
     }
     let settings = body.settings.unwrap_or_default().0;
-    authorize_dead_letter_target(&caller, &queue, &settings)?;
+    caller.authorize_dead_letter_target(&queue, &settings)?;
     let change = QueueChange { settings, fifo: body.fifo };
     Ok(JsonAnswer(broker.change_queue(&stats, queue, change).await?))
-}
-
-/// Whoever names a dead-letter queue has messages taken from the one and put into the other.
-fn authorize_dead_letter_target(
-    caller: &Caller,
-    queue: &QueueName,
-    settings: &SettingsChange,
-) -> Result<(), Problem> {
-    let Some(target) = settings.dead_letter_queue.as_ref().and_then(Option::as_ref) else {
-        return Ok(());
-    };
-    caller.require(Some(Right::Receive), queue)?;
-    Ok(caller.require(Some(Right::Send), &target.0)?)
 }
 
 /// How to drop a queue.

@@ -20,6 +20,7 @@ pub(super) fn dashboard_parts(
         read_only: own.read_only,
         is_tls: settings.tls.files().is_some(),
         max_viewers: own.max_viewers,
+        share_per_key: settings.limits.max_share_per_key_percent,
         collects: settings.metrics.queue_interval().is_some(),
         count_limit: settings.metrics.queue_count_limit.into(),
         settings: shown_settings(settings),

@@ -67,6 +67,8 @@ struct Document {
 /// One of them. A key is for one algorithm, whatever a token says.
 pub(super) struct SignerKey {
     id: Option<String>,
+    /// Stands for the key itself and all that is said of it: another one may have the same id.
+    pub(super) hash: [u8; 32],
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
 }
@@ -126,9 +128,9 @@ impl KeySet {
         self.text == other.text
     }
 
-    /// Stands for all of it.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.text.as_bytes()).into()
+    /// Whether this very key is among them.
+    pub(super) fn has(&self, hash: &[u8; 32]) -> bool {
+        self.keys.iter().any(|key| key.hash == *hash)
     }
 
     /// The keys that a token with this id and algorithm could be signed with.
@@ -173,7 +175,8 @@ impl SignerKey {
             return None;
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
-        Some(Self { id: jwk.common.key_id.clone(), algorithm, key })
+        let hash = Sha256::digest(serde_json::to_vec(jwk).ok()?).into();
+        Some(Self { id: jwk.common.key_id.clone(), hash, algorithm, key })
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     Fingerprint, Identity, Principal,
     jwks::{JwksError, KeySet, Source},
     principal::Shares,
-    session::{Signer, TokenSubject},
+    session::TokenSubject,
 };
 
 /// Tokens whose signature was checked are remembered, so many of them.
@@ -48,6 +48,9 @@ struct State {
     /// Whether it was said that they cannot be loaded again.
     failing: bool,
     remembered: HashMap<[u8; 32], Arc<Principal>>,
+    /// Those who logged in with a token, by its hash. Apart from the above: that a log-in is good says nothing
+    /// of the signature of a token that is shown.
+    sessions: HashMap<[u8; 32], Arc<Principal>>,
     /// What is bounded for a subject, however many tokens they have, or for a token without one.
     subjects: HashMap<Fingerprint, Arc<Shares>>,
 }
@@ -55,8 +58,8 @@ struct State {
 /// A token that is signed as it should be.
 struct Checked {
     claims: Map<String, Value>,
-    /// The id of the key that it names.
-    key_id: Option<String>,
+    /// The hash of the key that it is signed with.
+    signer_key: [u8; 32],
     /// The keys with which it was checked.
     keys: Arc<KeySet>,
 }
@@ -83,6 +86,7 @@ impl Verifier {
             asked: as_of,
             failing: false,
             remembered: HashMap::new(),
+            sessions: HashMap::new(),
             subjects: HashMap::new(),
         };
         let (state, loading) = (Mutex::new(state), AsyncMutex::default());
@@ -102,7 +106,7 @@ impl Verifier {
         }
         let Checked { claims, keys, .. } = self.check(token)?;
         let principal = self.principal(&claims, &fingerprint);
-        self.remember(&keys, fingerprint, &principal, now);
+        self.remember(&keys, |state| &mut state.remembered, fingerprint, &principal, now);
         Some(principal)
     }
 
@@ -126,52 +130,47 @@ impl Verifier {
         validation.set_issuer(self.settings.issuer.as_slice());
         validation.set_audience(self.settings.audience.as_slice());
         let candidates = keys.candidates(header.kid.as_deref(), header.alg);
-        let claims = candidates
-            .filter_map(|signer| decode::<Map<String, Value>>(token, &signer.key, &validation).ok())
-            .map(|token| token.claims)
+        let (claims, signer_key) = candidates
+            .filter_map(|signer| Some((decode(token, &signer.key, &validation).ok()?, signer.hash)))
+            .map(|(token, hash)| (token.claims, hash))
             .next()?;
-        Some(Checked { claims, key_id: header.kid, keys })
+        Some(Checked { claims, signer_key, keys })
     }
 
     /// What a log-in with this token says of it.
     pub(super) fn subject(self: &Arc<Self>, token: &str) -> Option<TokenSubject> {
         self.give_up_old_keys();
-        let Checked { mut claims, key_id, keys } = self.check(token)?;
+        let Checked { mut claims, signer_key, .. } = self.check(token)?;
         let kept = ["sub", "exp", "role", &self.settings.grants_claim];
         claims.retain(|name, _| kept.contains(&&**name));
-        let signer = key_id.map_or_else(|| Signer::Set(keys.hash()), Signer::Key);
         let hash = *KeyHash::of(token).as_bytes();
-        Some(TokenSubject { claims, checked_as: self.checked_as(), signer, hash })
+        Some(TokenSubject { claims, checked_as: self.checked_as(), signer_key, hash })
     }
 
-    /// Whose log-in this is, as far as the signer's keys are those with which the token was checked.
+    /// Whose log-in this is, as long as the key that the token was signed with is the signer's.
     pub(super) fn find_session(
         &self,
         subject: &TokenSubject,
         now: DateTime<Utc>,
     ) -> Option<Arc<Principal>> {
         self.give_up_old_keys();
-        let known = self.lock().remembered.get(&subject.hash).map(Arc::clone);
-        let principal = known.or_else(|| {
-            let keys = self.keys();
-            let is_signers = match &subject.signer {
-                Signer::Key(id) => keys.knows(id),
-                Signer::Set(hash) => keys.hash() == *hash,
-            };
-            if !is_signers || subject.checked_as != self.checked_as() {
-                return None;
-            }
+        let keys = self.keys();
+        if !keys.has(&subject.signer_key) || subject.checked_as != self.checked_as() {
+            return None;
+        }
+        let known = self.lock().sessions.get(&subject.hash).map(Arc::clone);
+        let principal = known.unwrap_or_else(|| {
             let principal = self.principal(&subject.claims, &subject.hash);
-            self.remember(&keys, subject.hash, &principal, now);
-            Some(principal)
+            self.remember(&keys, |state| &mut state.sessions, subject.hash, &principal, now);
+            principal
         });
-        principal.filter(|principal| !principal.is_expired(now))
+        Some(principal).filter(|principal| !principal.is_expired(now))
     }
 
-    /// For whom tokens are checked.
+    /// For whom tokens are checked, and which claim grants: what a log-in keeps of a token was chosen by it.
     fn checked_as(&self) -> Value {
-        let config::Jwt { issuer, audience, .. } = &self.settings;
-        serde_json::json!([issuer, audience])
+        let config::Jwt { issuer, audience, grants_claim, .. } = &self.settings;
+        serde_json::json!([issuer, audience, grants_claim])
     }
 
     /// Loads the signer's keys again, unless somebody is at it. Whoever waits with a token has to show it
@@ -267,7 +266,8 @@ impl Verifier {
     fn remember(
         &self,
         keys: &Arc<KeySet>,
-        fingerprint: [u8; 32],
+        among: fn(&mut State) -> &mut HashMap<[u8; 32], Arc<Principal>>,
+        hash: [u8; 32],
         principal: &Arc<Principal>,
         now: DateTime<Utc>,
     ) {
@@ -276,13 +276,14 @@ impl Verifier {
         if !Arc::ptr_eq(&state.keys, keys) {
             return;
         }
-        if state.remembered.len() >= REMEMBERED {
-            state.remembered.retain(|_, principal| !principal.is_expired(now));
+        let known = among(&mut state);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, principal| !principal.is_expired(now));
         }
-        if state.remembered.len() >= REMEMBERED {
-            state.remembered.clear();
+        if known.len() >= REMEMBERED {
+            known.clear();
         }
-        state.remembered.insert(fingerprint, Arc::clone(principal));
+        known.insert(hash, Arc::clone(principal));
     }
 
     fn keys(&self) -> Arc<KeySet> {
@@ -297,7 +298,8 @@ impl Verifier {
 impl State {
     fn set_keys(&mut self, keys: KeySet) {
         self.keys = Arc::new(keys);
-        self.remembered.drain().for_each(|(_, principal)| principal.end());
+        let known = self.remembered.drain().chain(self.sessions.drain());
+        known.for_each(|(_, principal)| principal.end());
     }
 }
 

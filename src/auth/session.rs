@@ -17,7 +17,7 @@ const LIFETIME_HOURS: i64 = 12;
 /// The most bytes of a log-in: browsers keep no larger cookie than one of 4096 with its attributes.
 const MAX_BYTES: usize = 3_800;
 /// The layout, for the day when there is another.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A log-in that was given out.
 #[derive(Clone, Debug)]
@@ -69,22 +69,12 @@ pub(super) enum SessionSubject {
 pub(super) struct TokenSubject {
     /// Those claims that say who its owner is and what they may.
     pub(super) claims: Map<String, Value>,
-    /// For whom it was checked.
+    /// For whom it was checked, and which claim grants.
     pub(super) checked_as: Value,
-    /// The key that signed it.
-    pub(super) signer: Signer,
+    /// The hash of the key that signed it, which has to be among the signer's still.
+    pub(super) signer_key: [u8; 32],
     /// The hash of the token.
     pub(super) hash: [u8; 32],
-}
-
-/// What has to be as it was when the token was checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Signer {
-    /// The key with this id is among the signer's.
-    Key(String),
-    /// Where the token names none: the signer's keys are these, by their hash.
-    Set([u8; 32]),
 }
 
 #[derive(Serialize, Deserialize)]

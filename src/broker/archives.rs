@@ -204,8 +204,8 @@ impl Broker {
                 store::redrive_these(&mut conn, queue, ids, within).await
             });
             let moved = moved.await?.map_err(of_moving(queue, None))?;
-            let to = moved.destination.as_deref().unwrap_or(queue.as_str());
-            let why = moved.rejection.map(|why| Error::rejected(to, &why).to_string());
+            let refused = |why| refused_by(queue, moved.destination.as_deref(), &why).to_string();
+            let why = moved.rejection.map(refused);
             Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
         })
         .await
@@ -324,8 +324,7 @@ impl Steps {
                 return Ok(Redriven { moved, is_through: false, rejected: None });
             }
             Some(Stayed::Rejected(rejection, destination)) => {
-                let to = destination.as_deref().unwrap_or(from.as_str());
-                Some(Error::rejected(to, &rejection))
+                Some(refused_by(from, destination.as_deref(), &rejection))
             }
             None => None,
         };
@@ -363,5 +362,13 @@ impl Steps {
             Some(Stayed::Locked) if self.moved == 0 => Err(Error::Locked(format!("queue `{to}`"))),
             _ => Ok(self.moved),
         }
+    }
+}
+
+/// A dead letter of a queue that the table of another one did not take.
+fn refused_by(from: &QueueName, destination: Option<&str>, rejection: &store::Rejection) -> Error {
+    match destination {
+        Some(queue) => Error::rejected(queue, rejection),
+        None => Error::rejected_by_origin(from, rejection),
     }
 }

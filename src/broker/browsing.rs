@@ -9,8 +9,8 @@ use crate::{
 
 use super::{Broker, Error, Result, retry::Kind};
 
-/// Rows that are looked at for a page at first, and where that takes too long.
-const ROWS: [i32; 3] = [20_000, 1_000, 50];
+/// Rows that are looked at for a page at first, and where that takes too long. There is no time for a third look.
+const ROWS: [i32; 2] = [20_000, 1_000];
 
 /// A part of the messages that are meant.
 #[derive(Clone, Debug)]

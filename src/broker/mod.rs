@@ -8,6 +8,7 @@ mod caller;
 mod coalesced;
 mod collector;
 mod cpu_pool;
+mod detached;
 mod error;
 mod fair_queues;
 mod inspection;

@@ -317,7 +317,9 @@ impl Broker {
         }
         match kept {
             Some(Settled::Kept) if purged == 0 => Err(Error::QueueKept(queue.to_string())),
-            Some(Settled::Failed) if purged == 0 => Err(Error::TriggerFailed(queue.to_string())),
+            Some(Settled::Failed) if purged == 0 => {
+                Err(Error::TriggerFailed(format!("queue `{queue}`")))
+            }
             Some(Settled::Locked) if purged == 0 => {
                 Err(Error::Locked(format!("the messages of queue `{queue}`")))
             }

@@ -379,7 +379,7 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
         Settled::Kept => Err(Error::MessageKept { queue: queue.to_string(), msg_id }),
         Settled::Conflict => Err(Error::archive_conflict(queue.as_str(), msg_id)),
         Settled::NoArchive => Err(Error::NoArchive(queue.to_string())),
-        Settled::Failed => Err(Error::TriggerFailed(queue.to_string())),
+        Settled::Failed => Err(Error::TriggerFailed(format!("queue `{queue}`"))),
         Settled::Unknown => Err(store::Error::OutcomeUnknown(None).into()),
         Settled::Unreadable => Err(Error::MessageUnreadable(msg_id)),
     }

@@ -368,7 +368,7 @@ pub(super) fn refused(error: store::Error) -> Error {
         }
         Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
         Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),
-        Refusal::Failed(queue, _) => Error::TriggerFailed(queue),
+        Refusal::Failed(queue, _) => Error::TriggerFailed(format!("queue `{queue}`")),
         Refusal::NoArchive(queue) => Error::NoArchive(queue),
         Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
         Refusal::PublicationTooLarge { what: TooLarge::Deliveries(count), limit } => {

@@ -82,6 +82,16 @@ impl Failure {
         matches!(self.status.as_u16(), 400 | 409 | 413 | 422)
     }
 
+    /// Whether it is not known whether it was done.
+    pub(super) fn may_be_done(&self) -> bool {
+        self.code == "outcome_unknown"
+    }
+
+    /// It is not any more as whoever asked saw it.
+    pub(super) fn conflict(detail: impl Into<Text>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "Something has changed", detail)
+    }
+
     fn again_in(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }

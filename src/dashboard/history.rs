@@ -15,7 +15,7 @@ use crate::telemetry::{Metrics, QueueCounts, QueueSnapshot};
 pub(super) const INTERVAL_SECONDS: i64 = 10;
 /// Samples that are kept: an hour of them.
 pub(super) const SAMPLES: usize = 360;
-/// Queues of which they are kept: 20 MB at most. Those that rest have none.
+/// Queues of which they are kept: 12 MB at most. Those that rest have none.
 const MAX_QUEUES: usize = 2_000;
 
 /// What was so at a moment, and what was done since the one before it.
@@ -25,18 +25,10 @@ pub(super) struct Sample {
     pub(super) visible: u32,
     /// Messages that were delivered and are hidden.
     pub(super) in_flight: u32,
-    /// Messages in the queue.
-    pub(super) length: u32,
-    /// Seconds for which the one that waits longest could have been delivered.
-    pub(super) oldest_seconds: u32,
     /// Messages stored.
     pub(super) sent: u32,
-    /// Messages delivered.
-    pub(super) received: u32,
     /// Messages deleted or archived.
     pub(super) done: u32,
-    /// Dead letters.
-    pub(super) dead: u32,
 }
 
 /// The samples of all queues.
@@ -85,7 +77,8 @@ impl History {
         let mut before = std::mem::take(series);
         for known in queues {
             let found = before.remove(&known.queue);
-            if let Some(one) = Series::with(found, known, series.len() < MAX_QUEUES) {
+            if let Some(one) = Series::with(found, known, series.len() + before.len() < MAX_QUEUES)
+            {
                 series.insert(Arc::clone(&known.queue), one);
             }
         }
@@ -163,17 +156,11 @@ fn sample(known: &QueueSnapshot, before: QueueCounts) -> Sample {
     let grown = |now: u64, then: u64| u32::try_from(now.saturating_sub(then)).unwrap_or(u32::MAX);
     let (now, figures) = (known.counts, known.figures);
     let figure = |of: fn(&crate::telemetry::QueueFigures) -> i64| figures.as_ref().map_or(0, of);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    let oldest_seconds = figures.map_or(0.0, |of| of.oldest_visible_age_seconds) as u32;
     Sample {
         visible: small(figure(|of| of.visible)),
         in_flight: small(figure(|of| of.backlog - of.visible)),
-        length: small(figure(|of| of.length)),
-        oldest_seconds,
         sent: grown(now.sent, before.sent),
-        received: grown(now.received, before.received),
         done: grown(now.deleted + now.archived, before.deleted + before.archived),
-        dead: grown(now.dead_lettered, before.dead_lettered),
     }
 }
 
@@ -221,5 +208,11 @@ mod tests {
         history.sample(&queues, 0);
         history.sample(&queues, 10);
         assert_eq!(history.lock().queues.len(), MAX_QUEUES);
+        // In whatever order they are known, those that are kept keep their room.
+        let names: Vec<String> = (0..2 * MAX_QUEUES).map(|n| n.to_string()).collect();
+        let queues: Vec<_> = names.iter().rev().map(|name| known(name, 1)).collect();
+        history.sample(&queues, 20);
+        assert_eq!(history.lock().queues.len(), MAX_QUEUES);
+        assert_eq!(history.of("0").0.len(), 3);
     }
 }

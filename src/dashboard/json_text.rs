@@ -13,11 +13,18 @@ pub(super) struct Piece {
 /// The deepest level that is indented.
 const MAX_INDENT: usize = 40;
 
-/// Well-formed JSON with line ends and indentation.
-pub(super) fn pretty(json: &str) -> Vec<Piece> {
+/// The most pieces, each of which takes some 50 bytes in a page, and the most bytes of their text.
+const MAX_PIECES: usize = 20_000;
+const MAX_BYTES: usize = 1 << 20;
+
+/// Well-formed JSON with line ends and indentation; nothing where that is too much to show.
+pub(super) fn pretty(json: &str) -> Option<Vec<Piece>> {
     let mut printer = Printer::default();
     let mut rest = json.trim();
     while let Some(first) = rest.chars().next() {
+        if printer.pieces.len() > MAX_PIECES || printer.bytes > MAX_BYTES {
+            return None;
+        }
         rest = match first {
             '{' | '[' => printer.open(first, &rest[1..]),
             '}' | ']' => {
@@ -53,7 +60,7 @@ pub(super) fn pretty(json: &str) -> Vec<Piece> {
             }
         };
     }
-    printer.pieces
+    Some(printer.pieces)
 }
 
 /// Where a string ends that a text begins with.
@@ -73,6 +80,8 @@ fn string_end(text: &str) -> usize {
 #[derive(Default)]
 struct Printer {
     pieces: Vec<Piece>,
+    /// Of their text.
+    bytes: usize,
     /// Of each level, whether it is an object.
     levels: Vec<bool>,
     is_key: bool,
@@ -115,12 +124,16 @@ impl Printer {
     /// What needs no colour goes with what stood before it.
     fn plain(&mut self, text: &str) {
         match self.pieces.last_mut().filter(|piece| piece.class == "json-mark") {
-            Some(piece) => piece.text.push_str(text),
+            Some(piece) => {
+                self.bytes += text.len();
+                piece.text.push_str(text);
+            }
             None => self.piece("json-mark", text),
         }
     }
 
     fn piece(&mut self, class: &'static str, text: &str) {
+        self.bytes += text.len();
         self.pieces.push(Piece { class, text: text.to_owned() });
     }
 }
@@ -132,7 +145,7 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> String {
-        pretty(json).into_iter().map(|piece| piece.text).collect()
+        pretty(json).expect("short").into_iter().map(|piece| piece.text).collect()
     }
 
     #[test]
@@ -148,7 +161,8 @@ mod tests {
     #[test]
     fn keys_are_told_from_strings() {
         let class = |text: &str, of: &str| {
-            pretty(text).into_iter().find(|piece| piece.text == of).map(|piece| piece.class)
+            let pieces = pretty(text).expect("short").into_iter();
+            pieces.filter(|piece| piece.text == of).map(|piece| piece.class).next()
         };
         let json = r#"{"a": ["b", {"c": "d"}], "e": true}"#;
         for (of, expected) in [
@@ -161,6 +175,15 @@ mod tests {
         ] {
             assert_eq!(class(json, of), Some(expected), "{of}");
         }
+    }
+
+    #[test]
+    fn what_would_make_a_page_too_large_is_not_laid_out() {
+        let many = |count| format!("[{}1]", "1,".repeat(count));
+        assert!(pretty(&many(9_000)).is_some());
+        assert!(pretty(&many(11_000)).is_none());
+        // Few pieces, and all of it white space.
+        assert!(pretty(&format!("{}{}", "[".repeat(50_000), "]".repeat(50_000))).is_none());
     }
 
     fn any_json() -> impl Strategy<Value = String> {

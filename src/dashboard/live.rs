@@ -1,6 +1,6 @@
 //! Pages that are kept up to date: one stream for each viewer, from what is in memory.
 
-use std::{collections::HashMap, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Write, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,11 +11,11 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::sleep;
 
 use crate::{
     domain::QueueName,
-    http::{ScopePermit, right},
+    http::{Exhausted, Place, ScopePermit, right},
 };
 
 use super::{
@@ -48,7 +48,7 @@ struct Live {
     sampled: i64,
     quiet: u32,
     is_first: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A stream of figures of these queues.
@@ -61,14 +61,8 @@ pub(super) async fn events(
     let names = form.all("queue").take(MAX_QUEUES).map(queue_name);
     let queues = names.collect::<Result<Vec<_>, _>>()?;
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
-    let place = Arc::clone(&state.shared().viewers).try_acquire_owned().map_err(|_| {
-        Failure::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
-            "Too many viewers",
-            "As many pages are kept up to date as `dashboard.max_viewers` says.",
-        )
-    })?;
+    let place = state.shared().viewers.take(state.usage(&permit.stats));
+    let place = place.map_err(|exhausted| too_many(&state, exhausted))?;
     let sampled = queues.first().map_or(0, |queue| state.shared().history.of(queue.as_str()).1);
     let (told, quiet, is_first) = (HashMap::new(), 0, true);
     let live = Live { state, permit, queues, told, sampled, quiet, is_first, _place: place };
@@ -81,6 +75,25 @@ pub(super) async fn events(
     // A proxy in front is not to collect it.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+fn too_many(state: &Dashboard, exhausted: Exhausted) -> Failure {
+    let (limit, detail) = match exhausted {
+        Exhausted::ForAll => (
+            "max_viewers",
+            "As many pages are kept up to date as `dashboard.max_viewers` says.".to_owned(),
+        ),
+        Exhausted::ForCaller(most) => (
+            "key_max_viewers",
+            format!(
+                "{most} pages of this key are kept up to date, as many as `limits.max_share_per_key_percent` \
+                 leaves it."
+            ),
+        ),
+    };
+    state.metrics.refused(limit);
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Failure::new(status, "overloaded", "Too many viewers", detail)
 }
 
 impl Live {
@@ -158,11 +171,8 @@ fn sample_json(at: i64, sample: &Sample) -> serde_json::Value {
         at,
         sample.visible,
         sample.in_flight,
-        sample.length,
         f64::from(sample.sent) / seconds,
-        f64::from(sample.received) / seconds,
         f64::from(sample.done) / seconds,
-        f64::from(sample.dead) / seconds,
     ])
 }
 

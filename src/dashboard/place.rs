@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What stands in a part of a path as it is.
@@ -34,4 +38,15 @@ pub(super) fn encoded(name: &str) -> String {
 /// The page of a queue.
 pub(super) fn queue(name: &str) -> String {
     format!("{}/queues/{}", root(), encoded(name))
+}
+
+/// Leads to a path, which is whole: with what a proxy takes off.
+pub(super) fn lead_to(path: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, in_header(path))]).into_response()
+}
+
+/// A path as it stands in a header; the first page's where it cannot.
+pub(super) fn in_header(path: &str) -> HeaderValue {
+    let value = HeaderValue::from_str(path).or_else(|_| HeaderValue::from_str(&root()));
+    value.unwrap_or(HeaderValue::from_static("/ui"))
 }

@@ -1,6 +1,6 @@
 //! Which messages a page is about: its tab, its search, and how far it has come.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 
 use crate::{
     broker::{MessageSearch, MessageSource, Position},
@@ -21,27 +21,38 @@ pub(super) enum List {
 }
 
 impl List {
-    pub(super) const EACH: [(Self, &'static str, &'static str); 6] = [
-        (Self::Waiting, "waiting", "Waiting"),
-        (Self::InFlight, "in-flight", "In flight"),
-        (Self::Delayed, "delayed", "Delayed"),
-        (Self::All, "all", "All in the queue"),
-        (Self::Archived, "archived", "Archived"),
-        (Self::Dead, "dead", "Dead"),
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Waiting, Self::InFlight, Self::Delayed, Self::All, Self::Archived, Self::Dead];
 
     /// The one of this word.
     pub(super) fn parse(word: Option<&str>) -> Result<Self, Failure> {
         let Some(word) = word else { return Ok(Self::Waiting) };
-        let found = Self::EACH.iter().find(|(_, known, _)| *known == word);
-        found.map(|(list, ..)| *list).ok_or_else(|| {
-            let known = Self::EACH.map(|(_, word, _)| word).join(", ");
+        Self::ALL.into_iter().find(|list| list.word() == word).ok_or_else(|| {
+            let known = Self::ALL.map(Self::word).join(", ");
             Failure::invalid(format!("`list` must be one of {known}, not `{word}`."))
         })
     }
 
     pub(super) fn word(self) -> &'static str {
-        Self::EACH.iter().find(|(list, ..)| *list == self).map_or("", |(_, word, _)| word)
+        match self {
+            Self::Waiting => "waiting",
+            Self::InFlight => "in-flight",
+            Self::Delayed => "delayed",
+            Self::All => "all",
+            Self::Archived => "archived",
+            Self::Dead => "dead",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Waiting => "Waiting",
+            Self::InFlight => "In flight",
+            Self::Delayed => "Delayed",
+            Self::All => "All in the queue",
+            Self::Archived => "Archived",
+            Self::Dead => "Dead",
+        }
     }
 }
 
@@ -103,6 +114,16 @@ impl Search {
             until: moment(form, "until")?,
             written: FIELDS.map(|field| form.get(field).unwrap_or_default().to_owned()),
         })
+    }
+
+    /// The same, of what was there at a moment: what comes later is not found.
+    pub(super) fn bounded_by(mut self, now: DateTime<Utc>) -> Self {
+        if self.until.is_none_or(|until| until > now) {
+            let [.., until] = &mut self.written;
+            *until = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+            self.until = Some(now);
+        }
+        self
     }
 
     /// Whether it says anything.

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use chrono::Utc;
 use tracing::info;
@@ -100,9 +100,7 @@ fn refused(next: String, error: &str) -> Response {
 }
 
 fn lead_to(there: &str, cookie: Option<String>) -> Response {
-    let root = HeaderValue::from_static("/ui");
-    let there = HeaderValue::from_str(there).unwrap_or(root);
-    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response();
+    let mut response = place::lead_to(there);
     if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }

@@ -1,6 +1,7 @@
 //! Settings of a queue as fields of a form.
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::domain::{Bounded, Queue, QueueSettings, SettingsChange};
 
@@ -119,6 +120,17 @@ pub(super) fn current(settings: &QueueSettings) -> Vec<Field> {
     };
     let field = |(name, title, hint, kind)| Field { name, title, hint, kind, value: value(name) };
     FIELDS.into_iter().map(field).collect()
+}
+
+/// Stands for all that is set, so that a form that comes later can tell whether it still is.
+pub(super) fn stamp(there: &Queue) -> String {
+    let mut hash = Sha256::new();
+    for field in current(&there.settings) {
+        // Neither has such a byte in it.
+        hash.update(format!("{}={}\0", field.name, field.value));
+    }
+    hash.update([u8::from(there.fifo)]);
+    format!("{:x}", hash.finalize())
 }
 
 /// What a form wishes, as the API takes it: checked as it is there.

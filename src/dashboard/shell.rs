@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::Response,
@@ -17,7 +17,6 @@ use crate::http::BasePath;
 use super::{
     assets::{gzipped, takes_gzip},
     place,
-    state::Dashboard,
 };
 
 /// What a page may load, and from where: nothing from elsewhere, nothing that stands in it.
@@ -28,12 +27,7 @@ const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-poli
 const WORTH: std::ops::RangeInclusive<u64> = 1_024..=(1 << 20);
 
 /// The outermost layer.
-pub(super) async fn around(
-    State(_): State<Dashboard>,
-    BasePath(base): BasePath,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn around(BasePath(base): BasePath, request: Request, next: Next) -> Response {
     let takes_gzip = takes_gzip(request.headers());
     let mut response = place::below(Arc::from(base), next.run(request)).await;
     let headers = response.headers_mut();

@@ -2,9 +2,10 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use tokio::sync::Semaphore;
-
-use crate::http::GatedBroker;
+use crate::{
+    domain::Share,
+    http::{GatedBroker, Places},
+};
 
 use super::history::History;
 
@@ -19,6 +20,8 @@ pub struct DashboardParts {
     pub is_tls: bool,
     /// Pages that are kept up to date at the same time.
     pub max_viewers: usize,
+    /// What one key may have of these.
+    pub share_per_key: Share,
     /// Whether figures of queues are collected.
     pub collects: bool,
     /// Messages of a queue that are counted one by one; figures of longer queues are estimates.
@@ -44,7 +47,7 @@ pub(super) struct Shared {
     pub(super) settings: Vec<(String, String)>,
     pub(super) history: Arc<History>,
     /// Places for pages that are kept up to date.
-    pub(super) viewers: Arc<Semaphore>,
+    pub(super) viewers: Places,
 }
 
 impl Dashboard {
@@ -58,7 +61,7 @@ impl Dashboard {
             count_limit: parts.count_limit,
             settings: parts.settings,
             history: parts.history,
-            viewers: Arc::new(Semaphore::new(parts.max_viewers)),
+            viewers: Places::new(parts.max_viewers, parts.share_per_key),
         }))
     }
 

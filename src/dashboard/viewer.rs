@@ -2,7 +2,7 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, Method, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 
@@ -37,6 +37,12 @@ pub(super) struct Rights {
 }
 
 impl Viewer {
+    /// Refuses a form where the dashboard only shows, for the pages that have one; whatever comes by another
+    /// method than GET and HEAD is refused before.
+    pub(super) fn must_act(&self) -> Result<(), Failure> {
+        if self.frame.read_only { Err(Failure::read_only()) } else { Ok(()) }
+    }
+
     /// What they may do to a queue; nothing where the dashboard only shows.
     pub(super) fn rights(&self, queue: &str) -> Rights {
         rights(&self.caller, queue, self.frame.read_only)
@@ -67,7 +73,11 @@ impl FromRequestParts<Dashboard> for Viewer {
                     is_operator: caller.is_operator(),
                     read_only: state.shared().read_only,
                 };
-                Ok(Self { caller, frame })
+                let viewer = Self { caller, frame };
+                if !matches!(parts.method, Method::GET | Method::HEAD) {
+                    viewer.must_act().map_err(IntoResponse::into_response)?;
+                }
+                Ok(viewer)
             }
             Err(Rejection::Unauthenticated) => Err(lead_to_log_in(parts)),
             Err(rejection) => Err(Failure::from(rejection).into_response()),
@@ -88,10 +98,8 @@ fn lead_to_log_in(parts: &Parts) -> Response {
     // Behind it stands what comes next, as long as it is one of ours.
     let next = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let there = format!("{root}/login?next={}", place::encoded(next));
-    let there = HeaderValue::from_str(&there);
-    let there = there.unwrap_or(HeaderValue::from_static("login"));
     if is_partial(&parts.headers) {
-        return (StatusCode::NO_CONTENT, [(HX_REDIRECT, there)]).into_response();
+        return (StatusCode::NO_CONTENT, [(HX_REDIRECT, place::in_header(&there))]).into_response();
     }
-    (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response()
+    place::lead_to(&there)
 }

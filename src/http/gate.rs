@@ -117,7 +117,7 @@ impl Gate {
     }
 
     /// What the caller of a request has in flight, where callers are told apart.
-    pub(super) fn usage(&self, stats: &CallStats) -> Option<Arc<CallerUsage>> {
+    pub(crate) fn usage(&self, stats: &CallStats) -> Option<Arc<CallerUsage>> {
         stats.caller().map(|caller| self.concurrency.usage(caller))
     }
 }

@@ -30,7 +30,7 @@ pub use access::GatedBroker;
 pub(crate) use access::{
     Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, key_of, right,
 };
-pub(crate) use admission::MemoryPermit;
+pub(crate) use admission::{Exhausted, MemoryPermit, Place, Places};
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
 pub(crate) use context::{RequestContext, context};
@@ -42,5 +42,5 @@ pub(crate) use layers::layered;
 pub(crate) use leased_body::{DeliveryCount, LeasedBody};
 pub use origin::OriginPolicy;
 pub(crate) use rejection::Rejection;
-pub(crate) use response::{json, room_for};
+pub(crate) use response::{json, make_room, room_for};
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

@@ -15,9 +15,17 @@ pub(crate) fn room_for<'a>(
 ) -> Result<MemoryPermit, Rejection> {
     let mut held = gate.memory.hold(gate.usage(stats));
     let bytes = messages.map(Message::bytes).sum::<u64>();
-    let grown = held.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX));
-    grown.map_err(|exhausted| too_many_bytes(gate, exhausted))?;
+    make_room(gate, &mut held, usize::try_from(bytes).unwrap_or(usize::MAX))?;
     Ok(held)
+}
+
+/// Room for so many bytes where some is held already, if there is some.
+pub(crate) fn make_room(
+    gate: &Gate,
+    held: &mut MemoryPermit,
+    bytes: usize,
+) -> Result<(), Rejection> {
+    held.grow_to(bytes).map_err(|exhausted| too_many_bytes(gate, exhausted))
 }
 
 /// Messages as JSON, which is held until its last byte is gone.

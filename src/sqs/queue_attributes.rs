@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     broker::{AttributesChange, Error},
-    domain::{Queue, Right, SettingsChange},
+    domain::{Queue, SettingsChange},
     http::{Caller, QueuePermit, right},
 };
 
@@ -77,7 +77,7 @@ pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Out
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
     let change = attributes::read(&given, &name, false)?;
-    authorize_dead_letters(&permit, &name, &change.settings)?;
+    permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     check_dead_letters(&permit, &name, &given).await?;
     if change.settings != SettingsChange::default() {
         let queue = name.queue.clone();
@@ -86,20 +86,6 @@ pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Out
     let kept = AttributesChange { attributes: change.attributes, ..AttributesChange::default() };
     permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
     Ok(None)
-}
-
-/// Refuses a dead-letter queue to whoever may not take messages from the one and put them into the other.
-pub(super) fn authorize_dead_letters(
-    permit: &QueuePermit<right::Manage>,
-    name: &SqsName,
-    settings: &SettingsChange,
-) -> Result<()> {
-    let target = settings.dead_letter_queue.as_ref().and_then(Option::as_ref);
-    if let Some(target) = target {
-        permit.caller.require(Some(Right::Receive), &name.queue)?;
-        permit.caller.require(Some(Right::Send), &target.0)?;
-    }
-    Ok(())
 }
 
 /// Refuses a dead-letter queue that is not there, or that is of another kind.

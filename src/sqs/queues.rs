@@ -37,7 +37,7 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     let tags = input.tags.unwrap_or_default();
     tags::check(&tags)?;
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
-    queue_attributes::authorize_dead_letters(&permit, &name, &change.settings)?;
+    permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     match permit.broker.show_queue(&permit.stats, name.queue.clone()).await {
         Ok(queue) => {
             if name.is_fifo() != queue.fifo {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Client,
+    Answer, Client, TestGateway,
     guarded::{Guarded, together},
 };
 

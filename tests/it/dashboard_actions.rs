@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::auth::{ADMIN, key, with_admin};
 use crate::support::{
-    Answer, Browser, TestDatabase, TestGateway, eventually,
+    Answer, Browser, TestDatabase, TestGateway,
+    browser::hidden,
+    eventually,
     process::{Program, program},
 };
 
@@ -26,13 +28,14 @@ fn with_keys(settings: &mut Settings) {
 }
 
 /// The ids in a queue.
-async fn ids(gateway: &TestGateway, table: &str) -> Vec<i64> {
+pub async fn ids(gateway: &TestGateway, table: &str) -> Vec<i64> {
     let sql =
         format!("SELECT coalesce(array_agg(msg_id ORDER BY msg_id), '{{}}') FROM pgmq.{table}");
     gateway.database.value(&sql).await
 }
 
-fn said(answer: &Answer) -> &str {
+/// What an action says that it did.
+pub fn said(answer: &Answer) -> &str {
     let text = answer.text.split("class=\"said\"><strong>").nth(1).unwrap_or_default();
     text.split('<').next().unwrap_or_default()
 }
@@ -140,33 +143,29 @@ async fn a_queue_is_made_set_paused_emptied_and_dropped() {
     assert_eq!(gateway.get("/queues/q").await.json()["kind"], "unlogged");
     let sent =
         browser.post("/ui/queues/q/send", &[("message", "{\"n\":1.10}"), ("delay", "")]).await;
-    assert!(sent.expect(200).text.contains("/ui/queues/q/messages/1\""));
+    assert_eq!(sent.expect(303).header("location"), "/ui/queues/q/send?stored=1");
     let bad = browser.post("/ui/queues/q/send", &[("message", "{oops")]).await.expect(422);
     assert!(bad.text.contains("{oops") && bad.text.contains("Nothing was stored"), "{}", bad.text);
     assert_eq!(gateway.all("q").await[0]["message"].to_string(), "{\"n\":1.1}");
 
-    let settings = |vt: &'static str, confirmed: bool| {
-        let mut fields =
-            vec![("visibility_timeout", vt), ("delay", "0"), ("max_message_bytes", "1048576")];
-        if confirmed {
-            fields.push(("confirmed", "1"));
-        }
-        fields
-    };
-    let preview =
-        browser.post("/ui/queues/q/settings", &settings("77", false)).await.expect(200).text;
+    let settings =
+        |vt| [("visibility_timeout", vt), ("delay", "0"), ("max_message_bytes", "1048576")];
+    let preview = browser.post("/ui/queues/q/settings", &settings("77")).await.expect(200).text;
     assert!(
         preview.contains("Visibility timeout") && preview.contains("<strong>77</strong>"),
         "{preview}"
     );
     assert!(!preview.contains("Largest message"), "what is as it was is not listed: {preview}");
     assert_eq!(gateway.get("/queues/q").await.json()["settings"]["visibility_timeout"], 30);
-    browser.post("/ui/queues/q/settings", &settings("77", true)).await.expect(200);
+    let fields = hidden(&preview);
+    let fields: Vec<(&str, &str)> =
+        fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+    browser.post("/ui/queues/q/settings", &fields).await.expect(200);
     assert_eq!(gateway.get("/queues/q").await.json()["settings"]["visibility_timeout"], 77);
     let page = browser.get("/ui/queues/q").await.expect(200).text;
     assert!(page.contains("1 min 17 s"), "it shows at once: {page}");
     for wrong in ["x", "-1", "1e99"] {
-        browser.post("/ui/queues/q/settings", &settings(wrong, true)).await.expect(400);
+        browser.post("/ui/queues/q/settings", &settings(wrong)).await.expect(400);
     }
 
     browser.get("/ui/queues/q/do?action=pause").await.expect(200);
@@ -274,6 +273,9 @@ async fn where_it_only_shows_nothing_is_done() {
     ] {
         let refused = browser.post(path, fields).await.expect(403);
         assert!(refused.text.contains("dashboard.read_only"), "{}", refused.text);
+    }
+    for form in ["new", "queues/q/send", "queues/q/settings", "queues/q/do?action=purge"] {
+        browser.get(&format!("/ui/{form}")).await.expect(403);
     }
     assert_eq!(ids(&gateway, "q_q").await, [1]);
     let page = browser.get("/ui/queues/q").await.expect(200).text;

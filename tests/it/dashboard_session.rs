@@ -233,3 +233,51 @@ async fn a_token_logs_in_until_it_ends_or_its_signer_does() {
     })
     .await;
 }
+
+/// What a token's key is called says nothing: a log-in ends with the key itself, and makes no token good again.
+#[tokio::test]
+async fn a_token_s_log_in_ends_with_a_key_that_another_takes_the_name_of() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let [old, new] = ["k", "k"].map(|id| Signer::new(id, Algorithm::ES256));
+    let published = file(&directory, &set(&[&old]));
+    let trusting = trust(published.clone());
+    let gateway = TestGateway::with(|settings: &mut Settings| {
+        trusting(settings);
+        settings.jwt.refresh_interval_seconds = 1;
+    })
+    .await;
+    let token = old.token(&claims("admin:*"));
+    let browser = Browser::logged_in(&gateway.base, &token).await;
+    browser.get("/ui").await.expect(200);
+    gateway.with_key(&token).get("/queues").await.expect(200);
+    std::fs::write(&published, set(&[&new])).expect("written");
+    let by_new = gateway.with_key(&new.token(&claims("admin:*")));
+    eventually("the new key is known", async || {
+        (by_new.get("/queues").await.status == 200).then_some(())
+    })
+    .await;
+    browser.get("/ui").await.expect(303);
+    gateway.with_key(&token).get("/queues").await.problem(401, "unauthenticated");
+}
+
+/// A log-in is for what the token grants by the claim that was read then.
+#[tokio::test]
+async fn a_token_s_log_in_is_not_taken_where_another_claim_grants() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let signer = Signer::new("k", Algorithm::ES256);
+    let published = file(&directory, &set(&[&signer]));
+    let database = TestDatabase::new().await;
+    let by_claim = |claim: &'static str| {
+        let trusting = trust(published.clone());
+        move |settings: &mut Settings| {
+            trusting(settings);
+            settings.jwt.grants_claim = claim.to_owned();
+        }
+    };
+    let one = TestGateway::on(&database, by_claim("scope")).await;
+    let same = TestGateway::on(&database, by_claim("scope")).await;
+    let other = TestGateway::on(&database, by_claim("role")).await;
+    let browser = Browser::logged_in(&one.base, &signer.token(&claims("admin:*"))).await;
+    browser.at(&same.base).get("/ui").await.expect(200);
+    browser.at(&other.base).get("/ui").await.expect(303);
+}

@@ -1,7 +1,5 @@
 //! Messages in groups, each delivered in order.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::{Client, TestGateway, eventually};

@@ -155,7 +155,7 @@ pub enum Error {
     /// A policy does not allow it to be stored.
     #[error(
         "a row-level security policy of the database, or the lack of a right that a trigger needs, does not \
-         allow the gateway's role to store this message in queue `{0}`; nothing was stored"
+         allow the gateway's role to store this message in {0}; nothing was stored"
     )]
     SendForbidden(String),
     /// A message was kept as it was.
@@ -177,7 +177,7 @@ pub enum Error {
     QueueKept(String),
     /// A trigger failed for a reason that may pass.
     #[error(
-        "something that a trigger of the table of queue `{0}` needs is not available; nothing was done; \
+        "something that a trigger of the table of {0} needs is not available; nothing was done; \
          try again in a moment"
     )]
     TriggerFailed(String),

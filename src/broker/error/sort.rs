@@ -64,25 +64,35 @@ impl Error {
 
     /// A message that the table of `queue` did not take.
     pub(in crate::broker) fn rejected(queue: &str, rejection: &Rejection) -> Self {
+        Self::rejected_by(&format!("queue `{queue}`"), rejection)
+    }
+
+    /// A dead letter of `queue` that the table of the queue that it came from did not take.
+    pub(in crate::broker) fn rejected_by_origin(queue: &QueueName, rejection: &Rejection) -> Self {
+        Self::rejected_by(&format!("the queue that a message of `{queue}` came from"), rejection)
+    }
+
+    /// A message that a table did not take; `queue` says of what.
+    fn rejected_by(queue: &str, rejection: &Rejection) -> Self {
         let constraint = |name: &Option<Arc<str>>| {
             name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default()
         };
         match rejection {
             Rejection::Policy => Self::SendForbidden(queue.to_owned()),
             Rejection::Conflict(name) => Self::MessageConflict(format!(
-                "the table of queue `{queue}` has such a message already: its unique constraint{} refuses \
+                "the table of {queue} has such a message already: its unique constraint{} refuses \
                  another one; nothing was stored",
                 constraint(name)
             )),
             Rejection::Constraint(name) => Self::refused(format!(
-                "the constraint{} of the table of queue `{queue}` refuses the message; nothing was stored",
+                "the constraint{} of the table of {queue} refuses the message; nothing was stored",
                 constraint(name)
             )),
             Rejection::Trigger(_) => Self::refused(format!(
-                "a trigger of the table of queue `{queue}` refuses the message; nothing was stored"
+                "a trigger of the table of {queue} refuses the message; nothing was stored"
             )),
             Rejection::NotStored => Self::refused(format!(
-                "a trigger of the table of queue `{queue}` dropped the message; nothing was stored"
+                "a trigger of the table of {queue} dropped the message; nothing was stored"
             )),
             Rejection::Unstorable(_) => Self::refused(rejection.to_string()),
             Rejection::Failed(_) => Self::TriggerFailed(queue.to_owned()),

@@ -18,21 +18,22 @@ pub(in super::super) enum Action {
 }
 
 impl Action {
-    const EACH: [(Self, &'static str); 5] = [
-        (Self::Delete, "delete"),
-        (Self::Archive, "archive"),
-        (Self::GiveBack, "give-back"),
-        (Self::Redrive, "redrive"),
-        (Self::Replay, "replay"),
-    ];
+    const ALL: [Self; 5] =
+        [Self::Delete, Self::Archive, Self::GiveBack, Self::Redrive, Self::Replay];
 
     /// The one of this word.
     pub(in super::super) fn parse(word: &str) -> Option<Self> {
-        Self::EACH.iter().find(|(_, known)| *known == word).map(|(action, _)| *action)
+        Self::ALL.into_iter().find(|action| action.word() == word)
     }
 
     pub(in super::super) fn word(self) -> &'static str {
-        Self::EACH.iter().find(|(action, _)| *action == self).map_or("", |(_, word)| word)
+        match self {
+            Self::Delete => "delete",
+            Self::Archive => "archive",
+            Self::GiveBack => "give-back",
+            Self::Redrive => "redrive",
+            Self::Replay => "replay",
+        }
     }
 
     /// As a button has it.

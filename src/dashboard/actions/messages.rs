@@ -6,18 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     broker::{
-        self, Archived, Broker, BrowseMessages, MessageSearch, Position, Replay, Settle,
-        SettleTarget, SettledEntry,
+        self, Archived, Broker, BrowseMessages, ListedMessage, MessageSearch, Position, Replay,
+        Settle, SettleTarget, SettledEntry,
     },
     domain::{CallStats, MsgId, QueueName, Right, Visibility},
-    http::Caller,
+    http::{Caller, WireError},
 };
 
 use super::{
     super::{failure::Failure, text},
     action::Action,
+    audit::Tally,
 };
 
 /// Messages that are dealt with in one transaction, and looked for at once.
@@ -30,13 +33,26 @@ const TIME: Duration = Duration::from_secs(8);
 const MOST_COUNTED: i64 = 10_000;
 const MOST_LOOKS: usize = 20;
 
+/// What is said of those of which nobody knows.
+const MAY_BE_DONE: &str = "may be done or not";
+
 /// Which messages are meant.
 #[derive(Clone, Debug)]
 pub(in super::super) enum Messages {
     /// These.
     These(Vec<MsgId>),
-    /// All that a search finds, from a place on.
-    Found(MessageSearch, Option<Position>),
+    /// All that a search finds.
+    Found(Sweep),
+}
+
+/// All that a search finds that was there at a moment, from a place on.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Sweep {
+    /// Says until when, so that nothing is found that came of the action itself.
+    pub(in super::super) search: MessageSearch,
+    pub(in super::super) after: Option<Position>,
+    /// The most that are given back where PGMQ does not say when they were last delivered.
+    pub(in super::super) left: i64,
 }
 
 /// How many a search finds.
@@ -54,8 +70,10 @@ pub(in super::super) struct Outcome {
     pub(in super::super) done: i64,
     /// Why it was not done to others, and to how many.
     pub(in super::super) reasons: BTreeMap<String, i64>,
-    /// Where to go on.
-    pub(in super::super) next: Option<Position>,
+    /// Where to go on, and how many are left as [`Sweep::left`] counts them.
+    pub(in super::super) next: Option<(Position, i64)>,
+    /// What broke it off, in words and as a code.
+    pub(in super::super) broken_off: Option<(String, &'static str)>,
 }
 
 /// For whom, and where.
@@ -85,7 +103,17 @@ impl Outcome {
             said.push_str(&reasons.join(", "));
         }
         said.push('.');
+        if let Some((why, _)) = &self.broken_off {
+            said.push_str(" Then it broke off: ");
+            said.push_str(why);
+        }
         said
+    }
+
+    /// What the log says of it.
+    pub(in super::super) fn tally(&self) -> Tally {
+        let error = self.broken_off.as_ref().map(|(_, code)| *code);
+        Tally { asked: Some(self.asked), done: Some(self.done), error }
     }
 
     fn not(&mut self, reason: impl Into<String>, count: i64) {
@@ -105,14 +133,15 @@ pub(in super::super) async fn count(
             let number = i64::try_from(ids.len()).unwrap_or(i64::MAX);
             return Ok(Count { number, is_more: false });
         }
-        Messages::Found(search, after) => (search, *after),
+        Messages::Found(Sweep { search, after, .. }) => (search, *after),
     };
     let mut number = 0;
+    let begun = Instant::now();
     for _ in 0..MOST_LOOKS {
         let found = find(work, search, after).await?;
         number += i64::try_from(found.messages.len()).unwrap_or(0);
         after = found.next;
-        if after.is_none() || number >= MOST_COUNTED {
+        if after.is_none() || number >= MOST_COUNTED || begun.elapsed() >= TIME {
             break;
         }
     }
@@ -141,58 +170,104 @@ pub(in super::super) async fn perform(
     messages: Messages,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::default();
-    match messages {
-        Messages::These(ids) => {
-            for ids in ids.chunks(STEP as usize) {
-                if let Err(error) = step(work, action, ids.to_vec(), &mut outcome).await {
-                    broken_off(error, &mut outcome)?;
-                    break;
-                }
-            }
+    let ended = match messages {
+        Messages::These(ids) => each(work, action, &ids, &mut outcome).await,
+        Messages::Found(sweep) => all(work, action, sweep, &mut outcome).await,
+    };
+    match ended {
+        // Where nothing came of it at all, that is the answer.
+        Err(error) if outcome.done == 0 && outcome.reasons.is_empty() => Err(error),
+        Err(error) => {
+            outcome.broken_off = Some((error.detail().to_owned(), error.code()));
+            Ok(outcome)
         }
-        Messages::Found(search, mut after) => {
-            let begun = Instant::now();
-            loop {
-                let found = find(work, &search, after).await?;
-                let ids =
-                    found.messages.iter().filter_map(|message| MsgId::new(message.msg_id).ok());
-                let ids: Vec<MsgId> = ids.collect();
-                if !ids.is_empty()
-                    && let Err(error) = step(work, action, ids, &mut outcome).await
-                {
-                    outcome.next = after;
-                    broken_off(error, &mut outcome)?;
-                    break;
-                }
-                after = found.next;
-                let asked = usize::try_from(outcome.asked).unwrap_or(usize::MAX);
-                if after.is_none() || asked >= MOST || begun.elapsed() >= TIME {
-                    outcome.next = after;
-                    break;
-                }
-            }
-        }
+        Ok(()) => Ok(outcome),
     }
-    Ok(outcome)
 }
 
-/// Where nothing was done at all, that is the answer.
-fn broken_off(error: Failure, outcome: &mut Outcome) -> Result<(), Failure> {
-    if outcome.done == 0 {
-        return Err(error);
+async fn each(
+    work: &Work<'_>,
+    action: Action,
+    ids: &[MsgId],
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    for ids in ids.chunks(STEP as usize) {
+        step(work, action, ids.to_vec(), outcome).await?;
     }
-    let rest = outcome.asked - outcome.done - outcome.reasons.values().sum::<i64>();
-    outcome.not(format!("not tried any more ({})", error.detail()), rest);
     Ok(())
 }
 
+async fn all(
+    work: &Work<'_>,
+    action: Action,
+    sweep: Sweep,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let Sweep { search, mut after, mut left } = sweep;
+    let begun = Instant::now();
+    loop {
+        // Where it goes on if this fails.
+        outcome.next = after.map(|after| (after, left));
+        let found = find(work, &search, after).await?;
+        let ids = meant(action, &found.messages, search.until, &mut left);
+        if !ids.is_empty() {
+            step(work, action, ids, outcome).await?;
+        }
+        after = found.next;
+        let asked = usize::try_from(outcome.asked).unwrap_or(usize::MAX);
+        if after.is_none() || asked >= MOST || begun.elapsed() >= TIME {
+            outcome.next = after.map(|after| (after, left));
+            return Ok(());
+        }
+    }
+}
+
+/// Which of those that were found are meant. What was given back may have been delivered again since, and is
+/// found again behind those that are hidden: it is left out or, where nobody knows when it was delivered, no more
+/// are taken than there were.
+fn meant(
+    action: Action,
+    found: &[ListedMessage],
+    until: Option<DateTime<Utc>>,
+    left: &mut i64,
+) -> Vec<MsgId> {
+    let mut is_meant = |message: &&ListedMessage| match message.last_read_at {
+        _ if action != Action::GiveBack => true,
+        Some(at) => until.is_none_or(|until| at <= until),
+        None => {
+            *left -= 1;
+            *left >= 0
+        }
+    };
+    let found = found.iter().filter(|message| is_meant(message));
+    found.filter_map(|message| MsgId::new(message.msg_id).ok()).collect()
+}
+
+/// Does it to some. Where it fails, all of these are told of as what the failure says of them.
 async fn step(
     work: &Work<'_>,
     action: Action,
     ids: Vec<MsgId>,
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
-    outcome.asked += i64::try_from(ids.len()).unwrap_or(0);
+    let count = i64::try_from(ids.len()).unwrap_or(0);
+    let is_first = outcome.asked == 0;
+    outcome.asked += count;
+    let done = try_step(work, action, ids, outcome).await;
+    if let Err(error) = &done
+        && !is_first
+    {
+        outcome.not(if error.may_be_done() { MAY_BE_DONE } else { "were not done" }, count);
+    }
+    done
+}
+
+async fn try_step(
+    work: &Work<'_>,
+    action: Action,
+    ids: Vec<MsgId>,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
     match action {
         Action::Delete => settle(work, ids, &broker::Action::Delete, outcome).await,
         Action::Archive => settle(work, ids, &broker::Action::Archive, outcome).await,
@@ -231,7 +306,7 @@ fn reason(error: &broker::Error) -> String {
         E::MessageKept { .. } => "were kept by the database".to_owned(),
         E::MessageConflict(_) => "are in the archive already".to_owned(),
         E::MessageUnreadable(_) => "cannot be read".to_owned(),
-        E::OutcomeUnknown(_) => "may be done or not".to_owned(),
+        E::OutcomeUnknown(_) => MAY_BE_DONE.to_owned(),
         other => format!("failed ({other})"),
     }
 }
@@ -274,7 +349,43 @@ mod tests {
         assert_eq!(outcome.said(Action::Delete), "Deleted 37 of 40: 2 were gone, 1 stayed.");
         outcome.not("were gone", 1);
         assert_eq!(outcome.said(Action::Archive), "Archived 37 of 40: 3 were gone.");
+        outcome.not(MAY_BE_DONE, 500);
+        outcome.asked += 500;
+        outcome.broken_off = Some(("no answer.".to_owned(), "outcome_unknown"));
+        assert_eq!(
+            outcome.said(Action::Delete),
+            "Deleted 37 of 540: 500 may be done or not, 3 were gone. Then it broke off: no answer."
+        );
+        assert_eq!(outcome.tally().error, Some("outcome_unknown"));
         let all = Outcome { asked: 2, done: 2, ..Outcome::default() };
         assert_eq!(all.said(Action::Replay), "Moved back into the queue 2 of 2.");
+    }
+    #[test]
+    fn what_was_delivered_since_is_not_given_back_again() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        let message = |msg_id, last_read_at| ListedMessage {
+            msg_id,
+            read_ct: 1,
+            enqueued_at: DateTime::UNIX_EPOCH,
+            last_read_at,
+            vt: DateTime::UNIX_EPOCH,
+            archived_at: None,
+            message: None,
+            headers: None,
+            bytes: 0,
+        };
+        let ids = |action, found: &[ListedMessage], left: &mut i64| {
+            let meant = meant(action, found, at(10), left);
+            meant.into_iter().map(MsgId::get).collect::<Vec<_>>()
+        };
+        let known = [message(1, at(9)), message(2, at(10)), message(3, at(11))];
+        assert_eq!(ids(Action::GiveBack, &known, &mut 0), [1, 2]);
+        assert_eq!(ids(Action::Archive, &known, &mut 0), [1, 2, 3]);
+        // Where nobody knows, no more than there were: from page to page.
+        let unknown = [message(1, None), message(2, None), message(3, None)];
+        let mut left = 4;
+        assert_eq!(ids(Action::GiveBack, &unknown, &mut left), [1, 2, 3]);
+        assert_eq!(ids(Action::GiveBack, &unknown, &mut left), [1]);
+        assert!(ids(Action::GiveBack, &unknown, &mut left).is_empty());
     }
 }

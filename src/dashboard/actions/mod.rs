@@ -7,6 +7,6 @@ mod messages;
 mod queues;
 
 pub(super) use action::Action;
-pub(super) use audit::note;
-pub(super) use messages::{Messages, Work, count, perform};
+pub(super) use audit::{Deed, Tally, audited};
+pub(super) use messages::{Messages, Outcome, Sweep, Work, count, perform};
 pub(super) use queues::{QueueAction, perform_on_queue};

@@ -23,20 +23,20 @@ pub(in super::super) enum QueueAction {
 }
 
 impl QueueAction {
-    const EACH: [(Self, &'static str); 4] = [
-        (Self::Purge, "purge"),
-        (Self::Pause, "pause"),
-        (Self::Resume, "resume"),
-        (Self::Drop, "drop"),
-    ];
+    const ALL: [Self; 4] = [Self::Purge, Self::Pause, Self::Resume, Self::Drop];
 
     /// The one of this word.
     pub(in super::super) fn parse(word: &str) -> Option<Self> {
-        Self::EACH.iter().find(|(_, known)| *known == word).map(|(action, _)| *action)
+        Self::ALL.into_iter().find(|action| action.word() == word)
     }
 
     pub(in super::super) fn word(self) -> &'static str {
-        Self::EACH.iter().find(|(action, _)| *action == self).map_or("", |(_, word)| word)
+        match self {
+            Self::Purge => "purge",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Drop => "drop",
+        }
     }
 
     /// As a button has it.

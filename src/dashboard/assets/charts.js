@@ -1,7 +1,7 @@
 'use strict';
 // The charts of a queue's last hour, which are drawings where there are no scripts.
 (() => {
-  const COLUMNS = { depth: [1, 2], rates: [4, 6] };
+  const COLUMNS = { depth: [1, 2], rates: [3, 4] };
   const TITLES = { depth: ['waiting', 'in flight'], rates: ['sent', 'done'] };
   const KEPT = 3600;
   // So much is shown at least: what a gateway saw since it started, a minute ago, is no mere stroke then.

@@ -8,6 +8,8 @@ use axum::{
     response::Response,
 };
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     broker::Broker,
     domain::{CallStats, MsgId, QueueName, Right},
@@ -16,7 +18,10 @@ use crate::{
 
 use super::{
     super::{
-        actions::{Action, Messages, QueueAction, Work, count, note, perform, perform_on_queue},
+        actions::{
+            Action, Deed, Messages, Outcome, QueueAction, Sweep, Tally, Work, audited, count,
+            perform, perform_on_queue,
+        },
         failure::Failure,
         form::Form,
         frame::{Frame, html},
@@ -34,6 +39,8 @@ use super::{
 const MAX_IDS: usize = 1_000;
 /// The most bytes of the form.
 const MAX_FORM: u64 = 256 << 10;
+/// The most messages that are given back where a form does not say how many there were.
+const MOST_GIVEN_BACK: u32 = 10_000;
 
 #[derive(Template)]
 #[template(path = "confirm.html")]
@@ -80,7 +87,7 @@ enum Wish {
 }
 
 fn known() -> Vec<&'static str> {
-    let own = ["action", "list", "ids", "all", "after", "name", "force"];
+    let own = ["action", "list", "at", "ids", "all", "after", "left", "name", "force"];
     FIELDS.into_iter().chain(own).collect()
 }
 
@@ -92,9 +99,10 @@ pub(in super::super) async fn preview(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
+    viewer.must_act()?;
     let form = Form::of_query(request.uri().query(), &known())?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
-    let allowed = begin(&state, viewer.caller, &queue, &form)?;
+    let allowed = begin(&state, viewer.caller, &queue, &form).await?;
     let overview = allowed.broker.overview_of(&queue);
     let tab = match &allowed.wish {
         Wish::ToMessages(..) => Tab::Messages,
@@ -105,17 +113,18 @@ pub(in super::super) async fn preview(
         Wish::ToMessages(action, list, at, messages, fields) => {
             let count = count(&allowed.work(&at.queue), messages).await?;
             let number = text::counted(count.number, "message", "messages");
-            let touches = if count.is_more {
-                format!("{number} so far, and there may be more.")
-            } else {
-                format!("{number}.")
-            };
+            let touches =
+                if count.is_more { format!("At least {number}.") } else { format!("{number}.") };
+            let mut fields = fields.clone();
+            if *action == Action::GiveBack && matches!(messages, Messages::Found(_)) {
+                set(&mut fields, "left", count.number.to_string());
+            }
             Confirm {
                 title: format!("{} messages of {}", action.title(), at.queue),
                 touches,
                 consequence: action.consequence(),
                 button: action.title(),
-                fields: fields.clone(),
+                fields,
                 is_final: false,
                 may_force: false,
                 is_empty: count.number == 0 && !count.is_more,
@@ -171,30 +180,22 @@ pub(in super::super) async fn act(
     // Before the body is read, so that whoever may not has nothing read.
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
     let form = Form::read(request, &state, MAX_FORM, &known()).await?;
-    let allowed = begin(&state, permit.caller, &queue, &form)?;
+    let allowed = Arc::new(begin(&state, permit.caller, &queue, &form).await?);
     let rights = rights(&allowed.caller, &name, frame.read_only);
-    let action_href = format!("{}/do", place::queue(&name));
-    let page = match &allowed.wish {
-        Wish::ToMessages(action, list, at, messages, fields) => {
-            let outcome = perform(&allowed.work(&at.queue), *action, messages.clone()).await?;
-            let (asked, done) = (Some(outcome.asked), Some(outcome.done));
-            note(&who, action.word(), at.queue.as_str(), asked, done);
-            let more = outcome.next.map(|next| {
+    let (title, said, more, button, back) = match &allowed.wish {
+        Wish::ToMessages(action, list, at, _, fields) => {
+            let outcome = on_messages(&allowed, &who, *action, &at.queue).await?;
+            let more = outcome.next.map(|(next, left)| {
                 let mut fields = fields.clone();
-                fields.retain(|(name, _)| *name != "after");
-                fields.push(("after", write_position(next)));
+                set(&mut fields, "after", write_position(next));
+                if *action == Action::GiveBack {
+                    set(&mut fields, "left", left.max(0).to_string());
+                }
                 fields
             });
-            Done {
-                title: format!("{} messages of {}", action.title(), at.queue),
-                said: outcome.said(*action),
-                more: more.unwrap_or_default(),
-                button: action.title(),
-                back: format!("{}/messages?list={}", place::queue(&name), list.word()),
-                head: None,
-                frame,
-                action_href,
-            }
+            let title = format!("{} messages of {}", action.title(), at.queue);
+            let back = format!("{}/messages?list={}", place::queue(&name), list.word());
+            (title, outcome.said(*action), more.unwrap_or_default(), action.title(), back)
         }
         Wish::ToQueue(action) => {
             if action.is_final() && form.get("name") != Some(&*name) {
@@ -203,26 +204,57 @@ pub(in super::super) async fn act(
                 )));
             }
             let forced = form.get("force").is_some();
-            let (broker, stats) = (&allowed.broker, &allowed.stats);
-            let (said, count) = perform_on_queue(broker, stats, &queue, *action, forced).await?;
-            note(&who, action.word(), queue.as_str(), None, count);
+            let (said, _) = on_queue(&allowed, &who, *action, &queue, forced).await?;
             let is_gone = *action == QueueAction::Drop;
-            Done {
-                title: action.title().to_owned(),
-                said,
-                more: Vec::new(),
-                button: action.title(),
-                back: if is_gone { place::root() } else { place::queue(&name) },
-                head: None,
-                frame,
-                action_href,
-            }
+            let back = if is_gone { place::root() } else { place::queue(&name) };
+            (action.title().to_owned(), said, Vec::new(), action.title(), back)
         }
     };
     let is_paused = allowed.broker.overview_of(&queue).paused;
     let is_gone = matches!(allowed.wish, Wish::ToQueue(QueueAction::Drop));
     let head = QueueHead::new(&queue, Tab::Messages, rights, is_paused);
-    Ok(html(&Done { head: (!is_gone).then_some(head), ..page }))
+    let (head, action_href) = ((!is_gone).then_some(head), format!("{}/do", place::queue(&name)));
+    Ok(html(&Done { frame, head, title, said, more, action_href, button, back }))
+}
+
+/// Does it to messages, and notes it.
+async fn on_messages(
+    allowed: &Arc<Allowed>,
+    who: &str,
+    action: Action,
+    at: &QueueName,
+) -> Result<Outcome, Failure> {
+    let deed = Deed::new(who, action.word(), at.as_str());
+    let work = Arc::clone(allowed);
+    let work = async move {
+        let Wish::ToMessages(action, _, at, messages, _) = &work.wish else {
+            return Ok(Outcome::default());
+        };
+        perform(&work.work(&at.queue), *action, messages.clone()).await
+    };
+    audited(&allowed.broker, deed, Outcome::tally, Box::pin(work)).await
+}
+
+/// Does it to the queue, and notes it.
+async fn on_queue(
+    allowed: &Arc<Allowed>,
+    who: &str,
+    action: QueueAction,
+    queue: &QueueName,
+    forced: bool,
+) -> Result<(String, Option<i64>), Failure> {
+    let deed = Deed::new(who, action.word(), queue.as_str());
+    let (work, queue) = (Arc::clone(allowed), queue.clone());
+    let work =
+        async move { perform_on_queue(&work.broker, &work.stats, &queue, action, forced).await };
+    let tally = |(_, done): &(String, Option<i64>)| Tally { done: *done, ..Tally::default() };
+    audited(&allowed.broker, deed, tally, Box::pin(work)).await
+}
+
+/// Has a form repeat this.
+fn set(fields: &mut Fields, name: &'static str, value: String) {
+    fields.retain(|(known, _)| *known != name);
+    fields.push((name, value));
 }
 
 /// Somebody who may do what they wish.
@@ -241,15 +273,12 @@ impl Allowed {
 }
 
 /// Reads a wish, and refuses those who may not have it.
-fn begin(
+async fn begin(
     state: &Dashboard,
     caller: Caller,
     queue: &QueueName,
     form: &Form,
 ) -> Result<Allowed, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let word = form.get("action").unwrap_or_default();
     let count_limit = state.shared().count_limit;
     if let Some(action) = QueueAction::parse(word) {
@@ -260,19 +289,27 @@ fn begin(
     let action = Action::parse(word)
         .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
     let permit = QueuePermit::<right::Any>::new(caller, queue.clone())?;
-    let settings = permit.broker.overview_of(queue).settings;
     let list = List::parse(form.get("list"))?;
+    permit.broker.refresh_settings().await;
+    let settings = permit.broker.overview_of(queue).settings;
     let at = Place::of(list, queue, settings.dead_letter_queue.as_ref().map(|dead| &dead.0));
+    for right in action.rights() {
+        permit.caller.require(Some(*right), &at.queue)?;
+    }
+    if let Some(seen) = form.get("at").filter(|seen| *seen != at.queue.as_str()) {
+        return Err(Failure::conflict(format!(
+            "Nothing was done: these messages were listed where they are in queue `{seen}`, and that list is now \
+             about queue `{}`. Look at it again.",
+            at.queue
+        )));
+    }
     if at.is_archive() != action.is_of_archive() {
         let where_they_are = if at.is_archive() { "archived" } else { "in a queue" };
         return Err(Failure::invalid(format!(
             "`{word}` is not for messages that are {where_they_are}."
         )));
     }
-    for right in action.rights() {
-        permit.caller.require(Some(*right), &at.queue)?;
-    }
-    let (messages, fields) = meant(form, action, list, &at)?;
+    let (messages, fields) = meant(form, action, list, &at, permit.broker.now())?;
     let QueuePermit { broker, stats, caller, .. } =
         QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
     let wish = Wish::ToMessages(action, list, at, messages, fields);
@@ -285,15 +322,25 @@ fn meant(
     action: Action,
     list: List,
     at: &Place,
+    now: DateTime<Utc>,
 ) -> Result<(Messages, Fields), Failure> {
-    let mut fields = vec![("action", action.word().to_owned()), ("list", list.word().to_owned())];
+    let mut fields = vec![
+        ("action", action.word().to_owned()),
+        ("list", list.word().to_owned()),
+        ("at", at.queue.to_string()),
+    ];
     if form.get("all").is_some() {
-        let search = Search::of(form)?;
+        // What comes later, or came of the action itself, is not meant.
+        let search = Search::of(form)?.bounded_by(now);
         fields.push(("all", "1".to_owned()));
         fields.extend(search.fields());
         let after = read_position(form, "after")?;
         fields.extend(after.map(|after| ("after", write_position(after))));
-        return Ok((Messages::Found(search.within(at), after), fields));
+        let left = form.get("left").map(str::parse::<u32>).transpose().map_err(|_| {
+            Failure::invalid("`left` is what the page before this one gave: a number.")
+        })?;
+        let left = left.unwrap_or(MOST_GIVEN_BACK).into();
+        return Ok((Messages::Found(Sweep { search: search.within(at), after, left }), fields));
     }
     let mut ids = Vec::new();
     for id in form.all("ids") {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     broker::{Archived, Browse, Error},
     domain::{Message, MsgId, PageSize, QueueName},
-    http::{Caller, QueuePermit, right, room_for},
+    http::{Caller, QueuePermit, make_room, right, room_for},
 };
 
 use super::{
@@ -59,7 +59,7 @@ struct Json<'a> {
 impl<'a> Json<'a> {
     fn new(raw: &'a str) -> Self {
         let size = text::bytes(i64::try_from(raw.len()).unwrap_or(i64::MAX));
-        Self { raw, size, pretty: (raw.len() <= MAX_PRETTY).then(|| pretty(raw)) }
+        Self { raw, size, pretty: if raw.len() <= MAX_PRETTY { pretty(raw) } else { None } }
     }
 }
 
@@ -90,7 +90,7 @@ pub(in super::super) async fn show(
             Err(error) => return Err(error.into()),
         }
     };
-    let held = room_for(&state, &permit.stats, std::iter::once(&message))?;
+    let mut held = room_for(&state, &permit.stats, std::iter::once(&message))?;
     let now = permit.broker.now();
     let page = Page {
         frame,
@@ -102,8 +102,9 @@ pub(in super::super) async fn show(
         message: Json::new(message.message.get()),
         headers: message.headers.as_ref().map(|headers| Json::new(headers.get())),
     };
-    // What is shown counts until it is sent.
+    // What is shown counts until it is sent, as it is written: a page is larger than its message.
     let text = page.render().unwrap_or_default();
+    make_room(&state, &mut held, text.len())?;
     let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
     Ok((kind, held.keep(text.into_bytes())).into_response())
 }

@@ -3,8 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use chrono::{DateTime, Utc};
 
@@ -42,6 +41,8 @@ struct Page {
     frame: Frame,
     head: QueueHead,
     list: List,
+    /// The queue where they are, which is to be the same when something is done to them.
+    at: String,
     lists: Vec<ListLink>,
     search: Search,
     rows: Vec<Row>,
@@ -87,12 +88,13 @@ pub(in super::super) async fn list(
     let form = Form::of_query(request.uri().query(), &known)?;
     let list = List::parse(form.get("list"))?;
     if let Some(id) = form.parsed::<MsgId>("id")? {
-        return Ok(lead_to(&format!("{}/messages/{id}", place::queue(&name))));
+        return Ok(place::lead_to(&format!("{}/messages/{id}", place::queue(&name))));
     }
     let search = Search::of(&form)?;
     let after = read_position(&form, "after")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
+    permit.broker.refresh_settings().await;
     let overview = permit.broker.overview_of(&queue);
     let dead_letters = overview.settings.dead_letter_queue.as_ref().map(|dead| dead.0.clone());
     let at = Place::of(list, &queue, dead_letters.as_ref());
@@ -119,6 +121,7 @@ pub(in super::super) async fn list(
         head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
         actions: actions(&permit, list, &at, &frame),
         is_archive: at.is_archive(),
+        at: at.queue.to_string(),
         is_first: after.is_none(),
         base: place::base(),
         frame,
@@ -168,10 +171,10 @@ fn links(
         List::Delayed => Some(row.delayed_shown()),
         List::All | List::Archived | List::Dead => None,
     };
-    let shown = List::EACH.into_iter().filter(|(list, ..)| *list != List::Dead || may_see_dead);
-    let link = |(list, word, title): (List, &str, &'static str)| ListLink {
-        title,
-        href: format!("{}/messages?list={word}", place::queue(name)),
+    let shown = List::ALL.into_iter().filter(|list| *list != List::Dead || may_see_dead);
+    let link = |list: List| ListLink {
+        title: list.title(),
+        href: format!("{}/messages?list={}", place::queue(name), list.word()),
         is_here: list == here,
         count: count(list),
     };
@@ -206,9 +209,4 @@ fn state(message: &ListedMessage, now: DateTime<Utc>) -> String {
     }
     let left = text::duration((message.vt - now).num_seconds());
     if message.read_ct > 0 { format!("in flight, {left} left") } else { format!("due in {left}") }
-}
-
-fn lead_to(there: &str) -> Response {
-    let there = HeaderValue::from_str(there).unwrap_or(HeaderValue::from_static("/ui"));
-    (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response()
 }

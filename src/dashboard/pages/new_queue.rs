@@ -3,8 +3,8 @@
 use askama::Template;
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::super::{
-    actions::note,
+    actions::{Deed, Tally, audited},
     failure::Failure,
     form::Form,
     frame::{self, Frame, html},
@@ -39,13 +39,8 @@ struct Page {
 }
 
 /// The form.
-pub(in super::super) async fn show(
-    State(state): State<Dashboard>,
-    viewer: Viewer,
-) -> Result<Response, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
+pub(in super::super) async fn show(viewer: Viewer) -> Result<Response, Failure> {
+    viewer.must_act()?;
     let frame = viewer.frame.clone();
     ScopePermit::<right::Manage>::new(viewer.caller)?;
     Ok(html(&Page {
@@ -65,19 +60,11 @@ pub(in super::super) async fn create(
     viewer: Viewer,
     request: Request,
 ) -> Result<Response, Failure> {
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
     let permit = ScopePermit::<right::Manage>::new(viewer.caller)?;
     let form = Form::read(request, &state, MAX_FORM, &FIELDS).await?;
-    match make(permit.caller, &form).await {
-        Ok(queue) => {
-            note(&who, "create", queue.as_str(), None, None);
-            let there = HeaderValue::from_str(&place::queue(queue.as_str()));
-            let there = there.unwrap_or(HeaderValue::from_static("/ui"));
-            Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
-        }
+    match make(permit.caller, &who, &form).await {
+        Ok(queue) => Ok(place::lead_to(&place::queue(queue.as_str()))),
         Err(failure) if failure.is_clients() => {
             let page = Page {
                 frame,
@@ -94,7 +81,7 @@ pub(in super::super) async fn create(
     }
 }
 
-async fn make(caller: Caller, form: &Form) -> Result<QueueName, Failure> {
+async fn make(caller: Caller, who: &str, form: &Form) -> Result<QueueName, Failure> {
     let name = form.get("name").unwrap_or_default();
     let queue = QueueName::parse(name)
         .map_err(|reason| Failure::invalid(format!("The name: {reason}.")))?;
@@ -122,11 +109,16 @@ async fn make(caller: Caller, form: &Form) -> Result<QueueName, Failure> {
         fifo: Some(form.get("fifo").is_some()),
         settings: SettingsChange::default(),
     };
-    let created = permit.broker.create_queue(&permit.stats, new).await?;
-    if created.created {
-        return Ok(queue);
-    }
-    Err(Failure::invalid(format!(
-        "There is a queue `{queue}` already, of this kind. Nothing was changed."
-    )))
+    let deed = Deed::new(who, "create", queue.as_str());
+    let (broker, stats) = (permit.broker, permit.stats);
+    let work = broker.clone();
+    let work = async move {
+        if work.create_queue(&stats, new).await?.created {
+            return Ok(queue);
+        }
+        Err(Failure::conflict(format!(
+            "There is a queue `{queue}` already, of this kind. Nothing was changed."
+        )))
+    };
+    audited(&broker, deed, |_| Tally::default(), Box::pin(work)).await
 }

@@ -49,6 +49,10 @@ pub(in super::super) async fn show(
     let queue = queue_name(&name)?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
+    if !state.shared().collects {
+        // Nobody else does, and what was known last may be old.
+        permit.broker.refresh_settings().await;
+    }
     let overview = permit.broker.overview_of(&queue);
     must_be_there(&permit, &queue, &overview).await?;
     let lanes = permit.broker.lane_loads(&queue);

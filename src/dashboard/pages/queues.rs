@@ -5,8 +5,7 @@ use std::cmp::Ordering;
 use askama::Template;
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 use crate::{
@@ -40,6 +39,8 @@ struct Page {
     search: String,
     show: Show,
     columns: Vec<Column>,
+    /// Whether there are more, which are not among them.
+    is_cut: bool,
     /// Whether figures are collected at all.
     collects: bool,
     may_create: bool,
@@ -62,20 +63,28 @@ enum Show {
 }
 
 impl Show {
-    const ALL: [(Self, &'static str, &'static str); 4] = [
-        (Self::All, "all", "All queues"),
-        (Self::Full, "full", "With messages"),
-        (Self::Paused, "paused", "Paused"),
-        (Self::Waited, "awaited", "With waiting receivers"),
-    ];
+    const ALL: [Self; 4] = [Self::All, Self::Full, Self::Paused, Self::Waited];
 
     fn parse(text: Option<&str>) -> Self {
-        let found = Self::ALL.iter().find(|(_, word, _)| Some(*word) == text);
-        found.map_or(Self::All, |(show, _, _)| *show)
+        Self::ALL.into_iter().find(|show| Some(show.word()) == text).unwrap_or(Self::All)
     }
 
     fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(show, _, _)| *show == self).map_or("all", |(_, word, _)| word)
+        match self {
+            Self::All => "all",
+            Self::Full => "full",
+            Self::Paused => "paused",
+            Self::Waited => "awaited",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::All => "All queues",
+            Self::Full => "With messages",
+            Self::Paused => "Paused",
+            Self::Waited => "With waiting receivers",
+        }
     }
 
     fn fits(self, row: &Row) -> bool {
@@ -126,7 +135,7 @@ pub(in super::super) async fn show(
         !viewer.frame.read_only && !viewer.caller.scope(Some(Right::Manage)).is_nothing();
     let frame = viewer.frame;
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
-    let queues = seen(&state, &permit).await?;
+    let (queues, is_cut) = seen(&state, &permit).await?;
     let mut rows: Vec<Row> = queues.iter().map(|queue| Row::new(&state, &permit, queue)).collect();
     let (all, sum) = (rows.len(), Sum::of(&rows));
     let show = Show::parse(form.get("show"));
@@ -163,6 +172,7 @@ pub(in super::super) async fn show(
         rows,
         sum,
         all,
+        is_cut,
         found,
         search,
         show,
@@ -170,13 +180,14 @@ pub(in super::super) async fn show(
     }))
 }
 
-/// From memory; where nobody collects what is there, the names are asked for.
+/// From memory; where nobody collects what is there, the names are asked for, and it is said whether there are more
+/// than that gives.
 async fn seen(
     state: &Dashboard,
     permit: &ScopePermit<right::Any>,
-) -> Result<Vec<QueueOverview>, Failure> {
+) -> Result<(Vec<QueueOverview>, bool), Failure> {
     if state.shared().collects {
-        return Ok(permit.broker.overview(&permit.scope));
+        return Ok((permit.broker.overview(&permit.scope), false));
     }
     let what = ListQueues {
         prefix: String::new(),
@@ -186,7 +197,8 @@ async fn seen(
     };
     let listed = permit.broker.list_queues(&permit.stats, what).await?;
     let names = listed.queues.iter().filter_map(|queue| QueueName::parse(&queue.queue).ok());
-    Ok(names.map(|name| permit.broker.overview_of(&name)).collect())
+    let queues = names.map(|name| permit.broker.overview_of(&name)).collect();
+    Ok((queues, listed.next.is_some()))
 }
 
 /// By which column, and whether the largest comes first.
@@ -237,7 +249,5 @@ impl Sort {
 
 /// The same with a slash at its end.
 pub(in super::super) async fn lead_there() -> Response {
-    let root = HeaderValue::from_str(&place::root());
-    let root = root.unwrap_or(HeaderValue::from_static("/ui"));
-    (StatusCode::SEE_OTHER, [(header::LOCATION, root)]).into_response()
+    place::lead_to(&place::root())
 }

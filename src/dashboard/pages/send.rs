@@ -1,24 +1,30 @@
 //! Sending a message.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
     response::Response,
 };
+use rand::{Rng, distr::Alphanumeric};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::{Delay, NewMessage, RawJson, Visibility},
-    http::{QueuePermit, right},
+    broker::{Once, Replayable},
+    domain::{Delay, MsgId, NewMessage, QueueName, RawJson, Visibility},
+    http::{QueuePermit, RequestContext, right},
 };
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
         frame::{self, Frame, html},
+        place,
         state::Dashboard,
         tabs::{QueueHead, Tab},
         viewer::{Viewer, rights},
@@ -26,7 +32,10 @@ use super::{
     queue_name,
 };
 
-const FIELDS: [&str; 3] = ["message", "headers", "delay"];
+const FIELDS: [&str; 4] = ["message", "headers", "delay", "once"];
+/// Characters of what stands for one form, and the most of what is taken for that.
+const ONCE: usize = 24;
+const MAX_ONCE: usize = 64;
 
 #[derive(Template)]
 #[template(path = "send.html")]
@@ -36,21 +45,22 @@ struct Page {
     message: String,
     headers: String,
     delay: String,
+    /// Stands for this form, so that it is sent once, however often a browser sends it.
+    once: String,
     error: Option<String>,
-    /// The id of what was just stored.
+    /// The id of what was stored by the form before this one.
     stored: Option<i64>,
 }
 
-/// The form.
+/// The form; behind one that was sent, with what it stored.
 pub(in super::super) async fn show(
-    State(state): State<Dashboard>,
     Path(name): Path<String>,
     viewer: Viewer,
+    request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
+    viewer.must_act()?;
+    let stored = Form::of_query(request.uri().query(), &["stored"])?.parsed::<MsgId>("stored")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let permit = QueuePermit::<right::Send>::new(viewer.caller, queue.clone())?;
     let is_paused = permit.broker.overview_of(&queue).paused;
@@ -59,8 +69,9 @@ pub(in super::super) async fn show(
         message: "{\n  \"hello\": \"world\"\n}".to_owned(),
         headers: String::new(),
         delay: String::new(),
+        once: new_once(),
         error: None,
-        stored: None,
+        stored: stored.map(MsgId::get),
         frame,
     }))
 }
@@ -73,43 +84,74 @@ pub(in super::super) async fn send(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
     let permit = QueuePermit::<right::Send>::new(viewer.caller, queue.clone())?;
     let limit = state.max_body_bytes;
+    let context = request.extensions().get::<Arc<RequestContext>>();
+    let caller = context.map_or_else(RequestContext::nobody, |context| context.fingerprint());
     let form = Form::read(request, &state, limit, &FIELDS).await?;
     let is_paused = permit.broker.overview_of(&queue).paused;
     let rights = rights(&permit.caller, &name, frame.read_only);
-    let mut page = Page {
+    let page = |error| Page {
         head: QueueHead::new(&queue, Tab::Send, rights, is_paused),
         message: form.raw("message").to_owned(),
         headers: form.raw("headers").to_owned(),
         delay: form.raw("delay").to_owned(),
-        error: None,
+        once: new_once(),
+        error: Some(error),
         stored: None,
         frame,
     };
     let sent = async {
         let new = new_message(&form)?;
         permit.caller.authorize_origin_headers(new.headers.as_ref(), "")?;
-        let sent = permit.broker.send(&permit.stats, queue.clone(), new, None).await?;
-        Ok::<i64, Failure>(sent.result)
+        let once = once(&form, &queue, &caller.to_string())?;
+        let deed = Deed::new(&who, "send", queue.as_str());
+        let (work, stats, queue) =
+            (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
+        let work = async move { Ok(work.send(&stats, queue, new, once).await?) };
+        let tally = |sent: &Replayable<i64>| {
+            let done = i64::from(!sent.replayed);
+            Tally { asked: Some(1), done: Some(done), error: None }
+        };
+        audited(&permit.broker, deed, tally, Box::pin(work)).await
     };
     match sent.await {
-        Ok(id) => {
-            note(&who, "send", queue.as_str(), Some(1), Some(1));
-            page.stored = Some(id);
-            Ok(html(&page))
+        Ok(sent) => {
+            let form = format!("{}/send?stored={}", place::queue(&name), sent.result);
+            Ok(place::lead_to(&form))
         }
         // What was written is not lost where it was wrong.
         Err(failure) if failure.is_clients() => {
-            page.error = Some(failure.detail().to_owned());
+            let page = page(failure.detail().to_owned());
             Ok(frame::refused(StatusCode::UNPROCESSABLE_ENTITY, "message_rejected", &page))
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// What stands for one form.
+fn new_once() -> String {
+    rand::rng().sample_iter(Alphanumeric).take(ONCE).map(char::from).collect()
+}
+
+/// As what a form is stored once: nothing where it says nothing.
+fn once(form: &Form, queue: &QueueName, caller: &str) -> Result<Option<Once>, Failure> {
+    let Some(key) = form.get("once") else { return Ok(None) };
+    if key.len() > MAX_ONCE || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Failure::invalid(format!(
+            "`once` is what the page of this form gave: up to {MAX_ONCE} letters and digits."
+        )));
+    }
+    let mut hash = Sha256::new();
+    for field in ["message", "headers", "delay"] {
+        let text = form.raw(field);
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    let scope = format!("POST /ui/queues/{queue}/send {caller}");
+    let fingerprint = hash.finalize().into();
+    Ok(Some(Once { scope, key: key.to_owned(), fingerprint }))
 }
 
 fn new_message(form: &Form) -> Result<NewMessage, Failure> {

@@ -1,24 +1,27 @@
 //! Changing the settings of a queue: first what would change, then the change.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
+    http::StatusCode,
     response::Response,
 };
 
 use crate::{
     broker::QueueChange,
-    domain::{Queue, QueueName, Right, SettingsChange},
+    domain::{Queue, QueueName},
     http::{Caller, QueuePermit, right},
 };
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
-        frame::{Frame, html},
-        settings_form::{FIELDS, Field, changes, current, read},
+        frame::{self, Frame, html},
+        settings_form::{FIELDS, Field, changes, current, read, stamp},
         state::Dashboard,
         tabs::{QueueHead, Tab},
         viewer::{Viewer, rights},
@@ -49,18 +52,17 @@ struct Confirm {
     /// What, as it is, and as it would be.
     changes: Vec<(String, String, String)>,
     fields: Vec<(String, String)>,
+    /// Whether something else was set since the one before this was shown.
+    is_stale: bool,
 }
 
 /// The form, with what is set now.
 pub(in super::super) async fn show(
-    State(state): State<Dashboard>,
     Path(name): Path<String>,
     viewer: Viewer,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
+    viewer.must_act()?;
     let frame = viewer.frame.clone();
     let permit = QueuePermit::<right::Manage>::new(viewer.caller, queue.clone())?;
     let there = permit.broker.show_queue(&permit.stats, queue.clone()).await?;
@@ -88,47 +90,44 @@ pub(in super::super) async fn change(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let (frame, who) = (viewer.frame.clone(), viewer.caller.name().to_owned());
     let permit = QueuePermit::<right::Manage>::new(viewer.caller, queue.clone())?;
     let known: Vec<&str> =
-        FIELDS.iter().map(|(name, ..)| *name).chain(["fifo", "confirmed"]).collect();
+        FIELDS.iter().map(|(name, ..)| *name).chain(["fifo", "as_of", "confirmed"]).collect();
     let form = Form::read(request, &state, MAX_FORM, &known).await?;
     let settings = read(&form)?;
-    authorize_dead_letter_target(&permit.caller, &queue, &settings)?;
     let there = permit.broker.show_queue(&permit.stats, queue.clone()).await?;
     let wanted_fifo = form.get("fifo").is_some();
     let (settings, listed) = changes(&there, settings, wanted_fifo);
+    // Of what changes alone: the form says all of it, and to leave a dead-letter queue as it is takes no right.
+    permit.caller.authorize_dead_letter_target(&queue, &settings)?;
     let fifo = (wanted_fifo != there.fifo).then_some(wanted_fifo);
-    if form.get("confirmed").is_none() {
+    let as_of = stamp(&there);
+    let is_confirmed = form.get("confirmed").is_some();
+    let is_stale = is_confirmed && form.get("as_of") != Some(&*as_of);
+    if !is_confirmed || is_stale {
         let rights = rights(&permit.caller, &name, frame.read_only);
         let mut fields: Vec<(String, String)> = Vec::new();
         for (name, ..) in FIELDS {
             fields.push((name.to_owned(), form.raw(name).to_owned()));
         }
         fields.extend(wanted_fifo.then(|| ("fifo".to_owned(), "1".to_owned())));
+        fields.push(("as_of".to_owned(), as_of));
         let head = QueueHead::new(&queue, Tab::Settings, rights, there.settings.paused);
-        return Ok(html(&Confirm { frame, head, changes: listed, fields }));
+        let page = Confirm { frame, head, changes: listed, fields, is_stale };
+        if is_stale {
+            return Ok(frame::refused(StatusCode::CONFLICT, "conflict", &page));
+        }
+        return Ok(html(&page));
     }
     let change = QueueChange { settings, fifo };
-    let changed = permit.broker.change_queue(&permit.stats, queue.clone(), change).await?;
-    permit.broker.refresh_settings().await;
-    note(&who, "change settings", queue.as_str(), None, None);
-    Ok(html(&page(frame, &permit.caller, &queue, &changed, true)))
-}
-
-/// Dead letters can be read where they go, and so only those name another place who may read them here, and send
-/// there.
-pub(in super::super) fn authorize_dead_letter_target(
-    caller: &Caller,
-    queue: &QueueName,
-    settings: &SettingsChange,
-) -> Result<(), Failure> {
-    let Some(target) = settings.dead_letter_queue.as_ref().and_then(Option::as_ref) else {
-        return Ok(());
+    let deed = Deed::new(&who, "change settings", queue.as_str());
+    let (work, stats, of) = (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
+    let work = async move {
+        let changed = work.change_queue(&stats, of, change).await?;
+        work.refresh_settings().await;
+        Ok(changed)
     };
-    caller.require(Some(Right::Receive), queue)?;
-    Ok(caller.require(Some(Right::Send), &target.0)?)
+    let changed = audited(&permit.broker, deed, |_| Tally::default(), Box::pin(work)).await?;
+    Ok(html(&page(frame, &permit.caller, &queue, &changed, true)))
 }

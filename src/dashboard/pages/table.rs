@@ -3,8 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 
 use super::{
     super::{
-        actions::note,
+        actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
         frame::{Frame, html},
@@ -55,7 +54,6 @@ struct Holder {
 
 /// Asks the database.
 pub(in super::super) async fn show(
-    State(_): State<Dashboard>,
     Path(name): Path<String>,
     viewer: Viewer,
 ) -> Result<Response, Failure> {
@@ -135,9 +133,6 @@ pub(in super::super) async fn bind(
     request: Request,
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
-    if state.shared().read_only {
-        return Err(Failure::read_only());
-    }
     let who = viewer.caller.name().to_owned();
     let permit = QueuePermit::<right::Manage>::new(viewer.caller, queue.clone())?;
     let form = Form::read(request, &state, MAX_FORM, &["action", "pattern"]).await?;
@@ -145,13 +140,21 @@ pub(in super::super) async fn bind(
     let pattern =
         pattern.ok_or_else(|| Failure::invalid("A pattern is needed, such as `orders.#`."))?;
     let action = form.get("action").unwrap_or_default();
-    match action {
-        "bind" => drop(permit.broker.bind(&permit.stats, queue.clone(), pattern.to_owned()).await?),
-        "unbind" => permit.broker.unbind(&permit.stats, queue.clone(), pattern.to_owned()).await?,
+    let action = match action {
+        "bind" => "bind",
+        "unbind" => "unbind",
         _ => return Err(Failure::invalid("`action` must be `bind` or `unbind`.")),
-    }
-    note(&who, action, queue.as_str(), None, None);
-    let there = HeaderValue::from_str(&format!("{}/table", place::queue(&name)));
-    let there = there.unwrap_or(HeaderValue::from_static("/ui"));
-    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response())
+    };
+    let deed = Deed::new(&who, action, queue.as_str());
+    let (broker, stats, pattern) = (permit.broker, permit.stats, pattern.to_owned());
+    let work = broker.clone();
+    let work = async move {
+        match action {
+            "bind" => drop(work.bind(&stats, queue, pattern).await?),
+            _ => work.unbind(&stats, queue, pattern).await?,
+        }
+        Ok(())
+    };
+    audited(&broker, deed, |()| Tally::default(), Box::pin(work)).await?;
+    Ok(place::lead_to(&format!("{}/table", place::queue(&name))))
 }

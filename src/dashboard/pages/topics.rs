@@ -1,10 +1,7 @@
 //! Topics: which patterns lead where, and where a routing key leads.
 
 use askama::Template;
-use axum::{
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 
 use crate::{
     broker::{Binding, Error},
@@ -16,7 +13,6 @@ use super::super::{
     form::Form,
     frame::{Frame, html},
     place,
-    state::Dashboard,
     viewer::Viewer,
 };
 
@@ -41,11 +37,7 @@ impl Page {
 }
 
 /// Bindings of the queues that somebody may see.
-pub(in super::super) async fn show(
-    State(_): State<Dashboard>,
-    viewer: Viewer,
-    request: Request,
-) -> Result<Response, Failure> {
+pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<Response, Failure> {
     let form = Form::of_query(request.uri().query(), &["key"])?;
     let frame = viewer.frame.clone();
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;

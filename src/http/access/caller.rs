@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     auth::{Credential, Principal, Refusal, WaitingPlace},
     broker,
-    domain::{QueueName, RawJson, Right, Scope},
+    domain::{QueueName, RawJson, Right, Scope, SettingsChange},
 };
 
 use super::{
@@ -170,6 +170,20 @@ impl Caller {
         Err(self.forbidden(format!(
             "`{at}headers`: `x-dead-letter-queue` must name one queue to which the key may send"
         )))
+    }
+
+    /// Refuses a dead-letter queue to those who may not take messages from the one and put them into the other:
+    /// where dead letters go they can be read.
+    pub(crate) fn authorize_dead_letter_target(
+        &self,
+        queue: &QueueName,
+        settings: &SettingsChange,
+    ) -> Result<(), Rejection> {
+        let Some(target) = settings.dead_letter_queue.as_ref().and_then(Option::as_ref) else {
+            return Ok(());
+        };
+        self.require(Some(Right::Receive), queue)?;
+        self.require(Some(Right::Send), &target.0)
     }
 
     /// Refuses what concerns the gateway as a whole to those who may not see it.

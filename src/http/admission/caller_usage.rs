@@ -22,6 +22,8 @@ pub(crate) struct CallerUsage {
     pub(super) served: AtomicUsize,
     /// Bytes of bodies and answers.
     pub(super) bytes: AtomicUsize,
+    /// Places that are taken for long.
+    pub(super) places: AtomicUsize,
 }
 
 /// Those who have something in hand.

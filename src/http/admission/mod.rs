@@ -3,7 +3,9 @@
 mod caller_usage;
 mod concurrency;
 mod memory;
+mod places;
 
 pub(crate) use caller_usage::CallerUsage;
 pub(crate) use concurrency::{ConcurrencyLimit, Full, InFlightGuard, RequestLimits};
 pub(crate) use memory::{Exhausted, MemoryBudget, MemoryPermit};
+pub(crate) use places::{Place, Places};

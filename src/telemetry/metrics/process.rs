@@ -30,7 +30,6 @@ impl ProcessCollector {
         let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ProcessSnapshot {
             memory_bytes: metrics.resident_memory_bytes,
-            cpu_seconds: metrics.cpu_seconds_total,
             open_files: metrics.open_fds.zip(metrics.max_fds),
             started_at: metrics.start_time_seconds,
             ..ProcessSnapshot::default()

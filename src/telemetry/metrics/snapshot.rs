@@ -35,16 +35,12 @@ pub struct QueueCounts {
 pub struct ProcessSnapshot {
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
-    /// Processor time in seconds.
-    pub cpu_seconds: Option<f64>,
     /// Open files, and how many there may be.
     pub open_files: Option<(u64, u64)>,
     /// When it started, in seconds since 1970.
     pub started_at: Option<u64>,
     /// Connections of clients.
     pub connections: i64,
-    /// Of the shared pool: busy and idle connections.
-    pub pool: (i64, i64),
 }
 
 impl Metrics {
@@ -60,14 +56,6 @@ impl Metrics {
 
     /// What was last seen of the process.
     pub fn process_snapshot(&self) -> ProcessSnapshot {
-        let of_pool = |state| {
-            let labels = [("pool", "shared"), ("state", state)];
-            self.database_connections.get_or_create(&labels).get()
-        };
-        ProcessSnapshot {
-            connections: self.connections.get(),
-            pool: (of_pool("busy"), of_pool("idle")),
-            ..self.process.snapshot()
-        }
+        ProcessSnapshot { connections: self.connections.get(), ..self.process.snapshot() }
     }
 }

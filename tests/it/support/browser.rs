@@ -65,3 +65,21 @@ impl Browser {
         Answer::of(request.header("content-type", kind).body(body)).await
     }
 }
+
+/// Fields of a form.
+pub type Fields = Vec<(String, String)>;
+
+/// The hidden fields of a page, as its browser would send them.
+pub fn hidden(page: &str) -> Fields {
+    let plain = |text: &str| {
+        let escaped =
+            [("&#34;", "\""), ("&#39;", "'"), ("&#60;", "<"), ("&#62;", ">"), ("&#38;", "&")];
+        escaped.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    };
+    let fields = page.split("type=\"hidden\" name=\"").skip(1);
+    let field = fields.filter_map(|rest| {
+        let (name, rest) = rest.split_once("\" value=\"")?;
+        Some((plain(name), plain(rest.split('"').next()?)))
+    });
+    field.collect()
+}
