@@ -231,9 +231,10 @@ async fn one_that_fails_undoes_itself_alone_and_is_told_what_it_is_told_alone() 
             messages.iter().map(|m| m["message"].as_i64().expect("of one that is done")).collect();
         assert_eq!((messages.len(), stored), (done.len(), done.clone()), "{queue}");
     }
+    // Those that share with one that fails have little time for another try.
     let shared = commits(&gateway.database, "a").await;
     assert!(
-        shared <= i64::try_from(done.len() / 2).expect("few"),
+        shared <= i64::try_from(done.len() * 3 / 4).expect("few"),
         "{shared} commits of {}",
         done.len()
     );
