@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{CallStats, QueueName},
+    domain::{Call, QueueName},
     store::{Conn, Error, Result},
 };
 
@@ -115,7 +115,7 @@ struct State<W: BatchStatement> {
 struct Request<W: BatchStatement> {
     input: W::Input,
     size: Size,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
     reply: oneshot::Sender<Result<W::Output>>,
     /// Set since it met a lock.
     backoff: Option<LockBackoff>,
@@ -159,10 +159,10 @@ impl<W: BatchStatement> Lane<W> {
         self: &Arc<Self>,
         input: W::Input,
         size: Size,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<W::Output> {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { input, size, stats: Arc::clone(stats), reply, backoff: None };
+        let request = Request { input, size, call: Arc::clone(call), reply, backoff: None };
         {
             let mut state = self.lock();
             state.gathering.push(request, size).map_err(|Full| {
@@ -307,7 +307,7 @@ impl<W: BatchStatement> Lane<W> {
         let outcome = loop {
             attempts += 1;
             for request in batch {
-                request.stats.add_round_trip();
+                request.call.add_round_trip();
             }
             let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
             let outcome = if one_by_one {
