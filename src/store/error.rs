@@ -234,7 +234,7 @@ impl Error {
 
     /// Reads what functions of our own complain of.
     fn own(code: &str, error: &PgDatabaseError) -> Option<Self> {
-        let kind = code.strip_prefix("PGW")?;
+        let kind = code.strip_prefix("PGW").filter(|_| !rejection::is_by_trigger(error))?;
         let message = || error.message().to_owned();
         let detail: Detail =
             error.detail().and_then(|detail| serde_json::from_str(detail).ok()).unwrap_or_default();
