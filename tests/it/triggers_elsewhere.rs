@@ -119,3 +119,31 @@ async fn a_trigger_that_cancels_or_ends_its_statement_fails_its_message_alone() 
         assert_eq!(stored, 7, "{deed}");
     }
 }
+
+/// SET without LOCAL outlives the trigger that says it.
+#[tokio::test]
+async fn a_trigger_that_changes_the_role_of_its_session_is_felt_by_nobody() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.create("other").await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.become() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN SET ROLE pg_monitor; RETURN new; END';
+             CREATE TRIGGER t BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.become()",
+        )
+        .await;
+    for round in 0..5 {
+        let queues = ["q", "other", "other", "q", "other"];
+        let answers = together(5, |n| {
+            let queue = usize::try_from(n).map_or("q", |n| queues[n]);
+            let path = format!("/queues/{queue}/messages");
+            Answer::of(gateway.request("POST", &path).body(r#"{"message":1}"#))
+        });
+        for answer in answers.await {
+            assert_eq!(answer.status, 201, "{round}: {}", answer.text);
+        }
+        assert_eq!(gateway.receive("other", "qty=3&vt=0").await.len(), 3);
+    }
+}

@@ -2,7 +2,7 @@
 
 use tokio::time::{Duration, Instant};
 
-use crate::store::{Conn, Error, Result};
+use crate::store::{Conn, Result};
 
 use super::{BatchStatement, Lane, Request};
 
@@ -21,7 +21,7 @@ impl<W: BatchStatement> Lane<W> {
         began: Instant,
     ) -> Vec<Request<W>> {
         let error = match outcome {
-            Err(error) if batch.len() > 1 && may_be_one_requests(&error) => error,
+            Err(error) if batch.len() > 1 && error.may_be_one_requests() => error,
             outcome => return Self::answer(batch, outcome),
         };
         let mut locked = Vec::new();
@@ -34,18 +34,5 @@ impl<W: BatchStatement> Lane<W> {
             locked.extend(Self::answer(vec![request], outcome));
         }
         locked
-    }
-}
-
-/// Whether it is certain that nothing was done, and not that another try would end alike.
-fn may_be_one_requests(error: &Error) -> bool {
-    match error {
-        Error::Timeout => true,
-        Error::Unexpected(source) => source.as_database_error().is_some(),
-        // By hand, or by a trigger: others of the server's are told otherwise.
-        Error::Unavailable(Some(source)) => {
-            source.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "57P01")
-        }
-        _ => false,
     }
 }
