@@ -1,5 +1,7 @@
 //! Connections, and the one place where a statement is run.
 
+mod altered;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
@@ -229,8 +231,9 @@ impl Conn {
                 return Ok(());
             };
             let retry = self.sort(&failed, access, limit.brief);
-            match copy {
-                Some(copy) if failed.rows == 0 && retries.allow(retry).await => arguments = copy,
+            let again = self.close_if_altered(&failed).await || retries.allow(retry).await;
+            match copy.filter(|_| again && failed.rows == 0) {
+                Some(copy) => arguments = copy,
                 _ => {
                     return match failed.into_error(access) {
                         Error::MissingRelation(source) => {

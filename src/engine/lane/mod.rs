@@ -8,6 +8,7 @@ mod load;
 mod locked;
 mod retries;
 mod sharing;
+mod split;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,6 +19,7 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
+    time::Instant,
 };
 
 use crate::{
@@ -279,13 +281,14 @@ impl<W: BatchStatement> Lane<W> {
         }
         // While some are known to be locked, nobody waits to find out which.
         let careful = !self.lock().locked.is_empty();
+        let began = Instant::now();
         let outcome = match self.run_statement(connected, &batch, careful).await {
             Err(error) if error.is_about_rows() && !careful => {
                 self.run_statement(connected, &batch, true).await
             }
             outcome => outcome,
         };
-        self.try_later(Self::answer(batch, outcome));
+        self.try_later(self.finish(connected, batch, outcome, began).await);
     }
 
     /// The statements go on every request's account, so on nobody's in particular.
