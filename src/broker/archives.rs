@@ -293,7 +293,8 @@ impl Steps {
             moved: 0,
             stayed: None,
             limit,
-            after: Some(0),
+            // PGMQ's ids begin at 1, and those of other people's rows anywhere.
+            after: Some(i64::MIN),
             is_through: false,
             deadline: Instant::now() + time,
         }

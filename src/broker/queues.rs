@@ -295,7 +295,7 @@ impl Broker {
             store::last_id(&mut conn, queue).await
         });
         let up_to = last.await?.map_err(Error::on(queue))?;
-        let (mut purged, mut next, mut kept) = (0, Some(0), None);
+        let (mut purged, mut next, mut kept) = (0, Some(i64::MIN), None);
         let deadline = Instant::now() + self.request_timeout / 2;
         while let Some(after) = next.filter(|_| Instant::now() < deadline) {
             let step = self.on_queue(Kind::Purge, queue, call, |mut conn| async move {

@@ -197,3 +197,20 @@ async fn a_message_that_a_trigger_renumbers_is_told_to_be_gone() {
     }
     assert_eq!(stored(&gateway, "q_q").await, [1, 2, 4, 5, 7, 8, 10, 11, 1003, 1006, 1009, 1012]);
 }
+
+#[tokio::test]
+async fn ids_below_those_of_pgmq_are_moved_and_purged_as_others() {
+    let gateway = gateway(
+        "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN old; END';
+         CREATE TRIGGER t BEFORE DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.nothing();
+         INSERT INTO pgmq.q_dead (msg_id, vt, message, headers) OVERRIDING SYSTEM VALUE
+         SELECT id, now(), '1', '{\"x-dead-letter-queue\": \"q\"}' FROM unnest('{-7,0,3}'::bigint[]) id;
+         INSERT INTO pgmq.q_q (msg_id, vt, message) OVERRIDING SYSTEM VALUE
+         SELECT id, now(), '2' FROM unnest('{-5,0}'::bigint[]) id",
+    )
+    .await;
+    let redriven = gateway.post("/queues/dead/redrive", "").await.expect(200).json();
+    assert_eq!(redriven["moved"], 3);
+    let purged = gateway.post("/queues/q/purge", "").await.expect(200).json();
+    assert_eq!((&purged["purged"], stored(&gateway, "q_q").await), (&json!(5), vec![]));
+}
