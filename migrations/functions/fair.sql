@@ -167,6 +167,13 @@ CREATE FUNCTION pgmq_gateway.take_of_each(
     q_table regclass, groups text[], share integer, max_receives integer, since timestamptz,
     tried bigint[], OUT ids bigint[], OUT names text[]
 ) LANGUAGE plpgsql AS $$
+DECLARE
+    -- As bounds of both columns, as the planner would else take the index on the time alone where it thinks that
+    -- most messages are of one group, and walk past all of these for one of another.
+    of_group text := CASE WHEN pgmq_gateway.has_group_index(q_table, 'vt')
+        THEN '(%1$s, q.vt) >= (g.name, coalesce($5, ''-infinity''))
+              AND (%1$s, q.vt) <= (g.name, statement_timestamp())'
+        ELSE '%1$s = g.name' END;
 BEGIN
     EXECUTE format(
         $query$/* pgmq_gateway */
@@ -176,11 +183,12 @@ BEGIN
             SELECT g.name, g.turn, l.msg_id, row_number() OVER (PARTITION BY g.turn ORDER BY l.vt) AS number
             FROM unnest($1) WITH ORDINALITY AS g (name, turn), LATERAL (
                 SELECT q.msg_id, q.vt FROM %1$s q
-                WHERE %2$s = g.name AND %3$s AND q.msg_id <> ALL ($3)
-                ORDER BY %2$s, q.vt LIMIT $2 FOR UPDATE SKIP LOCKED) l
+                WHERE %2$s AND %3$s AND q.msg_id <> ALL ($3)
+                ORDER BY %4$s, q.vt LIMIT $2 FOR UPDATE SKIP LOCKED) l
         ) t
-        $query$, q_table, pgmq_gateway.group_of(), pgmq_gateway.deliverable(q_table, NULL, max_receives, since)
-    ) INTO ids, names USING groups, share, tried, max_receives;
+        $query$, q_table, format(of_group, pgmq_gateway.group_of()),
+        pgmq_gateway.deliverable(q_table, NULL, max_receives, since), pgmq_gateway.group_of()
+    ) INTO ids, names USING groups, share, tried, max_receives, since;
 END
 $$;
 

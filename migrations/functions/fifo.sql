@@ -48,7 +48,11 @@ BEGIN
              )
              SELECT array_agg(h.msg_id ORDER BY h.msg_id), (SELECT count(*) < 1000 FROM front)
              FROM (SELECT DISTINCT f.g FROM front f) f, LATERAL (
-                SELECT q.msg_id, q.vt FROM %2$s q WHERE %1$s = f.g
+                -- Bounds of both columns have the index on both used: by another one, thought to be as good where
+                -- one group has most messages, this would walk past all of them for another group.
+                SELECT q.msg_id, q.vt FROM %2$s q
+                WHERE (%1$s, q.msg_id) >= (f.g, -9223372036854775808)
+                  AND (%1$s, q.msg_id) <= (f.g, 9223372036854775807)
                 ORDER BY %1$s, q.msg_id LIMIT 1) h
              WHERE h.vt <= statement_timestamp()', group_of, q_table,
             CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgmq_gateway::config::{ReadMode, Settings, Strategy};
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use crate::support::{Client, TestGateway};
 
@@ -199,4 +200,45 @@ async fn the_setting_brings_its_index_and_takes_it_away() {
     gateway.configure("q", json!({"fair": null})).await.expect(200);
     assert_eq!(gateway.database.value::<i64>(indexes).await, 0);
     assert_eq!(groups(&gateway.receive("q", "qty=2").await), ["busy", "busy"]);
+}
+
+/// What a read of a quiet group takes does not grow with the backlog of another, of which the planner knows alone.
+#[tokio::test]
+async fn a_backlog_of_one_group_makes_no_other_dear() {
+    const BACKLOG: i64 = 20_000;
+    let gateway = fair(|_| {}).await;
+    gateway.create_with("f", &json!({"fifo": true})).await;
+    for queue in ["q", "f"] {
+        let message = |group: &str, count| {
+            format!(
+                "INSERT INTO pgmq.q_{queue} (vt, message, headers) \
+                 SELECT clock_timestamp(), '1', '{{\"x-pgmq-group\": \"{group}\"}}' FROM generate_series(1, {count}); "
+            )
+        };
+        gateway.database.execute(&message("noisy", BACKLOG)).await;
+        gateway.database.execute(&format!("ANALYZE pgmq.q_{queue}")).await;
+        // Those of a FIFO queue are looked for among the first thousand.
+        let hide = format!("UPDATE pgmq.q_{queue} SET vt = 'infinity' WHERE msg_id > 500");
+        gateway.database.execute(&hide).await;
+        gateway.database.execute(&message("quiet", 1)).await;
+    }
+    for (queue, read) in [
+        ("q", "receive_fair('q', 30, 1, false, NULL, NULL, convert_to('noisy', 'UTF8'), false)"),
+        ("f", "receive_fifo('f', 'head', 30, 10, false, NULL, NULL, false)"),
+    ] {
+        let mut connection = gateway.database.connect().await;
+        let mut transaction = connection.begin().await.expect("begun");
+        let sql = format!(
+            "SELECT headers ->> 'x-pgmq-group' FROM pgmq_gateway.{read} WHERE msg_id IS NOT NULL"
+        );
+        let groups: Vec<String> =
+            sqlx::query_scalar(&sql).fetch_all(&mut *transaction).await.expect("read");
+        assert!(groups.contains(&"quiet".to_owned()), "{groups:?}");
+        let sql = format!(
+            "SELECT (seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_xact_user_tables WHERE relname = 'q_{queue}'"
+        );
+        let fetched: i64 =
+            sqlx::query_scalar(&sql).fetch_one(&mut *transaction).await.expect("counted");
+        assert!(fetched < BACKLOG / 4, "{fetched} rows of {queue}");
+    }
 }
