@@ -43,3 +43,18 @@ async fn one_attribute_of_a_form_needs_no_number() {
     let found: Value = sqs.done("GetQueueAttributes", &input).await;
     assert_eq!(found["Attributes"], json!({"DelaySeconds": "7"}));
 }
+
+#[tokio::test]
+async fn a_list_of_values_is_no_input() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let (code, message) = sqs.error("DeleteQueue", &json!([url])).await;
+    assert_eq!(code, "SerializationException", "{message}");
+    let entries = json!({"QueueUrl": url, "Entries": [[url, "a", "body"]]});
+    assert_eq!(sqs.error("SendMessageBatch", &entries).await.0, "SerializationException");
+    assert!(gateway.all("q").await.is_empty(), "it is there, and nothing was sent");
+    // Null is nothing, also in a map.
+    let input = json!({"QueueUrl": url, "Attributes": {"DelaySeconds": "7", "Policy": null}});
+    sqs.done("SetQueueAttributes", &input).await;
+}
