@@ -58,3 +58,22 @@ async fn a_list_of_values_is_no_input() {
     let input = json!({"QueueUrl": url, "Attributes": {"DelaySeconds": "7", "Policy": null}});
     sqs.done("SetQueueAttributes", &input).await;
 }
+
+#[tokio::test]
+async fn a_number_has_digits() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let with = |number: &str| {
+        let value = json!({"DataType": "Number", "StringValue": number});
+        json!({"QueueUrl": url, "MessageBody": "x", "MessageAttributes": {"n": value}})
+    };
+    for number in ["1", "-1.50", "+2e-3", "12345678901234567890123456789012345678"] {
+        sqs.done("SendMessage", &with(number)).await;
+    }
+    for word in ["NaN", "inf", "-Infinity", "0x10", "e", "1 2"] {
+        let (code, message) = sqs.error("SendMessage", &with(word)).await;
+        assert_eq!(code, "InvalidParameterValue", "{word}: {message}");
+        assert!(message.contains("Can't cast"), "{word}: {message}");
+    }
+}
