@@ -199,6 +199,8 @@ DECLARE
     is_foreign boolean := mark > 0 AND strpos(left(context, mark), E'\n') > 0;
 BEGIN
     RETURN CASE
+        -- A trigger may know our codes.
+        WHEN is_foreign AND left(code, 3) = 'PGW' THEN 'rejected'
         -- 2200H: a sequence has reached its end.
         WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40', '2200H') THEN NULL
         WHEN code = 'PGW05' THEN 'needs_headers'

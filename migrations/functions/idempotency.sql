@@ -37,28 +37,25 @@ END
 $$;
 
 -- Notes what was stored for requests that have claimed their keys: message `ids[i]` for the request at
--- `owners[i]`. Returns what was stored for each request, whether or not it has a key.
+-- `owners[i]`. Returns what was stored for each request, whether or not it has a key. Each key is looked up by
+-- itself: a join could read the table as a whole.
 CREATE FUNCTION pgmq_gateway.note_stored(
     scopes text[], keys text[], owners integer[], ids bigint[]
 ) RETURNS TABLE (place integer, stored bigint[]) LANGUAGE plpgsql SET enable_seqscan = off AS $$
-DECLARE
-    request record;
 BEGIN
-    FOR request IN
-        SELECT w.place, w.scope, w.key, s.stored
-        FROM (SELECT o.owner, array_agg(o.id ORDER BY o.n) AS stored
-              FROM unnest(owners, ids) WITH ORDINALITY AS o (owner, id, n) GROUP BY o.owner) s
-        JOIN unnest(scopes, keys) WITH ORDINALITY AS w (scope, key, place) ON w.place = s.owner
-    LOOP
-        IF request.key IS NOT NULL THEN
-            UPDATE pgmq_gateway.idempotency_keys k
-            SET answer = jsonb_build_array(jsonb_build_object('msg_ids', request.stored))
-            WHERE k.scope = request.scope AND k.key = request.key;
-        END IF;
-        place := request.place;
-        stored := request.stored;
-        RETURN NEXT;
-    END LOOP;
+    RETURN QUERY
+    WITH done AS MATERIALIZED (
+        SELECT o.owner, array_agg(o.id ORDER BY o.n) AS ids
+        FROM unnest(owners, ids) WITH ORDINALITY AS o (owner, id, n) GROUP BY o.owner
+    ), noted AS (
+        UPDATE pgmq_gateway.idempotency_keys k
+        SET answer = jsonb_build_array(jsonb_build_object('msg_ids', f.ids))
+        FROM (SELECT d.ids, l.at FROM done d, LATERAL (
+                  SELECT i.ctid AS at FROM pgmq_gateway.idempotency_keys i
+                  WHERE i.scope = scopes[d.owner] AND i.key = keys[d.owner] LIMIT 1) l OFFSET 0) f
+        WHERE k.ctid = f.at
+    )
+    SELECT d.owner, d.ids FROM done d;
 END
 $$;
 

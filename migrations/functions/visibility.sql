@@ -104,7 +104,11 @@ BEGIN
                              read_stamps, queue_ids, delays, visible_at, NULL, NULL, NULL, NULL,
                              one_by_one) s;
     RETURN QUERY EXECUTE format(
-        'SELECT DISTINCT ON (w.place) w.place, CASE WHEN w.id IS NULL THEN ''unreadable'' ELSE w.outcome END,
+        'SELECT DISTINCT ON (w.place) w.place,
+                CASE WHEN w.id IS NULL THEN ''unreadable''
+                     -- A trigger has given it another id.
+                     WHEN w.outcome = ''done'' AND w.shown AND m.msg_id IS NULL THEN ''missing''
+                     ELSE w.outcome END,
                 w.constraint_name, %s, $3
          FROM unnest($1, $2, $4, $5) WITH ORDINALITY AS w (outcome, id, constraint_name, shown, place)
          LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown

@@ -102,7 +102,7 @@ struct ArchivePage {
 )]
 async fn browse(
     State(api): State<Api>,
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<BrowseParameters>,
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
@@ -114,9 +114,9 @@ async fn browse(
     };
     let after = parameters.after.map_or(0, Bounded::get);
     let what = Browse { queue, after, limit, which };
-    let Page { messages, more, last_id, .. } = broker.browse_archive(&stats, what).await?;
+    let Page { messages, more, last_id, .. } = broker.browse_archive(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
-    let held = room_for(&api, &stats, messages.iter().map(|archived| &archived.message))?;
+    let held = room_for(&api, &call, messages.iter().map(|archived| &archived.message))?;
     Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))
 }
 
@@ -181,7 +181,7 @@ struct Replayed {
     responses((status = 200, description = "How many were moved, or would be", body = Replayed))
 )]
 async fn replay(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<ReplayBody>,
 ) -> Result<JsonAnswer<Replayed>, Problem> {
@@ -199,7 +199,7 @@ async fn replay(
         may_take(&caller, &queue)?;
     }
     let what = Replay { queue, to, which, limit, dry_run: body.dry_run };
-    Ok(JsonAnswer(Replayed { replayed: broker.replay(&stats, what).await? }))
+    Ok(JsonAnswer(Replayed { replayed: broker.replay(&call, what).await? }))
 }
 
 /// Which dead letters to deliver once more.
@@ -242,7 +242,7 @@ struct Moved {
     responses((status = 200, description = "How many were moved", body = Moved))
 )]
 async fn redrive(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {
@@ -252,6 +252,6 @@ async fn redrive(
         may_send(&caller, to)?;
     }
     let within = caller.scope(Some(Right::Send));
-    let moved = broker.redrive(&stats, Redrive { queue, to, within, limit }).await?;
+    let moved = broker.redrive(&call, Redrive { queue, to, within, limit }).await?;
     Ok(JsonAnswer(Moved { moved }))
 }

@@ -170,14 +170,14 @@ struct Sent {
                headers(("Location" = String, description = "Where it can be looked at"))))
 )]
 async fn send(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Send>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
     BasePath(base): BasePath,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let new = body.check(caller).await?;
     let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
-    let sent = broker.send(&stats, queue, new, once).await?;
+    let sent = broker.send(&call, queue, new, once).await?;
     let msg_id = sent.result;
     let location = format!("{base}/queues/{location}/messages/{msg_id}");
     let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
@@ -238,11 +238,11 @@ struct SentBatch {
     responses((status = 201, description = "They are stored", body = SentBatch))
 )]
 async fn send_batch(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Send>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
-    let sent = broker.send_batch(&stats, queue, body.check(caller).await?, once).await?;
+    let sent = broker.send_batch(&call, queue, body.check(caller).await?, once).await?;
     let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
     Ok(mark(sent.replayed, answer.into_response()))
 }
@@ -270,15 +270,15 @@ struct PeekParameters {
 )]
 async fn peek(
     State(api): State<Api>,
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<PeekParameters>,
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
     let after = parameters.after.map_or(0, Bounded::get);
     let what = Peek { queue, after, limit };
-    let Page { messages, more, last_id, .. } = broker.peek(&stats, what).await?;
+    let Page { messages, more, last_id, .. } = broker.peek(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
-    let held = room_for(&api, &stats, messages.iter())?;
+    let held = room_for(&api, &call, messages.iter())?;
     Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))
 }
 
@@ -290,11 +290,11 @@ async fn peek(
 )]
 async fn show(
     State(api): State<Api>,
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    one_message(&api, &stats, &broker.message(&stats, queue, id).await?)
+    one_message(&api, &call, &broker.message(&call, queue, id).await?)
 }
 
 /// For which delivery a consumer speaks.
@@ -321,12 +321,12 @@ impl ReceiptParameter {
     responses((status = 204, description = "It is gone"))
 )]
 async fn delete(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    broker.delete(&stats, queue, receipt.of(id)).await?;
+    broker.delete(&call, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -356,7 +356,7 @@ struct SetVisibility {
 )]
 async fn set_visibility(
     State(api): State<Api>,
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     wanted: Return,
@@ -364,12 +364,12 @@ async fn set_visibility(
 ) -> Result<Response, Problem> {
     let visible = visibility(body.vt, body.visible_at, "the body")?;
     if wanted == Return::Minimal {
-        broker.hide(&stats, queue, receipt.of(id), visible).await?;
+        broker.hide(&call, queue, receipt.of(id), visible).await?;
         return Ok(minimal());
     }
-    let message = broker.set_visibility(&stats, queue, receipt.of(id), visible).await?;
+    let message = broker.set_visibility(&call, queue, receipt.of(id), visible).await?;
     // Who is refused the answer may ask again: it comes to the same.
-    one_message(&api, &stats, &message)
+    one_message(&api, &call, &message)
 }
 
 /// The one of the two that is given.
@@ -393,11 +393,11 @@ pub(super) fn visibility(
     responses((status = 204, description = "It is in the archive"))
 )]
 async fn archive(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     OneMessage(id): OneMessage,
     Query(receipt): Query<ReceiptParameter>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
-    broker.archive(&stats, queue, receipt.of(id)).await?;
+    broker.archive(&call, queue, receipt.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

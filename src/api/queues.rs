@@ -128,7 +128,7 @@ impl FromStr for Flag {
     )
 )]
 async fn create(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<CreateParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
 ) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
@@ -138,8 +138,8 @@ async fn create(
     caller.authorize_dead_letter_target(&queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
     let created = match parameters.on_conflict {
-        Some(Update) => broker.create_or_update_queue(&stats, new).await?,
-        None => broker.create_queue(&stats, new).await?,
+        Some(Update) => broker.create_or_update_queue(&call, new).await?,
+        None => broker.create_queue(&call, new).await?,
     };
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(created.queue)))
@@ -178,7 +178,7 @@ struct QueueList {
     responses((status = 200, description = "A page of queues", body = QueueList))
 )]
 async fn list(
-    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
+    ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     Query(parameters): Query<ListParameters>,
 ) -> Result<JsonAnswer<QueueList>, Problem> {
     for (name, text) in [("prefix", &parameters.prefix), ("after", &parameters.after)] {
@@ -190,7 +190,7 @@ async fn list(
         limit: parameters.limit.unwrap_or(QueuePageSize::saturating(100)),
         visible: scope,
     };
-    let page = broker.list_queues(&stats, what).await?;
+    let page = broker.list_queues(&call, what).await?;
     Ok(JsonAnswer(QueueList { queues: page.queues, next: page.next }))
 }
 
@@ -201,10 +201,10 @@ async fn list(
     responses((status = 200, description = "The queue", body = QueueSchema))
 )]
 async fn show(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
-    Ok(JsonAnswer(broker.show_queue(&stats, queue).await?))
+    Ok(JsonAnswer(broker.show_queue(&call, queue).await?))
 }
 
 /// Body of `PATCH /queues/{queue}`.
@@ -231,7 +231,7 @@ struct ChangeSettings {
     responses((status = 200, description = "The queue as it is now", body = QueueSchema))
 )]
 async fn change_settings(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
 ) -> Result<JsonAnswer<Queue>, Problem> {
@@ -241,7 +241,7 @@ async fn change_settings(
     let settings = body.settings.unwrap_or_default().0;
     caller.authorize_dead_letter_target(&queue, &settings)?;
     let change = QueueChange { settings, fifo: body.fifo };
-    Ok(JsonAnswer(broker.change_queue(&stats, queue, change).await?))
+    Ok(JsonAnswer(broker.change_queue(&call, queue, change).await?))
 }
 
 /// How to drop a queue.
@@ -262,12 +262,12 @@ struct DropParameters {
     responses((status = 204, description = "It is gone"))
 )]
 async fn drop_queue(
-    QueuePermit { broker, stats, queue, caller, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<DropParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
     let forced = parameters.force.is_some_and(|force| force.0);
-    match broker.drop_queue(&stats, queue, forced).await {
+    match broker.drop_queue(&call, queue, forced).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(named(error, &caller)),
     }
@@ -312,11 +312,11 @@ struct Purged {
     responses((status = 200, description = "How many there were", body = Purged))
 )]
 async fn purge(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<JsonAnswer<Purged>, Problem> {
-    let purged = broker.purge_queue(&stats, queue).await?;
+    let purged = broker.purge_queue(&call, queue).await?;
     Ok(JsonAnswer(Purged { purged }))
 }
 
@@ -376,10 +376,10 @@ struct MetricsAnswer {
     responses((status = 200, description = "The figures", body = MetricsSchema))
 )]
 async fn metrics(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<impl Serialize>, Problem> {
-    let (metrics, waiters) = broker.queue_metrics(&stats, queue).await?;
+    let (metrics, waiters) = broker.queue_metrics(&call, queue).await?;
     let queue_name = metrics.queue.clone();
     Ok(JsonAnswer(MetricsAnswer { metrics, queue_name, waiters }))
 }

@@ -103,7 +103,7 @@ async fn receive(
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
-    let held = room_for(&api, &leave.stats, messages.iter())?;
+    let held = room_for(&api, &leave.call, messages.iter())?;
     let bytes = json(held, &MessageList { messages })?;
     let delivered = delivered(&api, leave.queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
@@ -115,7 +115,7 @@ pub(super) async fn received(
     what: Receive,
 ) -> Result<Delivery, Problem> {
     let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
-    let received = leave.while_authorized(leave.broker.receive(&leave.stats, what)).await?;
+    let received = leave.while_authorized(leave.broker.receive(&leave.call, what)).await?;
     Ok(received.transpose()?.unwrap_or_else(Delivery::empty))
 }
 
@@ -144,14 +144,14 @@ struct PopParameters {
 )]
 async fn pop(
     State(api): State<Api>,
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     Query(parameters): Query<PopParameters>,
     _: NoBody,
 ) -> Result<Response, Problem> {
     let qty = parameters.qty.unwrap_or(Quantity::saturating(1));
-    let messages = broker.pop(&stats, queue.clone(), qty).await?;
+    let messages = broker.pop(&call, queue.clone(), qty).await?;
     // They are deleted, so they are answered even where there is no room for them.
-    let held = room_for(&api, &stats, messages.iter());
+    let held = room_for(&api, &call, messages.iter());
     let held = held.unwrap_or_else(|_| api.memory.hold(None));
     let bytes = json(held, &MessageList { messages: &messages })?;
     let delivered = delivered(&api, queue, messages.len());

@@ -125,7 +125,7 @@ async fn settle_and_receive(
     let (settled, next) = if settle.entries.is_empty() {
         (Settled::default(), None)
     } else {
-        let done = leave.broker.settle_and_receive(&leave.stats, settle, &receive).await?;
+        let done = leave.broker.settle_and_receive(&leave.call, settle, &receive).await?;
         (settled_of(done.0), done.1)
     };
     match answer(&api, &leave, receive, &settled, next).await {
@@ -150,7 +150,7 @@ async fn answer(
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
-    let held = room_for(api, &leave.stats, messages.iter())?;
+    let held = room_for(api, &leave.call, messages.iter())?;
     let bytes = json(held, &SettledAndReceived { settled, messages })?;
     let delivered = delivered(api, leave.queue.clone(), messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))

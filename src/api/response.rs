@@ -1,7 +1,7 @@
 //! Responses that are JSON.
 
 use crate::{
-    domain::{CallStats, Message},
+    domain::{Call, Message},
     http::{json, room_for},
 };
 use axum::{
@@ -13,12 +13,8 @@ use axum::{
 use super::{problem::Problem, state::Api};
 
 /// An answer that is one message.
-pub(super) fn one_message(
-    api: &Api,
-    stats: &CallStats,
-    message: &Message,
-) -> Result<Response, Problem> {
-    let held = room_for(api, stats, std::iter::once(message))?;
+pub(super) fn one_message(api: &Api, call: &Call, message: &Message) -> Result<Response, Problem> {
+    let held = room_for(api, call, std::iter::once(message))?;
     Ok(json_answer(json(held, message)?.into()))
 }
 

@@ -188,10 +188,10 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
     responses((status = 200, description = "What became of each", body = Settled))
 )]
 async fn settle(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Receive>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<SettleBody>,
 ) -> Result<JsonAnswer<Settled>, Problem> {
-    let settled = broker.settle(&stats, queue, body.into_settle("")?).await?;
+    let settled = broker.settle(&call, queue, body.into_settle("")?).await?;
     Ok(JsonAnswer(settled_of(settled)))
 }

@@ -82,10 +82,10 @@ impl From<Vec<broker::Binding>> for Bindings {
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn list(
-    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
+    ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(broker.bindings(&stats, None, scope).await?.into()))
+    Ok(JsonAnswer(broker.bindings(&call, None, scope).await?.into()))
 }
 
 /// Lists the bindings of a queue.
@@ -95,10 +95,10 @@ async fn list(
     responses((status = 200, description = "The bindings", body = Bindings))
 )]
 async fn queue_bindings(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Any>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(broker.bindings(&stats, Some(queue), Scope::ALL).await?.into()))
+    Ok(JsonAnswer(broker.bindings(&call, Some(queue), Scope::ALL).await?.into()))
 }
 
 /// A pattern to bind to.
@@ -122,12 +122,12 @@ struct Bind {
     )
 )]
 async fn bind(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<Bind>,
 ) -> Result<(StatusCode, JsonAnswer<Binding>), Problem> {
     check_text("pattern", &body.pattern)?;
-    let (new, binding) = broker.bind(&stats, queue, body.pattern).await?;
+    let (new, binding) = broker.bind(&call, queue, body.pattern).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, JsonAnswer(binding.into())))
 }
@@ -149,12 +149,12 @@ struct UnbindParameters {
     responses((status = 204, description = "It is gone"))
 )]
 async fn unbind(
-    QueuePermit { broker, stats, queue, .. }: QueuePermit<right::Manage>,
+    QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<UnbindParameters>,
     _: NoBody,
 ) -> Result<StatusCode, Problem> {
     check_text("pattern", &parameters.pattern)?;
-    broker.unbind(&stats, queue, parameters.pattern).await?;
+    broker.unbind(&call, queue, parameters.pattern).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -196,13 +196,13 @@ fn deliveries(published: broker::Replayable<Vec<TopicDelivery>>) -> Response {
     responses((status = 201, description = "Where it was stored", body = Deliveries))
 )]
 async fn publish(
-    ScopePermit { broker, stats, scope, caller, .. }: ScopePermit<right::Send>,
+    ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let (new, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
-    Ok(deliveries(broker.publish(&stats, topic, new, once).await?))
+    Ok(deliveries(broker.publish(&call, topic, new, once).await?))
 }
 
 /// As for one message, for 1 to 1000 of them.
@@ -214,13 +214,13 @@ async fn publish(
     responses((status = 201, description = "Where they were stored", body = Deliveries))
 )]
 async fn publish_batch(
-    ScopePermit { broker, stats, scope, caller, .. }: ScopePermit<right::Send>,
+    ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
     let (batch, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
-    Ok(deliveries(broker.publish_batch(&stats, topic, batch, once).await?))
+    Ok(deliveries(broker.publish_batch(&call, topic, batch, once).await?))
 }
 
 /// Queues that a message would go to.
@@ -239,9 +239,9 @@ struct Route {
     responses((status = 200, description = "The queues", body = Route))
 )]
 async fn route(
-    ScopePermit { broker, stats, scope, .. }: ScopePermit<right::Any>,
+    ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<JsonAnswer<Route>, Problem> {
-    Ok(JsonAnswer(Route { queues: broker.routed_to(&stats, routing_key, scope).await? }))
+    Ok(JsonAnswer(Route { queues: broker.routed_to(&call, routing_key, scope).await? }))
 }

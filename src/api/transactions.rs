@@ -249,8 +249,8 @@ async fn transact(
 ) -> Result<Response, Problem> {
     let bytes = body.operations.0.iter().map(|operation| operation.0.bytes()).sum();
     let (across, wishes) = across.on_text(bytes, |across| body.into_wishes(across)).await?;
-    let (broker, stats) = across.for_all(wishes.iter().map(needed)).map_err(refused)?;
-    let done = broker.transact(&stats, wishes, once).await?;
+    let (broker, call) = across.for_all(wishes.iter().map(needed)).map_err(refused)?;
+    let done = broker.transact(&call, wishes, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();
     Ok(mark(done.replayed, JsonAnswer(Results { results }).into_response()))
 }

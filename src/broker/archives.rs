@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    domain::{ArchivedMessage, CallStats, Filter, PageSize, QueueName, Scope},
+    domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
     store::{self, Archived, Moved, Page, Rejection},
     telemetry::MessageEvent,
 };
@@ -72,17 +72,17 @@ impl Broker {
     /// Archived messages in order of their ids.
     pub async fn browse_archive(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         mut what: Browse,
     ) -> Result<Page<ArchivedMessage>> {
         what.which.filter = what.which.filter.filter(Filter::is_selective);
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let queue = &what.queue;
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
             let heavy = broker.engine.heavy_queues();
-            let page = broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
+            let page = broker.on_queue(Kind::Archive, queue, &call, |mut conn| async move {
                 let mut limit = heavy.rows(queue, limit);
                 let mut readable_only = false;
                 loop {
@@ -115,25 +115,24 @@ impl Broker {
     }
 
     /// Moves archived messages into a queue, as new ones, and says how many.
-    pub async fn replay(&self, stats: &Arc<CallStats>, mut what: Replay) -> Result<i64> {
+    pub async fn replay(&self, call: &Arc<Call>, mut what: Replay) -> Result<i64> {
         what.which.filter = what.which.filter.filter(Filter::is_selective);
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
-        self.must_exist(stats, &to).await?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        self.must_exist(call, &to).await?;
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
             let (queue, to, which) = (&queue, &to, &which);
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
-                let counted =
-                    broker.on_queue(Kind::Archive, queue, &stats, |mut conn| async move {
-                        store::count_archived(&mut conn, queue, limit, which).await
-                    });
+                let counted = broker.on_queue(Kind::Archive, queue, &call, |mut conn| async move {
+                    store::count_archived(&mut conn, queue, limit, which).await
+                });
                 return counted.await?.map_err(Error::on(queue));
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = broker.on_queue(Kind::Replay, queue, &stats, |mut conn| async move {
+                let moved = broker.on_queue(Kind::Replay, queue, &call, |mut conn| async move {
                     unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
                 });
                 steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;
@@ -145,8 +144,8 @@ impl Broker {
     }
 
     /// Moves dead letters back to where they came from, or into a queue, and says how many.
-    pub async fn redrive(&self, stats: &Arc<CallStats>, what: Redrive) -> Result<i64> {
-        let redriven = self.redrive_some(stats, what).await?;
+    pub async fn redrive(&self, call: &Arc<Call>, what: Redrive) -> Result<i64> {
+        let redriven = self.redrive_some(call, what).await?;
         match redriven.rejected {
             Some(error) if redriven.moved == 0 => Err(error),
             _ => Ok(redriven.moved),
@@ -154,25 +153,21 @@ impl Broker {
     }
 
     /// The same, for those who go on until they are through.
-    pub(super) async fn redrive_some(
-        &self,
-        stats: &Arc<CallStats>,
-        what: Redrive,
-    ) -> Result<Redriven> {
+    pub(super) async fn redrive_some(&self, call: &Arc<Call>, what: Redrive) -> Result<Redriven> {
         if what.to.as_ref() == Some(&what.queue) {
             return Err(Error::invalid(Part::Destination, "must be another queue than this"));
         }
         if let Some(to) = &what.to {
-            self.must_exist(stats, to).await?;
+            self.must_exist(call, to).await?;
         }
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let Redrive { queue, to, within, limit } = what;
             let (queue, to, within) = (&queue, to.as_ref(), &within);
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
                 let none_moved = steps.moved == 0;
-                let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+                let moved = broker.on_queue(Kind::Move, queue, &call, |mut conn| async move {
                     let step = store::redrive(&mut conn, queue, to, within, after, step).await?;
                     // Of several queues that they go to, one that is locked keeps none from the others.
                     let is_all = none_moved && step.last_id.is_none();
@@ -192,15 +187,15 @@ impl Broker {
     /// queue that is gone, or not `within`, stays.
     pub async fn redrive_these(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         ids: Vec<i64>,
         within: Scope,
     ) -> Result<RedrivenThese> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (queue, ids, within) = (&queue, &ids, &within);
-            let moved = broker.on_queue(Kind::Move, queue, &stats, |mut conn| async move {
+            let moved = broker.on_queue(Kind::Move, queue, &call, |mut conn| async move {
                 store::redrive_these(&mut conn, queue, ids, within).await
             });
             let moved = moved.await?.map_err(of_moving(queue, None))?;
@@ -225,10 +220,10 @@ impl Broker {
     }
 
     /// Refuses a queue that messages are to be moved into if it is not there.
-    async fn must_exist(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<()> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+    async fn must_exist(&self, call: &Arc<Call>, queue: &QueueName) -> Result<()> {
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
                 (true, _) => Ok(()),
                 (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
@@ -298,7 +293,8 @@ impl Steps {
             moved: 0,
             stayed: None,
             limit,
-            after: Some(0),
+            // PGMQ's ids begin at 1, and those of other people's rows anywhere.
+            after: Some(i64::MIN),
             is_through: false,
             deadline: Instant::now() + time,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{CallStats, Filter, QueueName},
+    domain::{Call, Filter, QueueName},
     store::{self, BrowseLimits, Browsed, MessageSearch, MessageSource, Position},
 };
 
@@ -32,18 +32,18 @@ impl Broker {
     /// go on.
     pub async fn browse_messages(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         mut what: BrowseMessages,
     ) -> Result<Browsed> {
         what.search.filter = what.search.filter.filter(Filter::is_selective);
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         let kind = match what.search.source {
             MessageSource::Archived => Kind::Archive,
             _ => Kind::Browse,
         };
         self.run(false, async move {
             let (queue, what) = (&what.queue, &what);
-            let found = broker.on_queue(kind, queue, &stats, |mut conn| async move {
+            let found = broker.on_queue(kind, queue, &call, |mut conn| async move {
                 let mut outcome = Err(store::Error::Timeout);
                 for rows in ROWS {
                     let limits = BrowseLimits {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{CallStats, QueueName},
+    domain::{Call, QueueName},
     store::{self, CleanupHolder, ListedKey, TableHealth},
 };
 
@@ -16,13 +16,13 @@ impl Broker {
     /// How a queue's table is, and who keeps it from being cleaned up.
     pub async fn table_health(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
     ) -> Result<(TableHealth, Vec<CleanupHolder>)> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let queue = &queue;
-            let looked = broker.on_queue(Kind::Show, queue, &stats, |mut conn| async move {
+            let looked = broker.on_queue(Kind::Show, queue, &call, |mut conn| async move {
                 let health = store::table_health(&mut conn, queue).await?;
                 Ok((health, store::cleanup_holders(&mut conn).await?))
             });
@@ -32,10 +32,10 @@ impl Broker {
     }
 
     /// The keys of the database, those in force first; never what they are.
-    pub async fn listed_keys(&self, stats: &Arc<CallStats>) -> Result<Vec<ListedKey>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn listed_keys(&self, call: &Arc<Call>) -> Result<Vec<ListedKey>> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            Ok(store::shown_keys(&mut *broker.connect(&stats).await?, MAX_KEYS).await?)
+            Ok(store::shown_keys(&mut *broker.connect(&call).await?, MAX_KEYS).await?)
         })
         .await
     }

@@ -43,7 +43,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
-    domain::{CallStats, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
+    domain::{Call, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
     engine::{
         Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts, Transactions,
     },
@@ -256,10 +256,10 @@ impl Broker {
 
     /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
     /// alone.
-    async fn open(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<QueueConn> {
+    async fn open(&self, queue: &QueueName, call: &Arc<Call>) -> Result<QueueConn> {
         let ambiguity = self.name_ambiguity(queue).await?;
-        let permits = self.permits(Some(queue), stats).await?;
-        let mut conn = self.db.acquire(stats).await?;
+        let permits = self.permits(Some(queue), call).await?;
+        let mut conn = self.db.acquire(call).await?;
         match ambiguity {
             Some(ambiguity) if !store::exists(&mut conn, queue).await? => Err(ambiguity),
             _ => Ok(QueueConn { conn, _permits: permits }),
@@ -267,9 +267,9 @@ impl Broker {
     }
 
     /// A connection for work that is about no queue in particular.
-    async fn connect(&self, stats: &Arc<CallStats>) -> store::Result<QueueConn> {
-        let permits = self.permits(None, stats).await?;
-        Ok(QueueConn { conn: self.db.acquire(stats).await?, _permits: permits })
+    async fn connect(&self, call: &Arc<Call>) -> store::Result<QueueConn> {
+        let permits = self.permits(None, call).await?;
+        Ok(QueueConn { conn: self.db.acquire(call).await?, _permits: permits })
     }
 
     /// Does work on a queue outside the lanes: again if others undid it, and for a while where something is
@@ -278,7 +278,7 @@ impl Broker {
         &self,
         kind: Kind,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         work: impl Fn(QueueConn) -> F,
     ) -> Result<store::Result<T>>
     where
@@ -293,8 +293,8 @@ impl Broker {
             };
             // For one try at a time: who waits for a lock is in nobody's way.
             let _dear =
-                if kind.is_dear() { Some(self.dear(Some(queue), stats).await?) } else { None };
-            let conn = self.open(queue, stats).await?;
+                if kind.is_dear() { Some(self.dear(Some(queue), call).await?) } else { None };
+            let conn = self.open(queue, call).await?;
             let outcome = if retry.is_locked_out() {
                 // That became known while this waited for a connection.
                 drop(conn);
@@ -311,13 +311,9 @@ impl Broker {
     }
 
     /// Leave for one statement outside the lanes: neither a caller nor a queue takes all connections.
-    async fn permits(
-        &self,
-        queue: Option<&QueueName>,
-        stats: &CallStats,
-    ) -> store::Result<Permits> {
+    async fn permits(&self, queue: Option<&QueueName>, call: &Call) -> store::Result<Permits> {
         let permits = async {
-            let of_caller = match stats.caller() {
+            let of_caller = match call.caller() {
                 Some(caller) => self.callers.acquire(&caller).await,
                 None => None,
             };
@@ -332,8 +328,8 @@ impl Broker {
 
     /// Leave for a read that may take long: there are few at a time, one of a queue, so that they take
     /// neither the connections nor the processors.
-    async fn dear(&self, queue: Option<&QueueName>, stats: &CallStats) -> store::Result<DearRead> {
-        self.in_time(self.engine.admit_dear(stats.caller(), queue)).await
+    async fn dear(&self, queue: Option<&QueueName>, call: &Call) -> store::Result<DearRead> {
+        self.in_time(self.engine.admit_dear(call.caller(), queue)).await
     }
 
     /// Bounds the wait for leave to do something.
@@ -354,13 +350,9 @@ impl Broker {
     }
 
     /// Refuses a name that would reach the table of another queue.
-    async fn check_name_unambiguous(
-        &self,
-        queue: &QueueName,
-        stats: &Arc<CallStats>,
-    ) -> Result<()> {
+    async fn check_name_unambiguous(&self, queue: &QueueName, call: &Arc<Call>) -> Result<()> {
         match self.name_ambiguity(queue).await? {
-            Some(_) => self.open(queue, stats).await.map(drop),
+            Some(_) => self.open(queue, call).await.map(drop),
             None => Ok(()),
         }
     }

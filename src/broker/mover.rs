@@ -8,7 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    domain::{CallStats, QueueName, Scope},
+    domain::{Call, QueueName, Scope},
     store::{self, MoveTask},
 };
 
@@ -136,17 +136,17 @@ impl Broker {
     /// Begins to move the messages of a dead-letter queue; its id, or nothing if they are on their way.
     pub async fn start_move_task(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         source: &QueueName,
         destination: Option<&QueueName>,
         max_per_second: Option<i32>,
     ) -> Result<Option<String>> {
-        let (metrics, _) = self.queue_metrics(stats, source.clone()).await?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (metrics, _) = self.queue_metrics(call, source.clone()).await?;
+        let (broker, call) = (self.clone(), Arc::clone(call));
         let (source, destination) = (source.to_string(), destination.map(QueueName::to_string));
         self.run(true, async move {
             let id = Uuid::now_v7().to_string();
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             let (to, count) = (destination.as_deref(), metrics.queue_length);
             let started =
                 store::start_move_task(&mut conn, &id, &source, to, max_per_second, count).await?;
@@ -157,14 +157,10 @@ impl Broker {
     }
 
     /// Ends a task; how many messages it has moved, or nothing if it does not run.
-    pub async fn cancel_move_task(
-        &self,
-        stats: &Arc<CallStats>,
-        id: String,
-    ) -> Result<Option<i64>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn cancel_move_task(&self, call: &Arc<Call>, id: String) -> Result<Option<i64>> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
-            Ok(store::cancel_move_task(&mut *broker.connect(&stats).await?, &id).await?)
+            Ok(store::cancel_move_task(&mut *broker.connect(&call).await?, &id).await?)
         })
         .await
     }
@@ -172,13 +168,13 @@ impl Broker {
     /// The last tasks of a queue, the newest first.
     pub async fn list_move_tasks(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         source: &QueueName,
         limit: i32,
     ) -> Result<Vec<MoveTask>> {
-        let (broker, stats, source) = (self.clone(), Arc::clone(stats), source.to_string());
+        let (broker, call, source) = (self.clone(), Arc::clone(call), source.to_string());
         self.run(false, async move {
-            Ok(store::list_move_tasks(&mut *broker.connect(&stats).await?, &source, limit).await?)
+            Ok(store::list_move_tasks(&mut *broker.connect(&call).await?, &source, limit).await?)
         })
         .await
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    domain::{CallStats, QueueName},
+    domain::{Call, QueueName},
     store::{self, AttributesChange, NamedQueue, QueueAttributes},
 };
 
@@ -48,26 +48,25 @@ impl Broker {
     /// What is kept of a queue, as it was less than a second ago.
     pub async fn attributes(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
     ) -> Result<Arc<QueueAttributes>> {
         match self.attributes.get(queue) {
             Some(attributes) => Ok(attributes),
-            None => self.fresh_attributes(stats, queue).await,
+            None => self.fresh_attributes(call, queue).await,
         }
     }
 
     /// What is kept of a queue now.
     pub async fn fresh_attributes(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
     ) -> Result<Arc<QueueAttributes>> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
             let since = Instant::now();
-            let found =
-                store::queue_attributes(&mut *broker.connect(&stats).await?, &queue).await?;
+            let found = store::queue_attributes(&mut *broker.connect(&call).await?, &queue).await?;
             let Some(found) = found else {
                 broker.attributes.forget(&queue);
                 return Err(Error::QueueNotFound(queue.to_string()));
@@ -82,14 +81,14 @@ impl Broker {
     /// Changes what is kept of a queue.
     pub async fn change_attributes(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         alias: String,
         change: AttributesChange,
     ) -> Result<()> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(true, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             let changed = store::change_queue_attributes(&mut conn, &queue, &alias, &change).await;
             broker.attributes.forget(&queue);
             if changed? { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
@@ -100,13 +99,13 @@ impl Broker {
     /// Whether it was noted less than so many seconds ago that a queue was emptied.
     pub async fn is_purged(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         pause_seconds: i32,
     ) -> Result<bool> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             Ok(store::is_purged(&mut conn, &queue, pause_seconds).await?)
         })
         .await
@@ -115,13 +114,13 @@ impl Broker {
     /// Notes that a queue was emptied.
     pub async fn note_purge(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         alias: String,
     ) -> Result<()> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(true, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             Ok(store::note_purge(&mut conn, &queue, &alias).await?)
         })
         .await
@@ -130,14 +129,14 @@ impl Broker {
     /// Queues whose aliases begin with `prefix` and come behind `after`, at most `limit` of them.
     pub async fn list_aliases(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         prefix: String,
         after: String,
         limit: i32,
     ) -> Result<Vec<NamedQueue>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             Ok(store::list_aliases(&mut conn, &prefix, &after, limit).await?)
         })
         .await
@@ -146,24 +145,24 @@ impl Broker {
     /// The queues whose dead letters go to a queue, behind the name `after`.
     pub async fn dead_letter_sources(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         after: String,
         limit: i32,
     ) -> Result<Vec<NamedQueue>> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             Ok(store::dead_letter_sources(&mut conn, &queue, &after, limit).await?)
         })
         .await
     }
 
     /// What another protocol calls a queue; its own name where it has no other.
-    pub async fn alias(&self, stats: &Arc<CallStats>, queue: &str) -> Result<String> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.to_owned());
+    pub async fn alias(&self, call: &Arc<Call>, queue: &str) -> Result<String> {
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.to_owned());
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             let aliases = store::aliases(&mut conn, &[&queue]).await?;
             Ok(aliases.into_iter().next().flatten().unwrap_or(queue))
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::{
-    domain::{CallStats, Queue, QueueKind, QueueName, SettingsChange},
+    domain::{Call, Queue, QueueKind, QueueName, SettingsChange},
     store::{self, DropOutcome, GroupIndex},
 };
 
@@ -35,29 +35,25 @@ impl QueueChange {
 impl Broker {
     /// Makes a queue or, where it is there and of the same kind, has the settings of it that are given, and
     /// the index if that is.
-    pub async fn create_or_update_queue(
-        &self,
-        stats: &Arc<CallStats>,
-        new: NewQueue,
-    ) -> Result<Created> {
+    pub async fn create_or_update_queue(&self, call: &Arc<Call>, new: NewQueue) -> Result<Created> {
         let queue = new.queue.clone();
         let change = QueueChange { settings: new.settings.clone(), fifo: new.fifo };
-        let found = self.create_or_find(stats, new, false).await?;
+        let found = self.create_or_find(call, new, false).await?;
         if found.created {
             return Ok(found);
         }
-        let queue = self.change_queue(stats, queue, change).await?;
+        let queue = self.change_queue(call, queue, change).await?;
         Ok(Created { queue, created: false })
     }
 
     /// Changes settings of a queue.
     pub async fn change_settings(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         settings: SettingsChange,
     ) -> Result<Queue> {
-        self.change_queue(stats, queue, QueueChange { settings, fifo: None }).await
+        self.change_queue(call, queue, QueueChange { settings, fifo: None }).await
     }
 
     /// Changes settings and indexes of a queue. Indexes are made and dropped beside whoever is at work there,
@@ -65,27 +61,27 @@ impl Broker {
     /// when it is done.
     pub async fn change_queue(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         change: QueueChange,
     ) -> Result<Queue> {
         self.check_settings(&queue, &change.settings)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         let may_take_long = !change.indexes().is_empty();
         self.run(may_take_long, async move {
-            broker.check_change(&queue, &stats, &change).await?;
+            broker.check_change(&queue, &call, &change).await?;
             for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
-                broker.set_index(&queue, &stats, index, true).await?;
+                broker.set_index(&queue, &call, index, true).await?;
             }
-            let outcome = broker.store_settings(&queue, &stats, &change.settings).await;
+            let outcome = broker.store_settings(&queue, &call, &change.settings).await;
             if !matches!(outcome, Err(Error::Locked(_))) {
                 broker.policies.forget(&queue);
             }
             outcome?;
             for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
-                broker.set_index(&queue, &stats, index, false).await?;
+                broker.set_index(&queue, &call, index, false).await?;
             }
-            let changed = broker.show(&queue, &stats).await?;
+            let changed = broker.show(&queue, &call).await?;
             broker.policies.note_pause(&queue, changed.settings.paused);
             broker.engine.tell(&queue);
             Ok(changed)
@@ -97,11 +93,11 @@ impl Broker {
     async fn check_change(
         &self,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         change: &QueueChange,
     ) -> Result<()> {
         let settings = &change.settings;
-        let missing = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+        let missing = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
             missing_dead_letter_queue(&mut conn, settings).await
         });
         if let Some(error) = missing.await?.map_err(Error::of_changing(queue))? {
@@ -110,7 +106,7 @@ impl Broker {
         if change.indexes().is_empty() {
             return Ok(());
         }
-        let there = self.show(queue, stats).await?;
+        let there = self.show(queue, call).await?;
         let changes = |(index, wanted): (GroupIndex, bool)| match index {
             GroupIndex::Fifo => wanted != there.fifo,
             GroupIndex::Fair => wanted != there.settings.fair,
@@ -127,10 +123,10 @@ impl Broker {
     async fn store_settings(
         &self,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         settings: &SettingsChange,
     ) -> Result<()> {
-        let changed = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+        let changed = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
             store::change_settings(&mut conn, queue, settings).await
         });
         if changed.await?.map_err(Error::of_changing(queue))? {
@@ -140,8 +136,8 @@ impl Broker {
         }
     }
 
-    async fn show(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<Queue> {
-        let shown = self.on_queue(Kind::Show, queue, stats, |mut conn| async move {
+    async fn show(&self, queue: &QueueName, call: &Arc<Call>) -> Result<Queue> {
+        let shown = self.on_queue(Kind::Show, queue, call, |mut conn| async move {
             store::show(&mut conn, queue).await
         });
         let shown = shown.await?.map_err(Error::of_changing(queue))?;
@@ -153,7 +149,7 @@ impl Broker {
     async fn set_index(
         &self,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         index: GroupIndex,
         wanted: bool,
     ) -> Result<()> {
@@ -162,13 +158,13 @@ impl Broker {
             turn = self.index_builds.lock() => turn,
             () = caller::gone() => return Err(Error::Locked(format!("the indexes of queue `{queue}`"))),
         };
-        let work = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+        let work = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
             store::group_index_work(&mut conn, queue, index, wanted).await
         });
         let work = work.await?.map_err(Error::of_changing(queue))?;
         if let Err(error) = self.db.run_at_leisure(&work).await {
             if wanted {
-                self.drop_unfinished_index(queue, stats, index).await;
+                self.drop_unfinished_index(queue, call, index).await;
             }
             return Err(match error {
                 store::Error::Unreadable => Error::QueueConflict(format!(
@@ -179,7 +175,7 @@ impl Broker {
             });
         }
         if index == GroupIndex::Fifo {
-            let noted = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+            let noted = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
                 store::note_fifo(&mut conn, queue).await
             });
             noted.await?.map_err(Error::of_changing(queue))?;
@@ -189,13 +185,8 @@ impl Broker {
 
     /// Drops what an attempt to make an index has left, which would be of no use and cost every send. Where that
     /// fails, the next attempt does it.
-    async fn drop_unfinished_index(
-        &self,
-        queue: &QueueName,
-        stats: &Arc<CallStats>,
-        index: GroupIndex,
-    ) {
-        let work = self.on_queue(Kind::Define, queue, stats, |mut conn| async move {
+    async fn drop_unfinished_index(&self, queue: &QueueName, call: &Arc<Call>, index: GroupIndex) {
+        let work = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
             store::group_index_work(&mut conn, queue, index, false).await
         });
         if let Ok(Ok(work)) = work.await {
@@ -205,17 +196,12 @@ impl Broker {
 
     /// Drops a queue with its messages and its archive; one to which dead letters of others go only if that is
     /// `forced`.
-    pub async fn drop_queue(
-        &self,
-        stats: &Arc<CallStats>,
-        queue: QueueName,
-        forced: bool,
-    ) -> Result<()> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn drop_queue(&self, call: &Arc<Call>, queue: QueueName, forced: bool) -> Result<()> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let queue = &queue;
             let outcome = broker
-                .on_queue(Kind::Define, queue, &stats, |mut conn| async move {
+                .on_queue(Kind::Define, queue, &call, |mut conn| async move {
                     store::drop_queue(&mut conn, queue, forced).await
                 })
                 .await;

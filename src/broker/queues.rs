@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::{
     domain::{
-        Bounded, CallStats, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
+        Bounded, Call, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
         QueuePageSize, Scope, SettingsChange, Settled,
     },
     store::{self, Conn, CreateOutcome},
@@ -71,14 +71,14 @@ pub struct QueuePage {
 
 impl Broker {
     /// Makes a queue, or finds it there and alike.
-    pub async fn create_queue(&self, stats: &Arc<CallStats>, new: NewQueue) -> Result<Created> {
-        self.create_or_find(stats, new, true).await
+    pub async fn create_queue(&self, call: &Arc<Call>, new: NewQueue) -> Result<Created> {
+        self.create_or_find(call, new, true).await
     }
 
     /// Makes a queue, or finds it there, `alike` or at least of the same kind.
     pub(super) async fn create_or_find(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         new: NewQueue,
         alike: bool,
     ) -> Result<Created> {
@@ -97,24 +97,24 @@ impl Broker {
             ));
         }
         self.check_settings(name, &new.settings)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         // Asking again is harmless, so a lost answer is no unknown outcome.
         self.run(false, async move {
-            match broker.create(&stats, &new, alike).await {
+            match broker.create(&call, &new, alike).await {
                 // Dropped before it could be shown: who asks for it means to have it.
-                Err(Error::QueueNotFound(_)) => broker.create(&stats, &new, alike).await,
+                Err(Error::QueueNotFound(_)) => broker.create(&call, &new, alike).await,
                 outcome => outcome,
             }
         })
         .await
     }
 
-    async fn create(&self, stats: &Arc<CallStats>, new: &NewQueue, alike: bool) -> Result<Created> {
+    async fn create(&self, call: &Arc<Call>, new: &NewQueue, alike: bool) -> Result<Created> {
         let queue = &new.queue;
         let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
         let (mut conn, outcome) = loop {
             let turn = retry.turn().await.map_err(Error::on(queue))?;
-            let mut conn = self.connect(stats).await?;
+            let mut conn = self.connect(call).await?;
             let outcome = put(&mut conn, new).await;
             drop(turn);
             match outcome {
@@ -189,13 +189,13 @@ impl Broker {
     }
 
     /// Lists queues by name.
-    pub async fn list_queues(&self, stats: &Arc<CallStats>, what: ListQueues) -> Result<QueuePage> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn list_queues(&self, call: &Arc<Call>, what: ListQueues) -> Result<QueuePage> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             // Who is shown a few of many has all of them looked at.
             let _leave =
-                if what.visible.is_all() { None } else { Some(broker.dear(None, &stats).await?) };
-            let mut conn = broker.connect(&stats).await?;
+                if what.visible.is_all() { None } else { Some(broker.dear(None, &call).await?) };
+            let mut conn = broker.connect(&call).await?;
             // One more than asked for tells whether there is a rest.
             let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
             let mut queues = visible_queues(&mut conn, &what, limit + 1).await?;
@@ -209,11 +209,11 @@ impl Broker {
     }
 
     /// One queue.
-    pub async fn show_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<Queue> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn show_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<Queue> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let one = &queue;
-            let found = broker.on_queue(Kind::Show, one, &stats, |mut conn| async move {
+            let found = broker.on_queue(Kind::Show, one, &call, |mut conn| async move {
                 store::show(&mut conn, one).await
             });
             let found = found.await?.map_err(Error::on(&queue))?;
@@ -274,31 +274,31 @@ impl Broker {
     }
 
     /// Deletes every message of a queue and says how many there were.
-    pub async fn purge_queue(&self, stats: &Arc<CallStats>, queue: QueueName) -> Result<i64> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn purge_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<i64> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let queue = &queue;
-            let truncated = broker.on_queue(Kind::Purge, queue, &stats, |mut conn| async move {
+            let truncated = broker.on_queue(Kind::Purge, queue, &call, |mut conn| async move {
                 store::truncate(&mut conn, queue).await
             });
             match truncated.await?.map_err(Error::of_changing(queue))? {
                 Some(purged) => Ok(purged),
-                None => broker.delete_all(queue, &stats).await,
+                None => broker.delete_all(queue, &call).await,
             }
         })
         .await
     }
 
     /// Deletes the messages that are in a queue now, step by step, beside whoever else is at work there.
-    async fn delete_all(&self, queue: &QueueName, stats: &Arc<CallStats>) -> Result<i64> {
-        let last = self.on_queue(Kind::Purge, queue, stats, |mut conn| async move {
+    async fn delete_all(&self, queue: &QueueName, call: &Arc<Call>) -> Result<i64> {
+        let last = self.on_queue(Kind::Purge, queue, call, |mut conn| async move {
             store::last_id(&mut conn, queue).await
         });
         let up_to = last.await?.map_err(Error::on(queue))?;
-        let (mut purged, mut next, mut kept) = (0, Some(0), None);
+        let (mut purged, mut next, mut kept) = (0, Some(i64::MIN), None);
         let deadline = Instant::now() + self.request_timeout / 2;
         while let Some(after) = next.filter(|_| Instant::now() < deadline) {
-            let step = self.on_queue(Kind::Purge, queue, stats, |mut conn| async move {
+            let step = self.on_queue(Kind::Purge, queue, call, |mut conn| async move {
                 store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
             });
             match step.await? {
@@ -330,22 +330,21 @@ impl Broker {
     /// Exact figures of a queue, and how many clients of this gateway wait for its messages.
     pub async fn queue_metrics(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
     ) -> Result<(QueueMetrics, usize)> {
         let waiters = self.engine.waiters_on(&queue);
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let count = {
-                let (broker, stats, queue) = (broker.clone(), Arc::clone(&stats), queue.clone());
+                let (broker, call, queue) = (broker.clone(), Arc::clone(&call), queue.clone());
                 move || {
-                    let (broker, stats, queue) =
-                        (broker.clone(), Arc::clone(&stats), queue.clone());
-                    async move { broker.count(&stats, &queue).await.map_err(Arc::new) }
+                    let (broker, call, queue) = (broker.clone(), Arc::clone(&call), queue.clone());
+                    async move { broker.count(&call, &queue).await.map_err(Arc::new) }
                 }
             };
             // A crowd that asks with the same key is answered together.
-            let counted = broker.figures.get((queue, stats.caller()), count).await;
+            let counted = broker.figures.get((queue, call.caller()), count).await;
             let counted = counted.unwrap_or_else(|| {
                 Err(Arc::new(Error::Internal("the count ended without an answer".into())))
             });
@@ -354,8 +353,8 @@ impl Broker {
         .await
     }
 
-    async fn count(&self, stats: &Arc<CallStats>, queue: &QueueName) -> Result<QueueMetrics> {
-        let metrics = self.on_queue(Kind::Browse, queue, stats, |mut conn| async move {
+    async fn count(&self, call: &Arc<Call>, queue: &QueueName) -> Result<QueueMetrics> {
+        let metrics = self.on_queue(Kind::Browse, queue, call, |mut conn| async move {
             store::metrics(&mut conn, queue).await
         });
         metrics.await?.map_err(Error::on(queue))

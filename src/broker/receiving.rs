@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     config::ReadMode,
     domain::{
-        Bounded, CallStats, FifoMode, Filter, Message, MsgId, PageSize, Quantity, QueueName,
+        Bounded, Call, FifoMode, Filter, Message, MsgId, PageSize, Quantity, QueueName,
         VisibilityTimeout, Wait,
     },
     engine::{Delivery, Shareable},
@@ -60,18 +60,18 @@ impl Receive {
 
 impl Broker {
     /// Leases what can be delivered, waiting for it if that is wished.
-    pub async fn receive(&self, stats: &Arc<CallStats>, what: Receive) -> Result<Delivery> {
+    pub async fn receive(&self, call: &Arc<Call>, what: Receive) -> Result<Delivery> {
         what.check()?;
         let queue = &what.queue;
         let policy = self.policies.of(queue).await?;
-        self.check_name_unambiguous(queue, stats).await?;
+        self.check_name_unambiguous(queue, call).await?;
         if policy.settings.paused && what.wait.get() == 0 {
             return Ok(Delivery::empty());
         }
         let read = self.read_of(&what, &policy);
         let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
-        let waiting = Waiting::begin(stats, what.wait);
-        let delivery = timeout(limit, self.engine.receive(read, what.wait, stats)).await;
+        let waiting = Waiting::begin(call, what.wait);
+        let delivery = timeout(limit, self.engine.receive(read, what.wait, call)).await;
         if delivery.is_ok() {
             waiting.end();
         }
@@ -110,7 +110,7 @@ impl Broker {
     /// statement is sent loses nothing; later than that, the messages are gone.
     pub async fn pop(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         qty: Quantity,
     ) -> Result<Vec<Message>> {
@@ -118,7 +118,7 @@ impl Broker {
         if policy.settings.paused {
             return Ok(Vec::new());
         }
-        self.check_name_unambiguous(&queue, stats).await?;
+        self.check_name_unambiguous(&queue, call).await?;
         let what = Pop {
             queue: queue.clone(),
             qty: qty.as_i32(),
@@ -127,27 +127,22 @@ impl Broker {
             dead_letters: dead_letters(&policy),
             since: None,
         };
-        let popped = self.engine.pop(what.clone(), policy.fifo, stats);
+        let popped = self.engine.pop(what.clone(), policy.fifo, call);
         match self.within_time(popped).await.map_err(Error::on(&queue))? {
             Shareable::Done(messages) => {
                 self.metrics.messages(queue.as_str(), MessageEvent::Deleted, messages.len());
                 Ok(messages)
             }
-            Shareable::Alone => self.pop_alone(stats, what, policy.fifo).await,
+            Shareable::Alone => self.pop_alone(call, what, policy.fifo).await,
         }
     }
 
     /// Outside the lanes, as something is in the way.
-    async fn pop_alone(
-        &self,
-        stats: &Arc<CallStats>,
-        what: Pop,
-        unblocks: bool,
-    ) -> Result<Vec<Message>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    async fn pop_alone(&self, call: &Arc<Call>, what: Pop, unblocks: bool) -> Result<Vec<Message>> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (engine, what, queue) = (&broker.engine, &what, &what.queue);
-            let popped = broker.on_queue(Kind::Pop, queue, &stats, |mut conn| async move {
+            let popped = broker.on_queue(Kind::Pop, queue, &call, |mut conn| async move {
                 engine.pop_alone(&mut conn, what).await
             });
             let messages = popped.await?.map_err(Error::on(queue))?.messages;
@@ -161,32 +156,27 @@ impl Broker {
     }
 
     /// One message, without leasing it.
-    pub async fn message(
-        &self,
-        stats: &Arc<CallStats>,
-        queue: QueueName,
-        id: MsgId,
-    ) -> Result<Message> {
-        self.check_name_unambiguous(&queue, stats).await?;
-        let looked = timeout(self.request_timeout, self.engine.look(&queue, id, stats)).await;
+    pub async fn message(&self, call: &Arc<Call>, queue: QueueName, id: MsgId) -> Result<Message> {
+        self.check_name_unambiguous(&queue, call).await?;
+        let looked = timeout(self.request_timeout, self.engine.look(&queue, id, call)).await;
         let looked = looked.unwrap_or(Err(store::Error::Unavailable(None)));
         match looked.map_err(Error::on(&queue))? {
             Shareable::Done(found) => found.ok_or_else(|| not_found(&queue, id.get())),
-            Shareable::Alone => self.message_alone(stats, queue, id).await,
+            Shareable::Alone => self.message_alone(call, queue, id).await,
         }
     }
 
     /// Outside the lanes, as something is in the way.
     async fn message_alone(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         id: MsgId,
     ) -> Result<Message> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let one = &queue;
-            let found = broker.on_queue(Kind::Look, one, &stats, |mut conn| async move {
+            let found = broker.on_queue(Kind::Look, one, &call, |mut conn| async move {
                 store::message(&mut conn, one, id).await
             });
             match found.await? {
@@ -200,13 +190,13 @@ impl Broker {
     }
 
     /// Messages in order of their ids, leasing none.
-    pub async fn peek(&self, stats: &Arc<CallStats>, what: Peek) -> Result<Page<Message>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn peek(&self, call: &Arc<Call>, what: Peek) -> Result<Page<Message>> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let heavy = broker.engine.heavy_queues();
-            let seen = broker.on_queue(Kind::Browse, queue, &stats, |mut conn| async move {
+            let seen = broker.on_queue(Kind::Browse, queue, &call, |mut conn| async move {
                 let mut limit = heavy.rows(queue, limit);
                 let mut readable_only = false;
                 loop {
@@ -230,24 +220,24 @@ impl Broker {
 /// A receive that may wait. The engine tells how long it has waited when it is over; dropped before that,
 /// as its client has left, this does.
 struct Waiting<'a> {
-    stats: Option<&'a CallStats>,
+    call: Option<&'a Call>,
     begun: Instant,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(stats: &'a CallStats, wait: Wait) -> Self {
-        Self { stats: (wait.get() > 0).then_some(stats), begun: Instant::now() }
+    fn begin(call: &'a Call, wait: Wait) -> Self {
+        Self { call: (wait.get() > 0).then_some(call), begun: Instant::now() }
     }
 
     fn end(mut self) {
-        self.stats = None;
+        self.call = None;
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(stats) = self.stats {
-            stats.add_waited(self.begun.elapsed());
+        if let Some(call) = self.call {
+            call.add_waited(self.begun.elapsed());
         }
     }
 }

@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 
 use crate::{
     domain::{
-        Bounded, CallStats, Delay, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName,
-        Unstorable, Visibility, check_storable, group_bytes,
+        Bounded, Call, Delay, GROUP_HEADER, MAX_GROUP_BYTES, NewMessage, QueueName, Unstorable,
+        Visibility, check_storable, group_bytes,
     },
     store::{self, Idempotency},
     telemetry::MessageEvent,
@@ -46,7 +46,7 @@ impl Broker {
     /// Stores a message and returns its id.
     pub async fn send(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         new: NewMessage,
         once: Option<Once>,
@@ -56,7 +56,7 @@ impl Broker {
         let checked =
             self.cpu_pool.run(new.bytes(), move || broker.check_new(&new, &of_queue).map(|()| new));
         let new = checked.await??;
-        let sent = self.store(stats, &queue, vec![new], &policy, once).await?;
+        let sent = self.store(call, &queue, vec![new], &policy, once).await?;
         let id = sent.result.first().copied();
         let id = id.ok_or_else(|| Error::Internal("no id for a stored message".into()))?;
         Ok(sent.map(|_| id))
@@ -65,7 +65,7 @@ impl Broker {
     /// Stores messages, all or none, and returns their ids in order.
     pub async fn send_batch(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         batch: Vec<NewMessage>,
         once: Option<Once>,
@@ -76,7 +76,7 @@ impl Broker {
         let checked =
             self.cpu_pool.run(bytes, move || broker.check_batch(&batch, &of_queue).map(|()| batch));
         let batch = checked.await??;
-        self.store(stats, &queue, batch, &policy, once).await
+        self.store(call, &queue, batch, &policy, once).await
     }
 
     /// Refuses a batch that is empty, too long, or has something in it that must not be stored.
@@ -105,18 +105,18 @@ impl Broker {
 
     async fn store(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         mut messages: Vec<NewMessage>,
         policy: &Policy,
         once: Option<Once>,
     ) -> Result<Replayable<Vec<i64>>> {
-        self.check_name_unambiguous(queue, stats).await?;
+        self.check_name_unambiguous(queue, call).await?;
         for new in &mut messages {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
         }
         let once = once.map(|once| self.idempotency(once));
-        let sent = self.engine.send(queue, messages, policy.fifo, once, stats);
+        let sent = self.engine.send(queue, messages, policy.fifo, once, call);
         match self.within_time(sent).await.map_err(Error::of_sending(queue))? {
             store::Sent::Stored(ids) => {
                 let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();

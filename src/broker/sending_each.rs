@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Bounded, CallStats, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility, check_storable,
+        Bounded, Call, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility, check_storable,
         group_bytes,
     },
     store::{self, Error as StoreError},
@@ -58,12 +58,12 @@ impl Broker {
     /// its own way. They go through the lane together.
     pub async fn send_each(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Result<Sent>>> {
         let policy = self.policies.of(queue).await?;
-        self.check_name_unambiguous(queue, stats).await?;
+        self.check_name_unambiguous(queue, call).await?;
         let (broker, bytes) = (self.clone(), messages.iter().map(NewMessage::bytes).sum());
         let delay = policy.settings.delay;
         let checked = self.cpu_pool.run(bytes, move || {
@@ -76,7 +76,7 @@ impl Broker {
         let checked: Vec<Result<NewMessage>> = checked.await?;
         let good: Vec<NewMessage> =
             checked.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
-        let mut sent = self.store_each(stats, queue, good, policy.fifo).await?.into_iter();
+        let mut sent = self.store_each(call, queue, good, policy.fifo).await?.into_iter();
         let outcome = |one: Result<NewMessage>| match one {
             Err(error) => Err(error),
             Ok(_) => sent.next().unwrap_or_else(|| {
@@ -88,7 +88,7 @@ impl Broker {
 
     async fn store_each(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         messages: Vec<NewMessage>,
         fifo: bool,
@@ -98,14 +98,14 @@ impl Broker {
         }
         let alone = messages.len() > 1;
         let again = if alone { messages.clone() } else { Vec::new() };
-        let together = self.within_time(self.engine.send(queue, messages, fifo, None, stats)).await;
+        let together = self.within_time(self.engine.send(queue, messages, fifo, None, call)).await;
         let outcomes = match together {
             Ok(sent) => sent.into_ids().into_iter().map(|id| Ok(Sent::of(id))).collect(),
             // Nothing of it was stored.
             Err(StoreError::Rejected(_)) if alone => {
                 let mut outcomes = Vec::with_capacity(again.len());
                 for new in again {
-                    outcomes.push(self.store_one(stats, queue, new, fifo).await);
+                    outcomes.push(self.store_one(call, queue, new, fifo).await);
                 }
                 outcomes
             }
@@ -118,12 +118,12 @@ impl Broker {
 
     async fn store_one(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         new: NewMessage,
         fifo: bool,
     ) -> Result<Sent> {
-        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, None, stats)).await;
+        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, None, call)).await;
         let ids = ids.map_err(Error::of_sending(queue))?.into_ids();
         let id = ids.first().copied();
         id.map(Sent::of).ok_or_else(|| Error::Internal("no id for a stored message".into()))
@@ -146,15 +146,15 @@ impl Broker {
     /// where that is not known any more.
     pub async fn first_message_ids(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Option<String>>> {
-        let (broker, stats, queue) = (self.clone(), Arc::clone(stats), queue.clone());
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
             let headers: Vec<_> =
                 messages.iter().filter_map(|new| new.headers.as_deref()).collect();
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             Ok(store::first_message_ids(&mut conn, &queue, &headers).await?)
         })
         .await

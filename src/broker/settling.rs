@@ -8,8 +8,8 @@ use tracing::debug;
 
 use crate::{
     domain::{
-        CallStats, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target,
-        Visibility, VisibilityTimeout,
+        Call, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
+        VisibilityTimeout,
     },
     engine::{Delivery, SettleOutcome, SettleRequest, Shareable},
     store::{self, Action, Read, Refusal, SettleRules, VisibilityChange},
@@ -56,14 +56,14 @@ impl Broker {
     /// Deletes a message.
     pub async fn delete(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         target: SettleTarget,
     ) -> Result<()> {
         let target = self.target(&target)?;
         let unblocks = self.policies.of(&queue).await?.fifo;
-        self.check_name_unambiguous(&queue, stats).await?;
-        let settled = self.engine.delete(&queue, target, unblocks, stats);
+        self.check_name_unambiguous(&queue, call).await?;
+        let settled = self.engine.delete(&queue, target, unblocks, call);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
@@ -74,14 +74,14 @@ impl Broker {
     /// Moves a message into the archive.
     pub async fn archive(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         target: SettleTarget,
     ) -> Result<()> {
         let target = self.target(&target)?;
         let unblocks = self.policies.of(&queue).await?.fifo;
-        self.check_name_unambiguous(&queue, stats).await?;
-        let settled = self.engine.archive(&queue, target, unblocks, stats);
+        self.check_name_unambiguous(&queue, call).await?;
+        let settled = self.engine.archive(&queue, target, unblocks, call);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
@@ -92,31 +92,31 @@ impl Broker {
     /// Sets the moment from which a message may be delivered again.
     pub async fn set_visibility(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         target: SettleTarget,
         visible: Visibility,
     ) -> Result<Message> {
         let (msg_id, message) =
-            self.change_visibility(stats, &queue, &target, visible, true).await?;
+            self.change_visibility(call, &queue, &target, visible, true).await?;
         message.ok_or_else(|| not_found(&queue, msg_id))
     }
 
     /// The same without looking at the message, however large it is.
     pub async fn hide(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         target: SettleTarget,
         visible: Visibility,
     ) -> Result<()> {
-        self.change_visibility(stats, &queue, &target, visible, false).await.map(drop)
+        self.change_visibility(call, &queue, &target, visible, false).await.map(drop)
     }
 
     /// Sets it, and returns the message's id and, if it is to be shown, the message.
     async fn change_visibility(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         target: &SettleTarget,
         visible: Visibility,
@@ -125,9 +125,9 @@ impl Broker {
         self.policies.ensure_fresh().await?;
         self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
         let target = self.target(target)?;
-        self.check_name_unambiguous(queue, stats).await?;
+        self.check_name_unambiguous(queue, call).await?;
         let change = VisibilityChange { target, visible, shown };
-        let changed = self.engine.set_visibility(queue, change, stats);
+        let changed = self.engine.set_visibility(queue, change, call);
         let (settled, mut message) = match self.within_time(changed).await {
             Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(target.msg_id)),
             outcome => outcome.map_err(of_settling(queue, target.msg_id)),
@@ -143,33 +143,33 @@ impl Broker {
     /// alone.
     pub async fn settle(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         what: Settle,
     ) -> Result<Vec<SettledEntry>> {
         let policy = self.policies.of(&queue).await?;
-        let done = self.settle_and_read(stats, &queue, what, policy, None).await;
+        let done = self.settle_and_read(call, &queue, what, policy, None).await;
         done.map(|(settled, _)| settled)
     }
 
     /// The same, and leases what is next in the same commit; nothing where that has to be asked for apart.
     pub async fn settle_and_receive(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         what: Settle,
         next: &Receive,
     ) -> Result<(Vec<SettledEntry>, Option<Delivery>)> {
         next.check()?;
         let policy = self.policies.of(&next.queue).await?;
         let read = self.read_of(next, &policy);
-        let done = self.settle_and_read(stats, &next.queue, what, policy, Some(read)).await?;
+        let done = self.settle_and_read(call, &next.queue, what, policy, Some(read)).await?;
         let (settled, delivery) = done;
         Ok((settled, delivery.map(|delivery| self.signed(delivery))))
     }
 
     async fn settle_and_read(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         what: Settle,
         policy: Arc<Policy>,
@@ -186,7 +186,7 @@ impl Broker {
             target.as_ref().ok().map(|target| (action.clone(), *target))
         };
         let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
-        let outcome = self.settle_all(stats, queue, valid, policy, read).await?;
+        let outcome = self.settle_all(call, queue, valid, policy, read).await?;
         let mut settled = outcome.settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {
             Err(error) => SettledEntry { action, msg_id: None, error: Some(error) },
@@ -206,23 +206,23 @@ impl Broker {
 
     async fn settle_all(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: &QueueName,
         entries: Vec<(Action, Target)>,
         policy: Arc<Policy>,
         read: Option<Read>,
     ) -> Result<SettleOutcome> {
-        let (broker, queue, stats) = (self.clone(), queue.clone(), Arc::clone(stats));
+        let (broker, queue, call) = (self.clone(), queue.clone(), Arc::clone(call));
         self.run(true, async move {
             let settings = &policy.settings;
             let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
             let rules = SettleRules { dead_letter_queue, backoff: settings.retry_backoff };
-            let outcome = broker.settle_together(&queue, &stats, &entries, rules, read).await?;
+            let outcome = broker.settle_together(&queue, &call, &entries, rules, read).await?;
             let SettleOutcome { mut settled, mut delivery } = outcome;
             if settled.contains(&Settled::Locked) {
                 // What was read goes back: its time would run while this waits.
                 delivery = None;
-                settled = broker.settle_locked(&queue, &stats, &entries, rules, settled).await;
+                settled = broker.settle_locked(&queue, &call, &entries, rules, settled).await;
             }
             let mut dead_lettered = false;
             for ((action, _), _) in
@@ -249,23 +249,23 @@ impl Broker {
     async fn settle_together(
         &self,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         entries: &[(Action, Target)],
         rules: SettleRules<'_>,
         read: Option<Read>,
     ) -> Result<SettleOutcome> {
-        self.check_name_unambiguous(queue, stats).await?;
+        self.check_name_unambiguous(queue, call).await?;
         let request = SettleRequest {
             entries: entries.to_vec(),
             dead_letter_queue: rules.dead_letter_queue.cloned(),
             backoff: rules.backoff,
             read,
         };
-        let settled = self.within_time(self.engine.settle(queue, request, stats)).await;
+        let settled = self.within_time(self.engine.settle(queue, request, call)).await;
         if let Shareable::Done(outcome) = settled.map_err(Error::on(queue))? {
             return Ok(outcome);
         }
-        let settled = self.on_queue(Kind::Settle, queue, stats, |mut conn| async move {
+        let settled = self.on_queue(Kind::Settle, queue, call, |mut conn| async move {
             match store::settle(&mut conn, queue, entries, rules, false).await {
                 Err(error) if error.is_about_rows() => {
                     store::settle(&mut conn, queue, entries, rules, true).await
@@ -282,7 +282,7 @@ impl Broker {
     async fn settle_locked(
         &self,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         entries: &[(Action, Target)],
         rules: SettleRules<'_>,
         mut settled: Vec<Settled>,
@@ -298,7 +298,7 @@ impl Broker {
         while !places.is_empty() && retry.is_worth_it(&of_a_message).await {
             let again: Vec<_> = places.iter().map(|place| entries[*place].clone()).collect();
             // What is done already stays done, whatever becomes of these.
-            let outcomes = match self.settle_again(&mut retry, queue, stats, &again, rules).await {
+            let outcomes = match self.settle_again(&mut retry, queue, call, &again, rules).await {
                 Ok(outcomes) => outcomes,
                 Err(store::Error::OutcomeUnknown(_)) => vec![Settled::Unknown; places.len()],
                 Err(store::Error::Locked | store::Error::Deadlock(_)) => continue,
@@ -320,13 +320,13 @@ impl Broker {
         &self,
         retry: &mut Retry<'_>,
         queue: &QueueName,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         entries: &[(Action, Target)],
         rules: SettleRules<'_>,
     ) -> store::Result<Vec<Settled>> {
         let _turn = retry.turn().await?;
-        let _permits = self.permits(Some(queue), stats).await?;
-        let mut conn = self.db.acquire(stats).await?;
+        let _permits = self.permits(Some(queue), call).await?;
+        let mut conn = self.db.acquire(call).await?;
         store::settle(&mut conn, queue, entries, rules, true).await
     }
 

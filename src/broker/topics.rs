@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{CallStats, NewMessage, QueueName, Scope},
+    domain::{Call, NewMessage, QueueName, Scope},
     store::{self, BindOutcome, Binding, Conn, Operation, PublishLimits},
 };
 
@@ -28,14 +28,14 @@ impl Broker {
     /// The bindings of all queues, or of one; of the former those that are `visible`.
     pub async fn bindings(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: Option<QueueName>,
         visible: Scope,
     ) -> Result<Vec<Binding>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let _leave = broker.dear(queue.as_ref(), &stats).await?;
-            let mut conn = broker.connect(&stats).await?;
+            let _leave = broker.dear(queue.as_ref(), &call).await?;
+            let mut conn = broker.connect(&call).await?;
             if let Some(queue) = &queue {
                 must_exist(&mut conn, queue).await?;
             }
@@ -49,16 +49,16 @@ impl Broker {
     /// Binds a queue to a pattern; true if it was not bound to it before.
     pub async fn bind(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         queue: QueueName,
         pattern: String,
     ) -> Result<(bool, Binding)> {
         check_wildcards(&pattern)?;
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         let most = self.limits.max_bindings_per_queue;
         self.run(false, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let bound = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
+            let bound = broker.on_queue(Kind::Define, queue, &call, |mut conn| async move {
                 let outcome = store::bind(&mut conn, queue, pattern, most).await?;
                 Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
             });
@@ -82,16 +82,11 @@ impl Broker {
     }
 
     /// Ends a binding.
-    pub async fn unbind(
-        &self,
-        stats: &Arc<CallStats>,
-        queue: QueueName,
-        pattern: String,
-    ) -> Result<()> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+    pub async fn unbind(&self, call: &Arc<Call>, queue: QueueName, pattern: String) -> Result<()> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let unbound = broker.on_queue(Kind::Define, queue, &stats, |mut conn| async move {
+            let unbound = broker.on_queue(Kind::Define, queue, &call, |mut conn| async move {
                 store::unbind(&mut conn, queue, pattern).await
             });
             match unbound.await?.map_err(Error::of_changing(queue))? {
@@ -106,13 +101,13 @@ impl Broker {
     /// The queues that a routing key leads to, as far as they are `visible`.
     pub async fn routed_to(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         routing_key: String,
         visible: Scope,
     ) -> Result<Vec<String>> {
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let mut conn = broker.connect(&stats).await?;
+            let mut conn = broker.connect(&call).await?;
             let mut queues = store::route(&mut conn, &routing_key).await?;
             queues.retain(|queue| visible.contains(queue));
             Ok(queues)
@@ -123,7 +118,7 @@ impl Broker {
     /// Stores a message in every queue that the topic leads to, all or none.
     pub async fn publish(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         topic: Topic,
         new: NewMessage,
         once: Option<Once>,
@@ -134,13 +129,13 @@ impl Broker {
             .cpu_pool
             .run(bytes, move || broker.check_new(&new, &Policy::default()).map(|()| new));
         let new = checked.await??;
-        self.publish_all(stats, topic, vec![new], once).await
+        self.publish_all(call, topic, vec![new], once).await
     }
 
     /// Stores messages in every queue that the topic leads to, all or none.
     pub async fn publish_batch(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         topic: Topic,
         batch: Vec<NewMessage>,
         once: Option<Once>,
@@ -151,12 +146,12 @@ impl Broker {
             .cpu_pool
             .run(bytes, move || broker.check_batch(&batch, &Policy::default()).map(|()| batch));
         let batch = checked.await??;
-        self.publish_all(stats, topic, batch, once).await
+        self.publish_all(call, topic, batch, once).await
     }
 
     async fn publish_all(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         topic: Topic,
         messages: Vec<NewMessage>,
         once: Option<Once>,
@@ -168,7 +163,7 @@ impl Broker {
             bytes: self.limits.max_publish_bytes,
         };
         let operations = vec![Operation::Publish(routing_key, messages, within, limits)];
-        let outcomes = self.execute(stats, operations, once).await;
+        let outcomes = self.execute(call, operations, once).await;
         let outcomes = outcomes.map_err(Error::without_operation)?;
         Ok(outcomes.map(|outcomes| outcomes.into_iter().flat_map(|o| o.deliveries).collect()))
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{CallStats, NewMessage, QueueName, Visibility, VisibilityTimeout},
+    domain::{Call, NewMessage, QueueName, Visibility, VisibilityTimeout},
     engine::{FairSlot, Ticket, Turn},
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
     telemetry::MessageEvent,
@@ -79,7 +79,7 @@ impl Broker {
     /// Does operations across queues in order, all or none.
     pub async fn transact(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         wishes: Vec<Wish>,
         once: Option<Once>,
     ) -> Result<Replayable<Vec<Outcome>>> {
@@ -93,7 +93,7 @@ impl Broker {
         let operations = self.cpu_pool.run(bytes, move || broker.operations(wishes)).await??;
         self.check_total(Part::Operations, operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once));
-        self.execute(stats, operations, once).await
+        self.execute(call, operations, once).await
     }
 
     fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
@@ -126,20 +126,20 @@ impl Broker {
     /// Does operations, and tells whom it may concern.
     pub(super) async fn execute(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         operations: Vec<Operation>,
         once: Option<Idempotency>,
     ) -> Result<Replayable<Vec<Outcome>>> {
         for (index, operation) in operations.iter().enumerate() {
             if let Some(queue) = queue_of(operation) {
-                let admitted = self.check_name_unambiguous(queue, stats).await;
+                let admitted = self.check_name_unambiguous(queue, call).await;
                 admitted.map_err(|error| error.in_operation(index))?;
             }
         }
-        let (broker, stats) = (self.clone(), Arc::clone(stats));
+        let (broker, call) = (self.clone(), Arc::clone(call));
         let operations: Arc<[Operation]> = operations.into();
         self.run(true, async move {
-            let transacted = broker.share_or_persist(&stats, &operations, once.as_ref()).await;
+            let transacted = broker.share_or_persist(&call, &operations, once.as_ref()).await;
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
@@ -160,27 +160,27 @@ impl Broker {
     /// Does operations together with those of others, or on their own.
     async fn share_or_persist(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         operations: &Arc<[Operation]>,
         once: Option<&Idempotency>,
     ) -> store::Result<Transacted<Outcome>> {
         let ticket = if self.retry_of(operations).is_locked_out() {
             None
         } else {
-            match self.transactions.submit(operations, once, stats).await {
+            match self.transactions.submit(operations, once, call).await {
                 Turn::Settled(transacted) => return Ok(transacted),
                 Turn::Failed(error) => return Err(error),
                 Turn::Alone(ticket) => ticket,
             }
         };
-        self.persist(stats, operations, once, ticket).await
+        self.persist(call, operations, once, ticket).await
     }
 
     /// Does operations, again if they were undone by what others did meanwhile, or something is locked. Those
     /// who come meanwhile wait for the first try.
     async fn persist(
         &self,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         operations: &[Operation],
         once: Option<&Idempotency>,
         mut ticket: Option<Ticket<Outcome>>,
@@ -190,8 +190,8 @@ impl Broker {
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
         loop {
             let turn = retry.turn().await?;
-            let permits = self.transaction_permits(operations, stats).await?;
-            let mut conn = self.db.acquire(stats).await?;
+            let permits = self.transaction_permits(operations, call).await?;
+            let mut conn = self.db.acquire(call).await?;
             let began = Instant::now();
             let outcome = store::transact(&mut conn, operations, once, at_once).await;
             let is_wide = matches!(&outcome, Ok(Transacted::Done(done)) if is_wide(done));
@@ -245,12 +245,12 @@ impl Broker {
     async fn transaction_permits(
         &self,
         operations: &[Operation],
-        stats: &CallStats,
+        call: &Call,
     ) -> store::Result<(Permits, FairSlot)> {
         // The slot first: who waits for one takes nothing from what else is done to its queue.
-        let slot = self.in_time(self.transactions.slots().acquire(stats.caller())).await?;
+        let slot = self.in_time(self.transactions.slots().acquire(call.caller())).await?;
         let queue = operations.first().and_then(queue_of);
-        Ok((self.permits(queue, stats).await?, slot))
+        Ok((self.permits(queue, call).await?, slot))
     }
 
     /// Counts what was done, and has those looked for who wait for it.

@@ -61,7 +61,7 @@ pub(super) async fn events(
     let names = form.all("queue").take(MAX_QUEUES).map(queue_name);
     let queues = names.collect::<Result<Vec<_>, _>>()?;
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
-    let place = state.shared().viewers.take(state.usage(&permit.stats));
+    let place = state.shared().viewers.take(state.usage(&permit.call));
     let place = place.map_err(|exhausted| too_many(&state, exhausted))?;
     let sampled = queues.first().map_or(0, |queue| state.shared().history.of(queue.as_str()).1);
     let (told, quiet, is_first) = (HashMap::new(), 0, true);

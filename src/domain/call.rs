@@ -1,4 +1,4 @@
-//! What a request cost.
+//! A request, wherever it is worked on.
 
 use std::{
     any::Any,
@@ -11,17 +11,17 @@ use std::{
 
 use super::CallerId;
 
-/// Counters of one request, for its log line and the metrics. Whoever works for the request has
-/// them, also when its client has long gone.
+/// What a request has with it: whose it is, what it holds, and what it cost, for its log line and the metrics. Made
+/// once, where the request comes in; whoever works for the request has it, also when its client has long gone.
 #[derive(Debug, Default)]
-pub struct CallStats {
+pub struct Call {
     round_trips: AtomicU32,
     waited_us: AtomicU64,
     caller: OnceLock<CallerId>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl CallStats {
+impl Call {
     /// Says whose request it is; once.
     pub fn set_caller(&self, caller: CallerId) {
         // A request has one caller.

@@ -29,7 +29,7 @@ pub use access::{Grant, Grants, InvalidGrant, Right, Scope};
 pub use access_key::{AccessKeyId, MasterKey};
 pub use api_key::{ApiKey, KeyHash, KeyLimits, NewApiKey, StoredKey};
 pub use bounded::{Bounded, OutOfRange};
-pub use call::CallStats;
+pub use call::Call;
 pub use caller_id::CallerId;
 pub use filter::{Filter, InvalidFilter};
 pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};

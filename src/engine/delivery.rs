@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::{
-    domain::{CallStats, Message, QueueName, fitting},
+    domain::{Call, Message, QueueName, fitting},
     store::{self, Db},
 };
 
@@ -90,7 +90,7 @@ impl Drop for Lease {
 
 async fn give_back(leased: Leased) {
     let attempt = async || {
-        let mut conn = leased.db.acquire(&Arc::new(CallStats::default())).await?;
+        let mut conn = leased.db.acquire(&Arc::new(Call::default())).await?;
         store::release(&mut conn, &leased.queue, &leased.delivered).await
     };
     let mut backoff = LockBackoff::new();

@@ -42,7 +42,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        CallStats, CallerId, Message, MsgId, NewMessage, PeerKey, QueueName, Settled, Target, Wait,
+        Call, CallerId, Message, MsgId, NewMessage, PeerKey, QueueName, Settled, Target, Wait,
     },
     store::{
         Conn, ConnectOptions, Db, Error, Idempotency, Pop, Popped, Read, Result, Sent,
@@ -128,7 +128,7 @@ impl Engine {
         messages: Vec<NewMessage>,
         in_turn: bool,
         once: Option<Idempotency>,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Sent> {
         let weigh = |new: &NewMessage| {
             ROW_BYTES + new.message.get().len() + new.headers.as_ref().map_or(0, |h| h.get().len())
@@ -138,7 +138,7 @@ impl Engine {
         let size = Size { rows: messages.len(), bytes };
         let input = NewMessages { messages, in_turn, once };
         let lanes = self.lanes.of(queue);
-        let sent = lanes.send.submit(input, size, stats).await;
+        let sent = lanes.send.submit(input, size, call).await;
         lanes.note(&sent);
         sent?
     }
@@ -149,11 +149,11 @@ impl Engine {
         queue: &QueueName,
         target: Target,
         unblocks: bool,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
         let lanes = self.lanes.of(queue);
-        let settled = lanes.delete.submit(input, ONE_ROW, stats).await;
+        let settled = lanes.delete.submit(input, ONE_ROW, call).await;
         lanes.note(&settled);
         settled
     }
@@ -164,11 +164,11 @@ impl Engine {
         queue: &QueueName,
         target: Target,
         unblocks: bool,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Settled> {
         let input = Ended { target, unblocks };
         let lanes = self.lanes.of(queue);
-        let settled = lanes.archive.submit(input, ONE_ROW, stats).await;
+        let settled = lanes.archive.submit(input, ONE_ROW, call).await;
         lanes.note(&settled);
         settled
     }
@@ -178,10 +178,10 @@ impl Engine {
         &self,
         queue: &QueueName,
         change: VisibilityChange,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<(Settled, Option<Message>)> {
         let lanes = self.lanes.of(queue);
-        let settled = lanes.visibility.submit(change, ONE_ROW, stats).await;
+        let settled = lanes.visibility.submit(change, ONE_ROW, call).await;
         lanes.note(&settled);
         settled
     }
@@ -192,14 +192,14 @@ impl Engine {
         &self,
         queue: &QueueName,
         mut request: SettleRequest,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Shareable<SettleOutcome>> {
         if self.poller.is_some() {
             // There, others may wait who came first.
             request.read = None;
         }
         let (lanes, size) = (self.lanes.of(queue), request.size(ROW_BYTES));
-        let settled = lanes.settle.submit(request, size, stats).await;
+        let settled = lanes.settle.submit(request, size, call).await;
         lanes.note(&settled);
         settled
     }
@@ -215,14 +215,9 @@ impl Engine {
     }
 
     /// What can be delivered now, or within `wait`.
-    pub async fn receive(
-        &self,
-        read: Read,
-        wait: Wait,
-        stats: &Arc<CallStats>,
-    ) -> Result<Delivery> {
+    pub async fn receive(&self, read: Read, wait: Wait, call: &Arc<Call>) -> Result<Delivery> {
         if let Some(poller) = &self.poller {
-            return poller.receive(read, wait, stats).await;
+            return poller.receive(read, wait, call).await;
         }
         if wait.get() > 0 {
             if self.shared.waiters.load(Relaxed) >= self.shared.max_waiters {
@@ -234,12 +229,12 @@ impl Engine {
                 return Err(Error::TooManyWaiters);
             }
         }
-        let _counted = match stats.caller().filter(|_| wait.get() > 0) {
+        let _counted = match call.caller().filter(|_| wait.get() > 0) {
             Some(caller) => Some(self.count_waiter(&read.queue, caller)?),
             None => None,
         };
         let lanes = self.lanes.of(&read.queue);
-        let delivery = lanes.receive.receive(read, wait, stats).await;
+        let delivery = lanes.receive.receive(read, wait, call).await;
         lanes.note(&delivery);
         delivery
     }
@@ -263,7 +258,7 @@ impl Engine {
         &self,
         what: Pop,
         unblocks: bool,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Shareable<Vec<Message>>> {
         if self.shared.heavy.is_heavy(&what.queue) {
             return Ok(Shareable::Alone);
@@ -271,7 +266,7 @@ impl Engine {
         let lanes = self.lanes.of(&what.queue);
         let rows = usize::try_from(what.qty).unwrap_or(1);
         let size = Size { rows, bytes: rows * ROW_BYTES };
-        let popped = lanes.pop.submit(PopRequest { pop: what, unblocks }, size, stats).await;
+        let popped = lanes.pop.submit(PopRequest { pop: what, unblocks }, size, call).await;
         lanes.note(&popped);
         popped
     }
@@ -281,13 +276,13 @@ impl Engine {
         &self,
         queue: &QueueName,
         id: MsgId,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Shareable<Option<Message>>> {
         if self.shared.heavy.is_heavy(queue) {
             return Ok(Shareable::Alone);
         }
         let lanes = self.lanes.of(queue);
-        let looked = lanes.look.submit(id, ONE_ROW, stats).await;
+        let looked = lanes.look.submit(id, ONE_ROW, call).await;
         lanes.note(&looked);
         looked
     }

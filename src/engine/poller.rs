@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{CallStats, Message, QueueName, Wait},
+    domain::{Call, Message, QueueName, Wait},
     store::{self, Conn, Db, Error, Read, Result},
 };
 
@@ -57,13 +57,13 @@ impl Poller {
         &self,
         read: Read,
         wait: Wait,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Delivery> {
         let (client, outcome) = oneshot::channel();
         let poller = self.clone();
-        let stats = Arc::clone(stats);
+        let call = Arc::clone(call);
         if wait.get() == 0 || self.shared.closing.is_cancelled() {
-            self.shared.tasks.spawn(async move { poller.look(&read, &stats, client).await });
+            self.shared.tasks.spawn(async move { poller.look(&read, &call, client).await });
             return outcome.await.unwrap_or(Err(Error::Unavailable(None)));
         }
 
@@ -71,15 +71,15 @@ impl Poller {
         let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
         let _waiting = self.waiters.enter(&read.queue);
         self.shared.tasks.spawn({
-            let stats = Arc::clone(&stats);
-            async move { poller.wait(&read, deadline, &stats, client).await }
+            let call = Arc::clone(&call);
+            async move { poller.wait(&read, deadline, &call, client).await }
         });
         let answer = tokio::select! {
             biased;
             answer = outcome => answer.unwrap_or(Err(Error::Unavailable(None))),
             () = self.shared.closing.cancelled() => Ok(Delivery::empty()),
         };
-        stats.add_waited(started.elapsed());
+        call.add_waited(started.elapsed());
         answer
     }
 
@@ -109,21 +109,21 @@ impl Poller {
         self.waiting.close().await;
     }
 
-    async fn look(&self, read: &Read, stats: &Arc<CallStats>, client: Client) {
-        let answer = self.read_once(read, stats, &client).await;
+    async fn look(&self, read: &Read, call: &Arc<Call>, client: Client) {
+        let answer = self.read_once(read, call, &client).await;
         self.hand_over(read, answer, client);
     }
 
     async fn read_once(
         &self,
         read: &Read,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         client: &Client,
     ) -> Result<Vec<Message>> {
         let mut backoff = LockBackoff::new();
         loop {
             // Each has a connection of its own, and one that chooses may take long.
-            let caller = stats.caller();
+            let caller = call.caller();
             let of_caller = match caller {
                 Some(caller) => self.shared.choosy.acquire(&caller).await,
                 None => None,
@@ -135,7 +135,7 @@ impl Poller {
             if self.shared.pauses.is_paused(&read.queue) {
                 return Ok(Vec::new());
             }
-            let mut conn = self.shared.db.acquire(stats).await?;
+            let mut conn = self.shared.db.acquire(call).await?;
             if client.is_closed() {
                 return Ok(Vec::new());
             }
@@ -149,16 +149,16 @@ impl Poller {
         }
     }
 
-    async fn wait(&self, read: &Read, deadline: Instant, stats: &Arc<CallStats>, client: Client) {
-        let answer = match self.places.try_acquire(stats.caller()) {
+    async fn wait(&self, read: &Read, deadline: Instant, call: &Arc<Call>, client: Client) {
+        let answer = match self.places.try_acquire(call.caller()) {
             Some(place) => {
-                let answer = self.poll(read, deadline, stats, &client).await;
+                let answer = self.poll(read, deadline, call, &client).await;
                 // Free before the client can come back for it.
                 drop(place);
                 answer
             }
             // Every place is taken, or every one of the caller's: one look, and no hang.
-            None => match self.read_once(read, stats, &client).await {
+            None => match self.read_once(read, call, &client).await {
                 Ok(messages) if messages.is_empty() => Err(Error::TooManyWaiters),
                 answer => answer,
             },
@@ -170,10 +170,10 @@ impl Poller {
         &self,
         read: &Read,
         deadline: Instant,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
         client: &Client,
     ) -> Result<Vec<Message>> {
-        let mut conn = self.waiting.acquire(stats).await?;
+        let mut conn = self.waiting.acquire(call).await?;
         let mut search =
             UnreadableSearch::new(&read.queue, read.filter.as_ref(), &self.shared.metrics);
         while !client.is_closed() && !self.shared.closing.is_cancelled() {

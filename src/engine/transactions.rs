@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{CallStats, CallerId},
+    domain::{Call, CallerId},
     store::{self, Error, Idempotency, Operation, SharedOutcome, SharedRequest, Transacted},
 };
 
@@ -78,7 +78,7 @@ struct State<T: Send + DeserializeOwned + 'static> {
 struct Request<T: Send + DeserializeOwned + 'static> {
     operations: Arc<[Operation]>,
     once: Option<Idempotency>,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
     reply: oneshot::Sender<Turn<T>>,
 }
 
@@ -138,7 +138,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         &self,
         operations: &Arc<[Operation]>,
         once: Option<&Idempotency>,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Turn<T> {
         let shares = self.0.shared.settings.max_batch_rows > 1;
         let size = size_of(operations, once).filter(|_| shares && !self.is_apart(operations));
@@ -152,10 +152,10 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             let request = Request {
                 operations: Arc::clone(operations),
                 once: once.cloned(),
-                stats: Arc::clone(stats),
+                call: Arc::clone(call),
                 reply,
             };
-            if state.line.push(stats.caller(), request, size) == Err(Full) {
+            if state.line.push(call.caller(), request, size) == Err(Full) {
                 self.0.shared.metrics.refused("max_pending");
                 return Turn::Failed(Error::Overloaded);
             }
@@ -257,7 +257,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             Err(error) => return answer_all(batch, || Turn::Failed(error.clone())),
         };
         for request in &batch {
-            request.stats.add_round_trip();
+            request.call.add_round_trip();
         }
         let requests: Vec<SharedRequest<'_>> = batch.iter().map(Request::shared).collect();
         let began = Instant::now();

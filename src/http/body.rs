@@ -35,7 +35,7 @@ pub(crate) async fn read_up_to(
         return Err(Rejection::BodyTooLarge(limit));
     }
     let context = context(&parts);
-    let mut held = gate.memory.hold(gate.usage(&context.stats));
+    let mut held = gate.memory.hold(gate.usage(&context.call));
     let collected =
         timeout(gate.body_timeout, collect(gate, body, announced.unwrap_or(0), limit, &mut held))
             .await;

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 
 use crate::{
     auth::{Credential, Fingerprint, Identity, Principal},
-    domain::{CallStats, QueueName, Right, Scope},
+    domain::{Call, QueueName, Right, Scope},
 };
 
 use super::admission::{CallerUsage, Full, InFlightGuard, MemoryPermit};
@@ -15,7 +15,7 @@ use super::admission::{CallerUsage, Full, InFlightGuard, MemoryPermit};
 #[derive(Debug, Default)]
 pub(crate) struct RequestContext {
     /// What it cost.
-    pub(crate) stats: Arc<CallStats>,
+    pub(crate) call: Arc<Call>,
     /// The queue it is about, once the path was read.
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
@@ -77,13 +77,13 @@ impl RequestContext {
     /// It does not count among those in flight any more, nor does its body: that is done with, and it waits.
     pub(super) fn waits(&self) {
         self.let_go();
-        self.stats.release();
+        self.call.release();
     }
 
     /// It has a body of some size. What is made of it may be in a lane when the client has gone, so
     /// it counts until nobody works for the request any more.
     pub(super) fn holds_body(&self, body: MemoryPermit) {
-        self.stats.hold(body);
+        self.call.hold(body);
     }
 
     /// It is answered.

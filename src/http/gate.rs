@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Access,
     broker::CpuPool,
-    domain::{CallStats, Share},
+    domain::{Call, Share},
     telemetry::{FloodGate, Metrics, RecentErrors},
 };
 
@@ -117,8 +117,8 @@ impl Gate {
     }
 
     /// What the caller of a request has in flight, where callers are told apart.
-    pub(crate) fn usage(&self, stats: &CallStats) -> Option<Arc<CallerUsage>> {
-        stats.caller().map(|caller| self.concurrency.usage(caller))
+    pub(crate) fn usage(&self, call: &Call) -> Option<Arc<CallerUsage>> {
+        call.caller().map(|caller| self.concurrency.usage(caller))
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn log(
     let key = context.caller.get().map(|caller| caller.identity().name());
     let error = trouble.and_then(WireError::cause).map(causes);
     let error = error.filter(|_| answered.status >= 500);
-    let round_trips = context.stats.round_trips();
+    let round_trips = context.call.round_trips();
     let (duration_ms, waited_ms) = (milliseconds(answered.worked), milliseconds(answered.waited));
     let Request { method, route, status, .. } = *answered;
     macro_rules! line {

@@ -214,7 +214,7 @@ impl RequestScope {
     /// Counts and logs what came of it, once.
     fn record(&mut self, status: u16, error: Option<&dyn WireError>) {
         self.answered = true;
-        let waited = self.context.stats.waited();
+        let waited = self.context.call.waited();
         let answered = Answered {
             method: known(&self.method),
             route: name_of(self.route.as_ref()),

@@ -3,17 +3,17 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::domain::{CallStats, Message};
+use crate::domain::{Call, Message};
 
 use super::{admission::MemoryPermit, body::too_many_bytes, gate::Gate, rejection::Rejection};
 
 /// Room for messages, if there is some.
 pub(crate) fn room_for<'a>(
     gate: &Gate,
-    stats: &CallStats,
+    call: &Call,
     messages: impl Iterator<Item = &'a Message>,
 ) -> Result<MemoryPermit, Rejection> {
-    let mut held = gate.memory.hold(gate.usage(stats));
+    let mut held = gate.memory.hold(gate.usage(call));
     let bytes = messages.map(Message::bytes).sum::<u64>();
     make_room(gate, &mut held, usize::try_from(bytes).unwrap_or(usize::MAX))?;
     Ok(held)

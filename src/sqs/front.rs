@@ -340,7 +340,7 @@ fn deliver(
     let context = crate::http::context(parts);
     received.delivery.keep_within(call.gated.max_answer_bytes);
     let messages = &received.delivery.messages;
-    let held = room_for(&call.gated, &context.stats, messages.iter())?;
+    let held = room_for(&call.gated, &context.call, messages.iter())?;
     let text = write(protocol, "ReceiveMessage", Some(&received.output(call)), request_id);
     let delivered = DeliveryCount {
         metrics: Arc::clone(&call.gated.metrics),

@@ -59,14 +59,14 @@ pub(super) async fn start(caller: Caller, input: StartMessageMoveTask) -> Result
     if let Some(destination) = &destination {
         must_exist(&permit, destination, "DestinationArn").await?;
     }
-    let stats = &permit.stats;
-    let sources = permit.broker.dead_letter_sources(stats, &source.queue, String::new(), 1).await?;
+    let call = &permit.call;
+    let sources = permit.broker.dead_letter_sources(call, &source.queue, String::new(), 1).await?;
     if sources.is_empty() {
         return Err(SqsError::invalid("Source queue must be configured as a Dead Letter Queue."));
     }
     let per_second = per_second.and_then(|most| i32::try_from(most).ok());
     let to = destination.as_ref().map(|destination| &destination.queue);
-    let started = permit.broker.start_move_task(stats, &source.queue, to, per_second).await?;
+    let started = permit.broker.start_move_task(call, &source.queue, to, per_second).await?;
     let id = started.ok_or_else(|| {
         SqsError::invalid(
             "There is already a task running. Only one active task is allowed for a source queue arn at a given \
@@ -77,7 +77,7 @@ pub(super) async fn start(caller: Caller, input: StartMessageMoveTask) -> Result
 }
 
 async fn must_exist(permit: &Permit, name: &SqsName, parameter: &str) -> Result<()> {
-    match permit.broker.fresh_attributes(&permit.stats, &name.queue).await {
+    match permit.broker.fresh_attributes(&permit.call, &name.queue).await {
         Ok(_) => Ok(()),
         Err(Error::QueueNotFound(_)) => Err(no_resource(parameter)),
         Err(error) => Err(error.into()),
@@ -104,12 +104,12 @@ pub(super) async fn cancel(caller: Caller, input: CancelMessageMoveTask) -> Resu
     let permit = Permit::new(caller, source.queue.clone())?;
     must_exist(&permit, &source, "SourceArn").await?;
     // The handle says whose task it is; the right is on that queue alone.
-    let tasks = permit.broker.list_move_tasks(&permit.stats, &source.queue, 100).await?;
+    let tasks = permit.broker.list_move_tasks(&permit.call, &source.queue, 100).await?;
     let no_task = || SqsError::new(Kind::ResourceNotFound, "Task does not exist.");
     if !tasks.iter().any(|task| task.id == id) {
         return Err(no_task());
     }
-    let moved = permit.broker.cancel_move_task(&permit.stats, id).await?;
+    let moved = permit.broker.cancel_move_task(&permit.call, id).await?;
     let moved = moved.ok_or_else(|| SqsError::invalid("Only active tasks can be cancelled."))?;
     Ok(Some(object([("ApproximateNumberOfMessagesMoved", moved.into())])))
 }
@@ -127,11 +127,11 @@ pub(super) async fn list(
     let permit = Permit::new(caller, source.queue.clone())?;
     must_exist(&permit, &source, "SourceArn").await?;
     let limit = i32::try_from(limit).unwrap_or(1);
-    let tasks = permit.broker.list_move_tasks(&permit.stats, &source.queue, limit).await?;
+    let tasks = permit.broker.list_move_tasks(&permit.call, &source.queue, limit).await?;
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
         let destination = match &task.destination {
-            Some(queue) => Some(permit.broker.alias(&permit.stats, queue).await?),
+            Some(queue) => Some(permit.broker.alias(&permit.call, queue).await?),
             None => None,
         };
         results.push(show(call, arn, &task, destination.as_deref()));

@@ -25,9 +25,9 @@ pub(super) async fn of<R>(
     name: &SqsName,
     queue: &Queue,
 ) -> Result<BTreeMap<String, String>> {
-    let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let dead_letters = match &queue.settings.dead_letter_queue {
-        Some(target) => Some(permit.broker.alias(&permit.stats, target.0.as_str()).await?),
+        Some(target) => Some(permit.broker.alias(&permit.call, target.0.as_str()).await?),
         None => None,
     };
     Ok(current(queue, &kept, name, dead_letters.as_deref(), &call.place))
@@ -41,14 +41,14 @@ pub(super) async fn get(call: &Call, caller: Caller, input: GetQueueAttributes) 
         return Err(unknown(odd));
     }
     let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
-    let queue = permit.broker.show_queue(&permit.stats, name.queue.clone()).await?;
+    let queue = permit.broker.show_queue(&permit.call, name.queue.clone()).await?;
     let wants = |name: &str| wished.iter().any(|wished| wished == "All" || wished == name);
     let mut all = BTreeMap::new();
     if !wished.is_empty() {
         all = of(call, &permit, &name, &queue).await?;
     }
     if COMPUTED[..3].iter().any(|name| wants(name)) {
-        let (counts, _) = permit.broker.queue_metrics(&permit.stats, name.queue.clone()).await?;
+        let (counts, _) = permit.broker.queue_metrics(&permit.call, name.queue.clone()).await?;
         let delayed = counts.queue_length - counts.queue_visible_length - counts.in_flight;
         let [visible, hidden, in_flight] = [COMPUTED[0], COMPUTED[1], COMPUTED[2]];
         all.insert(visible.to_owned(), counts.queue_visible_length.to_string());
@@ -75,16 +75,16 @@ pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Out
         return Err(SqsError::missing("Attributes"));
     }
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
-    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let change = attributes::read(&given, &name, false)?;
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     check_dead_letters(&permit, &name, &given).await?;
     if change.settings != SettingsChange::default() {
         let queue = name.queue.clone();
-        permit.broker.change_settings(&permit.stats, queue, change.settings).await?;
+        permit.broker.change_settings(&permit.call, queue, change.settings).await?;
     }
     let kept = AttributesChange { attributes: change.attributes, ..AttributesChange::default() };
-    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    permit.broker.change_attributes(&permit.call, &name.queue, name.name.clone(), kept).await?;
     Ok(None)
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn check_dead_letters(
     if redrive.target.queue == name.queue {
         return Err(refuse("Dead-letter queue must be another queue than the source."));
     }
-    match permit.broker.fresh_attributes(&permit.stats, &redrive.target.queue).await {
+    match permit.broker.fresh_attributes(&permit.call, &redrive.target.queue).await {
         Ok(_) => Ok(()),
         Err(Error::QueueNotFound(_)) => Err(refuse("Dead letter target does not exist.")),
         Err(error) => Err(error.into()),

@@ -38,13 +38,13 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     tags::check(&tags)?;
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
-    match permit.broker.show_queue(&permit.stats, name.queue.clone()).await {
+    match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
         Ok(queue) => {
             if name.is_fifo() != queue.fifo {
                 return Err(exists_otherwise("FifoQueue"));
             }
             let mut there = queue_attributes::of(call, &permit, &name, &queue).await?;
-            let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+            let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
             if kept.modified_at.is_some() {
                 check_alike(&given, &there)?;
                 return Ok(Some(url(call, &name)));
@@ -72,7 +72,7 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
         fifo: Some(name.is_fifo()),
         settings,
     };
-    permit.broker.create_queue(&permit.stats, new).await?;
+    permit.broker.create_queue(&permit.call, new).await?;
     keep(&permit, &name, change.attributes, tags).await?;
     Ok(Some(url(call, &name)))
 }
@@ -86,7 +86,7 @@ async fn keep(
 ) -> Result<()> {
     let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let kept = AttributesChange { attributes, tags };
-    permit.broker.change_attributes(&permit.stats, &name.queue, name.name.clone(), kept).await?;
+    permit.broker.change_attributes(&permit.call, &name.queue, name.name.clone(), kept).await?;
     Ok(())
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn get_url(call: &Call, caller: Caller, input: GetQueueUrl) -> 
     let name = required(input.queue_name.as_ref(), "QueueName")?;
     let name = SqsName::parse(name).ok_or_else(SqsError::no_queue)?;
     let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
-    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     Ok(Some(url(call, &name)))
 }
 
@@ -130,7 +130,7 @@ pub(super) async fn list(call: &Call, caller: Caller, input: ListQueues) -> Resu
     loop {
         let rows = i32::try_from(MAX_LISTED).unwrap_or(i32::MAX);
         let (prefix, behind) = (prefix.clone(), after.clone());
-        let found = permit.broker.list_aliases(&permit.stats, prefix, behind, rows).await?;
+        let found = permit.broker.list_aliases(&permit.call, prefix, behind, rows).await?;
         let is_last = found.len() < usize::try_from(MAX_LISTED).unwrap_or(usize::MAX);
         if let Some(last) = found.last() {
             after.clone_from(&last.alias);
@@ -153,11 +153,11 @@ pub(super) async fn list_sources(
     let limit = page_size(input.max_results)?;
     let after = token(input.next_token.as_ref())?;
     let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
-    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let scope = permit.caller.scope(None);
     let mut page = Page::new(limit);
     let rows = i32::try_from(MAX_LISTED + 1).unwrap_or(i32::MAX);
-    let found = permit.broker.dead_letter_sources(&permit.stats, &name.queue, after, rows).await?;
+    let found = permit.broker.dead_letter_sources(&permit.call, &name.queue, after, rows).await?;
     page.add(found, &scope);
     // The model spells this one in another way.
     Ok(Some(page.output(call, "queueUrls", input.max_results.is_some(), |queue| &queue.queue)))
@@ -224,7 +224,7 @@ pub(super) async fn delete(caller: Caller, input: OfQueue) -> Result<Output> {
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     // As with AWS, also where others name it as their dead-letter queue.
-    permit.broker.drop_queue(&permit.stats, name.queue, true).await?;
+    permit.broker.drop_queue(&permit.call, name.queue, true).await?;
     Ok(None)
 }
 
@@ -232,16 +232,16 @@ pub(super) async fn delete(caller: Caller, input: OfQueue) -> Result<Output> {
 pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
-    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let (broker, alias) = (&permit.broker, name.name.clone());
-    if broker.is_purged(&permit.stats, &name.queue, PURGE_PAUSE).await? {
+    if broker.is_purged(&permit.call, &name.queue, PURGE_PAUSE).await? {
         return Err(SqsError::new(
             Kind::PurgeQueueInProgress,
             format!("Only one PurgeQueue operation on {} is allowed every 60 seconds.", name.name),
         ));
     }
-    broker.purge_queue(&permit.stats, name.queue.clone()).await?;
+    broker.purge_queue(&permit.call, name.queue.clone()).await?;
     // Behind it: one that failed may be asked for again at once.
-    broker.note_purge(&permit.stats, &name.queue, alias).await?;
+    broker.note_purge(&permit.call, &name.queue, alias).await?;
     Ok(None)
 }

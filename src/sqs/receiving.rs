@@ -96,7 +96,7 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
     let reason = "Must be >= 0 and <= 20, if provided.";
     bounded(input.wait_time_seconds, "WaitTimeSeconds", 0..=20, 0, reason)?;
     let wished = Wished::new(&mut input)?;
-    let kept = permit.broker.attributes(&permit.stats, &name.queue).await?;
+    let kept = permit.broker.attributes(&permit.call, &name.queue).await?;
     let of_queue = || kept.attributes.get("ReceiveMessageWaitTimeSeconds")?.parse().ok();
     let wait = input.wait_time_seconds.or_else(of_queue).unwrap_or(0);
     let in_groups = name.is_fifo() || permit.broker.sending_rules(&name.queue).await?.fifo;
@@ -109,13 +109,13 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
         fifo: in_groups.then_some(FifoMode::Grouped),
     };
     let _place = (wait > 0).then(|| permit.wait()).transpose()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.stats, what)).await?;
+    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
     let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     let mut origins = BTreeMap::new();
     if wished.wants_system("DeadLetterQueueSourceArn") {
         let named = delivery.messages.iter().filter_map(|message| open(message).origin);
         for origin in named.collect::<BTreeSet<String>>() {
-            let alias = permit.broker.alias(&permit.stats, &origin).await?;
+            let alias = permit.broker.alias(&permit.call, &origin).await?;
             origins.insert(origin, alias);
         }
     }

@@ -149,7 +149,7 @@ fn seal_entry(call: &Call, entry: SendMessage, rules: &Rules) -> Result<(NewMess
 }
 
 async fn rules(permit: &Permit, name: &SqsName) -> Result<Rules> {
-    let attributes = permit.broker.attributes(&permit.stats, &name.queue).await?;
+    let attributes = permit.broker.attributes(&permit.call, &name.queue).await?;
     Ok(Rules::new(name, &attributes, permit.broker.sending_rules(&name.queue).await?))
 }
 
@@ -164,9 +164,9 @@ async fn store(
         return Ok(Vec::new());
     }
     let again = if name.is_fifo() { new.clone() } else { Vec::new() };
-    let sent = permit.broker.send_each(&permit.stats, &name.queue, new).await?;
+    let sent = permit.broker.send_each(&permit.call, &name.queue, new).await?;
     let known = if sent.iter().flatten().any(|sent| sent.is_duplicate) {
-        permit.broker.first_message_ids(&permit.stats, &name.queue, again).await?
+        permit.broker.first_message_ids(&permit.call, &name.queue, again).await?
     } else {
         Vec::new()
     };

@@ -31,7 +31,7 @@ pub(super) async fn delete(caller: Caller, input: DeleteMessage) -> Result<Outpu
     let checked = check_lease(&permit, &name, handle).await;
     or_no_queue(&permit, &name, checked).await?;
     let target = target(handle);
-    deleted(&name, handle, permit.broker.delete(&permit.stats, name.queue.clone(), target).await)?;
+    deleted(&name, handle, permit.broker.delete(&permit.call, name.queue.clone(), target).await)?;
     Ok(None)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn change(caller: Caller, input: ChangeMessageVisibility) -> Re
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
     let visible = visibility(input.visibility_timeout)?;
     or_no_queue(&permit, &name, check_handle(&permit, handle)).await?;
-    let outcome = permit.broker.hide(&permit.stats, name.queue.clone(), target(handle), visible);
+    let outcome = permit.broker.hide(&permit.call, name.queue.clone(), target(handle), visible);
     changed(&name, handle, outcome.await)?;
     Ok(None)
 }
@@ -106,7 +106,7 @@ async fn settle(
     }
     let what = entries.iter().map(|(_, handle, action)| (action.clone(), target(handle))).collect();
     let what = Settle { entries: what };
-    let outcomes = permit.broker.settle(&permit.stats, name.queue.clone(), what).await?;
+    let outcomes = permit.broker.settle(&permit.call, name.queue.clone(), what).await?;
     for ((id, handle, _), outcome) in entries.iter().zip(outcomes) {
         match read(name, handle, outcome.error.map_or(Ok(()), Err)) {
             Ok(()) => batch.done(id, serde_json::Map::new()),
@@ -130,7 +130,7 @@ fn visibility(seconds: Option<i64>) -> Result<Visibility> {
 }
 
 async fn must_exist(permit: &Permit, name: &SqsName) -> Result<()> {
-    permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     Ok(())
 }
 
@@ -162,7 +162,7 @@ async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<()
         return Err(SqsError::receipt(handle));
     };
     let now = permit.broker.now();
-    match permit.broker.message(&permit.stats, name.queue.clone(), id).await {
+    match permit.broker.message(&permit.call, name.queue.clone(), id).await {
         Ok(message) if message.read_ct == delivered.read_ct && message.vt <= now => {
             Err(SqsError::value(handle, "ReceiptHandle", EXPIRED))
         }

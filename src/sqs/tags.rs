@@ -66,7 +66,7 @@ pub(super) async fn tag(caller: Caller, input: TagQueue) -> Result<Output> {
     let tags = input.tags.filter(|tags| !tags.is_empty());
     let tags = tags.ok_or_else(|| SqsError::missing("Tags"))?;
     let permit = Permit::new(caller, name.queue.clone())?;
-    let mut all = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?.tags.clone();
+    let mut all = permit.broker.fresh_attributes(&permit.call, &name.queue).await?.tags.clone();
     all.extend(tags.clone());
     check(&all)?;
     let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
@@ -86,7 +86,7 @@ pub(super) async fn untag(caller: Caller, input: UntagQueue) -> Result<Output> {
 
 async fn change(permit: &Permit, name: &SqsName, change: AttributesChange) -> Result<Output> {
     let (broker, alias) = (&permit.broker, name.name.clone());
-    broker.change_attributes(&permit.stats, &name.queue, alias, change).await?;
+    broker.change_attributes(&permit.call, &name.queue, alias, change).await?;
     Ok(None)
 }
 
@@ -94,7 +94,7 @@ async fn change(permit: &Permit, name: &SqsName, change: AttributesChange) -> Re
 pub(super) async fn list(caller: Caller, input: OfQueue) -> Result<Output> {
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
-    let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+    let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let mut output = Map::new();
     if !kept.tags.is_empty() {
         output = object([("Tags", json!(kept.tags))]);
@@ -168,7 +168,7 @@ struct Policy {
 
 impl Policy {
     async fn of(call: &Call, permit: &Permit, name: &SqsName) -> Result<Self> {
-        let kept = permit.broker.fresh_attributes(&permit.stats, &name.queue).await?;
+        let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
         let whole =
             kept.attributes.get("Policy").and_then(|policy| serde_json::from_str(policy).ok());
         let mut whole: Map<String, Value> = whole.unwrap_or_else(|| {

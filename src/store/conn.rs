@@ -1,5 +1,7 @@
 //! Connections, and the one place where a statement is run.
 
+mod altered;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
@@ -9,7 +11,7 @@ use sqlx::{
     query::Query,
 };
 
-use crate::domain::{CallStats, QueueName};
+use crate::domain::{Call, QueueName};
 
 use super::{
     db::{Db, Limit},
@@ -37,7 +39,7 @@ pub(super) type Taken = std::result::Result<(), sqlx::Error>;
 pub struct Conn {
     lease: Option<Lease>,
     db: Db,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
     /// A statement is under way, or was when its future was dropped.
     busy: bool,
     in_transaction: bool,
@@ -50,10 +52,10 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(lease: Lease, db: Db, stats: Arc<CallStats>, own: bool) -> Self {
+    pub(super) fn new(lease: Lease, db: Db, call: Arc<Call>, own: bool) -> Self {
         let (busy, in_transaction) = (false, false);
         let (subject, cancel_after) = (None, None);
-        Self { lease: Some(lease), db, stats, busy, in_transaction, own, subject, cancel_after }
+        Self { lease: Some(lease), db, call, busy, in_transaction, own, subject, cancel_after }
     }
 
     /// Connections that the pool can have.
@@ -216,7 +218,7 @@ impl Conn {
     ) -> Result<()> {
         let subject = self.subject.take();
         let cancel_after = self.cancel_after.take();
-        self.stats.add_round_trip();
+        self.call.add_round_trip();
         let sql = query.sql();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
         let mut arguments = arguments.map_err(Error::unexpected)?.unwrap_or_default();
@@ -229,8 +231,9 @@ impl Conn {
                 return Ok(());
             };
             let retry = self.sort(&failed, access, limit.brief);
-            match copy {
-                Some(copy) if failed.rows == 0 && retries.allow(retry).await => arguments = copy,
+            let again = self.close_if_altered(&failed).await || retries.allow(retry).await;
+            match copy.filter(|_| again && failed.rows == 0) {
+                Some(copy) => arguments = copy,
                 _ => {
                     return match failed.into_error(access) {
                         Error::MissingRelation(source) => {
@@ -259,7 +262,7 @@ impl Conn {
         if arguments.add(queue.as_str()).is_err() || self.ready().await.is_err() {
             return Error::Unexpected(source);
         }
-        self.stats.add_round_trip();
+        self.call.add_round_trip();
         let mut found = None;
         let mut take = |row: PgRow| {
             found = Some(row.try_get(0)?);

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::domain::CallStats;
+use crate::domain::Call;
 
 use super::{
     Conn, Features, Health, HealthState,
@@ -61,8 +61,8 @@ impl Db {
     }
 
     /// Takes a connection, waiting for as long as the pool allows.
-    pub async fn acquire(&self, stats: &Arc<CallStats>) -> Result<Conn> {
-        Ok(Conn::new(self.checkout().await?, self.clone(), Arc::clone(stats), false))
+    pub async fn acquire(&self, call: &Arc<Call>) -> Result<Conn> {
+        Ok(Conn::new(self.checkout().await?, self.clone(), Arc::clone(call), false))
     }
 
     /// The same for the gateway's own account.

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, sync::Arc};
 
 use serde::Deserialize;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 use super::{
     failure::Reason,
@@ -234,7 +234,7 @@ impl Error {
 
     /// Reads what functions of our own complain of.
     fn own(code: &str, error: &PgDatabaseError) -> Option<Self> {
-        let kind = code.strip_prefix("PGW")?;
+        let kind = code.strip_prefix("PGW").filter(|_| !rejection::is_by_trigger(error))?;
         let message = || error.message().to_owned();
         let detail: Detail =
             error.detail().and_then(|detail| serde_json::from_str(detail).ok()).unwrap_or_default();
@@ -293,6 +293,20 @@ impl Error {
             Self::Forbidden(source) | Self::Deadlock(source) => {
                 source.as_database_error().is_some()
             }
+            _ => false,
+        }
+    }
+
+    /// Whether a statement for several requests was undone by what may be one of them, such as a trigger that
+    /// cancels it or ends the session.
+    pub fn may_be_one_requests(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Unexpected(source) => source.as_database_error().is_some(),
+            Self::Unavailable(Some(source)) => source
+                .as_database_error()
+                .and_then(DatabaseError::code)
+                .is_some_and(|c| c == "57P01"),
             _ => false,
         }
     }

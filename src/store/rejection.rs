@@ -82,9 +82,17 @@ impl Rejection {
         match (code, code.get(..2).unwrap_or_default()) {
             ("23505", _) => Some(Self::Conflict(constraint())),
             (_, "23") => Some(Self::Constraint(constraint())),
-            ("PGW23", _) => Some(Self::NotStored),
+            ("PGW23", _) if raised != Raised::ByTrigger => Some(Self::NotStored),
             // It waits, is undone or is told to stop, wherever that happens.
-            ("55P03" | "57014", _) | (_, "40" | "PG") => None,
+            ("55P03" | "57014", _) | (_, "40") => None,
+            // A trigger may know our codes.
+            (_, "PG") => {
+                if raised == Raised::ByTrigger {
+                    trigger()
+                } else {
+                    None
+                }
+            }
             // PGMQ drops a table that something else depends on.
             ("2BP01", _) if raised == Raised::Nested => None,
             ("42501", _) => {
@@ -139,6 +147,11 @@ impl Raised {
             (None, None) => Self::Elsewhere,
         }
     }
+}
+
+/// Whether something raised it that a statement on a queue's table set off.
+pub(super) fn is_by_trigger(error: &PgDatabaseError) -> bool {
+    Raised::of(error) == Raised::ByTrigger
 }
 
 /// Why PostgreSQL has no place for content, by the SQLSTATE with which it refuses to read it.

@@ -81,6 +81,8 @@ pub(super) struct Session {
     pub(super) server: u64,
     /// Whether it takes no changes: a standby, or `default_transaction_read_only`.
     pub(super) read_only: bool,
+    /// As whom it acts.
+    pub(super) role: String,
     pub(super) opened: Instant,
 }
 
@@ -203,10 +205,12 @@ impl ConnectOptions {
         // Behind a pooler each transaction has a server's process of its own, and may have a server.
         (!self.transaction_pooler).then_some(server).hash(&mut hasher);
         let (standby, read_only): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
+        let role = row.try_get(5)?;
         Ok(Session {
             process,
             server: hasher.finish(),
             read_only: standby || read_only,
+            role,
             opened: Instant::now(),
         })
     }
@@ -240,10 +244,14 @@ impl ConnectOptions {
     }
 }
 
+/// As whom a session acts, and who it is.
+pub(super) const ROLE: &str = "pg_catalog.concat(current_user, ' ', session_user)";
+
 /// What there is to know of a session; its process is known by its number and its beginning.
 const ASK: &str = "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
     pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
-    pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool \
+    pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, \
+    pg_catalog.concat(current_user, ' ', session_user) \
     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own";
 
 /// A URL without the wish for a server that takes changes: one is looked for in any case, and the

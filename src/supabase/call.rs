@@ -138,13 +138,13 @@ async fn run(state: &Supabase, caller: Caller, what: What, options: &Options) ->
         What::Archive(queue, id) => {
             let permit = QueuePermit::<right::Receive>::new(caller, queue)?;
             let Some(target) = target(id) else { return nothing_there(permit, options).await };
-            let done = permit.broker.archive(&permit.stats, permit.queue, target).await;
+            let done = permit.broker.archive(&permit.call, permit.queue, target).await;
             is_done(done, options)
         }
         What::Delete(queue, id) => {
             let permit = QueuePermit::<right::Receive>::new(caller, queue)?;
             let Some(target) = target(id) else { return nothing_there(permit, options).await };
-            let done = permit.broker.delete(&permit.stats, permit.queue, target).await;
+            let done = permit.broker.delete(&permit.call, permit.queue, target).await;
             is_done(done, options)
         }
     }
@@ -158,14 +158,14 @@ async fn send(
 ) -> Outcome {
     // Before anything is stored: as it would be undone there.
     check_single(options, messages.len())?;
-    let QueuePermit { broker, stats, queue, .. } = permit;
+    let QueuePermit { broker, call, queue, .. } = permit;
     let ids = match (batch, <[NewMessage; 1]>::try_from(messages)) {
         (Batch::One, Ok([message])) => {
-            vec![broker.send(&stats, queue, message, None).await?.result]
+            vec![broker.send(&call, queue, message, None).await?.result]
         }
         (_, messages) => {
             let messages = messages.map_or_else(|all| all, Vec::from);
-            broker.send_batch(&stats, queue, messages, None).await?.result
+            broker.send_batch(&call, queue, messages, None).await?.result
         }
     };
     let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
@@ -184,7 +184,7 @@ async fn receive(
     let vt = VisibilityTimeout::new(i64::from(vt.max(0)));
     let vt = vt.map_err(|error| Failure::bad("22023", format!("`sleep_seconds` {error}")))?;
     if n <= 0 {
-        permit.broker.show_queue(&permit.stats, permit.queue.clone()).await?;
+        permit.broker.show_queue(&permit.call, permit.queue.clone()).await?;
         if n < 0 {
             return Err(Failure::bad("2201W", "LIMIT must not be negative"));
         }
@@ -200,13 +200,13 @@ async fn receive(
         fifo: None,
     };
     let _place = (what.wait.get() > 0).then(|| permit.wait()).transpose()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.stats, what)).await?;
+    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     // What is over it is given back, and so is everything where one object was to be made of it.
     delivery.keep_within(state.max_answer_bytes);
     let messages = &delivery.messages;
     check_single(options, messages.len())?;
-    let held = room(state, &permit.stats, messages)?;
+    let held = room(state, &permit.call, messages)?;
     let (bytes, rows) = (records(options, held, messages)?, messages.len());
     let delivered =
         DeliveryCount { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
@@ -222,7 +222,7 @@ fn target(id: i64) -> Option<SettleTarget> {
 
 /// Of an id that no message has, the queue is looked for all the same.
 async fn nothing_there(permit: QueuePermit<right::Receive>, options: &Options) -> Outcome {
-    permit.broker.show_queue(&permit.stats, permit.queue).await?;
+    permit.broker.show_queue(&permit.call, permit.queue).await?;
     Ok(truth(options, false))
 }
 

@@ -27,13 +27,13 @@ pub(super) async fn pop(
     options: &Options,
 ) -> Result<Response, Failure> {
     let one = Quantity::saturating(1);
-    let mut messages = permit.broker.pop(&permit.stats, permit.queue.clone(), one).await?;
+    let mut messages = permit.broker.pop(&permit.call, permit.queue.clone(), one).await?;
     if messages.is_empty() && options.wait.is_some_and(|wait| wait.get() > 0) {
         messages = wait_for_one(&permit, options).await?;
     }
     check_single(options, messages.len())?;
     // They are deleted, so they are answered even where there is no room for them.
-    let held = room(state, &permit.stats, &messages);
+    let held = room(state, &permit.call, &messages);
     let held = held.unwrap_or_else(|_| state.memory.hold(None));
     let (bytes, rows) = (records(options, held, &messages)?, messages.len());
     let delivered =
@@ -56,13 +56,13 @@ async fn wait_for_one(
         fifo: None,
     };
     let _place = permit.wait()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.stats, what)).await?;
+    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     let Some(message) = delivery.messages.pop() else { return Ok(Vec::new()) };
     let receipt = message.receipt.as_ref().map(ToString::to_string);
     let target = SettleTarget { msg_id: MsgId::new(message.msg_id).ok(), receipt };
-    let (broker, stats) = (&permit.broker, &permit.stats);
-    match broker.delete(stats, permit.queue.clone(), target).await {
+    let (broker, call) = (&permit.broker, &permit.call);
+    match broker.delete(call, permit.queue.clone(), target).await {
         Ok(()) => {
             delivery.lease.taken();
             Ok(vec![message])

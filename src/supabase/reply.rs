@@ -8,7 +8,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    domain::{CallStats, Message},
+    domain::{Call, Message},
     http::{Gate, MemoryPermit, Rejection, json, room_for},
 };
 
@@ -63,10 +63,10 @@ pub(super) fn check_single(options: &Options, rows: usize) -> Result<(), Failure
 /// Room for messages, if there is some.
 pub(super) fn room(
     gate: &Gate,
-    stats: &CallStats,
+    call: &Call,
     messages: &[Message],
 ) -> Result<MemoryPermit, Rejection> {
-    room_for(gate, stats, messages.iter())
+    room_for(gate, call, messages.iter())
 }
 
 /// Records as JSON.

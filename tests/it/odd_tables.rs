@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, sqs::Sqs};
+use crate::support::{TestGateway, guarded::together, sqs::Sqs};
 
 async fn gateway(sql: &str) -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -175,4 +175,42 @@ async fn what_goes_with_another_message_is_told_to_be_gone() {
     let failed = &settled["failed"][0];
     assert_eq!((&failed["msg_id"], &failed["code"]), (&json!(2), &json!("message_not_found")));
     assert_eq!(stored(&gateway, "q_q").await, [4]);
+}
+
+/// Under its id there is none any more, and that is a matter of its own client.
+#[tokio::test]
+async fn a_message_that_a_trigger_renumbers_is_told_to_be_gone() {
+    let gateway = gateway(
+        "CREATE FUNCTION public.renumber() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF old.msg_id % 3 = 0 THEN new.msg_id := new.msg_id + 1000; END IF; RETURN new; END';
+         CREATE TRIGGER t BEFORE UPDATE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.renumber();
+         INSERT INTO pgmq.q_q (vt, message) SELECT now(), to_jsonb(i) FROM generate_series(1, 12) i",
+    )
+    .await;
+    let answers = together(12, |n| {
+        let client = gateway.client.clone();
+        async move { client.patch(&format!("/queues/q/messages/{}", n + 1), r#"{"vt":600}"#).await }
+    })
+    .await;
+    for (id, answer) in (1..).zip(answers) {
+        answer.expect(if id % 3 == 0 { 404 } else { 200 });
+    }
+    assert_eq!(stored(&gateway, "q_q").await, [1, 2, 4, 5, 7, 8, 10, 11, 1003, 1006, 1009, 1012]);
+}
+
+#[tokio::test]
+async fn ids_below_those_of_pgmq_are_moved_and_purged_as_others() {
+    let gateway = gateway(
+        "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN old; END';
+         CREATE TRIGGER t BEFORE DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.nothing();
+         INSERT INTO pgmq.q_dead (msg_id, vt, message, headers) OVERRIDING SYSTEM VALUE
+         SELECT id, now(), '1', '{\"x-dead-letter-queue\": \"q\"}' FROM unnest('{-7,0,3}'::bigint[]) id;
+         INSERT INTO pgmq.q_q (msg_id, vt, message) OVERRIDING SYSTEM VALUE
+         SELECT id, now(), '2' FROM unnest('{-5,0}'::bigint[]) id",
+    )
+    .await;
+    let redriven = gateway.post("/queues/dead/redrive", "").await.expect(200).json();
+    assert_eq!(redriven["moved"], 3);
+    let purged = gateway.post("/queues/q/purge", "").await.expect(200).json();
+    assert_eq!((&purged["purged"], stored(&gateway, "q_q").await), (&json!(5), vec![]));
 }

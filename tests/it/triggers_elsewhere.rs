@@ -71,3 +71,79 @@ async fn what_a_trigger_cannot_tell_a_server_that_is_away_is_not_deleted() {
     let left: i64 = gateway.database.value("SELECT sum(msg_id)::bigint FROM pgmq.q_q").await;
     assert_eq!(left, 2);
 }
+
+/// What a trigger does to the whole session, or in the words of the gateway's own functions.
+#[tokio::test]
+async fn a_trigger_that_cancels_or_ends_its_statement_fails_its_message_alone() {
+    const DEEDS: [(&str, u16, &str); 6] = [
+        ("RAISE query_canceled", 503, "database_unavailable"),
+        (
+            "PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(5)",
+            503,
+            "database_unavailable",
+        ),
+        (
+            "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(5)",
+            503,
+            "database_unavailable",
+        ),
+        ("RAISE SQLSTATE 'PGW40'", 422, "message_rejected"),
+        ("RAISE SQLSTATE 'PGW55'", 422, "message_rejected"),
+        ("RAISE SQLSTATE 'PGW98'", 422, "message_rejected"),
+    ];
+    let gateway = TestGateway::start().await;
+    for (n, (deed, status, code)) in DEEDS.into_iter().enumerate() {
+        let queue = format!("q{n}");
+        gateway.create(&queue).await;
+        gateway
+            .database
+            .execute(&format!(
+                "CREATE FUNCTION public.deed_{n}() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN IF new.message = '\"bad\"' THEN {deed}; END IF; RETURN new; END $$;
+                 CREATE TRIGGER t BEFORE INSERT ON pgmq.q_{queue} FOR EACH ROW EXECUTE FUNCTION public.deed_{n}()"
+            ))
+            .await;
+        let answers = together(8, |i| {
+            let body = json!({"message": if i == 5 { "bad" } else { "good" }}).to_string();
+            Answer::of(gateway.request("POST", &format!("/queues/{queue}/messages")).body(body))
+        });
+        for (i, answer) in answers.await.into_iter().enumerate() {
+            if i == 5 {
+                answer.problem(status, code);
+            } else {
+                assert_eq!(answer.status, 201, "{deed}: {}", answer.text);
+            }
+        }
+        let stored: i64 =
+            gateway.database.value(&format!("SELECT count(*) FROM pgmq.q_{queue}")).await;
+        assert_eq!(stored, 7, "{deed}");
+    }
+}
+
+/// SET without LOCAL outlives the trigger that says it.
+#[tokio::test]
+async fn a_trigger_that_changes_the_role_of_its_session_is_felt_by_nobody() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.create("other").await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.become() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN SET ROLE pg_monitor; RETURN new; END';
+             CREATE TRIGGER t BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.become()",
+        )
+        .await;
+    for round in 0..5 {
+        let queues = ["q", "other", "other", "q", "other"];
+        let answers = together(5, |n| {
+            let queue = usize::try_from(n).map_or("q", |n| queues[n]);
+            let path = format!("/queues/{queue}/messages");
+            Answer::of(gateway.request("POST", &path).body(r#"{"message":1}"#))
+        });
+        for answer in answers.await {
+            assert_eq!(answer.status, 201, "{round}: {}", answer.text);
+        }
+        assert_eq!(gateway.receive("other", "qty=3&vt=0").await.len(), 3);
+    }
+}

@@ -13,7 +13,7 @@ use crate::{
         self, Archived, Broker, BrowseMessages, ListedMessage, MessageSearch, Position, Replay,
         Settle, SettleTarget, SettledEntry,
     },
-    domain::{CallStats, MsgId, QueueName, Right, Visibility},
+    domain::{Call, MsgId, QueueName, Right, Visibility},
     http::{Caller, WireError},
 };
 
@@ -79,7 +79,7 @@ pub(in super::super) struct Outcome {
 /// For whom, and where.
 pub(in super::super) struct Work<'a> {
     pub(in super::super) broker: &'a Broker,
-    pub(in super::super) stats: &'a Arc<CallStats>,
+    pub(in super::super) call: &'a Arc<Call>,
     pub(in super::super) caller: &'a Caller,
     pub(in super::super) queue: &'a QueueName,
 }
@@ -160,7 +160,7 @@ async fn find(
         limit: STEP,
         ids_only: true,
     };
-    Ok(work.broker.browse_messages(work.stats, what).await?)
+    Ok(work.broker.browse_messages(work.call, what).await?)
 }
 
 /// Does it. What was done before something went wrong is done, and told.
@@ -287,7 +287,7 @@ async fn settle(
 ) -> Result<(), Failure> {
     let entry = |id| (action.clone(), SettleTarget { msg_id: Some(id), receipt: None });
     let entries = ids.into_iter().map(entry).collect();
-    let settled = work.broker.settle(work.stats, work.queue.clone(), Settle { entries }).await?;
+    let settled = work.broker.settle(work.call, work.queue.clone(), Settle { entries }).await?;
     for SettledEntry { error, .. } in settled {
         match error {
             None => outcome.done += 1,
@@ -314,7 +314,7 @@ fn reason(error: &broker::Error) -> String {
 async fn redrive(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Result<(), Failure> {
     let ids = ids.into_iter().map(MsgId::get).collect();
     let within = work.caller.scope(Some(Right::Send));
-    let moved = work.broker.redrive_these(work.stats, work.queue.clone(), ids, within).await?;
+    let moved = work.broker.redrive_these(work.call, work.queue.clone(), ids, within).await?;
     outcome.done += moved.moved;
     let why = moved.why.map_or_else(
         || "could not be moved as something was locked".to_owned(),
@@ -333,7 +333,7 @@ async fn replay(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Resu
         limit: None,
         dry_run: false,
     };
-    outcome.done += work.broker.replay(work.stats, what).await?;
+    outcome.done += work.broker.replay(work.call, what).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     broker::{Broker, QueueChange},
-    domain::{CallStats, QueueName, SettingsChange},
+    domain::{Call, QueueName, SettingsChange},
 };
 
 use super::super::{failure::Failure, text};
@@ -76,7 +76,7 @@ impl QueueAction {
 /// Does it, and says what was done; how many messages it was done to, where that is known.
 pub(in super::super) async fn perform_on_queue(
     broker: &Broker,
-    stats: &Arc<CallStats>,
+    call: &Arc<Call>,
     queue: &QueueName,
     action: QueueAction,
     forced: bool,
@@ -84,13 +84,13 @@ pub(in super::super) async fn perform_on_queue(
     let pause = async |paused| {
         let settings = SettingsChange { paused: Some(Some(paused)), ..SettingsChange::default() };
         let change = QueueChange { settings, fifo: None };
-        let changed = broker.change_queue(stats, queue.clone(), change).await?;
+        let changed = broker.change_queue(call, queue.clone(), change).await?;
         broker.refresh_settings().await;
         Ok::<_, Failure>(changed.settings.paused)
     };
     Ok(match action {
         QueueAction::Purge => {
-            let purged = broker.purge_queue(stats, queue.clone()).await?;
+            let purged = broker.purge_queue(call, queue.clone()).await?;
             let said = text::counted(purged, "message was deleted.", "messages were deleted.");
             (said, Some(purged))
         }
@@ -99,7 +99,7 @@ pub(in super::super) async fn perform_on_queue(
             (format!("The queue is {}.", if is_paused { "paused" } else { "not paused" }), None)
         }
         QueueAction::Drop => {
-            broker.drop_queue(stats, queue.clone(), forced).await?;
+            broker.drop_queue(call, queue.clone(), forced).await?;
             ("The queue is dropped.".to_owned(), None)
         }
     })

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     broker::Broker,
-    domain::{CallStats, MsgId, QueueName, Right},
+    domain::{Call, MsgId, QueueName, Right},
     http::{Caller, QueuePermit, right},
 };
 
@@ -164,7 +164,7 @@ async fn touched(
     if let Some(figures) = known.filter(|figures| figures.length > allowed.count_limit) {
         return Ok(format!("About {} messages.", text::count(figures.length)));
     }
-    let (metrics, _) = allowed.broker.queue_metrics(&allowed.stats, queue.clone()).await?;
+    let (metrics, _) = allowed.broker.queue_metrics(&allowed.call, queue.clone()).await?;
     Ok(format!("{}.", text::counted(metrics.queue_length, "message", "messages")))
 }
 
@@ -246,7 +246,7 @@ async fn on_queue(
     let deed = Deed::new(who, action.word(), queue.as_str());
     let (work, queue) = (Arc::clone(allowed), queue.clone());
     let work =
-        async move { perform_on_queue(&work.broker, &work.stats, &queue, action, forced).await };
+        async move { perform_on_queue(&work.broker, &work.call, &queue, action, forced).await };
     let tally = |(_, done): &(String, Option<i64>)| Tally { done: *done, ..Tally::default() };
     audited(&allowed.broker, deed, tally, Box::pin(work)).await
 }
@@ -261,14 +261,14 @@ fn set(fields: &mut Fields, name: &'static str, value: String) {
 struct Allowed {
     wish: Wish,
     broker: Broker,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
     caller: Caller,
     count_limit: i64,
 }
 
 impl Allowed {
     fn work<'a>(&'a self, queue: &'a QueueName) -> Work<'a> {
-        Work { broker: &self.broker, stats: &self.stats, caller: &self.caller, queue }
+        Work { broker: &self.broker, call: &self.call, caller: &self.caller, queue }
     }
 }
 
@@ -282,9 +282,9 @@ async fn begin(
     let word = form.get("action").unwrap_or_default();
     let count_limit = state.shared().count_limit;
     if let Some(action) = QueueAction::parse(word) {
-        let QueuePermit { broker, stats, caller, .. } =
+        let QueuePermit { broker, call, caller, .. } =
             QueuePermit::<right::Manage>::new(caller, queue.clone())?;
-        return Ok(Allowed { wish: Wish::ToQueue(action), broker, stats, caller, count_limit });
+        return Ok(Allowed { wish: Wish::ToQueue(action), broker, call, caller, count_limit });
     }
     let action = Action::parse(word)
         .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
@@ -310,10 +310,10 @@ async fn begin(
         )));
     }
     let (messages, fields) = meant(form, action, list, &at, permit.broker.now())?;
-    let QueuePermit { broker, stats, caller, .. } =
+    let QueuePermit { broker, call, caller, .. } =
         QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
     let wish = Wish::ToMessages(action, list, at, messages, fields);
-    Ok(Allowed { wish, broker, stats, caller, count_limit })
+    Ok(Allowed { wish, broker, call, caller, count_limit })
 }
 
 /// Which messages are meant, and how a form repeats it.

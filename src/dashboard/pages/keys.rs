@@ -70,7 +70,7 @@ pub(in super::super) async fn show(
     viewer.caller.require_operator()?;
     let frame = viewer.frame.clone();
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
-    let listed = permit.broker.listed_keys(&permit.stats).await?;
+    let listed = permit.broker.listed_keys(&permit.call).await?;
     let now = Utc::now();
     let configured = state.access().configured_keys().into_iter();
     let mut rows: Vec<Row> = configured.map(|key| Row::configured(key, now)).collect();

@@ -83,14 +83,14 @@ pub(in super::super) async fn show(
     let (message, archived_at) = if form.get("from") == Some("archive") {
         in_archive(&permit, &queue, id).await?
     } else {
-        match permit.broker.message(&permit.stats, queue.clone(), id).await {
+        match permit.broker.message(&permit.call, queue.clone(), id).await {
             Ok(message) => (message, None),
             // It may have been archived since.
             Err(Error::MessageNotFound { .. }) => in_archive(&permit, &queue, id).await?,
             Err(error) => return Err(error.into()),
         }
     };
-    let mut held = room_for(&state, &permit.stats, std::iter::once(&message))?;
+    let mut held = room_for(&state, &permit.call, std::iter::once(&message))?;
     let now = permit.broker.now();
     let page = Page {
         frame,
@@ -142,8 +142,8 @@ async fn in_archive(
         limit: PageSize::saturating(1),
         which: Archived::default(),
     };
-    let stats = Arc::clone(&permit.stats);
-    let page = permit.broker.browse_archive(&stats, what).await?;
+    let call = Arc::clone(&permit.call);
+    let page = permit.broker.browse_archive(&call, what).await?;
     let found = page.messages.into_iter().find(|found| found.message.msg_id == id.get());
     if page.unreadable.contains(&id.get()) {
         return Err(Error::MessageUnreadable(id.get()).into());

@@ -107,7 +107,7 @@ pub(in super::super) async fn list(
         limit: PAGE,
         ids_only: false,
     };
-    let found = permit.broker.browse_messages(&permit.stats, what).await?;
+    let found = permit.broker.browse_messages(&permit.call, what).await?;
     let now = permit.broker.now();
     let rows = found.messages.iter().map(|message| Row::new(message, &at, now)).collect();
     let next = found.next.map(|next| {

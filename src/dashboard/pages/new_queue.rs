@@ -110,10 +110,10 @@ async fn make(caller: Caller, who: &str, form: &Form) -> Result<QueueName, Failu
         settings: SettingsChange::default(),
     };
     let deed = Deed::new(who, "create", queue.as_str());
-    let (broker, stats) = (permit.broker, permit.stats);
+    let (broker, call) = (permit.broker, permit.call);
     let work = broker.clone();
     let work = async move {
-        if work.create_queue(&stats, new).await?.created {
+        if work.create_queue(&call, new).await?.created {
             return Ok(queue);
         }
         Err(Failure::conflict(format!(

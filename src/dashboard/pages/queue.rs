@@ -72,7 +72,7 @@ async fn must_be_there(
     overview: &QueueOverview,
 ) -> Result<(), Failure> {
     if overview.known.figures.is_none() {
-        permit.broker.show_queue(&permit.stats, queue.clone()).await?;
+        permit.broker.show_queue(&permit.call, queue.clone()).await?;
     }
     Ok(())
 }

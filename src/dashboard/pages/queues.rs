@@ -195,7 +195,7 @@ async fn seen(
         limit: QueuePageSize::saturating(QueuePageSize::MAX),
         visible: permit.scope.clone(),
     };
-    let listed = permit.broker.list_queues(&permit.stats, what).await?;
+    let listed = permit.broker.list_queues(&permit.call, what).await?;
     let names = listed.queues.iter().filter_map(|queue| QueueName::parse(&queue.queue).ok());
     let queues = names.map(|name| permit.broker.overview_of(&name)).collect();
     Ok((queues, listed.next.is_some()))

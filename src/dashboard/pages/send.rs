@@ -107,9 +107,8 @@ pub(in super::super) async fn send(
         permit.caller.authorize_origin_headers(new.headers.as_ref(), "")?;
         let once = once(&form, &queue, &caller.to_string())?;
         let deed = Deed::new(&who, "send", queue.as_str());
-        let (work, stats, queue) =
-            (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
-        let work = async move { Ok(work.send(&stats, queue, new, once).await?) };
+        let (work, call, queue) = (permit.broker.clone(), Arc::clone(&permit.call), queue.clone());
+        let work = async move { Ok(work.send(&call, queue, new, once).await?) };
         let tally = |sent: &Replayable<i64>| {
             let done = i64::from(!sent.replayed);
             Tally { asked: Some(1), done: Some(done), error: None }

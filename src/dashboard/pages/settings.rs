@@ -65,7 +65,7 @@ pub(in super::super) async fn show(
     viewer.must_act()?;
     let frame = viewer.frame.clone();
     let permit = QueuePermit::<right::Manage>::new(viewer.caller, queue.clone())?;
-    let there = permit.broker.show_queue(&permit.stats, queue.clone()).await?;
+    let there = permit.broker.show_queue(&permit.call, queue.clone()).await?;
     Ok(html(&page(frame, &permit.caller, &queue, &there, false)))
 }
 
@@ -96,7 +96,7 @@ pub(in super::super) async fn change(
         FIELDS.iter().map(|(name, ..)| *name).chain(["fifo", "as_of", "confirmed"]).collect();
     let form = Form::read(request, &state, MAX_FORM, &known).await?;
     let settings = read(&form)?;
-    let there = permit.broker.show_queue(&permit.stats, queue.clone()).await?;
+    let there = permit.broker.show_queue(&permit.call, queue.clone()).await?;
     let wanted_fifo = form.get("fifo").is_some();
     let (settings, listed) = changes(&there, settings, wanted_fifo);
     // Of what changes alone: the form says all of it, and to leave a dead-letter queue as it is takes no right.
@@ -122,9 +122,9 @@ pub(in super::super) async fn change(
     }
     let change = QueueChange { settings, fifo };
     let deed = Deed::new(&who, "change settings", queue.as_str());
-    let (work, stats, of) = (permit.broker.clone(), Arc::clone(&permit.stats), queue.clone());
+    let (work, call, of) = (permit.broker.clone(), Arc::clone(&permit.call), queue.clone());
     let work = async move {
-        let changed = work.change_queue(&stats, of, change).await?;
+        let changed = work.change_queue(&call, of, change).await?;
         work.refresh_settings().await;
         Ok(changed)
     };

@@ -60,10 +60,10 @@ pub(in super::super) async fn show(
     let queue = queue_name(&name)?;
     let frame = viewer.frame.clone();
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
-    let (broker, stats) = (&permit.broker, &permit.stats);
-    let there = broker.show_queue(stats, queue.clone()).await?;
-    let (health, holders) = broker.table_health(stats, queue.clone()).await?;
-    let bindings = match broker.bindings(stats, Some(queue.clone()), Scope::ALL).await {
+    let (broker, call) = (&permit.broker, &permit.call);
+    let there = broker.show_queue(call, queue.clone()).await?;
+    let (health, holders) = broker.table_health(call, queue.clone()).await?;
+    let bindings = match broker.bindings(call, Some(queue.clone()), Scope::ALL).await {
         Ok(bindings) => Some(bindings),
         Err(Error::NotSupported(_)) => None,
         Err(error) => return Err(error.into()),
@@ -146,12 +146,12 @@ pub(in super::super) async fn bind(
         _ => return Err(Failure::invalid("`action` must be `bind` or `unbind`.")),
     };
     let deed = Deed::new(&who, action, queue.as_str());
-    let (broker, stats, pattern) = (permit.broker, permit.stats, pattern.to_owned());
+    let (broker, call, pattern) = (permit.broker, permit.call, pattern.to_owned());
     let work = broker.clone();
     let work = async move {
         match action {
-            "bind" => drop(work.bind(&stats, queue, pattern).await?),
-            _ => work.unbind(&stats, queue, pattern).await?,
+            "bind" => drop(work.bind(&call, queue, pattern).await?),
+            _ => work.unbind(&call, queue, pattern).await?,
         }
         Ok(())
     };

@@ -41,8 +41,8 @@ pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<R
     let form = Form::of_query(request.uri().query(), &["key"])?;
     let frame = viewer.frame.clone();
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
-    let (broker, stats, scope) = (&permit.broker, &permit.stats, &permit.scope);
-    let bindings = match broker.bindings(stats, None, scope.clone()).await {
+    let (broker, call, scope) = (&permit.broker, &permit.call, &permit.scope);
+    let bindings = match broker.bindings(call, None, scope.clone()).await {
         Ok(mut bindings) => {
             bindings.sort_by(|a, b| (&a.pattern, &a.queue).cmp(&(&b.pattern, &b.queue)));
             Some(bindings)
@@ -53,7 +53,7 @@ pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<R
     let key = form.get("key").unwrap_or_default().to_owned();
     let (mut leads_to, mut error) = (None, None);
     if bindings.is_some() && !key.is_empty() {
-        match broker.routed_to(stats, key.clone(), scope.clone()).await {
+        match broker.routed_to(call, key.clone(), scope.clone()).await {
             Ok(queues) => leads_to = Some(queues),
             Err(invalid @ Error::Invalid { .. }) => error = Some(invalid.to_string()),
             Err(other) => return Err(other.into()),

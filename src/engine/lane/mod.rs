@@ -8,6 +8,7 @@ mod load;
 mod locked;
 mod retries;
 mod sharing;
+mod split;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,10 +19,11 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
+    time::Instant,
 };
 
 use crate::{
-    domain::{CallStats, QueueName},
+    domain::{Call, QueueName},
     store::{Conn, Error, Result},
 };
 
@@ -115,7 +117,7 @@ struct State<W: BatchStatement> {
 struct Request<W: BatchStatement> {
     input: W::Input,
     size: Size,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
     reply: oneshot::Sender<Result<W::Output>>,
     /// Set since it met a lock.
     backoff: Option<LockBackoff>,
@@ -159,10 +161,10 @@ impl<W: BatchStatement> Lane<W> {
         self: &Arc<Self>,
         input: W::Input,
         size: Size,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<W::Output> {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { input, size, stats: Arc::clone(stats), reply, backoff: None };
+        let request = Request { input, size, call: Arc::clone(call), reply, backoff: None };
         {
             let mut state = self.lock();
             state.gathering.push(request, size).map_err(|Full| {
@@ -279,13 +281,14 @@ impl<W: BatchStatement> Lane<W> {
         }
         // While some are known to be locked, nobody waits to find out which.
         let careful = !self.lock().locked.is_empty();
+        let began = Instant::now();
         let outcome = match self.run_statement(connected, &batch, careful).await {
             Err(error) if error.is_about_rows() && !careful => {
                 self.run_statement(connected, &batch, true).await
             }
             outcome => outcome,
         };
-        self.try_later(Self::answer(batch, outcome));
+        self.try_later(self.finish(connected, batch, outcome, began).await);
     }
 
     /// The statements go on every request's account, so on nobody's in particular.
@@ -307,7 +310,7 @@ impl<W: BatchStatement> Lane<W> {
         let outcome = loop {
             attempts += 1;
             for request in batch {
-                request.stats.add_round_trip();
+                request.call.add_round_trip();
             }
             let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
             let outcome = if one_by_one {

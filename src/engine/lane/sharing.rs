@@ -114,7 +114,7 @@ impl<W: BatchStatement> Share<W> {
 
     /// What the statement is to know of it. It is a round trip for each request.
     pub(in crate::engine) fn part(&self) -> (&W, &QueueName, Vec<&W::Input>) {
-        self.requests.iter().for_each(|request| request.stats.add_round_trip());
+        self.requests.iter().for_each(|request| request.call.add_round_trip());
         let inputs = self.requests.iter().map(|request| &request.input).collect();
         (&self.lane.work, &self.lane.queue, inputs)
     }

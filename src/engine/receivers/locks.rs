@@ -117,7 +117,7 @@ impl Receivers {
             (dismissed.unwrap_or_default(), line.len() > 0)
         };
         for client in dismissed {
-            client.stats.add_round_trip();
+            client.call.add_round_trip();
             drop(client.reply.send(Err(store::Error::Locked)));
         }
         is_left

@@ -162,7 +162,7 @@ impl Receivers {
     fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>) {
         loop {
             let Served { reply: client, messages } = served;
-            client.stats.add_round_trip();
+            client.call.add_round_trip();
             let Err(Ok(mut returned)) = client.reply.send(Ok(self.delivery(messages))) else {
                 return;
             };
@@ -201,7 +201,7 @@ impl Receivers {
             None => Vec::new(),
         };
         for client in failed {
-            client.stats.add_round_trip();
+            client.call.add_round_trip();
             drop(client.reply.send(Err(error.clone())));
         }
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{CallStats, FifoMode, Filter, QueueName, Wait},
+    domain::{Call, FifoMode, Filter, QueueName, Wait},
     store::{self, DeadLetters, Read, Result},
 };
 
@@ -109,7 +109,7 @@ impl Key {
 /// Who stands in line.
 struct Client {
     reply: oneshot::Sender<Result<Delivery>>,
-    stats: Arc<CallStats>,
+    call: Arc<Call>,
 }
 
 /// Nobody answers where a gateway ends.
@@ -153,14 +153,14 @@ impl Receivers {
         self: &Arc<Self>,
         read: Read,
         wait: Wait,
-        stats: &Arc<CallStats>,
+        call: &Arc<Call>,
     ) -> Result<Delivery> {
         let closing = &self.shared.closing;
         let patient = wait.get() > 0 && !closing.is_cancelled();
         let started = Instant::now();
         let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
         let (reply, mut outcome) = oneshot::channel();
-        let client = Client { reply, stats: Arc::clone(stats) };
+        let client = Client { reply, call: Arc::clone(call) };
         let wants = usize::try_from(read.qty).unwrap_or(1);
         let _waits = patient.then(|| WaiterCount::new(&self.shared.waiters));
         let key = Key {
@@ -195,7 +195,7 @@ impl Receivers {
                 outcome.try_recv().or_else(|_| Ok(Ok(Delivery::empty())))
             }
         };
-        stats.add_waited(started.elapsed());
+        call.add_waited(started.elapsed());
         answer.unwrap_or_else(|_| unanswered())
     }
 
@@ -273,7 +273,7 @@ impl Receivers {
     fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<QueueSlot<'_>> {
         let mut state = self.lock();
         let distinct = if patient && !state.pace.knows(&key) {
-            Some(self.count_distinct(&state, client.stats.caller())?)
+            Some(self.count_distinct(&state, client.call.caller())?)
         } else {
             None
         };

@@ -120,7 +120,7 @@ impl State {
     }
 
     fn caller_of(&self, key: &Key) -> Option<CallerId> {
-        self.lines.get(key).and_then(WaitQueue::first)?.stats.caller()
+        self.lines.get(key).and_then(WaitQueue::first)?.call.caller()
     }
 }
 

@@ -108,6 +108,13 @@ impl ReadyLook {
         }
     }
 
+    /// Whether something is so large, written out, that others waited for it.
+    fn is_large(&self, found: &Found) -> bool {
+        let most = self.receivers.shared.share_of_queue.bytes;
+        !found.unreadable.is_empty()
+            || found.messages.iter().any(|message| message.message.get().len() > most)
+    }
+
     /// Deals out what was found, and looks again if that is due.
     fn end(mut self, outcome: Result<Found>) {
         let Some(look) = self.look.take() else { return };
@@ -161,7 +168,7 @@ impl Member for ReadyLook {
                     match outcome {
                         QueueOutcome::Done((found, took)) => {
                             member.receivers.note_read(took);
-                            if took > SLOW {
+                            if took > SLOW || member.is_large(&found) {
                                 member.receivers.lock().separation.begin(SEPARATE);
                             }
                             let Receivers { queue, shared, .. } = &*member.receivers;

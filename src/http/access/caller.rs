@@ -60,7 +60,7 @@ impl Caller {
             // Set once: a request has one caller.
             let _ = context.caller.set(Arc::clone(&principal));
             let id = principal.identity().fingerprint().caller_id();
-            context.stats.set_caller(id);
+            context.call.set_caller(id);
             let counted = context.belongs_to(gated.concurrency.usage(id));
             counted.map_err(|full| too_many(gated, full))?;
         }

@@ -5,7 +5,7 @@ use std::{future::Future, marker::PhantomData, sync::Arc};
 use crate::{
     auth::WaitingPlace,
     broker::{self, Broker},
-    domain::{CallStats, QueueName, Right, Scope},
+    domain::{Call, QueueName, Right, Scope},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 /// Leave to do something to one queue.
 pub(crate) struct QueuePermit<R> {
     pub(crate) broker: Broker,
-    pub(crate) stats: Arc<CallStats>,
+    pub(crate) call: Arc<Call>,
     pub(crate) queue: QueueName,
     pub(crate) caller: Caller,
     _right: PhantomData<R>,
@@ -26,7 +26,7 @@ pub(crate) struct QueuePermit<R> {
 /// Leave to do something to those queues to which the caller may.
 pub(crate) struct ScopePermit<R> {
     pub(crate) broker: Broker,
-    pub(crate) stats: Arc<CallStats>,
+    pub(crate) call: Arc<Call>,
     pub(crate) scope: Scope,
     pub(crate) caller: Caller,
     _right: PhantomData<R>,
@@ -44,8 +44,8 @@ impl<R: RequiredRight> QueuePermit<R> {
         caller.names_queue(&queue);
         caller.require(R::RIGHT, &queue)?;
         caller.admitted_for(Purpose::Queue(R::RIGHT, queue.clone()));
-        let (broker, stats) = (caller.gated.broker.clone(), Arc::clone(&caller.context.stats));
-        Ok(Self { broker, stats, queue, caller, _right: PhantomData })
+        let (broker, call) = (caller.gated.broker.clone(), Arc::clone(&caller.context.call));
+        Ok(Self { broker, call, queue, caller, _right: PhantomData })
     }
 }
 
@@ -57,8 +57,8 @@ impl<R: RequiredRight> ScopePermit<R> {
             return Err(caller.lacks(right));
         }
         caller.admitted_for(Purpose::Scope(R::RIGHT, scope.clone()));
-        let (broker, stats) = (caller.gated.broker.clone(), Arc::clone(&caller.context.stats));
-        Ok(Self { broker, stats, scope, caller, _right: PhantomData })
+        let (broker, call) = (caller.gated.broker.clone(), Arc::clone(&caller.context.call));
+        Ok(Self { broker, call, scope, caller, _right: PhantomData })
     }
 }
 
@@ -82,11 +82,11 @@ impl MultiQueuePermit {
     pub(crate) fn for_all<'a>(
         self,
         operations: impl IntoIterator<Item = (Right, &'a QueueName)>,
-    ) -> Result<(Broker, Arc<CallStats>), (usize, Rejection)> {
+    ) -> Result<(Broker, Arc<Call>), (usize, Rejection)> {
         for (index, (right, queue)) in operations.into_iter().enumerate() {
             self.caller.require(Some(right), queue).map_err(|rejection| (index, rejection))?;
         }
-        Ok((self.caller.gated.broker.clone(), Arc::clone(&self.caller.context.stats)))
+        Ok((self.caller.gated.broker.clone(), Arc::clone(&self.caller.context.call)))
     }
 }
 
