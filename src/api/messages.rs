@@ -148,7 +148,8 @@ impl NewMessageBody {
             (delay, None) => delay.map(Visibility::After),
             (None, Some(moment)) => Some(Visibility::at(moment.0)),
         };
-        Ok(NewMessage { message: self.message, headers: self.headers, visible })
+        let Self { message, headers, .. } = self;
+        Ok(NewMessage { message, sql_null: false, headers, visible })
     }
 }
 

@@ -89,7 +89,7 @@ struct SettledAndReceived<'a> {
 impl SettleAndReceive {
     /// Both, once it is known that they make sense.
     fn check(self, leave: &QueuePermit<right::Receive>) -> Result<(Settle, Receive), Problem> {
-        let settle = self.settle.map(|settle| settle.0.into_settle()).transpose()?;
+        let settle = self.settle.map(|settle| settle.0.into_settle("settle.")).transpose()?;
         let receive = Receive {
             queue: leave.queue.clone(),
             qty: self.qty.unwrap_or(Quantity::saturating(1)),

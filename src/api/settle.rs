@@ -115,27 +115,30 @@ pub(super) fn target(
 }
 
 /// The reason of a dead letter, if it can be a header.
-fn reason(given: Option<String>, index: usize) -> Result<Option<Arc<str>>, Problem> {
+fn reason(given: Option<String>, whose: &dyn Fn() -> String) -> Result<Option<Arc<str>>, Problem> {
     let Some(reason) = given else { return Ok(None) };
     let bytes = reason.len();
     if bytes > MAX_REASON_BYTES {
         return Err(Problem::invalid(format!(
-            "`dead_letter[{index}].reason` must have at most {MAX_REASON_BYTES} bytes, not {bytes}"
+            "`{}.reason` must have at most {MAX_REASON_BYTES} bytes, not {bytes}",
+            whose()
         )));
     }
     if reason.contains('\0') {
         return Err(Problem::invalid(format!(
-            "`dead_letter[{index}].reason` must be text without `\\u0000`, which PostgreSQL cannot store"
+            "`{}.reason` must be text without `\\u0000`, which PostgreSQL cannot store",
+            whose()
         )));
     }
     Ok(Some(reason.into()))
 }
 
 impl SettleBody {
-    pub(super) fn into_settle(self) -> Result<Settle, Problem> {
+    /// What to settle; `within` is what stands before the names of its lists in what is said of them.
+    pub(super) fn into_settle(self, within: &str) -> Result<Settle, Problem> {
         let mut entries = Vec::new();
         let mut add = |list: &str, index: usize, action, msg_id, receipt| {
-            let target = target(msg_id, receipt, &|| format!("{list}[{index}]"));
+            let target = target(msg_id, receipt, &|| format!("{within}{list}[{index}]"));
             target.map(|target| entries.push((action, target)))
         };
         for (index, JsonObject(entry)) in self.delete.0.into_iter().enumerate() {
@@ -145,7 +148,8 @@ impl SettleBody {
             add("archive", index, Action::Archive, entry.msg_id, entry.receipt)?;
         }
         for (index, JsonObject(entry)) in self.dead_letter.0.into_iter().enumerate() {
-            let action = Action::DeadLetter(reason(entry.reason, index)?);
+            let whose = || format!("{within}dead_letter[{index}]");
+            let action = Action::DeadLetter(reason(entry.reason, &whose)?);
             add("dead_letter", index, action, entry.msg_id, entry.receipt)?;
         }
         for (index, JsonObject(entry)) in self.retry.0.into_iter().enumerate() {
@@ -188,6 +192,6 @@ async fn settle(
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<SettleBody>,
 ) -> Result<JsonAnswer<Settled>, Problem> {
-    let settled = broker.settle(&call, queue, body.into_settle()?).await?;
+    let settled = broker.settle(&call, queue, body.into_settle("")?).await?;
     Ok(JsonAnswer(settled_of(settled)))
 }

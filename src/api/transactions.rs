@@ -174,7 +174,8 @@ impl Operation {
                     (delay, None) => Ok(delay.map(Visibility::After)),
                     (None, Some(moment)) => Ok(Some(Visibility::at(moment.0))),
                 }?;
-                let message = NewMessage { message: new.message, headers: new.headers, visible };
+                let (message, headers) = (new.message, new.headers);
+                let message = NewMessage { message, sql_null: false, headers, visible };
                 Ok(Wish::Send(new.queue.0, message))
             }
             Self { send: None, delete: Some(JsonObject(old)), archive: None, set_vt: None } => {

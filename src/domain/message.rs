@@ -35,6 +35,8 @@ impl Visibility {
 pub struct NewMessage {
     /// Any JSON value.
     pub message: RawJson,
+    /// Whether a message `null` is stored as the null of SQL, as by functions in SQL that are given it.
+    pub sql_null: bool,
     /// A JSON object, or nothing.
     pub headers: Option<RawJson>,
     /// When it becomes visible; when the queue's settings say where nothing is said.
@@ -42,6 +44,11 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
+    /// What is stored of the message; nothing for the null of SQL.
+    pub fn stored(&self) -> Option<&RawValue> {
+        (!self.sql_null || self.message.get() != "null").then_some(&*self.message)
+    }
+
     /// Bytes of the message and its headers.
     pub fn bytes(&self) -> u64 {
         let headers = self.headers.as_ref().map_or(0, |headers| headers.get().len());

@@ -124,7 +124,7 @@ fn object(tree: BTreeMap<String, Node>) -> Value {
             let items = items(node).into_iter().map(value).collect();
             object.insert(list.to_owned(), Value::Array(items));
         } else if let Some((map, key)) = map_name(&name) {
-            let pairs = items(node).into_iter().filter_map(|item| pair(item, key)).collect();
+            let pairs = pairs(node, key).into_iter().filter_map(|item| pair(item, key)).collect();
             object.insert(map.to_owned(), Value::Object(pairs));
         } else {
             object.insert(name, value(node));
@@ -151,6 +151,14 @@ fn items(node: Node) -> Vec<Node> {
             items.sort_by_key(|(number, _)| *number);
             items.into_iter().map(|(_, item)| item).collect()
         }
+    }
+}
+
+/// The pairs of a map: numbered, or one that is not.
+fn pairs(node: Node, key: &str) -> Vec<Node> {
+    match node {
+        Node::Tree(tree) if tree.contains_key(key) => vec![Node::Tree(tree)],
+        node => items(node),
     }
 }
 
@@ -199,6 +207,8 @@ mod tests {
                 "Entries": [{"Id": "one", "MessageAttributes": attributes}],
             })
         );
+        let one = read(&[("Attribute.Name", "DelaySeconds"), ("Attribute.Value", "5")]);
+        assert_eq!(one.input, json!({"Attributes": {"DelaySeconds": "5"}}));
         assert_eq!(read(&[("AttributeName", "")]).input, json!({"AttributeNames": []}));
         assert_eq!(read(&[("MessageAttributeNames", "")]).input, json!({}));
     }

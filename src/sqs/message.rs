@@ -65,6 +65,7 @@ impl Envelope {
         }
         Ok(NewMessage {
             message: to_raw_value(body)?,
+            sql_null: false,
             headers: Some(to_raw_value(&headers)?),
             visible,
         })

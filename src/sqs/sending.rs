@@ -307,6 +307,13 @@ fn illegal() -> SqsError {
     )
 }
 
+/// Whether this is a number in digits: neither infinity nor what is no number.
+fn is_number(text: &str) -> bool {
+    let is_word =
+        text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
+    !is_word && text.parse::<f64>().is_ok()
+}
+
 fn check_attribute(name: &str, value: &AttributeValue) -> Result<()> {
     let refuse = |message: String| Err(SqsError::invalid(message));
     if !is_name(name) {
@@ -337,7 +344,7 @@ fn check_attribute(name: &str, value: &AttributeValue) -> Result<()> {
             "Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'."
         ));
     }
-    if kind == "Number" && text.trim().parse::<f64>().is_err() {
+    if kind == "Number" && !is_number(text.trim()) {
         return refuse(format!(
             "Can't cast the value of message (user) attribute '{name}' to a number."
         ));

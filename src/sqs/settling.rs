@@ -28,7 +28,8 @@ pub(super) async fn delete(caller: Caller, input: DeleteMessage) -> Result<Outpu
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = Permit::new(caller, name.queue.clone())?;
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
-    check_lease(&permit, &name, handle).await?;
+    let checked = check_lease(&permit, &name, handle).await;
+    or_no_queue(&permit, &name, checked).await?;
     let target = target(handle);
     deleted(&name, handle, permit.broker.delete(&permit.call, name.queue.clone(), target).await)?;
     Ok(None)
@@ -60,7 +61,7 @@ pub(super) async fn change(caller: Caller, input: ChangeMessageVisibility) -> Re
     let permit = Permit::new(caller, name.queue.clone())?;
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
     let visible = visibility(input.visibility_timeout)?;
-    check_handle(&permit, handle)?;
+    or_no_queue(&permit, &name, check_handle(&permit, handle)).await?;
     let outcome = permit.broker.hide(&permit.call, name.queue.clone(), target(handle), visible);
     changed(&name, handle, outcome.await)?;
     Ok(None)
@@ -101,7 +102,7 @@ async fn settle(
     read: fn(&SqsName, &str, broker::Result<()>) -> Result<()>,
 ) -> Result<()> {
     if entries.is_empty() {
-        return Ok(());
+        return must_exist(permit, name).await;
     }
     let what = entries.iter().map(|(_, handle, action)| (action.clone(), target(handle))).collect();
     let what = Settle { entries: what };
@@ -126,6 +127,20 @@ fn visibility(seconds: Option<i64>) -> Result<Visibility> {
     }
     let reason = "Must be >= 0 and <= 43200, if provided.";
     Err(SqsError::value(&seconds.to_string(), "VisibilityTimeout", reason))
+}
+
+async fn must_exist(permit: &Permit, name: &SqsName) -> Result<()> {
+    permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
+    Ok(())
+}
+
+/// Passes on what was found of a handle. Of one that is refused, its queue is looked for: that it is gone comes
+/// first, as clients make queues on that.
+async fn or_no_queue(permit: &Permit, name: &SqsName, checked: Result<()>) -> Result<()> {
+    if checked.is_err() {
+        must_exist(permit, name).await?;
+    }
+    checked
 }
 
 /// Refuses what is no receipt handle.

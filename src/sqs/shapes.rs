@@ -6,6 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
+use crate::domain::JsonObject;
+
 use super::error::{Kind, Result, SqsError};
 
 /// Declares the enum of all actions, and how one is read.
@@ -30,7 +32,10 @@ macro_rules! actions {
             /// Reads the input of an action.
             pub(super) fn read(name: &str, input: Value) -> Result<Self> {
                 match name {
-                    $(stringify!($name) => $input::deserialize(input).map(Self::$name).map_err(unreadable),)*
+                    $(stringify!($name) => {
+                        let input = JsonObject::<$input>::deserialize(input);
+                        input.map(|input| Self::$name(input.0)).map_err(unreadable)
+                    })*
                     _ => Err(SqsError::new(
                         Kind::UnknownOperation,
                         format!("The action {name} is not valid for this endpoint."),
@@ -121,8 +126,9 @@ inputs! {
     }
     CreateQueue {
         queue_name: Option<String>,
+        #[serde(deserialize_with = "texts")]
         attributes: Option<BTreeMap<String, String>>,
-        #[serde(rename = "tags", alias = "Tags")]
+        #[serde(rename = "tags", alias = "Tags", deserialize_with = "texts")]
         tags: Option<BTreeMap<String, String>>,
     }
     GetQueueUrl { queue_name: Option<String> }
@@ -141,9 +147,14 @@ inputs! {
     GetQueueAttributes { queue_url: Option<String>, attribute_names: Option<Vec<String>> }
     SetQueueAttributes {
         queue_url: Option<String>,
+        #[serde(deserialize_with = "texts")]
         attributes: Option<BTreeMap<String, String>>,
     }
-    TagQueue { queue_url: Option<String>, tags: Option<BTreeMap<String, String>> }
+    TagQueue {
+        queue_url: Option<String>,
+        #[serde(deserialize_with = "texts")]
+        tags: Option<BTreeMap<String, String>>,
+    }
     UntagQueue { queue_url: Option<String>, tag_keys: Option<Vec<String>> }
     /// A message to send; of a batch with an `Id`, alone with the URL of its queue.
     SendMessage {
@@ -152,12 +163,18 @@ inputs! {
         message_body: Option<String>,
         #[serde(deserialize_with = "integer")]
         delay_seconds: Option<i64>,
+        #[serde(deserialize_with = "values")]
         message_attributes: Option<Attributes>,
+        #[serde(deserialize_with = "values")]
         message_system_attributes: Option<Attributes>,
         message_deduplication_id: Option<String>,
         message_group_id: Option<String>,
     }
-    SendMessageBatch { queue_url: Option<String>, entries: Option<Vec<SendMessage>> }
+    SendMessageBatch {
+        queue_url: Option<String>,
+        #[serde(deserialize_with = "entries")]
+        entries: Option<Vec<SendMessage>>,
+    }
     ReceiveMessage {
         queue_url: Option<String>,
         attribute_names: Option<Vec<String>>,
@@ -171,7 +188,11 @@ inputs! {
         wait_time_seconds: Option<i64>,
     }
     DeleteMessage { queue_url: Option<String>, id: Option<String>, receipt_handle: Option<String> }
-    DeleteMessageBatch { queue_url: Option<String>, entries: Option<Vec<DeleteMessage>> }
+    DeleteMessageBatch {
+        queue_url: Option<String>,
+        #[serde(deserialize_with = "entries")]
+        entries: Option<Vec<DeleteMessage>>,
+    }
     ChangeMessageVisibility {
         queue_url: Option<String>,
         id: Option<String>,
@@ -181,6 +202,7 @@ inputs! {
     }
     ChangeMessageVisibilityBatch {
         queue_url: Option<String>,
+        #[serde(deserialize_with = "entries")]
         entries: Option<Vec<ChangeMessageVisibility>>,
     }
 }
@@ -210,6 +232,30 @@ impl AttributeValue {
     pub(super) fn text(data_type: &str, value: String) -> Self {
         Self { data_type: data_type.to_owned(), string_value: Some(value), binary_value: None }
     }
+}
+
+/// What is read, or why it is not.
+type Read<T, E> = std::result::Result<Option<T>, E>;
+
+/// The entries of a batch, each an object.
+fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Read<Vec<T>, D::Error> {
+    let read = Option::<Vec<JsonObject<T>>>::deserialize(deserializer)?;
+    Ok(read.map(|list| list.into_iter().map(|entry| entry.0).collect()))
+}
+
+/// A map of texts, in which null is nothing.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Read<BTreeMap<String, String>, D::Error> {
+    let read = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
+    Ok(read.map(|map| map.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()))
+}
+
+/// A map of objects, in which null is nothing.
+fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Attributes, D::Error> {
+    type Values = BTreeMap<String, Option<JsonObject<AttributeValue>>>;
+    let read = Option::<Values>::deserialize(deserializer)?;
+    Ok(read.map(|map| map.into_iter().filter_map(|(name, one)| Some((name, one?.0))).collect()))
 }
 
 /// A whole number, also where it came as text: forms have nothing else, and some SDKs write texts.
@@ -250,6 +296,22 @@ mod tests {
         assert!(Action::read("Fly", json!({})).is_err());
     }
 
+    /// An array of values is none: nobody means to drop a queue by `["url"]`.
+    #[test]
+    fn inputs_and_what_is_in_them_are_objects() {
+        for (action, wrong) in [
+            ("DeleteQueue", json!(["q"])),
+            ("ListQueues", json!([])),
+            ("SendMessageBatch", json!({"Entries": [["q", "a", "body"]]})),
+            ("DeleteMessageBatch", json!({"Entries": [[]]})),
+            ("ChangeMessageVisibilityBatch", json!({"Entries": [["q"]]})),
+            ("SendMessage", json!({"MessageAttributes": {"a": ["String", "v"]}})),
+        ] {
+            let error = Action::read(action, wrong).expect_err(action);
+            assert_eq!(error.kind, Kind::SerializationException, "{action}");
+        }
+    }
+
     #[test]
     fn numbers_may_be_texts_and_null_is_nothing() {
         let input = json!({"DelaySeconds": "5", "MessageBody": null, "QueueUrl": "q"});
@@ -257,6 +319,12 @@ mod tests {
             panic!("a message");
         };
         assert_eq!((send.delay_seconds, send.message_body), (Some(5), None));
+        let input = json!({"QueueUrl": "q", "Attributes": {"Policy": null, "DelaySeconds": "1"}});
+        let Ok(Action::SetQueueAttributes(set)) = Action::read("SetQueueAttributes", input) else {
+            panic!("attributes");
+        };
+        let given = set.attributes.expect("a map");
+        assert_eq!(given.keys().collect::<Vec<_>>(), ["DelaySeconds"]);
         for wrong in [json!("x"), json!(1.5), json!([])] {
             let input = json!({ "DelaySeconds": wrong });
             let error = Action::read("SendMessage", input).expect_err("no number");

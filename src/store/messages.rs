@@ -38,7 +38,8 @@ pub async fn send(
     batch: &[&NewMessage],
     in_turn: bool,
 ) -> Result<Vec<i64>> {
-    let messages: Vec<Json<&RawValue>> = batch.iter().map(|m| Json(&*m.message)).collect();
+    let messages: Vec<Option<Json<&RawValue>>> =
+        batch.iter().map(|m| m.stored().map(Json)).collect();
     let headers: Vec<Option<Json<&RawValue>>> =
         batch.iter().map(|m| m.headers.as_deref().map(Json)).collect();
     let headers = headers.iter().any(Option::is_some).then_some(headers);
@@ -71,7 +72,7 @@ pub async fn send_each(
          FROM pgmq_gateway.send_each($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ORDER BY place",
     )
     .bind(queue.as_str())
-    .bind(all().map(|new| new.message.get().as_bytes()).collect::<Vec<_>>())
+    .bind(all().map(body).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
     .bind(times)
@@ -83,6 +84,11 @@ pub async fn send_each(
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }
     rows.iter().zip(requests).map(|(row, one)| send_outcome(row, one.messages.len())).collect()
+}
+
+/// What is stored of a message, as text.
+pub(super) fn body(new: &NewMessage) -> Option<&[u8]> {
+    new.stored().map(|message| message.get().as_bytes())
 }
 
 pub(super) fn headers(new: &NewMessage) -> Option<&[u8]> {

@@ -10,7 +10,7 @@ use super::{
     Action, Conn,
     decode::get,
     error::{Error, Result},
-    messages::{headers, moments, seconds, try_decode, visibility},
+    messages::{body, headers, moments, seconds, try_decode, visibility},
     reads::{Found, leased},
     settling::Targets,
     size_limited_rows::SizeLimitedRows,
@@ -51,7 +51,7 @@ pub async fn send_to_queues(
     )
     .bind(names(batches))
     .bind(counts(batches))
-    .bind(all().map(|new| new.message.get().as_bytes()).collect::<Vec<_>>())
+    .bind(all().map(body).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
     .bind(times);

@@ -134,7 +134,7 @@ pub async fn send_once(
          FROM pgmq_gateway.send_once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(queue.as_str())
-    .bind(all().map(|new| Json(&*new.message)).collect::<Vec<_>>())
+    .bind(all().map(|new| new.stored().map(Json)).collect::<Vec<_>>())
     .bind(headers.iter().any(Option::is_some).then_some(headers))
     .bind(delays)
     .bind(times)

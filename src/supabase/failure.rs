@@ -156,6 +156,8 @@ fn failure_of(error: &broker::Error) -> Failure {
         E::Shared(source) => failure_of(source),
         E::QueueNotFound(queue) => Failure::no_relation('q', queue),
         E::NoArchive(queue) => Failure::no_relation('a', queue),
+        // Of no part of the request: no queue can have the name.
+        E::Invalid { part: None, .. } => as_it_says(S::BAD_REQUEST, "P0001"),
         E::Invalid { .. } | E::FilterInGroups | E::NoDeadLetterQueue(_) => {
             as_it_says(S::BAD_REQUEST, "22023")
         }

@@ -124,6 +124,7 @@ mod sqs_clients;
 mod sqs_fifo;
 mod sqs_keys;
 mod sqs_matrix;
+mod sqs_refusals;
 mod starts;
 mod storable;
 mod supabase;

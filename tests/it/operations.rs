@@ -31,7 +31,7 @@ async fn a_crowd_does_not_make_it_unready() {
 #[tokio::test]
 async fn they_take_no_parameters() {
     let gateway = TestGateway::start().await;
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json"] {
         let refused = gateway.get(&format!("{path}?verbose=1")).await;
         assert!(refused.problem(400, "invalid_request").detail().contains("`verbose`"), "{path}");
     }

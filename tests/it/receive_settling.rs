@@ -131,7 +131,11 @@ async fn what_makes_no_sense_is_refused_before_anything_is_settled() {
             json!({"settle": {"delete": [{"msg_id": 1}]}, "fifo": "head", "filter": {"a": 1}}),
             "exclude",
         ),
-        (json!({"settle": {"delete": [{"msg_id": 1}, {}]}}), "delete[1]"),
+        (json!({"settle": {"delete": [{"msg_id": 1}, {}]}}), "`settle.delete[1]`"),
+        (
+            json!({"settle": {"dead_letter": [{"msg_id": 1, "reason": "\u{0}"}]}}),
+            "`settle.dead_letter[0].reason`",
+        ),
         (json!({"settle": {"remove": []}}), "remove"),
         (json!({"delete": [{"msg_id": 1}]}), "delete"),
     ] {

@@ -158,6 +158,8 @@ async fn what_is_wrong_is_told_as_postgrest_does() {
             "LIMIT must not be negative",
         ),
         ("pop", json!({"queue_name": "a;b"}), 400, "P0001", "queue name contains invalid"),
+        ("pop", json!({"queue_name": "a b"}), 400, "P0001", "a queue name consists of"),
+        ("pop", json!({"queue_name": "Orders"}), 400, "P0001", "a queue name is lower case"),
         ("send", send(json!("\u{0}")), 400, "22P05", "unsupported Unicode escape sequence"),
         ("send_batch", json!({"queue_name": "q", "messages": []}), 400, "P0001", "empty"),
         ("send_batch", json!({"queue_name": "q", "messages": {}}), 400, "22P02", "JSON array"),
@@ -185,12 +187,59 @@ async fn what_is_wrong_is_told_as_postgrest_does() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_null_is_stored_as_the_null_of_sql() {
+    let gateway = TestGateway::start().await;
+    let queues: Vec<String> = (0..20).map(|n| format!("n{n}")).collect();
+    for queue in &queues {
+        gateway.create(queue).await;
+    }
+    // Alone, several at once, and many queues in one statement.
+    let sent = queues.iter().map(async |queue| {
+        let one = json!({"queue_name": queue, "message": null});
+        let more = json!({"queue_name": queue, "messages": [null, "null", 1]});
+        tokio::join!(call(&gateway, "send", one), call(&gateway, "send_batch", more))
+    });
+    for (one, more) in futures_util::future::join_all(sent).await {
+        one.expect(200);
+        more.expect(200);
+    }
+    for queue in &queues {
+        let count = format!("SELECT count(*) FROM pgmq.q_{queue} WHERE message IS NULL");
+        assert_eq!(gateway.database.value::<i64>(&count).await, 2, "{queue}");
+    }
+    let read = json!({"queue_name": "n0", "sleep_seconds": 0, "n": 9});
+    let read = call(&gateway, "read", read).await.expect(200).json();
+    let records = read.as_array().expect("records").iter();
+    assert_eq!(records.filter(|record| record["message"].is_null()).count(), 2);
+    assert_eq!(gateway.all("n0").await.iter().filter(|m| m["message"].is_null()).count(), 2);
+    // The JSON null of REST stays one.
+    gateway.send("n1", r#"{"message":null}"#).await;
+    let json_nulls = "SELECT count(*) FROM pgmq.q_n1 WHERE message = 'null'";
+    assert_eq!(gateway.database.value::<i64>(json_nulls).await, 1);
+}
+
+#[tokio::test]
 async fn other_methods_than_post_change_nothing() {
     let gateway = TestGateway::start().await;
     gateway.create("q").await;
     gateway.send("q", r#"{"message":1}"#).await;
     let pop = "/rest/v1/rpc/pop?queue_name=q";
     failure(&gateway.get(pop).await, 405, "25006", "cannot execute DELETE in a read-only");
+    // Whatever the values of the arguments.
+    for call in [
+        "send?queue_name=q&message=1&sleep_seconds=x",
+        "send_batch?queue_name=q&messages=%7B1,2%7D",
+        "send_batch?queue_name=q&messages=%5B1%5D",
+        "read?queue_name=none&sleep_seconds=1&n=1",
+        "archive?queue_name=a;b&message_id=1",
+    ] {
+        failure(
+            &gateway.get(&format!("/rest/v1/rpc/{call}")).await,
+            405,
+            "25006",
+            "cannot execute",
+        );
+    }
     let head = Answer::of(gateway.request("HEAD", pop)).await;
     assert_eq!((head.status, &*head.text), (405, ""));
     failure(&gateway.get("/rest/v1/rpc/pop").await, 404, "PGRST202", "without parameters");

@@ -18,6 +18,7 @@ use utoipa_swagger_ui::Config;
 use crate::http::BasePath;
 
 use super::super::{
+    extract::{NoParameters, Query},
     problem::{Code, Problem},
     response::json_answer,
     state::Api,
@@ -63,7 +64,7 @@ impl Document {
 pub(in crate::api) fn document_route(document: &OpenApi) -> Router<Api> {
     let document = Document::new(document);
     let (here, at_root) = (document.at(".."), document.at("/"));
-    let served = async move |BasePath(base): BasePath| {
+    let served = async move |BasePath(base): BasePath, _: Query<NoParameters>| {
         json_answer(if base.is_empty() { at_root } else { document.at(&base) }.into())
     };
     let served = Router::new().route(DOCUMENT, get(served));

@@ -157,6 +157,7 @@ fn new_message(form: &Form) -> Result<NewMessage, Failure> {
     let delay = form.parsed::<Delay>("delay")?;
     Ok(NewMessage {
         message: json(form.raw("message"), "The message")?,
+        sql_null: false,
         headers: match form.get("headers") {
             Some(headers) if headers.starts_with('{') => Some(json(headers, "The headers")?),
             Some(_) => {

@@ -1,0 +1,79 @@
+//! What the SQS door refuses, and which refusal comes first where several would do.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestGateway, sqs::Sqs};
+
+/// Clients make a queue on being told that it is not there, whatever else is wrong.
+#[tokio::test]
+async fn that_a_queue_is_gone_comes_before_what_is_wrong_with_a_handle() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let gone = "AWS.SimpleQueueService.NonExistentQueue";
+    for queue in ["orders", "orders.fifo"] {
+        let attributes = if queue == "orders" { json!({}) } else { json!({"FifoQueue": "true"}) };
+        let url = sqs.create(queue, &attributes).await;
+        let entry = json!({"Id": "a", "ReceiptHandle": "no handle", "VisibilityTimeout": 1});
+        let alone = json!({"QueueUrl": url, "ReceiptHandle": "no handle", "VisibilityTimeout": 1});
+        let batch = json!({"QueueUrl": url, "Entries": [entry]});
+        for action in ["DeleteMessage", "ChangeMessageVisibility"] {
+            let (code, message) = sqs.error(action, &alone).await;
+            assert_eq!(code, "ReceiptHandleIsInvalid", "{action}: {message}");
+            let output = sqs.done(&format!("{action}Batch"), &batch).await;
+            assert_eq!(output["Failed"][0]["Code"], "ReceiptHandleIsInvalid", "{output}");
+        }
+        sqs.done("DeleteQueue", &json!({"QueueUrl": url})).await;
+        for action in ["DeleteMessage", "ChangeMessageVisibility"] {
+            assert_eq!(sqs.error(action, &alone).await.0, gone, "{action} {queue}");
+            let batched = format!("{action}Batch");
+            assert_eq!(sqs.error(&batched, &batch).await.0, gone, "{batched} {queue}");
+        }
+    }
+}
+
+/// As the service's own documentation writes a form with one attribute.
+#[tokio::test]
+async fn one_attribute_of_a_form_needs_no_number() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let form = [("QueueUrl", &*url), ("Attribute.Name", "DelaySeconds"), ("Attribute.Value", "7")];
+    sqs.query("SetQueueAttributes", &form).await.expect(200);
+    let input = json!({"QueueUrl": url, "AttributeNames": ["DelaySeconds"]});
+    let found: Value = sqs.done("GetQueueAttributes", &input).await;
+    assert_eq!(found["Attributes"], json!({"DelaySeconds": "7"}));
+}
+
+#[tokio::test]
+async fn a_list_of_values_is_no_input() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let (code, message) = sqs.error("DeleteQueue", &json!([url])).await;
+    assert_eq!(code, "SerializationException", "{message}");
+    let entries = json!({"QueueUrl": url, "Entries": [[url, "a", "body"]]});
+    assert_eq!(sqs.error("SendMessageBatch", &entries).await.0, "SerializationException");
+    assert!(gateway.all("q").await.is_empty(), "it is there, and nothing was sent");
+    // Null is nothing, also in a map.
+    let input = json!({"QueueUrl": url, "Attributes": {"DelaySeconds": "7", "Policy": null}});
+    sqs.done("SetQueueAttributes", &input).await;
+}
+
+#[tokio::test]
+async fn a_number_has_digits() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let with = |number: &str| {
+        let value = json!({"DataType": "Number", "StringValue": number});
+        json!({"QueueUrl": url, "MessageBody": "x", "MessageAttributes": {"n": value}})
+    };
+    for number in ["1", "-1.50", "+2e-3", "12345678901234567890123456789012345678"] {
+        sqs.done("SendMessage", &with(number)).await;
+    }
+    for word in ["NaN", "inf", "-Infinity", "0x10", "e", "1 2"] {
+        let (code, message) = sqs.error("SendMessage", &with(word)).await;
+        assert_eq!(code, "InvalidParameterValue", "{word}: {message}");
+        assert!(message.contains("Can't cast"), "{word}: {message}");
+    }
+}
