@@ -129,9 +129,10 @@ $$;
 
 -- The next groups behind `after_group` (from the first on where that is null) and up to `last_group`, in order
 -- of their names, that have something visible. Each step goes to the next group by the index, however many
--- messages a group has.
+-- messages a group has, if the table `is_indexed` for that.
 CREATE FUNCTION pgmq_gateway.next_groups(
-    q_table regclass, after_group text, last_group text, max_groups integer, since timestamptz
+    q_table regclass, is_indexed boolean, after_group text, last_group text, max_groups integer,
+    since timestamptz
 ) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
@@ -142,7 +143,7 @@ DECLARE
     walk text;
     groups text[];
 BEGIN
-    IF pgmq_gateway.has_group_index(q_table, 'vt') THEN
+    IF is_indexed THEN
         walk := format(
             'WITH RECURSIVE walk AS (
                 (%3$s ORDER BY %1$s, q.vt LIMIT 1)
@@ -164,13 +165,13 @@ $$;
 -- Locks up to `share` visible messages of each of these groups, other than those `tried`: first the first of
 -- each, then the second, and so on. Of each, `names` has the group.
 CREATE FUNCTION pgmq_gateway.take_of_each(
-    q_table regclass, groups text[], share integer, max_receives integer, since timestamptz,
+    q_table regclass, is_indexed boolean, groups text[], share integer, max_receives integer, since timestamptz,
     tried bigint[], OUT ids bigint[], OUT names text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     -- As bounds of both columns, as the planner would else take the index on the time alone where it thinks that
     -- most messages are of one group, and walk past all of these for one of another.
-    of_group text := CASE WHEN pgmq_gateway.has_group_index(q_table, 'vt')
+    of_group text := CASE WHEN is_indexed
         THEN '(%1$s, q.vt) >= (g.name, coalesce($5, ''-infinity''))
               AND (%1$s, q.vt) <= (g.name, statement_timestamp())'
         ELSE '%1$s = g.name' END;
@@ -204,6 +205,7 @@ DECLARE
     is_last_leg boolean := after_group IS NULL;
     groups text[];
     few record := pgmq_gateway.visible_groups(q_table, since);
+    is_indexed boolean := pgmq_gateway.has_group_index(q_table, 'vt');
     -- Those that may have more.
     givers text[] := '{}';
     share integer;
@@ -220,7 +222,7 @@ BEGIN
                             ORDER BY f.g LIMIT missing);
         ELSE
             groups := pgmq_gateway.next_groups(
-                q_table, at, CASE WHEN is_last_leg THEN after_group END, missing, since);
+                q_table, is_indexed, at, CASE WHEN is_last_leg THEN after_group END, missing, since);
         END IF;
         IF groups = '{}' THEN
             EXIT WHEN is_last_leg;
@@ -229,7 +231,8 @@ BEGIN
             CONTINUE;
         END IF;
         at := groups[cardinality(groups)];
-        taken := pgmq_gateway.take_of_each(q_table, groups, 1, max_receives, since, tried || chosen);
+        taken := pgmq_gateway.take_of_each(
+            q_table, is_indexed, groups, 1, max_receives, since, tried || chosen);
         chosen := chosen || taken.ids;
         givers := givers || taken.names;
         missing := max_messages - cardinality(chosen);
@@ -237,8 +240,8 @@ BEGIN
     last_group := coalesce(givers[cardinality(givers)], last_group);
     WHILE missing > 0 AND givers <> '{}' LOOP
         share := (missing + cardinality(givers) - 1) / cardinality(givers);
-        taken := pgmq_gateway.take_of_each(q_table, givers, share, max_receives, since,
-                                           tried || chosen);
+        taken := pgmq_gateway.take_of_each(
+            q_table, is_indexed, givers, share, max_receives, since, tried || chosen);
         EXIT WHEN taken.ids = '{}';
         chosen := chosen || taken.ids[1:missing];
         last_group := taken.names[least(missing, cardinality(taken.names))];

@@ -184,12 +184,14 @@ impl Broker {
     }
 
     /// Drops what an attempt to make an index has left, which would be of no use and cost every send. Where that
-    /// fails, the next attempt does it.
+    /// fails, the next attempt does it. One that another gateway has made meanwhile stays.
     async fn drop_unfinished_index(&self, queue: &QueueName, call: &Arc<Call>, index: GroupIndex) {
         let work = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
-            store::group_index_work(&mut conn, queue, index, false).await
+            store::group_index_work(&mut conn, queue, index, true).await
         });
-        if let Ok(Ok(work)) = work.await {
+        if let Ok(Ok(mut work)) = work.await {
+            // The last one would make it anew.
+            work.pop();
             drop(self.db.run_at_leisure(&work).await);
         }
     }

@@ -244,15 +244,23 @@ impl ConnectOptions {
     }
 }
 
+macro_rules! role {
+    () => {
+        "pg_catalog.concat(current_user, ' ', session_user)"
+    };
+}
+
 /// As whom a session acts, and who it is.
-pub(super) const ROLE: &str = "pg_catalog.concat(current_user, ' ', session_user)";
+pub(super) const ROLE: &str = role!();
 
 /// What there is to know of a session; its process is known by its number and its beginning.
-const ASK: &str = "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
-    pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
-    pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, \
-    pg_catalog.concat(current_user, ' ', session_user) \
-    FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own";
+const ASK: &str = concat!(
+    "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
+     pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
+     pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, ",
+    role!(),
+    " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own"
+);
 
 /// A URL without the wish for a server that takes changes: one is looked for in any case, and the
 /// driver does not know of it.
