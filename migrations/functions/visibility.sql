@@ -13,6 +13,15 @@ BEGIN
 END
 $$;
 
+-- The same of a moment.
+CREATE FUNCTION pgmq_gateway.read_stamp(last_read_at timestamptz)
+RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE WHEN last_read_at IS NULL THEN -1
+                WHEN isfinite(last_read_at) THEN (extract(epoch FROM last_read_at) * 1000000)::bigint & 4294967295 END;
+END
+$$;
+
 -- What is set besides to take back the last delivery of a message `q` where `condition` holds. That is done
 -- once: without a time it is not there any more. One that was before a message came here stays.
 CREATE FUNCTION pgmq_gateway.uncount(relation regclass, condition text)

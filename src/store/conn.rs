@@ -16,6 +16,7 @@ use crate::domain::{Call, QueueName};
 use super::{
     db::{Db, Limit},
     error::{Access, Error, Result},
+    known_tables::KnownTables,
     pool::Lease,
     progress::Running,
     verdict::{Cause, Failed, Retries, Retry, Verdict},
@@ -61,6 +62,11 @@ impl Conn {
     /// Connections that the pool can have.
     pub(super) fn capacity(&self) -> u32 {
         self.db.capacity()
+    }
+
+    /// What was found out about tables of queues by statements for several.
+    pub(super) fn known_tables(&self) -> &Arc<KnownTables> {
+        self.db.known_tables()
     }
 
     /// Whether the connection is as good as before the last statement, however that ended.

@@ -21,6 +21,7 @@ mod indexes;
 mod inspect;
 mod install;
 mod keys;
+mod known_tables;
 mod maintenance;
 mod messages;
 mod move_tasks;

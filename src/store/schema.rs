@@ -32,6 +32,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
     include_str!("../../migrations/functions/dashboard.sql"),
+    include_str!("../../migrations/functions/plain_tables.sql"),
     include_str!("../../migrations/functions/multi_queue.sql"),
 ];
 

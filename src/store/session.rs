@@ -64,6 +64,11 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
 /// How often a server at work looks whether its client is still there.
 const CLIENT_CHECK: Duration = Duration::from_secs(5);
 
+/// Bytes that a session takes and gives back when it begins. The GNU C library gives free memory above twice the
+/// largest such piece back to the system, and above 128 KiB as long as there was none: a session would take and
+/// give back what a statement needs each time, at a tenth and more of its work.
+const KEPT_BYTES: usize = 2_000_000;
+
 /// How to reach a database, and what its sessions are like.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -236,7 +241,9 @@ impl ConnectOptions {
                  SELECT pg_catalog.set_config('client_connection_check_interval', '{}', false) \
                  WHERE pg_catalog.version() OPERATOR(pg_catalog.~) 'linux' \
                    AND pg_catalog.current_setting('client_connection_check_interval', true) \
-                       IS NOT NULL) \
+                       IS NOT NULL \
+                 UNION ALL \
+                 SELECT pg_catalog.length(pg_catalog.repeat('x', {KEPT_BYTES}))::pg_catalog.text) \
              {ASK} CROSS JOIN (SELECT pg_catalog.count(*) FROM pinned) p",
             rows.join(", "),
             ms(CLIENT_CHECK),

@@ -55,6 +55,7 @@ mod jwt;
 mod keep_alive;
 mod kept;
 mod keys;
+mod known_tables;
 mod layers;
 mod leaving;
 mod leftovers;
