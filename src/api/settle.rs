@@ -63,7 +63,7 @@ pub(super) struct SettleBody {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
@@ -74,7 +74,7 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct DeadLetter {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
@@ -88,12 +88,12 @@ struct DeadLetter {
 #[serde(deny_unknown_fields)]
 struct Retry {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     delay: Option<Delay>,
     /// Whether the delivery is taken back from `read_ct`, as nobody tried: once for one delivery, whose
     /// receipt is void then, and whose `last_read_at` is forgotten. False if not given.

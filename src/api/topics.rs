@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{self, Topic, TopicDelivery},
-    domain::{Scope, rfc3339},
+    domain::{Scope, Timestamp},
     http::{QueuePermit, ScopePermit, right},
 };
 
@@ -51,14 +51,14 @@ struct Binding {
     #[schema(example = "invoices")]
     queue: String,
     /// When it was bound.
-    #[schema(value_type = String, format = DateTime)]
-    bound_at: String,
+    #[schema(inline)]
+    bound_at: Timestamp,
 }
 
 impl From<broker::Binding> for Binding {
     fn from(binding: broker::Binding) -> Self {
         let broker::Binding { pattern, queue, bound_at } = binding;
-        Self { pattern, queue, bound_at: rfc3339(&bound_at) }
+        Self { pattern, queue, bound_at: Timestamp(bound_at) }
     }
 }
 
