@@ -15,6 +15,7 @@ use crate::{
 use super::{
     extract::{NoParameters, OptionalJson, Query, parsed},
     message_view::ArchivePage,
+    openapi::errors,
     problem::Problem,
     response::json_answer,
     state::Api,
@@ -67,7 +68,10 @@ struct BrowseParameters {
 #[utoipa::path(
     get, path = "/queues/{queue}/archive", tag = TAG, operation_id = "browse_archive",
     params(("queue" = String, Path), BrowseParameters),
-    responses((status = 200, description = "A page of messages", body = ArchivePage<'_>))
+    responses(
+        (status = 200, description = "A page of messages", body = ArchivePage<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn browse(
     State(api): State<Api>,
@@ -137,7 +141,11 @@ struct Replayed {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<ReplayBody>), content_type = "application/json",
                  example = json!({"limit": 100, "dry_run": true})),
-    responses((status = 200, description = "How many were moved, or would be", body = Replayed))
+    responses(
+        (status = 200, description = "How many were moved, or would be", body = Replayed),
+        errors::InternalError, errors::QueueNotFound, errors::MessageConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn replay(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
@@ -198,7 +206,11 @@ struct Moved {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<RedriveBody>), content_type = "application/json",
                  example = json!({"limit": 100})),
-    responses((status = 200, description = "How many were moved", body = Moved))
+    responses(
+        (status = 200, description = "How many were moved", body = Moved),
+        errors::InternalError, errors::QueueNotFound, errors::MessageConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn redrive(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,

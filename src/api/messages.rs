@@ -24,6 +24,7 @@ use super::{
     extract::{Json, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
     extract::{PreferHeader, Return, minimal},
     message_view::{MessagePage, MessageView},
+    openapi::errors,
     problem::Problem,
     response::{json_answer, one_message},
     state::Api,
@@ -99,8 +100,12 @@ struct Sent {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages", tag = TAG, operation_id = "send_message",
     params(("queue" = String, Path), IdempotencyKey), request_body(content = NewMessageBody),
-    responses((status = 201, description = "It is stored", body = Sent,
-               headers(("Location" = String, description = "Where it can be looked at"))))
+    responses(
+        (status = 201, description = "It is stored", body = Sent,
+         headers(("Location" = String, description = "Where it can be looked at"))),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn send(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
@@ -170,7 +175,11 @@ struct SentBatch {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/batch", tag = TAG, operation_id = "send_batch",
     params(("queue" = String, Path), IdempotencyKey), request_body(content = Batch),
-    responses((status = 201, description = "They are stored", body = SentBatch))
+    responses(
+        (status = 201, description = "They are stored", body = SentBatch),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn send_batch(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
@@ -201,7 +210,10 @@ struct PeekParameters {
 #[utoipa::path(
     get, path = "/queues/{queue}/peek", tag = TAG, operation_id = "peek",
     params(("queue" = String, Path), PeekParameters),
-    responses((status = 200, description = "A page of messages", body = MessagePage<'_>))
+    responses(
+        (status = 200, description = "A page of messages", body = MessagePage<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn peek(
     State(api): State<Api>,
@@ -221,7 +233,10 @@ async fn peek(
 #[utoipa::path(
     get, path = "/queues/{queue}/messages/{msg_id}", tag = TAG, operation_id = "show_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
-    responses((status = 200, description = "The message", body = MessageView<'_>))
+    responses(
+        (status = 200, description = "The message", body = MessageView<'_>),
+        errors::InternalError, errors::MessageNotFound, errors::MessageUnreadable,
+    )
 )]
 async fn show(
     State(api): State<Api>,
@@ -253,7 +268,11 @@ impl ReceiptParameter {
     delete, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "delete_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
-    responses((status = 204, description = "It is gone"))
+    responses(
+        (status = 204, description = "It is gone"),
+        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale,
+        errors::MessageUnreadable,
+    )
 )]
 async fn delete(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
@@ -287,6 +306,8 @@ struct SetVisibility {
     responses(
         (status = 200, description = "The message as it is now", body = MessageView<'_>),
         (status = 204, description = "It is done, and the message is not wanted"),
+        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale, errors::OfBody,
+        errors::MessageUnreadable, errors::NotSupported,
     )
 )]
 async fn set_visibility(
@@ -325,7 +346,11 @@ pub(super) fn visibility(
     post, path = "/queues/{queue}/messages/{msg_id}/archive", tag = TAG,
     operation_id = "archive_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
-    responses((status = 204, description = "It is in the archive"))
+    responses(
+        (status = 204, description = "It is in the archive"),
+        errors::InternalError, errors::MessageNotFound, errors::ArchiveConflict,
+        errors::MessageUnreadable,
+    )
 )]
 async fn archive(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,

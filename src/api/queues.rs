@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     extract::{Json, NoBody, NoParameters, OptionalJson, Query, check_text, parsed},
+    openapi::errors,
     problem::Problem,
     queue_view::{KindView, MetricsView, QueueView, queue_example},
     settings_view::ChangeView,
@@ -117,6 +118,8 @@ impl FromStr for Flag {
     responses(
         (status = 201, description = "It is new", body = QueueView),
         (status = 200, description = "It was there already, and is alike now", body = QueueView),
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
     )
 )]
 async fn create(
@@ -166,7 +169,10 @@ struct QueueList {
 /// Lists queues by name, whoever made them.
 #[utoipa::path(
     get, path = "/queues", tag = TAG, operation_id = "list_queues", params(ListParameters),
-    responses((status = 200, description = "A page of queues", body = QueueList))
+    responses(
+        (status = 200, description = "A page of queues", body = QueueList),
+        errors::InternalError,
+    )
 )]
 async fn list(
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
@@ -190,7 +196,10 @@ async fn list(
 #[utoipa::path(
     get, path = "/queues/{queue}", tag = TAG, operation_id = "show_queue",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "The queue", body = QueueView))
+    responses(
+        (status = 200, description = "The queue", body = QueueView),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn show(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
@@ -220,7 +229,11 @@ struct ChangeSettings {
 #[utoipa::path(
     patch, path = "/queues/{queue}", tag = TAG, operation_id = "change_settings",
     params(("queue" = String, Path)), request_body(content = ChangeSettings),
-    responses((status = 200, description = "The queue as it is now", body = QueueView))
+    responses(
+        (status = 200, description = "The queue as it is now", body = QueueView),
+        errors::InternalError, errors::QueueNotFound, errors::IndexConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn change_settings(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
@@ -251,7 +264,10 @@ struct DropParameters {
 #[utoipa::path(
     delete, path = "/queues/{queue}", tag = TAG, operation_id = "drop_queue",
     params(("queue" = String, Path), DropParameters),
-    responses((status = 204, description = "It is gone"))
+    responses(
+        (status = 204, description = "It is gone"),
+        errors::InternalError, errors::QueueNotFound, errors::QueueInUse, errors::NotSupported,
+    )
 )]
 async fn drop_queue(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
@@ -301,7 +317,10 @@ struct Purged {
 #[utoipa::path(
     post, path = "/queues/{queue}/purge", tag = TAG, operation_id = "purge_queue",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "How many there were", body = Purged))
+    responses(
+        (status = 200, description = "How many there were", body = Purged),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn purge(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
@@ -316,7 +335,10 @@ async fn purge(
 #[utoipa::path(
     get, path = "/queues/{queue}/metrics", tag = TAG, operation_id = "queue_metrics",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "The figures", body = MetricsView))
+    responses(
+        (status = 200, description = "The figures", body = MetricsView),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn metrics(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,

@@ -23,6 +23,7 @@ use super::{
     message_view::MessageList,
     messages::TAG,
     near_miss::method_not_allowed,
+    openapi::errors,
     problem::{Code, Problem},
     response::json_answer,
     state::Api,
@@ -74,8 +75,11 @@ struct ReceiveParameters {
 #[utoipa::path(
     get, path = PATH, tag = TAG, operation_id = "receive_messages",
     params(("queue" = String, Path), ReceiveParameters),
-    responses((status = 200, description = "The messages; none if there were none in time",
-               body = MessageList<'_>))
+    responses(
+        (status = 200, description = "The messages; none if there were none in time",
+         body = MessageList<'_>),
+        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+    )
 )]
 async fn receive(
     State(api): State<Api>,
@@ -130,8 +134,11 @@ struct PopParameters {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/pop", tag = TAG, operation_id = "pop_messages",
     params(("queue" = String, Path), PopParameters),
-    responses((status = 200, description = "The messages; none if there were none",
-               body = MessageList<'_>))
+    responses(
+        (status = 200, description = "The messages; none if there were none",
+         body = MessageList<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn pop(
     State(api): State<Api>,

@@ -15,6 +15,7 @@ use super::{
     extract::{NoParameters, OptionalJson, Query},
     message_view::{MessageView, message_example, views},
     messages::TAG,
+    openapi::errors,
     problem::Problem,
     receive::{delivered, received},
     response::json_answer,
@@ -102,8 +103,12 @@ impl SettleAndReceive {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<SettleAndReceive>), content_type = "application/json", example =
         json!({"settle": {"delete": [{"msg_id": 42}]}, "qty": 10, "wait": 20})),
-    responses((status = 200, description = "What became of each, and the messages; none if there were \
-               none in time", body = SettledAndReceived<'_>))
+    responses(
+        (status = 200, description = "What became of each, and the messages; none if there were \
+               none in time", body = SettledAndReceived<'_>),
+        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::NotSupported,
+    )
 )]
 async fn settle_and_receive(
     State(api): State<Api>,

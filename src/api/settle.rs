@@ -17,6 +17,7 @@ use super::{
     error_text,
     extract::{Json, NoParameters, Query},
     messages::TAG,
+    openapi::errors,
     problem::{Problem, code_of},
     settled::{Failed, Settled},
     state::Api,
@@ -185,7 +186,11 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/settle", tag = TAG, operation_id = "settle",
     params(("queue" = String, Path)), request_body(content = SettleBody),
-    responses((status = 200, description = "What became of each", body = Settled))
+    responses(
+        (status = 200, description = "What became of each", body = Settled),
+        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::NotSupported,
+    )
 )]
 async fn settle(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,

@@ -20,6 +20,7 @@ use crate::{
 use super::{
     extract::{NoParameters, OnceJson, Query, mark},
     messages::{IdempotencyKey, visibility},
+    openapi::errors,
     problem::Problem,
     settle::target,
     state::Api,
@@ -232,6 +233,8 @@ impl From<Outcome> for OperationResult {
     params(IdempotencyKey), request_body(content = Transaction),
     responses(
         (status = 200, description = "All is done", body = Results),
+        errors::InternalError, errors::MessageNotFound, errors::TransactionConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
     )
 )]
 async fn transact(
