@@ -2,21 +2,20 @@
 
 use axum::{Json as JsonAnswer, extract::State, response::Response};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, Page, Redrive, Replay},
-    domain::{
-        ArchivedMessage, Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp,
-    },
+    domain::{Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp},
     http::{Caller, QueuePermit, json, right, room_for},
 };
 
 use super::{
     extract::{NoParameters, OptionalJson, Query, parsed},
-    messages::{MessageSchema, message_example, seen},
+    message_view::ArchivePage,
+    openapi::errors,
     problem::Problem,
     response::json_answer,
     state::Api,
@@ -30,6 +29,8 @@ const MAX_IDS: usize = 1_000;
 type Limit = Bounded<1, 1_000_000_000>;
 /// An id, or a number that is none.
 type AnyId = Bounded<{ i64::MIN }, { i64::MAX }>;
+/// The ids that a replay names.
+type Ids = Limited<AnyId, 0, MAX_IDS>;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(browse)).routes(routes!(replay)).routes(routes!(redrive))
@@ -42,19 +43,19 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 struct BrowseParameters {
     /// The most messages to return, 10 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    #[param(inline)]
     limit: Option<PageSize>,
     /// The `next` of the page before: a `msg_id`.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 0)]
+    #[param(inline)]
     after: Option<Bounded<0, { i64::MAX }>>,
     /// Archived then or later.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<DateTime<Utc>>)]
+    #[param(inline)]
     since: Option<Timestamp>,
     /// Archived before.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<DateTime<Utc>>)]
+    #[param(inline)]
     until: Option<Timestamp>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
@@ -63,42 +64,14 @@ struct BrowseParameters {
     filter: Option<Filter>,
 }
 
-/// A message in the archive.
-#[derive(ToSchema)]
-#[schema(as = ArchivedMessage)]
-#[expect(dead_code, reason = "describes domain::ArchivedMessage, which knows no OpenAPI")]
-struct ArchivedSchema {
-    #[schema(inline)]
-    #[serde(flatten)]
-    message: MessageSchema,
-    /// When it was archived.
-    archived_at: DateTime<Utc>,
-}
-
-/// What a message looks like in the archive.
-fn archived_example() -> serde_json::Value {
-    let mut message = seen(message_example());
-    message["archived_at"] = "2026-01-01T12:00:02.000000Z".into();
-    message
-}
-
-/// A page of archived messages.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({"messages": [archived_example()], "next": "42"}))]
-struct ArchivePage {
-    /// In order of `msg_id`.
-    #[schema(value_type = Vec<ArchivedSchema>)]
-    messages: Vec<ArchivedMessage>,
-    /// What to pass as `after` for the next page; null on the last one.
-    #[schema(required, example = "42")]
-    next: Option<String>,
-}
-
 /// Looks at archived messages in order of `msg_id`.
 #[utoipa::path(
     get, path = "/queues/{queue}/archive", tag = TAG, operation_id = "browse_archive",
     params(("queue" = String, Path), BrowseParameters),
-    responses((status = 200, description = "A page of messages", body = ArchivePage))
+    responses(
+        (status = 200, description = "A page of messages", body = ArchivePage<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn browse(
     State(api): State<Api>,
@@ -117,7 +90,7 @@ async fn browse(
     let Page { messages, more, last_id, .. } = broker.browse_archive(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
     let held = room_for(&api, &call, messages.iter().map(|archived| &archived.message))?;
-    Ok(json_answer(json(held, &ArchivePage { messages, next })?.into()))
+    Ok(json_answer(json(held, &ArchivePage::new(&messages, next))?.into()))
 }
 
 /// Which archived messages to deliver once more: those that fit everything that is said.
@@ -125,23 +98,23 @@ async fn browse(
 #[serde(deny_unknown_fields)]
 struct ReplayBody {
     /// The queue to put them into; the one they were archived from if not given.
-    #[schema(value_type = Option<String>)]
-    to: Option<Name>,
+    #[schema(inline)]
+    to: Option<QueueName>,
     /// Their ids, at most 1000.
-    #[schema(value_type = Option<Vec<i64>>, max_items = 1_000)]
-    msg_ids: Option<Limited<AnyId, 0, MAX_IDS>>,
+    #[schema(inline)]
+    msg_ids: Option<Ids>,
     /// Archived then or later.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     since: Option<Timestamp>,
     /// Archived before.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     until: Option<Timestamp>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[schema(value_type = Option<Object>)]
     filter: Option<RawJson>,
     /// The most messages to move, the oldest first; all if not given.
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
+    #[schema(inline)]
     limit: Option<Limit>,
     /// Whether to count them only.
     #[serde(default)]
@@ -151,16 +124,6 @@ struct ReplayBody {
 /// Nothing was archived before 1970, and PostgreSQL's calendar begins later than ours.
 fn known_to_postgresql(moment: Timestamp) -> DateTime<Utc> {
     moment.0.max(DateTime::UNIX_EPOCH)
-}
-
-/// A queue's name in a body.
-struct Name(QueueName);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        QueueName::parse(&name).map(Self).map_err(de::Error::custom)
-    }
 }
 
 /// How many messages will be delivered once more.
@@ -178,7 +141,11 @@ struct Replayed {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<ReplayBody>), content_type = "application/json",
                  example = json!({"limit": 100, "dry_run": true})),
-    responses((status = 200, description = "How many were moved, or would be", body = Replayed))
+    responses(
+        (status = 200, description = "How many were moved, or would be", body = Replayed),
+        errors::InternalError, errors::QueueNotFound, errors::MessageConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn replay(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
@@ -193,7 +160,7 @@ async fn replay(
         filter,
         msg_ids: body.msg_ids.map(|ids| ids.0.into_iter().map(Bounded::get).collect()),
     };
-    let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    let (to, limit) = (body.to, body.limit.map(Bounded::get));
     may_send(&caller, to.as_ref().unwrap_or(&queue))?;
     if to.as_ref().is_some_and(|to| *to != queue) {
         may_take(&caller, &queue)?;
@@ -207,10 +174,10 @@ async fn replay(
 #[serde(deny_unknown_fields)]
 struct RedriveBody {
     /// The queue to put them into; each into the one that it came from if not given.
-    #[schema(value_type = Option<String>)]
-    to: Option<Name>,
+    #[schema(inline)]
+    to: Option<QueueName>,
     /// The most messages to move, the oldest first; all if not given.
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
+    #[schema(inline)]
     limit: Option<Limit>,
 }
 
@@ -239,14 +206,18 @@ struct Moved {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<RedriveBody>), content_type = "application/json",
                  example = json!({"limit": 100})),
-    responses((status = 200, description = "How many were moved", body = Moved))
+    responses(
+        (status = 200, description = "How many were moved", body = Moved),
+        errors::InternalError, errors::QueueNotFound, errors::MessageConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn redrive(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {
-    let (to, limit) = (body.to.map(|name| name.0), body.limit.map(Bounded::get));
+    let (to, limit) = (body.to, body.limit.map(Bounded::get));
     may_take(&caller, &queue)?;
     if let Some(to) = &to {
         may_send(&caller, to)?;

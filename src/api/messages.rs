@@ -6,7 +6,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,8 +14,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Page, Peek, SettleTarget},
     domain::{
-        Bounded, Delay, JsonObject, Limited, MAX_BATCH, Message, MsgId, NewMessage, PageSize,
-        RawJson, Timestamp, Visibility, VisibilityTimeout,
+        Bounded, Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
+        Timestamp, Visibility, VisibilityTimeout,
     },
     http::{BasePath, Caller, QueuePermit, json, right, room_for},
 };
@@ -24,6 +23,8 @@ use crate::{
 use super::{
     extract::{Json, NoBody, NoParameters, OnceJson, OneMessage, Query, mark, parsed},
     extract::{PreferHeader, Return, minimal},
+    message_view::{MessagePage, MessageView},
+    openapi::errors,
     problem::Problem,
     response::{json_answer, one_message},
     state::Api,
@@ -40,73 +41,6 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(archive))
 }
 
-/// A message in a queue.
-#[derive(ToSchema)]
-#[schema(as = Message, example = message_example)]
-#[expect(dead_code, reason = "describes domain::Message, which knows no OpenAPI")]
-pub(super) struct MessageSchema {
-    /// Its number within the queue.
-    #[schema(example = 42)]
-    msg_id: i64,
-    /// How many times it has been delivered.
-    #[schema(example = 1)]
-    read_ct: i32,
-    /// When it was stored.
-    enqueued_at: DateTime<Utc>,
-    /// When it was last delivered.
-    #[schema(required)]
-    last_read_at: Option<DateTime<Utc>>,
-    /// The moment from which it may be delivered (again).
-    vt: DateTime<Utc>,
-    /// The JSON value that was sent.
-    message: serde_json::Value,
-    /// The headers that were sent with it.
-    #[schema(required, value_type = Option<Object>)]
-    headers: Option<serde_json::Value>,
-    /// Stands for this one delivery; null where the message was only looked at. Passed on to a
-    /// delete, an archive or a change of visibility, it makes that fail if the message has been
-    /// delivered again since.
-    #[schema(required, example = "AQAAQIUAAAAAAAAAKgAAAAGgW1FhWp-2zR3tLQo")]
-    receipt: Option<String>,
-}
-
-/// What a message looks like that was delivered.
-pub(super) fn message_example() -> serde_json::Value {
-    serde_json::json!({
-        "msg_id": 42, "read_ct": 1, "enqueued_at": "2026-01-01T12:00:00.000000Z",
-        "last_read_at": "2026-01-01T12:00:01.000000Z", "vt": "2026-01-01T12:00:31.000000Z",
-        "message": {"order": 7}, "headers": {"trace": "abc"},
-        "receipt": "AQAAQIUAAAAAAAAAKgAAAAGgW1FhWp-2zR3tLQo"
-    })
-}
-
-/// Messages.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({"messages": [message_example()]}))]
-pub(super) struct MessageList<'a> {
-    /// In the order they were sent.
-    #[schema(value_type = Vec<MessageSchema>)]
-    pub(super) messages: &'a [Message],
-}
-
-/// A page of messages.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({"messages": [seen(message_example())], "next": "42"}))]
-struct MessagePage {
-    /// In order of `msg_id`.
-    #[schema(value_type = Vec<MessageSchema>)]
-    messages: Vec<Message>,
-    /// What to pass as `after` for the next page; null on the last one.
-    #[schema(required, example = "42")]
-    next: Option<String>,
-}
-
-/// The same message, looked at.
-pub(super) fn seen(mut message: serde_json::Value) -> serde_json::Value {
-    message["receipt"] = serde_json::Value::Null;
-    message
-}
-
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -119,11 +53,11 @@ pub(super) struct NewMessageBody {
     #[schema(value_type = Option<Object>)]
     headers: Option<RawJson>,
     /// Seconds before it can be delivered; as the queue's settings say if not given.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered, at most 315360000 seconds from
     /// now. One in the past means at once.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     visible_at: Option<Timestamp>,
 }
 
@@ -166,8 +100,12 @@ struct Sent {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages", tag = TAG, operation_id = "send_message",
     params(("queue" = String, Path), IdempotencyKey), request_body(content = NewMessageBody),
-    responses((status = 201, description = "It is stored", body = Sent,
-               headers(("Location" = String, description = "Where it can be looked at"))))
+    responses(
+        (status = 201, description = "It is stored", body = Sent,
+         headers(("Location" = String, description = "Where it can be looked at"))),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn send(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
@@ -193,9 +131,11 @@ async fn send(
 #[schema(example = json!({"messages": [{"message": "a"}, {"message": "b", "delay": 5}]}))]
 pub(super) struct Batch {
     /// 1 to 1000 messages.
-    #[schema(value_type = Vec<NewMessageBody>, min_items = 1, max_items = 1000)]
-    messages: Limited<JsonObject<NewMessageBody>, 1, MAX_BATCH>,
+    #[schema(inline)]
+    messages: NewMessages,
 }
+
+type NewMessages = Limited<JsonObject<NewMessageBody>, 1, MAX_BATCH>;
 
 impl Batch {
     /// What is to be stored, if its sender may.
@@ -235,7 +175,11 @@ struct SentBatch {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/batch", tag = TAG, operation_id = "send_batch",
     params(("queue" = String, Path), IdempotencyKey), request_body(content = Batch),
-    responses((status = 201, description = "They are stored", body = SentBatch))
+    responses(
+        (status = 201, description = "They are stored", body = SentBatch),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn send_batch(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
@@ -254,11 +198,11 @@ async fn send_batch(
 struct PeekParameters {
     /// The most messages to return, 10 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    #[param(inline)]
     limit: Option<PageSize>,
     /// The `next` of the page before: a `msg_id`.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 0)]
+    #[param(inline)]
     after: Option<Bounded<0, { i64::MAX }>>,
 }
 
@@ -266,7 +210,10 @@ struct PeekParameters {
 #[utoipa::path(
     get, path = "/queues/{queue}/peek", tag = TAG, operation_id = "peek",
     params(("queue" = String, Path), PeekParameters),
-    responses((status = 200, description = "A page of messages", body = MessagePage))
+    responses(
+        (status = 200, description = "A page of messages", body = MessagePage<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn peek(
     State(api): State<Api>,
@@ -279,14 +226,17 @@ async fn peek(
     let Page { messages, more, last_id, .. } = broker.peek(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
     let held = room_for(&api, &call, messages.iter())?;
-    Ok(json_answer(json(held, &MessagePage { messages, next })?.into()))
+    Ok(json_answer(json(held, &MessagePage::new(&messages, next))?.into()))
 }
 
 /// Looks at a message without leasing it.
 #[utoipa::path(
     get, path = "/queues/{queue}/messages/{msg_id}", tag = TAG, operation_id = "show_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
-    responses((status = 200, description = "The message", body = MessageSchema))
+    responses(
+        (status = 200, description = "The message", body = MessageView<'_>),
+        errors::InternalError, errors::MessageNotFound, errors::MessageUnreadable,
+    )
 )]
 async fn show(
     State(api): State<Api>,
@@ -318,7 +268,11 @@ impl ReceiptParameter {
     delete, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "delete_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
-    responses((status = 204, description = "It is gone"))
+    responses(
+        (status = 204, description = "It is gone"),
+        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale,
+        errors::MessageUnreadable,
+    )
 )]
 async fn delete(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
@@ -336,10 +290,10 @@ async fn delete(
 #[schema(example = json!({"vt": 60}))]
 struct SetVisibility {
     /// Seconds from now; 0 gives it back at once.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     vt: Option<VisibilityTimeout>,
     /// A moment, at most 315360000 seconds from now. One in the past means at once.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     visible_at: Option<Timestamp>,
 }
 
@@ -350,8 +304,10 @@ struct SetVisibility {
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter, PreferHeader),
     request_body(content = SetVisibility),
     responses(
-        (status = 200, description = "The message as it is now", body = MessageSchema),
+        (status = 200, description = "The message as it is now", body = MessageView<'_>),
         (status = 204, description = "It is done, and the message is not wanted"),
+        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale, errors::OfBody,
+        errors::MessageUnreadable, errors::NotSupported,
     )
 )]
 async fn set_visibility(
@@ -390,7 +346,11 @@ pub(super) fn visibility(
     post, path = "/queues/{queue}/messages/{msg_id}/archive", tag = TAG,
     operation_id = "archive_message",
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
-    responses((status = 204, description = "It is in the archive"))
+    responses(
+        (status = 204, description = "It is in the archive"),
+        errors::InternalError, errors::MessageNotFound, errors::ArchiveConflict,
+        errors::MessageUnreadable,
+    )
 )]
 async fn archive(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,

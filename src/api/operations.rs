@@ -10,6 +10,7 @@ use crate::{broker::HealthState, telemetry::Metrics};
 
 use super::{
     extract::{NoParameters, Operator, Query},
+    openapi::errors,
     problem::{Code, Problem},
     state::Api,
 };
@@ -36,6 +37,7 @@ async fn livez(Query(NoParameters {}): Query<NoParameters>) -> &'static str {
     responses(
         (status = 200, description = "Ready", body = String, content_type = "text/plain",
          example = "ok"),
+        errors::NotReady,
     )
 )]
 async fn readyz(
@@ -67,7 +69,7 @@ async fn readyz(
 #[utoipa::path(
     get, path = "/metrics", tag = TAG,
     responses((status = 200, description = "Prometheus text format", body = String,
-               content_type = "text/plain",
+         content_type = "text/plain",
                example = "pgmq_gateway_messages_sent_total{queue=\"orders\"} 3"))
 )]
 async fn metrics(

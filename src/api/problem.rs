@@ -100,6 +100,11 @@ impl Code {
         }
     }
 
+    /// The HTTP status.
+    pub(super) const fn status(self) -> StatusCode {
+        self.parts().0
+    }
+
     /// The word for it.
     pub(super) const fn as_str(self) -> &'static str {
         self.parts().1

@@ -3,24 +3,22 @@
 use std::str::FromStr;
 
 use axum::{Json as JsonAnswer, http::StatusCode};
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Error, ListQueues, NewQueue, QueueChange},
-    domain::{
-        JsonObject, Partition, Queue, QueueKind, QueueMetrics, QueueName, QueuePageSize,
-        SettingsChange,
-    },
+    domain::{JsonObject, Partition, QueueKind, QueueName, QueuePageSize, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, right},
 };
 
 use super::{
     extract::{Json, NoBody, NoParameters, OptionalJson, Query, check_text, parsed},
+    openapi::errors,
     problem::Problem,
-    queue_schemas::{ChangeSchema, KindSchema, QueueSchema, queue_example},
+    queue_view::{KindView, MetricsView, QueueView, queue_example},
+    settings_view::ChangeView,
     state::Api,
 };
 
@@ -39,16 +37,15 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 struct CreateQueue {
     /// How PGMQ stores it; `standard` if not given.
-    #[schema(value_type = Option<KindSchema>)]
-    kind: Option<QueueKind>,
+    kind: Option<KindView>,
     /// For `partitioned` alone.
     #[schema(value_type = Option<PartitionBody>)]
     partition: Option<JsonObject<PartitionBody>>,
     /// Whether it gets the index by which it can be read in groups; false if not given.
     fifo: Option<bool>,
     /// Those that are to differ from their defaults.
-    #[schema(value_type = Option<ChangeSchema>)]
-    settings: Option<JsonObject<SettingsChange>>,
+    #[schema(value_type = Option<ChangeView>)]
+    settings: Option<JsonObject<ChangeView>>,
 }
 
 /// Numbers of messages, or times: both the same.
@@ -80,26 +77,22 @@ struct CreateParameters {
     /// `update` has a queue that is there already, and is of this `kind`, changed: it gets the settings that
     /// are given, and `fifo` if that is. Otherwise one that is different is a conflict.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<OnConflictSchema>, inline)]
-    on_conflict: Option<Update>,
+    #[param(inline)]
+    on_conflict: Option<OnConflict>,
 }
 
 /// What to do about a queue that is different.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "describes a parameter")]
-enum OnConflictSchema {
+enum OnConflict {
     Update,
 }
 
-/// The only thing that can be done about it.
-struct Update;
-
-impl FromStr for Update {
+impl FromStr for OnConflict {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        if text == "update" { Ok(Self) } else { Err("must be `update`") }
+        if text == "update" { Ok(Self::Update) } else { Err("must be `update`") }
     }
 }
 
@@ -123,26 +116,28 @@ impl FromStr for Flag {
     request_body(content = inline(Option<CreateQueue>), content_type = "application/json", example =
         json!({"kind": "standard"})),
     responses(
-        (status = 201, description = "It is new", body = QueueSchema),
-        (status = 200, description = "It was there already, and is alike now", body = QueueSchema),
+        (status = 201, description = "It is new", body = QueueView),
+        (status = 200, description = "It was there already, and is alike now", body = QueueView),
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
     )
 )]
 async fn create(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<CreateParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
-) -> Result<(StatusCode, JsonAnswer<Queue>), Problem> {
+) -> Result<(StatusCode, JsonAnswer<QueueView>), Problem> {
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
-    let kind = body.kind.unwrap_or(QueueKind::Standard);
-    let (fifo, settings) = (body.fifo, body.settings.unwrap_or_default().0);
+    let kind = body.kind.map_or(QueueKind::Standard, QueueKind::from);
+    let (fifo, settings) = (body.fifo, SettingsChange::from(body.settings.unwrap_or_default().0));
     caller.authorize_dead_letter_target(&queue, &settings)?;
     let new = NewQueue { queue, kind, partition, fifo, settings };
     let created = match parameters.on_conflict {
-        Some(Update) => broker.create_or_update_queue(&call, new).await?,
+        Some(OnConflict::Update) => broker.create_or_update_queue(&call, new).await?,
         None => broker.create_queue(&call, new).await?,
     };
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, JsonAnswer(created.queue)))
+    Ok((status, JsonAnswer(created.queue.into())))
 }
 
 /// Which queues to list.
@@ -154,7 +149,7 @@ struct ListParameters {
     prefix: Option<String>,
     /// The most queues to return, 100 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 1000)]
+    #[param(inline)]
     limit: Option<QueuePageSize>,
     /// The `next` of the page before.
     after: Option<String>,
@@ -165,8 +160,7 @@ struct ListParameters {
 #[schema(example = json!({"queues": [queue_example()], "next": "orders"}))]
 struct QueueList {
     /// By name.
-    #[schema(value_type = Vec<QueueSchema>)]
-    queues: Vec<Queue>,
+    queues: Vec<QueueView>,
     /// What to pass as `after` for the next page; null on the last one.
     #[schema(required)]
     next: Option<String>,
@@ -175,7 +169,10 @@ struct QueueList {
 /// Lists queues by name, whoever made them.
 #[utoipa::path(
     get, path = "/queues", tag = TAG, operation_id = "list_queues", params(ListParameters),
-    responses((status = 200, description = "A page of queues", body = QueueList))
+    responses(
+        (status = 200, description = "A page of queues", body = QueueList),
+        errors::InternalError,
+    )
 )]
 async fn list(
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
@@ -191,20 +188,24 @@ async fn list(
         visible: scope,
     };
     let page = broker.list_queues(&call, what).await?;
-    Ok(JsonAnswer(QueueList { queues: page.queues, next: page.next }))
+    let queues = page.queues.into_iter().map(QueueView::from).collect();
+    Ok(JsonAnswer(QueueList { queues, next: page.next }))
 }
 
 /// Shows a queue.
 #[utoipa::path(
     get, path = "/queues/{queue}", tag = TAG, operation_id = "show_queue",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "The queue", body = QueueSchema))
+    responses(
+        (status = 200, description = "The queue", body = QueueView),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn show(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<Queue>, Problem> {
-    Ok(JsonAnswer(broker.show_queue(&call, queue).await?))
+) -> Result<JsonAnswer<QueueView>, Problem> {
+    Ok(JsonAnswer(broker.show_queue(&call, queue).await?.into()))
 }
 
 /// Body of `PATCH /queues/{queue}`.
@@ -213,8 +214,8 @@ async fn show(
 #[schema(example = json!({"settings": {"visibility_timeout": 60, "max_receives": null}}))]
 struct ChangeSettings {
     /// Those that are to change.
-    #[schema(value_type = Option<ChangeSchema>)]
-    settings: Option<JsonObject<SettingsChange>>,
+    #[schema(value_type = Option<ChangeView>)]
+    settings: Option<JsonObject<ChangeView>>,
     /// Whether it has the index by which it can be read in groups. That is built, or dropped, beside running
     /// traffic.
     fifo: Option<bool>,
@@ -228,20 +229,24 @@ struct ChangeSettings {
 #[utoipa::path(
     patch, path = "/queues/{queue}", tag = TAG, operation_id = "change_settings",
     params(("queue" = String, Path)), request_body(content = ChangeSettings),
-    responses((status = 200, description = "The queue as it is now", body = QueueSchema))
+    responses(
+        (status = 200, description = "The queue as it is now", body = QueueView),
+        errors::InternalError, errors::QueueNotFound, errors::IndexConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn change_settings(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
-) -> Result<JsonAnswer<Queue>, Problem> {
+) -> Result<JsonAnswer<QueueView>, Problem> {
     if body.settings.is_none() && body.fifo.is_none() {
         return Err(Problem::invalid("the body must have `settings` or `fifo`"));
     }
-    let settings = body.settings.unwrap_or_default().0;
+    let settings = SettingsChange::from(body.settings.unwrap_or_default().0);
     caller.authorize_dead_letter_target(&queue, &settings)?;
     let change = QueueChange { settings, fifo: body.fifo };
-    Ok(JsonAnswer(broker.change_queue(&call, queue, change).await?))
+    Ok(JsonAnswer(broker.change_queue(&call, queue, change).await?.into()))
 }
 
 /// How to drop a queue.
@@ -259,7 +264,10 @@ struct DropParameters {
 #[utoipa::path(
     delete, path = "/queues/{queue}", tag = TAG, operation_id = "drop_queue",
     params(("queue" = String, Path), DropParameters),
-    responses((status = 204, description = "It is gone"))
+    responses(
+        (status = 204, description = "It is gone"),
+        errors::InternalError, errors::QueueNotFound, errors::QueueInUse, errors::NotSupported,
+    )
 )]
 async fn drop_queue(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
@@ -309,7 +317,10 @@ struct Purged {
 #[utoipa::path(
     post, path = "/queues/{queue}/purge", tag = TAG, operation_id = "purge_queue",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "How many there were", body = Purged))
+    responses(
+        (status = 200, description = "How many there were", body = Purged),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn purge(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
@@ -320,66 +331,19 @@ async fn purge(
     Ok(JsonAnswer(Purged { purged }))
 }
 
-/// Exact figures of a queue.
-#[derive(ToSchema)]
-#[schema(as = QueueMetrics, example = json!({
-    "queue": "orders", "queue_name": "orders", "queue_length": 5, "queue_visible_length": 3,
-    "in_flight": 2, "newest_msg_age_sec": 1, "oldest_msg_age_sec": 60, "total_messages": 42,
-    "backlog": 5, "oldest_visible_msg_age_sec": 12,
-    "scrape_time": "2026-01-01T12:00:00.000000Z", "waiters": 0
-}))]
-#[expect(dead_code, reason = "describes domain::QueueMetrics, which knows no OpenAPI")]
-struct MetricsSchema {
-    /// The queue's name.
-    queue: String,
-    /// The same, as `pgmq.metrics` calls it.
-    queue_name: String,
-    /// Messages in the queue, visible or not.
-    queue_length: i64,
-    /// Messages that could be delivered now.
-    queue_visible_length: i64,
-    /// Messages that were delivered and are hidden until their visibility timeout is over.
-    in_flight: i64,
-    /// Seconds since the newest message was stored.
-    #[schema(required)]
-    newest_msg_age_sec: Option<i32>,
-    /// Seconds since the oldest message was stored.
-    #[schema(required)]
-    oldest_msg_age_sec: Option<i32>,
-    /// Messages ever sent to the queue.
-    total_messages: i64,
-    /// Messages that could be delivered now or are in flight: what there is to do.
-    backlog: i64,
-    /// Seconds for which the message that waits longest could have been delivered, counted from its `vt`:
-    /// delayed and leased messages do not raise it. Null if there is none.
-    #[schema(required)]
-    oldest_visible_msg_age_sec: Option<i32>,
-    /// When these figures were taken.
-    scrape_time: DateTime<Utc>,
-    /// Clients that wait for its messages at this gateway.
-    waiters: usize,
-}
-
-/// The figures with what only this gateway knows.
-#[derive(Serialize)]
-struct MetricsAnswer {
-    #[serde(flatten)]
-    metrics: QueueMetrics,
-    queue_name: String,
-    waiters: usize,
-}
-
 /// Counts a queue's messages: exact, and therefore slow on a long queue.
 #[utoipa::path(
     get, path = "/queues/{queue}/metrics", tag = TAG, operation_id = "queue_metrics",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "The figures", body = MetricsSchema))
+    responses(
+        (status = 200, description = "The figures", body = MetricsView),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn metrics(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<impl Serialize>, Problem> {
+) -> Result<JsonAnswer<MetricsView>, Problem> {
     let (metrics, waiters) = broker.queue_metrics(&call, queue).await?;
-    let queue_name = metrics.queue.clone();
-    Ok(JsonAnswer(MetricsAnswer { metrics, queue_name, waiters }))
+    Ok(JsonAnswer(MetricsView::new(metrics, waiters)))
 }

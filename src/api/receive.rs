@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -20,8 +20,10 @@ use crate::{
 
 use super::{
     extract::{NoBody, Query, parsed},
-    messages::{MessageList, TAG},
+    message_view::MessageList,
+    messages::TAG,
     near_miss::method_not_allowed,
+    openapi::errors,
     problem::{Code, Problem},
     response::json_answer,
     state::Api,
@@ -43,15 +45,15 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 struct ReceiveParameters {
     /// The most messages to return, 1 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    #[param(inline)]
     qty: Option<Quantity>,
     /// Seconds that they stay hidden from others; as the queue's settings say if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[param(inline)]
     vt: Option<VisibilityTimeout>,
     /// Seconds to wait for a first message, 0 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 20)]
+    #[param(inline)]
     wait: Option<Wait>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
@@ -62,18 +64,8 @@ struct ReceiveParameters {
     /// first that is hidden. `grouped` takes as many as possible of the oldest group first,
     /// `round_robin` one of each group in turn, `head` the first of each group.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<FifoSchema>, inline)]
+    #[param(inline)]
     fifo: Option<FifoMode>,
-}
-
-/// How to read in groups.
-#[derive(ToSchema)]
-#[schema(as = FifoMode, rename_all = "snake_case")]
-#[expect(dead_code, reason = "describes domain::FifoMode, which knows no OpenAPI")]
-pub(super) enum FifoSchema {
-    Grouped,
-    RoundRobin,
-    Head,
 }
 
 /// Leases messages: they are hidden from others for `vt` seconds, and come back unless they are
@@ -83,8 +75,11 @@ pub(super) enum FifoSchema {
 #[utoipa::path(
     get, path = PATH, tag = TAG, operation_id = "receive_messages",
     params(("queue" = String, Path), ReceiveParameters),
-    responses((status = 200, description = "The messages; none if there were none in time",
-               body = MessageList<'_>))
+    responses(
+        (status = 200, description = "The messages; none if there were none in time",
+         body = MessageList<'_>),
+        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+    )
 )]
 async fn receive(
     State(api): State<Api>,
@@ -102,9 +97,9 @@ async fn receive(
     let mut delivery = received(&leave, what).await?;
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
-    let messages = &delivery.messages;
+    let messages = &*delivery.messages;
     let held = room_for(&api, &leave.call, messages.iter())?;
-    let bytes = json(held, &MessageList { messages })?;
+    let bytes = json(held, &MessageList::from(messages))?;
     let delivered = delivered(&api, leave.queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
 }
@@ -131,7 +126,7 @@ pub(super) fn delivered(api: &Api, queue: QueueName, messages: usize) -> Deliver
 struct PopParameters {
     /// The most messages to return, 1 if not given.
     #[serde(default, deserialize_with = "parsed")]
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    #[param(inline)]
     qty: Option<Quantity>,
 }
 
@@ -139,8 +134,11 @@ struct PopParameters {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/pop", tag = TAG, operation_id = "pop_messages",
     params(("queue" = String, Path), PopParameters),
-    responses((status = 200, description = "The messages; none if there were none",
-               body = MessageList<'_>))
+    responses(
+        (status = 200, description = "The messages; none if there were none",
+         body = MessageList<'_>),
+        errors::InternalError, errors::QueueNotFound,
+    )
 )]
 async fn pop(
     State(api): State<Api>,
@@ -153,7 +151,7 @@ async fn pop(
     // They are deleted, so they are answered even where there is no room for them.
     let held = room_for(&api, &call, messages.iter());
     let held = held.unwrap_or_else(|_| api.memory.hold(None));
-    let bytes = json(held, &MessageList { messages: &messages })?;
+    let bytes = json(held, &MessageList::from(&*messages))?;
     let delivered = delivered(&api, queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::without_lease(bytes, delivered))))
 }

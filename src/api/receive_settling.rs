@@ -7,15 +7,17 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Delivery, Receive, Settle},
-    domain::{FifoMode, Filter, JsonObject, Message, Quantity, RawJson, VisibilityTimeout, Wait},
+    domain::{FifoMode, Filter, JsonObject, Quantity, RawJson, VisibilityTimeout, Wait},
     http::{LeasedBody, QueuePermit, json, right, room_for},
 };
 
 use super::{
     extract::{NoParameters, OptionalJson, Query},
-    messages::{MessageSchema, TAG, message_example},
+    message_view::{MessageView, message_example, views},
+    messages::TAG,
+    openapi::errors,
     problem::Problem,
-    receive::{FifoSchema, delivered, received},
+    receive::{delivered, received},
     response::json_answer,
     settle::{SettleBody, settled_of},
     settled::Settled,
@@ -35,21 +37,21 @@ struct SettleAndReceive {
     #[schema(value_type = Option<SettleBody>)]
     settle: Option<JsonObject<SettleBody>>,
     /// The most messages to return, 1 if not given.
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    #[schema(inline)]
     qty: Option<Quantity>,
     /// Seconds that they stay hidden from others; as the queue's settings say if not given.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     vt: Option<VisibilityTimeout>,
     /// Seconds to wait for a first message, 0 if not given.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 20)]
+    #[schema(inline)]
     wait: Option<Wait>,
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[schema(value_type = Option<Object>)]
     filter: Option<FilterField>,
     /// Reads in groups, by the header `x-pgmq-group`, as the parameter of `GET` does.
-    #[schema(value_type = Option<FifoSchema>, inline)]
-    fifo: Option<FifoField>,
+    #[schema(inline)]
+    fifo: Option<FifoMode>,
 }
 
 /// A filter in a body.
@@ -59,16 +61,6 @@ impl<'de> Deserialize<'de> for FilterField {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = RawJson::deserialize(deserializer)?;
         json.get().parse().map(Self).map_err(de::Error::custom)
-    }
-}
-
-/// A way to read in groups, in a body.
-struct FifoField(FifoMode);
-
-impl<'de> Deserialize<'de> for FifoField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        word.parse().map(Self).map_err(de::Error::custom)
     }
 }
 
@@ -82,8 +74,7 @@ struct SettledAndReceived<'a> {
     /// The ids of messages by what became of them.
     settled: &'a Settled,
     /// In the order they were sent; none if there were none in time.
-    #[schema(value_type = Vec<MessageSchema>)]
-    messages: &'a [Message],
+    messages: Vec<MessageView<'a>>,
 }
 
 impl SettleAndReceive {
@@ -96,7 +87,7 @@ impl SettleAndReceive {
             vt: self.vt,
             wait: self.wait.unwrap_or(Wait::saturating(0)),
             filter: self.filter.map(|filter| filter.0),
-            fifo: self.fifo.map(|fifo| fifo.0),
+            fifo: self.fifo,
         };
         receive.check()?;
         Ok((settle.unwrap_or_default(), receive))
@@ -112,8 +103,12 @@ impl SettleAndReceive {
     params(("queue" = String, Path)),
     request_body(content = inline(Option<SettleAndReceive>), content_type = "application/json", example =
         json!({"settle": {"delete": [{"msg_id": 42}]}, "qty": 10, "wait": 20})),
-    responses((status = 200, description = "What became of each, and the messages; none if there were \
-               none in time", body = SettledAndReceived<'_>))
+    responses(
+        (status = 200, description = "What became of each, and the messages; none if there were \
+               none in time", body = SettledAndReceived<'_>),
+        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::NotSupported,
+    )
 )]
 async fn settle_and_receive(
     State(api): State<Api>,
@@ -151,7 +146,7 @@ async fn answer(
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
     let held = room_for(api, &leave.call, messages.iter())?;
-    let bytes = json(held, &SettledAndReceived { settled, messages })?;
+    let bytes = json(held, &SettledAndReceived { settled, messages: views(messages) })?;
     let delivered = delivered(api, leave.queue.clone(), messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
 }

@@ -10,12 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{problem::Problem, state::Api};
+use super::{message_view::MessageView, problem::Problem, state::Api};
 
 /// An answer that is one message.
 pub(super) fn one_message(api: &Api, call: &Call, message: &Message) -> Result<Response, Problem> {
     let held = room_for(api, call, std::iter::once(message))?;
-    Ok(json_answer(json(held, message)?.into()))
+    Ok(json_answer(json(held, &MessageView::from(message))?.into()))
 }
 
 /// A body that is JSON.

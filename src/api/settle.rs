@@ -17,6 +17,7 @@ use super::{
     error_text,
     extract::{Json, NoParameters, Query},
     messages::TAG,
+    openapi::errors,
     problem::{Problem, code_of},
     settled::{Failed, Settled},
     state::Api,
@@ -63,7 +64,7 @@ pub(super) struct SettleBody {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
@@ -74,7 +75,7 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct DeadLetter {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
@@ -88,12 +89,12 @@ struct DeadLetter {
 #[serde(deny_unknown_fields)]
 struct Retry {
     /// Its id, whatever delivery it was.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     delay: Option<Delay>,
     /// Whether the delivery is taken back from `read_ct`, as nobody tried: once for one delivery, whose
     /// receipt is void then, and whose `last_read_at` is forgotten. False if not given.
@@ -185,7 +186,11 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/settle", tag = TAG, operation_id = "settle",
     params(("queue" = String, Path)), request_body(content = SettleBody),
-    responses((status = 200, description = "What became of each", body = Settled))
+    responses(
+        (status = 200, description = "What became of each", body = Settled),
+        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::NotSupported,
+    )
 )]
 async fn settle(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,

@@ -11,13 +11,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{self, Topic, TopicDelivery},
-    domain::{Scope, rfc3339},
+    domain::{Scope, Timestamp},
     http::{QueuePermit, ScopePermit, right},
 };
 
 use super::{
     extract::{Json, NoBody, NoParameters, OnceJson, Query, RoutingKey, check_text, mark},
     messages::{Batch, IdempotencyKey, NewMessageBody},
+    openapi::errors,
     problem::Problem,
     state::Api,
 };
@@ -51,14 +52,14 @@ struct Binding {
     #[schema(example = "invoices")]
     queue: String,
     /// When it was bound.
-    #[schema(value_type = String, format = DateTime)]
-    bound_at: String,
+    #[schema(inline)]
+    bound_at: Timestamp,
 }
 
 impl From<broker::Binding> for Binding {
     fn from(binding: broker::Binding) -> Self {
         let broker::Binding { pattern, queue, bound_at } = binding;
-        Self { pattern, queue, bound_at: rfc3339(&bound_at) }
+        Self { pattern, queue, bound_at: Timestamp(bound_at) }
     }
 }
 
@@ -79,7 +80,10 @@ impl From<Vec<broker::Binding>> for Bindings {
 /// Lists the bindings of all queues.
 #[utoipa::path(
     get, path = "/bindings", tag = TAG, operation_id = "list_bindings",
-    responses((status = 200, description = "The bindings", body = Bindings))
+    responses(
+        (status = 200, description = "The bindings", body = Bindings),
+        errors::InternalError, errors::NotSupported,
+    )
 )]
 async fn list(
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
@@ -92,7 +96,10 @@ async fn list(
 #[utoipa::path(
     get, path = "/queues/{queue}/bindings", tag = TAG, operation_id = "queue_bindings",
     params(("queue" = String, Path)),
-    responses((status = 200, description = "The bindings", body = Bindings))
+    responses(
+        (status = 200, description = "The bindings", body = Bindings),
+        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+    )
 )]
 async fn queue_bindings(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
@@ -119,6 +126,8 @@ struct Bind {
     responses(
         (status = 201, description = "It is bound now", body = Binding),
         (status = 200, description = "It was bound already", body = Binding),
+        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::NotSupported,
     )
 )]
 async fn bind(
@@ -146,7 +155,10 @@ struct UnbindParameters {
 #[utoipa::path(
     delete, path = "/queues/{queue}/bindings", tag = TAG, operation_id = "unbind",
     params(("queue" = String, Path), UnbindParameters),
-    responses((status = 204, description = "It is gone"))
+    responses(
+        (status = 204, description = "It is gone"),
+        errors::InternalError, errors::BindingNotFound, errors::NotSupported,
+    )
 )]
 async fn unbind(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
@@ -193,7 +205,11 @@ fn deliveries(published: broker::Replayable<Vec<TopicDelivery>>) -> Response {
     post, path = "/topics/{routing_key}/messages", tag = TAG, operation_id = "publish",
     params(("routing_key" = String, Path, example = "orders.eu"), IdempotencyKey),
     request_body(content = NewMessageBody),
-    responses((status = 201, description = "Where it was stored", body = Deliveries))
+    responses(
+        (status = 201, description = "Where it was stored", body = Deliveries),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn publish(
     ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
@@ -211,7 +227,11 @@ async fn publish(
     operation_id = "publish_batch",
     params(("routing_key" = String, Path, example = "orders.eu"), IdempotencyKey),
     request_body(content = Batch),
-    responses((status = 201, description = "Where they were stored", body = Deliveries))
+    responses(
+        (status = 201, description = "Where they were stored", body = Deliveries),
+        errors::InternalError, errors::QueueNotFound, errors::SendConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
+    )
 )]
 async fn publish_batch(
     ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
@@ -236,7 +256,10 @@ struct Route {
 #[utoipa::path(
     get, path = "/topics/{routing_key}/queues", tag = TAG, operation_id = "route",
     params(("routing_key" = String, Path, example = "orders.eu")),
-    responses((status = 200, description = "The queues", body = Route))
+    responses(
+        (status = 200, description = "The queues", body = Route),
+        errors::InternalError, errors::NotSupported,
+    )
 )]
 async fn route(
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,

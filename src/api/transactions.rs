@@ -4,7 +4,7 @@ use axum::{
     Json as JsonAnswer,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -20,6 +20,7 @@ use crate::{
 use super::{
     extract::{NoParameters, OnceJson, Query, mark},
     messages::{IdempotencyKey, visibility},
+    openapi::errors,
     problem::Problem,
     settle::target,
     state::Api,
@@ -40,9 +41,11 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 ]}))]
 struct Transaction {
     /// 1 to 100 operations.
-    #[schema(value_type = Vec<Operation>, min_items = 1, max_items = 100)]
-    operations: Limited<JsonObject<Operation>, 1, MAX_OPERATIONS>,
+    #[schema(inline)]
+    operations: Operations,
 }
+
+type Operations = Limited<JsonObject<Operation>, 1, MAX_OPERATIONS>;
 
 /// One of the four.
 #[derive(Deserialize, ToSchema)]
@@ -68,8 +71,8 @@ struct Operation {
 #[schema(as = SendOperation)]
 struct Send {
     /// The queue.
-    #[schema(value_type = String)]
-    queue: InQueue,
+    #[schema(inline)]
+    queue: QueueName,
     /// Any JSON value.
     #[schema(value_type = serde_json::Value)]
     message: RawJson,
@@ -77,10 +80,10 @@ struct Send {
     #[schema(value_type = Option<Object>)]
     headers: Option<RawJson>,
     /// Seconds before it can be delivered.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     delay: Option<Delay>,
     /// In place of `delay`: the moment from which it can be delivered.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     visible_at: Option<Timestamp>,
 }
 
@@ -90,10 +93,10 @@ struct Send {
 #[schema(as = EndOperation)]
 struct End {
     /// The queue.
-    #[schema(value_type = String)]
-    queue: InQueue,
+    #[schema(inline)]
+    queue: QueueName,
     /// The message.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
@@ -105,29 +108,19 @@ struct End {
 #[schema(as = SetVtOperation)]
 struct SetVt {
     /// The queue.
-    #[schema(value_type = String)]
-    queue: InQueue,
+    #[schema(inline)]
+    queue: QueueName,
     /// The message.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(inline)]
     msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds from now.
-    #[schema(value_type = Option<i64>, minimum = 0, maximum = 315_360_000)]
+    #[schema(inline)]
     vt: Option<VisibilityTimeout>,
     /// In place of `vt`: a moment.
-    #[schema(value_type = Option<DateTime<Utc>>)]
+    #[schema(inline)]
     visible_at: Option<Timestamp>,
-}
-
-/// A queue's name in a body.
-struct InQueue(QueueName);
-
-impl<'de> Deserialize<'de> for InQueue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        QueueName::parse(&name).map(Self).map_err(de::Error::custom)
-    }
 }
 
 impl Transaction {
@@ -162,7 +155,7 @@ impl Operation {
         let at = |action: &str| format!("operations[{index}].{action}");
         let end = |action: &str, end: End| {
             let target = target(end.msg_id, end.receipt, &|| at(action))?;
-            Ok::<_, Problem>((end.queue.0, target))
+            Ok::<_, Problem>((end.queue, target))
         };
         match self {
             Self { send: Some(JsonObject(new)), delete: None, archive: None, set_vt: None } => {
@@ -176,7 +169,7 @@ impl Operation {
                 }?;
                 let (message, headers) = (new.message, new.headers);
                 let message = NewMessage { message, sql_null: false, headers, visible };
-                Ok(Wish::Send(new.queue.0, message))
+                Ok(Wish::Send(new.queue, message))
             }
             Self { send: None, delete: Some(JsonObject(old)), archive: None, set_vt: None } => {
                 end("delete", old).map(|(queue, target)| Wish::Delete(queue, target))
@@ -187,7 +180,7 @@ impl Operation {
             Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(wish)) } => {
                 let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
                 let target = target(wish.msg_id, wish.receipt, &|| at("set_vt"))?;
-                Ok(Wish::SetVisibility(wish.queue.0, target, visible))
+                Ok(Wish::SetVisibility(wish.queue, target, visible))
             }
             _ => Err(Problem::invalid(format!(
                 "`operations[{index}]` must be one of `send`, `delete`, `archive` and `set_vt`"
@@ -240,6 +233,8 @@ impl From<Outcome> for OperationResult {
     params(IdempotencyKey), request_body(content = Transaction),
     responses(
         (status = 200, description = "All is done", body = Results),
+        errors::InternalError, errors::MessageNotFound, errors::TransactionConflict, errors::OfBody,
+        errors::MessageRejected, errors::NotSupported,
     )
 )]
 async fn transact(

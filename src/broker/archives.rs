@@ -82,33 +82,35 @@ impl Broker {
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let (after, which) = (what.after, &what.which);
             let heavy = broker.engine.heavy_queues();
-            let page = broker.on_queue(Kind::Archive, queue, &call, |mut conn| async move {
-                let mut limit = heavy.rows(queue, limit);
-                let mut readable_only = false;
-                loop {
-                    let page = store::browse_archive(
-                        &mut conn,
-                        queue,
-                        after,
-                        limit,
-                        which,
-                        most,
-                        readable_only,
-                    );
-                    match page.await {
-                        Err(store::Error::Timeout) if limit > 1 => {
-                            // With one it may be the search that takes so long.
-                            if which.filter.is_none() {
-                                heavy.note(queue);
+            let policy = broker.policies.of(queue).await?;
+            let page =
+                broker.on_queue(Kind::Archive, queue, &policy, &call, |mut conn| async move {
+                    let mut limit = heavy.rows(queue, limit);
+                    let mut readable_only = false;
+                    loop {
+                        let page = store::browse_archive(
+                            &mut conn,
+                            queue,
+                            after,
+                            limit,
+                            which,
+                            most,
+                            readable_only,
+                        );
+                        match page.await {
+                            Err(store::Error::Timeout) if limit > 1 => {
+                                // With one it may be the search that takes so long.
+                                if which.filter.is_none() {
+                                    heavy.note(queue);
+                                }
+                                limit = 1;
                             }
-                            limit = 1;
+                            // One that cannot be sent is left out, and hides no other.
+                            Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                            page => return page,
                         }
-                        // One that cannot be sent is left out, and hides no other.
-                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
-                        page => return page,
                     }
-                }
-            });
+                });
             page.await?.map_err(Error::on(queue))
         })
         .await
@@ -123,18 +125,21 @@ impl Broker {
         self.run(!what.dry_run, async move {
             let Replay { queue, which, limit, dry_run, .. } = what;
             let (queue, to, which) = (&queue, &to, &which);
+            let policy = broker.policies.of(queue).await?;
             if dry_run {
                 let limit = limit.unwrap_or(i64::MAX);
-                let counted = broker.on_queue(Kind::Archive, queue, &call, |mut conn| async move {
-                    store::count_archived(&mut conn, queue, limit, which).await
-                });
+                let counted =
+                    broker.on_queue(Kind::Archive, queue, &policy, &call, |mut conn| async move {
+                        store::count_archived(&mut conn, queue, limit, which).await
+                    });
                 return counted.await?.map_err(Error::on(queue));
             }
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
-                let moved = broker.on_queue(Kind::Replay, queue, &call, |mut conn| async move {
-                    unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
-                });
+                let moved =
+                    broker.on_queue(Kind::Replay, queue, &policy, &call, |mut conn| async move {
+                        unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
+                    });
                 steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;
             }
             broker.moved_to(to, steps.moved);
@@ -164,15 +169,18 @@ impl Broker {
         self.run(true, async move {
             let Redrive { queue, to, within, limit } = what;
             let (queue, to, within) = (&queue, to.as_ref(), &within);
+            let policy = broker.policies.of(queue).await?;
             let mut steps = broker.steps(limit);
             while let Some((after, step)) = steps.next() {
                 let none_moved = steps.moved == 0;
-                let moved = broker.on_queue(Kind::Move, queue, &call, |mut conn| async move {
-                    let step = store::redrive(&mut conn, queue, to, within, after, step).await?;
-                    // Of several queues that they go to, one that is locked keeps none from the others.
-                    let is_all = none_moved && step.last_id.is_none();
-                    if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
-                });
+                let moved =
+                    broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
+                        let step =
+                            store::redrive(&mut conn, queue, to, within, after, step).await?;
+                        // Of several queues that they go to, one that is locked keeps none from the others.
+                        let is_all = none_moved && step.last_id.is_none();
+                        if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
+                    });
                 steps.done(moved.await?).map_err(of_moving(queue, to))?;
             }
             if let Some(to) = to {
@@ -195,7 +203,8 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (queue, ids, within) = (&queue, &ids, &within);
-            let moved = broker.on_queue(Kind::Move, queue, &call, |mut conn| async move {
+            let policy = broker.policies.of(queue).await?;
+            let moved = broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
                 store::redrive_these(&mut conn, queue, ids, within).await
             });
             let moved = moved.await?.map_err(of_moving(queue, None))?;

@@ -43,7 +43,8 @@ impl Broker {
         };
         self.run(false, async move {
             let (queue, what) = (&what.queue, &what);
-            let found = broker.on_queue(kind, queue, &call, |mut conn| async move {
+            let policy = broker.policies.of(queue).await?;
+            let found = broker.on_queue(kind, queue, &policy, &call, |mut conn| async move {
                 let mut outcome = Err(store::Error::Timeout);
                 for rows in ROWS {
                     let limits = BrowseLimits {

@@ -22,10 +22,12 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let queue = &queue;
-            let looked = broker.on_queue(Kind::Show, queue, &call, |mut conn| async move {
-                let health = store::table_health(&mut conn, queue).await?;
-                Ok((health, store::cleanup_holders(&mut conn).await?))
-            });
+            let policy = broker.policies.of(queue).await?;
+            let looked =
+                broker.on_queue(Kind::Show, queue, &policy, &call, |mut conn| async move {
+                    let health = store::table_health(&mut conn, queue).await?;
+                    Ok((health, store::cleanup_holders(&mut conn).await?))
+                });
             looked.await?.map_err(Error::on(queue))
         })
         .await

@@ -14,8 +14,10 @@ mod fair_queues;
 mod inspection;
 mod janitor;
 mod mover;
+mod names;
 mod overview;
 mod policies;
+mod purging;
 mod queue_attributes;
 mod queue_changes;
 mod queues;
@@ -71,14 +73,14 @@ pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
 pub use sending::{Once, Replayable};
-pub use sending_each::{SendingRules, Sent};
+pub use sending_each::{QueueRules, Sent};
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::Topic;
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use coalesced::Coalesced;
 use fair_queues::FairTries;
-use policies::Policies;
+use policies::{Policies, Policy};
 use queue_attributes::AttributesCache;
 use retry::{Kind, LockedSubjects, Retry};
 use row_security::RowSecurityNotices;
@@ -256,8 +258,13 @@ impl Broker {
 
     /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
     /// alone.
-    async fn open(&self, queue: &QueueName, call: &Arc<Call>) -> Result<QueueConn> {
-        let ambiguity = self.name_ambiguity(queue).await?;
+    async fn open(
+        &self,
+        queue: &QueueName,
+        policy: &Policy,
+        call: &Arc<Call>,
+    ) -> Result<QueueConn> {
+        let ambiguity = names::ambiguity(queue, policy);
         let permits = self.permits(Some(queue), call).await?;
         let mut conn = self.db.acquire(call).await?;
         match ambiguity {
@@ -278,6 +285,7 @@ impl Broker {
         &self,
         kind: Kind,
         queue: &QueueName,
+        policy: &Policy,
         call: &Arc<Call>,
         work: impl Fn(QueueConn) -> F,
     ) -> Result<store::Result<T>>
@@ -294,7 +302,7 @@ impl Broker {
             // For one try at a time: who waits for a lock is in nobody's way.
             let _dear =
                 if kind.is_dear() { Some(self.dear(Some(queue), call).await?) } else { None };
-            let conn = self.open(queue, call).await?;
+            let conn = self.open(queue, policy, call).await?;
             let outcome = if retry.is_locked_out() {
                 // That became known while this waited for a connection.
                 drop(conn);
@@ -347,26 +355,6 @@ impl Broker {
     ) -> store::Result<T> {
         let outcome = timeout(self.request_timeout, change).await;
         outcome.unwrap_or(Err(store::Error::OutcomeUnknown(None)))
-    }
-
-    /// Refuses a name that would reach the table of another queue.
-    async fn check_name_unambiguous(&self, queue: &QueueName, call: &Arc<Call>) -> Result<()> {
-        match self.name_ambiguity(queue).await? {
-            Some(_) => self.open(queue, call).await.map(drop),
-            None => Ok(()),
-        }
-    }
-
-    /// What is to be said of a name unless there is a queue of exactly this name: PGMQ folds upper
-    /// case away, so `Orders` would reach the table of `orders`, and the other way round.
-    async fn name_ambiguity(&self, queue: &QueueName) -> Result<Option<Error>> {
-        match queue.check_creatable() {
-            Err(reason) => Ok(Some(Error::invalid_name(queue, reason))),
-            Ok(()) if self.policies.is_folded(queue).await? => {
-                Ok(Some(Error::QueueNotFound(queue.to_string())))
-            }
-            Ok(()) => Ok(None),
-        }
     }
 }
 

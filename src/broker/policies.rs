@@ -39,12 +39,14 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two attempts to load them while they are used in spite of their age.
 const STALE_PAUSE: Duration = Duration::from_millis(500);
 
-/// What holds for a queue.
+/// What holds for a queue. A call on it looks that up once.
 #[derive(Debug, Default)]
 pub(super) struct Policy {
     pub(super) settings: QueueSettings,
     /// Whether it is read in groups.
     pub(super) fifo: bool,
+    /// Whether its name would reach the table of a queue that has upper case in its own.
+    pub(super) is_folded: bool,
 }
 
 /// What holds for all queues.
@@ -62,8 +64,6 @@ pub(super) struct Policies {
 #[derive(Default)]
 struct Known {
     queues: HashMap<String, Arc<Policy>>,
-    /// What the tables of queues are called whose names are folded, as the database does it.
-    folded: HashSet<String>,
     /// When these were asked for.
     loaded: Option<Instant>,
     /// The queues that this gateway has changed since, and when it did so last.
@@ -118,12 +118,6 @@ impl Policies {
             policy.settings.dead_letter_queue.as_ref().is_some_and(|dead| dead.0 == *queue)
         };
         self.lock().queues.values().any(goes_there)
-    }
-
-    /// Whether this name would reach the table of a queue that has upper case in its own.
-    pub(super) async fn is_folded(self: &Arc<Self>, queue: &QueueName) -> Result<bool> {
-        self.ensure_known(Some(queue)).await?;
-        Ok(self.lock().folded.contains(queue.as_str()))
     }
 
     /// What time it is in the database, once something was loaded from there.
@@ -220,7 +214,7 @@ impl Policies {
         let mut known = self.lock();
         match loaded {
             Ok(configured) => {
-                (known.queues, known.folded) = sorted(configured);
+                known.queues = sorted(configured);
                 known.loaded = Some(began);
                 known.failed = None;
                 known.changed.retain(|_, changed| *changed >= began);
@@ -267,20 +261,60 @@ fn paused(queues: &HashMap<String, Arc<Policy>>) -> HashSet<QueueName> {
     paused.filter_map(|(queue, _)| QueueName::parse(queue).ok()).collect()
 }
 
-/// What holds for queues, and the names to which others are folded. Not folded here: databases have rules
+/// What holds for queues, and for the names to which others are folded. Not folded here: databases have rules
 /// of their own for letters.
-fn sorted(configured: Vec<Configured>) -> (HashMap<String, Arc<Policy>>, HashSet<String>) {
-    let mut folded = HashSet::new();
-    let policies = configured.into_iter().map(|queue| {
+fn sorted(configured: Vec<Configured>) -> HashMap<String, Arc<Policy>> {
+    let mut folded = Vec::new();
+    let policy = |queue: Configured| {
         folded.extend(queue.folded);
-        let policy = Policy { settings: queue.settings, fifo: queue.fifo };
-        (queue.queue, Arc::new(policy))
-    });
-    (policies.collect(), folded)
+        let policy = Policy { settings: queue.settings, fifo: queue.fifo, is_folded: false };
+        (queue.queue, policy)
+    };
+    let mut policies: HashMap<String, Policy> = configured.into_iter().map(policy).collect();
+    for name in folded {
+        policies.entry(name).or_default().is_folded = true;
+    }
+    policies.into_iter().map(|(queue, policy)| (queue, Arc::new(policy))).collect()
 }
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policies").field("age", &self.lock().age_for(None)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Delay;
+
+    fn configured(queue: &str, delay: i64, folded: Option<&str>) -> Configured {
+        let settings =
+            QueueSettings { delay: Delay::saturating(delay), ..QueueSettings::default() };
+        let (queue, folded) = (queue.to_owned(), folded.map(ToOwned::to_owned));
+        Configured { queue, settings, fifo: false, folded }
+    }
+
+    #[test]
+    fn a_name_that_another_is_folded_to_is_told_whether_it_is_a_queue_or_none() {
+        for reversed in [false, true] {
+            let mut all = vec![
+                configured("Orders", 1, Some("orders")),
+                configured("orders", 2, None),
+                configured("Bills", 3, Some("bills")),
+            ];
+            if reversed {
+                all.reverse();
+            }
+            let policies = sorted(all);
+            let of = |name: &str| {
+                policies.get(name).map(|policy| (policy.settings.delay.get(), policy.is_folded))
+            };
+            assert_eq!(of("Orders"), Some((1, false)));
+            assert_eq!(of("orders"), Some((2, true)));
+            assert_eq!(of("Bills"), Some((3, false)));
+            assert_eq!(of("bills"), Some((0, true)));
+            assert_eq!(of("other"), None);
+        }
     }
 }

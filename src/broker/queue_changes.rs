@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Created, Error, NewQueue, Result, caller, queues::missing_dead_letter_queue,
-    retry::Kind,
+    Broker, Created, Error, NewQueue, Result, caller, policies::Policy,
+    queues::missing_dead_letter_queue, retry::Kind,
 };
 
 /// What to change of a queue.
@@ -30,6 +30,14 @@ impl QueueChange {
         let fair = self.settings.fair.map(|wanted| (GroupIndex::Fair, wanted.unwrap_or(false)));
         fifo.into_iter().chain(fair).collect()
     }
+}
+
+/// A queue that is to be changed, with what was known of it when the call began.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    queue: &'a QueueName,
+    policy: &'a Policy,
+    call: &'a Arc<Call>,
 }
 
 impl Broker {
@@ -69,19 +77,21 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         let may_take_long = !change.indexes().is_empty();
         self.run(may_take_long, async move {
-            broker.check_change(&queue, &call, &change).await?;
+            let policy = broker.policies.of(&queue).await?;
+            let known = Known { queue: &queue, policy: &policy, call: &call };
+            broker.check_change(known, &change).await?;
             for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
-                broker.set_index(&queue, &call, index, true).await?;
+                broker.set_index(known, index, true).await?;
             }
-            let outcome = broker.store_settings(&queue, &call, &change.settings).await;
+            let outcome = broker.store_settings(known, &change.settings).await;
             if !matches!(outcome, Err(Error::Locked(_))) {
                 broker.policies.forget(&queue);
             }
             outcome?;
             for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
-                broker.set_index(&queue, &call, index, false).await?;
+                broker.set_index(known, index, false).await?;
             }
-            let changed = broker.show(&queue, &call).await?;
+            let changed = broker.show(known).await?;
             broker.policies.note_pause(&queue, changed.settings.paused);
             broker.engine.tell(&queue);
             Ok(changed)
@@ -90,14 +100,9 @@ impl Broker {
     }
 
     /// Refuses a change that cannot be made, before any of it is.
-    async fn check_change(
-        &self,
-        queue: &QueueName,
-        call: &Arc<Call>,
-        change: &QueueChange,
-    ) -> Result<()> {
-        let settings = &change.settings;
-        let missing = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
+    async fn check_change(&self, known: Known<'_>, change: &QueueChange) -> Result<()> {
+        let (Known { queue, policy, call }, settings) = (known, &change.settings);
+        let missing = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
             missing_dead_letter_queue(&mut conn, settings).await
         });
         if let Some(error) = missing.await?.map_err(Error::of_changing(queue))? {
@@ -106,7 +111,7 @@ impl Broker {
         if change.indexes().is_empty() {
             return Ok(());
         }
-        let there = self.show(queue, call).await?;
+        let there = self.show(known).await?;
         let changes = |(index, wanted): (GroupIndex, bool)| match index {
             GroupIndex::Fifo => wanted != there.fifo,
             GroupIndex::Fair => wanted != there.settings.fair,
@@ -120,13 +125,9 @@ impl Broker {
         Ok(())
     }
 
-    async fn store_settings(
-        &self,
-        queue: &QueueName,
-        call: &Arc<Call>,
-        settings: &SettingsChange,
-    ) -> Result<()> {
-        let changed = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
+    async fn store_settings(&self, known: Known<'_>, settings: &SettingsChange) -> Result<()> {
+        let Known { queue, policy, call } = known;
+        let changed = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
             store::change_settings(&mut conn, queue, settings).await
         });
         if changed.await?.map_err(Error::of_changing(queue))? {
@@ -136,8 +137,8 @@ impl Broker {
         }
     }
 
-    async fn show(&self, queue: &QueueName, call: &Arc<Call>) -> Result<Queue> {
-        let shown = self.on_queue(Kind::Show, queue, call, |mut conn| async move {
+    async fn show(&self, Known { queue, policy, call }: Known<'_>) -> Result<Queue> {
+        let shown = self.on_queue(Kind::Show, queue, policy, call, |mut conn| async move {
             store::show(&mut conn, queue).await
         });
         let shown = shown.await?.map_err(Error::of_changing(queue))?;
@@ -146,25 +147,20 @@ impl Broker {
     }
 
     /// Makes an index, or drops it.
-    async fn set_index(
-        &self,
-        queue: &QueueName,
-        call: &Arc<Call>,
-        index: GroupIndex,
-        wanted: bool,
-    ) -> Result<()> {
+    async fn set_index(&self, known: Known<'_>, index: GroupIndex, wanted: bool) -> Result<()> {
+        let Known { queue, policy, call } = known;
         // One at a time: each has a session of its own. Nobody stands there for a client that has left.
         let _turn = tokio::select! {
             turn = self.index_builds.lock() => turn,
             () = caller::gone() => return Err(Error::Locked(format!("the indexes of queue `{queue}`"))),
         };
-        let work = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
+        let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
             store::group_index_work(&mut conn, queue, index, wanted).await
         });
         let work = work.await?.map_err(Error::of_changing(queue))?;
         if let Err(error) = self.db.run_at_leisure(&work).await {
             if wanted {
-                self.drop_unfinished_index(queue, call, index).await;
+                self.drop_unfinished_index(known, index).await;
             }
             return Err(match error {
                 store::Error::Unreadable => Error::QueueConflict(format!(
@@ -175,7 +171,7 @@ impl Broker {
             });
         }
         if index == GroupIndex::Fifo {
-            let noted = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
+            let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
                 store::note_fifo(&mut conn, queue).await
             });
             noted.await?.map_err(Error::of_changing(queue))?;
@@ -185,8 +181,9 @@ impl Broker {
 
     /// Drops what an attempt to make an index has left, which would be of no use and cost every send. Where that
     /// fails, the next attempt does it. One that another gateway has made meanwhile stays.
-    async fn drop_unfinished_index(&self, queue: &QueueName, call: &Arc<Call>, index: GroupIndex) {
-        let work = self.on_queue(Kind::Define, queue, call, |mut conn| async move {
+    async fn drop_unfinished_index(&self, known: Known<'_>, index: GroupIndex) {
+        let Known { queue, policy, call } = known;
+        let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
             store::group_index_work(&mut conn, queue, index, true).await
         });
         if let Ok(Ok(mut work)) = work.await {
@@ -202,8 +199,9 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let queue = &queue;
+            let policy = broker.policies.of(queue).await?;
             let outcome = broker
-                .on_queue(Kind::Define, queue, &call, |mut conn| async move {
+                .on_queue(Kind::Define, queue, &policy, &call, |mut conn| async move {
                     store::drop_queue(&mut conn, queue, forced).await
                 })
                 .await;

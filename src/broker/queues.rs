@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-use tracing::warn;
-
 use crate::{
     domain::{
         Bounded, Call, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
-        QueuePageSize, Scope, SettingsChange, Settled,
+        QueuePageSize, Scope, SettingsChange,
     },
     store::{self, Conn, CreateOutcome},
 };
@@ -18,8 +15,6 @@ use super::{
     retry::{Kind, Retry},
 };
 
-/// Messages that are deleted in one transaction where a queue cannot be emptied at once.
-const PURGE_STEP: i32 = 5_000;
 /// Queues that are looked at together where not all of them are shown.
 const FILTERED_PAGE: usize = 1_000;
 
@@ -213,7 +208,8 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let one = &queue;
-            let found = broker.on_queue(Kind::Show, one, &call, |mut conn| async move {
+            let policy = broker.policies.of(one).await?;
+            let found = broker.on_queue(Kind::Show, one, &policy, &call, |mut conn| async move {
                 store::show(&mut conn, one).await
             });
             let found = found.await?.map_err(Error::on(&queue))?;
@@ -273,60 +269,6 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes every message of a queue and says how many there were.
-    pub async fn purge_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<i64> {
-        let (broker, call) = (self.clone(), Arc::clone(call));
-        self.run(true, async move {
-            let queue = &queue;
-            let truncated = broker.on_queue(Kind::Purge, queue, &call, |mut conn| async move {
-                store::truncate(&mut conn, queue).await
-            });
-            match truncated.await?.map_err(Error::of_changing(queue))? {
-                Some(purged) => Ok(purged),
-                None => broker.delete_all(queue, &call).await,
-            }
-        })
-        .await
-    }
-
-    /// Deletes the messages that are in a queue now, step by step, beside whoever else is at work there.
-    async fn delete_all(&self, queue: &QueueName, call: &Arc<Call>) -> Result<i64> {
-        let last = self.on_queue(Kind::Purge, queue, call, |mut conn| async move {
-            store::last_id(&mut conn, queue).await
-        });
-        let up_to = last.await?.map_err(Error::on(queue))?;
-        let (mut purged, mut next, mut kept) = (0, Some(i64::MIN), None);
-        let deadline = Instant::now() + self.request_timeout / 2;
-        while let Some(after) = next.filter(|_| Instant::now() < deadline) {
-            let step = self.on_queue(Kind::Purge, queue, call, |mut conn| async move {
-                store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
-            });
-            match step.await? {
-                Ok(step) => {
-                    purged += step.count;
-                    next = step.last_id;
-                    kept = kept.or(step.kept);
-                }
-                // What the steps before it deleted is deleted.
-                Err(error) if purged > 0 => {
-                    warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
-                    next = None;
-                }
-                Err(error) => return Err(Error::on(queue)(error)),
-            }
-        }
-        match kept {
-            Some(Settled::Kept) if purged == 0 => Err(Error::QueueKept(queue.to_string())),
-            Some(Settled::Failed) if purged == 0 => {
-                Err(Error::TriggerFailed(format!("queue `{queue}`")))
-            }
-            Some(Settled::Locked) if purged == 0 => {
-                Err(Error::Locked(format!("the messages of queue `{queue}`")))
-            }
-            _ => Ok(purged),
-        }
-    }
-
     /// Exact figures of a queue, and how many clients of this gateway wait for its messages.
     pub async fn queue_metrics(
         &self,
@@ -354,7 +296,8 @@ impl Broker {
     }
 
     async fn count(&self, call: &Arc<Call>, queue: &QueueName) -> Result<QueueMetrics> {
-        let metrics = self.on_queue(Kind::Browse, queue, call, |mut conn| async move {
+        let policy = self.policies.of(queue).await?;
+        let metrics = self.on_queue(Kind::Browse, queue, &policy, call, |mut conn| async move {
             store::metrics(&mut conn, queue).await
         });
         metrics.await?.map_err(Error::on(queue))

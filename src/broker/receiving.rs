@@ -62,13 +62,23 @@ impl Broker {
     /// Leases what can be delivered, waiting for it if that is wished.
     pub async fn receive(&self, call: &Arc<Call>, what: Receive) -> Result<Delivery> {
         what.check()?;
+        let policy = self.policies.of(&what.queue).await?;
+        self.receive_by(call, what, &policy).await
+    }
+
+    /// The same where its policy is known.
+    pub(super) async fn receive_by(
+        &self,
+        call: &Arc<Call>,
+        what: Receive,
+        policy: &Policy,
+    ) -> Result<Delivery> {
         let queue = &what.queue;
-        let policy = self.policies.of(queue).await?;
-        self.check_name_unambiguous(queue, call).await?;
+        self.check_name_unambiguous(queue, policy, call).await?;
         if policy.settings.paused && what.wait.get() == 0 {
             return Ok(Delivery::empty());
         }
-        let read = self.read_of(&what, &policy);
+        let read = self.read_of(&what, policy);
         let limit = self.request_timeout + Duration::from_secs(what.wait.get().unsigned_abs());
         let waiting = Waiting::begin(call, what.wait);
         let delivery = timeout(limit, self.engine.receive(read, what.wait, call)).await;
@@ -118,7 +128,7 @@ impl Broker {
         if policy.settings.paused {
             return Ok(Vec::new());
         }
-        self.check_name_unambiguous(&queue, call).await?;
+        self.check_name_unambiguous(&queue, &policy, call).await?;
         let what = Pop {
             queue: queue.clone(),
             qty: qty.as_i32(),
@@ -133,21 +143,26 @@ impl Broker {
                 self.metrics.messages(queue.as_str(), MessageEvent::Deleted, messages.len());
                 Ok(messages)
             }
-            Shareable::Alone => self.pop_alone(call, what, policy.fifo).await,
+            Shareable::Alone => self.pop_alone(call, what, policy).await,
         }
     }
 
     /// Outside the lanes, as something is in the way.
-    async fn pop_alone(&self, call: &Arc<Call>, what: Pop, unblocks: bool) -> Result<Vec<Message>> {
+    async fn pop_alone(
+        &self,
+        call: &Arc<Call>,
+        what: Pop,
+        policy: Arc<Policy>,
+    ) -> Result<Vec<Message>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (engine, what, queue) = (&broker.engine, &what, &what.queue);
-            let popped = broker.on_queue(Kind::Pop, queue, &call, |mut conn| async move {
+            let popped = broker.on_queue(Kind::Pop, queue, &policy, &call, |mut conn| async move {
                 engine.pop_alone(&mut conn, what).await
             });
             let messages = popped.await?.map_err(Error::on(queue))?.messages;
             broker.metrics.messages(queue.as_str(), MessageEvent::Deleted, messages.len());
-            if unblocks {
+            if policy.fifo {
                 engine.tell(queue);
             }
             Ok(messages)
@@ -157,12 +172,13 @@ impl Broker {
 
     /// One message, without leasing it.
     pub async fn message(&self, call: &Arc<Call>, queue: QueueName, id: MsgId) -> Result<Message> {
-        self.check_name_unambiguous(&queue, call).await?;
+        let policy = self.policies.of(&queue).await?;
+        self.check_name_unambiguous(&queue, &policy, call).await?;
         let looked = timeout(self.request_timeout, self.engine.look(&queue, id, call)).await;
         let looked = looked.unwrap_or(Err(store::Error::Unavailable(None)));
         match looked.map_err(Error::on(&queue))? {
             Shareable::Done(found) => found.ok_or_else(|| not_found(&queue, id.get())),
-            Shareable::Alone => self.message_alone(call, queue, id).await,
+            Shareable::Alone => self.message_alone(call, queue, policy, id).await,
         }
     }
 
@@ -171,12 +187,13 @@ impl Broker {
         &self,
         call: &Arc<Call>,
         queue: QueueName,
+        policy: Arc<Policy>,
         id: MsgId,
     ) -> Result<Message> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let one = &queue;
-            let found = broker.on_queue(Kind::Look, one, &call, |mut conn| async move {
+            let found = broker.on_queue(Kind::Look, one, &policy, &call, |mut conn| async move {
                 store::message(&mut conn, one, id).await
             });
             match found.await? {
@@ -196,21 +213,24 @@ impl Broker {
             let (queue, after) = (&what.queue, what.after);
             let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
             let heavy = broker.engine.heavy_queues();
-            let seen = broker.on_queue(Kind::Browse, queue, &call, |mut conn| async move {
-                let mut limit = heavy.rows(queue, limit);
-                let mut readable_only = false;
-                loop {
-                    match store::peek(&mut conn, queue, after, limit, most, readable_only).await {
-                        Err(store::Error::Timeout) if limit > 1 => {
-                            heavy.note(queue);
-                            limit = 1;
+            let policy = broker.policies.of(queue).await?;
+            let seen =
+                broker.on_queue(Kind::Browse, queue, &policy, &call, |mut conn| async move {
+                    let mut limit = heavy.rows(queue, limit);
+                    let mut readable_only = false;
+                    loop {
+                        match store::peek(&mut conn, queue, after, limit, most, readable_only).await
+                        {
+                            Err(store::Error::Timeout) if limit > 1 => {
+                                heavy.note(queue);
+                                limit = 1;
+                            }
+                            // One that cannot be sent is left out, and hides no other.
+                            Err(store::Error::Unreadable) if !readable_only => readable_only = true,
+                            seen => return seen,
                         }
-                        // One that cannot be sent is left out, and hides no other.
-                        Err(store::Error::Unreadable) if !readable_only => readable_only = true,
-                        seen => return seen,
                     }
-                }
-            });
+                });
             seen.await?.map_err(Error::on(queue))
         })
         .await

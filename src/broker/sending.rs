@@ -111,7 +111,7 @@ impl Broker {
         policy: &Policy,
         once: Option<Once>,
     ) -> Result<Replayable<Vec<i64>>> {
-        self.check_name_unambiguous(queue, call).await?;
+        self.check_name_unambiguous(queue, policy, call).await?;
         for new in &mut messages {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
         }

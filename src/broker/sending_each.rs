@@ -12,7 +12,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Part, Result,
+    Broker, Delivery, Error, Part, Receive, Result,
+    policies::Policy,
     sending::{group_too_long, unstorable},
 };
 
@@ -32,26 +33,39 @@ impl Sent {
     }
 }
 
-/// What holds for messages that are sent to a queue.
-#[derive(Clone, Copy, Debug)]
-pub struct SendingRules {
+/// What holds for a queue. Whoever asks for it hands it on to what it does to the queue then.
+#[derive(Clone, Debug)]
+pub struct QueueRules {
     /// Bytes of a message.
     pub max_bytes: u64,
     /// Whether the queue is read in groups.
     pub fifo: bool,
     /// Whether its groups take turns.
     pub fair: bool,
+    policy: Arc<Policy>,
 }
 
 impl Broker {
-    /// What holds for messages that are sent to a queue, as its settings say.
-    pub async fn sending_rules(&self, queue: &QueueName) -> Result<SendingRules> {
+    /// What holds for a queue, as its settings say.
+    pub async fn queue_rules(&self, queue: &QueueName) -> Result<QueueRules> {
         let policy = self.policies.of(queue).await?;
         let of_queue = policy.settings.max_message_bytes.map(Bounded::get);
         let of_queue = of_queue.and_then(|bytes| u64::try_from(bytes).ok());
         let of_server = self.limits.max_message_bytes;
         let max_bytes = of_queue.map_or(of_server, |bytes| bytes.min(of_server));
-        Ok(SendingRules { max_bytes, fifo: policy.fifo, fair: policy.settings.fair })
+        let (fifo, fair) = (policy.fifo, policy.settings.fair);
+        Ok(QueueRules { max_bytes, fifo, fair, policy })
+    }
+
+    /// As [`Broker::receive`] does, by rules that are known of its queue.
+    pub async fn receive_by_rules(
+        &self,
+        call: &Arc<Call>,
+        what: Receive,
+        rules: &QueueRules,
+    ) -> Result<Delivery> {
+        what.check()?;
+        self.receive_by(call, what, &rules.policy).await
     }
 
     /// Stores messages in order; each is stored or fails alone. Their front end has counted their bytes in
@@ -61,9 +75,9 @@ impl Broker {
         call: &Arc<Call>,
         queue: &QueueName,
         messages: Vec<NewMessage>,
+        QueueRules { policy, .. }: &QueueRules,
     ) -> Result<Vec<Result<Sent>>> {
-        let policy = self.policies.of(queue).await?;
-        self.check_name_unambiguous(queue, call).await?;
+        self.check_name_unambiguous(queue, policy, call).await?;
         let (broker, bytes) = (self.clone(), messages.iter().map(NewMessage::bytes).sum());
         let delay = policy.settings.delay;
         let checked = self.cpu_pool.run(bytes, move || {

@@ -61,9 +61,9 @@ impl Broker {
         target: SettleTarget,
     ) -> Result<()> {
         let target = self.target(&target)?;
-        let unblocks = self.policies.of(&queue).await?.fifo;
-        self.check_name_unambiguous(&queue, call).await?;
-        let settled = self.engine.delete(&queue, target, unblocks, call);
+        let policy = self.policies.of(&queue).await?;
+        self.check_name_unambiguous(&queue, &policy, call).await?;
+        let settled = self.engine.delete(&queue, target, policy.fifo, call);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
@@ -79,9 +79,9 @@ impl Broker {
         target: SettleTarget,
     ) -> Result<()> {
         let target = self.target(&target)?;
-        let unblocks = self.policies.of(&queue).await?.fifo;
-        self.check_name_unambiguous(&queue, call).await?;
-        let settled = self.engine.archive(&queue, target, unblocks, call);
+        let policy = self.policies.of(&queue).await?;
+        self.check_name_unambiguous(&queue, &policy, call).await?;
+        let settled = self.engine.archive(&queue, target, policy.fifo, call);
         let settled =
             self.within_time(settled).await.map_err(of_settling(&queue, target.msg_id))?;
         done(&queue, target.msg_id, settled)?;
@@ -122,10 +122,10 @@ impl Broker {
         visible: Visibility,
         shown: bool,
     ) -> Result<(i64, Option<Message>)> {
-        self.policies.ensure_fresh().await?;
+        let policy = self.policies.of(queue).await?;
         self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
         let target = self.target(target)?;
-        self.check_name_unambiguous(queue, call).await?;
+        self.check_name_unambiguous(queue, &policy, call).await?;
         let change = VisibilityChange { target, visible, shown };
         let changed = self.engine.set_visibility(queue, change, call);
         let (settled, mut message) = match self.within_time(changed).await {
@@ -214,10 +214,8 @@ impl Broker {
     ) -> Result<SettleOutcome> {
         let (broker, queue, call) = (self.clone(), queue.clone(), Arc::clone(call));
         self.run(true, async move {
-            let settings = &policy.settings;
-            let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
-            let rules = SettleRules { dead_letter_queue, backoff: settings.retry_backoff };
-            let outcome = broker.settle_together(&queue, &call, &entries, rules, read).await?;
+            let rules = rules_of(&policy);
+            let outcome = broker.settle_together(&queue, &call, &entries, &policy, read).await?;
             let SettleOutcome { mut settled, mut delivery } = outcome;
             if settled.contains(&Settled::Locked) {
                 // What was read goes back: its time would run while this waits.
@@ -237,7 +235,7 @@ impl Broker {
                 dead_lettered |= done == MessageEvent::DeadLettered;
                 broker.metrics.messages(queue.as_str(), done, 1);
             }
-            if let Some(target) = dead_letter_queue.filter(|_| dead_lettered) {
+            if let Some(target) = rules.dead_letter_queue.filter(|_| dead_lettered) {
                 broker.engine.tell(target);
             }
             Ok(SettleOutcome { settled, delivery })
@@ -251,10 +249,11 @@ impl Broker {
         queue: &QueueName,
         call: &Arc<Call>,
         entries: &[(Action, Target)],
-        rules: SettleRules<'_>,
+        policy: &Policy,
         read: Option<Read>,
     ) -> Result<SettleOutcome> {
-        self.check_name_unambiguous(queue, call).await?;
+        self.check_name_unambiguous(queue, policy, call).await?;
+        let rules = rules_of(policy);
         let request = SettleRequest {
             entries: entries.to_vec(),
             dead_letter_queue: rules.dead_letter_queue.cloned(),
@@ -265,7 +264,7 @@ impl Broker {
         if let Shareable::Done(outcome) = settled.map_err(Error::on(queue))? {
             return Ok(outcome);
         }
-        let settled = self.on_queue(Kind::Settle, queue, call, |mut conn| async move {
+        let settled = self.on_queue(Kind::Settle, queue, policy, call, |mut conn| async move {
             match store::settle(&mut conn, queue, entries, rules, false).await {
                 Err(error) if error.is_about_rows() => {
                     store::settle(&mut conn, queue, entries, rules, true).await
@@ -359,6 +358,13 @@ impl Broker {
             _ => Ok(Target { msg_id: delivered.msg_id, delivered: Some(delivered) }),
         }
     }
+}
+
+/// What a queue's settings say of messages that are settled.
+fn rules_of(policy: &Policy) -> SettleRules<'_> {
+    let settings = &policy.settings;
+    let dead_letter_queue = settings.dead_letter_queue.as_ref().map(|queue| &queue.0);
+    SettleRules { dead_letter_queue, backoff: settings.retry_backoff }
 }
 
 /// Sorts what the store said of one message that was to be settled.

@@ -58,10 +58,12 @@ impl Broker {
         let most = self.limits.max_bindings_per_queue;
         self.run(false, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let bound = broker.on_queue(Kind::Define, queue, &call, |mut conn| async move {
-                let outcome = store::bind(&mut conn, queue, pattern, most).await?;
-                Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
-            });
+            let policy = broker.policies.of(queue).await?;
+            let bound =
+                broker.on_queue(Kind::Define, queue, &policy, &call, |mut conn| async move {
+                    let outcome = store::bind(&mut conn, queue, pattern, most).await?;
+                    Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
+                });
             let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
             let new = match outcome {
                 BindOutcome::Done => true,
@@ -86,9 +88,11 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let (queue, pattern) = (&queue, &*pattern);
-            let unbound = broker.on_queue(Kind::Define, queue, &call, |mut conn| async move {
-                store::unbind(&mut conn, queue, pattern).await
-            });
+            let policy = broker.policies.of(queue).await?;
+            let unbound =
+                broker.on_queue(Kind::Define, queue, &policy, &call, |mut conn| async move {
+                    store::unbind(&mut conn, queue, pattern).await
+                });
             match unbound.await?.map_err(Error::of_changing(queue))? {
                 BindOutcome::Done => Ok(()),
                 BindOutcome::NoQueue => Err(Error::QueueNotFound(queue.to_string())),

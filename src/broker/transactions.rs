@@ -130,10 +130,11 @@ impl Broker {
         operations: Vec<Operation>,
         once: Option<Idempotency>,
     ) -> Result<Replayable<Vec<Outcome>>> {
+        let mut known = BTreeSet::new();
         for (index, operation) in operations.iter().enumerate() {
-            if let Some(queue) = queue_of(operation) {
-                let admitted = self.check_name_unambiguous(queue, call).await;
-                admitted.map_err(|error| error.in_operation(index))?;
+            if let Some(queue) = queue_of(operation).filter(|queue| known.insert(*queue)) {
+                let checked = self.check_name(queue, call).await;
+                checked.map_err(|error| error.in_operation(index))?;
             }
         }
         let (broker, call) = (self.clone(), Arc::clone(call));
@@ -155,6 +156,11 @@ impl Broker {
             }
         })
         .await
+    }
+
+    async fn check_name(&self, queue: &QueueName, call: &Arc<Call>) -> Result<()> {
+        let policy = self.policies.of(queue).await?;
+        self.check_name_unambiguous(queue, &policy, call).await
     }
 
     /// Does operations together with those of others, or on their own.

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use super::{Delay, DeliveryId, Receipt, ReceiptKey, expanded_length, time};
+use super::{Delay, DeliveryId, Receipt, ReceiptKey, expanded_length};
 
 /// JSON text, checked to be well-formed and otherwise left as it came, so that no digit is lost.
 pub type RawJson = Box<RawValue>;
@@ -63,27 +63,23 @@ impl NewMessage {
 }
 
 /// A message in a queue, as PGMQ keeps it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Message {
     /// Its number within the queue.
     pub msg_id: i64,
     /// How many times it has been delivered.
     pub read_ct: i32,
     /// When it was stored.
-    #[serde(serialize_with = "time::serialize")]
     pub enqueued_at: DateTime<Utc>,
     /// When it was last delivered.
-    #[serde(serialize_with = "time::serialize_option")]
     pub last_read_at: Option<DateTime<Utc>>,
     /// The moment from which it may be delivered (again).
-    #[serde(serialize_with = "time::serialize")]
     pub vt: DateTime<Utc>,
     /// The JSON value that was sent.
     pub message: RawJson,
     /// The headers that were sent with it.
     pub headers: Option<RawJson>,
     /// The queue that it stands in, as [`DeliveryId::queue_id`].
-    #[serde(skip)]
     pub queue_id: i64,
     /// What stands for this delivery; nothing where the message was only looked at.
     pub receipt: Option<Receipt>,
@@ -122,13 +118,11 @@ impl Message {
 }
 
 /// A message in an archive.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct ArchivedMessage {
     /// The message as it was.
-    #[serde(flatten)]
     pub message: Message,
     /// When it was archived.
-    #[serde(serialize_with = "time::serialize")]
     pub archived_at: DateTime<Utc>,
 }
 
@@ -180,6 +174,9 @@ pub enum FifoMode {
 }
 
 impl FifoMode {
+    /// Those that a receive may ask for.
+    pub const OF_RECEIVES: [Self; 3] = [Self::Grouped, Self::RoundRobin, Self::Head];
+
     /// The word for it, on the wire and in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -195,8 +192,13 @@ impl FromStr for FifoMode {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let modes = [Self::Grouped, Self::RoundRobin, Self::Head];
-        let mode = modes.into_iter().find(|mode| mode.as_str() == text);
+        let mode = Self::OF_RECEIVES.into_iter().find(|mode| mode.as_str() == text);
         mode.ok_or("must be `grouped`, `round_robin` or `head`")
+    }
+}
+
+impl<'de> Deserialize<'de> for FifoMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }

@@ -42,10 +42,11 @@ pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};
 pub use receipt::{DeliveryId, InvalidReceipt, Receipt, ReceiptKey};
-pub use retry_backoff::RetryBackoff;
+pub use retry_backoff::{BackoffFactor, BackoffSeconds, RetryBackoff};
 pub use session_key::SessionKey;
 pub use settings::{
-    DeadLetterQueue, MaxReceives, MessageLimit, Notify, QueueSettings, Retention, SettingsChange,
+    DeadLetterQueue, MaxReceives, MessageLimit, Notify, NotifyThrottle, QueueSettings, Retention,
+    SettingsChange, given,
 };
 pub use share::Share;
 pub use storable::{

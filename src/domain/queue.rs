@@ -2,14 +2,11 @@
 
 use std::fmt;
 
+use super::QueueSettings;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-
-use super::{QueueSettings, time};
 
 /// How PGMQ stores a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
     /// An ordinary table: durable and replicated.
     Standard,
@@ -104,7 +101,7 @@ fn measure(text: &str) -> Option<Measure> {
 }
 
 /// A queue as `pgmq.meta` knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// Its name; one made by another client may have upper case in it.
     pub queue: String,
@@ -113,22 +110,19 @@ pub struct Queue {
     /// Whether it has an index for reading by group.
     pub fifo: bool,
     /// When it was made.
-    #[serde(serialize_with = "time::serialize")]
     pub created_at: DateTime<Utc>,
     /// Whether row-level security policies decide which messages the gateway sees: then an empty queue
-    /// may only look empty. Shown where it is so.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    /// may only look empty.
     pub row_security: bool,
     /// Whether there is no queue any more of the name that is set for its dead letters: they go into the
-    /// archive then. Shown where it is so.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    /// archive then.
     pub dead_letter_queue_missing: bool,
     /// What was set for it.
     pub settings: QueueSettings,
 }
 
 /// `pgmq.metrics`, and what hides in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueMetrics {
     /// The queue's name.
     pub queue: String,
@@ -149,7 +143,6 @@ pub struct QueueMetrics {
     /// Seconds for which the message that waits longest could have been delivered, counted from its `vt`.
     pub oldest_visible_msg_age_sec: Option<i32>,
     /// When these figures were taken.
-    #[serde(serialize_with = "time::serialize")]
     pub scrape_time: DateTime<Utc>,
 }
 

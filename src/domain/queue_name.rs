@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Deserializer, de};
+
 /// The name of a queue that PGMQ could hold.
 ///
 /// Other clients make queues with names that the gateway would not give (`Orders`, `my queue`);
@@ -82,6 +84,14 @@ impl QueueName {
     /// The name as PGMQ's functions take it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueName {
+    /// As [`QueueName::parse`] does, whose reason is the error.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).map_err(de::Error::custom)
     }
 }
 
@@ -167,6 +177,20 @@ mod tests {
         }
         for name in ["pkey", "a_key", "a_seq", "a_idx", "a_default", "a_p1", "_pkey", "a_pkey_b"] {
             assert!(!QueueName::parse(name).expect("a name").is_derived(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_json_is_judged_by_the_same_rules() {
+        let read = serde_json::from_str::<QueueName>(r#""my queue""#).expect("a name");
+        assert_eq!(read.as_str(), "my queue");
+        for (json, reason) in [
+            (r#""a;b""#, InvalidQueueName::Reserved.to_string()),
+            (r#""""#, InvalidQueueName::Length.to_string()),
+            ("7", "invalid type: integer `7`, expected a string".to_owned()),
+        ] {
+            let error = serde_json::from_str::<QueueName>(json).expect_err(json).to_string();
+            assert!(error.starts_with(&reason), "{json}: {error}");
         }
     }
 

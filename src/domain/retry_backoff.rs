@@ -6,37 +6,64 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Bounded;
 
+/// Seconds of a back-off: 1 to 315,360,000 (10 years).
+pub type BackoffSeconds = Bounded<1, 315_360_000>;
+
 /// Seconds that a message waits that was given back: `min * factor ^ (read_ct - 1)`, at most `max`, give or
 /// take a fifth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, try_from = "Unchecked")]
 pub struct RetryBackoff {
-    min: Bounded<1, 315_360_000>,
-    max: Bounded<1, 315_360_000>,
-    factor: Factor,
+    min: BackoffSeconds,
+    max: BackoffSeconds,
+    factor: BackoffFactor,
 }
 
 /// The same before it is known to make sense.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unchecked {
-    min: Bounded<1, 315_360_000>,
-    max: Bounded<1, 315_360_000>,
-    factor: Factor,
+    min: BackoffSeconds,
+    max: BackoffSeconds,
+    factor: BackoffFactor,
 }
 
 impl TryFrom<Unchecked> for RetryBackoff {
     type Error = String;
 
     fn try_from(Unchecked { min, max, factor }: Unchecked) -> Result<Self, String> {
+        Self::new(min, max, factor)
+    }
+}
+
+impl RetryBackoff {
+    /// Refuses a `min` above `max`; the error says so.
+    pub fn new(
+        min: BackoffSeconds,
+        max: BackoffSeconds,
+        factor: BackoffFactor,
+    ) -> Result<Self, String> {
         if min > max {
             return Err(format!("`min` must be at most `max`, which is {max}, not {min}"));
         }
         Ok(Self { min, max, factor })
     }
-}
 
-impl RetryBackoff {
+    /// Seconds after the first delivery.
+    pub fn min(&self) -> BackoffSeconds {
+        self.min
+    }
+
+    /// Seconds that it is at most.
+    pub fn max(&self) -> BackoffSeconds {
+        self.max
+    }
+
+    /// From one delivery to the next.
+    pub fn factor(&self) -> BackoffFactor {
+        self.factor
+    }
+
     /// The least, the most, and the factor, as SQL takes them.
     pub fn parts(&self) -> [f64; 3] {
         #[expect(clippy::cast_precision_loss, reason = "within 53 bits")]
@@ -46,11 +73,13 @@ impl RetryBackoff {
 
 /// A number from 1 to 100 with up to three decimals, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Factor(u32);
+pub struct BackoffFactor(u32);
 
-impl Factor {
-    const LEAST: f64 = 1.0;
-    const MOST: f64 = 100.0;
+impl BackoffFactor {
+    /// The smallest value.
+    pub const MIN: i32 = 1;
+    /// The largest value.
+    pub const MAX: i32 = 100;
 
     fn value(self) -> f64 {
         f64::from(self.0) / 1_000.0
@@ -58,7 +87,7 @@ impl Factor {
 
     fn new(value: f64) -> Option<Self> {
         let thousandths = (value * 1_000.0).round();
-        let fits = (Self::LEAST..=Self::MOST).contains(&value)
+        let fits = (f64::from(Self::MIN)..=f64::from(Self::MAX)).contains(&value)
             && (thousandths - value * 1_000.0).abs() < 1e-6;
         #[expect(
             clippy::cast_possible_truncation,
@@ -69,7 +98,7 @@ impl Factor {
     }
 }
 
-impl Serialize for Factor {
+impl Serialize for BackoffFactor {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         if self.0.is_multiple_of(1_000) {
             out.serialize_u32(self.0 / 1_000)
@@ -79,13 +108,13 @@ impl Serialize for Factor {
     }
 }
 
-impl<'de> Deserialize<'de> for Factor {
+impl<'de> Deserialize<'de> for BackoffFactor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
         impl Visitor {
-            fn check<E: de::Error>(value: f64) -> Result<Factor, E> {
-                Factor::new(value).ok_or_else(|| {
+            fn check<E: de::Error>(value: f64) -> Result<BackoffFactor, E> {
+                BackoffFactor::new(value).ok_or_else(|| {
                     E::custom(format!(
                         "must be a number from 1 to 100 with at most three decimals, not {value}"
                     ))
@@ -94,23 +123,23 @@ impl<'de> Deserialize<'de> for Factor {
         }
 
         impl de::Visitor<'_> for Visitor {
-            type Value = Factor;
+            type Value = BackoffFactor;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number from 1 to 100")
             }
 
             #[expect(clippy::cast_precision_loss, reason = "what is so large is refused")]
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Factor, E> {
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<BackoffFactor, E> {
                 Self::check(value as f64)
             }
 
             #[expect(clippy::cast_precision_loss, reason = "what is so large is refused")]
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Factor, E> {
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<BackoffFactor, E> {
                 Self::check(value as f64)
             }
 
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Factor, E> {
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<BackoffFactor, E> {
                 Self::check(value)
             }
         }

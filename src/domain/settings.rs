@@ -1,11 +1,11 @@
 //! What can be set for a queue.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{
-    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, InvalidQueueName, JsonObject, QueueName,
-    RetryBackoff, VisibilityTimeout,
+    Bounded, DEFAULT_VISIBILITY_TIMEOUT, Delay, JsonObject, QueueName, RetryBackoff,
+    VisibilityTimeout,
 };
 
 /// Deliveries after which a message is not delivered again: 1 to 1,000.
@@ -14,9 +14,11 @@ pub type MaxReceives = Bounded<1, 1_000>;
 pub type Retention = Bounded<1, 315_360_000>;
 /// Bytes of a message, where a queue's limit is below the server's: 1 to 67,108,864.
 pub type MessageLimit = Bounded<1, { 64 << 20 }>;
+/// Milliseconds within which there is at most one notification: 0 to 86,400,000.
+pub type NotifyThrottle = Bounded<0, 86_400_000>;
 
 /// The settings of a queue. What is not set has the default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
     /// Seconds that a delivered message stays hidden unless the receive says otherwise.
     pub visibility_timeout: VisibilityTimeout,
@@ -61,30 +63,16 @@ impl Default for QueueSettings {
 }
 
 /// PGMQ's insert notifications of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
-    /// Milliseconds within which there is at most one: 0 to 86,400,000.
-    pub throttle_ms: Bounded<0, 86_400_000>,
+    /// Milliseconds within which there is at most one.
+    pub throttle_ms: NotifyThrottle,
 }
 
 /// The name of a dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct DeadLetterQueue(pub QueueName);
-
-impl<'de> Deserialize<'de> for DeadLetterQueue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let parsed: Result<_, InvalidQueueName> = QueueName::parse(&name);
-        parsed.map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for DeadLetterQueue {
-    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(self.0.as_str())
-    }
-}
 
 /// Settings to change: those that are `Some`, to a value or, with `Some(None)`, to the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -125,9 +113,8 @@ pub struct SettingsChange {
     pub fair: Option<Option<bool>>,
 }
 
-/// Tells null from nothing.
-#[expect(clippy::option_option, reason = "null is not nothing here")]
-fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+/// Reads a field so that null can be told from nothing; `#[serde(default)]` stands for nothing.
+pub fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

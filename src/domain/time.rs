@@ -3,9 +3,9 @@
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A time that a client names, whose refusal says what would be right.
+/// A time on the wire: one that a client names, whose refusal says what would be right, or one that it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp(pub DateTime<Utc>);
 
@@ -54,18 +54,9 @@ fn parse_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     Some(parsed.to_utc())
 }
 
-pub(super) fn serialize<S: Serializer>(time: &DateTime<Utc>, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(&rfc3339(time))
-}
-
-#[expect(clippy::ref_option, reason = "the signature that serde calls")]
-pub(super) fn serialize_option<S: Serializer>(
-    time: &Option<DateTime<Utc>>,
-    out: S,
-) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serialize(time, out),
-        None => out.serialize_none(),
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&rfc3339(&self.0))
     }
 }
 

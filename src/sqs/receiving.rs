@@ -99,7 +99,8 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
     let kept = permit.broker.attributes(&permit.call, &name.queue).await?;
     let of_queue = || kept.attributes.get("ReceiveMessageWaitTimeSeconds")?.parse().ok();
     let wait = input.wait_time_seconds.or_else(of_queue).unwrap_or(0);
-    let in_groups = name.is_fifo() || permit.broker.sending_rules(&name.queue).await?.fifo;
+    let rules = permit.broker.queue_rules(&name.queue).await?;
+    let in_groups = name.is_fifo() || rules.fifo;
     let what = Receive {
         queue: name.queue.clone(),
         qty: Quantity::saturating(qty),
@@ -109,7 +110,8 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
         fifo: in_groups.then_some(FifoMode::Grouped),
     };
     let _place = (wait > 0).then(|| permit.wait()).transpose()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
+    let receive = permit.broker.receive_by_rules(&permit.call, what, &rules);
+    let received = permit.while_authorized(receive).await?;
     let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     let mut origins = BTreeMap::new();
     if wished.wants_system("DeadLetterQueueSourceArn") {

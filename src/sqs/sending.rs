@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    broker::{QueueAttributes, SendingRules, Sent},
+    broker::{QueueAttributes, QueueRules, Sent},
     domain::{Delay, NewMessage, Visibility},
     http::{Caller, QueuePermit, right},
 };
@@ -37,11 +37,11 @@ struct Rules {
     is_fifo: bool,
     is_content_based: bool,
     in_group: bool,
-    sending: SendingRules,
+    sending: QueueRules,
 }
 
 impl Rules {
-    fn new(name: &SqsName, attributes: &QueueAttributes, sending: SendingRules) -> Self {
+    fn new(name: &SqsName, attributes: &QueueAttributes, sending: QueueRules) -> Self {
         let is = |attribute: &str, value: &str| {
             attributes.attributes.get(attribute).is_some_and(|is| is == value)
         };
@@ -75,7 +75,7 @@ pub(super) async fn send(call: &Call, caller: Caller, input: SendMessage) -> Res
     check_contents(&input)?;
     let names_group = input.message_group_id.is_some();
     let (new, receipt) = seal(call, input, &rules)?;
-    let mut sent = store(&permit, &name, vec![new], vec![receipt]).await?;
+    let mut sent = store(&permit, &name, vec![new], vec![receipt], &rules.sending).await?;
     let sent = sent.pop().unwrap_or_else(|| Err(internal("The message has no outcome.")))?;
     if names_group {
         heed_groups(call, &permit, &name, &rules);
@@ -128,7 +128,8 @@ pub(super) async fn send_batch(
             Err(error) => batch.failed(&id, &error),
         }
     }
-    for (id, outcome) in ids.iter().zip(store(&permit, &name, new, receipts).await?) {
+    let outcomes = store(&permit, &name, new, receipts, &rules.sending).await?;
+    for (id, outcome) in ids.iter().zip(outcomes) {
         match outcome {
             Ok(output) => batch.done(id, output),
             Err(error) => batch.failed(id, &error),
@@ -150,7 +151,7 @@ fn seal_entry(call: &Call, entry: SendMessage, rules: &Rules) -> Result<(NewMess
 
 async fn rules(permit: &Permit, name: &SqsName) -> Result<Rules> {
     let attributes = permit.broker.attributes(&permit.call, &name.queue).await?;
-    Ok(Rules::new(name, &attributes, permit.broker.sending_rules(&name.queue).await?))
+    Ok(Rules::new(name, &attributes, permit.broker.queue_rules(&name.queue).await?))
 }
 
 /// Stores messages and says of each what became of it.
@@ -159,12 +160,13 @@ async fn store(
     name: &SqsName,
     new: Vec<NewMessage>,
     receipts: Vec<Receipt>,
+    rules: &QueueRules,
 ) -> Result<Vec<Result<Map<String, Value>>>> {
     if new.is_empty() {
         return Ok(Vec::new());
     }
     let again = if name.is_fifo() { new.clone() } else { Vec::new() };
-    let sent = permit.broker.send_each(&permit.call, &name.queue, new).await?;
+    let sent = permit.broker.send_each(&permit.call, &name.queue, new, rules).await?;
     let known = if sent.iter().flatten().any(|sent| sent.is_duplicate) {
         permit.broker.first_message_ids(&permit.call, &name.queue, again).await?
     } else {

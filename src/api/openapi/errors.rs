@@ -1,149 +1,116 @@
 //! Errors in the document: each stands there once, and operations refer to it.
+//!
+//! A route names its own among its `responses`, by these types. What any route can run into is added to all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use utoipa::{
-    ToSchema,
+    IntoResponses, ToSchema,
     openapi::{
         ContentBuilder, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response,
         ResponseBuilder, example::ExampleBuilder, path::Operation, schema::Type,
     },
 };
 
-use super::{
-    super::problem::{Code, Problem, ProblemBody},
-    PROBES,
-};
+use super::super::problem::{Code, Problem, ProblemBody};
 
 /// The request's id in examples.
 const REQUEST_ID: &str = "01980f2e-1b0c-7000-8000-000000000000";
 
-/// Where the errors of every operation stand, once each.
-type Shared = BTreeMap<String, RefOr<Response>>;
+/// Responses by their status, or by their name.
+type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// The errors of one operation: references to the shared ones.
-struct Errors<'a> {
-    shared: &'a mut Shared,
-    responses: &'a mut BTreeMap<String, RefOr<Response>>,
-}
+/// Makes a type of each error, by which routes name it, and the list of all of them. Their codes have one status.
+macro_rules! errors {
+    ($($name:ident: [$($code:ident),+], $description:expr;)+) => {
+        $(
+            pub(in crate::api) struct $name;
 
-impl Errors<'_> {
-    /// Unless the operation has said something of this status: an error that is shared under a name.
-    fn add(&mut self, status: &str, name: &str, codes: &[Code], description: &str) {
-        if self.responses.contains_key(status) {
-            return;
-        }
-        let reference = RefOr::Ref(Ref::from_response_name(name));
-        self.responses.insert(status.to_owned(), reference);
-        let new = || RefOr::T(problem(codes, description));
-        self.shared.entry(name.to_owned()).or_insert_with(new);
-    }
-}
+            impl IntoResponses for $name {
+                fn responses() -> Responses {
+                    reference(stringify!($name), &[$(Code::$code),+])
+                }
+            }
+        )+
 
-/// Adds the errors that a route can have because of what it takes.
-pub(super) fn add(path: &str, operation: &mut Operation, shared: &mut Shared) {
-    use Code as C;
-    let is_of_queues =
-        ["/queues", "/topics", "/bindings", "/transactions"].iter().any(|p| path.starts_with(p));
-    let id = operation.operation_id.clone().unwrap_or_default();
-    let is = |ids: &[&str]| ids.contains(&&*id);
-    let takes_body = operation.request_body.is_some();
-    let mut errors = Errors { shared, responses: &mut operation.responses.responses };
-    let mut add = |status: &str, name: &str, codes: &[Code], description: &str| {
-        errors.add(status, name, codes, description);
+        /// All of them, by name.
+        const ALL: &[(&str, &[Code], &str)] =
+            &[$((stringify!($name), &[$(Code::$code),+], $description)),+];
     };
-    let why = "A parameter, the body or the queue's name is wrong";
-    add("400", "InvalidRequest", &[C::InvalidRequest], why);
-    let why = "A `Content-Encoding`; or from another site, and not JSON";
-    add("415", "UnsupportedMediaType", &[C::UnsupportedMediaType], why);
-    if is(&["readyz"]) {
-        add("503", "NotReady", &[C::DatabaseUnavailable, C::Overloaded], "Not ready, and why");
-    }
-    if !PROBES.contains(&path) {
-        let why = "There is no valid key in `Authorization`";
-        add("401", "Unauthenticated", &[C::Unauthenticated], why);
-        let why = "The key, or the gateway's database role, may not do this";
-        add("403", "Forbidden", &[C::Forbidden], why);
-        add("429", "RateLimited", &[C::RateLimited], "Try again after `Retry-After` seconds");
-        let codes = [C::Overloaded, C::DatabaseUnavailable, C::OutcomeUnknown];
-        add("503", "Unavailable", &codes, "Try again");
-    }
-    if !is_of_queues {
-        return;
-    }
-    add("500", "InternalError", &[C::InternalError], "A defect");
-    if is(&["unbind"]) {
-        let codes = [C::QueueNotFound, C::BindingNotFound];
-        add("404", "BindingNotFound", &codes, "The queue or the binding is not there");
-    } else if path.contains("{msg_id}") || is(&["transact"]) {
-        let codes = [C::QueueNotFound, C::MessageNotFound];
-        add("404", "MessageNotFound", &codes, "The queue or the message is not there");
-    } else if path.contains("{queue}") || is(&["publish", "publish_batch"]) {
-        add("404", "QueueNotFound", &[C::QueueNotFound], "The queue is not there");
-    }
-    if path.contains("{msg_id}") {
-        add("422", "MessageUnreadable", &[C::MessageRejected], "The message cannot be read");
-    }
-    add_conflicts(&id, &mut add);
-    let has_topics = path.starts_with("/topics") || path.ends_with("/bindings");
-    if has_topics || takes_body || is(&["receive_messages", "drop_queue"]) {
-        let why = "PGMQ is too old for this, pg_partman is missing, or a publication is in the way; \
-                   `detail` says what to do";
-        add("501", "NotSupported", &[C::NotSupported], why);
-    }
-    if takes_body {
-        add("408", "RequestTimeout", &[C::RequestTimeout], "The body did not arrive in time");
-        let why = "A message or the body is over the limit";
-        add("413", "MessageTooLarge", &[C::MessageTooLarge], why);
-        let why = "JSON that PostgreSQL cannot store, or what a constraint or trigger refuses";
-        add("422", "MessageRejected", &[C::MessageRejected], why);
+}
+
+errors! {
+    InvalidRequest: [InvalidRequest], "A parameter, the body or the queue's name is wrong";
+    UnsupportedMediaType: [UnsupportedMediaType],
+        "A `Content-Encoding`; or from another site, and not JSON";
+    Unauthenticated: [Unauthenticated], "There is no valid key in `Authorization`";
+    Forbidden: [Forbidden], "The key, or the gateway's database role, may not do this";
+    RateLimited: [RateLimited], "Try again after `Retry-After` seconds";
+    Unavailable: [Overloaded, DatabaseUnavailable, OutcomeUnknown], "Try again";
+    NotReady: [DatabaseUnavailable, Overloaded], "Not ready, and why";
+    InternalError: [InternalError], "A defect";
+    QueueNotFound: [QueueNotFound], "The queue is not there";
+    MessageNotFound: [QueueNotFound, MessageNotFound], "The queue or the message is not there";
+    BindingNotFound: [QueueNotFound, BindingNotFound], "The queue or the binding is not there";
+    RequestTimeout: [RequestTimeout], "The body did not arrive in time";
+    QueueConflict: [QueueConflict], "It was there, and is different";
+    QueueInUse: [QueueInUse, QueueConflict],
+        "Dead letters of other queues go there, or other things depend on its tables";
+    IndexConflict: [QueueConflict], "It is partitioned, and its indexes are as they are";
+    ReceiptStale: [ReceiptStale], "The message has been delivered again since";
+    ArchiveConflict: [ReceiptStale, MessageConflict],
+        "The message has been delivered again since, or the archive has one of its id";
+    MessageConflict: [MessageConflict], "A unique constraint of the table refuses all of them";
+    TransactionConflict: [ReceiptStale, IdempotencyConflict, MessageConflict],
+        "A message has been delivered again since, the key was used for another request, or a unique \
+         constraint refuses a message; nothing was done";
+    SendConflict: [IdempotencyConflict, MessageConflict],
+        "The key was used for another request, or a unique constraint refuses the message";
+    MessageTooLarge: [MessageTooLarge], "A message or the body is over the limit";
+    MessageRejected: [MessageRejected],
+        "JSON that PostgreSQL cannot store, or what a constraint or trigger refuses";
+    MessageUnreadable: [MessageRejected], "The message cannot be read";
+    NotSupported: [NotSupported],
+        "PGMQ is too old for this, pg_partman is missing, or a publication is in the way; `detail` says \
+         what to do";
+}
+
+/// What whoever sends a body can run into, whatever stands in it.
+pub(in crate::api) struct OfBody;
+
+impl IntoResponses for OfBody {
+    fn responses() -> Responses {
+        RequestTimeout::responses().into_iter().chain(MessageTooLarge::responses()).collect()
     }
 }
 
-/// What is in the way of an operation, by its id.
-fn add_conflicts(id: &str, add: &mut impl FnMut(&str, &str, &[Code], &str)) {
-    use Code as C;
-    match id {
-        "create_queue" => {
-            let why = "It was there, and is different";
-            add("409", "QueueConflict", &[C::QueueConflict], why);
-        }
-        "drop_queue" => {
-            let why = "Dead letters of other queues go there, or other things depend on its tables";
-            add("409", "QueueInUse", &[C::QueueInUse, C::QueueConflict], why);
-        }
-        "change_settings" => {
-            let why = "It is partitioned, and its indexes are as they are";
-            add("409", "IndexConflict", &[C::QueueConflict], why);
-        }
-        "delete_message" | "set_visibility" => {
-            let why = "The message has been delivered again since";
-            add("409", "ReceiptStale", &[C::ReceiptStale], why);
-        }
-        "archive_message" => {
-            let codes = [C::ReceiptStale, C::MessageConflict];
-            let why =
-                "The message has been delivered again since, or the archive has one of its id";
-            add("409", "ArchiveConflict", &codes, why);
-        }
-        "replay_archive" | "redrive" => {
-            let why = "A unique constraint of the table refuses all of them";
-            add("409", "MessageConflict", &[C::MessageConflict], why);
-        }
-        "transact" => {
-            let codes = [C::ReceiptStale, C::IdempotencyConflict, C::MessageConflict];
-            let why = "A message has been delivered again since, the key was used for another request, \
-                       or a unique constraint refuses a message; nothing was done";
-            add("409", "TransactionConflict", &codes, why);
-        }
-        "send_message" | "send_batch" | "publish" | "publish_batch" => {
-            let codes = [C::IdempotencyConflict, C::MessageConflict];
-            let why =
-                "The key was used for another request, or a unique constraint refuses the message";
-            add("409", "SendConflict", &codes, why);
-        }
-        _ => {}
+/// An operation's response of these codes.
+fn reference(name: &str, codes: &[Code]) -> Responses {
+    let status = codes.first().map(|code| code.status().as_str().to_owned());
+    status.into_iter().zip(iter::once(RefOr::Ref(Ref::from_response_name(name)))).collect()
+}
+
+/// What operations refer to.
+pub(super) fn shared() -> Responses {
+    let response = |(name, codes, description): &(&str, &[Code], &str)| {
+        ((*name).to_owned(), RefOr::T(problem(codes, description)))
+    };
+    ALL.iter().map(response).collect()
+}
+
+/// Adds what any operation can run into, or any for which a key is needed.
+pub(super) fn add_common(operation: &mut Operation, needs_key: bool) {
+    let mut common = InvalidRequest::responses();
+    common.append(&mut UnsupportedMediaType::responses());
+    if needs_key {
+        common.append(&mut Unauthenticated::responses());
+        common.append(&mut Forbidden::responses());
+        common.append(&mut RateLimited::responses());
+        common.append(&mut Unavailable::responses());
     }
+    // What the route says itself counts.
+    common.append(&mut operation.responses.responses);
+    operation.responses.responses = common;
 }
 
 /// What an error of any of these codes is like.
@@ -220,4 +187,41 @@ fn example(code: Code) -> Problem {
         Code::InternalError => "an unexpected error; the log of the gateway tells more",
     };
     Problem::new(code, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::operations, *};
+
+    #[test]
+    fn the_codes_of_an_error_have_one_status() {
+        for (name, codes, _) in ALL {
+            let statuses: Vec<_> = codes.iter().map(|code| code.status()).collect();
+            assert!(statuses.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {statuses:?}");
+        }
+    }
+
+    /// What follows from a route's path and body, so that none is forgotten where a route is added.
+    #[test]
+    fn every_route_names_the_errors_that_its_shape_brings() {
+        let mut document = crate::api::openapi();
+        for (path, item) in &mut document.paths.paths {
+            let is_of_queues = ["/queues", "/topics", "/bindings", "/transactions"]
+                .iter()
+                .any(|prefix| path.starts_with(prefix));
+            for operation in operations(item) {
+                let id = operation.operation_id.as_deref().unwrap_or_default();
+                let takes_body = operation.request_body.is_some();
+                for (status, is_due) in [
+                    ("500", is_of_queues),
+                    ("404", path.contains("{queue}")),
+                    ("408", takes_body),
+                    ("413", takes_body),
+                ] {
+                    let is_there = operation.responses.responses.contains_key(status);
+                    assert!(is_there || !is_due, "{id}: {status}");
+                }
+            }
+        }
+    }
 }

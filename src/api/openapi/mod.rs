@@ -1,6 +1,6 @@
 //! The OpenAPI document and the pages that show it.
 
-mod errors;
+pub(super) mod errors;
 mod pages;
 mod refine;
 
@@ -52,11 +52,13 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     add_security(&mut document);
     let components = document.components.get_or_insert_default();
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
+    components.responses.append(&mut errors::shared());
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            errors::add(path, operation, &mut components.responses);
+            let needs_key = !PROBES.contains(&&**path);
+            errors::add_common(operation, needs_key);
             shorten_summary(operation);
-            if PROBES.contains(&&**path) {
+            if !needs_key {
                 operation.security = Some(Vec::new());
             }
         }

@@ -4,11 +4,18 @@
 //! `oneOf` of whole objects would say which fields exclude each other, and most generators stumble over it: what
 //! excludes what stands in words, and the server refuses it.
 
+use serde_json::Value;
 use utoipa::openapi::{
     Components, Object, ObjectBuilder, OneOfBuilder, OpenApi, Ref, RefOr, Schema,
     path::{Operation, Parameter, ParameterIn, PathItem},
-    schema::{AdditionalProperties, AllOf, ArrayItems, SchemaFormat, SchemaType, Type},
+    schema::{
+        AdditionalProperties, AllOf, Array, ArrayItems, OneOf, SchemaFormat, SchemaType, Type,
+    },
 };
+
+use crate::domain::QueueName;
+
+use super::super::schemas::QUEUE_NAME;
 
 /// The operations of a path.
 pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -18,8 +25,7 @@ pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Opera
 
 /// What a text consists of: a pattern, and the least and the most characters.
 type Text = (&'static str, usize, usize);
-/// No `--`: a pattern without look-ahead, which not every language has.
-const QUEUE: Text = ("^[a-z0-9](-?[a-z0-9_.])*-?$", 1, 47);
+const QUEUE: Text = (QUEUE_NAME, 1, QueueName::MAX_CHARS);
 const ROUTING_KEY: Text = (r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$", 1, 255);
 /// Words in which no two wildcards stand side by side.
 const TOPIC: Text =
@@ -47,19 +53,13 @@ const PARAMETERS: [(ParameterIn, &str, Text); 8] = [
 ];
 
 /// Fields, by their schema and name, and what they consist of.
-const FIELDS: [(&str, &str, Text); 12] = [
+const FIELDS: [(&str, &str, Text); 6] = [
     ("DeadLetter", "reason", REASON),
     ("Bind", "pattern", TOPIC),
-    ("EndOperation", "queue", QUEUE),
     ("EndOperation", "receipt", RECEIPT),
     ("PartitionBody", "interval", PARTITION),
     ("PartitionBody", "retention", PARTITION),
-    ("Redrive", "to", QUEUE),
-    ("ReplayArchive", "to", QUEUE),
-    ("SendOperation", "queue", QUEUE),
-    ("SetVtOperation", "queue", QUEUE),
     ("SetVtOperation", "receipt", RECEIPT),
-    ("SettingsChange", "dead_letter_queue", QUEUE),
 ];
 
 /// The parameter that is JSON, and the name of its format.
@@ -172,6 +172,65 @@ fn merged(all: &AllOf) -> Option<Object> {
     Some(whole)
 }
 
+/// One schema in place of what a field holds and what is said of the field, or of what it holds and null: as long as
+/// neither says what the other does.
+fn merge(field: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = field else { return };
+    let whole = match schema {
+        Schema::AllOf(all) => described(all),
+        Schema::OneOf(choices) => or_null(choices),
+        _ => None,
+    };
+    if let Some(whole) = whole {
+        *schema = whole;
+    }
+}
+
+/// What a field holds, with what is said of the field.
+fn described(all: &AllOf) -> Option<Schema> {
+    let [RefOr::T(held), RefOr::T(Schema::Object(said))] = &*all.items else { return None };
+    let mut whole = held.clone();
+    let plain = plain(&mut whole)?;
+    plain.description.clone_from(&said.description);
+    plain.default.clone_from(&said.default);
+    Some(whole)
+}
+
+/// What a field holds, or null.
+fn or_null(choices: &OneOf) -> Option<Schema> {
+    let [RefOr::T(held), RefOr::T(Schema::Object(null))] = &*choices.items else { return None };
+    let mut whole = held.clone();
+    let plain = plain(&mut whole).filter(|_| allows(null, &Type::Null))?;
+    let SchemaType::Type(held) = plain.schema_type.clone() else { return None };
+    *plain.schema_type = SchemaType::Array(vec![held, Type::Null]);
+    plain.description.clone_from(&choices.description);
+    plain.default.clone_from(&choices.default);
+    Some(whole)
+}
+
+/// Parts of the schema of a number, a text or a list.
+struct Plain<'a> {
+    schema_type: &'a mut SchemaType,
+    description: &'a mut Option<String>,
+    default: &'a mut Option<Value>,
+}
+
+/// Those of a schema of which nothing is said.
+fn plain(schema: &mut Schema) -> Option<Plain<'_>> {
+    let plain = match schema {
+        Schema::Object(object) if !allows(object, &Type::Object) => {
+            let Object { schema_type, description, default, .. } = object;
+            Plain { schema_type, description, default }
+        }
+        Schema::Array(list) => {
+            let Array { schema_type, description, default, .. } = list;
+            Plain { schema_type, description, default }
+        }
+        _ => return None,
+    };
+    plain.description.is_none().then_some(plain)
+}
+
 /// Does something to every object of a schema, the inner ones first.
 fn visit(schema: &mut RefOr<Schema>, change: &mut dyn FnMut(&mut Object)) {
     let RefOr::T(schema) = schema else { return };
@@ -193,6 +252,7 @@ fn visit(schema: &mut RefOr<Schema>, change: &mut dyn FnMut(&mut Object)) {
 }
 
 fn refine_object(object: &mut Object) {
+    object.properties.values_mut().for_each(merge);
     if object.properties.is_empty()
         && object.additional_properties.is_none()
         && allows(object, &Type::Object)

@@ -1,0 +1,32 @@
+//! Names that may mean another queue than the one that is called so.
+
+use std::sync::Arc;
+
+use crate::domain::{Call, QueueName};
+
+use super::{Broker, Error, Result, policies::Policy};
+
+impl Broker {
+    /// Refuses a name that would reach the table of another queue.
+    pub(super) async fn check_name_unambiguous(
+        &self,
+        queue: &QueueName,
+        policy: &Policy,
+        call: &Arc<Call>,
+    ) -> Result<()> {
+        match ambiguity(queue, policy) {
+            Some(_) => self.open(queue, policy, call).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is to be said of a name unless there is a queue of exactly this name: PGMQ folds upper
+/// case away, so `Orders` would reach the table of `orders`, and the other way round.
+pub(super) fn ambiguity(queue: &QueueName, policy: &Policy) -> Option<Error> {
+    match queue.check_creatable() {
+        Err(reason) => Some(Error::invalid_name(queue, reason)),
+        Ok(()) if policy.is_folded => Some(Error::QueueNotFound(queue.to_string())),
+        Ok(()) => None,
+    }
+}

@@ -1,0 +1,79 @@
+//! Emptying queues.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    domain::{Call, QueueName, Settled},
+    store,
+};
+
+use super::{Broker, Error, Result, policies::Policy, retry::Kind};
+
+/// Messages that are deleted in one transaction where a queue cannot be emptied at once.
+const PURGE_STEP: i32 = 5_000;
+
+impl Broker {
+    /// Deletes every message of a queue and says how many there were.
+    pub async fn purge_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<i64> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
+        self.run(true, async move {
+            let queue = &queue;
+            let policy = broker.policies.of(queue).await?;
+            let truncated =
+                broker.on_queue(Kind::Purge, queue, &policy, &call, |mut conn| async move {
+                    store::truncate(&mut conn, queue).await
+                });
+            match truncated.await?.map_err(Error::of_changing(queue))? {
+                Some(purged) => Ok(purged),
+                None => broker.delete_all(queue, &policy, &call).await,
+            }
+        })
+        .await
+    }
+
+    /// Deletes the messages that are in a queue now, step by step, beside whoever else is at work there.
+    async fn delete_all(
+        &self,
+        queue: &QueueName,
+        policy: &Policy,
+        call: &Arc<Call>,
+    ) -> Result<i64> {
+        let last = self.on_queue(Kind::Purge, queue, policy, call, |mut conn| async move {
+            store::last_id(&mut conn, queue).await
+        });
+        let up_to = last.await?.map_err(Error::on(queue))?;
+        let (mut purged, mut next, mut kept) = (0, Some(i64::MIN), None);
+        let deadline = Instant::now() + self.request_timeout / 2;
+        while let Some(after) = next.filter(|_| Instant::now() < deadline) {
+            let step = self.on_queue(Kind::Purge, queue, policy, call, |mut conn| async move {
+                store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
+            });
+            match step.await? {
+                Ok(step) => {
+                    purged += step.count;
+                    next = step.last_id;
+                    kept = kept.or(step.kept);
+                }
+                // What the steps before it deleted is deleted.
+                Err(error) if purged > 0 => {
+                    warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
+                    next = None;
+                }
+                Err(error) => return Err(Error::on(queue)(error)),
+            }
+        }
+        match kept {
+            Some(Settled::Kept) if purged == 0 => Err(Error::QueueKept(queue.to_string())),
+            Some(Settled::Failed) if purged == 0 => {
+                Err(Error::TriggerFailed(format!("queue `{queue}`")))
+            }
+            Some(Settled::Locked) if purged == 0 => {
+                Err(Error::Locked(format!("the messages of queue `{queue}`")))
+            }
+            _ => Ok(purged),
+        }
+    }
+}
