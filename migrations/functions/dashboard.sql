@@ -23,6 +23,7 @@ DECLARE
     first_id bigint := after_msg_id;
     found integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF since IS NOT NULL AND NOT is_archive AND NOT is_hidden AND after_msg_id = 0 THEN
         first_id := pgmq_gateway.last_id_before(relation, since);
     END IF;
@@ -107,6 +108,7 @@ DECLARE
     batch record;
     step record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     moved := 0;
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();

@@ -238,6 +238,7 @@ DECLARE
     batch record;
     step record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     moved := 0;
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();

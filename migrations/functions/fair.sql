@@ -275,6 +275,7 @@ DECLARE
     step record;
     update_statement text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
@@ -338,5 +339,6 @@ BEGIN
     msg_id := NULL;
     last_group := convert_to(served, getdatabaseencoding());
     RETURN NEXT;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

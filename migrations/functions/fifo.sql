@@ -171,6 +171,7 @@ DECLARE
     step record;
     update_statement text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
@@ -232,6 +233,7 @@ BEGIN
         msg_id := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 

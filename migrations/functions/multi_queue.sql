@@ -93,6 +93,7 @@ DECLARE
     last integer;
     id bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     plain := pgmq_gateway.plain_tables(queues, 'q');
     FOR n IN 1..cardinality(queues) LOOP
         place := n;
@@ -157,6 +158,7 @@ DECLARE
     first integer := 1;
     last integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF action = 'archive' THEN
         archives := pgmq_gateway.plain_tables(queues, 'a');
     END IF;
@@ -271,6 +273,7 @@ DECLARE
     ended timestamptz;
     found_count integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOR n IN 1..cardinality(queues) LOOP
         due_in := NULL;
         outcome := 'done';

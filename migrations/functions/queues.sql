@@ -12,6 +12,7 @@ DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
     partitioned boolean;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
     SELECT m.is_partitioned INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
     dropped := false;
@@ -98,6 +99,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format('/* pgmq_gateway */ SELECT array_agg(n.msg_id) FROM (
@@ -209,6 +211,7 @@ DECLARE
     -- Without the table there is no throttle.
     throttle text := '0';
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
         throttle := 'coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
                                WHERE n.queue_name = m.queue_name),
@@ -274,6 +277,7 @@ CREATE FUNCTION pgmq_gateway.metrics(
 DECLARE
     sequence text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     EXECUTE format(
         '/* pgmq_gateway */ SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
@@ -315,6 +319,7 @@ DECLARE
     hidden bigint;
     in_flight bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     EXECUTE pg_catalog.format(
         $query$
         SELECT (SELECT count(*) FROM (SELECT FROM %1$s LIMIT $1 + 1) some_rows),
@@ -360,6 +365,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms' AS $$
 DECLARE
     relation regclass;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOREACH queue IN ARRAY queues LOOP
         relation := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
         due_in := NULL;

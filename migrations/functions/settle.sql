@@ -9,6 +9,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     deleted integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
          RETURNING q.msg_id, ''done''::text', q_table
@@ -28,8 +29,10 @@ RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    archived bigint[] := pgmq_gateway.move_to_archive(queue, q_table, ids);
+    archived bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
+    archived := pgmq_gateway.move_to_archive(queue, q_table, ids);
     RETURN QUERY SELECT a.id, 'done'::text FROM unnest(archived) AS a (id);
     IF cardinality(archived) < cardinality(ids) THEN
         RETURN QUERY EXECUTE format(
@@ -172,6 +175,7 @@ DECLARE
     archive_is_locked boolean := false;
     entry record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF 'dead_letter' = ANY (actions)
        AND (target IS NULL OR pgmq_gateway.find_queue_table(target) IS NULL) THEN
         to_archive := '{archive,dead_letter}';
@@ -375,6 +379,7 @@ DECLARE
     no_delays integer[] := array_fill(NULL::integer, ARRAY[cardinality(ids)]);
     no_moments timestamptz[] := array_fill(NULL::timestamptz, ARRAY[cardinality(ids)]);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY
         SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
                NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,

@@ -352,6 +352,7 @@ DECLARE
     code text;
     words text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     WHILE 'ready' = ANY (outcomes) LOOP
         attempts := attempts + 1;

@@ -43,6 +43,7 @@ DECLARE
     found_bytes bigint := 0;
     bytes bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     by_id := by_id OR (SELECT c.relkind = 'p' OR c.relhassubclass
                        FROM pg_catalog.pg_class c WHERE c.oid = q_table);
     since := CASE WHEN NOT by_id THEN since END;
@@ -138,6 +139,7 @@ BEGIN
         headers := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -150,6 +152,7 @@ RETURNS TABLE (
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT %s, $2 FROM %s m WHERE m.msg_id = ANY ($1) ORDER BY m.msg_id',
         pgmq_gateway.columns(q_table), q_table

@@ -214,6 +214,7 @@ CREATE FUNCTION pgmq_gateway.transact(
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF at_once THEN
         PERFORM pgmq_gateway.check_at_once();
     END IF;

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod altered_sessions;
 mod archive;
 mod auth;
 mod bindings;
