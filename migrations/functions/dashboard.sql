@@ -28,7 +28,8 @@ BEGIN
         first_id := pgmq_gateway.last_id_before(relation, since);
     END IF;
     rows_from := format(
-        'FROM (SELECT %s, %s AS archived_at FROM %s m WHERE %s ORDER BY %s LIMIT $6) m',
+        'FROM (SELECT %s, %s FROM %s m WHERE %s ORDER BY %s LIMIT $6)
+              m (msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, archived_at)',
         pgmq_gateway.columns(relation),
         CASE WHEN is_archive THEN 'm.archived_at' ELSE 'NULL::timestamptz' END,
         relation,

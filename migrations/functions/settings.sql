@@ -76,7 +76,7 @@ BEGIN
     ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
         PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
     ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
-        RAISE EXCEPTION 'insert notifications need PGMQ 1.6.0 or later' USING ERRCODE = 'PGW01';
+        RAISE EXCEPTION 'insert notifications need PGMQ 1.7.0 or later' USING ERRCODE = 'PGW01';
     ELSIF throttle_ms > 0 THEN
         RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
             USING ERRCODE = 'PGW01';
