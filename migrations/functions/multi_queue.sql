@@ -207,11 +207,15 @@ CREATE FUNCTION pgmq_gateway.is_large(queue text, actions text[], ids bigint[])
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     is_so boolean := false;
+    q_table regclass;
 BEGIN
     IF 'archive' = ANY (actions) THEN
+        q_table := pgmq_gateway.queue_table(queue);
         EXECUTE format(
-            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message)), 0) > 1000000 FROM %s q
-             WHERE q.msg_id = ANY ($1)', pgmq_gateway.queue_table(queue)
+            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message) + %s), 0) > 1000000 FROM %s q
+             WHERE q.msg_id = ANY ($1)',
+            CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
+                 THEN 'coalesce(pg_column_size(q.headers), 0)' ELSE '0' END, q_table
         ) INTO is_so USING ids;
     END IF;
     RETURN is_so;

@@ -51,8 +51,8 @@ RETURNS text[] LANGUAGE sql STABLE AS $$
     WHERE s.settings ->> 'dead_letter_queue' = queue AND s.queue_name <> queue
 $$;
 
--- Empties a queue at once, and says how many messages there were; null where that would pass by policies
--- and triggers, the role may not, or somebody is at the table: then the messages are to be deleted.
+-- Empties a queue at once, and says how many messages there were; null where that would pass by policies,
+-- triggers and rules, the role may not, or somebody is at the table: then the messages are to be deleted.
 -- Locked from the beginning: what comes after the counting would go uncounted.
 CREATE FUNCTION pgmq_gateway.truncate_queue(queue text)
 RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
@@ -61,6 +61,7 @@ DECLARE
     purged bigint;
 BEGIN
     IF row_security_active(q_table) OR NOT has_table_privilege(q_table, 'TRUNCATE')
+       OR pgmq_gateway.has_rules(q_table)
        OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q_table AND NOT t.tgisinternal
                   -- 8: delete; 32: truncate.
                   AND t.tgtype & 40 <> 0)
@@ -71,7 +72,8 @@ BEGIN
     purged := pgmq.purge_queue(queue);
     PERFORM pgmq_gateway.forget_deduplication(queue, 9223372036854775807);
     RETURN purged;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR disk_full THEN
+    -- A table that is emptied at once has new files.
     RETURN NULL;
 END
 $$;
@@ -208,15 +210,17 @@ RETURNS TABLE (
     settings jsonb, notify_ms integer, row_security boolean, dead_letters_missing boolean
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    -- Without the table there is no throttle.
+    -- Without the table there is no throttle. It is not logged, so that a standby has nothing of it.
     throttle text := '0';
+    said text := 'coalesce(pgmq_gateway.setting_number(s.settings -> ''notify'', ''throttle_ms'', 0,
+                                                       86400000)::integer, 250)';
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
-    IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
-        throttle := 'coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
-                               WHERE n.queue_name = m.queue_name),
-                              pgmq_gateway.setting_number(s.settings -> ''notify'', ''throttle_ms'',
-                                                          0, 86400000)::integer, 250)';
+    IF pg_is_in_recovery() THEN
+        throttle := said;
+    ELSIF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
+        throttle := format('coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
+                                      WHERE n.queue_name = m.queue_name), %s)', said);
     END IF;
     RETURN QUERY EXECUTE format(
         $query$

@@ -120,6 +120,7 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
+    PERFORM pgmq_gateway.require_column_privilege(relation);
     PERFORM pgmq_gateway.require_unlocked(relation);
     PERFORM pgmq_gateway.check_at_once();
     IF in_turn OR is_fifo THEN

@@ -94,6 +94,8 @@ BEGIN
             '/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = $2 RETURNING %s, $1, %s',
             q_table, pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
         PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+        -- To lock them takes this one, too.
+        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
         FOR candidate IN EXECUTE 'SELECT q.msg_id ' || replace(candidates, '$4', '$1')
             USING max_receives

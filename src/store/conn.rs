@@ -1,13 +1,14 @@
 //! Connections, and the one place where a statement is run.
 
 mod altered;
+mod explained;
 mod limited_looks;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    Arguments, Either, Execute, Executor, PgConnection, Postgres, Row,
+    Either, Execute, Executor, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -193,47 +194,10 @@ impl Conn {
             match copy.filter(|_| again && failed.rows == 0) {
                 Some(copy) => arguments = copy,
                 _ => {
-                    return match failed.into_error(access) {
-                        Error::MissingRelation(source) => {
-                            Err(self.missing(subject, source, limit).await)
-                        }
-                        error => Err(error),
-                    };
+                    let error = failed.into_error(access);
+                    return Err(self.explain(subject, error, limit).await);
                 }
             }
-        }
-    }
-
-    /// What to make of a statement that failed because something is missing: the queue that it was about
-    /// may have been dropped in that moment. Whatever else is missing is no fault of the caller's.
-    async fn missing(
-        &mut self,
-        subject: Option<QueueName>,
-        source: Arc<sqlx::Error>,
-        limit: Limit,
-    ) -> Error {
-        let Some(queue) = subject.filter(|_| !self.in_transaction) else {
-            return Error::Unexpected(source);
-        };
-        let sql = "/* queue_is_there */ SELECT pgmq_gateway.table_of($1) IS NOT NULL";
-        let mut arguments = PgArguments::default();
-        if arguments.add(queue.as_str()).is_err() || self.ready().await.is_err() {
-            return Error::Unexpected(source);
-        }
-        self.call.add_round_trip();
-        let mut found = None;
-        let mut take = |row: PgRow| {
-            found = Some(row.try_get(0)?);
-            Ok(())
-        };
-        if let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await {
-            self.sort(&failed, Access::Look, limit.brief);
-        }
-        match found {
-            Some(false) => Error::QueueNotFound,
-            // Dropped and made anew, by now.
-            Some(true) => Error::Deadlock(source),
-            None => Error::Unexpected(source),
         }
     }
 

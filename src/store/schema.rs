@@ -10,6 +10,8 @@ static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/sessions.sql"),
+    include_str!("../../migrations/functions/rules.sql"),
+    include_str!("../../migrations/functions/shapes.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),

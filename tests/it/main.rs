@@ -6,6 +6,7 @@
 mod support;
 
 mod altered_sessions;
+mod altered_tables;
 mod archive;
 mod auth;
 mod bindings;
@@ -104,6 +105,7 @@ mod restores;
 mod retry_backoff;
 mod rights;
 mod roles;
+mod rules;
 mod schemathesis;
 mod search_path;
 mod sequences;
@@ -126,6 +128,7 @@ mod sqs_fifo;
 mod sqs_keys;
 mod sqs_matrix;
 mod sqs_refusals;
+mod standbys;
 mod starts;
 mod storable;
 mod supabase;

@@ -18,6 +18,9 @@ use super::{
 /// The request's id in examples.
 const REQUEST_ID: &str = "01980f2e-1b0c-7000-8000-000000000000";
 
+/// Why a queue is in the way.
+const DIFFERS: &str = "The queue is there and different, or its table is not as PGMQ makes it: somebody has altered it";
+
 /// Where the errors of every operation stand, once each.
 type Shared = BTreeMap<String, RefOr<Response>>;
 
@@ -85,6 +88,9 @@ pub(super) fn add(path: &str, operation: &mut Operation, shared: &mut Shared) {
         add("422", "MessageUnreadable", &[C::MessageRejected], "The message cannot be read");
     }
     add_conflicts(&id, &mut add);
+    if path.contains("{queue}") {
+        add("409", "QueueConflict", &[C::QueueConflict], DIFFERS);
+    }
     let has_topics = path.starts_with("/topics") || path.ends_with("/bindings");
     if has_topics || takes_body || is(&["receive_messages", "drop_queue"]) {
         let why = "PGMQ is too old for this, pg_partman is missing, or a publication is in the way; \
@@ -105,8 +111,7 @@ fn add_conflicts(id: &str, add: &mut impl FnMut(&str, &str, &[Code], &str)) {
     use Code as C;
     match id {
         "create_queue" => {
-            let why = "It was there, and is different";
-            add("409", "QueueConflict", &[C::QueueConflict], why);
+            add("409", "QueueConflict", &[C::QueueConflict], DIFFERS);
         }
         "drop_queue" => {
             let why = "Dead letters of other queues go there, or other things depend on its tables";
@@ -117,29 +122,33 @@ fn add_conflicts(id: &str, add: &mut impl FnMut(&str, &str, &[Code], &str)) {
             add("409", "IndexConflict", &[C::QueueConflict], why);
         }
         "delete_message" | "set_visibility" => {
-            let why = "The message has been delivered again since";
-            add("409", "ReceiptStale", &[C::ReceiptStale], why);
+            let codes = [C::ReceiptStale, C::QueueConflict];
+            let why = "The message has been delivered again since, or the queue's table is altered";
+            add("409", "ReceiptStale", &codes, why);
         }
         "archive_message" => {
-            let codes = [C::ReceiptStale, C::MessageConflict];
-            let why =
-                "The message has been delivered again since, or the archive has one of its id";
+            let codes = [C::ReceiptStale, C::MessageConflict, C::QueueConflict];
+            let why = "The message has been delivered again since, the archive has one of its id, or the \
+                       queue's table is altered";
             add("409", "ArchiveConflict", &codes, why);
         }
         "replay_archive" | "redrive" => {
-            let why = "A unique constraint of the table refuses all of them";
-            add("409", "MessageConflict", &[C::MessageConflict], why);
+            let codes = [C::MessageConflict, C::QueueConflict];
+            let why =
+                "A unique constraint of the table refuses all of them, or the table is altered";
+            add("409", "MessageConflict", &codes, why);
         }
         "transact" => {
-            let codes = [C::ReceiptStale, C::IdempotencyConflict, C::MessageConflict];
+            let codes =
+                [C::ReceiptStale, C::IdempotencyConflict, C::MessageConflict, C::QueueConflict];
             let why = "A message has been delivered again since, the key was used for another request, \
-                       or a unique constraint refuses a message; nothing was done";
+                       a unique constraint refuses a message, or a queue's table is altered; nothing was done";
             add("409", "TransactionConflict", &codes, why);
         }
         "send_message" | "send_batch" | "publish" | "publish_batch" => {
-            let codes = [C::IdempotencyConflict, C::MessageConflict];
-            let why =
-                "The key was used for another request, or a unique constraint refuses the message";
+            let codes = [C::IdempotencyConflict, C::MessageConflict, C::QueueConflict];
+            let why = "The key was used for another request, a unique constraint refuses the message, or \
+                       the queue's table is altered";
             add("409", "SendConflict", &codes, why);
         }
         _ => {}

@@ -76,12 +76,16 @@ impl Conn {
         let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
         self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
         self.run(sqlx::query(&set), Access::Look, limit).await?;
+        let asked = subject.clone();
         self.subject = subject;
         let outcome = self.run(query, Access::Look, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if self.is_reusable() {
             self.run(sqlx::query(end), Access::Look, limit).await?;
         }
-        outcome
+        match outcome {
+            Err(error) if self.is_reusable() => Err(self.explain(asked, error, limit).await),
+            outcome => outcome,
+        }
     }
 }
