@@ -71,6 +71,7 @@ mod long_poll;
 mod memory;
 mod messages;
 mod metrics;
+mod missing_rights;
 mod missing_tables;
 mod names;
 mod odd_rows;
