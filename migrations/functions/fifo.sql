@@ -130,6 +130,16 @@ $$;
 CREATE FUNCTION pgmq_gateway.delivery_statement(q_table regclass, nothing text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
+    IF pgmq_gateway.has_rules(q_table) THEN
+        -- One at a time, so that there is no order.
+        RETURN format(
+            '/* pgmq_gateway */ UPDATE %s m SET vt = clock_timestamp() + make_interval(secs => $1),
+                                                read_ct = m.read_ct + 1 %s
+             WHERE m.msg_id = ANY ($2) RETURNING %s, $3::bigint, %s', q_table,
+            CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
+                 THEN ', last_read_at = clock_timestamp()' ELSE '' END,
+            pgmq_gateway.columns(q_table), nothing);
+    END IF;
     RETURN format(
         $query$/* pgmq_gateway */
         WITH delivered AS (
@@ -171,6 +181,7 @@ DECLARE
     step record;
     update_statement text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
@@ -183,7 +194,8 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
-    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16)
+               OR pgmq_gateway.has_rules(q_table);
     update_statement := pgmq_gateway.delivery_statement(q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text');
     LOOP
         step := pgmq_gateway.choose_in_groups(
@@ -232,6 +244,7 @@ BEGIN
         msg_id := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 

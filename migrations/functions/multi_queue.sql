@@ -36,6 +36,7 @@ DECLARE
     last integer;
     id bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOR n IN 1..cardinality(queues) LOOP
         place := n;
         ids := NULL;
@@ -143,6 +144,7 @@ DECLARE
     first integer := 1;
     last integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF action = 'archive' THEN
         archives := pgmq_gateway.plain_tables(queues, 'a');
     END IF;
@@ -264,11 +266,15 @@ CREATE FUNCTION pgmq_gateway.is_large(queue text, actions text[], ids bigint[])
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     is_so boolean := false;
+    q_table regclass;
 BEGIN
     IF 'archive' = ANY (actions) THEN
+        q_table := pgmq_gateway.queue_table(queue);
         EXECUTE format(
-            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message)), 0) > 1000000 FROM %s q
-             WHERE q.msg_id = ANY ($1)', pgmq_gateway.queue_table(queue)
+            '/* pgmq_gateway */ SELECT coalesce(sum(pg_column_size(q.message) + %s), 0) > 1000000 FROM %s q
+             WHERE q.msg_id = ANY ($1)',
+            CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
+                 THEN 'coalesce(pg_column_size(q.headers), 0)' ELSE '0' END, q_table
         ) INTO is_so USING ids;
     END IF;
     RETURN is_so;
@@ -340,6 +346,7 @@ DECLARE
     statement text;
     found_count integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOR n IN 1..cardinality(queues) LOOP
         place := n;
         due_in := NULL;

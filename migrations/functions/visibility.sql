@@ -96,6 +96,7 @@ DECLARE
     outcomes text[];
     constraints text[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
@@ -123,5 +124,6 @@ BEGIN
          LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown
          ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table), q_table
     ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

@@ -137,7 +137,7 @@ struct PopParameters {
     responses(
         (status = 200, description = "The messages; none if there were none",
          body = MessageList<'_>),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn pop(

@@ -5,6 +5,8 @@
 
 mod support;
 
+mod altered_sessions;
+mod altered_tables;
 mod archive;
 mod auth;
 mod bindings;
@@ -70,6 +72,7 @@ mod long_poll;
 mod memory;
 mod messages;
 mod metrics;
+mod missing_rights;
 mod missing_tables;
 mod names;
 mod odd_rows;
@@ -104,6 +107,7 @@ mod restores;
 mod retry_backoff;
 mod rights;
 mod roles;
+mod rules;
 mod schemathesis;
 mod search_path;
 mod sequences;
@@ -126,6 +130,7 @@ mod sqs_fifo;
 mod sqs_keys;
 mod sqs_matrix;
 mod sqs_refusals;
+mod standbys;
 mod starts;
 mod storable;
 mod supabase;
