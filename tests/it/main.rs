@@ -122,6 +122,7 @@ mod slips;
 mod sqs;
 mod sqs_clients;
 mod sqs_fifo;
+mod sqs_fifo_crashes;
 mod sqs_keys;
 mod sqs_matrix;
 mod sqs_refusals;
