@@ -6,6 +6,7 @@
 mod attributes;
 mod batch;
 mod call;
+mod canonical;
 mod digest;
 mod error;
 mod form;
@@ -22,6 +23,7 @@ mod settling;
 mod shapes;
 mod signature;
 mod tags;
+mod verification;
 mod xml;
 
 pub use front::SqsPlace;

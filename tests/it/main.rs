@@ -126,6 +126,7 @@ mod sqs_fifo_crashes;
 mod sqs_keys;
 mod sqs_matrix;
 mod sqs_refusals;
+mod sqs_signatures;
 mod starts;
 mod storable;
 mod supabase;
