@@ -19,7 +19,7 @@ use crate::http::{
 use super::{
     call::{Call, Output},
     error::{Kind, Result, SqsError},
-    form::Form,
+    form::{self, Form},
     move_tasks,
     names::Place,
     queue_attributes, queues,
@@ -263,6 +263,11 @@ async fn dispatch(call: &Call, caller: Caller, action: Action) -> Result<Outcome
 
 /// What a request wants done.
 fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
+    let is_read = parts.method == Method::GET && protocol == Protocol::Query;
+    if parts.method != Method::POST && !is_read {
+        let message = format!("{} does nothing here: POST the action.", parts.method);
+        return Err(SqsError::new(Kind::UnknownOperation, message));
+    }
     match protocol {
         Protocol::Json => {
             let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
@@ -277,12 +282,9 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
             Action::read(name.unwrap_or_default(), input)
         }
         Protocol::Query => {
-            let pairs = |text: &[u8]| -> Vec<(String, String)> {
-                url::form_urlencoded::parse(text).into_owned().collect()
-            };
-            let mut fields = pairs(parts.uri.query().unwrap_or_default().as_bytes());
+            let mut fields = form::fields(parts.uri.query().unwrap_or_default().as_bytes())?;
             if parts.method != Method::GET {
-                fields.extend(pairs(body));
+                fields.extend(form::fields(body)?);
             }
             let form = Form::read(fields)?;
             let Some(name) = form.action else {

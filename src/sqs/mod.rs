@@ -17,12 +17,14 @@ mod names;
 mod queue_attributes;
 mod queues;
 mod receiving;
+mod redrive;
 mod router;
 mod sending;
 mod settling;
 mod shapes;
 mod signature;
 mod tags;
+mod validation;
 mod verification;
 mod xml;
 
