@@ -57,7 +57,7 @@ async fn gateway() -> (TestGateway, AccessKey) {
 
 /// A program of the system's, or one that `tools/setup` installs, with the gateway and the key in the variables that
 /// every SDK reads, and nothing of the caller's configuration.
-fn with_access_key(program: &str, gateway: &TestGateway, key: &AccessKey) -> Command {
+pub fn with_access_key(program: &str, gateway: &TestGateway, key: &AccessKey) -> Command {
     let is_installed = program.contains('/');
     let mut command =
         if is_installed { Command::new(installed(program)) } else { Command::new(program) };
