@@ -202,17 +202,18 @@ async fn consume(client: Client, ledger: Shared, numbers: Arc<AtomicUsize>, all:
             Some(receive.await)
         };
         let delivered = received.map(|received| take(&ledger, consumer, &received, until));
-        let mut delivered = delivered.unwrap_or_default();
+        let delivered = delivered.unwrap_or_default();
+        let mut done = delivered.len();
         if fate != Fate::Lives {
-            delivered.truncate(rand::random_range(0..=delivered.len() / 2));
+            done = rand::random_range(0..=done / 2);
             ledger.lock().expect("nobody has failed").deaths += 1;
         }
-        for (at, message) in delivered.iter().enumerate() {
+        for (at, message) in delivered.iter().enumerate().take(done) {
             {
                 let mut ledger = ledger.lock().expect("nobody has failed");
                 ledger.deleting(consumer, message, until);
                 let is_last = delivered[at + 1..].iter().all(|next| next.group != message.group);
-                if is_last && fate == Fate::Lives {
+                if is_last {
                     ledger.release(consumer, &message.group);
                 }
             }
