@@ -40,6 +40,7 @@ mod failover;
 mod fair;
 mod fifo;
 mod fifo_consumers;
+mod fifo_groups;
 mod filters;
 mod floods;
 mod folding;
