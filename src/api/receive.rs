@@ -78,7 +78,8 @@ struct ReceiveParameters {
     responses(
         (status = 200, description = "The messages; none if there were none in time",
          body = MessageList<'_>),
-        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
+        errors::NotSupported,
     )
 )]
 async fn receive(

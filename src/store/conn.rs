@@ -197,13 +197,11 @@ impl Conn {
                 let retry = self.sort(&failed, access, limit.brief);
                 retries.allow(retry).await
             };
-            match copy.filter(|_| again && failed.rows == 0) {
-                Some(copy) => arguments = copy,
-                _ => {
-                    let error = failed.into_error(access);
-                    return Err(self.explain(subject, error, limit).await);
-                }
-            }
+            let Some(copy) = copy.filter(|_| again && failed.rows == 0) else {
+                let error = failed.into_error(access);
+                return Err(self.explain(subject, error, limit).await);
+            };
+            arguments = copy;
         }
     }
 
