@@ -42,6 +42,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, debug_span};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
@@ -292,6 +293,7 @@ impl Broker {
     where
         F: Future<Output = store::Result<T>>,
     {
+        let span = debug_span!("operation", name = ?kind, queue = queue.as_str());
         let _way = if kind.locks_table() { self.engine.make_way(queue) } else { None };
         let mut retry = Retry::new(self, kind, vec![queue.clone()]);
         loop {
@@ -308,7 +310,7 @@ impl Broker {
                 drop(conn);
                 Err(store::Error::Locked)
             } else {
-                work(conn).await
+                work(conn).instrument(span.clone()).await
             };
             drop(turn);
             match &outcome {

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::Span;
+
 use super::CallerId;
 
 /// What a request has with it: whose it is, what it holds, and what it cost, for its log line and the metrics. Made
@@ -19,6 +21,7 @@ pub struct Call {
     waited_us: AtomicU64,
     caller: OnceLock<CallerId>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
+    span: OnceLock<Span>,
 }
 
 impl Call {
@@ -31,6 +34,17 @@ impl Call {
     /// Whose request it is; nobody's in particular where no key is needed.
     pub fn caller(&self) -> Option<CallerId> {
         self.caller.get().copied()
+    }
+
+    /// Says to which span belongs what is done and logged for it; once.
+    pub fn set_span(&self, span: Span) {
+        // A request is made once.
+        let _ = self.span.set(span);
+    }
+
+    /// The span to which belongs what is done and logged for it; none where nobody listens.
+    pub fn span(&self) -> Span {
+        self.span.get().cloned().unwrap_or_else(Span::none)
     }
 
     /// Keeps something until the last one has let go who works for this request, and with it what it

@@ -21,6 +21,7 @@ mod separation;
 mod settling;
 mod shared;
 mod shares;
+mod spans;
 mod statements;
 mod sweeper;
 mod table_lock;

@@ -198,6 +198,7 @@ impl Settling {
 impl BatchStatement for Settling {
     type Input = SettleRequest;
     type Output = Shareable<SettleOutcome>;
+    const NAME: &'static str = "settle";
 
     async fn run(
         &self,

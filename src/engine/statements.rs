@@ -140,6 +140,7 @@ fn violated_by(outcome: &SendOutcome) -> Option<Arc<str>> {
 impl BatchStatement for Send {
     type Input = NewMessages;
     type Output = SendOutcome;
+    const NAME: &'static str = "send";
 
     async fn run(
         &self,
@@ -193,6 +194,7 @@ impl End {
 impl BatchStatement for End {
     type Input = Ended;
     type Output = Settled;
+    const NAME: &'static str = "end";
 
     /// Deletes what is at the delivery that is said: mostly that is all there is to do, and it takes half the time of
     /// a statement that tells what became of the others. Without a delivery the other one is as cheap.
@@ -257,6 +259,7 @@ impl BatchStatement for End {
 impl BatchStatement for SetVisibility {
     type Input = VisibilityChange;
     type Output = (Settled, Option<Message>);
+    const NAME: &'static str = "set_visibility";
 
     /// Of two wishes for one message the later one holds, as if they had come one by one; both are
     /// answered with the outcome.

@@ -79,6 +79,7 @@ impl Popping {
 impl BatchStatement for Popping {
     type Input = PopRequest;
     type Output = Shareable<Vec<Message>>;
+    const NAME: &'static str = "pop";
 
     async fn run(
         &self,
@@ -144,6 +145,7 @@ impl Looking {
 impl BatchStatement for Looking {
     type Input = MsgId;
     type Output = Shareable<Option<Message>>;
+    const NAME: &'static str = "look";
 
     const INTENT: Intent = Intent::Look;
 

@@ -18,6 +18,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     domain::{Call, CallerId},
@@ -30,6 +31,7 @@ use super::{
     batch::{Full, Size},
     fair_line::FairLine,
     shares::FairSlots,
+    spans,
     transaction_size::{size_of, subjects},
 };
 
@@ -261,7 +263,8 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         }
         let requests: Vec<SharedRequest<'_>> = batch.iter().map(Request::shared).collect();
         let began = Instant::now();
-        let outcome = store::transact_each(&mut conn, &requests, LIMIT).await;
+        let span = spans::statement("transact", None, batch.iter().map(|request| &*request.call));
+        let outcome = store::transact_each(&mut conn, &requests, LIMIT).instrument(span).await;
         drop(conn);
         if began.elapsed() > LIMIT {
             // One of them is to blame: each shows that it is not before it shares again.

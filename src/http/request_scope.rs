@@ -16,6 +16,7 @@ use axum::{
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use tower::{Layer, Service};
+use tracing::{Instrument, debug_span};
 use uuid::Uuid;
 
 use crate::telemetry::Request as Answered;
@@ -121,8 +122,9 @@ where
             None => Ok(self.inner.call(request)),
         };
         Box::pin(async move {
+            let span = scope.context.call.span();
             let response = match answer {
-                Ok(answer) => answer.await?,
+                Ok(answer) => answer.instrument(span).await?,
                 Err(rejection) => rejection.into_response(),
             };
             let mut response = scope.end(response);
@@ -168,6 +170,9 @@ impl RequestScope {
         let newline = layer.rules.front_end.line_ends && newline::is_wanted(request.headers());
         let has_body = !request.body().is_end_stream();
         let context = Arc::new(RequestContext::counted(counted, has_body));
+        let (name, id) = (name_of(route.as_ref()), text_of(&request_id));
+        let span = debug_span!("request", method = known(&method), route = name, request_id = id);
+        context.call.set_span(span);
         request.extensions_mut().insert(Arc::clone(&context));
         let answered = false;
         let scope = Self {
@@ -223,12 +228,12 @@ impl RequestScope {
             waited,
         };
         self.layer.gate.metrics.request(&answered);
+        let _span = self.context.call.span().entered();
         log(&self.layer.gate, &answered, &self.context, self.id(), error);
     }
 
     fn id(&self) -> &str {
-        // It was made of what can be read.
-        self.request_id.to_str().unwrap_or_default()
+        text_of(&self.request_id)
     }
 }
 
@@ -238,6 +243,11 @@ impl Drop for RequestScope {
             self.record(CLIENT_LEFT, None);
         }
     }
+}
+
+/// A request's id as text: it was made of what can be read.
+fn text_of(request_id: &HeaderValue) -> &str {
+    request_id.to_str().unwrap_or_default()
 }
 
 /// The pattern of a route, as logs and metrics have it.

@@ -135,3 +135,28 @@ async fn requests_have_lines_as_the_settings_say() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("log.requests") && said.contains("all, errors, off"), "{said}");
 }
+
+/// Where somebody listens to spans, the line of a request says in which it was written; else there are none.
+#[tokio::test]
+async fn lines_belong_to_the_span_of_their_request() {
+    for (level, has_spans) in [("info", false), ("debug", true)] {
+        let database = TestDatabase::new().await;
+        let url = database.url();
+        let environment =
+            [JSON, ANY_PORT, ("DATABASE_URL", &url), ("PGMQ_GATEWAY__LOG__LEVEL", level)];
+        let mut gateway = Program::start(program(&[], &environment));
+        let client = gateway.client().await;
+        client.put("/queues/q", "").await.expect(201);
+        let line = eventually("the line", async || {
+            let lines = parsed(&gateway.log());
+            lines.into_iter().find(|line| line["message"] == "request" && line["status"] == 201)
+        })
+        .await;
+        let span = line.get("spans").and_then(|spans| spans.get(0));
+        assert_eq!(span.is_some(), has_spans, "{line:?}");
+        if let Some(span) = span {
+            assert_eq!(span["name"], "request");
+            assert_eq!(span["request_id"], line["request_id"]);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! How much is in a lane.
 
-use crate::engine::loads::LaneLoad;
+use tracing::Span;
+
+use crate::engine::{loads::LaneLoad, spans};
 
 use super::{BatchStatement, Lane, Request};
 
@@ -14,6 +16,12 @@ impl<W: BatchStatement> Lane<W> {
             statements: state.workers,
             is_blocked: state.blocked || !state.locked.is_empty(),
         }
+    }
+
+    /// The span of a statement that serves these requests.
+    pub(super) fn span_of(&self, requests: &[Request<W>]) -> Span {
+        let calls = requests.iter().map(|request| &*request.call);
+        spans::statement(W::NAME, Some(&self.queue), calls)
     }
 
     /// The next batch, which is under way until the second is dropped.

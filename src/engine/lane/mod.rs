@@ -24,6 +24,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::{Instrument, debug_span};
+
 use crate::{
     domain::{Call, QueueName},
     store::{Conn, Error, Result},
@@ -50,6 +52,8 @@ pub(super) trait BatchStatement: Send + Sync + 'static {
     type Input: Send + Sync + 'static;
     /// What it is answered.
     type Output: Send + 'static;
+    /// Its name in spans.
+    const NAME: &'static str;
     /// What it does to the table of the queue.
     const INTENT: Intent = Intent::Change;
 
@@ -186,8 +190,9 @@ impl<W: BatchStatement> Lane<W> {
             })?;
             self.ensure_worker(state);
         }
+        let span = debug_span!("operation", name = W::NAME, queue = self.queue.as_str());
         // Without an answer the worker panicked with the statement under way.
-        outcome.await.unwrap_or(Err(Error::OutcomeUnknown(None)))
+        outcome.instrument(span).await.unwrap_or(Err(Error::OutcomeUnknown(None)))
     }
 
     /// Has somebody work on what stands in line, or one more if that is worth it.
@@ -312,6 +317,7 @@ impl<W: BatchStatement> Lane<W> {
         batch: &[Request<W>],
         one_by_one: bool,
     ) -> Result<Vec<W::Output>> {
+        let span = self.span_of(batch);
         let mut attempts = 0;
         let outcome = loop {
             attempts += 1;
@@ -320,9 +326,9 @@ impl<W: BatchStatement> Lane<W> {
             }
             let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
             let outcome = if one_by_one {
-                self.work.run_each(conn, &self.queue, &inputs).await
+                self.work.run_each(conn, &self.queue, &inputs).instrument(span.clone()).await
             } else {
-                self.work.run(conn, &self.queue, &inputs).await
+                self.work.run(conn, &self.queue, &inputs).instrument(span.clone()).await
             };
             if !matches!(outcome, Err(Error::Deadlock(_))) || attempts >= MOST_ATTEMPTS {
                 break outcome;

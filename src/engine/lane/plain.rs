@@ -1,6 +1,7 @@
 //! What a lane does at less cost, as long as nothing is in the way.
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::store::Conn;
 
@@ -15,7 +16,8 @@ impl<W: BatchStatement> Lane<W> {
     ) -> Vec<Request<W>> {
         let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
         let began = Instant::now();
-        let outcome = self.work.run_plainly(conn, &self.queue, &inputs).await;
+        let run = self.work.run_plainly(conn, &self.queue, &inputs);
+        let outcome = run.instrument(self.span_of(&batch)).await;
         if matches!(&outcome, Ok(outputs) if outputs.is_empty()) {
             return batch;
         }

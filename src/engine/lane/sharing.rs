@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::QueueName,
+    domain::{Call, QueueName},
     store::{Error, Result},
 };
 
@@ -117,6 +117,11 @@ impl<W: BatchStatement> Share<W> {
         self.requests.iter().for_each(|request| request.call.add_round_trip());
         let inputs = self.requests.iter().map(|request| &request.input).collect();
         (&self.lane.work, &self.lane.queue, inputs)
+    }
+
+    /// The requests that it serves.
+    pub(in crate::engine) fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.requests.iter().map(|request| &*request.call)
     }
 
     /// Answers with what became of the requests; what was not done is done by the lane itself.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::{
     domain::QueueName,
     store::{Conn, Error, Result},
@@ -11,6 +13,7 @@ use super::{
     super::{
         Shared,
         lane::{BatchStatement, Lane, Share, ShareOutcome, SharedStatements},
+        spans,
     },
     Member, MultiQueue, is_undone,
 };
@@ -73,7 +76,8 @@ impl<W: MultiQueueStatement> Member for Arc<Lane<W>> {
         }
         let outcomes = {
             let parts: Vec<Part<'_, W>> = shares.iter().map(Share::part).map(Part::from).collect();
-            W::run_for_all(conn, &parts).await
+            let span = spans::statement(W::NAME, None, shares.iter().flat_map(Share::calls));
+            W::run_for_all(conn, &parts).instrument(span).await
         };
         match outcomes {
             Ok(outcomes) => shares.into_iter().zip(outcomes).for_each(|(share, o)| share.end(o)),

@@ -1,8 +1,9 @@
 //! Looking for messages on behalf of a line, and dealing out what was found.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     config::ReadMode,
@@ -10,6 +11,7 @@ use crate::{
     engine::{
         Delivery,
         floors::keep,
+        spans,
         table_lock::Intent,
         thorough::{BESIDE_KEPT, read_thoroughly},
         wait_queue::{Look, Served},
@@ -124,7 +126,10 @@ impl Receivers {
             since: None,
         };
         let began = Instant::now();
-        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
+        // Whom it serves is known once it is dealt out.
+        let span = spans::statement("receive", Some(&self.queue), iter::empty());
+        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared);
+        let found = found.instrument(span).await?;
         let took = began.elapsed();
         self.note_cost(key, took);
         self.note_read(took);

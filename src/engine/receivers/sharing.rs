@@ -1,14 +1,16 @@
 //! Looks that go into a statement with those of other queues.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use tokio::time::Duration;
+use tracing::Instrument;
 
 use crate::{
     config::ReadMode,
     engine::{
         multi_queue::{Member, MultiQueue, is_undone},
         separation::{RETRY_SEPARATE, SEPARATE},
+        spans,
         table_lock::Intent,
         thorough::take_away,
         wait_queue::Look,
@@ -160,7 +162,8 @@ impl Member for ReadyLook {
         // Two statements lock what they lock in the same order.
         ready.sort_by(|a, b| a.receivers.queue.cmp(&b.receivers.queue));
         let reads: Vec<QueueRead<'_>> = ready.iter_mut().map(Self::read).collect();
-        let outcomes = store::receive_from_queues(conn, &reads).await;
+        let span = spans::statement("receive", None, iter::empty());
+        let outcomes = store::receive_from_queues(conn, &reads).instrument(span).await;
         drop(reads);
         match outcomes {
             Ok(outcomes) => {
