@@ -16,10 +16,11 @@ pub async fn fifo(stage: &Stage, plan: &Plan) {
     for (messages, groups) in [(20_000, 2_000), (100_000, 1)] {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..plan.rounds {
-            fill(stage, "bench_a", messages, groups, "pgmq.create_fifo_index").await;
+            fill(stage, "bench_a", messages, groups, "pgmq.create_fifo_index('bench_a')").await;
             let clients = direct::clients(stage, 4, "bench_a").await;
             a.push(round(plan, clients, consume_direct).await);
-            fill(stage, "bench_b", messages, groups, "pgmq_gateway.add_fifo_index").await;
+            let index = "pgmq_gateway.add_group_index('bench_b', 'msg_id')";
+            fill(stage, "bench_b", messages, groups, index).await;
             let clients = http::clients(&stage.gateway.address, 4, "bench_b").await;
             b.push(round(plan, clients, consume).await);
         }
@@ -33,7 +34,7 @@ async fn fill(stage: &Stage, queue: &str, messages: usize, groups: usize, index:
     stage.fill(queue, 0).await;
     stage
         .execute(&format!(
-            "SELECT {index}('{queue}'); \
+            "SELECT {index}; \
              INSERT INTO pgmq.q_{queue} (vt, message, headers) \
              SELECT clock_timestamp(), '{{}}', \
                     jsonb_build_object('x-pgmq-group', 'g' || n % {groups}) \

@@ -23,6 +23,7 @@ mod scenarios;
 mod shared;
 mod snapshot;
 mod sqs;
+mod sqs_fifo;
 mod stage;
 mod tls;
 mod trouble;

@@ -12,7 +12,7 @@ use crate::{
     measure::{Plan, Round, median, percentiles, round},
     queues, shared,
     snapshot::snapshot,
-    sqs,
+    sqs, sqs_fifo,
     stage::{Gateway, Stage},
     tls, trouble, waiting,
 };
@@ -36,6 +36,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("once", |s, p| Box::pin(once(s, p))),
         ("fair", |s, p| Box::pin(fair::fair(s, p))),
         ("sqs", |s, p| Box::pin(sqs::sqs(s, p))),
+        ("sqs-fifo", |s, p| Box::pin(sqs_fifo::sqs_fifo(s, p))),
         ("tls", |s, p| Box::pin(tls::tls(s, p))),
         ("gateways", |s, p| Box::pin(tls::gateways(s, p))),
         ("snapshot", |s, p| Box::pin(snapshot(s, p))),

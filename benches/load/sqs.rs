@@ -34,13 +34,13 @@ pub async fn sqs(stage: &Stage, plan: &Plan) {
     row(name, &median(&a), &median(&b), None);
 }
 
-async fn send(mut client: Http) -> (Http, usize) {
+pub async fn send(mut client: Http) -> (Http, usize) {
     let body = format!(r#""MessageBody":"{}""#, "x".repeat(130));
     client.act("SendMessage", &body).await;
     (client, 1)
 }
 
-async fn consume(mut client: Http) -> (Http, usize) {
+pub async fn consume(mut client: Http) -> (Http, usize) {
     let answer = client.act("ReceiveMessage", r#""VisibilityTimeout":30"#).await;
     let text = String::from_utf8_lossy(&answer);
     let Some((_, rest)) = text.split_once(r#""ReceiptHandle":""#) else { return (client, 0) };
@@ -51,7 +51,7 @@ async fn consume(mut client: Http) -> (Http, usize) {
 
 impl Http {
     /// An action on its queue, with these members of its input.
-    async fn act(&mut self, action: &str, members: &str) -> Bytes {
+    pub async fn act(&mut self, action: &str, members: &str) -> Bytes {
         let queue = &self.queue;
         let body = format!(r#"{{"QueueUrl":"http://q/000000000000/{queue}",{members}}}"#);
         let headers = format!(

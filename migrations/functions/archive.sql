@@ -11,6 +11,7 @@ CREATE FUNCTION pgmq_gateway.browse_archive(
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT %s, 0::bigint, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s %s
          ORDER BY m.msg_id LIMIT $2',
@@ -36,6 +37,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     counted bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     EXECUTE format(
         '/* pgmq_gateway */ SELECT count(*) FROM (SELECT FROM %s m WHERE m.msg_id > $1 AND %s LIMIT $2) c',
         pgmq_gateway.archive_table(queue), pgmq_gateway.archive_condition()
@@ -56,6 +58,7 @@ DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     chosen bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(c.msg_id) FROM (

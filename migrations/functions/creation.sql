@@ -15,6 +15,7 @@ DECLARE
     alike boolean;
     is_gone boolean := false;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
     -- One whose table is gone is made anew, with the archive that it may have left.
     IF pgmq_gateway.find_queue_table(queue) IS NULL
@@ -159,6 +160,7 @@ CREATE FUNCTION pgmq_gateway.put_queue(
 DECLARE
     sequence text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     SELECT c.outcome, c.existing INTO outcome, existing
     FROM pgmq_gateway.create_queue(queue, kind, partition_interval, retention, refuse_derived) c;
     IF outcome <> 'created' THEN

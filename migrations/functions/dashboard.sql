@@ -23,11 +23,13 @@ DECLARE
     first_id bigint := after_msg_id;
     found integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF since IS NOT NULL AND NOT is_archive AND NOT is_hidden AND after_msg_id = 0 THEN
         first_id := pgmq_gateway.last_id_before(relation, since);
     END IF;
     rows_from := format(
-        'FROM (SELECT %s, %s AS archived_at FROM %s m WHERE %s ORDER BY %s LIMIT $6) m',
+        'FROM (SELECT %s, %s FROM %s m WHERE %s ORDER BY %s LIMIT $6)
+              m (msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, archived_at)',
         pgmq_gateway.columns(relation),
         CASE WHEN is_archive THEN 'm.archived_at' ELSE 'NULL::timestamptz' END,
         relation,
@@ -107,6 +109,7 @@ DECLARE
     batch record;
     step record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     moved := 0;
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();

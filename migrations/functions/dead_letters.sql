@@ -33,6 +33,10 @@ DECLARE
     gone integer;
     stored integer;
 BEGIN
+    IF pgmq_gateway.has_rules(source) OR pgmq_gateway.has_rules(destination) THEN
+        RETURN cardinality(pgmq_gateway.move_by_rules(
+            source, destination, columns, vals, ids, queue, reasons));
+    END IF;
     EXECUTE format(
         '/* pgmq_gateway */
          WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*),
@@ -238,6 +242,7 @@ DECLARE
     batch record;
     step record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     moved := 0;
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();

@@ -69,6 +69,9 @@ BEGIN
         IF pgmq_gateway.has_group_index(relation, column_name) THEN
             RETURN;
         END IF;
+        IF pgmq_gateway.differing_column(queue) IS NOT NULL THEN
+            RAISE datatype_mismatch;
+        END IF;
     END IF;
     -- One that is not valid is what is left of an attempt that was cut short, unless somebody is at it.
     IF EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p
@@ -275,6 +278,7 @@ DECLARE
     step record;
     update_statement text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
@@ -287,7 +291,8 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
-    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16)
+               OR pgmq_gateway.has_rules(q_table);
     IF max_receives IS NOT NULL THEN
         SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
         FROM pgmq_gateway.dead_letter_exhausted(
@@ -338,5 +343,6 @@ BEGIN
     msg_id := NULL;
     last_group := convert_to(served, getdatabaseencoding());
     RETURN NEXT;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

@@ -16,11 +16,12 @@ END
 $$;
 
 -- First messages of groups that may be delivered, in order of msg_id: of the groups of those 1000
--- messages that have been visible for longest or, with `everywhere`, of all groups. `all_seen` says
--- that there are no others. Those messages begin at `since` (floor.sql): it decides which groups are looked
--- at, and never what the first message of a group is.
+-- messages that have been visible for longest or, with `everywhere`, of all groups; of the former at most `most`,
+-- the groups whose messages among those are the oldest. `all_seen` says that there are no others. Those messages
+-- begin at `since` (floor.sql): it decides which groups are looked at, and never what the first message of a
+-- group is.
 CREATE FUNCTION pgmq_gateway.group_heads(
-    q_table regclass, everywhere boolean, since timestamptz, OUT heads bigint[],
+    q_table regclass, most integer, everywhere boolean, since timestamptz, OUT heads bigint[],
     OUT all_seen boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -42,21 +43,25 @@ BEGIN
     ELSIF NOT everywhere THEN
         EXECUTE format(
             '/* pgmq_gateway */ WITH front AS (
-                SELECT %1$s AS g FROM (
-                    SELECT q.headers FROM %2$s q WHERE q.vt <= statement_timestamp() %3$s
+                SELECT %1$s AS g, q.msg_id FROM (
+                    SELECT q.headers, q.msg_id FROM %2$s q WHERE q.vt <= statement_timestamp() %3$s
                     ORDER BY q.vt LIMIT 1000) q
              )
-             SELECT array_agg(h.msg_id ORDER BY h.msg_id), (SELECT count(*) < 1000 FROM front)
-             FROM (SELECT DISTINCT f.g FROM front f) f, LATERAL (
+             SELECT array_agg(c.msg_id ORDER BY c.msg_id),
+                    (SELECT count(*) < 1000 FROM front) AND coalesce(count(*) < $1, true)
+             -- In this order, a head is looked for only until there are enough.
+             FROM (SELECT h.msg_id FROM (
+                SELECT f.g, min(f.msg_id) AS first FROM front f GROUP BY f.g ORDER BY min(f.msg_id)
+             ) f, LATERAL (
                 -- Bounds of both columns have the index on both used: by another one, thought to be as good where
                 -- one group has most messages, this would walk past all of them for another group.
                 SELECT q.msg_id, q.vt FROM %2$s q
                 WHERE (%1$s, q.msg_id) >= (f.g, -9223372036854775808)
                   AND (%1$s, q.msg_id) <= (f.g, 9223372036854775807)
                 ORDER BY %1$s, q.msg_id LIMIT 1) h
-             WHERE h.vt <= statement_timestamp()', group_of, q_table,
+             WHERE h.vt <= statement_timestamp() ORDER BY f.first LIMIT $1) c', group_of, q_table,
             CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END
-        ) INTO heads, all_seen;
+        ) INTO heads, all_seen USING most;
         all_seen := coalesce(all_seen, true);
         RETURN;
     END IF;
@@ -130,6 +135,16 @@ $$;
 CREATE FUNCTION pgmq_gateway.delivery_statement(q_table regclass, nothing text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
+    IF pgmq_gateway.has_rules(q_table) THEN
+        -- One at a time, so that there is no order.
+        RETURN format(
+            '/* pgmq_gateway */ UPDATE %s m SET vt = clock_timestamp() + make_interval(secs => $1),
+                                                read_ct = m.read_ct + 1 %s
+             WHERE m.msg_id = ANY ($2) RETURNING %s, $3::bigint, %s', q_table,
+            CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
+                 THEN ', last_read_at = clock_timestamp()' ELSE '' END,
+            pgmq_gateway.columns(q_table), nothing);
+    END IF;
     RETURN format(
         $query$/* pgmq_gateway */
         WITH delivered AS (
@@ -171,6 +186,7 @@ DECLARE
     step record;
     update_statement text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
@@ -183,7 +199,8 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
-    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16);
+    one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16)
+               OR pgmq_gateway.has_rules(q_table);
     update_statement := pgmq_gateway.delivery_statement(q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text');
     LOOP
         step := pgmq_gateway.choose_in_groups(
@@ -232,6 +249,7 @@ BEGIN
         msg_id := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -253,8 +271,10 @@ BEGIN
     groups := '{}';
     dead := 0;
     failed := 0;
-    FOR attempt IN 1..2 LOOP
-        candidates := pgmq_gateway.group_heads(q_table, attempt = 2, since);
+    FOR attempt IN 1..3 LOOP
+        -- At first a few more than are wanted, as others may be at some of them.
+        candidates := pgmq_gateway.group_heads(
+            q_table, CASE WHEN attempt = 1 THEN max_messages + 16 END, attempt = 3, since);
         FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
             EXIT WHEN CASE mode
                 WHEN 'grouped' THEN cardinality(chosen)

@@ -36,6 +36,7 @@ DECLARE
     found_vt timestamptz;
     holder bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                    WHERE i.indrelid = q_table AND a.attname = 'vt' AND i.indisvalid AND i.indpred IS NULL)
@@ -86,6 +87,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     began timestamptz := clock_timestamp();
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     due_in := pgmq_gateway.due_in(q_table);
     walk_seconds := extract(epoch FROM clock_timestamp() - began);
 END

@@ -5,7 +5,7 @@
 -- of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 05 headers for which there is
 -- no place, 09 a stale receipt, 13 a message that is too large, 14 a publication that is, 22 a row that its
 -- table refused, 23 a row that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad
--- routing key, 44 a missing archive, 54 a message that cannot
+-- routing key, 43 a table that is not as PGMQ makes it, 44 a missing archive, 54 a message that cannot
 -- be sent, 55 a locked message. Details are JSON.
 --
 -- Statements on tables of queues begin with a mark, by which row_outcome knows them in an error's context.
@@ -215,6 +215,8 @@ BEGIN
         -- Of the server, or of what a trigger reaches for: that may pass.
         WHEN left(code, 2) IN ('08', '53', '57', '58') THEN CASE WHEN is_foreign THEN 'failed' END
         WHEN left(code, 2) IN ('25', '55', 'F0', 'XX') AND NOT is_foreign THEN NULL
+        -- The table is not as PGMQ makes it.
+        WHEN pgmq_gateway.is_of_shape(code) AND NOT is_foreign THEN NULL
         ELSE 'rejected'
     END;
 END
@@ -236,6 +238,16 @@ RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT has_table_privilege(relation, privilege) THEN
         RAISE EXCEPTION '% on %', privilege, relation USING ERRCODE = 'PGW33';
+    END IF;
+END
+$$;
+
+-- The same for what it takes to be told the ids of what is stored.
+CREATE FUNCTION pgmq_gateway.require_column_privilege(relation regclass)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF NOT has_column_privilege(relation, 'msg_id', 'SELECT') THEN
+        RAISE EXCEPTION 'SELECT on %', relation USING ERRCODE = 'PGW33';
     END IF;
 END
 $$;

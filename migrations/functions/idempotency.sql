@@ -109,6 +109,7 @@ DECLARE
     is_partial boolean;
     new_ids bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     to_do := pgmq_gateway.claim_idempotency_keys(
         scopes, keys, fingerprints, lifetimes, pgmq_gateway.queue_id(queue));
     is_partial := cardinality(to_do) < cardinality(keys);

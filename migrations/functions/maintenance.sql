@@ -36,6 +36,7 @@ DECLARE
     goes_on bigint;
     looked record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     more := false;
     kept := 0;
     PERFORM pgmq_gateway.require_unlocked(q_table);
@@ -75,6 +76,7 @@ DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     expired bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_unlocked(a_table);
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format(

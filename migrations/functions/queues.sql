@@ -12,6 +12,7 @@ DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
     partitioned boolean;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
     SELECT m.is_partitioned INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
     dropped := false;
@@ -50,8 +51,8 @@ RETURNS text[] LANGUAGE sql STABLE AS $$
     WHERE s.settings ->> 'dead_letter_queue' = queue AND s.queue_name <> queue
 $$;
 
--- Empties a queue at once, and says how many messages there were; null where that would pass by policies
--- and triggers, the role may not, or somebody is at the table: then the messages are to be deleted.
+-- Empties a queue at once, and says how many messages there were; null where that would pass by policies,
+-- triggers and rules, the role may not, or somebody is at the table: then the messages are to be deleted.
 -- Locked from the beginning: what comes after the counting would go uncounted.
 CREATE FUNCTION pgmq_gateway.truncate_queue(queue text)
 RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
@@ -60,6 +61,7 @@ DECLARE
     purged bigint;
 BEGIN
     IF row_security_active(q_table) OR NOT has_table_privilege(q_table, 'TRUNCATE')
+       OR pgmq_gateway.has_rules(q_table)
        OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q_table AND NOT t.tgisinternal
                   -- 8: delete; 32: truncate.
                   AND t.tgtype & 40 <> 0)
@@ -70,7 +72,8 @@ BEGIN
     purged := pgmq.purge_queue(queue);
     PERFORM pgmq_gateway.forget_deduplication(queue, 9223372036854775807);
     RETURN purged;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR disk_full THEN
+    -- A table that is emptied at once has new files.
     RETURN NULL;
 END
 $$;
@@ -98,6 +101,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     ids bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format('/* pgmq_gateway */ SELECT array_agg(n.msg_id) FROM (
@@ -206,14 +210,17 @@ RETURNS TABLE (
     settings jsonb, notify_ms integer, row_security boolean, dead_letters_missing boolean
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    -- Without the table there is no throttle.
+    -- Without the table there is no throttle. It is not logged, so that a standby has nothing of it.
     throttle text := '0';
+    said text := 'coalesce(pgmq_gateway.setting_number(s.settings -> ''notify'', ''throttle_ms'', 0,
+                                                       86400000)::integer, 250)';
 BEGIN
-    IF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
-        throttle := 'coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
-                               WHERE n.queue_name = m.queue_name),
-                              pgmq_gateway.setting_number(s.settings -> ''notify'', ''throttle_ms'',
-                                                          0, 86400000)::integer, 250)';
+    PERFORM pgmq_gateway.require_own_session();
+    IF pg_is_in_recovery() THEN
+        throttle := said;
+    ELSIF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
+        throttle := format('coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
+                                      WHERE n.queue_name = m.queue_name), %s)', said);
     END IF;
     RETURN QUERY EXECUTE format(
         $query$
@@ -274,6 +281,7 @@ CREATE FUNCTION pgmq_gateway.metrics(
 DECLARE
     sequence text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     EXECUTE format(
         '/* pgmq_gateway */ SELECT count(*), count(*) FILTER (WHERE m.vt <= now()),
                 count(*) FILTER (WHERE m.vt > now() AND m.read_ct > 0),
@@ -315,6 +323,7 @@ DECLARE
     hidden bigint;
     in_flight bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     EXECUTE pg_catalog.format(
         $query$
         SELECT (SELECT count(*) FROM (SELECT FROM %1$s LIMIT $1 + 1) some_rows),
@@ -360,6 +369,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms' AS $$
 DECLARE
     relation regclass;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOREACH queue IN ARRAY queues LOOP
         relation := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
         due_in := NULL;

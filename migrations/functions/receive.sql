@@ -68,6 +68,7 @@ DECLARE
     has_stamps boolean;
     has_headers boolean;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     SELECT c.relkind = 'p' OR c.relhassubclass, c.relhastriggers,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'last_read_at' AND NOT a.attisdropped),
@@ -155,6 +156,7 @@ BEGIN
         msg_id := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -168,10 +170,12 @@ CREATE FUNCTION pgmq_gateway.receive_by_pgmq(
 DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.queue_named(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
                  FROM pgmq.read(queue, hide_seconds, max_messages, coalesce(filter, '{}')) m;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -186,11 +190,13 @@ CREATE FUNCTION pgmq_gateway.receive_with_poll(
 DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.queue_named(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
                  FROM pgmq.read_with_poll(queue, hide_seconds, max_messages, max_seconds, poll_ms,
                                           coalesce(filter, '{}')) m;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -228,6 +234,7 @@ DECLARE
     code text;
     context text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     BEGIN
         EXECUTE statement USING msg_ids, read_cts;
@@ -267,6 +274,7 @@ CREATE FUNCTION pgmq_gateway.peek(
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id LIMIT $2',
         pgmq_gateway.columns(q_table), q_table,
@@ -323,6 +331,7 @@ DECLARE
     id bigint;
     outcome text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     FOREACH id IN ARRAY ids LOOP
         outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL, NULL)).outcome;
         IF outcome NOT IN ('done', 'missing', 'locked') THEN
@@ -349,6 +358,7 @@ DECLARE
     condition text := '$2 IS NULL AND NOT pgmq_gateway.is_readable($3, m.msg_id)';
     unreadable bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF max_expanded IS NOT NULL THEN
         condition := format('coalesce(pgmq_gateway.expanded_size(m.message), 0)
                              + coalesce(pgmq_gateway.expanded_size(%s), 0) > $2', headers);

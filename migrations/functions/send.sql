@@ -55,6 +55,7 @@ DECLARE
     has_headers boolean;
     stored integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'headers' AND NOT a.attisdropped)
     INTO has_headers
@@ -117,7 +118,9 @@ DECLARE
     is_deduplicated boolean;
     key_queue_id bigint := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
+    PERFORM pgmq_gateway.require_column_privilege(relation);
     PERFORM pgmq_gateway.require_unlocked(relation);
     PERFORM pgmq_gateway.check_at_once();
     IF in_turn OR is_fifo THEN

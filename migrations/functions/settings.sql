@@ -7,6 +7,7 @@ CREATE FUNCTION pgmq_gateway.all_settings()
 RETURNS TABLE (queue text, settings jsonb, fifo boolean, folded text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo,
                         pgmq_gateway.folded(s.queue_name)
                  FROM pgmq_gateway.queue_settings s
@@ -37,6 +38,7 @@ CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
 RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
     PERFORM FROM pgmq.meta m
     WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
@@ -74,7 +76,7 @@ BEGIN
     ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
         PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
     ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
-        RAISE EXCEPTION 'insert notifications need PGMQ 1.6.0 or later' USING ERRCODE = 'PGW01';
+        RAISE EXCEPTION 'insert notifications need PGMQ 1.7.0 or later' USING ERRCODE = 'PGW01';
     ELSIF throttle_ms > 0 THEN
         RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
             USING ERRCODE = 'PGW01';

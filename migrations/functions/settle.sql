@@ -9,6 +9,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     deleted integer;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
          RETURNING q.msg_id, ''done''::text', q_table
@@ -28,8 +29,10 @@ RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    archived bigint[] := pgmq_gateway.move_to_archive(queue, q_table, ids);
+    archived bigint[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
+    archived := pgmq_gateway.move_to_archive(queue, q_table, ids);
     RETURN QUERY SELECT a.id, 'done'::text FROM unnest(archived) AS a (id);
     IF cardinality(archived) < cardinality(ids) THEN
         RETURN QUERY EXECUTE format(
@@ -56,6 +59,9 @@ BEGIN
             columns := columns || ', ' || column_name;
         END IF;
     END LOOP;
+    IF pgmq_gateway.has_rules(q_table) OR pgmq_gateway.has_rules(a_table) THEN
+        RETURN pgmq_gateway.move_by_rules(q_table, a_table, columns, columns, ids, NULL, NULL);
+    END IF;
     EXECUTE format(
         '/* pgmq_gateway */
          WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
@@ -136,11 +142,35 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
 END
 $$;
 
+-- Hides those of the messages that are `ready` for that, and returns their ids.
+CREATE FUNCTION pgmq_gateway.hide_rows(
+    q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        $query$/* pgmq_gateway */
+        UPDATE %s q SET vt = wish.visible_at %s
+        FROM (
+            SELECT w.msg_id, (array_agg(w.visible_at ORDER BY w.place DESC))[1] AS visible_at,
+                   bool_or(w.uncounted) AS uncounted
+            FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY
+                 AS w (action, msg_id, visible_at, uncounted, outcome, place)
+            WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
+        ) wish
+        WHERE q.msg_id = wish.msg_id
+        RETURNING wish.msg_id
+        $query$, q_table,
+        CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
+    ) USING actions, ids, moments, uncounted, outcomes;
+END
+$$;
+
 -- Deletes, archives, dead-letters or hides messages of one queue. An entry that says for which delivery it
 -- speaks (`read_cts`, `read_stamps`, `queue_ids`) is `stale` if the message has been delivered since, or
 -- stands in another queue of the same name; without that it acts on the id alone. `missing` is what is not
 -- there, or was dealt with by an earlier entry. Of several entries that hide a message the last one holds.
--- Nothing is waited for: what somebody else has locked is `locked`. Without an archive, what is to go there
+-- One whose delivery an earlier entry takes back is `stale`. Nothing is waited for: what somebody else has locked is
+-- `locked`. Without an archive, what is to go there
 -- has `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
 -- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
 -- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is
@@ -172,6 +202,7 @@ DECLARE
     archive_is_locked boolean := false;
     entry record;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF 'dead_letter' = ANY (actions)
        AND (target IS NULL OR pgmq_gateway.find_queue_table(target) IS NULL) THEN
         to_archive := '{archive,dead_letter}';
@@ -216,6 +247,9 @@ BEGIN
 
     SELECT array_agg(CASE
                WHEN f.fits AND f.action = ANY (to_archive) AND no_archive THEN 'no_archive'
+               -- Its delivery was taken back by an earlier entry.
+               WHEN f.fits AND f.says_which AND f.state = 'ready' AND f.ended IS NULL
+                    AND f.taken_back < f.place THEN 'stale'
                WHEN f.fits AND (f.place = f.ended OR f.ended IS NULL) THEN f.state
                WHEN f.fits OR (f.read_ct IS NULL AND f.same_queue) THEN 'missing'
                ELSE 'stale' END ORDER BY f.place),
@@ -227,9 +261,11 @@ BEGIN
         -- A partitioned table may have an id twice.
         SELECT DISTINCT ON (e.place) e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
                                            AND NOT (e.action = ANY (to_archive) AND no_archive))
-                        OVER (PARTITION BY e.msg_id) AS ended
+                        OVER (PARTITION BY e.msg_id) AS ended,
+               min(e.place) FILTER (WHERE e.fits AND uncounted[e.place])
+                        OVER (PARTITION BY e.msg_id) AS taken_back
         FROM (
-            SELECT w.place, w.action, w.msg_id, w.delay, w.visible_at, l.read_ct, l.state,
+            SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay, w.visible_at, l.read_ct, l.state,
                    coalesce(w.queue_id = this_queue, true) AS same_queue,
                    l.read_ct IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
                    AND coalesce(w.read_ct = l.read_ct, true)
@@ -251,10 +287,7 @@ BEGIN
     chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
                     WHERE w.action = 'delete' AND w.outcome = 'ready');
     IF chosen <> '{}' THEN
-        EXECUTE format('/* pgmq_gateway */
-                        WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) RETURNING q.msg_id)
-                        SELECT array_agg(g.msg_id) FROM gone g', q_table)
-        INTO deleted USING chosen;
+        deleted := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(q_table, chosen) d);
     END IF;
     chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
                     WHERE w.action = 'archive' AND w.outcome = 'ready');
@@ -277,24 +310,10 @@ BEGIN
                 ORDER BY w.place);
         END IF;
     END IF;
-    IF 'hide' = ANY (actions) THEN
-        EXECUTE format(
-            $query$/* pgmq_gateway */
-            WITH hidden AS (
-                UPDATE %s q SET vt = wish.visible_at %s
-                FROM (
-                    SELECT w.msg_id, (array_agg(w.visible_at ORDER BY w.place DESC))[1] AS visible_at,
-                           bool_or(w.uncounted) AS uncounted
-                    FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY
-                         AS w (action, msg_id, visible_at, uncounted, outcome, place)
-                    WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
-                ) wish
-                WHERE q.msg_id = wish.msg_id
-                RETURNING wish.msg_id
-            ) SELECT array_agg(h.msg_id) FROM hidden h
-            $query$, q_table,
-            CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
-        ) INTO hidden USING actions, ids, moments, uncounted, outcomes;
+    IF EXISTS (SELECT FROM unnest(actions, outcomes) AS w (action, outcome)
+               WHERE w.action = 'hide' AND w.outcome = 'ready') THEN
+        hidden := ARRAY(SELECT h FROM pgmq_gateway.hide_rows(
+            q_table, actions, ids, moments, uncounted, outcomes) h);
     END IF;
     outcomes := ARRAY(
         SELECT CASE
@@ -375,6 +394,7 @@ DECLARE
     no_delays integer[] := array_fill(NULL::integer, ARRAY[cardinality(ids)]);
     no_moments timestamptz[] := array_fill(NULL::timestamptz, ARRAY[cardinality(ids)]);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY
         SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
                NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,

@@ -283,8 +283,8 @@ BEGIN
             IF one.in_turn THEN
                 PERFORM pgmq_gateway.wait_for_send_order(one.queue);
             END IF;
-            EXECUTE 'WITH stored AS (' || one.statement || ') SELECT array_agg(s.msg_id) FROM stored s'
-            INTO ids USING one.messages, one.headers, one.delays, one.visible_at;
+            ids := ARRAY(SELECT s FROM pgmq_gateway.insert_rows(
+                one.statement, one.messages, one.headers, one.delays, one.visible_at) s);
             IF coalesce(cardinality(ids), 0) <> cardinality(one.rows) THEN
                 RAISE SQLSTATE 'PGW23';
             END IF;
@@ -352,6 +352,7 @@ DECLARE
     code text;
     words text;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     WHILE 'ready' = ANY (outcomes) LOOP
         attempts := attempts + 1;

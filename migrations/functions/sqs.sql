@@ -99,6 +99,21 @@ BEGIN
 END
 $$;
 
+-- Whether another queue than this one has this id (see `queue_id`).
+CREATE FUNCTION pgmq_gateway.is_id_of_another(queue text, id bigint)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    -- The common case first, as the other one looks at every queue.
+    RETURN pgmq_gateway.queue_id(queue) <> id AND EXISTS (
+        SELECT FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s
+          ON s.queue_name = m.queue_name
+         AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+        WHERE m.queue_name <> queue
+          AND pgmq_gateway.queue_id_of(coalesce(s.queue_created_at, m.created_at)) = id);
+END
+$$;
+
 -- What clients of SQS call these queues, in order; null for one that has no other name.
 CREATE FUNCTION pgmq_gateway.aliases(queues text[])
 RETURNS SETOF text LANGUAGE plpgsql STABLE

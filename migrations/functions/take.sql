@@ -43,6 +43,7 @@ DECLARE
     found_bytes bigint := 0;
     bytes bigint;
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     by_id := by_id OR (SELECT c.relkind = 'p' OR c.relhassubclass
                        FROM pg_catalog.pg_class c WHERE c.oid = q_table);
     since := CASE WHEN NOT by_id THEN since END;
@@ -93,6 +94,8 @@ BEGIN
             '/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = $2 RETURNING %s, $1, %s',
             q_table, pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
         PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+        -- To lock them takes this one, too.
+        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
         FOR candidate IN EXECUTE 'SELECT q.msg_id ' || replace(candidates, '$4', '$1')
             USING max_receives
@@ -138,6 +141,7 @@ BEGIN
         headers := NULL;
         RETURN NEXT;
     END IF;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
 
@@ -150,6 +154,7 @@ RETURNS TABLE (
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT %s, $2 FROM %s m WHERE m.msg_id = ANY ($1) ORDER BY m.msg_id',
         pgmq_gateway.columns(q_table), q_table

@@ -114,23 +114,16 @@ BEGIN
                     queue, pgmq_gateway.insert_statement(q_table, has_headers), n.messages, n.headers,
                     n.delays, n.visible_at) WITH ORDINALITY AS s (id, place);
         ELSE
-            EXECUTE format(
-                $query$/* pgmq_gateway */
-                WITH stored AS (
-                    INSERT INTO %s (vt, message %s)
-                    SELECT pgmq_gateway.moment((e ->> 'visible_at')::timestamptz,
-                                               coalesce((e ->> 'delay')::integer, $2, 0)),
-                           e -> 'message' %s
-                    FROM jsonb_array_elements($1) WITH ORDINALITY AS new (e, place) ORDER BY new.place
-                    RETURNING msg_id
-                )
-                SELECT array_agg(s.msg_id) FROM stored s
-                $query$,
-                q_table,
-                CASE WHEN has_headers THEN ', headers' ELSE '' END,
-                CASE WHEN has_headers THEN
-                    ', pgmq_gateway.senders_headers(nullif(e -> ''headers'', ''null''))' ELSE '' END
-            ) INTO ids USING messages, queue_delay::integer;
+            SELECT array_agg(s.id) INTO ids FROM (
+                SELECT array_agg(e -> 'message' ORDER BY place) AS messages,
+                       array_agg(nullif(e -> 'headers', 'null') ORDER BY place) AS headers,
+                       array_agg(coalesce((e ->> 'delay')::integer, queue_delay, 0)::integer
+                                 ORDER BY place) AS delays,
+                       array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
+                FROM jsonb_array_elements(messages) WITH ORDINALITY AS new (e, place)) n,
+                LATERAL pgmq_gateway.insert_rows(
+                    pgmq_gateway.insert_statement(q_table, has_headers), n.messages, n.headers, n.delays,
+                    n.visible_at) AS s (id);
         END IF;
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';
@@ -142,10 +135,12 @@ BEGIN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                 violated = CONSTRAINT_NAME;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
+            PERFORM pgmq_gateway.refuse_differing_table(queue, operation, code);
             RAISE;
         END IF;
         -- The role may lack the right to store anything there.
         PERFORM pgmq_gateway.require_privilege(q_table, 'INSERT');
+        PERFORM pgmq_gateway.require_column_privilege(q_table);
         PERFORM pgmq_gateway.refuse_operation(
             queue, operation, NULL, pgmq_gateway.row_outcome(code, context), code, violated);
     END;
@@ -183,6 +178,7 @@ BEGIN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         outcome := pgmq_gateway.row_outcome(code, context);
         IF outcome IS NULL THEN
+            PERFORM pgmq_gateway.refuse_differing_table(queue, place, code);
             RAISE;
         END IF;
     END;
@@ -214,6 +210,7 @@ CREATE FUNCTION pgmq_gateway.transact(
     lifetime_seconds integer, at_once boolean, OUT outcome text, OUT results jsonb
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF at_once THEN
         PERFORM pgmq_gateway.check_at_once();
     END IF;

@@ -13,6 +13,15 @@ BEGIN
 END
 $$;
 
+-- The same of a moment.
+CREATE FUNCTION pgmq_gateway.read_stamp(last_read_at timestamptz)
+RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE WHEN last_read_at IS NULL THEN -1
+                WHEN isfinite(last_read_at) THEN (extract(epoch FROM last_read_at) * 1000000)::bigint & 4294967295 END;
+END
+$$;
+
 -- What is set besides to take back the last delivery of a message `q` where `condition` holds. That is done
 -- once: without a time it is not there any more. One that was before a message came here stays.
 CREATE FUNCTION pgmq_gateway.uncount(relation regclass, condition text)
@@ -87,6 +96,7 @@ DECLARE
     outcomes text[];
     constraints text[];
 BEGIN
+    PERFORM pgmq_gateway.require_own_session();
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
@@ -114,5 +124,6 @@ BEGIN
          LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown
          ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table), q_table
     ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown;
+    PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

@@ -70,7 +70,7 @@ struct BrowseParameters {
     params(("queue" = String, Path), BrowseParameters),
     responses(
         (status = 200, description = "A page of messages", body = ArchivePage<'_>),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn browse(

@@ -169,6 +169,11 @@ struct SentBatch {
     /// In the order of the messages.
     #[schema(example = json!([42, 43]))]
     msg_ids: Vec<i64>,
+    /// Those of them whose messages were sent before with the same `x-deduplication-id`, and not stored again;
+    /// left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    duplicates: Vec<i64>,
 }
 
 /// Stores messages in one transaction: all, or none if one of them is refused.
@@ -187,7 +192,10 @@ async fn send_batch(
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
     let sent = broker.send_batch(&call, queue, body.check(caller).await?, once).await?;
-    let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids: sent.result }));
+    let msg_ids = sent.result.iter().map(|sent| sent.msg_id).collect();
+    let duplicates = sent.result.iter().filter(|sent| sent.is_duplicate);
+    let duplicates = duplicates.map(|sent| sent.msg_id).collect();
+    let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids, duplicates }));
     Ok(mark(sent.replayed, answer.into_response()))
 }
 
@@ -212,7 +220,7 @@ struct PeekParameters {
     params(("queue" = String, Path), PeekParameters),
     responses(
         (status = 200, description = "A page of messages", body = MessagePage<'_>),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn peek(
@@ -235,7 +243,7 @@ async fn peek(
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
     responses(
         (status = 200, description = "The message", body = MessageView<'_>),
-        errors::InternalError, errors::MessageNotFound, errors::MessageUnreadable,
+        errors::InternalError, errors::MessageNotFound, errors::QueueConflict, errors::MessageUnreadable,
     )
 )]
 async fn show(

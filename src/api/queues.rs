@@ -198,7 +198,7 @@ async fn list(
     params(("queue" = String, Path)),
     responses(
         (status = 200, description = "The queue", body = QueueView),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn show(
@@ -319,7 +319,7 @@ struct Purged {
     params(("queue" = String, Path)),
     responses(
         (status = 200, description = "How many there were", body = Purged),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn purge(
@@ -337,7 +337,7 @@ async fn purge(
     params(("queue" = String, Path)),
     responses(
         (status = 200, description = "The figures", body = MetricsView),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn metrics(

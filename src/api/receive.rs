@@ -78,7 +78,8 @@ struct ReceiveParameters {
     responses(
         (status = 200, description = "The messages; none if there were none in time",
          body = MessageList<'_>),
-        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
+        errors::NotSupported,
     )
 )]
 async fn receive(
@@ -137,7 +138,7 @@ struct PopParameters {
     responses(
         (status = 200, description = "The messages; none if there were none",
          body = MessageList<'_>),
-        errors::InternalError, errors::QueueNotFound,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
     )
 )]
 async fn pop(

@@ -106,7 +106,7 @@ impl SettleAndReceive {
     responses(
         (status = 200, description = "What became of each, and the messages; none if there were \
                none in time", body = SettledAndReceived<'_>),
-        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::OfBody, errors::MessageRejected,
         errors::NotSupported,
     )
 )]

@@ -188,7 +188,7 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
     params(("queue" = String, Path)), request_body(content = SettleBody),
     responses(
         (status = 200, description = "What became of each", body = Settled),
-        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::OfBody, errors::MessageRejected,
         errors::NotSupported,
     )
 )]

@@ -98,7 +98,7 @@ async fn list(
     params(("queue" = String, Path)),
     responses(
         (status = 200, description = "The bindings", body = Bindings),
-        errors::InternalError, errors::QueueNotFound, errors::NotSupported,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::NotSupported,
     )
 )]
 async fn queue_bindings(
@@ -126,7 +126,7 @@ struct Bind {
     responses(
         (status = 201, description = "It is bound now", body = Binding),
         (status = 200, description = "It was bound already", body = Binding),
-        errors::InternalError, errors::QueueNotFound, errors::OfBody, errors::MessageRejected,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::OfBody, errors::MessageRejected,
         errors::NotSupported,
     )
 )]
@@ -157,7 +157,7 @@ struct UnbindParameters {
     params(("queue" = String, Path), UnbindParameters),
     responses(
         (status = 204, description = "It is gone"),
-        errors::InternalError, errors::BindingNotFound, errors::NotSupported,
+        errors::InternalError, errors::BindingNotFound, errors::QueueConflict, errors::NotSupported,
     )
 )]
 async fn unbind(

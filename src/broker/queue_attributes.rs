@@ -158,6 +158,22 @@ impl Broker {
         .await
     }
 
+    /// Whether a receipt was given out for another queue than this one, which is there; false for what is no receipt.
+    pub async fn is_receipt_of_another(
+        &self,
+        call: &Arc<Call>,
+        queue: &QueueName,
+        receipt: &str,
+    ) -> Result<bool> {
+        let Some(delivered) = self.delivery_of(receipt) else { return Ok(false) };
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
+        self.run(false, async move {
+            let mut conn = broker.connect(&call).await?;
+            Ok(store::is_id_of_another(&mut conn, &queue, delivered.queue_id).await?)
+        })
+        .await
+    }
+
     /// What another protocol calls a queue; its own name where it has no other.
     pub async fn alias(&self, call: &Arc<Call>, queue: &str) -> Result<String> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.to_owned());

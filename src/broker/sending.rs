@@ -57,19 +57,20 @@ impl Broker {
             self.cpu_pool.run(new.bytes(), move || broker.check_new(&new, &of_queue).map(|()| new));
         let new = checked.await??;
         let sent = self.store(call, &queue, vec![new], &policy, once).await?;
-        let id = sent.result.first().copied();
+        let id = sent.result.first().map(|sent| sent.msg_id);
         let id = id.ok_or_else(|| Error::Internal("no id for a stored message".into()))?;
         Ok(sent.map(|_| id))
     }
 
-    /// Stores messages, all or none, and returns their ids in order.
+    /// Stores messages, all or none, and returns their ids in order. Where all of them were sent before, by their
+    /// deduplication ids, that is the answer to an earlier request, too.
     pub async fn send_batch(
         &self,
         call: &Arc<Call>,
         queue: QueueName,
         batch: Vec<NewMessage>,
         once: Option<Once>,
-    ) -> Result<Replayable<Vec<i64>>> {
+    ) -> Result<Replayable<Vec<Sent>>> {
         let policy = self.policies.of(&queue).await?;
         let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
         let bytes = batch.iter().map(NewMessage::bytes).sum();
@@ -110,7 +111,7 @@ impl Broker {
         mut messages: Vec<NewMessage>,
         policy: &Policy,
         once: Option<Once>,
-    ) -> Result<Replayable<Vec<i64>>> {
+    ) -> Result<Replayable<Vec<Sent>>> {
         self.check_name_unambiguous(queue, policy, call).await?;
         for new in &mut messages {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
@@ -122,11 +123,11 @@ impl Broker {
                 let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
                 let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
                 self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
-                Ok(Replayable { result: ids_of(sent), replayed: false })
+                Ok(Replayable { replayed: stored == 0, result: sent })
             }
             store::Sent::Replayed(ids) => {
                 let sent = ids.into_iter().map(Sent::of).collect();
-                Ok(Replayable { result: ids_of(sent), replayed: true })
+                Ok(Replayable { result: sent, replayed: true })
             }
             store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
             store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),
@@ -190,10 +191,6 @@ impl Broker {
         let latest = Bounded::<0, MAX_SECONDS>::MAX;
         Err(Error::invalid(part, format!("must be at most {latest} seconds from now")))
     }
-}
-
-fn ids_of(sent: Vec<Sent>) -> Vec<i64> {
-    sent.into_iter().map(|sent| sent.msg_id).collect()
 }
 
 /// What is said of a part that PostgreSQL could not store, or not give back.

@@ -376,6 +376,7 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),
         Refusal::Failed(queue, _) => Error::TriggerFailed(format!("queue `{queue}`")),
         Refusal::NoArchive(queue) => Error::NoArchive(queue),
+        Refusal::TableDiffers(queue, what) => Error::TableDiffers { queue, what, source: None },
         Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
         Refusal::PublicationTooLarge { what: TooLarge::Deliveries(count), limit } => {
             Error::PublicationTooLarge { what: format!("{count} messages"), limit }

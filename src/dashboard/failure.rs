@@ -206,6 +206,7 @@ fn failure_of(error: &broker::Error) -> Failure {
         }
         E::QueueConflict(_)
         | E::QueueDiffers { .. }
+        | E::TableDiffers { .. }
         | E::QueueInUse { .. }
         | E::MessageConflict(_)
         | E::IdempotencyConflict

@@ -19,32 +19,50 @@ const MOST: usize = 1_000;
 pub(super) struct Apart {
     /// Whether there may be any: nearly always there are none.
     any: AtomicBool,
-    until: Mutex<HashMap<String, Instant>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    until: HashMap<String, Instant>,
+    /// Before then none of them is over: they are gone through no sooner.
+    first_end: Option<Instant>,
+}
+
+impl Entries {
+    /// Drops those that are over, if there are any.
+    fn sweep(&mut self, now: Instant) {
+        if self.first_end.is_some_and(|end| end <= now) {
+            self.until.retain(|_, until| *until > now);
+            self.first_end = self.until.values().min().copied();
+        }
+    }
 }
 
 impl Apart {
     /// Keeps these apart for so long.
     pub(super) fn note(&self, subjects: impl Iterator<Item = String>, time: Duration) {
-        let mut until = self.lock();
-        let now = Instant::now();
-        until.retain(|_, until| *until > now);
+        let (mut entries, now) = (self.lock(), Instant::now());
+        entries.sweep(now);
+        let end = now + time;
         for subject in subjects {
-            if until.len() < MOST || until.contains_key(&subject) {
-                let entry = until.entry(subject).or_insert(now);
-                *entry = (now + time).max(*entry);
+            if entries.until.len() < MOST || entries.until.contains_key(&subject) {
+                let entry = entries.until.entry(subject).or_insert(now);
+                *entry = end.max(*entry);
+                entries.first_end = Some(entries.first_end.map_or(end, |first| first.min(end)));
             }
         }
-        self.any.store(!until.is_empty(), Relaxed);
+        self.any.store(!entries.until.is_empty(), Relaxed);
     }
 
     /// Ends that.
     pub(super) fn forget(&self, subjects: impl Iterator<Item = String>) {
         if self.any.load(Relaxed) {
-            let mut until = self.lock();
+            let mut entries = self.lock();
             for subject in subjects {
-                until.remove(&subject);
+                entries.until.remove(&subject);
             }
-            self.any.store(!until.is_empty(), Relaxed);
+            self.any.store(!entries.until.is_empty(), Relaxed);
         }
     }
 
@@ -53,20 +71,16 @@ impl Apart {
         if !self.any.load(Relaxed) {
             return false;
         }
-        let (mut until, now) = (self.lock(), Instant::now());
-        let is_apart =
-            subjects.any(|subject| until.get(&subject).is_some_and(|until| *until > now));
-        if !is_apart {
-            // What is over is not asked for again.
-            until.retain(|_, until| *until > now);
-            self.any.store(!until.is_empty(), Relaxed);
-        }
-        is_apart
+        let (mut entries, now) = (self.lock(), Instant::now());
+        // What is over is not asked for again.
+        entries.sweep(now);
+        self.any.store(!entries.until.is_empty(), Relaxed);
+        subjects.any(|subject| entries.until.get(&subject).is_some_and(|until| *until > now))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         // Whole between any two statements: a panic elsewhere does not spoil it.
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,9 +115,25 @@ mod tests {
     async fn names_that_strangers_make_up_leave_nothing_behind() {
         let apart = Apart::default();
         apart.note((0..MOST * 2).map(|n| n.to_string()), WHILE);
-        assert_eq!(apart.lock().len(), MOST);
+        assert_eq!(apart.lock().until.len(), MOST);
         advance(WHILE * 2).await;
         apart.note(names(&["new"]), WHILE);
-        assert_eq!(apart.lock().len(), 1);
+        assert_eq!(apart.lock().until.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_kept_are_gone_through_once_one_is_over() {
+        let apart = Apart::default();
+        apart.note((0..MOST).map(|n| n.to_string()), WHILE);
+        apart.note(names(&["0"]), WHILE * 3);
+        advance(WHILE / 2).await;
+        assert!(!apart.has_any(names(&["other"])));
+        let first_end = apart.lock().first_end.expect("some are kept");
+        assert!(first_end > Instant::now(), "nothing is over, so that nothing was gone through");
+        advance(WHILE).await;
+        assert!(!apart.has_any(names(&["1"])) && apart.has_any(names(&["0"])));
+        assert_eq!(apart.lock().until.len(), 1);
+        advance(WHILE * 2).await;
+        assert!(!apart.has_any(names(&["0"])) && !apart.any.load(Relaxed));
     }
 }

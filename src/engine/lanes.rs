@@ -181,7 +181,7 @@ impl QueueLanes {
         let receive = Receivers::new(queue, shared, &statements, &table, peers, many);
         let news = Notifier::new(queue, &receive, peers);
         let place = Place { queue, shared, statements: &statements, table: &table };
-        let end = |action| End { action, news: Arc::clone(&news) };
+        let end = |action| End::new(action, Arc::clone(&news));
         Arc::new(Self {
             send: Lane::new(Send(Arc::clone(&news)), place, many.send.clone()),
             delete: Lane::new(end(Action::Delete), place, many.delete.clone()),

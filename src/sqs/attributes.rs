@@ -12,6 +12,7 @@ use crate::{
 use super::{
     error::{Kind, Result, SqsError},
     names::{Place, SqsName},
+    redrive::{check_allow_policy, redrive},
 };
 
 /// Seconds for which a message is kept unless something else is set: 4 days.
@@ -41,6 +42,15 @@ pub(super) const COMPUTED: [&str; 6] = [
     "LastModifiedTimestamp",
     "QueueArn",
 ];
+/// Those that are numbers.
+const NUMBERS: [&str; 6] = [
+    "VisibilityTimeout",
+    "DelaySeconds",
+    "MaximumMessageSize",
+    "MessageRetentionPeriod",
+    "ReceiveMessageWaitTimeSeconds",
+    "KmsDataKeyReusePeriodSeconds",
+];
 /// The others.
 const OTHERS: [&str; 7] = [
     "FifoQueue",
@@ -62,6 +72,17 @@ pub(super) fn unknown(name: &str) -> SqsError {
     SqsError::new(Kind::InvalidAttributeName, format!("Unknown Attribute {name}."))
 }
 
+/// The same attributes, with numbers as they are shown: without zeros before them.
+pub(super) fn with_plain_numbers(mut given: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (name, value) in &mut given {
+        let is_plain = !value.starts_with('0') || !NUMBERS.contains(&name.as_str());
+        if let Some(number) = value.parse::<u32>().ok().filter(|_| !is_plain) {
+            *value = number.to_string();
+        }
+    }
+    given
+}
+
 /// What is to be changed of a queue.
 #[derive(Debug, Default)]
 pub(super) struct Change {
@@ -69,13 +90,6 @@ pub(super) struct Change {
     pub(super) settings: SettingsChange,
     /// Of what is kept beside them.
     pub(super) attributes: BTreeMap<String, Option<String>>,
-}
-
-/// Where a RedrivePolicy sends messages, and after how many deliveries.
-#[derive(Debug)]
-pub(super) struct Redrive {
-    pub(super) target: SqsName,
-    max_receives: i64,
 }
 
 /// Reads attributes that are to be set for a queue of this name. `is_new` allows to say that it is FIFO.
@@ -166,19 +180,21 @@ fn check_other(attribute: &str, value: &str, name: &SqsName) -> Result<()> {
         "KmsDataKeyReusePeriodSeconds" => is_within(value, 60, 86_400),
         "KmsMasterKeyId" => value.len() <= 2_048,
         "SqsManagedSseEnabled" => matches!(value, "true" | "false"),
-        "Policy" | "RedriveAllowPolicy" => value.is_empty() || is_object(value),
+        "Policy" => value.is_empty() || is_object(value),
+        "RedriveAllowPolicy" => return check_allow_policy(value),
         _ => return Err(unknown(attribute)),
     };
     if is_fine { Ok(()) } else { Err(wrong(attribute, "")) }
 }
 
-fn wrong(attribute: &str, reason: &str) -> SqsError {
+pub(super) fn wrong(attribute: &str, reason: &str) -> SqsError {
     let message = format!("Invalid value for the parameter {attribute}.{reason}");
     SqsError::new(Kind::InvalidAttributeValue, message)
 }
 
 fn is_within(value: &str, least: i64, most: i64) -> bool {
-    value.parse().is_ok_and(|number: i64| (least..=most).contains(&number))
+    let has_digits_alone = value.bytes().all(|byte| byte.is_ascii_digit());
+    has_digits_alone && value.parse().is_ok_and(|number: i64| (least..=most).contains(&number))
 }
 
 fn is_object(value: &str) -> bool {
@@ -195,32 +211,6 @@ fn number<const MIN: i64, const MAX: i64>(
         return Err(wrong(attribute, ""));
     }
     value.parse().map_err(|_| wrong(attribute, ""))
-}
-
-/// Reads a RedrivePolicy; an empty one takes it away.
-pub(super) fn redrive(value: &str) -> Result<Option<Redrive>> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let refuse = |reason: &str| SqsError::value(value, "RedrivePolicy", reason);
-    let policy: Value = serde_json::from_str(value)
-        .map_err(|_| refuse("Redrive policy is not a valid JSON map."))?;
-    let member = |name: &str| policy.get(name).filter(|member| !member.is_null());
-    let lacks = |name: &str| {
-        refuse(&format!("Redrive policy does not contain mandatory attribute: {name}."))
-    };
-    let arn = member("deadLetterTargetArn").ok_or_else(|| lacks("deadLetterTargetArn"))?;
-    let count = member("maxReceiveCount").ok_or_else(|| lacks("maxReceiveCount"))?;
-    let count_text = count.as_str().map_or_else(|| count.to_string(), str::to_owned);
-    let max_receives = count_text.parse().ok().filter(|count| (1..=1_000).contains(count));
-    let max_receives = max_receives.ok_or_else(|| {
-        refuse(&format!(
-            "Invalid value for maxReceiveCount: {count_text}, valid values are from 1 to 1000 both inclusive."
-        ))
-    })?;
-    let target = arn.as_str().and_then(SqsName::of_arn);
-    let target = target.ok_or_else(|| refuse("Invalid value for deadLetterTargetArn."))?;
-    Ok(Some(Redrive { target, max_receives }))
 }
 
 /// The attributes of a queue that are set or have a default; `dead_letters` is what clients of SQS call its

@@ -199,7 +199,9 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::QueueKept(_) => Kind::AccessDenied,
-        E::NotSupported(_) | E::QueueInUse { .. } => Kind::UnsupportedOperation,
+        E::NotSupported(_) | E::QueueInUse { .. } | E::TableDiffers { .. } => {
+            Kind::UnsupportedOperation
+        }
         E::Overloaded(_) | E::Locked(_) | E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {
             Kind::ServiceUnavailable
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
 use super::error::{Kind, Result, SqsError};
@@ -48,8 +49,27 @@ impl Form {
                 name => insert(&mut tree, name, value),
             }
         }
-        Ok(Self { action, version, input: object(tree) })
+        Ok(Self { action, version, input: object(tree)? })
     }
+}
+
+/// The names and values of a form.
+pub(super) fn fields(text: &[u8]) -> Result<Vec<(String, String)>> {
+    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    let pair = |pair: &[u8]| {
+        let mut parts = pair.splitn(2, |byte| *byte == b'=').map(decoded);
+        let name = parts.next().unwrap_or_else(|| Ok(String::new()))?;
+        Ok((name, parts.next().unwrap_or_else(|| Ok(String::new()))?))
+    };
+    pairs.map(pair).collect()
+}
+
+/// What is no UTF-8 is refused: with other characters in its place, the message would be another.
+fn decoded(part: &[u8]) -> Result<String> {
+    let spaced: Vec<u8> =
+        part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let text = percent_decode(&spaced).decode_utf8();
+    text.map(Into::into).map_err(|_| SqsError::invalid("The form must be in UTF-8."))
 }
 
 fn insert(tree: &mut BTreeMap<String, Node>, name: &str, value: String) {
@@ -113,7 +133,7 @@ fn is_plural(name: &str) -> bool {
     LISTS.contains(&name)
 }
 
-fn object(tree: BTreeMap<String, Node>) -> Value {
+fn object(tree: BTreeMap<String, Node>) -> Result<Value> {
     let mut object = Map::new();
     for (name, node) in tree {
         if is_plural(&name) {
@@ -121,21 +141,28 @@ fn object(tree: BTreeMap<String, Node>) -> Value {
             continue;
         }
         if let Some(list) = list_name(&name) {
-            let items = items(node).into_iter().map(value).collect();
+            let items = items(node).into_iter().map(value).collect::<Result<_>>()?;
             object.insert(list.to_owned(), Value::Array(items));
         } else if let Some((map, key)) = map_name(&name) {
-            let pairs = pairs(node, key).into_iter().filter_map(|item| pair(item, key)).collect();
-            object.insert(map.to_owned(), Value::Object(pairs));
+            let mut all = Map::new();
+            for item in pairs(node, key) {
+                let (called, value) = pair(item, &name, key)?;
+                if all.contains_key(&called) {
+                    return Err(SqsError::invalid(format!("{name} {called} is given twice.")));
+                }
+                all.insert(called, value);
+            }
+            object.insert(map.to_owned(), Value::Object(all));
         } else {
-            object.insert(name, value(node));
+            object.insert(name, value(node)?);
         }
     }
-    Value::Object(object)
+    Ok(Value::Object(object))
 }
 
-fn value(node: Node) -> Value {
+fn value(node: Node) -> Result<Value> {
     match node {
-        Node::Text(text) => Value::String(text),
+        Node::Text(text) => Ok(Value::String(text)),
         Node::Tree(tree) => object(tree),
     }
 }
@@ -162,10 +189,18 @@ fn pairs(node: Node, key: &str) -> Vec<Node> {
     }
 }
 
-fn pair(item: Node, key: &str) -> Option<(String, Value)> {
-    let Node::Tree(mut tree) = item else { return None };
-    let Some(Node::Text(name)) = tree.remove(key) else { return None };
-    Some((name, tree.remove("Value").map_or_else(|| Value::String(String::new()), value)))
+/// A pair of the map that a form calls `map`.
+fn pair(item: Node, map: &str, key: &str) -> Result<(String, Value)> {
+    let unnamed = || SqsError::missing(&format!("{map}.{key}"));
+    let Node::Tree(mut tree) = item else { return Err(unnamed()) };
+    let Some(Node::Text(name)) = tree.remove(key) else { return Err(unnamed()) };
+    let value = match tree.remove("Value") {
+        Some(node) => value(node)?,
+        // Of those that have parts, all are missing.
+        None if map.starts_with("Message") => Value::Object(Map::new()),
+        None => Value::String(String::new()),
+    };
+    Ok((name, value))
 }
 
 #[cfg(test)]
@@ -211,6 +246,43 @@ mod tests {
         assert_eq!(one.input, json!({"Attributes": {"DelaySeconds": "5"}}));
         assert_eq!(read(&[("AttributeName", "")]).input, json!({"AttributeNames": []}));
         assert_eq!(read(&[("MessageAttributeNames", "")]).input, json!({}));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let refusal = |fields: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            Form::read(fields.iter().map(owned)).expect_err("must be refused").message
+        };
+        let twice = [
+            ("Attribute.1.Name", "a"),
+            ("Attribute.1.Value", "1"),
+            ("Attribute.2.Name", "a"),
+            ("Attribute.2.Value", "2"),
+        ];
+        assert_eq!(refusal(&twice), "Attribute a is given twice.");
+        let unnamed = "The request must contain the parameter MessageAttribute.Name.";
+        assert_eq!(refusal(&[("MessageAttribute.1.Value.StringValue", "v")]), unnamed);
+        assert_eq!(refusal(&[("MessageAttribute.1", "v")]), unnamed);
+        let input = read(&[("MessageAttribute.1.Name", "a"), ("Tag.1.Key", "k")]).input;
+        assert_eq!(input, json!({"MessageAttributes": {"a": {}}, "Tags": {"k": ""}}));
+    }
+
+    #[test]
+    fn fields_are_decoded_and_in_utf_8() {
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (text, expected) in [
+            ("", &[][..]),
+            ("a=b+c%2B&&d", &[("a", "b c+"), ("d", "")]),
+            ("%C3%A9=%zz=%", &[("é", "%zz=%")]),
+        ] {
+            assert_eq!(fields(text.as_bytes()).expect("fine"), owned(expected), "{text}");
+        }
+        for wrong in [&b"a=%ff"[..], b"a=\xff", b"%C3=a"] {
+            assert!(fields(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     proptest! {

@@ -5,25 +5,21 @@ use std::{error::Error as StdError, ops::Deref, sync::Arc};
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use chrono::Utc;
 use serde_json::{Map, Value};
 
-use crate::{
-    auth::SigningKey,
-    http::{
-        BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
-        WireError, bearer, error_response, read, room_for,
-    },
+use crate::http::{
+    BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
+    WireError, bearer, error_response, read, room_for,
 };
 
 use super::{
     call::{Call, Output},
     error::{Kind, Result, SqsError},
-    form::Form,
+    form::{self, Form},
     move_tasks,
     names::Place,
     queue_attributes, queues,
@@ -31,17 +27,13 @@ use super::{
     router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX},
     sending, settling,
     shapes::Action,
-    signature::{Signature, Signed, mismatch},
-    tags, xml,
+    tags, verification, xml,
 };
 
 /// The version of the service's interface.
 const VERSION: &str = "2012-11-05";
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 const XML: HeaderValue = HeaderValue::from_static("text/xml");
-const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. \
-                        Check your AWS Secret Access Key and signing method. Consult the service \
-                        documentation for details.";
 
 /// What stands in URLs and ARNs of queues.
 #[derive(Clone, Debug)]
@@ -99,7 +91,7 @@ impl Sqs {
 }
 
 /// The host's name as the client wrote it.
-fn host(parts: &Parts) -> &str {
+pub(super) fn host(parts: &Parts) -> &str {
     let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     header.or_else(|| parts.uri.authority().map(Authority::as_str)).unwrap_or("localhost")
 }
@@ -192,7 +184,7 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let request = Request::from_parts(parts.clone(), body);
     let Ok(BasePath(base_path)) = BasePath::from_request_parts(&mut parts, &sqs).await;
     // Whose key is not known need not send a body, which counts against their share.
-    let signed = signature(&sqs, &parts)?;
+    let signed = verification::signature(&sqs, &parts)?;
     let credential = match &signed {
         Some((_, key)) => Some(key.credential.clone()),
         None => bearer(&parts.headers),
@@ -203,7 +195,7 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let body = read(request, &sqs).await?;
     let caller = permit.caller;
     if let Some((signature, key)) = &signed {
-        verify(&sqs, signature, key, &parts, &base_path, &body)?;
+        verification::verify(&sqs, signature, key, &parts, &base_path, &body)?;
     }
     caller.check_rates()?;
     let sender = signed.map(|(signature, _)| signature.access_key_id);
@@ -271,6 +263,11 @@ async fn dispatch(call: &Call, caller: Caller, action: Action) -> Result<Outcome
 
 /// What a request wants done.
 fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
+    let is_read = parts.method == Method::GET && protocol == Protocol::Query;
+    if parts.method != Method::POST && !is_read {
+        let message = format!("{} does nothing here: POST the action.", parts.method);
+        return Err(SqsError::new(Kind::UnknownOperation, message));
+    }
     match protocol {
         Protocol::Json => {
             let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
@@ -285,12 +282,9 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
             Action::read(name.unwrap_or_default(), input)
         }
         Protocol::Query => {
-            let pairs = |text: &[u8]| -> Vec<(String, String)> {
-                url::form_urlencoded::parse(text).into_owned().collect()
-            };
-            let mut fields = pairs(parts.uri.query().unwrap_or_default().as_bytes());
+            let mut fields = form::fields(parts.uri.query().unwrap_or_default().as_bytes())?;
             if parts.method != Method::GET {
-                fields.extend(pairs(body));
+                fields.extend(form::fields(body)?);
             }
             let form = Form::read(fields)?;
             let Some(name) = form.action else {
@@ -349,58 +343,4 @@ fn deliver(
     };
     let bytes = held.keep(text.into_bytes());
     Ok(Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered)))
-}
-
-/// The signature of a request, where credentials are needed; its key is known and its time fits.
-fn signature(sqs: &Sqs, parts: &Parts) -> Result<Option<(Signature, SigningKey)>> {
-    if !sqs.access().is_required() {
-        return Ok(None);
-    }
-    let signed = signed(parts, host(parts), parts.uri.path());
-    let Some(signature) = Signature::of(&signed)? else {
-        if bearer(&parts.headers).is_some() {
-            return Ok(None);
-        }
-        let message = "Request is missing Authentication Token";
-        return Err(SqsError::new(Kind::MissingAuthenticationToken, message));
-    };
-    let Some(key) = sqs.access().signing_key(&signature.access_key_id) else {
-        sqs.metrics.refused("unauthenticated");
-        return Err(Rejection::Unauthenticated.into());
-    };
-    signature.check_time(Utc::now())?;
-    Ok(Some((signature, key)))
-}
-
-fn signed<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> Signed<'a> {
-    let query = parts.uri.query().unwrap_or_default();
-    Signed { method: &parts.method, path, query, headers: &parts.headers, host }
-}
-
-/// Refuses a request that is not signed with its key. What a proxy has changed is looked at as the client may
-/// have written it.
-fn verify(
-    sqs: &Sqs,
-    signature: &Signature,
-    key: &SigningKey,
-    parts: &Parts,
-    base_path: &str,
-    body: &[u8],
-) -> Result<()> {
-    let forwarded = forwarded_host(&parts.headers);
-    let outside = format!("{base_path}{}", parts.uri.path());
-    for host in [Some(host(parts)), forwarded].into_iter().flatten() {
-        for path in [parts.uri.path(), outside.as_str()] {
-            let signed = signed(parts, host, path);
-            if signature.is_of(&key.secret, &signed, body) {
-                return Ok(());
-            }
-        }
-    }
-    sqs.metrics.refused("unauthenticated");
-    Err(mismatch(MISMATCH))
-}
-
-fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
-    headers.get("x-forwarded-host")?.to_str().ok()?.split(',').next().map(str::trim)
 }

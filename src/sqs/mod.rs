@@ -6,6 +6,7 @@
 mod attributes;
 mod batch;
 mod call;
+mod canonical;
 mod digest;
 mod error;
 mod form;
@@ -16,12 +17,15 @@ mod names;
 mod queue_attributes;
 mod queues;
 mod receiving;
+mod redrive;
 mod router;
 mod sending;
 mod settling;
 mod shapes;
 mod signature;
 mod tags;
+mod validation;
+mod verification;
 mod xml;
 
 pub use front::SqsPlace;

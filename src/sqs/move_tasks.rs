@@ -39,6 +39,11 @@ pub(super) async fn start(caller: Caller, input: StartMessageMoveTask) -> Result
     if destination.as_ref().is_some_and(|destination| destination.queue == source.queue) {
         return Err(SqsError::invalid("SourceArn and DestinationArn must be different queues."));
     }
+    if destination.as_ref().is_some_and(|destination| destination.is_fifo() != source.is_fifo()) {
+        return Err(SqsError::invalid(
+            "SourceArn and DestinationArn must be queues of the same type, standard or FIFO.",
+        ));
+    }
     let reason = "Must be an integer between 1 and 500.";
     let per_second = input.max_number_of_messages_per_second;
     bounded(per_second, "MaxNumberOfMessagesPerSecond", 1..=500, 1, reason)?;

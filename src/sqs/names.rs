@@ -66,9 +66,12 @@ impl SqsName {
         if is_fine && name.len() <= MAX_CHARS {
             return Ok(());
         }
-        Err(SqsError::invalid(
-            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
-        ))
+        Err(SqsError::invalid(if fifo {
+            "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must \
+             end with .fifo suffix and be 1 to 80 in length."
+        } else {
+            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+        }))
     }
 }
 

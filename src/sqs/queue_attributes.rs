@@ -11,10 +11,11 @@ use crate::{
 };
 
 use super::{
-    attributes::{self, COMPUTED, current, is_known, redrive, unknown},
+    attributes::{self, COMPUTED, current, is_known, unknown},
     call::{Call, Output, queue_of},
     error::{Result, SqsError},
     names::SqsName,
+    redrive::redrive,
     shapes::{GetQueueAttributes, SetQueueAttributes},
 };
 
@@ -70,7 +71,7 @@ pub(super) async fn get(call: &Call, caller: Caller, input: GetQueueAttributes) 
 /// Changes attributes.
 pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Output> {
     let name = queue_of(input.queue_url.as_ref())?;
-    let given = input.attributes.unwrap_or_default();
+    let given = attributes::with_plain_numbers(input.attributes.unwrap_or_default());
     if given.is_empty() {
         return Err(SqsError::missing("Attributes"));
     }

@@ -23,12 +23,14 @@ use super::{
 
 /// Queues of one page of a list.
 const MAX_LISTED: i64 = 1_000;
+/// An attribute that belongs to a key.
+const REUSE_PERIOD: &str = "KmsDataKeyReusePeriodSeconds";
 /// Seconds after which a queue can be emptied again.
 const PURGE_PAUSE: i32 = 60;
 
 /// Makes a queue, or finds it there with the same attributes.
 pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> Result<Output> {
-    let given = input.attributes.unwrap_or_default();
+    let given = attributes::with_plain_numbers(input.attributes.unwrap_or_default());
     let name = required(input.queue_name.as_ref(), "QueueName")?;
     let fifo = given.get("FifoQueue").is_some_and(|fifo| fifo == "true");
     SqsName::check_creatable(name, fifo)?;
@@ -45,6 +47,9 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
             }
             let mut there = queue_attributes::of(call, &permit, &name, &queue).await?;
             let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
+            // Shown only beside a key, and kept without one.
+            let hidden = kept.attributes.get(REUSE_PERIOD).map_or("300", String::as_str);
+            there.entry(REUSE_PERIOD.to_owned()).or_insert_with(|| hidden.to_owned());
             if kept.modified_at.is_some() {
                 check_alike(&given, &there)?;
                 return Ok(Some(url(call, &name)));

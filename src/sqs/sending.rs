@@ -1,7 +1,5 @@
 //! SendMessage and SendMessageBatch.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -17,27 +15,24 @@ use super::{
     call::{Call, Output, internal, queue_of},
     digest,
     error::{Kind, Result, SqsError},
-    message::{Envelope, MAX_ATTRIBUTES, is_legal, is_name},
+    message::Envelope,
     names::SqsName,
-    shapes::{AttributeValue, SendMessage, SendMessageBatch, required},
+    shapes::{SendMessage, SendMessageBatch},
+    validation::{TRACE_ATTRIBUTE, bytes, check_message, check_request},
 };
 
 /// Bytes of a batch.
 const MAX_BATCH_BYTES: u64 = 1_048_576;
-/// Seconds that a message can be delayed.
-const MAX_DELAY: i64 = 900;
-const TRACE_ATTRIBUTE: &str = "AWSTraceHeader";
-const UNFIT: &str = "The request include parameter that is not valid for this queue type.";
 
 /// Leave to store messages.
 type Permit = QueuePermit<right::Send>;
 
 /// What holds for the messages of a queue.
-struct Rules {
-    is_fifo: bool,
-    is_content_based: bool,
+pub(super) struct Rules {
+    pub(super) is_fifo: bool,
+    pub(super) is_content_based: bool,
     in_group: bool,
-    sending: QueueRules,
+    pub(super) sending: QueueRules,
 }
 
 impl Rules {
@@ -68,11 +63,8 @@ pub(super) async fn send(call: &Call, caller: Caller, input: SendMessage) -> Res
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = Permit::new(caller, name.queue.clone())?;
     let rules = rules(&permit, &name).await?;
-    check(&input, &rules, false)?;
-    if bytes(&input) > rules.sending.max_bytes {
-        return Err(too_large(rules.sending.max_bytes));
-    }
-    check_contents(&input)?;
+    check_request(&input, &rules, false)?;
+    check_message(&input, &rules)?;
     let names_group = input.message_group_id.is_some();
     let (new, receipt) = seal(call, input, &rules)?;
     let mut sent = store(&permit, &name, vec![new], vec![receipt], &rules.sending).await?;
@@ -112,7 +104,7 @@ pub(super) async fn send_batch(
     }
     let rules = rules(&permit, &name).await?;
     for entry in &entries {
-        check(entry, &rules, true)?;
+        check_request(entry, &rules, true)?;
     }
     let names_group = entries.iter().any(|entry| entry.message_group_id.is_some());
     let mut batch = Batch::default();
@@ -142,10 +134,7 @@ pub(super) async fn send_batch(
 }
 
 fn seal_entry(call: &Call, entry: SendMessage, rules: &Rules) -> Result<(NewMessage, Receipt)> {
-    if bytes(&entry) > rules.sending.max_bytes {
-        return Err(too_large(rules.sending.max_bytes));
-    }
-    check_contents(&entry)?;
+    check_message(&entry, rules)?;
     seal(call, entry, rules)
 }
 
@@ -206,152 +195,6 @@ impl Receipt {
         put("MD5OfMessageSystemAttributes", self.system_md5);
         output
     }
-}
-
-/// Refuses what makes a request, or the whole batch, invalid.
-fn check(input: &SendMessage, rules: &Rules, is_entry: bool) -> Result<()> {
-    required(input.message_body.as_ref(), "MessageBody")?;
-    if let Some(group) = &input.message_group_id {
-        check_id(group, "MessageGroupId")?;
-    }
-    if let Some(delay) = input.delay_seconds {
-        let value = delay.to_string();
-        if rules.is_fifo && delay != 0 {
-            return Err(SqsError::value(&value, "DelaySeconds", UNFIT));
-        }
-        if !(0..=MAX_DELAY).contains(&delay) {
-            let reason = format!("DelaySeconds must be >= 0 and <= {MAX_DELAY}.");
-            return Err(SqsError::value(&value, "DelaySeconds", &reason));
-        }
-    }
-    if !rules.is_fifo {
-        return match &input.message_deduplication_id {
-            Some(id) => Err(SqsError::value(id, "MessageDeduplicationId", UNFIT)),
-            None => Ok(()),
-        };
-    }
-    if input.message_group_id.is_none() {
-        let missing = SqsError::missing("MessageGroupId");
-        return Err(if is_entry { SqsError::invalid(missing.message) } else { missing });
-    }
-    match &input.message_deduplication_id {
-        Some(id) => check_id(id, "MessageDeduplicationId"),
-        None if rules.is_content_based => Ok(()),
-        None => Err(SqsError::invalid(
-            "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId \
-             provided explicitly",
-        )),
-    }
-}
-
-fn check_id(id: &str, parameter: &str) -> Result<()> {
-    if (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    let reason = format!(
-        "{parameter} can only include alphanumeric and punctuation characters. 1 to 128 in length."
-    );
-    Err(SqsError::value(id, parameter, &reason))
-}
-
-/// Bytes as the service counts them.
-fn bytes(input: &SendMessage) -> u64 {
-    let attributes = input.message_attributes.iter().flatten();
-    let attributes = attributes.map(|(name, value)| {
-        let binary = value.binary().map_or(0, |bytes| bytes.len());
-        let text = value.string_value.as_ref().map_or(0, String::len);
-        name.len() + value.data_type.len() + if binary > 0 { binary } else { text }
-    });
-    let attributes: usize = attributes.sum();
-    (input.message_body.as_ref().map_or(0, String::len) + attributes) as u64
-}
-
-fn too_large(max_bytes: u64) -> SqsError {
-    SqsError::invalid(format!(
-        "One or more parameters are invalid. Reason: Message must be shorter than {max_bytes} bytes."
-    ))
-}
-
-/// Refuses what cannot be in a message; in a batch for its entry alone.
-fn check_contents(input: &SendMessage) -> Result<()> {
-    if !input.message_body.as_deref().unwrap_or_default().chars().all(is_legal) {
-        return Err(illegal());
-    }
-    let attributes = input.message_attributes.as_ref();
-    if let Some(count) = attributes.map(BTreeMap::len).filter(|count| *count > MAX_ATTRIBUTES) {
-        return Err(SqsError::invalid(format!(
-            "Number of message attributes [{count}] exceeds the allowed maximum [{MAX_ATTRIBUTES}]."
-        )));
-    }
-    for (name, value) in attributes.into_iter().flatten() {
-        check_attribute(name, value)?;
-    }
-    for (name, value) in input.message_system_attributes.iter().flatten() {
-        if name != TRACE_ATTRIBUTE {
-            return Err(SqsError::invalid(format!(
-                "Message system attribute name '{name}' is invalid."
-            )));
-        }
-        if value.data_type != "String" || value.string_value.is_none() {
-            return Err(SqsError::invalid(format!(
-                "Message system attribute '{name}' must be of type 'String'."
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn illegal() -> SqsError {
-    SqsError::new(
-        Kind::InvalidMessageContents,
-        "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to \
-         #xFFFD | #x10000 to #x10FFFF",
-    )
-}
-
-/// Whether this is a number in digits: neither infinity nor what is no number.
-fn is_number(text: &str) -> bool {
-    let is_word =
-        text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
-    !is_word && text.parse::<f64>().is_ok()
-}
-
-fn check_attribute(name: &str, value: &AttributeValue) -> Result<()> {
-    let refuse = |message: String| Err(SqsError::invalid(message));
-    if !is_name(name) {
-        return refuse(format!(
-            "Message (user) attribute name '{name}' is invalid: it has 1 to 256 letters, digits, underscores, \
-             hyphens and single periods, and begins neither with a period nor with AWS. or Amazon."
-        ));
-    }
-    if value.data_type.is_empty() {
-        return refuse(format!(
-            "The message attribute '{name}' must contain non-empty message attribute type."
-        ));
-    }
-    let kind = value.data_type.split('.').next().unwrap_or_default();
-    if !matches!(kind, "String" | "Number" | "Binary") || value.data_type.len() > 256 {
-        return refuse(format!(
-            "The type of message (user) attribute '{name}' is invalid. You must use only the following supported \
-             type prefixes: Binary, Number, String."
-        ));
-    }
-    let text = value.string_value.as_deref().unwrap_or_default();
-    let is_empty = match kind {
-        "Binary" => value.binary().is_none_or(|bytes| bytes.is_empty()),
-        _ => text.is_empty(),
-    };
-    if is_empty {
-        return refuse(format!(
-            "Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'."
-        ));
-    }
-    if kind == "Number" && !is_number(text.trim()) {
-        return refuse(format!(
-            "Can't cast the value of message (user) attribute '{name}' to a number."
-        ));
-    }
-    if text.chars().all(is_legal) { Ok(()) } else { Err(illegal()) }
 }
 
 /// The message as it is stored, and what its sender is told.

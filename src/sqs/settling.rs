@@ -30,8 +30,9 @@ pub(super) async fn delete(caller: Caller, input: DeleteMessage) -> Result<Outpu
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
     let checked = check_lease(&permit, &name, handle).await;
     or_no_queue(&permit, &name, checked).await?;
-    let target = target(handle);
-    deleted(&name, handle, permit.broker.delete(&permit.call, name.queue.clone(), target).await)?;
+    let outcome = permit.broker.delete(&permit.call, name.queue.clone(), target(handle)).await;
+    refuse_foreign(&permit, &name, handle, outcome.as_ref().err()).await?;
+    deleted(&name, handle, outcome)?;
     Ok(None)
 }
 
@@ -108,7 +109,8 @@ async fn settle(
     let what = Settle { entries: what };
     let outcomes = permit.broker.settle(&permit.call, name.queue.clone(), what).await?;
     for ((id, handle, _), outcome) in entries.iter().zip(outcomes) {
-        match read(name, handle, outcome.error.map_or(Ok(()), Err)) {
+        let foreign = refuse_foreign(permit, name, handle, outcome.error.as_ref()).await;
+        match foreign.and_then(|()| read(name, handle, outcome.error.map_or(Ok(()), Err))) {
             Ok(()) => batch.done(id, serde_json::Map::new()),
             Err(error) => batch.failed(id, &error),
         }
@@ -169,6 +171,22 @@ async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<()
         Ok(_) | Err(broker::Error::MessageNotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Refuses the handle of another queue: where it means no message here, the one that it means is still there.
+async fn refuse_foreign(
+    permit: &Permit,
+    name: &SqsName,
+    handle: &str,
+    error: Option<&broker::Error>,
+) -> Result<()> {
+    use broker::Error as E;
+    let Some(E::MessageNotFound { .. } | E::ReceiptStale { .. }) = error else { return Ok(()) };
+    let (broker, call) = (&permit.broker, &permit.call);
+    if broker.is_receipt_of_another(call, &name.queue, handle).await? {
+        return Err(SqsError::receipt(handle));
+    }
+    Ok(())
 }
 
 /// A message that is gone is deleted, by whomever; one that was delivered to somebody else since is theirs.

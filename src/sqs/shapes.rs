@@ -265,7 +265,11 @@ fn integer<'de, D: Deserializer<'de>>(
     match Option::<Value>::deserialize(deserializer)? {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => text.parse().map(Some).map_err(de::Error::custom),
+        Some(Value::String(text)) => {
+            let whole = text.parse().map(Some);
+            whole
+                .map_err(|_| de::Error::custom(format!("a whole number is expected, not {text:?}")))
+        }
         Some(Value::Number(number)) => {
             let whole = number.as_i64();
             whole.map(Some).ok_or_else(|| de::Error::custom("a whole number is expected"))

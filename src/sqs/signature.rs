@@ -1,12 +1,13 @@
 //! Signatures of version 4, in headers or in a URL.
 
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, header};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use hmac::{Hmac, Mac};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 
 use super::{
+    canonical::Signed,
     digest::hex,
     error::{Kind, Result, SqsError},
 };
@@ -19,23 +20,7 @@ const CLOCK_MINUTES: i64 = 15;
 const MAX_EXPIRES: i64 = 604_800;
 /// The most names of signed headers.
 const MAX_HEADERS: usize = 100;
-/// What stays as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same in a path.
-const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
-
-/// A request, as far as it is signed.
-#[derive(Debug)]
-pub(super) struct Signed<'a> {
-    pub(super) method: &'a Method,
-    /// As it came, encoded.
-    pub(super) path: &'a str,
-    /// As it came, encoded.
-    pub(super) query: &'a str,
-    pub(super) headers: &'a HeaderMap,
-    /// The name of the host, as the client wrote it.
-    pub(super) host: &'a str,
-}
+const TERMINATOR: &str = "aws4_request";
 
 /// What a signature says of itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +34,7 @@ pub(super) struct Signature {
     sum: String,
     /// When it was made, as it is written.
     time: String,
+    made: DateTime<Utc>,
     /// Seconds for which a URL is good.
     expires: Option<i64>,
 }
@@ -56,13 +42,22 @@ pub(super) struct Signature {
 impl Signature {
     /// Reads the signature of a request; nothing where there is none.
     pub(super) fn of(request: &Signed<'_>) -> Result<Option<Self>> {
-        let authorization = request.headers.get(header::AUTHORIZATION);
+        let parameter = |name: &str| query_parameter(request.query, name);
+        let algorithm = parameter("X-Amz-Algorithm");
+        let mut given = request.headers.get_all(header::AUTHORIZATION).iter();
+        let authorization = given.next();
+        // Which of them a proxy has looked at is not known.
+        if given.next().is_some() || (authorization.is_some() && algorithm.is_some()) {
+            return Err(SqsError::new(
+                Kind::IncompleteSignature,
+                "There are several signatures, in Authorization headers or in the URL: give one.",
+            ));
+        }
         let authorization = authorization.and_then(|text| text.to_str().ok());
         if let Some(rest) = authorization.and_then(|text| text.strip_prefix(ALGORITHM)) {
             return Self::in_header(rest, request.headers).map(Some);
         }
-        let parameter = |name: &str| query_parameter(request.query, name);
-        match parameter("X-Amz-Algorithm") {
+        match algorithm {
             Some(algorithm) if algorithm == ALGORITHM => Self::in_query(&parameter).map(Some),
             Some(_) => Err(incomplete("X-Amz-Algorithm")),
             None => Ok(None),
@@ -102,13 +97,18 @@ impl Signature {
         expires: Option<i64>,
     ) -> Result<Self> {
         let parts: Vec<&str> = credential.split('/').collect();
-        let [access_key_id, date, region, SERVICE, "aws4_request"] = parts[..] else {
+        let [access_key_id, date, region, service, terminator] = parts[..] else {
             return Err(incomplete("Credential"));
         };
+        // Of four digits, as a year beyond them is out of all calculation.
+        let made = Some(time).filter(|time| time.len() == "20260101T000000Z".len());
+        let made = made.and_then(|time| NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%SZ").ok());
+        let made = made.ok_or_else(|| incomplete("X-Amz-Date"))?.and_utc();
+        check_scope(date, service, terminator, time)?;
         let signed_headers: Vec<String> =
             signed_headers.split(';').map(str::to_ascii_lowercase).collect();
         let has_host = signed_headers.iter().any(|name| name == "host");
-        if !has_host || signed_headers.len() > MAX_HEADERS || !time.starts_with(date) {
+        if !has_host || signed_headers.len() > MAX_HEADERS {
             return Err(incomplete("SignedHeaders"));
         }
         Ok(Self {
@@ -118,16 +118,14 @@ impl Signature {
             signed_headers,
             sum: signature.to_owned(),
             time: time.to_owned(),
+            made,
             expires,
         })
     }
 
     /// Refuses one that was made too long ago, or is from a clock that is ahead.
     pub(super) fn check_time(&self, now: DateTime<Utc>) -> Result<()> {
-        // Of four digits, as a year beyond them is out of all calculation.
-        let made = Some(&*self.time).filter(|time| time.len() == "20260101T000000Z".len());
-        let made = made.and_then(|time| NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%SZ").ok());
-        let made = made.ok_or_else(|| incomplete("X-Amz-Date"))?.and_utc();
+        let made = self.made;
         let allowed = TimeDelta::minutes(CLOCK_MINUTES);
         let until = made + self.expires.map_or(allowed, TimeDelta::seconds);
         let text = |time: DateTime<Utc>| time.format("%Y%m%dT%H%M%SZ").to_string();
@@ -144,14 +142,16 @@ impl Signature {
         Ok(())
     }
 
-    /// Whether a secret makes this signature of a request.
-    pub(super) fn is_of(&self, secret: &str, request: &Signed<'_>, body: &[u8]) -> bool {
-        let Some(canonical) = self.canonical(request, body) else { return false };
-        let scope = format!("{}/{}/{SERVICE}/aws4_request", self.date, self.region);
+    /// Whether a secret makes this signature of a request, whose body has this SHA-256 in hexadecimal digits.
+    pub(super) fn is_of(&self, secret: &str, request: &Signed<'_>, body_hash: &str) -> bool {
+        let Some(canonical) = request.canonical(&self.signed_headers, body_hash) else {
+            return false;
+        };
+        let scope = format!("{}/{}/{SERVICE}/{TERMINATOR}", self.date, self.region);
         let hash = hex(&Sha256::digest(canonical.as_bytes()));
         let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{hash}", self.time);
         let mut key = hmac(format!("AWS4{secret}").as_bytes(), self.date.as_bytes());
-        for part in [self.region.as_str(), SERVICE, "aws4_request"] {
+        for part in [self.region.as_str(), SERVICE, TERMINATOR] {
             key = hmac(&key, part.as_bytes());
         }
         let Some(given) = unhex(&self.sum) else { return false };
@@ -160,61 +160,27 @@ impl Signature {
         // Takes the same time wherever it differs.
         mac.verify_slice(&given).is_ok()
     }
-
-    /// The request as its client wrote it down to sign it; nothing where what it says of itself is wrong.
-    fn canonical(&self, request: &Signed<'_>, body: &[u8]) -> Option<String> {
-        // What says what is done has to be signed.
-        let target = "x-amz-target";
-        if request.headers.contains_key(target) && !self.signed_headers.iter().any(|h| h == target)
-        {
-            return None;
-        }
-        let hash = hex(&Sha256::digest(body));
-        let said = request.headers.get("x-amz-content-sha256").and_then(|said| said.to_str().ok());
-        if said.is_some_and(|said| said != hash) {
-            return None;
-        }
-        let path = if request.path.is_empty() { "/" } else { request.path };
-        let path = percent_encode(path.as_bytes(), PATH);
-        let mut canonical = format!("{}\n{path}\n", request.method);
-        canonical.push_str(&canonical_query(request.query));
-        canonical.push('\n');
-        for name in &self.signed_headers {
-            let value = header_value(request, name)?;
-            canonical.extend([name.as_str(), ":", &value, "\n"]);
-        }
-        canonical.extend(["\n", &self.signed_headers.join(";"), "\n", &hash]);
-        Some(canonical)
-    }
 }
 
-fn header_value(request: &Signed<'_>, name: &str) -> Option<String> {
-    if name == "host" {
-        return Some(request.host.to_owned());
+/// Refuses a signature for something else, in the words of the service. The region is not looked at.
+fn check_scope(date: &str, service: &str, terminator: &str, time: &str) -> Result<()> {
+    if service != SERVICE {
+        let message = format!("Credential should be scoped to correct service: '{SERVICE}'.");
+        return Err(mismatch(&message));
     }
-    let mut values = Vec::new();
-    for value in request.headers.get_all(name) {
-        values.push(value.to_str().ok()?.split_whitespace().collect::<Vec<_>>().join(" "));
+    if terminator != TERMINATOR {
+        return Err(mismatch(&format!(
+            "Credential should be scoped with a valid terminator: '{TERMINATOR}', not '{terminator}'."
+        )));
     }
-    (!values.is_empty()).then(|| values.join(","))
-}
-
-fn canonical_query(query: &str) -> String {
-    let encode = |part: &str| {
-        let bytes: Vec<u8> = percent_decode_str(part).collect();
-        percent_encode(&bytes, UNRESERVED).to_string()
-    };
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let pair = |pair: &str| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (encode(&name.replace('+', "%20")), encode(&value.replace('+', "%20")))
-    };
-    let mut pairs: Vec<(String, String)> =
-        pairs.map(pair).filter(|(name, _)| name != "X-Amz-Signature").collect();
-    pairs.sort();
-    let pairs: Vec<String> =
-        pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    pairs.join("&")
+    let day = time.get(..8).unwrap_or(time);
+    if date != day {
+        return Err(mismatch(&format!(
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{date}' \
+             != '{day}', from '{time}'."
+        )));
+    }
+    Ok(())
 }
 
 fn query_parameter(query: &str, name: &str) -> Option<String> {
@@ -244,7 +210,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 fn incomplete(what: &str) -> SqsError {
     let message = format!(
         "Authorization header or URL lacks a valid {what}: it is `{ALGORITHM} Credential=<access key \
-         id>/<date>/<region>/{SERVICE}/aws4_request, SignedHeaders=<names>, Signature=<hex>` with X-Amz-Date."
+         id>/<date>/<region>/{SERVICE}/{TERMINATOR}, SignedHeaders=<names>, Signature=<hex>` with X-Amz-Date."
     );
     SqsError::new(Kind::IncompleteSignature, message)
 }
@@ -255,12 +221,19 @@ pub(super) fn mismatch(message: &str) -> SqsError {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
+
     use super::*;
 
     /// What botocore signed with the secret `wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY`.
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
     const BODY: &[u8] =
         br#"{"QueueUrl": "http://localhost:8080/000000000000/q", "MessageBody": "hi"}"#;
+
+    fn is_of(signature: &Signature, secret: &str, request: &Signed<'_>, body: &[u8]) -> bool {
+        signature.is_of(secret, request, &hex(&Sha256::digest(body)))
+    }
+
     const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/sqs/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-target;x-amzn-query-mode, Signature=38c48075dfd050f71e074a6077be7fc389ad1e68e5c9a55c7a7c098dc84015d4";
 
     fn headers() -> HeaderMap {
@@ -287,14 +260,14 @@ mod tests {
         let request = signed(&headers, "");
         let signature = Signature::of(&request).expect("fine").expect("a signature");
         assert_eq!(signature.access_key_id, "AKIDEXAMPLE");
-        assert!(signature.is_of(SECRET, &request, BODY));
-        assert!(!signature.is_of("another", &request, BODY));
-        assert!(!signature.is_of(SECRET, &request, b"{}"));
+        assert!(is_of(&signature, SECRET, &request, BODY));
+        assert!(!is_of(&signature, "another", &request, BODY));
+        assert!(!is_of(&signature, SECRET, &request, b"{}"));
         let other = Signed { host: "localhost:8081", ..signed(&headers, "") };
-        assert!(!signature.is_of(SECRET, &other, BODY));
+        assert!(!is_of(&signature, SECRET, &other, BODY));
         let mut changed = headers.clone();
         changed.insert("x-amz-target", "AmazonSQS.DeleteQueue".parse().expect("a value"));
-        assert!(!signature.is_of(SECRET, &signed(&changed, ""), BODY));
+        assert!(!is_of(&signature, SECRET, &signed(&changed, ""), BODY));
     }
 
     #[test]
@@ -314,8 +287,8 @@ mod tests {
         let headers = HeaderMap::new();
         let request = Signed { method: &Method::GET, ..signed(&headers, query) };
         let signature = Signature::of(&request).expect("fine").expect("a signature");
-        assert!(signature.is_of(SECRET, &request, b""));
-        assert!(!signature.is_of("another", &request, b""));
+        assert!(is_of(&signature, SECRET, &request, b""));
+        assert!(!is_of(&signature, "another", &request, b""));
         let made = DateTime::parse_from_rfc3339("2026-01-01T12:00:00Z").expect("a time").to_utc();
         assert!(signature.check_time(made + TimeDelta::minutes(59)).is_ok());
         assert!(signature.check_time(made + TimeDelta::minutes(61)).is_err());
@@ -332,6 +305,43 @@ mod tests {
         {
             headers.insert("authorization", wrong.parse().expect("a value"));
             let error = Signature::of(&signed(&headers, "")).expect_err(wrong);
+            assert_eq!(error.kind, Kind::IncompleteSignature);
+        }
+    }
+
+    #[test]
+    fn a_signature_for_something_else_is_told_so_in_the_words_of_the_service() {
+        for (part, other, told) in [
+            ("/sqs/", "/sns/", "Credential should be scoped to correct service: 'sqs'."),
+            (
+                "/aws4_request",
+                "/aws3_request",
+                "Credential should be scoped with a valid terminator: 'aws4_request', not 'aws3_request'.",
+            ),
+            (
+                "/20260101/",
+                "/20260102/",
+                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: \
+                 '20260102' != '20260101', from '20260101T120000Z'.",
+            ),
+        ] {
+            let mut headers = headers();
+            let authorization = AUTHORIZATION.replacen(part, other, 1);
+            headers.insert("authorization", authorization.parse().expect("a value"));
+            let error = Signature::of(&signed(&headers, "")).expect_err(other);
+            assert_eq!((error.kind, &*error.message), (Kind::SignatureDoesNotMatch, told));
+        }
+    }
+
+    #[test]
+    fn of_two_signatures_neither_is_taken() {
+        let two = "X-Amz-Algorithm=AWS4-HMAC-SHA256";
+        let error = Signature::of(&signed(&headers(), two)).expect_err("two");
+        assert_eq!(error.kind, Kind::IncompleteSignature);
+        for other in [AUTHORIZATION, "Bearer x"] {
+            let mut headers = headers();
+            headers.append("authorization", other.parse().expect("a value"));
+            let error = Signature::of(&signed(&headers, "")).expect_err("two");
             assert_eq!(error.kind, Kind::IncompleteSignature);
         }
     }

@@ -12,6 +12,7 @@ use crate::{
 use super::{
     call::{Call, Output, object, queue_of},
     error::{Kind, Result, SqsError},
+    message::is_legal,
     names::SqsName,
     shapes::{AddPermission, OfQueue, RemovePermission, TagQueue, UntagQueue, required},
 };
@@ -24,6 +25,8 @@ const MAX_VALUE: usize = 256;
 /// Permissions of one queue, and actions of one permission.
 const MAX_STATEMENTS: usize = 20;
 const MAX_ACTIONS: usize = 7;
+/// Characters of a permission's label.
+const MAX_LABEL: usize = 80;
 /// Actions that can be permitted.
 const PERMITTED: [&str; 7] = [
     "*",
@@ -43,12 +46,11 @@ pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<()> {
         let fits = (1..=MAX_KEY).contains(&key.chars().count())
             && value.chars().count() <= MAX_VALUE
             && !key.to_ascii_lowercase().starts_with("aws:")
-            && !key.contains('\0')
-            && !value.contains('\0');
+            && key.chars().chain(value.chars()).all(is_legal);
         if !fits {
             return Err(SqsError::invalid(format!(
                 "Tag {key} is invalid: a key has 1 to {MAX_KEY} characters and does not begin with aws:, a \
-                 value has at most {MAX_VALUE}."
+                 value has at most {MAX_VALUE}, and neither has control characters."
             )));
         }
     }
@@ -113,6 +115,7 @@ pub(super) async fn permit(call: &Call, caller: Caller, input: AddPermission) ->
             return Err(SqsError::missing(parameter));
         }
     }
+    check_permission(&label, &accounts)?;
     if actions.len() > MAX_ACTIONS {
         let message =
             format!("{} Actions were found, maximum allowed is {MAX_ACTIONS}.", actions.len());
@@ -153,6 +156,25 @@ pub(super) async fn forbid(call: &Call, caller: Caller, input: RemovePermission)
         return Err(SqsError::value(&label, "Label", &format!("{reason}.")));
     }
     policy.store(&permit, &name).await
+}
+
+fn check_permission(label: &str, accounts: &[String]) -> Result<()> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if label.len() > MAX_LABEL || !label.bytes().all(fits) {
+        let reason =
+            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length.";
+        return Err(SqsError::value(label, "Label", reason));
+    }
+    let is_account = |account: &&String| {
+        account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match accounts.iter().find(|account| !is_account(account)) {
+        Some(odd) => {
+            let value = format!("[{odd}]");
+            Err(SqsError::value(&value, "PrincipalId", "Unable to verify."))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A single value stands for itself.

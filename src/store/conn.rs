@@ -1,12 +1,14 @@
 //! Connections, and the one place where a statement is run.
 
 mod altered;
+mod explained;
+mod limited_looks;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    Arguments, Either, Execute, Executor, PgConnection, Postgres, Row,
+    Either, Execute, Executor, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -16,13 +18,12 @@ use crate::domain::{Call, QueueName};
 use super::{
     db::{Db, Limit},
     error::{Access, Error, Result},
+    known_tables::KnownTables,
     pool::Lease,
     progress::Running,
     verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
-/// Time that a statement waits for locks where it may take long otherwise.
-const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// Time for a connection that is tried.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -61,6 +62,11 @@ impl Conn {
     /// Connections that the pool can have.
     pub(super) fn capacity(&self) -> u32 {
         self.db.capacity()
+    }
+
+    /// What was found out about tables of queues by statements for several.
+    pub(super) fn known_tables(&self) -> &Arc<KnownTables> {
+        self.db.known_tables()
     }
 
     /// Whether the connection is as good as before the last statement, however that ended.
@@ -147,51 +153,6 @@ impl Conn {
         self.store(query).await
     }
 
-    /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
-    /// otherwise. It does not wait as long for locks.
-    pub(super) async fn look_patiently(
-        &mut self,
-        query: Statement<'_>,
-        limit: Duration,
-    ) -> Result<Vec<PgRow>> {
-        let settings = [("statement_timeout", limit), ("lock_timeout", LOCK_LIMIT)];
-        self.look_with(&settings, query, Limit { time: limit, brief: false }).await
-    }
-
-    /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
-    /// longer than `limit`.
-    pub(super) async fn look_briefly(
-        &mut self,
-        query: Statement<'_>,
-        lock_limit: Duration,
-        limit: Duration,
-    ) -> Result<Vec<PgRow>> {
-        let limit = Limit { time: limit, brief: true };
-        self.look_with(&[("lock_timeout", lock_limit)], query, limit).await
-    }
-
-    async fn look_with(
-        &mut self,
-        settings: &[(&str, Duration)],
-        query: Statement<'_>,
-        limit: Limit,
-    ) -> Result<Vec<PgRow>> {
-        let subject = self.subject.take();
-        let set = |(name, value): &(&str, Duration)| {
-            format!("pg_catalog.set_config('{name}', '{}', true)", value.as_millis())
-        };
-        let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
-        self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
-        self.run(sqlx::query(&set), Access::Look, limit).await?;
-        self.subject = subject;
-        let outcome = self.run(query, Access::Look, limit).await;
-        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        if self.is_reusable() {
-            self.run(sqlx::query(end), Access::Look, limit).await?;
-        }
-        outcome
-    }
-
     async fn run(
         &mut self,
         query: Statement<'_>,
@@ -230,52 +191,17 @@ impl Conn {
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
-            let retry = self.sort(&failed, access, limit.brief);
-            let again = self.close_if_altered(&failed).await || retries.allow(retry).await;
-            match copy.filter(|_| again && failed.rows == 0) {
-                Some(copy) => arguments = copy,
-                _ => {
-                    return match failed.into_error(access) {
-                        Error::MissingRelation(source) => {
-                            Err(self.missing(subject, source, limit).await)
-                        }
-                        error => Err(error),
-                    };
-                }
-            }
-        }
-    }
-
-    /// What to make of a statement that failed because something is missing: the queue that it was about
-    /// may have been dropped in that moment. Whatever else is missing is no fault of the caller's.
-    async fn missing(
-        &mut self,
-        subject: Option<QueueName>,
-        source: Arc<sqlx::Error>,
-        limit: Limit,
-    ) -> Error {
-        let Some(queue) = subject.filter(|_| !self.in_transaction) else {
-            return Error::Unexpected(source);
-        };
-        let sql = "/* queue_is_there */ SELECT pgmq_gateway.table_of($1) IS NOT NULL";
-        let mut arguments = PgArguments::default();
-        if arguments.add(queue.as_str()).is_err() || self.ready().await.is_err() {
-            return Error::Unexpected(source);
-        }
-        self.call.add_round_trip();
-        let mut found = None;
-        let mut take = |row: PgRow| {
-            found = Some(row.try_get(0)?);
-            Ok(())
-        };
-        if let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await {
-            self.sort(&failed, Access::Look, limit.brief);
-        }
-        match found {
-            Some(false) => Error::QueueNotFound,
-            // Dropped and made anew, by now.
-            Some(true) => Error::Deadlock(source),
-            None => Error::Unexpected(source),
+            let again = if self.close_if_altered(&failed).await {
+                retries.allow_anew()
+            } else {
+                let retry = self.sort(&failed, access, limit.brief);
+                retries.allow(retry).await
+            };
+            let Some(copy) = copy.filter(|_| again && failed.rows == 0) else {
+                let error = failed.into_error(access);
+                return Err(self.explain(subject, error, limit).await);
+            };
+            arguments = copy;
         }
     }
 
@@ -360,7 +286,7 @@ impl Conn {
             Verdict::Usable | Verdict::Undone => {}
             // That much was known.
             Verdict::WrongServer if read_only => return None,
-            Verdict::Stale => self.leave(Lease::close),
+            Verdict::Stale | Verdict::Altered => self.leave(Lease::close),
             Verdict::WrongServer | Verdict::Ended | Verdict::Broken | Verdict::Unsent => {
                 self.leave(Lease::discard_all);
             }

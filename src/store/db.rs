@@ -14,6 +14,7 @@ use super::{
     background_conn::Kept,
     conn::Taken,
     error::{Error, Result},
+    known_tables::KnownTables,
     pool::{AcquireError, Lease, Pool},
     progress::Progress,
     session::{ConnectOptions, Session},
@@ -33,6 +34,7 @@ pub struct Db {
     statement_timeout: Duration,
     features: Features,
     kept: Kept,
+    known_tables: Arc<KnownTables>,
 }
 
 /// For how long an answer is waited for.
@@ -52,7 +54,8 @@ impl Db {
         statement_timeout: Duration,
         features: Features,
     ) -> Self {
-        Self { pool, health, statement_timeout, features, kept: Kept::default() }
+        let (kept, known_tables) = (Kept::default(), Arc::default());
+        Self { pool, health, statement_timeout, features, kept, known_tables }
     }
 
     /// What the PGMQ in the database can do.
@@ -94,6 +97,10 @@ impl Db {
 
     pub(super) fn is_closed(&self) -> bool {
         self.pool.is_closed()
+    }
+
+    pub(super) fn known_tables(&self) -> &Arc<KnownTables> {
+        &self.known_tables
     }
 
     pub(super) fn with_kept(&self, kept: Kept) -> Self {

@@ -33,6 +33,15 @@ pub enum Error {
     /// A table or a column was not there that the statement names, whosever that is.
     #[error("something is missing that the statement names")]
     MissingRelation(#[source] Arc<sqlx::Error>),
+    /// The table of a queue, or of its archive, is not as PGMQ makes it; nothing was done.
+    #[error("{what} is missing, or is not of the type that PGMQ gives it")]
+    TableDiffers {
+        /// The column, and of what.
+        what: Arc<str>,
+        /// What the statement met.
+        #[source]
+        source: Box<Error>,
+    },
     /// Other things in the database stand on it: a view, or a foreign key.
     #[error("other things depend on it")]
     Needed,
@@ -113,6 +122,8 @@ pub enum Refusal {
     Failed(String, i64),
     /// The queue has no archive.
     NoArchive(String),
+    /// The table of the queue, or of its archive, is not as PGMQ makes it: the column, and of what.
+    TableDiffers(String, Arc<str>),
     /// The queue's table, or its archive, refused the row.
     Rejected(String, Rejection),
     /// A publication is over the limit.
@@ -154,6 +165,7 @@ struct Detail {
     outcome: Option<String>,
     code: Option<String>,
     constraint: Option<String>,
+    differs: Option<String>,
 }
 
 /// Whether a statement changes something that must not be repeated blindly.
@@ -191,6 +203,10 @@ impl Error {
         }
         if code == "2200H" {
             return Self::Exhausted(error.into());
+        }
+        // A standby has nothing of what is not logged.
+        if code == "0A000" && database.routine() == Some("get_relation_info") {
+            return Self::Unavailable(Some(error.into()));
         }
         if let Some(rejection) = Rejection::from_database(&code, database) {
             return Self::Rejected(rejection);
@@ -246,6 +262,10 @@ impl Error {
             "40" if detail.operation.is_none() => Self::QueueNotFound,
             "41" => Self::RoutingKey(message().into()),
             "42" => Self::Pattern(message().into()),
+            "43" => {
+                let what = detail.differs.unwrap_or_default().into();
+                refused(Refusal::TableDiffers(message(), what))
+            }
             "44" if detail.operation.is_none() => Self::NoArchive,
             "44" => refused(Refusal::NoArchive(message())),
             "54" => Self::Unreadable,
@@ -276,6 +296,19 @@ impl Error {
             }
             _ => return None,
         })
+    }
+
+    /// Whether a table that is not as it should be may be to blame.
+    pub(super) fn may_be_of_table(&self) -> bool {
+        const CODES: [&str; 6] = ["42703", "42804", "42883", "42846", "42725", "428C9"];
+        let source = match self {
+            Self::MissingRelation(_) => return true,
+            Self::Rejected(Rejection::Trigger(code)) => return CODES.contains(&&**code),
+            Self::Unexpected(source) | Self::Unavailable(Some(source)) => source,
+            _ => return false,
+        };
+        let code = source.as_database_error().and_then(DatabaseError::code);
+        code.is_some_and(|code| CODES.contains(&&*code))
     }
 
     /// Whether nothing was done because somebody else has locked what it is about.

@@ -21,6 +21,7 @@ mod indexes;
 mod inspect;
 mod install;
 mod keys;
+mod known_tables;
 mod maintenance;
 mod messages;
 mod move_tasks;
@@ -88,8 +89,8 @@ pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{
     AttributesChange, NamedQueue, QueueAttributes, aliases, change_queue_attributes,
-    dead_letter_sources, delete_expired_attributes, first_message_ids, is_purged, list_aliases,
-    note_purge, queue_attributes,
+    dead_letter_sources, delete_expired_attributes, first_message_ids, is_id_of_another, is_purged,
+    list_aliases, note_purge, queue_attributes,
 };
 pub use queues::{
     CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,

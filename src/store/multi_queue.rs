@@ -1,6 +1,6 @@
 //! Statements that serve several queues, in SQL.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -45,20 +45,24 @@ pub async fn send_to_queues(
 ) -> Result<Vec<QueueOutcome<Vec<i64>>>> {
     let all = || batches.iter().flat_map(|(_, messages)| messages).copied();
     let (delays, times) = moments(all().map(visibility));
+    let known = conn.known_tables().tell(batches.iter().map(|(queue, _)| *queue));
     let query = sqlx::query(
-        "/* send_to_queues */ SELECT outcome, ids \
-         FROM pgmq_gateway.send_to_queues($1, $2, $3, $4, $5, $6) ORDER BY place",
+        "/* send_to_queues */ SELECT * FROM pgmq_gateway.send_to_queues( \
+         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ORDER BY place",
     )
     .bind(names(batches))
     .bind(counts(batches))
     .bind(all().map(body).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
-    .bind(times);
+    .bind(times)
+    .bind(known.oids)
+    .bind(known.versions)
+    .bind(known.names)
+    .bind(known.shapes)
+    .bind(known.queue_ids);
     let rows = conn.store(query).await?;
-    if rows.len() != batches.len() {
-        return Err(Error::unexpected(sqlx::Error::RowNotFound));
-    }
+    learn(conn, batches, &rows)?;
     rows.iter()
         .zip(batches)
         .map(|(row, (_, messages))| {
@@ -81,9 +85,10 @@ pub async fn end_in_queues(
     let targets: Targets = all().collect();
     // Mostly nobody says which delivery it is, or everybody.
     let is_said = all().any(|target| target.delivered.is_some());
+    let known = conn.known_tables().tell(batches.iter().map(|(queue, _)| *queue));
     let query = sqlx::query(
-        "/* end_in_queues */ SELECT outcome, ended \
-         FROM pgmq_gateway.end_in_queues($1, $2, $3, $4, $5, $6, $7) ORDER BY place",
+        "/* end_in_queues */ SELECT * FROM pgmq_gateway.end_in_queues( \
+         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ORDER BY place",
     )
     .bind(action.as_str())
     .bind(names(batches))
@@ -91,11 +96,14 @@ pub async fn end_in_queues(
     .bind(targets.ids)
     .bind(is_said.then_some(targets.counts))
     .bind(is_said.then_some(targets.stamps))
-    .bind(is_said.then_some(targets.queues));
+    .bind(is_said.then_some(targets.queues))
+    .bind(known.oids)
+    .bind(known.versions)
+    .bind(known.names)
+    .bind(known.shapes)
+    .bind(known.queue_ids);
     let rows = conn.change(query).await?;
-    if rows.len() != batches.len() {
-        return Err(Error::unexpected(sqlx::Error::RowNotFound));
-    }
+    learn(conn, batches, &rows)?;
     rows.iter()
         .map(|row| QueueOutcome::from_word(get(row, "outcome")?, || get(row, "ended")))
         .collect()
@@ -122,19 +130,29 @@ pub async fn receive_from_queues(
     conn: &mut Conn,
     reads: &[QueueRead<'_>],
 ) -> Result<Vec<QueueOutcome<(Found, Duration)>>> {
+    let known = conn.known_tables().tell(reads.iter().map(|read| read.queue));
     let query = sqlx::query(
-        "/* receive_from_queues */ SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) \
-         ORDER BY place, msg_id NULLS LAST",
+        "/* receive_from_queues */ SELECT * FROM pgmq_gateway.receive_from_queues( \
+         $1, $2, $3, $4, $5, $6, $7, $8, $9) ORDER BY place, msg_id NULLS LAST",
     )
     .bind(reads.iter().map(|read| read.queue.as_str()).collect::<Vec<_>>())
     .bind(reads.iter().map(|read| read.vt).collect::<Vec<_>>())
     .bind(reads.iter().map(|read| read.qty).collect::<Vec<_>>())
-    .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>());
+    .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>())
+    .bind(known.oids)
+    .bind(known.versions)
+    .bind(known.names)
+    .bind(known.shapes)
+    .bind(known.queue_ids);
+    let known_tables = Arc::clone(conn.known_tables());
     let limited = |read: &QueueRead<'_>| SizeLimitedRows::new(read.max_bytes);
     let mut rows: Vec<SizeLimitedRows<Message>> = reads.iter().map(limited).collect();
     let mut words: Vec<(String, Option<f64>, f64)> = Vec::new();
     let take = |row: PgRow| {
         if row.try_get::<Option<i64>, _>("msg_id")?.is_none() {
+            if let Some(read) = reads.get(words.len()) {
+                known_tables.learn(read.queue, &row)?;
+            }
             words.push((row.try_get("outcome")?, row.try_get("due_in")?, row.try_get("took")?));
             return Ok(());
         }
@@ -166,6 +184,17 @@ pub async fn receive_from_queues(
         });
     }
     Ok(outcomes)
+}
+
+/// Remembers what a statement found out about the tables, of which it has a row each.
+fn learn<T>(conn: &Conn, batches: &[(&QueueName, Vec<T>)], rows: &[PgRow]) -> Result<()> {
+    if rows.len() != batches.len() {
+        return Err(Error::unexpected(sqlx::Error::RowNotFound));
+    }
+    rows.iter()
+        .zip(batches)
+        .try_for_each(|(row, (queue, _))| conn.known_tables().learn(queue, row))
+        .map_err(Error::unexpected)
 }
 
 fn names<'a, T>(batches: &[(&'a QueueName, Vec<T>)]) -> Vec<&'a str> {

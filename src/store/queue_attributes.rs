@@ -140,6 +140,16 @@ pub async fn aliases(conn: &mut Conn, queues: &[&str]) -> Result<Vec<Option<Stri
     rows.iter().map(|row| Ok(get::<Option<Text>>(row, "alias")?.map(|alias| alias.0))).collect()
 }
 
+/// Whether another queue than this one has this id: see [`crate::domain::DeliveryId::queue_id`].
+pub async fn is_id_of_another(conn: &mut Conn, queue: &QueueName, id: i64) -> Result<bool> {
+    let query = sqlx::query(
+        "/* is_id_of_another */ SELECT pgmq_gateway.is_id_of_another($1, $2) AS is_another",
+    );
+    let rows = conn.look(query.bind(queue.as_str()).bind(id)).await?;
+    rows.first()
+        .map_or(Ok(false), |row| Ok(get::<Option<bool>>(row, "is_another")?.unwrap_or(false)))
+}
+
 /// What the senders of messages with these headers were told as their ids, in order.
 pub async fn first_message_ids(
     conn: &mut Conn,

@@ -161,6 +161,10 @@ pub(super) fn unstorable(code: &str) -> Option<&'static str> {
         "22003" => Some("a number in it is out of PostgreSQL's range"),
         "54001" => Some("it is nested too deeply"),
         "54000" => Some("it is too large"),
+        "0A000" => Some(
+            "it has an escape (`\\u` and a number) for which the database's encoding has no character: what is sent \
+             in UTF-8 instead can be stored there",
+        ),
         _ => None,
     }
 }

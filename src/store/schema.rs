@@ -9,6 +9,9 @@ static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
 const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/helpers.sql"),
+    include_str!("../../migrations/functions/sessions.sql"),
+    include_str!("../../migrations/functions/rules.sql"),
+    include_str!("../../migrations/functions/shapes.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
@@ -32,6 +35,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/maintenance.sql"),
     include_str!("../../migrations/functions/sqs.sql"),
     include_str!("../../migrations/functions/dashboard.sql"),
+    include_str!("../../migrations/functions/plain_tables.sql"),
     include_str!("../../migrations/functions/multi_queue.sql"),
 ];
 

@@ -64,6 +64,11 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
 /// How often a server at work looks whether its client is still there.
 const CLIENT_CHECK: Duration = Duration::from_secs(5);
 
+/// Bytes that a session takes and gives back when it begins. The GNU C library gives free memory above twice the
+/// largest such piece back to the system, and above 128 KiB as long as there was none: a session would take and
+/// give back what a statement needs each time, at a tenth and more of its work.
+const KEPT_BYTES: usize = 2_000_000;
+
 /// How to reach a database, and what its sessions are like.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -81,8 +86,8 @@ pub(super) struct Session {
     pub(super) server: u64,
     /// Whether it takes no changes: a standby, or `default_transaction_read_only`.
     pub(super) read_only: bool,
-    /// As whom it acts.
-    pub(super) role: String,
+    /// What it is like; other statements than its own would find it otherwise.
+    pub(super) state: Arc<str>,
     pub(super) opened: Instant,
 }
 
@@ -196,7 +201,7 @@ impl ConnectOptions {
 
     /// Pins what must be as it must, and asks what there is to know, in one round trip.
     async fn begin_session(&self, conn: &mut PgConnection) -> Result<Session, sqlx::Error> {
-        let statement = if self.transaction_pooler { ASK.to_owned() } else { self.pin_and_ask() };
+        let statement = if self.transaction_pooler { ask(true) } else { self.pin_and_ask() };
         let row = conn.fetch_one(&*statement).await?;
         let process = || Ok::<_, sqlx::Error>(Arc::new((row.try_get(0)?, row.try_get(1)?)));
         let process = (!self.transaction_pooler).then(process).transpose()?;
@@ -205,12 +210,12 @@ impl ConnectOptions {
         // Behind a pooler each transaction has a server's process of its own, and may have a server.
         (!self.transaction_pooler).then_some(server).hash(&mut hasher);
         let (standby, read_only): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
-        let role = row.try_get(5)?;
+        let state: String = row.try_get(5)?;
         Ok(Session {
             process,
             server: hasher.finish(),
             read_only: standby || read_only,
-            role,
+            state: state.into(),
             opened: Instant::now(),
         })
     }
@@ -236,31 +241,77 @@ impl ConnectOptions {
                  SELECT pg_catalog.set_config('client_connection_check_interval', '{}', false) \
                  WHERE pg_catalog.version() OPERATOR(pg_catalog.~) 'linux' \
                    AND pg_catalog.current_setting('client_connection_check_interval', true) \
-                       IS NOT NULL) \
-             {ASK} CROSS JOIN (SELECT pg_catalog.count(*) FROM pinned) p",
+                       IS NOT NULL \
+                 UNION ALL \
+                 SELECT pg_catalog.length(pg_catalog.repeat('x', {KEPT_BYTES}))::pg_catalog.text) \
+             {} CROSS JOIN (SELECT pg_catalog.count(*) FROM pinned) p",
             rows.join(", "),
             ms(CLIENT_CHECK),
+            ask(false),
         )
     }
 }
 
-macro_rules! role {
-    () => {
-        "pg_catalog.concat(current_user, ' ', session_user)"
-    };
+/// As whom a session acts.
+const ROLE: &str = "current_user, session_user";
+
+/// What of a session its own statements count on, besides what every function of ours pins for itself: the session
+/// keeps it under [`KEPT_AS`], and functions go by that (`sessions.sql`), which lists the same.
+const KEPT: [&str; 12] = [
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "bytea_output",
+    "extra_float_digits",
+    "standard_conforming_strings",
+    "default_transaction_read_only",
+    "default_transaction_isolation",
+    "session_replication_role",
+    "synchronous_commit",
+    "row_security",
+];
+/// Another list has another name: gateways of several versions may work on one database.
+const KEPT_AS: &str = "pgmq_gateway.session_1";
+/// What functions pin, and so only what is asked beside them meets; and the time for a statement, which the gateway
+/// sets for some.
+const KEPT_BESIDE: [&str; 3] = ["search_path", "lock_timeout", "statement_timeout"];
+
+/// An expression: what a session is like.
+fn state() -> String {
+    format!("pg_catalog.concat_ws(' ', {ROLE}, {})", settings(&KEPT))
 }
 
-/// As whom a session acts, and who it is.
-pub(super) const ROLE: &str = role!();
+fn settings(names: &[&str]) -> String {
+    let setting = |name: &&str| format!("pg_catalog.current_setting('{name}')");
+    names.iter().map(setting).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks what a session is like, to be compared with [`Session::state`].
+pub(super) fn ask_state(session: &Session) -> String {
+    format!("/* session */ SELECT {}", whole_state(session.process.is_none()))
+}
+
+/// Behind a pooler each statement may have another session.
+fn whole_state(is_pooled: bool) -> String {
+    if is_pooled {
+        return format!("pg_catalog.concat_ws(' ', {ROLE})");
+    }
+    format!("pg_catalog.concat_ws(' ', {}, {})", state(), settings(&KEPT_BESIDE))
+}
 
 /// What there is to know of a session; its process is known by its number and its beginning.
-const ASK: &str = concat!(
-    "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
-     pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
-     pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, ",
-    role!(),
-    " FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own"
-);
+fn ask(is_pooled: bool) -> String {
+    let note = format!(", pg_catalog.set_config('{KEPT_AS}', {}, false)", state());
+    format!(
+        "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
+         pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
+         pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, {} {} \
+         FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own",
+        whole_state(is_pooled),
+        if is_pooled { "" } else { &note },
+    )
+}
 
 /// A URL without the wish for a server that takes changes: one is looked for in any case, and the
 /// driver does not know of it.

@@ -9,10 +9,14 @@ use super::{
     backoff::Backoff,
     error::{Access, Error},
     failure::ends_session,
+    rejection,
 };
 
 /// Attempts at a statement that is undone because of others.
 const ATTEMPTS: u32 = 5;
+
+/// Sessions that one statement may find changed, one after the other.
+const MOST_ANEW: u32 = 100;
 
 /// How a statement failed.
 pub(super) struct Failed {
@@ -42,6 +46,8 @@ pub(super) enum Verdict {
     Undone,
     /// It knows of something that is not so any more, such as a statement that was prepared.
     Stale,
+    /// Something has changed the session for good, and nothing was done in it.
+    Altered,
     /// The server takes no changes.
     WrongServer,
     /// The server has ended the session, and undone the statement unless that was complete.
@@ -66,6 +72,7 @@ pub(super) enum Retry {
 /// The attempts that are left.
 pub(super) struct Retries {
     elsewhere: bool,
+    anew: u32,
     later: u32,
     backoff: Backoff,
 }
@@ -86,6 +93,7 @@ impl Verdict {
             "57P01" | "57P05" | "25P03" | "25P04" if ends => Self::Ended,
             // A server that crashes, or a pooler that lost its server, cannot know.
             _ if ends => Self::Broken,
+            "PGW97" if !is_by_trigger(error) => Self::Altered,
             // A trigger may raise whatever it likes, and the connections that it makes may fail.
             _ if is_raised(error) => Self::Usable,
             _ if is_inside(error) && (code.starts_with("08") || code.starts_with("57P")) => {
@@ -109,6 +117,12 @@ fn is_raised(error: &sqlx::Error) -> bool {
             || routine.starts_with("pgfdw_")
             || routine.starts_with("dblink_")
     })
+}
+
+/// Something raised it that a statement on a queue's table set off.
+fn is_by_trigger(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(rejection::is_by_trigger)
 }
 
 /// It was raised by what a statement set off, so that the session has undone the statement and goes on.
@@ -143,6 +157,7 @@ impl Failed {
                     Error::Unavailable(Some(error.into()))
                 }
                 Verdict::Ended | Verdict::Broken => Error::lost(access, Some(error)),
+                Verdict::Altered => Error::Deadlock(error.into()),
                 Verdict::Usable | Verdict::Undone | Verdict::Unclear => {
                     Error::from_statement(error, access)
                 }
@@ -154,11 +169,18 @@ impl Failed {
 impl Default for Retries {
     fn default() -> Self {
         let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(40));
-        Self { elsewhere: true, later: ATTEMPTS - 1, backoff }
+        Self { elsewhere: true, anew: MOST_ANEW, later: ATTEMPTS - 1, backoff }
     }
 }
 
 impl Retries {
+    /// Whether there is to be another attempt where a session was closed that something had changed: all that there
+    /// are may be so.
+    pub(super) fn allow_anew(&mut self) -> bool {
+        self.anew = self.anew.saturating_sub(1);
+        self.anew > 0
+    }
+
     /// Whether there is to be another attempt; comes back when it is time for it.
     pub(super) async fn allow(&mut self, retry: Option<Retry>) -> bool {
         match retry {

@@ -165,7 +165,8 @@ async fn send(
         }
         (_, messages) => {
             let messages = messages.map_or_else(|all| all, Vec::from);
-            broker.send_batch(&call, queue, messages, None).await?.result
+            let sent = broker.send_batch(&call, queue, messages, None).await?.result;
+            sent.into_iter().map(|sent| sent.msg_id).collect()
         }
     };
     let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");

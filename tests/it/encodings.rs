@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Client, TestDatabase, TestGateway, dumps::run_bytes, eventually, process::Program,
-    process::program,
+    Answer, Client, TestDatabase, TestGateway, dumps::run_bytes, eventually, guarded::together,
+    process::Program, process::program,
 };
 
 /// A byte that begins no character.
@@ -308,4 +308,39 @@ async fn a_byte_without_a_character_goes_the_way_of_unreadable_ones() {
     assert_eq!(quarantined(&gateway, "q").await, 1);
     let listed = gateway.get("/queues").await.expect(200).json();
     assert_eq!(listed["queues"].as_array().map(Vec::len), Some(1), "{listed}");
+}
+
+/// Many clients write JSON with escapes for whatever is not ASCII.
+#[tokio::test]
+async fn an_escape_without_a_character_fails_alone() {
+    let gateway = sql_ascii().await;
+    gateway.create("q").await;
+    let bodies = [r#"{"message":"plain"}"#, r#"{"message":"(\u00e9)"}"#, r#"{"message":"é"}"#];
+    let answers = together(24, |n| {
+        let body = usize::try_from(n % 3).map_or("", |n| bodies[n]);
+        Answer::of(gateway.request("POST", "/queues/q/messages").body(body))
+    });
+    for (n, answer) in answers.await.into_iter().enumerate() {
+        if n % 3 == 1 {
+            let answer = answer.problem(422, "message_rejected");
+            assert!(answer.text.contains("UTF-8"), "{}", answer.text);
+        } else {
+            answer.expect(201);
+        }
+    }
+    let transactions = together(12, |n| {
+        let text = if n % 4 == 1 { r"(\u20ac)" } else { "fine" };
+        let body = format!(r#"{{"operations":[{{"send":{{"queue":"q","message":"{text}"}}}}]}}"#);
+        Answer::of(gateway.request("POST", "/transactions").body(body))
+    });
+    for (n, answer) in transactions.await.into_iter().enumerate() {
+        if n % 4 == 1 {
+            answer.problem(422, "message_rejected");
+        } else {
+            answer.expect(200);
+        }
+    }
+    assert_eq!(gateway.receive("q", "qty=100").await.len(), 25);
+    let filter = "/queues/q/messages?filter=%7B%22a%22%3A%22%5Cu00e9%22%7D";
+    gateway.get(filter).await.problem(400, "invalid_request");
 }

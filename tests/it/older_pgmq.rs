@@ -69,6 +69,9 @@ async fn what_it_has_works() {
     assert_eq!(archived["messages"][0]["message"], json!(2));
     gateway.post("/queues/q/archive/replay", "{}").await.expect(200);
     gateway.get("/queues/q/peek").await.expect(200);
+    for page in ["/ui/queues/q", "/ui/queues/q/messages", "/ui/queues/q/messages/3"] {
+        gateway.get(page).await.expect(200);
+    }
     let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
     assert_eq!((&metrics["queue_length"], &metrics["total_messages"]), (&json!(2), &json!(4)));
     gateway.post("/queues/q/messages/pop", "").await.expect(200);
@@ -115,7 +118,7 @@ async fn what_it_lacks_names_the_version_that_has_it() {
         ("POST", "/queues/q/messages", with_headers, "1.5.0"),
         ("GET", "/queues/q/messages?fifo=grouped", "", "1.5.0"),
         ("PUT", "/queues/f", r#"{"fifo":true}"#, "1.5.0"),
-        ("PATCH", "/queues/q", r#"{"settings":{"notify":{"throttle_ms":250}}}"#, "1.6.0"),
+        ("PATCH", "/queues/q", r#"{"settings":{"notify":{"throttle_ms":250}}}"#, "1.7.0"),
         ("POST", "/queues/q/redrive", "", "1.5.0"),
         ("GET", "/bindings", "", "1.11.0"),
         ("POST", "/queues/q/bindings", r#"{"pattern":"a"}"#, "1.11.0"),

@@ -179,3 +179,41 @@ async fn the_queue_in_the_way_is_named_to_those_who_may_see_it() {
         assert_eq!(refused.detail().contains("hidden"), is_named, "{}", refused.detail());
     }
 }
+
+/// An attempt that fails looks for what it has left, and not for what another gateway has made in that time.
+#[tokio::test]
+async fn an_index_that_another_gateway_made_meanwhile_stays() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let holder = Holder::of(&gateway.database, "SELECT pg_advisory_xact_lock(1)").await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.fail_first() RETURNS event_trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF pg_try_advisory_xact_lock(2) THEN
+                     PERFORM pg_advisory_xact_lock(1);
+                     RAISE EXCEPTION 'as the test wishes';
+                 END IF;
+             END $$;
+             CREATE EVENT TRIGGER fail_first ON ddl_command_start WHEN TAG IN ('CREATE INDEX')
+             EXECUTE FUNCTION public.fail_first()",
+        )
+        .await;
+    let client = gateway.client.clone();
+    let attempt = tokio::spawn(async move { client.patch("/queues/q", r#"{"fifo":true}"#).await });
+    eventually("it waits", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                     AND wait_event = 'advisory' AND query LIKE 'CREATE INDEX%'";
+        (gateway.database.value::<i64>(waits).await == 1).then_some(())
+    })
+    .await;
+    let statement = "SELECT pgmq_gateway.group_index_statement('q', 'msg_id', '')";
+    let statement: String = gateway.database.value(statement).await;
+    gateway.database.execute(&statement).await;
+    holder.commit().await;
+    attempt.await.expect("answered").problem(403, "forbidden");
+    assert_eq!(gateway.database.value::<i64>(INDEXES).await, 1);
+    gateway.put("/queues/q?on_conflict=update", r#"{"fifo":true}"#).await.expect(200);
+    assert_eq!(gateway.database.value::<i64>(INDEXES).await, 1);
+}

@@ -121,3 +121,22 @@ async fn a_delivery_is_taken_back_where_another_row_is_refused() {
     let counts: Vec<_> = gateway.all("q").await.iter().map(|m| m["read_ct"].clone()).collect();
     assert_eq!(counts, [0, 1]);
 }
+
+/// The receipt is void with the first of them, and the second did nothing.
+#[tokio::test]
+async fn a_receipt_takes_one_delivery_back_though_it_is_there_twice() {
+    let gateway = with_one().await;
+    for _ in 0..2 {
+        gateway.receive_one("q", "vt=0").await;
+    }
+    let third = gateway.receive_one("q", "vt=600").await;
+    let entry =
+        |delay: i64| json!({"receipt": third["receipt"], "uncounted": true, "delay": delay});
+    let body = json!({"retry": [entry(600), entry(0), {"msg_id": 1, "delay": 300}]}).to_string();
+    let settled = gateway.post("/queues/q/messages/settle", &body).await.expect(200).json();
+    assert_eq!(settled["retried"], json!([1, 1]), "{settled}");
+    assert_eq!(settled["failed"].as_array().map(Vec::len), Some(1), "{settled}");
+    assert_eq!(settled["failed"][0]["code"], "receipt_stale", "{settled}");
+    assert_eq!(read_ct(&gateway).await, 2);
+    assert!(gateway.receive("q", "").await.is_empty(), "it waits as the last one says");
+}

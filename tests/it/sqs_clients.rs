@@ -8,7 +8,12 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-use crate::support::{TestGateway, report};
+use super::{sqs_keys::made, sqs_matrix::with_access_key};
+use crate::support::{
+    TestDatabase, TestGateway,
+    programs::{at, run},
+    report,
+};
 
 /// A limit in case that something hangs.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -50,4 +55,28 @@ async fn the_json_protocol_answers_as_the_service_was_recorded() {
 async fn the_query_protocol_answers_as_the_service_was_recorded() {
     let (alike, all) = score("sqs-query").await;
     assert!(all >= 42 && alike * 100 >= all * LEAST, "{alike} of {all}");
+}
+
+/// Every action with its answers, by a key whose requests are signed.
+async fn actions(client: &str) {
+    let database = TestDatabase::new().await;
+    let key = ["create", "--name", "client", "--grant", "manage,send,receive:*", "--aws"];
+    let key = made(&database, &key, &[]);
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    let mut python = with_access_key(&format!("{client}/bin/python"), &gateway, &key);
+    python.arg(at("tests/sqs/actions.py"));
+    let said = run(python).await;
+    let told = said.lines().find(|line| line.starts_with("actions: ")).expect("they are told");
+    report(told);
+    assert!(told.ends_with(": 23 of 23"), "{told}");
+}
+
+#[tokio::test]
+async fn every_action_of_the_json_protocol_gives_what_it_can() {
+    actions("sqs").await;
+}
+
+#[tokio::test]
+async fn every_action_of_the_query_protocol_gives_what_it_can() {
+    actions("sqs-query").await;
 }

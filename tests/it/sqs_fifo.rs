@@ -93,3 +93,30 @@ async fn each_group_is_consumed_in_order_by_however_many() {
     }
     assert!(gateways[0].all("race.fifo").await.is_empty());
 }
+
+/// Over REST, too, what was sent before is told to be that.
+#[tokio::test]
+async fn a_duplicate_over_rest_is_told_to_be_one() {
+    let gateway = TestGateway::start().await;
+    gateway.create_with("q", &json!({"fifo": true})).await;
+    let one = |id: &str| json!({"message": id, "headers": {"x-pgmq-group": "g", "x-deduplication-id": id}});
+    let send = async |id: &str| {
+        let body = one(id).to_string();
+        let answer = gateway.post("/queues/q/messages", &body).await.expect(201);
+        (answer.json()["msg_id"].clone(), answer.header("idempotency-replayed").to_owned())
+    };
+    assert_eq!(send("a").await, (json!(1), String::new()));
+    assert_eq!(send("a").await, (json!(1), "true".to_owned()));
+    let batch = async |ids: &[&str]| {
+        let messages: Vec<_> = ids.iter().map(|id| one(id)).collect();
+        let body = json!({"messages": messages}).to_string();
+        let answer = gateway.post("/queues/q/messages/batch", &body).await.expect(201);
+        (answer.json(), answer.header("idempotency-replayed").to_owned())
+    };
+    let mixed = json!({"msg_ids": [2, 1, 3], "duplicates": [1]});
+    assert_eq!(batch(&["b", "a", "c"]).await, (mixed, String::new()));
+    let all = json!({"msg_ids": [3, 2], "duplicates": [3, 2]});
+    assert_eq!(batch(&["c", "b"]).await, (all, "true".to_owned()));
+    assert_eq!(batch(&["d"]).await, (json!({"msg_ids": [4]}), String::new()));
+    assert_eq!(gateway.all("q").await.len(), 4);
+}

@@ -3,11 +3,13 @@
 use std::{env::temp_dir, fs};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hmac::{Hmac, Mac};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::support::{Answer, TestDatabase, TestGateway, eventually, process::program};
+use crate::support::{
+    Answer, TestDatabase, TestGateway, eventually,
+    process::program,
+    sigv4::{self, Signer},
+};
 
 pub struct AccessKey {
     pub id: String,
@@ -33,16 +35,6 @@ pub fn made(
     AccessKey { id: value("AWS_ACCESS_KEY_ID"), secret: value("AWS_SECRET_ACCESS_KEY") }
 }
 
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
 impl AccessKey {
     /// A request that is signed as SDKs do it, at some time; `sent` is the body that comes with it.
     async fn request(
@@ -53,37 +45,27 @@ impl AccessKey {
         sent: &str,
         at: DateTime<Utc>,
     ) -> Answer {
-        let (time, date) = (at.format("%Y%m%dT%H%M%SZ").to_string(), at.format("%Y%m%d"));
+        let signer = Signer::at(&self.id, &self.secret, at);
+        let time = signer.time();
         let host = gateway.base.trim_start_matches("http://");
         let target = format!("AmazonSQS.{action}");
         let names = "host;x-amz-date;x-amz-target";
         let canonical = format!(
             "POST\n/\n\nhost:{host}\nx-amz-date:{time}\nx-amz-target:{target}\n\n{names}\n{}",
-            hex(&Sha256::digest(signed))
+            sigv4::hash(signed)
         );
-        let scope = format!("{date}/eu-north-1/sqs/aws4_request");
-        let to_sign =
-            format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
-        let mut key = hmac(format!("AWS4{}", self.secret).as_bytes(), &date.to_string());
-        for part in ["eu-north-1", "sqs", "aws4_request"] {
-            key = hmac(&key, part);
-        }
-        let signature = hex(&hmac(&key, &to_sign));
-        let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
-            self.id
-        );
+        let authorization = signer.authorization(names, &canonical);
         let request = gateway.request("POST", "/").header("authorization", authorization);
         let request = request.header("x-amz-target", target).header("x-amz-date", time);
         Answer::of(request.body(sent.to_owned())).await
     }
 
-    async fn asks(&self, gateway: &TestGateway, action: &str, body: &str) -> Answer {
+    pub async fn asks(&self, gateway: &TestGateway, action: &str, body: &str) -> Answer {
         self.request(gateway, action, body, body, Utc::now()).await
     }
 }
 
-fn code(answer: &Answer) -> &str {
+pub fn code(answer: &Answer) -> &str {
     answer.header("x-amzn-query-error").split(';').next().unwrap_or_default()
 }
 

@@ -16,22 +16,29 @@ use crate::support::{
 struct Client {
     /// What runs it: a program of the system's, or what `tools/setup` installs below `target`.
     program: &'static str,
-    script: &'static str,
+    /// One of `tests/sqs/clients`; none where the program itself is the client.
+    script: Option<&'static str>,
     /// What it is given: a path below `target`.
     argument: Option<&'static str>,
     flows: usize,
 }
 
 const SDK_JS: Client =
-    Client { program: "node", script: "sdk.mjs", argument: Some("sqs-js"), flows: 7 };
-const CONSUMER: Client = Client { script: "consumer.mjs", flows: 3, ..SDK_JS };
+    Client { program: "node", script: Some("sdk.mjs"), argument: Some("sqs-js"), flows: 7 };
+const CONSUMER: Client = Client { script: Some("consumer.mjs"), flows: 3, ..SDK_JS };
 const CLI: Client =
-    Client { program: "bash", script: "cli.sh", argument: Some("sqs-cli/bin/aws"), flows: 3 };
-const ASYNC_SDK: Client =
-    Client { program: "sqs-workers/bin/python", script: "async_sdk.py", argument: None, flows: 4 };
-const CELERY: Client = Client { script: "celery_flows.py", flows: 3, ..ASYNC_SDK };
-const DRAMATIQ: Client = Client { script: "dramatiq_flows.py", flows: 3, ..ASYNC_SDK };
-const TASKIQ: Client = Client { script: "taskiq_flows.py", flows: 3, ..ASYNC_SDK };
+    Client { program: "bash", script: Some("cli.sh"), argument: Some("sqs-cli/bin/aws"), flows: 3 };
+const SDK_RUST: Client =
+    Client { program: "sqs-rust/debug/sqs-client", script: None, argument: None, flows: 7 };
+const ASYNC_SDK: Client = Client {
+    program: "sqs-workers/bin/python",
+    script: Some("async_sdk.py"),
+    argument: None,
+    flows: 4,
+};
+const CELERY: Client = Client { script: Some("celery_flows.py"), flows: 3, ..ASYNC_SDK };
+const DRAMATIQ: Client = Client { script: Some("dramatiq_flows.py"), flows: 3, ..ASYNC_SDK };
+const TASKIQ: Client = Client { script: Some("taskiq_flows.py"), flows: 3, ..ASYNC_SDK };
 
 /// What a client did, on a gateway of its own.
 struct Row {
@@ -50,7 +57,7 @@ async fn gateway() -> (TestGateway, AccessKey) {
 
 /// A program of the system's, or one that `tools/setup` installs, with the gateway and the key in the variables that
 /// every SDK reads, and nothing of the caller's configuration.
-fn with_access_key(program: &str, gateway: &TestGateway, key: &AccessKey) -> Command {
+pub fn with_access_key(program: &str, gateway: &TestGateway, key: &AccessKey) -> Command {
     let is_installed = program.contains('/');
     let mut command =
         if is_installed { Command::new(installed(program)) } else { Command::new(program) };
@@ -75,12 +82,12 @@ impl Client {
     async fn row(&self) -> Row {
         let (gateway, key) = gateway().await;
         let mut command = with_access_key(self.program, &gateway, &key);
-        command.arg(at("tests/sqs/clients").join(self.script));
+        command.args(self.script.map(|script| at("tests/sqs/clients").join(script)));
         command.args(self.argument.map(installed));
         let ran = try_run(command).await;
         let said = ran.as_ref().unwrap_or_else(|said| said);
         let lines = |prefix| said.lines().filter_map(move |line| line.strip_prefix(prefix));
-        let client = lines("client: ").next().unwrap_or(self.script).to_owned();
+        let client = lines("client: ").next().or(self.script).unwrap_or(self.program).to_owned();
         let flows: Vec<String> = lines("ok: ").map(str::to_owned).collect();
         let failure = match ran {
             Ok(_) if flows.len() == self.flows => None,
@@ -110,9 +117,9 @@ async fn the_sdk_for_javascript_and_its_consumer_work_as_they_are() {
 #[tokio::test]
 #[ignore = "`make test-clients` installs these clients and runs this"]
 async fn further_clients_work_as_they_are() {
-    let (cli, asynchronous) = tokio::join!(CLI.row(), ASYNC_SDK.row());
+    let (cli, asynchronous, rust) = tokio::join!(CLI.row(), ASYNC_SDK.row(), SDK_RUST.row());
     let (celery, dramatiq, taskiq) = tokio::join!(CELERY.row(), DRAMATIQ.row(), TASKIQ.row());
-    check(&[cli, asynchronous, celery, dramatiq, taskiq]);
+    check(&[rust, cli, asynchronous, celery, dramatiq, taskiq]);
 }
 
 /// A snippet of docs/sqs.md with this in its first lines, for this gateway.
@@ -153,6 +160,19 @@ async fn the_snippets_in_python_and_of_the_command_line_work() {
     shell.args(["-euc", &snippet("sh", "aws sqs", &gateway)]).env("PATH", path);
     let said = run(shell).await;
     assert!(said.contains("\"Body\": \"from a terminal\""), "{said}");
+}
+
+/// It is built as it stands there.
+#[tokio::test]
+#[ignore = "`make test-clients` installs these clients and runs this"]
+async fn the_snippet_in_rust_works() {
+    let gateway = TestGateway::start().await;
+    let built = fs::read_to_string(at("tests/sqs/rust/src/bin/snippet.rs")).expect("read");
+    assert_eq!(snippet("rust", "aws_sdk_sqs", &gateway), built);
+    let any = AccessKey { id: "any".to_owned(), secret: "any".to_owned() };
+    let program = with_access_key("sqs-rust/debug/snippet", &gateway, &any);
+    assert_eq!(run(program).await.trim(), "hello");
+    assert!(gateway.all("jobs").await.is_empty());
 }
 
 #[tokio::test]

@@ -53,19 +53,24 @@ errors! {
     MessageNotFound: [QueueNotFound, MessageNotFound], "The queue or the message is not there";
     BindingNotFound: [QueueNotFound, BindingNotFound], "The queue or the binding is not there";
     RequestTimeout: [RequestTimeout], "The body did not arrive in time";
-    QueueConflict: [QueueConflict], "It was there, and is different";
+    QueueConflict: [QueueConflict],
+        "The queue is there and different, or its table is not as PGMQ makes it: somebody has altered it";
     QueueInUse: [QueueInUse, QueueConflict],
         "Dead letters of other queues go there, or other things depend on its tables";
     IndexConflict: [QueueConflict], "It is partitioned, and its indexes are as they are";
-    ReceiptStale: [ReceiptStale], "The message has been delivered again since";
-    ArchiveConflict: [ReceiptStale, MessageConflict],
-        "The message has been delivered again since, or the archive has one of its id";
-    MessageConflict: [MessageConflict], "A unique constraint of the table refuses all of them";
-    TransactionConflict: [ReceiptStale, IdempotencyConflict, MessageConflict],
-        "A message has been delivered again since, the key was used for another request, or a unique \
-         constraint refuses a message; nothing was done";
-    SendConflict: [IdempotencyConflict, MessageConflict],
-        "The key was used for another request, or a unique constraint refuses the message";
+    ReceiptStale: [ReceiptStale, QueueConflict],
+        "The message has been delivered again since, or the queue's table is altered";
+    ArchiveConflict: [ReceiptStale, MessageConflict, QueueConflict],
+        "The message has been delivered again since, the archive has one of its id, or the queue's table is \
+         altered";
+    MessageConflict: [MessageConflict, QueueConflict],
+        "A unique constraint of the table refuses all of them, or the table is altered";
+    TransactionConflict: [ReceiptStale, IdempotencyConflict, MessageConflict, QueueConflict],
+        "A message has been delivered again since, the key was used for another request, a unique \
+         constraint refuses a message, or a queue's table is altered; nothing was done";
+    SendConflict: [IdempotencyConflict, MessageConflict, QueueConflict],
+        "The key was used for another request, a unique constraint refuses the message, or the queue's table \
+         is altered";
     MessageTooLarge: [MessageTooLarge], "A message or the body is over the limit";
     MessageRejected: [MessageRejected],
         "JSON that PostgreSQL cannot store, or what a constraint or trigger refuses";

@@ -226,6 +226,19 @@ pub enum Error {
          the queue and make it anew"
     )]
     NoArchive(String),
+    /// A queue's table has been altered.
+    #[error(
+        "the tables of queue `{queue}` are not as PGMQ makes them: {what} is missing, or has another type; an \
+         administrator has to put that right; nothing was done"
+    )]
+    TableDiffers {
+        /// The queue.
+        queue: String,
+        /// The column, and of what.
+        what: Arc<str>,
+        /// What the store said.
+        source: Option<store::Error>,
+    },
     /// A message is in the queue but cannot be read.
     #[error(
         "message {0} cannot be read: its numbers, written out in full, are too large, or it has text that is \

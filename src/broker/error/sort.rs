@@ -28,6 +28,11 @@ impl Error {
             store::Error::Exhausted(_) => {
                 Self::IdsExhausted { queue: format!("queue `{queue}`"), source: error }
             }
+            store::Error::TableDiffers { ref what, .. } => Self::TableDiffers {
+                queue: queue.to_string(),
+                what: Arc::clone(what),
+                source: Some(error),
+            },
             other => other.into(),
         }
     }
@@ -87,6 +92,10 @@ impl Error {
             Rejection::Constraint(name) => Self::refused(format!(
                 "the constraint{} of the table of {queue} refuses the message; nothing was stored",
                 constraint(name)
+            )),
+            // PostgreSQL says so of what rules make of a statement.
+            Rejection::Trigger(code) if **code == *"0A000" => Self::refused(format!(
+                "a rule of the table of {queue} does something else than storing the message; nothing was stored"
             )),
             Rejection::Trigger(_) => Self::refused(format!(
                 "a trigger of the table of {queue} refuses the message; nothing was stored"
@@ -200,6 +209,7 @@ impl From<store::Error> for Error {
             }
             store::Error::QueueNotFound
             | store::Error::NoArchive
+            | store::Error::TableDiffers { .. }
             | store::Error::Rejected(_)
             | store::Error::Needed
             | store::Error::MissingRelation(_)

@@ -6,11 +6,13 @@
 
 mod load;
 mod locked;
+mod plain;
 mod retries;
 mod sharing;
 mod split;
 
 use std::{
+    future::ready,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -50,6 +52,17 @@ pub(super) trait BatchStatement: Send + Sync + 'static {
     type Output: Send + 'static;
     /// What it does to the table of the queue.
     const INTENT: Intent = Intent::Change;
+
+    /// Does what can be done at less cost than by [`BatchStatement::run`], and returns the answers in order. Where
+    /// there is none, nothing was done.
+    fn run_plainly(
+        &self,
+        _conn: &mut Conn,
+        _queue: &QueueName,
+        _inputs: &[&Self::Input],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Output>>>> + Send {
+        ready(Ok(Vec::new()))
+    }
 
     /// Runs one statement for all and returns an answer for each, in order. A row that its table refuses,
     /// or that somebody has locked, fails the whole.
@@ -254,17 +267,6 @@ impl<W: BatchStatement> Lane<W> {
         }
     }
 
-    /// The next batch, which is under way until the second is dropped.
-    fn take(&self) -> (Vec<Request<W>>, UnderWay<'_, W>) {
-        let mut state = self.lock();
-        let held = state.gathering.bytes();
-        let batch = state.gathering.take();
-        state.crowded = batch.len() > 1;
-        let bytes = held - state.gathering.bytes();
-        state.under_way += bytes;
-        (batch, UnderWay { lane: self, bytes })
-    }
-
     /// Runs a batch, in which each fails alone. What is locked is tried again beside the lane; while
     /// nothing gets through at all, a statement would only be in the way of others.
     async fn run(self: &Arc<Self>, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
@@ -281,6 +283,10 @@ impl<W: BatchStatement> Lane<W> {
         }
         // While some are known to be locked, nobody waits to find out which.
         let careful = !self.lock().locked.is_empty();
+        let batch = if careful { batch } else { self.run_plainly(connected, batch).await };
+        if batch.is_empty() {
+            return;
+        }
         let began = Instant::now();
         let outcome = match self.run_statement(connected, &batch, careful).await {
             Err(error) if error.is_about_rows() && !careful => {
@@ -380,16 +386,4 @@ pub(super) async fn leave<'a>(
     *conn = None;
     // It is never closed.
     statements.acquire().await.ok()
-}
-
-/// Bytes that are counted until their statement has ended, however it did.
-struct UnderWay<'a, W: BatchStatement> {
-    lane: &'a Lane<W>,
-    bytes: usize,
-}
-
-impl<W: BatchStatement> Drop for UnderWay<'_, W> {
-    fn drop(&mut self) {
-        self.lane.lock().under_way -= self.bytes;
-    }
 }

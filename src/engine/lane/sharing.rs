@@ -156,7 +156,7 @@ impl<W: BatchStatement> Drop for Share<W> {
 }
 
 /// Answers those for which there is an answer, and returns the others.
-fn answer<W: BatchStatement>(
+pub(super) fn answer<W: BatchStatement>(
     requests: Vec<Request<W>>,
     outputs: Vec<Option<W::Output>>,
 ) -> Vec<Request<W>> {

@@ -26,6 +26,7 @@ use crate::store::{Conn, Error};
 
 use super::{Shared, lane::SharedStatements, receivers::ReadyLook, statements};
 
+pub(super) use lanes::{MultiQueueStatement, Part};
 use schedule::Schedule;
 
 /// Time after which a statement is waited for by nobody but those whom it serves.

@@ -16,6 +16,7 @@ pub mod programs;
 pub mod proxies;
 pub mod raw;
 pub mod servers;
+pub mod sigv4;
 pub mod snapshot;
 pub mod sqs;
 

@@ -1,0 +1,54 @@
+-- Tables with rules, which have a statement do more than it says, or something else. PostgreSQL takes none on them in
+-- WITH, nor by a cursor.
+
+-- Whether a table, or a partition of it, has rules.
+CREATE FUNCTION pgmq_gateway.has_rules(relation regclass)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND c.relhasrules);
+END
+$$;
+
+-- Deletes messages and returns the ids of those that were there.
+CREATE FUNCTION pgmq_gateway.delete_returning(q_table regclass, ids bigint[])
+RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
+                                 RETURNING q.msg_id', q_table) USING ids;
+END
+$$;
+
+-- Runs the statement of `insert_statement` and returns the ids, in order.
+CREATE FUNCTION pgmq_gateway.insert_rows(
+    statement text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE statement USING messages, headers, delays, visible_at;
+END
+$$;
+
+-- Moves rows as the callers do, in two statements: `chosen` are locked, stored in the other table and deleted, and
+-- returned are the ids of those that were. Raises PGW23 if one did not take what the other gave. `vals` may use $2
+-- and $3.
+CREATE FUNCTION pgmq_gateway.move_by_rules(
+    source regclass, destination regclass, columns text, vals text, chosen bigint[], queue text, reasons jsonb
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    stored integer;
+    gone bigint[];
+BEGIN
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(l.msg_id) FROM (
+                        SELECT m.msg_id FROM %s m WHERE m.msg_id = ANY ($1)
+                        ORDER BY m.msg_id %s) l', source, replace(pgmq_gateway.row_lock(source), 'SKIP LOCKED', ''))
+    INTO chosen USING chosen;
+    EXECUTE format('/* pgmq_gateway */ INSERT INTO %s (%s) SELECT %s FROM %s WHERE msg_id = ANY ($1)
+                    ORDER BY msg_id', destination, columns, vals, source)
+    USING chosen, queue, reasons;
+    GET DIAGNOSTICS stored = ROW_COUNT;
+    gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen) d);
+    IF stored <> cardinality(gone) THEN
+        RAISE EXCEPTION '% of % rows were stored', stored, cardinality(gone) USING ERRCODE = 'PGW23';
+    END IF;
+    RETURN gone;
+END
+$$;

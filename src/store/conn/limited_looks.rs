@@ -1,0 +1,91 @@
+//! Statements that only look, with limits of their own.
+
+use std::time::Duration;
+
+use sqlx::{Execute, postgres::PgRow};
+
+use crate::domain::QueueName;
+
+use super::{
+    super::{
+        db::Limit,
+        error::{Access, Error, Result},
+        verdict::Retries,
+    },
+    Conn, Statement,
+};
+
+/// Time that a statement waits for locks where it may take long otherwise.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+
+impl Conn {
+    /// Runs a statement that only looks and may take up to `limit`, whatever the server is told
+    /// otherwise. It does not wait as long for locks.
+    pub(in super::super) async fn look_patiently(
+        &mut self,
+        query: Statement<'_>,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        let settings = [("statement_timeout", limit), ("lock_timeout", LOCK_LIMIT)];
+        self.look_with(&settings, query, Limit { time: limit, brief: false }).await
+    }
+
+    /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
+    /// longer than `limit`.
+    pub(in super::super) async fn look_briefly(
+        &mut self,
+        query: Statement<'_>,
+        lock_limit: Duration,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>> {
+        let limit = Limit { time: limit, brief: true };
+        self.look_with(&[("lock_timeout", lock_limit)], query, limit).await
+    }
+
+    async fn look_with(
+        &mut self,
+        settings: &[(&str, Duration)],
+        mut query: Statement<'_>,
+        limit: Limit,
+    ) -> Result<Vec<PgRow>> {
+        let (subject, sql) = (self.subject.take(), query.sql());
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+        let arguments = arguments.map_err(Error::unexpected)?.unwrap_or_default();
+        let mut retries = Retries::default();
+        loop {
+            let query = sqlx::query_with(sql, arguments.clone());
+            let outcome = self.look_in_transaction(settings, subject.clone(), query, limit).await;
+            // Its session was not as it should be, and is closed.
+            let is_altered = matches!(outcome, Err(Error::Deadlock(_))) && self.lease.is_none();
+            if !is_altered || !retries.allow_anew() {
+                return outcome;
+            }
+        }
+    }
+
+    async fn look_in_transaction(
+        &mut self,
+        settings: &[(&str, Duration)],
+        subject: Option<QueueName>,
+        query: Statement<'_>,
+        limit: Limit,
+    ) -> Result<Vec<PgRow>> {
+        let set = |(name, value): &(&str, Duration)| {
+            format!("pg_catalog.set_config('{name}', '{}', true)", value.as_millis())
+        };
+        let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
+        self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
+        self.run(sqlx::query(&set), Access::Look, limit).await?;
+        let asked = subject.clone();
+        self.subject = subject;
+        let outcome = self.run(query, Access::Look, limit).await;
+        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        if self.is_reusable() {
+            self.run(sqlx::query(end), Access::Look, limit).await?;
+        }
+        match outcome {
+            Err(error) if self.is_reusable() => Err(self.explain(asked, error, limit).await),
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Tables of queues whose columns were dropped, renamed or given another type: that is said, with one code at every
+//! door, and concerns nobody else.
+
+use serde_json::json;
+
+use crate::support::{Answer, TestGateway, guarded::together, sqs::Sqs};
+
+async fn gateway(change: &str) -> TestGateway {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "other"] {
+        gateway.create(queue).await;
+    }
+    let fill =
+        "INSERT INTO pgmq.q_q (vt, message) SELECT now(), to_jsonb(i) FROM generate_series(1, 6) i";
+    gateway.database.execute(fill).await;
+    gateway.database.execute(change).await;
+    gateway
+}
+
+#[tokio::test]
+async fn what_was_altered_is_named_whatever_is_asked() {
+    let settle =
+        json!({"delete": [{"msg_id": 3}], "archive": [{"msg_id": 4}], "retry": [{"msg_id": 5}]})
+            .to_string();
+    let hide =
+        json!({"operations": [{"set_vt": {"queue": "q", "msg_id": 6, "vt": 5}}]}).to_string();
+    for (change, column, sends) in [
+        ("ALTER TABLE pgmq.q_q ALTER vt TYPE text", "vt", true),
+        ("ALTER TABLE pgmq.q_q RENAME vt TO visible", "vt", false),
+        ("ALTER TABLE pgmq.q_q DROP read_ct", "read_ct", true),
+        ("ALTER TABLE pgmq.q_q ALTER read_ct TYPE bigint", "read_ct", true),
+    ] {
+        let gateway = gateway(change).await;
+        let differs = |answer: Answer| {
+            let answer = answer.problem(409, "queue_conflict");
+            assert!(answer.text.contains(&format!("column `{column}` of")), "{}", answer.text);
+        };
+        for _ in 0..2 {
+            differs(gateway.get("/queues/q/messages?qty=2").await);
+            differs(gateway.get("/queues/q/messages/1").await);
+            differs(gateway.get("/queues/q/peek").await);
+            differs(gateway.get("/queues/q/messages?fifo=grouped").await);
+            differs(gateway.patch("/queues/q/messages/1", r#"{"vt":0}"#).await);
+            differs(gateway.post("/queues/q/messages/settle", &settle).await);
+            differs(gateway.post("/queues/q/messages/pop", "").await);
+            differs(gateway.post("/transactions", &hide).await);
+        }
+        let send = gateway.post("/queues/q/messages", r#"{"message":1}"#).await;
+        if sends {
+            send.expect(201);
+        } else {
+            differs(send);
+            let send = r#"{"operations":[{"send":{"queue":"q","message":1}}]}"#;
+            differs(gateway.post("/transactions", send).await);
+        }
+        for queue in ["q", "other"] {
+            gateway.get(&format!("/queues/{queue}")).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_queues_are_served_beside() {
+    let gateway = gateway("ALTER TABLE pgmq.q_q RENAME vt TO visible").await;
+    for round in 0..2 {
+        let answers = together(24, |n| {
+            let queue = if n % 3 == 0 { "q" } else { "other" };
+            let body =
+                json!({"operations": [{"send": {"queue": queue, "message": n}}]}).to_string();
+            Answer::of(gateway.request("POST", "/transactions").body(body))
+        });
+        for (n, answer) in answers.await.into_iter().enumerate() {
+            if n % 3 == 0 {
+                answer.problem(409, "queue_conflict");
+            } else {
+                answer.expect(200);
+            }
+        }
+        assert_eq!(gateway.receive("other", "qty=100").await.len(), 16, "{round}");
+    }
+    gateway.get("/metrics").await.expect(200);
+    let sqs = Sqs(&gateway);
+    let url = &sqs.done("GetQueueUrl", &json!({"QueueName": "q"})).await["QueueUrl"];
+    let (code, _) = sqs.error("ReceiveMessage", &json!({"QueueUrl": url})).await;
+    assert_eq!(code, "AWS.SimpleQueueService.UnsupportedOperation");
+}
+
+#[tokio::test]
+async fn an_archive_that_was_altered_is_named() {
+    let gateway = gateway("ALTER TABLE pgmq.a_q DROP message").await;
+    gateway.post("/queues/q/messages/1/archive", "").await.problem(409, "queue_conflict");
+    gateway.get("/queues/q/archive").await.problem(409, "queue_conflict");
+    gateway.delete("/queues/q/messages/1").await.expect(204);
+}

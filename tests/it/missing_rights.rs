@@ -1,0 +1,69 @@
+//! Rights that an administrator takes away while the gateway is at work: that is said, and of that queue alone.
+
+use pgmq_gateway::{app::Database, config::Secret};
+use serde_json::json;
+
+use crate::support::{Answer, TestGateway, guarded::Guarded};
+
+async fn change(gateway: &Guarded, how: &str) {
+    let sql =
+        format!("DO $$ BEGIN EXECUTE format('{how}', 'guarded_' || current_database()); END $$");
+    gateway.database.execute(&sql).await;
+}
+
+#[tokio::test]
+async fn what_is_missing_is_a_right_and_no_policy() {
+    let gateway = Guarded::start("SELECT pgmq.send('q', '1')").await;
+    let send = ("POST", "/queues/q/messages", r#"{"message":1}"#);
+    let transact = r#"{"operations":[{"send":{"queue":"q","message":1}}]}"#;
+    let transact = ("POST", "/transactions", transact);
+    let receive = ("GET", "/queues/q/messages?vt=0", "");
+    let pop = ("POST", "/queues/q/messages/pop", "");
+    let delete = ("POST", "/queues/q/messages/settle", r#"{"delete":[{"msg_id":1}]}"#);
+    let peek = ("GET", "/queues/q/peek", "");
+    for (right, requests) in [
+        ("INSERT", &[send, transact][..]),
+        ("UPDATE", &[receive, pop, delete]),
+        ("DELETE", &[pop, delete]),
+        ("SELECT", &[send, transact, receive, pop, delete, peek]),
+    ] {
+        change(&gateway, &format!("REVOKE {right} ON pgmq.q_q FROM %I")).await;
+        for (method, path, body) in requests {
+            let answer = Answer::of(gateway.request(method, path).body(*body)).await;
+            let text = format!("{right}, {method} {path}: {}", answer.text);
+            assert_eq!(answer.status, 403, "{text}");
+            let answer = answer.problem(403, "forbidden");
+            assert!(answer.detail().contains("role may not do this to"), "{text}");
+        }
+        gateway.send("other", r#"{"message":1}"#).await;
+        change(&gateway, &format!("GRANT {right} ON pgmq.q_q TO %I")).await;
+    }
+    assert_eq!(gateway.receive("q", "vt=0").await[0]["msg_id"], 1);
+}
+
+/// As an administrator does who makes the extension anew.
+#[tokio::test]
+async fn pgmq_that_is_gone_is_waited_for() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    gateway.database.execute("DROP SCHEMA pgmq CASCADE").await;
+    for (method, path, body) in [
+        ("POST", "/queues/q/messages", json!({"message": 1}).to_string()),
+        ("GET", "/queues/q/messages", String::new()),
+        ("GET", "/queues/q/peek", String::new()),
+        ("GET", "/queues", String::new()),
+        ("PUT", "/queues/new", String::new()),
+        ("GET", "/readyz", String::new()),
+    ] {
+        let answer = Answer::of(gateway.request(method, path).body(body)).await;
+        assert_eq!(answer.status, 503, "{method} {path}: {}", answer.text);
+    }
+    let mut settings = pgmq_gateway::config::Settings::default();
+    settings.database.url = Some(Secret::new(gateway.database.url()));
+    let opened = Database::open(&settings).await.expect("configured");
+    opened.migrate(&settings, None).await.expect("migrated");
+    gateway.create("q").await;
+    assert_eq!(gateway.send("q", r#"{"message":1}"#).await, 1);
+    assert_eq!(gateway.receive_one("q", "").await["msg_id"], 1);
+}

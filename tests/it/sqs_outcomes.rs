@@ -1,0 +1,139 @@
+//! What is done and what is left undone where a request of SQS is odd.
+
+use serde_json::json;
+
+use crate::support::{Answer, TestGateway, sqs::Sqs};
+
+const MISSING: &str = "MissingParameter";
+const VALUE: &str = "InvalidParameterValue";
+const RECEIPT: &str = "ReceiptHandleIsInvalid";
+
+/// What is wrong with an entry is told of it alone.
+#[tokio::test]
+async fn an_entry_that_cannot_be_sent_fails_alone() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({"MaximumMessageSize": "1024"})).await;
+    let text = json!({"DataType": "String", "StringValue": "v"});
+    for (n, wrong) in [
+        json!({"MessageBody": "x".repeat(1_025)}),
+        json!({"MessageBody": "\u{1}"}),
+        json!({"DelaySeconds": 901}),
+        json!({"MessageGroupId": "a b"}),
+        json!({"MessageDeduplicationId": "d"}),
+        json!({"MessageAttributes": {"a b": text}}),
+        json!({"MessageSystemAttributes": {"Colour": text}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut entry = json!({"Id": "b", "MessageBody": "x"});
+        entry.as_object_mut().expect("an object").extend(wrong.as_object().expect("one").clone());
+        let input = json!({"QueueUrl": url, "Entries": [{"Id": "a", "MessageBody": "x"}, entry]});
+        let sent = sqs.done("SendMessageBatch", &input).await;
+        assert_eq!(sent["Successful"][0]["Id"], "a", "{wrong}: {sent}");
+        let failed = &sent["Failed"][0];
+        assert_eq!((&failed["Id"], &failed["SenderFault"]), (&json!("b"), &json!(true)), "{sent}");
+        assert_eq!(gateway.all("q").await.len(), n + 1, "{wrong}");
+    }
+    // In a FIFO queue, one that lacks what it needs fails them all.
+    let url = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    let good = json!({"Id": "a", "MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "a"});
+    for lacking in ["MessageGroupId", "MessageDeduplicationId"] {
+        let mut entry = good.clone();
+        entry["Id"] = json!("b");
+        entry.as_object_mut().expect("an object").remove(lacking);
+        let input = json!({"QueueUrl": url, "Entries": [good, entry]});
+        assert_eq!(sqs.error("SendMessageBatch", &input).await.0, VALUE, "{lacking}");
+        assert!(gateway.all("q.fifo").await.is_empty(), "{lacking}");
+    }
+}
+
+/// The message that it means is still there.
+#[tokio::test]
+async fn a_handle_of_another_queue_is_none() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let other = sqs.create("other", &json!({})).await;
+    sqs.done("SendMessage", &json!({"QueueUrl": url, "MessageBody": "x"})).await;
+    let handle = sqs.receive(&url).await[0]["ReceiptHandle"].clone();
+    let wrong = json!({"QueueUrl": other, "ReceiptHandle": handle});
+    assert_eq!(sqs.error_in_both("DeleteMessage", &wrong).await, RECEIPT);
+    let batch = json!({"QueueUrl": other, "Entries": [{"Id": "a", "ReceiptHandle": handle}]});
+    let output = sqs.done("DeleteMessageBatch", &batch).await;
+    assert_eq!(output["Failed"][0]["Code"], RECEIPT, "{output}");
+    // A message there with the same number is none that it means.
+    sqs.done("SendMessage", &json!({"QueueUrl": other, "MessageBody": "y"})).await;
+    assert_eq!(sqs.receive(&other).await.len(), 1);
+    assert_eq!(sqs.error_in_both("DeleteMessage", &wrong).await, RECEIPT);
+    assert_eq!((gateway.all("q").await.len(), gateway.all("other").await.len()), (1, 1));
+    let right = json!({"QueueUrl": url, "ReceiptHandle": handle});
+    sqs.done("DeleteMessage", &right).await;
+    sqs.done("DeleteMessage", &right).await;
+    // With a queue that is dropped its messages are gone too, also where there is another of its name.
+    sqs.done("DeleteQueue", &json!({"QueueUrl": url})).await;
+    sqs.create("q", &json!({})).await;
+    sqs.done("DeleteMessage", &right).await;
+}
+
+/// As clients write them that do not take what they got.
+#[tokio::test]
+async fn a_queue_is_made_again_with_the_same_attributes() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let given = json!({
+        "VisibilityTimeout": "05", "ReceiveMessageWaitTimeSeconds": "007",
+        "KmsDataKeyReusePeriodSeconds": "60",
+    });
+    let url = sqs.create("q", &given).await;
+    assert_eq!(sqs.create("q", &given).await, url);
+    let wished = json!({"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"]});
+    let found = sqs.done("GetQueueAttributes", &wished).await;
+    assert_eq!(
+        found["Attributes"],
+        json!({"VisibilityTimeout": "5", "ReceiveMessageWaitTimeSeconds": "7"})
+    );
+}
+
+#[tokio::test]
+async fn a_form_that_is_not_what_it_seems_stores_nothing() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    sqs.create("q", &json!({})).await;
+    let named = "MessageAttribute.1.Name=a&MessageAttribute.1.Value.DataType=String";
+    let valued = "MessageAttribute.1.Value.StringValue=v";
+    let again = named.replace(".1.", ".2.");
+    for (body, code) in [
+        // Other characters in place of what is no UTF-8 would make another message of it.
+        ("MessageBody=%ff".to_owned(), VALUE),
+        (format!("MessageBody=x&{}&{valued}", named.replace("Name", "Nome")), MISSING),
+        (format!("MessageBody=x&{named}&{valued}&{again}&{}", valued.replace(".1.", ".2.")), VALUE),
+    ] {
+        let request = gateway.request("POST", "/000000000000/q");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let form = format!("Action=SendMessage&{body}");
+        let answer = Answer::of(request.body(form)).await.expect(400);
+        assert!(answer.text.contains(&format!("<Code>{code}</Code>")), "{body}: {}", answer.text);
+    }
+    assert!(gateway.all("q").await.is_empty());
+}
+
+/// Neither what only looks nor what a browser sends by itself does anything.
+#[tokio::test]
+async fn an_action_is_posted() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    sqs.create("q", &json!({})).await;
+    for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        let request = gateway.request(method, "/").header("x-amz-target", "AmazonSQS.ListQueues");
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.status, 404, "{method}: {}", answer.text);
+        let request = gateway.request(method, "/?Action=DeleteQueue&QueueUrl=q");
+        if method != "GET" {
+            let answer = Answer::of(request).await;
+            assert_eq!(answer.status, 404, "{method}: {}", answer.text);
+        }
+    }
+    gateway.get("/queues/q").await.expect(200);
+}
