@@ -8,7 +8,7 @@ use pgmq_gateway::{
 };
 use tempfile::TempDir;
 
-use crate::support::{Answer, Client, TestDatabase, TestGateway, eventually, gateway::try_start};
+use crate::support::{Answer, TestDatabase, TestGateway, eventually, gateway::try_start};
 
 pub const ADMIN: &str = "the-key-of-the-administrator";
 
@@ -28,14 +28,6 @@ pub fn key(name: &str, secret: &str, grants: &[&str]) -> KeySettings {
 
 pub fn with_admin(settings: &mut Settings) {
     settings.auth.admin_key = Some(Secret::new(ADMIN));
-}
-
-pub async fn one_waits(admin: &Client) {
-    eventually("a client waits", async || {
-        let metrics = admin.get("/queues/q/metrics").await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -151,7 +143,7 @@ async fn a_key_has_limits_of_its_own() {
     let waits = gateway.with_key("the-waiting-key-of-it");
     let first = waits.clone();
     let waiting = tokio::spawn(async move { first.get("/queues/q/messages?wait=20").await });
-    one_waits(&admin).await;
+    admin.wait_for_waiters("q", 1).await;
     waits.get("/queues/q/messages?wait=1").await.problem(503, "overloaded");
     waits.get("/queues/q/messages").await.expect(200);
     admin.send("q", r#"{"message":1}"#).await;

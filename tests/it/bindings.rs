@@ -156,7 +156,7 @@ async fn a_publication_stores_no_more_than_one_may() {
         let refused = admin.post(path, &body).await.problem(413, "message_too_large").detail();
         assert!(numbers.iter().all(|number| refused.contains(number)), "{refused}");
     }
-    let once = format!("{{\"message\":\"{}\"}}", "x".repeat(800));
+    let once = json!({"message": "x".repeat(800)}).to_string();
     admin.post("/topics/t.a/messages", &once).await.problem(413, "message_too_large");
     assert_eq!(stored().await, 0);
     assert_eq!(deliveries(&admin.post(path, &batch(3, 1)).await), 12);

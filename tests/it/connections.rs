@@ -39,7 +39,7 @@ async fn work(client: &Client, clients: usize, rounds: usize) {
         let client = client.clone();
         together.spawn(async move {
             for m in 0..rounds {
-                client.send("q", &format!(r#"{{"message":"{n}-{m}"}}"#)).await;
+                client.send_message("q", format!("{n}-{m}")).await;
                 for message in client.receive("q", "qty=3").await {
                     let path = format!("/queues/q/messages/{}", message["msg_id"]);
                     client.delete(&path).await.expect(204);
@@ -74,11 +74,7 @@ async fn with_limit(limit: u32) {
         let client = client.clone();
         async move { client.receive("q", "wait=20&qty=1").await }
     });
-    eventually("it waits", async || {
-        let metrics = client.get("/queues/q/metrics").await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    client.wait_for_waiters("q", 1).await;
     database.execute("SELECT pgmq.send('q', '1')").await;
     assert_eq!(waiting.await.expect("no panic").len(), 1);
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::support::{
-    TestDatabase, TestGateway, eventually,
+    TestDatabase, TestGateway, eventually, holder,
     process::{Program, program},
     raw,
 };
@@ -43,11 +43,6 @@ async fn received(gateway: &TestGateway) -> f64 {
     figure(gateway, r#"pgmq_gateway_messages_received_total{queue="q"}"#).await
 }
 
-async fn waiters(gateway: &TestGateway) -> f64 {
-    let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
-    metrics["waiters"].as_f64().expect("a number")
-}
-
 const MESSAGES: &str = "/queues/{queue}/messages";
 
 #[tokio::test]
@@ -56,7 +51,7 @@ async fn a_client_that_leaves_while_it_waits_is_counted() {
     let mut stream = raw::connect(&gateway).await;
     let request = b"GET /queues/q/messages?wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(request).await.expect("sent");
-    eventually("it waits", async || (waiters(&gateway).await > 0.5).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     // What is measured is time.
     sleep(Duration::from_secs(1)).await;
     drop(stream);
@@ -86,7 +81,7 @@ async fn a_client_of_http2_that_leaves_is_counted() {
         sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request"))
     };
     let waiting = tokio::spawn(request("/queues/q/messages?wait=20"));
-    eventually("it waits", async || (waiters(&gateway).await > 0.5).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     waiting.abort();
     eventually("it is counted", async || {
         (left(&gateway, "GET", MESSAGES).await > 0.5).then_some(())
@@ -115,12 +110,7 @@ async fn a_client_that_leaves_while_it_is_served_is_counted_and_logged() {
         b"POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: gone-1\r\n\
                     Content-Length: 13\r\n\r\n{\"message\":1}";
     stream.write_all(request).await.expect("sent");
-    eventually("a statement waits for the table", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
-        (database.value::<i64>(sql).await > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&database, "/* send").await;
     drop(stream);
     let line = eventually("it is logged", async || {
         let log = gateway.log();
@@ -183,7 +173,7 @@ async fn messages_of_clients_that_left_are_not_counted_as_received() {
         let mut stream = raw::connect(&gateway).await;
         let request = b"GET /queues/q/messages?wait=20&vt=600 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         stream.write_all(request).await.expect("sent");
-        eventually("it waits", async || (waiters(&gateway).await > 0.5).then_some(())).await;
+        gateway.wait_for_waiters("q", 1).await;
         let id = tokio::spawn({
             let client = gateway.client.clone();
             async move { client.send("q", r#"{"message":1}"#).await }

@@ -62,8 +62,8 @@ async fn a_crowd_shares_statements() {
         senders.spawn(async move {
             let mut ids = Vec::new();
             for n in 0..10 {
-                let body = format!(r#"{{"message":"{sender}-{n}"}}"#);
-                ids.push((client.send("q", &body).await, format!("{sender}-{n}")));
+                let name = format!("{sender}-{n}");
+                ids.push((client.send_message("q", &*name).await, name));
             }
             assert!(ids.is_sorted(), "what one client sends keeps its order");
             ids
@@ -145,7 +145,7 @@ async fn the_order_is_by_visibility_or_by_id() {
         let gateway = TestGateway::with(|settings| settings.engine.read = read).await;
         gateway.create("q").await;
         for n in 1..=3 {
-            gateway.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+            gateway.send_message("q", n).await;
         }
         gateway.receive("q", "").await;
         gateway.patch("/queues/q/messages/1", r#"{"vt":0}"#).await.expect(200);
@@ -233,7 +233,7 @@ async fn a_stuck_queue_holds_up_no_other() {
         });
     }
     for n in 0..20 {
-        gateway.send("free", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("free", n).await;
         assert_eq!(gateway.receive("free", "").await.len(), 1);
     }
     lock.rollback().await.expect("unlocked");
@@ -278,7 +278,7 @@ async fn vanishing_clients(seconds: u64) {
                     return;
                 }
                 let name = format!("{sender}-{n}");
-                let body = format!(r#"{{"message":"{name}"}}"#);
+                let body = json!({"message": name}).to_string();
                 let send = client.post("/queues/q/messages", &body);
                 // Now and then one leaves without having heard.
                 let patience = if n % 7 == 0 { 1 + n % 5 } else { 60_000 };

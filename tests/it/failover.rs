@@ -10,6 +10,7 @@ use std::{
 };
 
 use pgmq_gateway::app::Gateway;
+use serde_json::json;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -80,7 +81,7 @@ impl Load {
 }
 
 async fn send(client: &Client, journal: &Journal, name: String) {
-    let body = format!(r#"{{"message":"{name}"}}"#);
+    let body = json!({"message": name}).to_string();
     let answer = client.post("/queues/q/messages", &body).await;
     match answer.status {
         201 => {
@@ -303,7 +304,7 @@ async fn of_two_servers_the_one_that_takes_changes_is_used() {
         for n in 0..40 {
             let client = client.clone();
             together.spawn(async move {
-                let body = format!(r#"{{"message":"{round}-{n}"}}"#);
+                let body = json!({"message": format!("{round}-{n}")}).to_string();
                 client.post("/queues/q/messages", &body).await
             });
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestGateway, eventually};
+use crate::support::{Client, TestGateway};
 
 const MODES: [&str; 3] = ["grouped", "round_robin", "head"];
 
@@ -150,11 +150,7 @@ async fn a_delete_lets_the_group_go_on() {
         // Somebody waits here and is woken by a delete, here and at the other gateway.
         for (deleter, gone, next) in [(&one, "a1", "a2"), (&other, "a2", "a3")] {
             let (received, ()) = tokio::join!(receive(&one, &parameters), async {
-                eventually("it waits", async || {
-                    let metrics = one.get("/queues/q/metrics").await.expect(200).json();
-                    (metrics["waiters"] == 1).then_some(())
-                })
-                .await;
+                one.wait_for_waiters("q", 1).await;
                 deleter.delete(&path(messages, gone)).await.expect(204);
             });
             assert_eq!(received, next, "{mode}");

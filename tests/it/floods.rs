@@ -3,7 +3,7 @@
 use sqlx::{Connection, Executor};
 
 use crate::support::{
-    TestDatabase, eventually,
+    TestDatabase, eventually, holder,
     process::{Program, program},
 };
 
@@ -34,12 +34,7 @@ async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
         let client = client.clone();
         async move { client.send("q", r#"{"message":1}"#).await }
     });
-    eventually("a statement waits for the table", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
-        (database.value::<i64>(sql).await > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&database, "/* send").await;
     for number in 0..REFUSED {
         let request =
             client.request("GET", "/queues").header("x-request-id", format!("r-{number}"));

@@ -268,11 +268,7 @@ async fn a_signer_that_withdraws_its_keys_withdraws_all() {
         client.create("q").await;
         let waiting = client.clone();
         let waiting = tokio::spawn(async move { waiting.get("/queues/q/messages?wait=20").await });
-        eventually("it waits", async || {
-            let metrics = client.get("/queues/q/metrics").await.expect(200).json();
-            (metrics["waiters"] == 1).then_some(())
-        })
-        .await;
+        client.wait_for_waiters("q", 1).await;
         published.publish(withdrawn.clone());
         until_status(&client, 401).await;
         waiting.await.expect("an answer").problem(401, "unauthenticated");

@@ -102,10 +102,7 @@ async fn waiters_beside_what_cannot_be_delivered_are_served_in_time() {
         for by_sql in [false, true] {
             let client = gateway.client.clone();
             let waiter = tokio::spawn(async move { client.receive("q", "wait=20&vt=600").await });
-            let waits = async || {
-                (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(())
-            };
-            eventually("somebody waits", waits).await;
+            gateway.wait_for_waiters("q", 1).await;
             sleep(Duration::from_millis(300)).await;
             let sent = Instant::now();
             if by_sql {

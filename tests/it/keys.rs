@@ -3,7 +3,7 @@
 use pgmq_gateway::config::Secret;
 use tokio::io::AsyncWriteExt;
 
-use super::auth::{ADMIN, one_waits, with_admin};
+use super::auth::{ADMIN, with_admin};
 use crate::support::{
     Client, TestDatabase, TestGateway, eventually,
     postgres::new_directory,
@@ -66,7 +66,7 @@ async fn whoever_waits_without_a_key_is_asked_for_one_when_there_is_one() {
     gateway.create("q").await;
     let client = gateway.client.clone();
     let waiting = tokio::spawn(async move { client.get("/queues/q/messages?wait=20").await });
-    one_waits(&gateway).await;
+    gateway.wait_for_waiters("q", 1).await;
     made(&database, &["create", "--name", "first", "--grant", "admin"]);
     waiting.await.expect("an answer").problem(401, "unauthenticated");
 }
@@ -159,7 +159,7 @@ async fn whoever_waits_with_a_key_that_is_revoked_is_given_nothing() {
     admin.create("q").await;
     let consumer = gateway.with_key(&key);
     let waiting = tokio::spawn(async move { consumer.get("/queues/q/messages?wait=20").await });
-    one_waits(&admin).await;
+    admin.wait_for_waiters("q", 1).await;
     keys(&database, &["revoke", &id_of(&key)]);
     waiting.await.expect("an answer").problem(401, "unauthenticated");
     admin.send("q", r#"{"message":1}"#).await;

@@ -185,11 +185,9 @@ async fn haproxy_tells_only_with_its_option() {
     let address = proxy.base.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(format!("{WAIT}\r\n").as_bytes()).await.expect("sent");
-    let waiters =
-        async || gateway.get("/queues/q/metrics").await.expect(200).json()["waiters"].as_i64();
-    eventually("it waits", async || (waiters().await == Some(1)).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     drop(stream);
     // What does not happen can only be waited for in vain.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(waiters().await, Some(1), "the option is not needed any more");
+    assert_eq!(gateway.waiters("q").await, 1, "the option is not needed any more");
 }

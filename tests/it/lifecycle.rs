@@ -112,11 +112,7 @@ async fn a_shutdown_answers_those_who_wait_and_ends_well() {
         let client = client.clone();
         async move { client.get("/queues/q/messages?wait=20").await }
     });
-    eventually("it waits", async || {
-        let metrics = client.get("/queues/q/metrics").await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    client.wait_for_waiters("q", 1).await;
     gateway.signal(Signal::SIGTERM);
     assert!(waiting.await.expect("no panic").expect(200).messages().is_empty());
     assert!(gateway.ended().await, "{}", gateway.log());
@@ -196,7 +192,7 @@ async fn logs_are_json_when_asked_and_hold_no_body() {
     client.receive("q", "filter=%7B%22s3cret-filter%22%3A1%7D").await;
     client.post("/queues/q/messages/pop?qty=10", "").await.expect(200);
     for n in 5..7 {
-        client.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        client.send_message("q", n).await;
     }
     let settle = r#"{"settle":{"delete":[{"msg_id":77}]},"wait":20}"#;
     client.post("/queues/q/messages/receive", settle).await.expect(200);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 
-use super::support::{TestGateway, eventually};
+use super::support::{TestGateway, eventually, holder};
 
 /// `count` entries, and then one that is none.
 fn spoiled(entry: &str, count: usize) -> String {
@@ -78,12 +78,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
         Some(bytes_in_hand(&gateway).await).filter(|bytes| *bytes >= 3e6)
     })
     .await;
-    eventually("a statement waits for the table", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event_type = 'Lock' AND query LIKE '/* send%'";
-        (gateway.database.value::<i64>(sql).await > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&gateway.database, "/* send").await;
     senders.shutdown().await;
     eventually("the clients have gone", async || {
         let requests = figure(&gateway, "pgmq_gateway_requests_in_flight").await;

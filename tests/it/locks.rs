@@ -231,10 +231,7 @@ async fn locked_messages_are_passed_over() {
     // One who waits has them when they are free.
     let client = gateway.client.clone();
     let waiting = tokio::spawn(async move { client.receive("q", "qty=5&wait=20").await });
-    eventually("it waits", async || {
-        (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     holder.rollback().await;
     let received = timeout(LOCK_LIMIT, waiting).await.expect("soon").expect("no panic");
     assert_eq!(ids(&received), [1, 2]);

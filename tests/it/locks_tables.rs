@@ -10,7 +10,7 @@ use tokio::{
 
 use super::locks::fill;
 use crate::support::{
-    Answer, Client, Holder, TestGateway, eventually,
+    Answer, Client, Holder, TestGateway,
     holder::{LOCK_LIMIT, stuck_statements},
 };
 
@@ -150,10 +150,7 @@ async fn waiting_clients_outlast_a_lock() {
             )
         };
         let before = waiting(0);
-        eventually("it waits", async || {
-            (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(())
-        })
-        .await;
+        gateway.wait_for_waiters("q", 1).await;
         let holder = Holder::of_tables(&gateway.database, &["q_q"], "ACCESS EXCLUSIVE").await;
         let meanwhile = waiting(1);
         // Longer than anybody waits for a lock who does not wait for messages.

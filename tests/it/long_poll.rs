@@ -55,15 +55,6 @@ async fn start(strategy: Strategy, poll_interval_ms: u32) -> TestGateway {
     gateway
 }
 
-async fn waiters(gateway: &TestGateway) -> i64 {
-    gateway.get("/queues/q/metrics").await.expect(200).json()["waiters"].as_i64().expect("a number")
-}
-
-async fn until_waiting(gateway: &TestGateway, count: i64) {
-    let waiting = async || (waiters(gateway).await == count).then_some(());
-    eventually(&format!("{count} clients wait"), waiting).await;
-}
-
 /// Begins to wait, and returns the connection to leave by.
 async fn begin_to_wait(gateway: &TestGateway) -> TcpStream {
     let mut stream =
@@ -77,13 +68,13 @@ async fn a_message_ends_the_wait(strategy: Strategy) {
     let gateway = start(strategy, 100).await;
     let started = Instant::now();
     let (received, ()) = tokio::join!(gateway.receive("q", "wait=20"), async {
-        until_waiting(&gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         gateway.send("q", r#"{"message":"awaited"}"#).await;
     });
     assert_eq!(received[0]["message"], "awaited");
     assert_eq!(received[0]["read_ct"], 1);
     assert!(started.elapsed() < Duration::from_secs(20), "it did not wait for the end");
-    assert_eq!(waiters(&gateway).await, 0);
+    assert_eq!(gateway.waiters("q").await, 0);
 }
 
 async fn the_wait_ends_empty_when_the_time_is_up(strategy: Strategy) {
@@ -91,7 +82,7 @@ async fn the_wait_ends_empty_when_the_time_is_up(strategy: Strategy) {
     let started = Instant::now();
     assert!(gateway.receive("q", "wait=2").await.is_empty());
     assert!(started.elapsed() >= Duration::from_millis(1_900));
-    assert_eq!(waiters(&gateway).await, 0);
+    assert_eq!(gateway.waiters("q").await, 0);
     gateway.get("/queues/none/messages?wait=20").await.problem(404, "queue_not_found");
 }
 
@@ -114,10 +105,10 @@ async fn a_client_that_left_swallows_no_message(strategy: Strategy) {
     let gateway = start(strategy, 100).await;
     for round in 0..5 {
         let connection = begin_to_wait(&gateway).await;
-        until_waiting(&gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         drop(connection);
-        until_waiting(&gateway, 0).await;
-        let id = gateway.send("q", &format!(r#"{{"message":{round}}}"#)).await;
+        gateway.wait_for_waiters("q", 0).await;
+        let id = gateway.send_message("q", round).await;
         let received = gateway.receive("q", "wait=10").await;
         assert_eq!(received.len(), 1, "round {round}: hidden by one that is not there");
         assert_eq!(received[0]["read_ct"], 1, "round {round}: counted as delivered to nobody");
@@ -133,7 +124,7 @@ async fn leaving_and_arriving_at_the_same_moment_loses_nothing(strategy: Strateg
     let mut given_back = 0;
     for delay_ms in [0, 0, 1, 5, 20, 100, 500, 900, 1_000, 1_100] {
         let mut connection = begin_to_wait(&gateway).await;
-        until_waiting(&gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         let send = "SELECT msg_id FROM pgmq.send('q', '1') AS msg_id";
         let id: i64 = gateway.database.value(send).await;
         sleep(Duration::from_millis(delay_ms)).await;
@@ -160,7 +151,7 @@ async fn a_client_that_left_frees_its_place() {
     .await;
     gateway.create("q").await;
     let connections = [begin_to_wait(&gateway).await, begin_to_wait(&gateway).await];
-    until_waiting(&gateway, 2).await;
+    gateway.wait_for_waiters("q", 2).await;
     gateway.get("/queues/q/messages?wait=1").await.problem(503, "overloaded");
     drop(connections);
     eventually("a place is free", async || {
@@ -190,11 +181,11 @@ async fn waiting_clients_hold_nobody_up() {
         let refused = clients.join_next().await.expect("a client").expect("no panic");
         assert!(!refused.problem(503, "overloaded").header("retry-after").is_empty());
     }
-    until_waiting(&gateway, 4).await;
+    gateway.wait_for_waiters("q", 4).await;
     for n in 0..100 {
-        gateway.send("other", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("other", n).await;
     }
-    assert_eq!(waiters(&gateway).await, 4, "all of that while they waited");
+    assert_eq!(gateway.waiters("q").await, 4, "all of that while they waited");
     // One without a place is given what there is at its one look.
     gateway.send("other", r#"{"message":"there"}"#).await;
     assert_eq!(gateway.receive("other", "wait=20").await.len(), 1);
@@ -213,7 +204,7 @@ async fn waiting_with_a_filter(strategy: Strategy) {
     gateway.send("q", r#"{"message":{"for":"a"}}"#).await;
     let wait = gateway.receive("q", "wait=20&filter=%7B%22for%22%3A%22b%22%7D");
     let (received, ()) = tokio::join!(wait, async {
-        until_waiting(&gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         gateway.send("q", r#"{"message":{"for":"b"}}"#).await;
     });
     assert_eq!(received[0]["message"]["for"], "b");
@@ -222,7 +213,7 @@ async fn waiting_with_a_filter(strategy: Strategy) {
 /// Ends a wait by something that happens on the way, and returns the message.
 async fn wait_for(gateway: &TestGateway, happens: impl Future<Output = ()>) -> serde_json::Value {
     let (received, ()) = tokio::join!(gateway.receive("q", "wait=20&vt=600"), async {
-        until_waiting(gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         happens.await;
     });
     received.first().cloned().expect("a message")
@@ -269,7 +260,7 @@ async fn the_first_to_come_is_the_first_to_be_served(strategy: Strategy) {
         clients.spawn(async move {
             (number, client.receive("q", "wait=20&vt=600").await[0]["message"].clone())
         });
-        until_waiting(&gateway, number + 1).await;
+        gateway.wait_for_waiters("q", number + 1).await;
     }
     let batch =
         r#"{"messages":[{"message":0},{"message":1},{"message":2},{"message":3},{"message":4}]}"#;
@@ -290,7 +281,7 @@ async fn the_first_to_come_is_the_first_to_be_served(strategy: Strategy) {
 async fn a_queue_that_is_dropped_ends_the_wait(strategy: Strategy) {
     let gateway = start(strategy, 100).await;
     let (answer, ()) = tokio::join!(gateway.get("/queues/q/messages?wait=20"), async {
-        until_waiting(&gateway, 1).await;
+        gateway.wait_for_waiters("q", 1).await;
         gateway.delete("/queues/q").await.expect(204);
     });
     answer.problem(404, "queue_not_found");
@@ -311,11 +302,11 @@ async fn waiting_takes_no_connection() {
     let gateway = TestGateway::with(|settings| settings.database.max_connections = 2).await;
     gateway.create("q").await;
     let mut connections = vec![begin_to_wait(&gateway).await];
-    until_waiting(&gateway, 1).await;
+    gateway.wait_for_waiters("q", 1).await;
     for _ in 1..200 {
         connections.push(begin_to_wait(&gateway).await);
     }
-    until_waiting(&gateway, 200).await;
+    gateway.wait_for_waiters("q", 200).await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                AND application_name = 'pgmq-gateway'";
     let open: i64 = gateway.database.value(sql).await;
@@ -324,7 +315,7 @@ async fn waiting_takes_no_connection() {
     let mut answer = [0; 1024];
     let length = connections[0].read(&mut answer).await.expect("an answer");
     assert!(String::from_utf8_lossy(&answer[..length]).contains("for the first"));
-    until_waiting(&gateway, 199).await;
+    gateway.wait_for_waiters("q", 199).await;
 }
 
 /// More than are allowed to wait are told so.
@@ -333,7 +324,7 @@ async fn waiting_is_bounded() {
     let gateway = TestGateway::with(|settings| settings.long_poll.max_waiters = 2).await;
     gateway.create("q").await;
     let _connections = [begin_to_wait(&gateway).await, begin_to_wait(&gateway).await];
-    until_waiting(&gateway, 2).await;
+    gateway.wait_for_waiters("q", 2).await;
     let refused = gateway.get("/queues/q/messages?wait=20").await.problem(503, "overloaded");
     assert!(!refused.header("retry-after").is_empty());
 }

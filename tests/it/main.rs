@@ -94,6 +94,7 @@ mod policies;
 mod poolers;
 mod postman;
 mod prefer;
+mod problem_bodies;
 mod prometheus;
 mod proxies;
 mod publications;

@@ -147,7 +147,7 @@ async fn delayed_messages_come_later() {
     gateway.send("q", r#"{"message":"delayed","delay":1}"#).await;
     let at = chrono::Utc::now() + chrono::TimeDelta::seconds(1);
     let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    gateway.send("q", &format!(r#"{{"message":"at","visible_at":"{at}"}}"#)).await;
+    gateway.send("q", &json!({"message": "at", "visible_at": at}).to_string()).await;
     assert!(gateway.receive("q", "qty=10").await.is_empty());
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -217,7 +217,7 @@ async fn archived_messages_are_in_the_archive() {
 async fn popped_messages_are_gone() {
     let gateway = with_queue().await;
     for n in 1..=3 {
-        gateway.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("q", n).await;
     }
     let popped = gateway.post("/queues/q/messages/pop", "").await.expect(200).messages();
     assert_eq!((popped.len(), &popped[0]["message"]), (1, &json!(1)));
@@ -231,7 +231,7 @@ async fn popped_messages_are_gone() {
 async fn peeking_pages_through_everything_and_leases_nothing() {
     let gateway = with_queue().await;
     for n in 1..=5 {
-        gateway.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("q", n).await;
     }
     gateway.receive("q", "vt=600").await;
     gateway.send("q", r#"{"message":6,"delay":600}"#).await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, TestGateway, eventually, guarded::Guarded};
+use crate::support::{Answer, TestGateway, guarded::Guarded};
 
 async fn settle(gateway: &TestGateway, entries: Value) -> Value {
     let settled = gateway.post("/queues/q/messages/settle", &entries.to_string()).await;
@@ -113,9 +113,7 @@ async fn queue_whose_table_is_gone_is_not_found_by_any_way() {
         tokio::spawn(
             async move { client.get("/queues/q/messages?wait=20&filter={%22a%22:1}").await },
         );
-    let waits =
-        async || (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(());
-    eventually("somebody waits", waits).await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.database.execute("DROP TABLE pgmq.q_q").await;
     waiter.await.expect("no panic").problem(404, "queue_not_found");
 

@@ -382,10 +382,7 @@ async fn a_message_parked_at_infinity_does_no_harm() {
     assert_eq!(gateway.receive("r", "wait=1&qty=10").await[0]["message"], json!(2));
     let client = gateway.client.clone();
     let waiting = tokio::spawn(async move { client.receive("q", "wait=20").await });
-    eventually("somebody waits", async || {
-        (gateway.get("/queues/q/metrics").await.json()["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.database.execute("SELECT pgmq.send('q', '\"by SQL\"')").await;
     assert_eq!(waiting.await.expect("no panic")[0]["message"], "by SQL");
 }

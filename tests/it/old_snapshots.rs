@@ -83,11 +83,7 @@ async fn waiting(gateway: &TestGateway) -> JoinHandle<(Value, Instant)> {
         tokio::spawn(
             async move { (client.receive_one("q", "wait=20&vt=600").await, Instant::now()) },
         );
-    eventually("somebody waits", async || {
-        let metrics = gateway.get("/queues/q/metrics").await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     task
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{TestDatabase, TestGateway, eventually};
+use crate::support::{TestDatabase, TestGateway};
 
 /// Takes away what came later: the columns `headers` and `last_read_at`, functions with other
 /// parameters, notifications, groups and topics.
@@ -90,11 +90,7 @@ async fn waiting_works() {
     gateway.create("q").await;
     let client = gateway.client.clone();
     let waiting = tokio::spawn(async move { client.receive("q", "wait=20").await });
-    let metrics = "/queues/q/metrics";
-    eventually("somebody waits", async || {
-        (gateway.get(metrics).await.json()["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.database.execute("INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '1')").await;
     assert_eq!(waiting.await.expect("no panic").len(), 1);
 }

@@ -45,7 +45,7 @@ async fn metrics_tell_what_happened() {
     .await;
     gateway.create("q").await;
     for n in 0..10 {
-        gateway.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("q", n).await;
     }
     gateway.receive("q", "qty=4").await;
     gateway.receive("q", "wait=1").await;

@@ -17,6 +17,8 @@ use nix::{
 
 use pgmq_gateway::{app::Gateway, embedded::EmbeddedServer};
 
+use serde_json::json;
+
 use crate::support::{Client, eventually, gateway::try_start, postgres};
 
 /// A gateway on a server of the test's own, which is started on the test's thread and so ends with
@@ -76,11 +78,7 @@ async fn a_wait_survives_or_fails_but_does_not_hang() {
         let client = client.clone();
         async move { client.get("/queues/q/messages?wait=20").await }
     });
-    eventually("it waits", async || {
-        let metrics = client.get("/queues/q/metrics").await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    client.wait_for_waiters("q", 1).await;
     server.stop().await;
     waiting.await.expect("no panic").problem(503, "database_unavailable");
 }
@@ -104,7 +102,7 @@ async fn nothing_that_was_acknowledged_is_lost_in_a_crash() {
                         return;
                     }
                     let name = format!("{sender}-{n}");
-                    let body = format!(r#"{{"message":"{name}"}}"#);
+                    let body = json!({"message": name}).to_string();
                     let answer = client.post("/queues/q/messages", &body).await;
                     if answer.status == 201 {
                         acknowledged.lock().expect("set").insert(name);

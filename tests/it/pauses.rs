@@ -1,7 +1,7 @@
 //! `paused`: nothing is delivered, and all else goes on.
 
 use pgmq_gateway::config::{Settings, Strategy};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::support::{Client, PATIENCE, TestGateway, eventually};
@@ -15,10 +15,6 @@ const WAYS: [fn(&mut Settings); 2] =
 async fn pause(client: &Client, paused: bool) {
     let queue = client.configure("q", json!({"paused": paused})).await.expect(200).json();
     assert_eq!(queue["settings"]["paused"], paused);
-}
-
-async fn waiters(client: &Client) -> Value {
-    client.get("/queues/q/metrics").await.expect(200).json()["waiters"].clone()
 }
 
 #[tokio::test]
@@ -62,14 +58,14 @@ async fn who_waits_goes_on_waiting_and_is_woken_when_it_ends() {
             tokio::spawn(async move { client.receive_one("q", "wait=20").await })
         };
         let before = wait(&gateways[1]);
-        eventually("it waits", async || (waiters(&gateways[1]).await == 1).then_some(())).await;
+        gateways[1].wait_for_waiters("q", 1).await;
         pause(&gateways[0], true).await;
         // In force everywhere within a second.
         sleep(WHILE).await;
         let during = [wait(&gateways[0]), wait(&gateways[1])];
         eventually("they wait", async || {
-            let counts = (waiters(&gateways[0]).await, waiters(&gateways[1]).await);
-            (counts == (json!(1), json!(2))).then_some(())
+            let counts = (gateways[0].waiters("q").await, gateways[1].waiters("q").await);
+            (counts == (1, 2)).then_some(())
         })
         .await;
         for n in 0..3 {
@@ -97,7 +93,7 @@ async fn who_waits_in_vain_is_answered_in_time() {
         gateway.send("q", r#"{"message":1}"#).await;
         let received = timeout(Duration::from_secs(15), gateway.receive("q", "wait=1")).await;
         assert!(received.expect("in time").is_empty());
-        assert_eq!(waiters(&gateway).await, 0);
+        assert_eq!(gateway.waiters("q").await, 0);
     }
 }
 
@@ -109,7 +105,7 @@ async fn a_pause_that_ends_by_sql_wakes_who_waits() {
     gateway.send("q", r#"{"message":1}"#).await;
     let client = gateway.client.clone();
     let waiting = tokio::spawn(async move { client.receive_one("q", "wait=20").await });
-    eventually("it waits", async || (waiters(&gateway).await == 1).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.database.execute("UPDATE pgmq_gateway.queue_settings SET settings = '{}'").await;
     let received =
         timeout(Duration::from_secs(15), waiting).await.expect("woken").expect("received");
@@ -131,7 +127,7 @@ async fn nothing_is_delivered_where_a_drop_is_refused_or_every_place_is_taken() 
         let client = gateway.client.clone();
         async move { client.get("/queues/q/messages?wait=5").await }
     });
-    eventually("one waits", async || (waiters(&gateway).await == 1).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.get("/queues/q/messages?wait=5").await.problem(503, "overloaded");
     gateway.database.execute("CREATE VIEW looks AS TABLE pgmq.q_q").await;
     gateway.delete("/queues/q").await.problem(409, "queue_conflict");
@@ -151,7 +147,7 @@ async fn who_waits_gets_nothing_by_a_drop_that_is_refused() {
         let client = gateway.client.clone();
         async move { client.receive("q", "wait=5").await }
     });
-    eventually("one waits", async || (waiters(&gateway).await == 1).then_some(())).await;
+    gateway.wait_for_waiters("q", 1).await;
     gateway.delete("/queues/q").await.problem(409, "queue_conflict");
     assert!(waiting.await.expect("no panic").is_empty());
     assert_eq!(gateway.all("q").await[0]["read_ct"], 0);

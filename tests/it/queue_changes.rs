@@ -4,7 +4,7 @@ use pgmq_gateway::config::Secret;
 use serde_json::{Value, json};
 
 use super::auth::{ADMIN, key};
-use crate::support::{Holder, TestGateway, eventually};
+use crate::support::{Holder, TestGateway, eventually, holder};
 
 const INDEXES: &str = "SELECT count(*) FROM pg_index i WHERE i.indrelid = 'pgmq.q_q'::regclass \
                        AND pg_get_indexdef(i.indexrelid) LIKE '%x-pgmq-group%, msg_id)'";
@@ -83,12 +83,7 @@ async fn the_index_is_built_beside_running_traffic() {
             .await;
     let client = gateway.client.clone();
     let building = tokio::spawn(async move { client.patch("/queues/q", r#"{"fifo":true}"#).await });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                 AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
-    eventually("it waits", async || {
-        (gateway.database.value::<i64>(waits).await == 1).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&gateway.database, "CREATE INDEX CONCURRENTLY").await;
     let id = gateway.send("q", r#"{"message":3}"#).await;
     assert_eq!(gateway.receive("q", "qty=9&vt=0").await.len(), 2);
     gateway.delete(&format!("/queues/q/messages/{id}")).await.expect(204);

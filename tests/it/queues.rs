@@ -135,7 +135,7 @@ async fn dropping_purging_and_measuring() {
     let gateway = TestGateway::start().await;
     gateway.create("q").await;
     for n in 0..5 {
-        gateway.send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        gateway.send_message("q", n).await;
     }
     gateway.send("q", r#"{"message":"later","delay":600}"#).await;
     gateway.receive("q", "qty=2").await;

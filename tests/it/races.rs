@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{Answer, Client, TestGateway};
@@ -47,9 +48,8 @@ async fn settings_are_changed_one_after_the_other() {
     gateways[0].create("q").await;
     for _ in 0..3 {
         let changed = at_once(&gateways, 20, |n| {
-            let notify =
-                if n % 3 == 0 { "null".to_owned() } else { format!(r#"{{"throttle_ms":{n}}}"#) };
-            ("PATCH", "/queues/q", format!(r#"{{"settings":{{"delay":{n},"notify":{notify}}}}}"#))
+            let notify = (n % 3 != 0).then(|| json!({"throttle_ms": n}));
+            ("PATCH", "/queues/q", json!({"settings": {"delay": n, "notify": notify}}).to_string())
         });
         assert_eq!(changed.await, BTreeMap::from([(200, 20)]));
     }

@@ -95,11 +95,7 @@ async fn who_leaves_while_waiting_has_settled_and_leased_nothing() {
     });
     eventually("it is deleted", async || gateway.all("q").await.is_empty().then_some(())).await;
     call.abort();
-    eventually("it has left", async || {
-        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
-        (metrics["waiters"] == 0).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 0).await;
     let sent = gateway.send("q", r#"{"message":2}"#).await;
     let received = timeout(PATIENCE, gateway.receive_one("q", "wait=20")).await.expect("soon");
     assert_eq!((&received["msg_id"], &received["read_ct"]), (&json!(sent), &json!(1)));
@@ -240,11 +236,7 @@ async fn who_settles_does_not_overtake_who_waits() {
     let receipts = workers_with_one_each(&gateway, 1).await;
     let client = gateway.client.clone();
     let waits = tokio::spawn(async move { client.get("/queues/q/messages?wait=20").await });
-    eventually("it waits", async || {
-        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     // Nothing tells the one that waits.
     let insert = "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '1')";
     gateway.database.execute(insert).await;

@@ -353,7 +353,7 @@ async fn who_may_do_nothing_about_it_is_told_what_would_help() {
 
 async fn refused(client: &Client, queue: &str) {
     let one = r#"{"message":1}"#;
-    let transaction = format!(r#"{{"operations":[{{"send":{{"queue":"{queue}","message":1}}}}]}}"#);
+    let transaction = json!({"operations": [{"send": {"queue": queue, "message": 1}}]}).to_string();
     let send = format!("/queues/{queue}/messages");
     for (path, body, key) in
         [(&*send, one, None), (&*send, one, Some("k")), ("/transactions", &*transaction, None)]

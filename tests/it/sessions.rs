@@ -176,7 +176,7 @@ async fn receivers_beside_each_other_do_not_fail() {
         let client = client.clone();
         together.spawn(async move {
             for m in 0..20 {
-                client.send("q", &format!(r#"{{"message":"{n}-{m}"}}"#)).await;
+                client.send_message("q", format!("{n}-{m}")).await;
                 for message in client.receive("q", "qty=2").await {
                     client
                         .delete(&format!("/queues/q/messages/{}", message["msg_id"]))
@@ -263,7 +263,7 @@ async fn ends_of_sessions_in_the_middle_are_told_as_they_are() {
             let (mut stored, mut unknown) = (Vec::new(), Vec::new());
             for m in 0..150 {
                 let name = format!("{n}-{m}");
-                let body = format!(r#"{{"message":"{name}"}}"#);
+                let body = json!({"message": name}).to_string();
                 let answer = client.post("/queues/q/messages", &body).await;
                 match answer.status {
                     201 => stored.push(name),

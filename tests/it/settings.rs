@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Client, Holder, TestGateway, eventually};
+use crate::support::{Client, Holder, TestGateway, eventually, holder};
 
 /// What a queue has that nobody has configured.
 fn defaults() -> Value {
@@ -347,12 +347,7 @@ async fn a_reload_that_is_stuck_makes_the_changed_queue_wait_and_no_other() {
     let holder = Holder::of(&gateway.database, lock).await;
     let (client, changed) = (gateway.client.clone(), r#"{"message":"changed"}"#);
     let waiting = tokio::spawn(async move { client.send("q", changed).await });
-    eventually("the reload is stuck", async || {
-        let stuck = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                     AND query LIKE '/* all_settings */%' AND wait_event_type = 'Lock'";
-        (gateway.database.value::<i64>(stuck).await > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&gateway.database, "/* all_settings */").await;
     for n in 1..=5 {
         let began = Instant::now();
         // Receiving looks at the row of the queue there, too.

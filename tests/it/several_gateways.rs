@@ -42,7 +42,7 @@ async fn every_message_goes_to_one_consumer() {
         [TestGateway::on(&database, |_| {}).await, TestGateway::on(&database, |_| {}).await];
     gateways[0].create("q").await;
     for n in 0..200 {
-        gateways[n % 2].send("q", &format!(r#"{{"message":{n}}}"#)).await;
+        gateways[n % 2].send_message("q", n).await;
     }
     let mut consumers = JoinSet::new();
     for gateway in gateways.iter().cycle().take(8) {

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::auth::{ADMIN, key, with_admin};
-use crate::support::{Answer, Client, TestGateway, eventually, raw};
+use crate::support::{Answer, Client, TestGateway, eventually, holder, raw};
 
 const GREEDY: &str = "the-key-of-somebody-greedy";
 const OTHER: &str = "the-key-of-somebody-else";
@@ -212,19 +212,14 @@ async fn a_key_has_its_share_of_the_transactions() {
             }
         });
     }
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND query LIKE '/* transact */%' AND wait_event_type = 'Lock'";
-    eventually("they wait for the table", async || {
-        (gateway.database.value::<i64>(running).await > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&gateway.database, "/* transact */").await;
     let body = transaction("q");
     let slowest = slowest(20, async || {
         other.post("/transactions", &body).await.expect(200);
     })
     .await;
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    assert!(gateway.database.value::<i64>(running).await <= 2);
+    assert!(holder::blocked_statements(&gateway.database, "/* transact */").await <= 2);
     stuck.shutdown().await;
     lock.rollback().await.expect("unlocked");
 }

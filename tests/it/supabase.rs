@@ -313,14 +313,10 @@ async fn a_read_and_a_pop_wait_if_that_is_preferred() {
         let request = request(&client, function, &body).header("prefer", wait);
         tokio::spawn(Answer::of(request))
     };
-    let waiters = async || {
-        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
-        (metrics["waiters"] == 1).then_some(())
-    };
     let read = json!({"queue_name": "q", "sleep_seconds": 60, "n": 1});
     for (function, body) in [("read", read), ("pop", json!({"queue_name": "q"}))] {
         let answer = waiting(function, body, "wait=20");
-        eventually("it waits", waiters).await;
+        gateway.wait_for_waiters("q", 1).await;
         // By SQL, of which the gateway is told by nobody, and by itself.
         if function == "read" {
             gateway.database.execute("SELECT pgmq.send('q', '{\"sql\":1}')").await;

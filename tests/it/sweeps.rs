@@ -22,14 +22,6 @@ fn wait_for(client: &Client, queue: &str) -> JoinHandle<(Answer, Instant)> {
     tokio::spawn(async move { (client.get(&path).await, Instant::now()) })
 }
 
-async fn waits(client: &Client, queue: &str) {
-    eventually("somebody waits", async || {
-        let metrics = client.get(&format!("/queues/{queue}/metrics")).await.json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
-}
-
 #[track_caller]
 fn got_one(answer: &Answer) -> Value {
     let messages = answer.clone().expect(200).messages();
@@ -46,14 +38,14 @@ async fn a_locked_queue_makes_no_other_one_blind() {
         gateway.create(queue).await;
     }
     let locked = wait_for(&gateway, "locked");
-    waits(&gateway, "locked").await;
+    gateway.wait_for_waiters("locked", 1).await;
     let mut connection = gateway.database.connect().await;
     connection.execute("BEGIN; LOCK TABLE pgmq.q_locked").await.expect("locked");
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(6) {
         for queue in ["a", "b"] {
             let waiting = wait_for(&gateway, queue);
-            waits(&gateway, queue).await;
+            gateway.wait_for_waiters(queue, 1).await;
             gateway.database.execute(&format!("SELECT pgmq.send('{queue}', '1')")).await;
             let sent = Instant::now();
             let (answer, at) = waiting.await.expect("no panic");
@@ -86,12 +78,12 @@ async fn a_queue_that_fails_is_of_no_concern_to_others() {
     let gateway = try_start(&database.url_as(&role), |_| {}).await.expect("gateway started");
     let client = Client::new(&gateway.url());
     let closed = wait_for(&client, "closed");
-    waits(&client, "closed").await;
+    client.wait_for_waiters("closed", 1).await;
     database.execute(&format!("REVOKE ALL ON pgmq.q_closed FROM {role}")).await;
     closed.await.expect("no panic").0.problem(403, "forbidden");
     for _ in 0..3 {
         let waiting = wait_for(&client, "open");
-        waits(&client, "open").await;
+        client.wait_for_waiters("open", 1).await;
         database.execute("SELECT pgmq.send('open', '1')").await;
         let sent = Instant::now();
         let (answer, at) = waiting.await.expect("no panic");
@@ -113,7 +105,7 @@ async fn after_a_stall(how_long: Duration) {
     let address = Forwarder::to(&server.socket()).await;
     let (_gateway, client) = gateway_through(&address).await;
     let waiting = wait_for(&client, "q");
-    waits(&client, "q").await;
+    client.wait_for_waiters("q", 1).await;
     // A few sweeps have taken their usual course.
     sleep(Duration::from_millis(500)).await;
     address.stall(true);
@@ -150,7 +142,7 @@ async fn after_a_stall_of_the_server_a_message_is_found_within_a_second() {
     let client = Client::new(&gateway.url());
     client.create("q").await;
     let waiting = wait_for(&client, "q");
-    waits(&client, "q").await;
+    client.wait_for_waiters("q", 1).await;
     sleep(Duration::from_millis(500)).await;
     server.freeze();
     sleep(Duration::from_secs(3)).await;
@@ -169,7 +161,7 @@ async fn connections_that_are_dead_are_replaced() {
     let address = Forwarder::to(&server.socket()).await;
     let (_gateway, client) = gateway_through(&address).await;
     let waiting = wait_for(&client, "q");
-    waits(&client, "q").await;
+    client.wait_for_waiters("q", 1).await;
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%/* notify */%' \
                      OR query LIKE 'LISTEN%'";
     eventually("it listens", async || (server.count(listening).await > 0).then_some(())).await;

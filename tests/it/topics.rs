@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, TestGateway, eventually};
+use crate::support::{Answer, Client, TestGateway};
 
 async fn with_queues(queues: &[&str]) -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -312,11 +312,7 @@ async fn who_waits_on_a_bound_queue_is_woken() {
     let (here, there, _) =
         tokio::join!(one.receive_one("a", "wait=20"), other.receive_one("b", "wait=20"), async {
             for (gateway, queue) in [(&one, "a"), (&other, "b")] {
-                eventually("both wait", async || {
-                    let metrics = gateway.get(&format!("/queues/{queue}/metrics")).await.json();
-                    (metrics["waiters"] == 1).then_some(())
-                })
-                .await;
+                gateway.wait_for_waiters(queue, 1).await;
             }
             publish(&one, "orders.new/messages", r#"{"message":"awaited"}"#).await
         });

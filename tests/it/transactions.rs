@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, TestGateway, eventually};
+use crate::support::{Answer, Client, TestGateway};
 
 async fn with_queues(queues: &[&str]) -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -273,11 +273,7 @@ async fn who_waits_gets_what_a_transaction_sends() {
             received
         };
         let (received, _) = tokio::join!(waiting, async {
-            eventually("it waits", async || {
-                let metrics = there.get("/queues/q/metrics").await.expect(200).json();
-                (metrics["waiters"] == 1).then_some(())
-            })
-            .await;
+            there.wait_for_waiters("q", 1).await;
             results(here, json!([{"send": {"queue": "q", "message": "awaited"}}])).await
         });
         assert_eq!((&received["message"], &received["read_ct"]), (&json!("awaited"), &json!(1)));

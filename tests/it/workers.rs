@@ -22,7 +22,7 @@ use tokio::{
 use self::programs::Program;
 use crate::{
     auth::{ADMIN, with_admin},
-    support::{Holder, PATIENCE, TestGateway, eventually},
+    support::{Holder, PATIENCE, TestGateway, eventually, holder},
 };
 
 /// A worker that runs, and what it says.
@@ -138,11 +138,7 @@ async fn works(program: Program) {
 
     // Stopped while it waits, it takes nothing along.
     let worker = Worker::start(&program, &gateway);
-    eventually("it waits", async || {
-        let metrics = gateway.get("/queues/q/metrics").await.expect(200).json();
-        (metrics["waiters"] == 1).then_some(())
-    })
-    .await;
+    gateway.wait_for_waiters("q", 1).await;
     assert!(worker.stop().await.is_empty());
     gateway.send("q", r#"{"message":{"n":"for others"}}"#).await;
     assert_eq!(gateway.receive("q", "").await[0]["read_ct"], 1);
@@ -160,13 +156,7 @@ async fn gives_back(program: Program) {
     gateway.send("q", r#"{"message":{"n":"next"}}"#).await;
     let holder = Holder::of_tables(&gateway.database, &["q_q"], "ACCESS EXCLUSIVE").await;
     worker.says("done first").await;
-    eventually("what it settles waits for the lock", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND application_name = 'pgmq-gateway' AND wait_event_type = 'Lock'";
-        let waits: i64 = gateway.database.value(sql).await;
-        (waits > 0).then_some(())
-    })
-    .await;
+    holder::wait_for_blocked(&gateway.database, "").await;
     worker.terminate();
     holder.rollback().await;
     let said = worker.ended().await;

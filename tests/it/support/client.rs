@@ -5,6 +5,8 @@ use std::{panic::Location, time::Duration};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
+use super::eventually;
+
 /// A client of one gateway.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -99,6 +101,11 @@ impl Client {
         answer.expect(201).json()["msg_id"].as_i64().expect("an id")
     }
 
+    /// Stores a message and returns its id.
+    pub async fn send_message(&self, queue: &str, message: impl Into<Value>) -> i64 {
+        self.send(queue, &json!({"message": message.into()}).to_string()).await
+    }
+
     /// Receives with these parameters and returns the messages.
     pub async fn receive(&self, queue: &str, parameters: &str) -> Vec<Value> {
         let answer = self.get(&format!("/queues/{queue}/messages?{parameters}")).await;
@@ -114,6 +121,20 @@ impl Client {
             assert_eq!(received.len(), 1, "{at}: {received:?}");
             received.remove(0)
         }
+    }
+
+    /// How many clients wait for messages of a queue, at this gateway.
+    pub async fn waiters(&self, queue: &str) -> u64 {
+        let metrics = self.get(&format!("/queues/{queue}/metrics")).await.expect(200).json();
+        metrics["waiters"].as_u64().expect("a number")
+    }
+
+    /// Waits until so many clients wait for messages of a queue.
+    pub async fn wait_for_waiters(&self, queue: &str, count: u64) {
+        let what = format!("{count} wait for messages of {queue}");
+        let path = format!("/queues/{queue}/metrics");
+        let metrics = async || self.get(&path).await.json();
+        eventually(&what, async || (metrics().await["waiters"] == count).then_some(())).await;
     }
 
     /// Everything in a queue, in order of `msg_id`, leased and delayed messages too.

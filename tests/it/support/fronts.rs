@@ -85,8 +85,7 @@ impl Fronts {
 impl Front {
     /// How many clients wait for messages of a queue, at the gateway behind it.
     pub async fn waiters(&self, queue: &str) -> u64 {
-        let metrics = self.direct.get(&format!("/queues/{queue}/metrics")).await.expect(200);
-        metrics.json()["waiters"].as_u64().expect("a number")
+        self.direct.waiters(queue).await
     }
 
     /// A client that has nothing to do with TLS.

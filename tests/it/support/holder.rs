@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Executor, PgConnection};
 
-use super::TestDatabase;
+use super::{TestDatabase, eventually};
 
 /// For how long the gateway tries what is locked.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -44,4 +44,21 @@ pub async fn stuck_statements(database: &TestDatabase) -> Vec<String> {
                WHERE datname = current_database() AND application_name = 'pgmq-gateway' \
                AND wait_event_type = 'Lock' AND now() - query_start > '1 s'";
     database.value(sql).await
+}
+
+/// How many statements of gateways on this database wait for a lock whose text begins like this.
+pub async fn blocked_statements(database: &TestDatabase, beginning: &str) -> i64 {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name = 'pgmq-gateway' AND wait_event_type = 'Lock' \
+         AND query LIKE '{beginning}%'"
+    );
+    database.value(&sql).await
+}
+
+/// Waits until one does.
+pub async fn wait_for_blocked(database: &TestDatabase, beginning: &str) {
+    let what = format!("a statement `{beginning}…` waits for a lock");
+    let blocked = async || (blocked_statements(database, beginning).await > 0).then_some(());
+    eventually(&what, blocked).await;
 }

@@ -17,6 +17,7 @@ pub mod proxies;
 pub mod raw;
 pub mod servers;
 pub mod sigv4;
+pub mod snapshot;
 pub mod sqs;
 
 pub use browser::Browser;
