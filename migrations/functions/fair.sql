@@ -67,6 +67,14 @@ BEGIN
     IF wanted THEN
         statement := pgmq_gateway.group_index_statement(queue, column_name, 'CONCURRENTLY');
         IF pgmq_gateway.has_group_index(relation, column_name) THEN
+            -- What another attempt has left beside it costs every send.
+            RETURN QUERY SELECT format('DROP INDEX CONCURRENTLY IF EXISTS %I.%I', n.nspname, c.relname)
+                         FROM pgmq_gateway.group_indexes(relation, column_name) i
+                         JOIN pg_catalog.pg_class c ON c.oid = i.index
+                         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                         WHERE NOT i.is_valid AND NOT EXISTS (
+                             SELECT FROM pg_catalog.pg_stat_progress_create_index p
+                             WHERE p.datname = current_database() AND p.relid = relation);
             RETURN;
         END IF;
         IF pgmq_gateway.differing_column(queue) IS NOT NULL THEN

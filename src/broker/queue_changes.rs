@@ -187,8 +187,8 @@ impl Broker {
             store::group_index_work(&mut conn, queue, index, true).await
         });
         if let Ok(Ok(mut work)) = work.await {
-            // The last one would make it anew.
-            work.pop();
+            // The last one may make it anew.
+            work.retain(|statement| statement.starts_with("DROP"));
             drop(self.db.run_at_leisure(&work).await);
         }
     }

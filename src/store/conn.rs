@@ -27,6 +27,8 @@ use super::{
 /// Time for a connection that is tried.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 
+use altered::Found;
+
 /// A statement with its parameters.
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -191,11 +193,16 @@ impl Conn {
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
-            let again = if self.close_if_altered(&failed).await {
-                retries.allow_anew()
-            } else {
-                let retry = self.sort(&failed, access, limit.brief);
-                retries.allow(retry).await
+            let again = match self.close_if_altered(&failed).await {
+                Found::Altered => retries.allow_anew(),
+                Found::Writable => {
+                    self.busy = false;
+                    false
+                }
+                Found::Unknown => {
+                    let retry = self.sort(&failed, access, limit.brief);
+                    retries.allow(retry).await
+                }
             };
             let Some(copy) = copy.filter(|_| again && failed.rows == 0) else {
                 let error = failed.into_error(access);
@@ -294,7 +301,8 @@ impl Conn {
         }
         match verdict {
             Verdict::Undone => Some(Retry::Later),
-            Verdict::Stale | Verdict::WrongServer | Verdict::Unsent => Some(Retry::Elsewhere),
+            Verdict::Stale => Some(Retry::Anew),
+            Verdict::WrongServer | Verdict::Unsent => Some(Retry::Elsewhere),
             Verdict::Ended if !failed.complete => Some(Retry::Elsewhere),
             Verdict::Ended | Verdict::Broken if access == Access::Look => Some(Retry::Elsewhere),
             _ => None,

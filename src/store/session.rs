@@ -276,6 +276,8 @@ const KEPT_AS: &str = "pgmq_gateway.session_1";
 /// What functions pin, and so only what is asked beside them meets; and the time for a statement, which the gateway
 /// sets for some.
 const KEPT_BESIDE: [&str; 3] = ["search_path", "lock_timeout", "statement_timeout"];
+/// An expression: whether the server takes no changes.
+const IS_STANDBY: &str = "pg_catalog.pg_is_in_recovery()";
 
 /// An expression: what a session is like.
 fn state() -> String {
@@ -295,9 +297,9 @@ pub(super) fn ask_state(session: &Session) -> String {
 /// Behind a pooler each statement may have another session.
 fn whole_state(is_pooled: bool) -> String {
     if is_pooled {
-        return format!("pg_catalog.concat_ws(' ', {ROLE})");
+        return format!("pg_catalog.concat_ws(' ', {ROLE}, {IS_STANDBY})");
     }
-    format!("pg_catalog.concat_ws(' ', {}, {})", state(), settings(&KEPT_BESIDE))
+    format!("pg_catalog.concat_ws(' ', {}, {}, {IS_STANDBY})", state(), settings(&KEPT_BESIDE))
 }
 
 /// What there is to know of a session; its process is known by its number and its beginning.

@@ -15,8 +15,10 @@ use super::{
 /// Attempts at a statement that is undone because of others.
 const ATTEMPTS: u32 = 5;
 
-/// Sessions that one statement may find changed, one after the other.
+/// Sessions that one statement may find changed, one after the other; and those that have lost what was prepared in
+/// them, as they may behind a pooler for good.
 const MOST_ANEW: u32 = 100;
+const MOST_STALE: u32 = 10;
 
 /// How a statement failed.
 pub(super) struct Failed {
@@ -65,6 +67,8 @@ pub(super) enum Verdict {
 pub(super) enum Retry {
     /// On another connection.
     Elsewhere,
+    /// The same, where those that there are may be no better.
+    Anew,
     /// In a moment.
     Later,
 }
@@ -185,6 +189,10 @@ impl Retries {
     pub(super) async fn allow(&mut self, retry: Option<Retry>) -> bool {
         match retry {
             Some(Retry::Elsewhere) => std::mem::take(&mut self.elsewhere),
+            Some(Retry::Anew) => {
+                self.anew = self.anew.saturating_sub(MOST_ANEW / MOST_STALE);
+                self.anew > 0
+            }
             Some(Retry::Later) if self.later > 0 => {
                 self.later -= 1;
                 sleep(self.backoff.pause()).await;

@@ -1,6 +1,7 @@
 //! Triggers that change the session which they run in, and not just their transaction: whoever has the connection
 //! next is served as if they had not.
 
+use pgmq_gateway::config::Settings;
 use serde_json::json;
 
 use crate::support::{Answer, TestGateway, guarded::together};
@@ -24,7 +25,12 @@ const DEEDS: [&str; 13] = [
 
 /// Queues `odd`, whose table has such a trigger, and `other`, of which a trigger notes every message.
 async fn gateway() -> TestGateway {
-    let gateway = TestGateway::with(|settings| settings.database.max_connections = 2).await;
+    gateway_with(2).await
+}
+
+async fn gateway_with(connections: u32) -> TestGateway {
+    let change = |settings: &mut Settings| settings.database.max_connections = connections;
+    let gateway = TestGateway::with(change).await;
     for queue in ["odd", "other"] {
         gateway.create(queue).await;
     }
@@ -120,24 +126,52 @@ async fn messages_of_such_a_queue_are_what_they_were() {
     }
 }
 
-/// Those who share statements with others, too.
+/// Those who share statements and connections with others, too.
 #[tokio::test]
 async fn a_crowd_beside_such_a_trigger_is_served() {
-    let gateway = gateway().await;
-    has_trigger(&gateway, DEEDS[0]).await;
-    for round in 0..3 {
-        let answers = together(24, |n| {
-            let queue = if n % 3 == 0 { "odd" } else { "other" };
-            let body = json!({"message": format!("€ {round} {n}")}).to_string();
-            Answer::of(gateway.request("POST", &format!("/queues/{queue}/messages")).body(body))
-        });
-        for answer in answers.await {
-            answer.expect(201);
+    let gateway = gateway_with(8).await;
+    for deed in [DEEDS[0], "DEALLOCATE ALL", "SET LOCAL transaction_read_only = on"] {
+        has_trigger(&gateway, deed).await;
+        for round in 0..3 {
+            let answers = together(36, |n| {
+                let queue = if n % 3 == 0 { "odd" } else { "other" };
+                let send = json!({"message": format!("€ {round} {n}")});
+                let request = match n % 4 {
+                    0 | 1 => gateway
+                        .request("POST", &format!("/queues/{queue}/messages"))
+                        .body(send.to_string()),
+                    2 => gateway.request("GET", &format!("/queues/{queue}/messages?vt=0")),
+                    _ => gateway.request("GET", &format!("/queues/{queue}/messages/1")),
+                };
+                Answer::of(request)
+            });
+            for (n, answer) in answers.await.into_iter().enumerate() {
+                let is_fine = [200, 201].contains(&answer.status) || n % 4 == 3;
+                assert!(is_fine || n % 3 == 0, "{deed}: {}", answer.text);
+                assert!(answer.status != 500, "{deed}: {}", answer.text);
+            }
         }
-    }
-    for queue in ["odd", "other"] {
-        for message in gateway.all(queue).await {
+        for message in gateway.all("other").await {
             assert!(message["message"].as_str().expect("text").starts_with("€ "), "{message}");
         }
     }
+}
+
+/// What a trigger says of its own transaction is not what the server is like.
+#[tokio::test]
+async fn a_trigger_that_wants_no_changes_costs_nobody_a_connection() {
+    let gateway = gateway().await;
+    gateway.send("other", r#"{"message":1}"#).await;
+    has_trigger(&gateway, "SET LOCAL transaction_read_only = on; CREATE TABLE public.no ()").await;
+    let sessions = "SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'pgmq-gateway'";
+    let before: Vec<i32> = gateway.database.value(sessions).await;
+    for _ in 0..3 {
+        let refused = gateway.post("/queues/odd/messages", r#"{"message":1}"#).await;
+        assert!([422, 503].contains(&refused.status), "{}", refused.text);
+        gateway.send("other", r#"{"message":1}"#).await;
+    }
+    let after: Vec<i32> = gateway.database.value(sessions).await;
+    assert!(before.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
+    gateway.get("/readyz").await.expect(200);
 }

@@ -211,6 +211,13 @@ async fn an_index_that_another_gateway_made_meanwhile_stays() {
     let statement = "SELECT pgmq_gateway.group_index_statement('q', 'msg_id', '')";
     let statement: String = gateway.database.value(statement).await;
     gateway.database.execute(&statement).await;
+    // What an attempt was cut short at is of no use.
+    let leftover = format!(
+        "{}; UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgmq.leftover'::regclass",
+        statement.replacen("gw_fifo_q_q", "leftover", 1)
+    );
+    gateway.database.execute(&leftover).await;
+    assert_eq!(gateway.database.value::<i64>(INDEXES).await, 2);
     holder.commit().await;
     attempt.await.expect("answered").problem(403, "forbidden");
     assert_eq!(gateway.database.value::<i64>(INDEXES).await, 1);

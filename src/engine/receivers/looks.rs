@@ -141,7 +141,7 @@ impl Receivers {
         let (served, rest, is_waited_on) = {
             let mut state = self.lock();
             if let Some(last) = messages.last() {
-                let bytes = last.message.get().len() + 64;
+                let bytes = last.content_bytes() + 64;
                 // What was far from it is not asked for once more.
                 let weight = if look.cut_short { 0 } else { 7 };
                 state.message_bytes = (state.message_bytes * weight + bytes) / (weight + 1);

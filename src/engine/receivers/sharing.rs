@@ -114,7 +114,7 @@ impl ReadyLook {
     fn is_large(&self, found: &Found) -> bool {
         let most = self.receivers.shared.share_of_queue.bytes;
         !found.unreadable.is_empty()
-            || found.messages.iter().any(|message| message.message.get().len() > most)
+            || found.messages.iter().any(|message| message.content_bytes() > most)
     }
 
     /// Deals out what was found, and looks again if that is due.
