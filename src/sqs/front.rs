@@ -4,7 +4,7 @@ use std::{error::Error as StdError, ops::Deref, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
     response::{IntoResponse, Response},
 };
@@ -263,7 +263,9 @@ async fn dispatch(call: &Call, caller: Caller, action: Action) -> Result<Outcome
 
 /// What a request wants done.
 fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
-    let is_read = parts.method == Method::GET && protocol == Protocol::Query;
+    // At other paths than these nobody has looked at which site's page it comes from.
+    let is_guarded = parts.extensions.get::<MatchedPath>().is_some();
+    let is_read = parts.method == Method::GET && protocol == Protocol::Query && is_guarded;
     if parts.method != Method::POST && !is_read {
         let message = format!("{} does nothing here: POST the action.", parts.method);
         return Err(SqsError::new(Kind::UnknownOperation, message));

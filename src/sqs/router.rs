@@ -132,9 +132,10 @@ fn protocol_of(parts: &Parts) -> Option<Protocol> {
     if text(&TARGET).is_some_and(|target| target.starts_with(TARGET_PREFIX)) {
         return Some(Protocol::Json);
     }
-    let path = parts.uri.path();
+    // Behind a proxy that strips a prefix, an address with a slash at its end has two at its beginning.
+    let path = parts.uri.path().trim_start_matches('/');
     let is_queue = is_queue(path);
-    if !is_queue && path != ROOT {
+    if !is_queue && !path.is_empty() {
         return None;
     }
     let names = text(&header::ACCESS_CONTROL_REQUEST_HEADERS);
@@ -150,10 +151,9 @@ fn protocol_of(parts: &Parts) -> Option<Protocol> {
     (is_queue || has_action || is_posted).then_some(Protocol::Query)
 }
 
-/// Whether a path is that of a queue's URL.
+/// Whether a path, without the slash at its beginning, is that of a queue's URL.
 fn is_queue(path: &str) -> bool {
-    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-    parts.is_some_and(|(account, queue)| {
+    path.split_once('/').is_some_and(|(account, queue)| {
         account.len() == ACCOUNT_DIGITS
             && account.bytes().all(|byte| byte.is_ascii_digit())
             && !queue.trim_end_matches('/').contains('/')
@@ -185,8 +185,11 @@ mod tests {
             ("POST", "/000000000000/q", &[form], Some(Query)),
             ("GET", "/?Action=ListQueues", &[], Some(Query)),
             ("GET", "/000000000000/q", &[], Some(Query)),
+            ("POST", "//", &[form], Some(Query)),
+            ("POST", "//000000000000/q", &[form], Some(Query)),
             ("GET", "/", &[], None),
             ("POST", "/", &[], None),
+            ("POST", "//", &[], None),
             // As curl sends what it is not told the type of.
             ("POST", "/queues/q/messages", &[form], None),
             ("GET", "/queues/q?Action=ListQueues", &[], None),

@@ -9,10 +9,10 @@ use crate::support::{
 };
 
 /// Where the page's second configuration of nginx, and that of HAProxy, have the gateway.
-const PREFIX: &str = "/queue-api";
+pub const PREFIX: &str = "/queue-api";
 
 /// The gateway under a path, behind each proxy that there is.
-async fn under_a_path(gateway: &TestGateway) -> Vec<(Kind, Proxy)> {
+pub async fn under_a_path(gateway: &TestGateway) -> Vec<(Kind, Proxy)> {
     let address = gateway.gateway.address().expect("TCP");
     let mut running = Vec::new();
     for (kind, index) in [(Kind::Nginx, 1), (Kind::Haproxy, 0)] {

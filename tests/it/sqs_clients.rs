@@ -8,7 +8,11 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-use super::{sqs_keys::made, sqs_matrix::with_access_key};
+use super::{
+    proxies::{PREFIX, under_a_path},
+    sqs_keys::{AccessKey, made},
+    sqs_matrix::with_access_key,
+};
 use crate::support::{
     TestDatabase, TestGateway,
     programs::{at, run},
@@ -57,14 +61,24 @@ async fn the_query_protocol_answers_as_the_service_was_recorded() {
     assert!(all >= 42 && alike * 100 >= all * LEAST, "{alike} of {all}");
 }
 
-/// Every action with its answers, by a key whose requests are signed.
-async fn actions(client: &str) {
+/// A gateway with a key whose requests are signed.
+async fn with_key() -> (TestGateway, AccessKey) {
     let database = TestDatabase::new().await;
     let key = ["create", "--name", "client", "--grant", "manage,send,receive:*", "--aws"];
     let key = made(&database, &key, &[]);
-    let gateway = TestGateway::on(&database, |_| {}).await;
-    let mut python = with_access_key(&format!("{client}/bin/python"), &gateway, &key);
-    python.arg(at("tests/sqs/actions.py"));
+    (TestGateway::on(&database, |_| {}).await, key)
+}
+
+/// Every action with its answers.
+async fn actions(client: &str) {
+    let (gateway, key) = with_key().await;
+    actions_at(client, &gateway, &key, &gateway.base).await;
+}
+
+/// The same at another address of the gateway.
+async fn actions_at(client: &str, gateway: &TestGateway, key: &AccessKey, base: &str) {
+    let mut python = with_access_key(&format!("{client}/bin/python"), gateway, key);
+    python.env("AWS_ENDPOINT_URL_SQS", base).arg(at("tests/sqs/actions.py"));
     let said = run(python).await;
     let told = said.lines().find(|line| line.starts_with("actions: ")).expect("they are told");
     report(told);
@@ -80,3 +94,25 @@ async fn every_action_of_the_json_protocol_gives_what_it_can() {
 async fn every_action_of_the_query_protocol_gives_what_it_can() {
     actions("sqs-query").await;
 }
+
+/// Signed as the client has it, who does not know of the proxy.
+#[tokio::test]
+async fn every_action_works_under_a_path_of_a_proxy() {
+    for client in ["sqs", "sqs-query"] {
+        let (gateway, key) = with_key().await;
+        for (kind, proxy) in under_a_path(&gateway).await {
+            report(&format!("behind {kind:?}:"));
+            // SDKs sign a doubled one as one.
+            for end in ["/", "//"] {
+                let base = format!("{}{PREFIX}{end}", proxy.base);
+                actions_at(client, &gateway, &key, &base).await;
+                gateway.database.execute(DROP_ALL).await;
+            }
+        }
+    }
+}
+
+/// For the next one, who finds nothing.
+const DROP_ALL: &str = "SELECT pgmq.drop_queue(queue_name) FROM pgmq.meta; \
+                        DELETE FROM pgmq_gateway.move_tasks; \
+                        DELETE FROM pgmq_gateway.deduplication_ids";

@@ -137,3 +137,27 @@ async fn an_action_is_posted() {
     }
     gateway.get("/queues/q").await.expect(200);
 }
+
+/// Whatever a page of another site makes a browser send: a picture's address, or what comes before a request.
+#[tokio::test]
+async fn a_page_of_another_site_does_nothing_at_any_path() {
+    let gateway = TestGateway::start().await;
+    Sqs(&gateway).create("q", &json!({})).await;
+    let action = "?Action=DeleteQueue&QueueUrl=q";
+    for path in ["/", "//", "/000000000000/q", "/000000000000/q/", "//000000000000/q"] {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let request = gateway.request(method, &format!("{path}{action}"));
+            let request = request.header("sec-fetch-site", "cross-site");
+            let request = request
+                .header("origin", "https://evil.example")
+                .header("access-control-request-method", "POST")
+                .header("access-control-request-headers", "x-other");
+            let answer = Answer::of(request).await;
+            assert!(answer.status >= 400, "{method} {path}: {}", answer.text);
+            gateway.get("/queues/q").await.expect(200);
+        }
+    }
+    // As it is meant.
+    gateway.get(&format!("/{action}")).await.expect(200);
+    gateway.get("/queues/q").await.expect(404);
+}
