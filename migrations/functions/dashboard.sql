@@ -38,7 +38,9 @@ BEGIN
              ELSE 'm.msg_id > $2' END,
         sorted);
     RETURN QUERY EXECUTE format(
-        '/* pgmq_gateway */ SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.archived_at,
+        -- What is not there, though every message has it, keeps none from being seen.
+        '/* pgmq_gateway */ SELECT m.msg_id, coalesce(m.read_ct, 0), coalesce(m.enqueued_at, ''-infinity''),
+                m.last_read_at, coalesce(m.vt, ''infinity''), m.archived_at,
                 CASE WHEN pgmq_gateway.is_small(m.message, $9) THEN m.message END,
                 CASE WHEN pgmq_gateway.is_small(m.headers, $9) THEN m.headers END,
                 pg_column_size(m.message)::bigint, false
@@ -55,7 +57,8 @@ BEGIN
     GET DIAGNOSTICS found = ROW_COUNT;
     IF found < max_messages THEN
         RETURN QUERY EXECUTE format(
-            '/* pgmq_gateway */ SELECT m.msg_id, 0, m.enqueued_at, NULL::timestamptz, m.vt, NULL::timestamptz, NULL::jsonb,
+            '/* pgmq_gateway */ SELECT m.msg_id, 0, coalesce(m.enqueued_at, ''-infinity''), NULL::timestamptz,
+                    coalesce(m.vt, ''infinity''), NULL::timestamptz, NULL::jsonb,
                     NULL::jsonb, 0::bigint, true %s ORDER BY %s OFFSET $6 - 1 LIMIT 1', rows_from, sorted
         ) USING after_vt, first_id, NULL::timestamptz, NULL::timestamptz, 0, max_rows;
     END IF;

@@ -300,7 +300,7 @@ RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS $$
     ) AS number
 $$;
 
--- Whether a message can be written out: PostgreSQL makes no text of 1 GiB or more.
+-- Whether a message can be written out, with what every one has: PostgreSQL makes no text of 1 GiB or more.
 CREATE FUNCTION pgmq_gateway.is_readable(q_table regclass, id bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -308,8 +308,9 @@ DECLARE
 BEGIN
     EXECUTE format(
         -- In a database in SQL_ASCII, what is no UTF-8 fails here as it would on its way to the client.
-        'SELECT octet_length(convert_to(m.message::text, ''UTF8''))::bigint + coalesce(octet_length(%s), 0)
-         FROM %s m WHERE m.msg_id = $1',
+        'SELECT CASE WHEN (m.read_ct, m.enqueued_at) IS NOT NULL THEN
+                octet_length(convert_to(m.message::text, ''UTF8''))::bigint + coalesce(octet_length(%s), 0)
+                ELSE 1000000000 END FROM %s m WHERE m.msg_id = $1',
         CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
              THEN 'convert_to(m.headers::text, ''UTF8'')' ELSE 'NULL' END,
         q_table

@@ -1,7 +1,7 @@
 -- Tables with rules, which have a statement do more than it says, or something else. PostgreSQL takes none on them in
 -- WITH, nor by a cursor.
 
--- Whether a table, or a partition of it, has rules.
+-- Whether a table has rules; those of its partitions, and of tables that inherit from it, are not asked.
 CREATE FUNCTION pgmq_gateway.has_rules(relation regclass)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN

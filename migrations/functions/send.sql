@@ -195,6 +195,11 @@ BEGIN
                                 ELSE outcome END;
             ELSIF outcome <> 'unstorable' THEN
                 outcome := pgmq_gateway.row_outcome(code, context);
+                IF outcome IS NULL AND pgmq_gateway.is_of_shape(code) THEN
+                    -- Others may not bring what there is no place for.
+                    outcome := 'differs';
+                    constraint_name := pgmq_gateway.differing_column(queue);
+                END IF;
             END IF;
             IF outcome IS NULL THEN
                 RAISE;

@@ -79,7 +79,8 @@ $$;
 
 -- Does one thing to one message, in a subtransaction of its own, if it is at the delivery `number` or that is
 -- null: `done`, `missing`, `stale`, `locked` by somebody else, `forbidden` (kept by a policy or a trigger),
--- `conflict` with the archive, `no_archive`, `rejected`, or `failed` for a reason that may pass. Waits for
+-- `conflict` with the archive, `no_archive`, `rejected`, `differs` as a table is not as PGMQ makes it, or `failed` for a
+-- reason that may pass. Waits for
 -- locks as long as its caller does; once it did so in vain, hardly, as the next one may stand there too.
 -- `read_stamp`, `uncounted`, `reason` and `target` are as for `settle`.
 CREATE FUNCTION pgmq_gateway.settle_alone(
@@ -88,7 +89,7 @@ CREATE FUNCTION pgmq_gateway.settle_alone(
     target text DEFAULT NULL, OUT outcome text, OUT constraint_name text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    fits text := format('q.msg_id = $1 AND ($2 IS NULL OR q.read_ct = $2)
+    fits text := format('q.msg_id = $1 AND ($2 IS NULL OR coalesce(q.read_ct = $2, true))
                          AND ($3 IS NULL OR coalesce(%s = $3, true))', pgmq_gateway.read_stamp_of(q_table));
     is_there boolean;
     settled bigint;
@@ -129,7 +130,12 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
                             constraint_name = CONSTRAINT_NAME;
     outcome := pgmq_gateway.row_outcome(code, context);
     IF outcome IS NULL THEN
-        RAISE;
+        -- What is done to others may not need what is missing; and a sequence is that of another queue.
+        outcome := CASE WHEN pgmq_gateway.is_of_shape(code) THEN 'differs'
+                        WHEN action = 'dead_letter' AND code = '2200H' THEN 'failed' END;
+        IF outcome IS NULL THEN
+            RAISE;
+        END IF;
     END IF;
     IF outcome = 'conflict' AND action = 'archive' THEN
         -- So that those behind it do not meet ids in the archive, too.
@@ -139,29 +145,6 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
     ELSIF outcome = 'locked' THEN
         PERFORM set_config('lock_timeout', '1ms', true);
     END IF;
-END
-$$;
-
--- Hides those of the messages that are `ready` for that, and returns their ids.
-CREATE FUNCTION pgmq_gateway.hide_rows(
-    q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
-) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN QUERY EXECUTE format(
-        $query$/* pgmq_gateway */
-        UPDATE %s q SET vt = wish.visible_at %s
-        FROM (
-            SELECT w.msg_id, (array_agg(w.visible_at ORDER BY w.place DESC))[1] AS visible_at,
-                   bool_or(w.uncounted) AS uncounted
-            FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY
-                 AS w (action, msg_id, visible_at, uncounted, outcome, place)
-            WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
-        ) wish
-        WHERE q.msg_id = wish.msg_id
-        RETURNING wish.msg_id
-        $query$, q_table,
-        CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
-    ) USING actions, ids, moments, uncounted, outcomes;
 END
 $$;
 
@@ -251,7 +234,7 @@ BEGIN
                WHEN f.fits AND f.says_which AND f.state = 'ready' AND f.ended IS NULL
                     AND f.taken_back < f.place THEN 'stale'
                WHEN f.fits AND (f.place = f.ended OR f.ended IS NULL) THEN f.state
-               WHEN f.fits OR (f.read_ct IS NULL AND f.same_queue) THEN 'missing'
+               WHEN f.fits OR (f.state IS NULL AND f.same_queue) THEN 'missing'
                ELSE 'stale' END ORDER BY f.place),
            array_agg(CASE WHEN f.fits AND f.place <> f.ended THEN f.ended END ORDER BY f.place),
            array_agg(CASE WHEN f.action = 'hide' THEN
@@ -265,9 +248,10 @@ BEGIN
                min(e.place) FILTER (WHERE e.fits AND uncounted[e.place])
                         OVER (PARTITION BY e.msg_id) AS taken_back
         FROM (
-            SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay, w.visible_at, l.read_ct, l.state,
+            SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay,
+                   w.visible_at, l.read_ct, l.state,
                    coalesce(w.queue_id = this_queue, true) AS same_queue,
-                   l.read_ct IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
+                   l.state IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
                    AND coalesce(w.read_ct = l.read_ct, true)
                    AND coalesce(w.stamp = l.stamp, true) AS fits
             FROM unnest(actions, ids, read_cts, read_stamps, queue_ids, delays, visible_at)
@@ -362,7 +346,11 @@ BEGIN
             ORDER BY w.place);
     END IF;
 
-    IF 'hide' = ANY (actions) THEN
+    IF 'differs' = ALL (outcomes) AND pgmq_gateway.differing_column(queue) IS NOT NULL THEN
+        RAISE datatype_mismatch;
+    END IF;
+    IF EXISTS (SELECT FROM unnest(actions, outcomes) AS w (action, outcome)
+               WHERE w.action = 'hide' AND w.outcome = 'done') THEN
         RETURN QUERY EXECUTE format(
             'SELECT DISTINCT ON (w.place) w.place, w.outcome, w.constraint_name,
                     CASE WHEN w.outcome = ''done'' THEN coalesce(q.vt, w.moment) END

@@ -79,6 +79,37 @@ CREATE FUNCTION pgmq_gateway.hidden_until(
         ELSE pgmq_gateway.moment(visible_at, delay) END
 $$;
 
+-- Hides those of the messages that are `ready` for that, and returns their ids.
+CREATE FUNCTION pgmq_gateway.hide_rows(
+    q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        $query$/* pgmq_gateway */
+        UPDATE %s q SET vt = wish.visible_at %s
+        FROM (
+            SELECT w.msg_id, (array_agg(w.visible_at ORDER BY w.place DESC))[1] AS visible_at,
+                   bool_or(w.uncounted) AS uncounted
+            FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY
+                 AS w (action, msg_id, visible_at, uncounted, outcome, place)
+            WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
+        ) wish
+        WHERE q.msg_id = wish.msg_id
+        RETURNING wish.msg_id
+        $query$, q_table,
+        CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
+    ) USING actions, ids, moments, uncounted, outcomes;
+END
+$$;
+
+-- Fails as a message does that cannot be written out.
+CREATE FUNCTION pgmq_gateway.refuse_unreadable()
+RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE SQLSTATE 'PGW54';
+END
+$$;
+
 -- Hides messages, and shows those that are to be `shown` as they are now. One that cannot be written out fails
 -- the whole or, where they are hidden `one_by_one`, is `unreadable` and left as it was.
 CREATE FUNCTION pgmq_gateway.set_visibility(
@@ -118,6 +149,8 @@ BEGIN
                 CASE WHEN w.id IS NULL THEN ''unreadable''
                      -- A trigger has given it another id.
                      WHEN w.outcome = ''done'' AND w.shown AND m.msg_id IS NULL THEN ''missing''
+                     WHEN m.msg_id IS NOT NULL AND NOT ((m.read_ct, m.enqueued_at) IS NOT NULL)
+                     THEN pgmq_gateway.refuse_unreadable()
                      ELSE w.outcome END,
                 w.constraint_name, %s, $3
          FROM unnest($1, $2, $4, $5) WITH ORDINALITY AS w (outcome, id, constraint_name, shown, place)

@@ -13,7 +13,11 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Part, Result, Sent, Subject, policies::Policy};
+use super::{
+    Broker, Error, Part, Result, Sent, Subject,
+    policies::Policy,
+    sending_each::{deduplicated, sent},
+};
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
@@ -117,17 +121,17 @@ impl Broker {
             new.visible.get_or_insert(Visibility::After(policy.settings.delay));
         }
         let once = once.map(|once| self.idempotency(once));
-        let sent = self.engine.send(queue, messages, policy.fifo, once, call);
-        match self.within_time(sent).await.map_err(Error::of_sending(queue))? {
+        let flags = deduplicated(&messages);
+        let stored = self.engine.send(queue, messages, policy.fifo, once, call);
+        match self.within_time(stored).await.map_err(Error::of_sending(queue))? {
             store::Sent::Stored(ids) => {
-                let sent: Vec<Sent> = ids.into_iter().map(Sent::of).collect();
+                let sent = sent(ids, flags);
                 let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
                 self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
                 Ok(Replayable { replayed: stored == 0, result: sent })
             }
             store::Sent::Replayed(ids) => {
-                let sent = ids.into_iter().map(Sent::of).collect();
-                Ok(Replayable { result: sent, replayed: true })
+                Ok(Replayable { result: sent(ids, flags), replayed: true })
             }
             store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
             store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),

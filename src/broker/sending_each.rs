@@ -27,10 +27,27 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Reads what the store answers.
-    pub(super) fn of(id: i64) -> Self {
-        Self { msg_id: id.saturating_abs(), is_duplicate: id < 0 }
+    /// Reads what the store answers: the id of a duplicate is negated. That of others may be negative itself, as
+    /// the sequence of a queue may count down.
+    pub(super) fn of(id: i64, is_deduplicated: bool) -> Self {
+        let is_duplicate = is_deduplicated && id < 0;
+        Self { msg_id: if is_duplicate { id.saturating_neg() } else { id }, is_duplicate }
     }
+}
+
+/// Which of these messages have a deduplication id, or may have one.
+pub(super) fn deduplicated(messages: &[NewMessage]) -> Vec<bool> {
+    let may_be = |new: &NewMessage| {
+        let headers = new.headers.as_deref().map_or("", |headers| headers.get());
+        // An escape may stand for any character.
+        headers.contains("deduplication-id") || headers.contains("\\u")
+    };
+    messages.iter().map(may_be).collect()
+}
+
+/// What became of messages by the ids that the store answers.
+pub(super) fn sent(ids: Vec<i64>, deduplicated: Vec<bool>) -> Vec<Sent> {
+    ids.into_iter().zip(deduplicated).map(|(id, is_so)| Sent::of(id, is_so)).collect()
 }
 
 /// What holds for a queue. Whoever asks for it hands it on to what it does to the queue then.
@@ -111,10 +128,11 @@ impl Broker {
             return Ok(Vec::new());
         }
         let alone = messages.len() > 1;
+        let flags = deduplicated(&messages);
         let again = if alone { messages.clone() } else { Vec::new() };
         let together = self.within_time(self.engine.send(queue, messages, fifo, None, call)).await;
         let outcomes = match together {
-            Ok(sent) => sent.into_ids().into_iter().map(|id| Ok(Sent::of(id))).collect(),
+            Ok(stored) => sent(stored.into_ids(), flags).into_iter().map(Ok).collect(),
             // Nothing of it was stored.
             Err(StoreError::Rejected(_)) if alone => {
                 let mut outcomes = Vec::with_capacity(again.len());
@@ -137,10 +155,11 @@ impl Broker {
         new: NewMessage,
         fifo: bool,
     ) -> Result<Sent> {
+        let flags = deduplicated(std::slice::from_ref(&new));
         let ids = self.within_time(self.engine.send(queue, vec![new], fifo, None, call)).await;
         let ids = ids.map_err(Error::of_sending(queue))?.into_ids();
-        let id = ids.first().copied();
-        id.map(Sent::of).ok_or_else(|| Error::Internal("no id for a stored message".into()))
+        let stored = sent(ids, flags).into_iter().next();
+        stored.ok_or_else(|| Error::Internal("no id for a stored message".into()))
     }
 
     /// Refuses what PostgreSQL cannot store.

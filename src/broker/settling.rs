@@ -386,6 +386,11 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
         Settled::Conflict => Err(Error::archive_conflict(queue.as_str(), msg_id)),
         Settled::NoArchive => Err(Error::NoArchive(queue.to_string())),
         Settled::Failed => Err(Error::TriggerFailed(format!("queue `{queue}`"))),
+        Settled::Differs => Err(Error::TableDiffers {
+            queue: queue.to_string(),
+            what: "a column of them, or of those that its messages go to,".into(),
+            source: None,
+        }),
         Settled::Unknown => Err(store::Error::OutcomeUnknown(None).into()),
         Settled::Unreadable => Err(Error::MessageUnreadable(msg_id)),
     }

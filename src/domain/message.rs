@@ -159,6 +159,8 @@ pub enum Settled {
     NoArchive,
     /// A trigger failed for a reason that may pass, and the message was left as it was.
     Failed,
+    /// The queue's table, or the one that the message was to go to, is not as PGMQ makes it.
+    Differs,
     /// The message cannot be written out, and was left as it was.
     Unreadable,
     /// The connection broke before that was known.

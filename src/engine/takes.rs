@@ -199,6 +199,7 @@ impl BatchStatement for Looking {
 
 /// Whether it may be one message that failed a statement: then it is to fail nobody but who wants it.
 fn is_in_the_way(error: &Error) -> bool {
-    let is_to_be_repeated = matches!(error, Error::Locked | Error::Deadlock(_));
-    matches!(error, Error::Timeout) || error.is_about_rows() && !is_to_be_repeated
+    let is_everybodys =
+        matches!(error, Error::Locked | Error::Deadlock(_) | Error::TableDiffers { .. });
+    matches!(error, Error::Timeout) || error.is_about_rows() && !is_everybodys
 }

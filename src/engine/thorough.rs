@@ -142,7 +142,9 @@ pub(super) fn is_to_begin_anew(
 
 /// Whether it may be a row that failed a statement, so that others can be had without it.
 fn is_in_the_way(error: &Error) -> bool {
-    error.is_about_rows() && !matches!(error, Error::Locked | Error::Unreadable)
+    let is_about_others =
+        matches!(error, Error::Locked | Error::Unreadable | Error::TableDiffers { .. });
+    error.is_about_rows() && !is_about_others
 }
 
 /// Says that there are messages which are not delivered, as their table keeps them: now and then, as every

@@ -13,6 +13,8 @@ use sqlx::{
     query::Query,
 };
 
+use tokio::time::Instant;
+
 use crate::domain::{Call, QueueName};
 
 use super::{
@@ -190,6 +192,7 @@ impl Conn {
             self.ready().await?;
             let copy = (!self.in_transaction).then(|| arguments.clone());
             self.cancel_after = cancel_after;
+            let began = Instant::now();
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
@@ -198,6 +201,10 @@ impl Conn {
                 Found::Writable => {
                     self.busy = false;
                     false
+                }
+                // Where its time was not up, something else has cut it short.
+                Found::Unanswered => {
+                    began.elapsed() < limit.time / 2 && retries.allow(Some(Retry::Elsewhere)).await
                 }
                 Found::Unknown => {
                     let retry = self.sort(&failed, access, limit.brief);

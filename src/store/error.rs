@@ -320,7 +320,12 @@ impl Error {
     /// a second try that does them one by one. Everything was undone.
     pub fn is_about_rows(&self) -> bool {
         match self {
-            Self::Rejected(_) | Self::Locked | Self::Unreadable | Self::NotSupported(_) => true,
+            // Of a table that differs, others may not need what is missing.
+            Self::Rejected(_)
+            | Self::Locked
+            | Self::Unreadable
+            | Self::NotSupported(_)
+            | Self::TableDiffers { .. } => true,
             // Whether it is a right on the table that is missing, or on something that a trigger or a
             // policy needs, the second try tells.
             Self::Forbidden(source) | Self::Deadlock(source) => {

@@ -26,6 +26,8 @@ pub enum Rejection {
     NotStored,
     /// A trigger failed for a reason that may pass: the SQLSTATE.
     Failed(Arc<str>),
+    /// The table is not as PGMQ makes it: which column, and of what.
+    Differs(Option<Arc<str>>),
 }
 
 impl fmt::Display for Rejection {
@@ -41,6 +43,7 @@ impl fmt::Display for Rejection {
             Self::Trigger(code) => write!(f, "a trigger refuses it (SQLSTATE {code})"),
             Self::NotStored => f.write_str("a trigger dropped it"),
             Self::Failed(code) => write!(f, "a trigger failed (SQLSTATE {code})"),
+            Self::Differs(_) => f.write_str("the table is not as PGMQ makes it"),
         }
     }
 }
@@ -62,6 +65,7 @@ impl Rejection {
             "forbidden" => Some(Self::Policy),
             "not_stored" => Some(Self::NotStored),
             "failed" => Some(Self::Failed(code.into())),
+            "differs" => Some(Self::Differs(constraint)),
             "rejected" if constraint.is_some() || code.starts_with("23") => {
                 Some(Self::Constraint(constraint))
             }

@@ -237,6 +237,7 @@ pub(super) fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {
         other => match Rejection::from_outcome(other, None, constraint) {
             Some(Rejection::Conflict(_)) => Settled::Conflict,
             Some(Rejection::Failed(_)) => Settled::Failed,
+            Some(Rejection::Differs(_)) => Settled::Differs,
             Some(_) => Settled::Kept,
             None => return Err(Error::unexpected_word(other)),
         },

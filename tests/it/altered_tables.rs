@@ -19,9 +19,6 @@ async fn gateway(change: &str) -> TestGateway {
 
 #[tokio::test]
 async fn what_was_altered_is_named_whatever_is_asked() {
-    let settle =
-        json!({"delete": [{"msg_id": 3}], "archive": [{"msg_id": 4}], "retry": [{"msg_id": 5}]})
-            .to_string();
     let hide =
         json!({"operations": [{"set_vt": {"queue": "q", "msg_id": 6, "vt": 5}}]}).to_string();
     for (change, column, sends) in [
@@ -41,7 +38,6 @@ async fn what_was_altered_is_named_whatever_is_asked() {
             differs(gateway.get("/queues/q/peek").await);
             differs(gateway.get("/queues/q/messages?fifo=grouped").await);
             differs(gateway.patch("/queues/q/messages/1", r#"{"vt":0}"#).await);
-            differs(gateway.post("/queues/q/messages/settle", &settle).await);
             differs(gateway.post("/queues/q/messages/pop", "").await);
             differs(gateway.post("/transactions", &hide).await);
         }
@@ -91,4 +87,35 @@ async fn an_archive_that_was_altered_is_named() {
     gateway.post("/queues/q/messages/1/archive", "").await.problem(409, "queue_conflict");
     gateway.get("/queues/q/archive").await.problem(409, "queue_conflict");
     gateway.delete("/queues/q/messages/1").await.expect(204);
+}
+
+/// In one statement with those who need what is missing.
+#[tokio::test]
+async fn whoever_does_not_need_what_is_missing_is_served() {
+    let gateway =
+        gateway("ALTER TABLE pgmq.a_q DROP message; ALTER TABLE pgmq.q_other RENAME vt TO visible")
+            .await;
+    gateway.configure("q", json!({"dead_letter_queue": "other"})).await.expect(200);
+    let settle = json!({"delete": [{"msg_id": 1}], "archive": [{"msg_id": 2}], "retry": [{"msg_id": 3, "delay": 0}],
+                        "dead_letter": [{"msg_id": 4}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["deleted"], &settled["retried"]), (&json!([1]), &json!([3])));
+    for failed in settled["failed"].as_array().expect("two") {
+        assert_eq!(failed["code"], "queue_conflict", "{settled}");
+    }
+    assert_eq!(settled["failed"].as_array().map(Vec::len), Some(2), "{settled}");
+}
+
+/// What is wrong with the queue for dead letters is a matter of those alone.
+#[tokio::test]
+async fn a_dead_letter_queue_without_numbers_fails_dead_letters_alone() {
+    let gateway = gateway("ALTER SEQUENCE pgmq.q_other_msg_id_seq MAXVALUE 2 RESTART WITH 2").await;
+    gateway.configure("q", json!({"dead_letter_queue": "other"})).await.expect(200);
+    gateway.send("other", r#"{"message":1}"#).await;
+    let settle = json!({"delete": [{"msg_id": 1}], "dead_letter": [{"msg_id": 2}]}).to_string();
+    let settled = gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
+    assert_eq!(settled["deleted"], json!([1]), "{settled}");
+    assert_eq!(settled["failed"][0]["code"], "database_unavailable", "{settled}");
+    gateway.get("/queues/q/messages/2").await.expect(200);
 }

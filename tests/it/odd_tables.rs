@@ -214,3 +214,50 @@ async fn ids_below_those_of_pgmq_are_moved_and_purged_as_others() {
     let purged = gateway.post("/queues/q/purge", "").await.expect(200).json();
     assert_eq!((&purged["purged"], stored(&gateway, "q_q").await), (&json!(5), vec![]));
 }
+
+/// A sequence may count down: what is new is not taken for a duplicate.
+#[tokio::test]
+async fn ids_that_are_negative_are_told_as_they_are() {
+    let gateway =
+        gateway("ALTER SEQUENCE pgmq.q_q_msg_id_seq INCREMENT -1 MINVALUE -100 RESTART WITH -1")
+            .await;
+    assert_eq!(gateway.send("q", r#"{"message":1}"#).await, -1);
+    let batch = r#"{"messages":[{"message":2},{"message":3,"headers":{"a":1}}]}"#;
+    let sent = gateway.post("/queues/q/messages/batch", batch).await.expect(201);
+    assert_eq!(sent.json(), json!({"msg_ids": [-2, -3]}));
+    assert_eq!(sent.header("idempotency-replayed"), "");
+    let received = gateway.receive("q", "qty=5").await;
+    let receipts: Vec<_> = received.iter().map(|m| json!({"receipt": m["receipt"]})).collect();
+    let settle = json!({"delete": receipts}).to_string();
+    let settled = gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
+    assert_eq!(settled["deleted"].as_array().map(Vec::len), Some(3), "{settled}");
+}
+
+/// Whatever is missing of it, it is there.
+#[tokio::test]
+async fn a_message_that_lacks_something_is_settled_and_seen() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ALTER read_ct DROP NOT NULL, ALTER enqueued_at DROP NOT NULL, ALTER vt DROP NOT NULL;
+         INSERT INTO pgmq.q_q (vt, message, read_ct, enqueued_at)
+         VALUES (now(), '1', NULL, now()), (now(), '2', 0, NULL), (NULL, '3', 0, now()), (now(), '4', 0, now())",
+    )
+    .await;
+    for list in ["waiting", "all"] {
+        gateway.get(&format!("/ui/queues/q/messages?list={list}")).await.expect(200);
+    }
+    for id in [1, 2] {
+        let path = format!("/queues/q/messages/{id}");
+        gateway.patch(&path, r#"{"vt":60}"#).await.problem(422, "message_rejected");
+        gateway.get(&path).await.problem(422, "message_rejected");
+    }
+    let hidden = "SELECT count(*) FROM pgmq.q_q WHERE vt > now()";
+    assert_eq!(gateway.database.value::<i64>(hidden).await, 0, "refused is not done");
+    let settle =
+        json!({"retry": [{"msg_id": 1}], "delete": [{"msg_id": 2}, {"msg_id": 3}, {"msg_id": 9}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!((&settled["retried"], &settled["deleted"]), (&json!([1]), &json!([2, 3])));
+    assert_eq!(settled["failed"][0]["msg_id"], 9);
+    gateway.delete("/queues/q/messages/1").await.expect(204);
+    assert_eq!(ids(&gateway.receive("q", "qty=5").await), [4]);
+}

@@ -160,7 +160,7 @@ pub enum Error {
     SendForbidden(String),
     /// A message was kept as it was.
     #[error(
-        "a policy, a trigger or a constraint of its table keeps message {msg_id} of queue `{queue}` as it \
+        "a policy, a trigger, a rule or a constraint of its table keeps message {msg_id} of queue `{queue}` as it \
          is; nothing was done to it"
     )]
     MessageKept {
@@ -171,7 +171,7 @@ pub enum Error {
     },
     /// Every message of a queue was kept.
     #[error(
-        "policies, triggers or constraints of its table keep every message of queue `{0}` that is there; \
+        "policies, triggers, rules or constraints of its table keep every message of queue `{0}` that is there; \
          none was deleted"
     )]
     QueueKept(String),
@@ -241,8 +241,8 @@ pub enum Error {
     },
     /// A message is in the queue but cannot be read.
     #[error(
-        "message {0} cannot be read: its numbers, written out in full, are too large, or it has text that is \
-         no UTF-8"
+        "message {0} cannot be read: its numbers, written out in full, are too large, it has text that is no \
+         UTF-8, or lacks what every message has, such as the time when it was stored"
     )]
     MessageUnreadable(i64),
     /// The gateway's database role lacks a right.

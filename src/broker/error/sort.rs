@@ -59,6 +59,11 @@ impl Error {
         queue: &QueueName,
     ) -> impl Fn(store::Error) -> Self + use<'_> {
         move |error| match error {
+            store::Error::Rejected(Rejection::Differs(what)) => Self::TableDiffers {
+                queue: queue.to_string(),
+                what: what.unwrap_or_else(|| "a column".into()),
+                source: None,
+            },
             store::Error::Rejected(rejection) => Self::rejected(queue.as_str(), &rejection),
             store::Error::Locked => {
                 Self::Locked(format!("queue `{queue}`, or something that this message needs"))
@@ -105,6 +110,10 @@ impl Error {
             )),
             Rejection::Unstorable(_) => Self::refused(rejection.to_string()),
             Rejection::Failed(_) => Self::TriggerFailed(queue.to_owned()),
+            Rejection::Differs(_) => Self::QueueConflict(format!(
+                "the table of {queue} is not as PGMQ makes it: a column is missing, or has another type; nothing was \
+                 stored"
+            )),
         }
     }
 

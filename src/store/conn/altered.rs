@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Time for a question that is answered at once.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a statement says in a session that takes no changes.
 const READ_ONLY: &str = "25006";
@@ -35,6 +35,8 @@ pub(super) enum Found {
     Altered,
     /// It takes changes, though the statement was told that it takes none: a trigger said so for its transaction.
     Writable,
+    /// It does not say, and is given up on.
+    Unanswered,
     /// Nothing is known of it.
     Unknown,
 }
@@ -49,27 +51,40 @@ impl Conn {
         if self.in_transaction || !(is_symptom || Verdict::of(error) == Verdict::Altered) {
             return Found::Unknown;
         }
-        if is_symptom && !self.has_altered_session().await {
-            // Behind a pooler it may have been another one.
-            let is_known = |session: &Session| !session.read_only && session.process.is_some();
-            let is_writable = self.lease.as_ref().is_some_and(|lease| is_known(lease.session()));
-            let is_its_own = code == READ_ONLY && is_writable;
-            return if is_its_own { Found::Writable } else { Found::Unknown };
+        let is_altered = if is_symptom { self.has_altered_session().await } else { Some(true) };
+        match is_altered {
+            Some(true) => {}
+            Some(false) => {
+                // Behind a pooler it may have been another one.
+                let is_known = |session: &Session| !session.read_only && session.process.is_some();
+                let is_writable =
+                    self.lease.as_ref().is_some_and(|lease| is_known(lease.session()));
+                let is_its_own = code == READ_ONLY && is_writable;
+                return if is_its_own { Found::Writable } else { Found::Unknown };
+            }
+            None => {
+                self.leave(Lease::give_up);
+                return Found::Unanswered;
+            }
         }
         self.busy = false;
         self.leave(Lease::close);
         Found::Altered
     }
 
-    async fn has_altered_session(&mut self) -> bool {
-        let Some(lease) = self.lease.as_mut() else { return false };
+    /// Nothing where it does not answer: then it is not to be used any more.
+    pub(super) async fn has_altered_session(&mut self) -> Option<bool> {
+        let was_busy = std::mem::replace(&mut self.busy, true);
+        let lease = self.lease.as_mut()?;
         let session = lease.session().clone();
         let sql = session::ask_state(&session);
-        let asked = timeout(LIMIT, sqlx::query(&sql).fetch_one(&mut **lease)).await;
-        match asked {
+        let is_altered = match timeout(LIMIT, sqlx::query(&sql).fetch_one(&mut **lease)).await {
             Ok(Ok(row)) => row.try_get::<String, _>(0).is_ok_and(|state| *state != *session.state),
-            // It does not answer as it should, and is not to be asked more.
-            Ok(Err(_)) | Err(_) => true,
-        }
+            // Not even that can be asked there.
+            Ok(Err(sqlx::Error::Database(_))) => true,
+            Ok(Err(_)) | Err(_) => return None,
+        };
+        self.busy = was_busy;
+        Some(is_altered)
     }
 }

@@ -1,8 +1,9 @@
 //! Statements that only look, with limits of their own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Execute, postgres::PgRow};
+use tokio::time::Instant;
 
 use crate::domain::QueueName;
 
@@ -10,6 +11,7 @@ use super::{
     super::{
         db::Limit,
         error::{Access, Error, Result},
+        pool::Lease,
         verdict::Retries,
     },
     Conn, Statement,
@@ -75,7 +77,12 @@ impl Conn {
         };
         let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
         self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
-        self.run(sqlx::query(&set), Access::Look, limit).await?;
+        let began = Instant::now();
+        if let Err(error) = self.run(sqlx::query(&set), Access::Look, limit).await {
+            let is_cut_short = matches!(error, Error::Timeout) && began.elapsed() < limit.time / 2;
+            self.leave(Lease::close);
+            return Err(if is_cut_short { cut_short() } else { error });
+        }
         let asked = subject.clone();
         self.subject = subject;
         let outcome = self.run(query, Access::Look, limit).await;
@@ -83,9 +90,21 @@ impl Conn {
         if self.is_reusable() {
             self.run(sqlx::query(end), Access::Look, limit).await?;
         }
+        if matches!(outcome, Err(Error::Timeout))
+            && self.is_reusable()
+            && self.has_altered_session().await == Some(true)
+        {
+            self.leave(Lease::close);
+            return Err(cut_short());
+        }
         match outcome {
             Err(error) if self.is_reusable() => Err(self.explain(asked, error, limit).await),
             outcome => outcome,
         }
     }
+}
+
+/// Something has left the session less time than it should have: it is worth another try.
+fn cut_short() -> Error {
+    Error::Deadlock(Arc::new(sqlx::Error::Protocol("the session was changed".to_owned())))
 }
