@@ -1,13 +1,13 @@
 //! `POST /queues/{queue}/messages/receive`: what became of the last messages, and the next ones, in one call.
 
 use axum::{body::Body, extract::State, response::Response};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Delivery, Receive, Settle},
-    domain::{FifoMode, Filter, JsonObject, Quantity, RawJson, VisibilityTimeout, Wait},
+    domain::{FifoMode, Filter, JsonObject, Quantity, VisibilityTimeout, Wait},
     http::{LeasedBody, QueuePermit, json, right, room_for},
 };
 
@@ -48,20 +48,10 @@ struct SettleAndReceive {
     /// A JSON object that a message must contain: at most 4096 bytes, and 16 array elements in all its arrays
     /// together.
     #[schema(value_type = Option<Object>)]
-    filter: Option<FilterField>,
+    filter: Option<Filter>,
     /// Reads in groups, by the header `x-pgmq-group`, as the parameter of `GET` does.
     #[schema(inline)]
     fifo: Option<FifoMode>,
-}
-
-/// A filter in a body.
-struct FilterField(Filter);
-
-impl<'de> Deserialize<'de> for FilterField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = RawJson::deserialize(deserializer)?;
-        json.get().parse().map(Self).map_err(de::Error::custom)
-    }
 }
 
 /// What was settled, and the next messages.
@@ -86,7 +76,7 @@ impl SettleAndReceive {
             qty: self.qty.unwrap_or(Quantity::saturating(1)),
             vt: self.vt,
             wait: self.wait.unwrap_or(Wait::saturating(0)),
-            filter: self.filter.map(|filter| filter.0),
+            filter: self.filter,
             fifo: self.fifo,
         };
         receive.check()?;

@@ -5,6 +5,7 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
 use super::{MAX_JSON_DEPTH, RawJson, StorableLimits, Unstorable, check_storable};
@@ -79,6 +80,13 @@ impl FromStr for Filter {
         let limits = StorableLimits { expanded: Self::MAX_EXPANDED, depth: MAX_JSON_DEPTH };
         check_storable(json.get(), limits)?;
         Ok(Self(json))
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    /// From the object itself, not from a text that has it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RawJson::deserialize(deserializer)?.get().parse().map_err(de::Error::custom)
     }
 }
 

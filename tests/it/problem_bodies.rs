@@ -88,6 +88,7 @@ async fn problems_are_told_in_the_words_that_are_kept() {
         ("/queues/q/messages/settle", json!({"delete": [{"msg_id": 1, "receipt": "x"}]})),
         ("/queues/q/messages/receive", json!({"settle": {"delete": [{"msg_id": 1}]}, "wait": 1})),
         ("/queues/q/messages/receive", json!({"fifo": "both"})),
+        ("/queues/q/messages/receive", json!({"filter": [1]})),
         ("/transactions", json!({"operations": [{"delete": {"queue": "q", "msg_id": 99}}]})),
         (
             "/transactions",
