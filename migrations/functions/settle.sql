@@ -366,36 +366,3 @@ BEGIN
     END IF;
 END
 $$;
-
--- Settles messages as `settle` does, then leases the next ones as `receive` does, in one commit. The rows of the
--- former have a `place`. Whatever fails, fails the whole.
-CREATE FUNCTION pgmq_gateway.settle_and_receive(
-    queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
-    reasons text[], target text, hide_seconds integer, max_messages integer, max_receives integer,
-    since timestamptz
-) RETURNS TABLE (
-    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, dead integer,
-    kept integer, kept_code text, place bigint, outcome text, constraint_name text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
-DECLARE
-    no_delays integer[] := array_fill(NULL::integer, ARRAY[cardinality(ids)]);
-    no_moments timestamptz[] := array_fill(NULL::timestamptz, ARRAY[cardinality(ids)]);
-BEGIN
-    PERFORM pgmq_gateway.require_own_session();
-    RETURN QUERY
-        SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
-               NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
-               s.place, s.outcome, s.constraint_name
-        FROM pgmq_gateway.settle(
-            queue, actions, ids, read_cts, read_stamps, queue_ids, delays => no_delays,
-            visible_at => no_moments, uncounted => NULL, reasons => reasons, target => target,
-            backoff => NULL, one_by_one => false) s;
-    RETURN QUERY
-        SELECT r.msg_id, r.read_ct, r.enqueued_at, r.last_read_at, r.vt, r.message, r.headers, r.queue_id,
-               r.dead, r.kept, r.kept_code, NULL::bigint, NULL::text, NULL::text
-        FROM pgmq_gateway.receive(
-            queue, hide_seconds, max_messages, filter => NULL, by_id => false, want_due => false,
-            max_receives => max_receives, dead_letter_queue => target, one_by_one => false, since => since) r;
-END
-$$;

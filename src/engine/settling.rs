@@ -1,18 +1,27 @@
 //! Settling for several clients in one statement, and leasing for those of them that want the next messages.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::Instant;
 
 use crate::{
     domain::{Message, QueueName, RetryBackoff, Settled, Target},
-    store::{self, Action, Conn, Error, Read, Result, SettleRules},
+    store::{self, Action, Conn, EndedAndRead, Error, Read, Result, SettleRules},
     telemetry::MessageEvent,
 };
 
 use super::{
-    Delivery, Shared, batch::Size, lane::BatchStatement, notifier::Notifier, receivers::Receivers,
-    takes::Shareable, thorough::take_away,
+    Delivery, Shared,
+    batch::Size,
+    lane::BatchStatement,
+    notifier::Notifier,
+    receivers::Receivers,
+    separation::{SEPARATE, Separation},
+    takes::Shareable,
+    thorough::take_away,
 };
 
 /// Settling messages of a queue.
@@ -20,6 +29,8 @@ pub(super) struct Settling {
     shared: Shared,
     news: Arc<Notifier>,
     receivers: Arc<Receivers>,
+    /// For how long to delete plainly is not worth a try.
+    odd: Mutex<Separation>,
 }
 
 /// What one client wants to settle, and whether it wants the next messages.
@@ -88,7 +99,37 @@ fn is_alike(one: &Read, other: &Read) -> bool {
 impl Settling {
     pub(super) fn new(shared: &Shared, news: &Arc<Notifier>, receivers: &Arc<Receivers>) -> Self {
         let (news, receivers) = (Arc::clone(news), Arc::clone(receivers));
-        Self { shared: shared.clone(), news, receivers }
+        Self { shared: shared.clone(), news, receivers, odd: Mutex::default() }
+    }
+
+    fn odd(&self) -> MutexGuard<'_, Separation> {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether to delete plainly is worth a try: mostly that is all there is to do, and takes far less time.
+    fn is_plain(&self, entries: &[(Action, Target)]) -> bool {
+        let mut ids = HashSet::with_capacity(entries.len());
+        let mut is_one_more = |target: &Target| ids.insert(target.msg_id);
+        let mut ends = entries.iter();
+        !self.odd().holds()
+            && ends.all(|(action, target)| *action == Action::Delete && is_one_more(target))
+    }
+
+    /// Ends messages, and reads if that is wanted.
+    async fn end_and_read(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        entries: &[(Action, Target)],
+        rules: SettleRules<'_>,
+        read: Option<&Read>,
+    ) -> Result<EndedAndRead> {
+        let plainly = self.is_plain(entries);
+        let done = store::settle_and_read(conn, queue, entries, rules, read, plainly).await?;
+        if done.is_separate {
+            self.odd().begin(SEPARATE);
+        }
+        Ok(done)
     }
 
     /// The read for as many as can share one, and how many messages each of them wants; none where others
@@ -118,6 +159,7 @@ impl Settling {
     }
 
     async fn settle(
+        &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&SettleRequest],
@@ -125,7 +167,12 @@ impl Settling {
     ) -> Result<Vec<Settled>> {
         // Settings are never older than those of who came before.
         let Some(last) = inputs.last() else { return Ok(Vec::new()) };
-        store::settle(conn, queue, &entries(inputs), last.rules(), one_by_one).await
+        let (entries, rules) = (entries(inputs), last.rules());
+        if !one_by_one && self.is_plain(&entries) {
+            let done = self.end_and_read(conn, queue, &entries, rules, None).await;
+            return done.map(|done| done.settled);
+        }
+        store::settle(conn, queue, &entries, rules, one_by_one).await
     }
 
     /// The same with a read behind it; nothing if that cannot be done in one statement.
@@ -138,8 +185,8 @@ impl Settling {
         let Some((read, wanted)) = self.shared_read(queue, inputs) else { return Ok(None) };
         let rules = inputs.last().map(|last| last.rules()).unwrap_or_default();
         let began = Instant::now();
-        let done = store::settle_and_read(conn, queue, &entries(inputs), rules, &read).await;
-        let (settled, found) = match done {
+        let done = self.end_and_read(conn, queue, &entries(inputs), rules, Some(&read)).await;
+        let EndedAndRead { settled, found, .. } = match done {
             Ok(done) => done,
             // It was undone as a whole: without the read, it may be done.
             Err(Error::Timeout) => {
@@ -208,7 +255,7 @@ impl BatchStatement for Settling {
     ) -> Result<Outcomes> {
         let outcomes = match self.settle_and_read(conn, queue, inputs).await? {
             Some(outcomes) => outcomes,
-            None => match Self::settle(conn, queue, inputs, false).await {
+            None => match self.settle(conn, queue, inputs, false).await {
                 Ok(settled) => outcomes(inputs, settled),
                 Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
                 Err(error) => return Err(error),
@@ -225,7 +272,7 @@ impl BatchStatement for Settling {
         queue: &QueueName,
         inputs: &[&SettleRequest],
     ) -> Result<Outcomes> {
-        let outcomes = match Self::settle(conn, queue, inputs, true).await {
+        let outcomes = match self.settle(conn, queue, inputs, true).await {
             Ok(settled) => outcomes(inputs, settled),
             Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
             Err(error) => return Err(error),

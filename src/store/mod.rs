@@ -107,7 +107,7 @@ pub use settings::{Configured, all_settings, change_settings};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
-pub use settling_reads::settle_and_read;
+pub use settling_reads::{EndedAndRead, settle_and_read};
 pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
 pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};

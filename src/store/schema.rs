@@ -23,6 +23,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/receive.sql"),
     include_str!("../../migrations/functions/take.sql"),
     include_str!("../../migrations/functions/settle.sql"),
+    include_str!("../../migrations/functions/settle_and_receive.sql"),
     include_str!("../../migrations/functions/visibility.sql"),
     include_str!("../../migrations/functions/dead_letters.sql"),
     include_str!("../../migrations/functions/fifo.sql"),

@@ -87,6 +87,7 @@ mod owners;
 mod parity;
 mod pauses;
 mod permissions;
+mod plain_deletes;
 mod planted;
 mod planted_sql;
 mod poison;

@@ -23,7 +23,7 @@ async fn what_is_missing_is_a_right_and_no_policy() {
     let peek = ("GET", "/queues/q/peek", "");
     for (right, requests) in [
         ("INSERT", &[send, transact][..]),
-        ("UPDATE", &[receive, pop, delete]),
+        ("UPDATE", &[receive, pop]),
         ("DELETE", &[pop, delete]),
         ("SELECT", &[send, transact, receive, pop, delete, peek]),
     ] {

@@ -1,0 +1,96 @@
+-- Ends of messages and the next ones, for those who finish one and want another.
+
+-- Ends messages, and then leases up to `max_messages`, if that is any, as `receive` does, in one commit. The rows of
+-- the former have a `place`. Whatever fails, fails the whole.
+--
+-- Where all are to be deleted, `plainly`, what needs no more than that is (see `end_in_queues`), and only the others are
+-- asked for by `settle`, which takes far longer: no id may be there twice then. A row without a place says `separate` where
+-- that is not worth a try, and what is to be remembered, as by `known_tables`.
+CREATE FUNCTION pgmq_gateway.settle_and_receive(
+    queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
+    reasons text[], target text, hide_seconds integer, max_messages integer, max_receives integer,
+    since timestamptz, plainly boolean DEFAULT false, known_oids oid[] DEFAULT NULL,
+    known_versions text[] DEFAULT NULL, known_names text[] DEFAULT NULL, known_shapes integer[] DEFAULT NULL,
+    known_ids bigint[] DEFAULT NULL
+) RETURNS TABLE (
+    msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, dead integer,
+    kept integer, kept_code text, place bigint, outcome text, constraint_name text,
+    table_oid oid, version text, table_name text, shape integer
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    plain record;
+    -- The places of those that are asked for by `settle`.
+    places integer[];
+BEGIN
+    PERFORM pgmq_gateway.require_own_session();
+    IF plainly THEN
+        SELECT * INTO STRICT plain FROM pgmq_gateway.end_in_queues(
+            'delete', ARRAY[queue], ARRAY[cardinality(ids)], ids, read_cts, read_stamps, queue_ids,
+            known_oids, known_versions, known_names, known_shapes, known_ids);
+        IF plain.outcome = 'separate' OR plain.table_oid IS NOT NULL THEN
+            outcome := plain.outcome;
+            queue_id := plain.queue_id;
+            table_oid := plain.table_oid;
+            version := plain.version;
+            table_name := plain.table_name;
+            shape := plain.shape;
+            RETURN NEXT;
+        END IF;
+        places := ARRAY(SELECT i.place FROM unnest(ids) WITH ORDINALITY AS i (id, place)
+                        WHERE NOT EXISTS (SELECT FROM unnest(plain.ended) AS e (id) WHERE e.id = i.id)
+                        ORDER BY i.place);
+        RETURN QUERY
+            SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+                   NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
+                   i.place::bigint, 'done'::text, NULL::text, NULL::oid, NULL::text, NULL::text, NULL::integer
+            FROM generate_subscripts(ids, 1) AS i (place)
+            WHERE NOT EXISTS (SELECT FROM unnest(places) AS p (place) WHERE p.place = i.place);
+    ELSE
+        places := ARRAY(SELECT generate_subscripts(ids, 1));
+    END IF;
+    IF places <> '{}' THEN
+        RETURN QUERY
+            SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+                   NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
+                   places[s.place]::bigint, s.outcome, s.constraint_name,
+                   NULL::oid, NULL::text, NULL::text, NULL::integer
+            FROM pgmq_gateway.settle_ends(
+                queue, places, actions, ids, read_cts, read_stamps, queue_ids, reasons, target) s;
+    END IF;
+    IF max_messages > 0 THEN
+        RETURN QUERY
+            SELECT r.msg_id, r.read_ct, r.enqueued_at, r.last_read_at, r.vt, r.message, r.headers, r.queue_id,
+                   r.dead, r.kept, r.kept_code, NULL::bigint, NULL::text, NULL::text,
+                   NULL::oid, NULL::text, NULL::text, NULL::integer
+            FROM pgmq_gateway.receive(
+                queue, hide_seconds, max_messages, filter => NULL, by_id => false, want_due => false,
+                max_receives => max_receives, dead_letter_queue => target, one_by_one => false, since => since) r;
+    END IF;
+END
+$$;
+
+-- Settles those of several entries that have these places; none of them is given back.
+CREATE FUNCTION pgmq_gateway.settle_ends(
+    queue text, places integer[], actions text[], ids bigint[], read_cts integer[], read_stamps bigint[],
+    queue_ids bigint[], reasons text[], target text
+) RETURNS TABLE (place bigint, outcome text, constraint_name text) LANGUAGE plpgsql AS $$
+DECLARE
+    chosen record;
+BEGIN
+    SELECT array_agg(actions[p.n] ORDER BY p.i) AS actions, array_agg(ids[p.n] ORDER BY p.i) AS ids,
+           array_agg(read_cts[p.n] ORDER BY p.i) AS read_cts,
+           array_agg(read_stamps[p.n] ORDER BY p.i) AS read_stamps,
+           array_agg(queue_ids[p.n] ORDER BY p.i) AS queue_ids,
+           array_agg(reasons[p.n] ORDER BY p.i) AS reasons
+    INTO chosen FROM unnest(places) WITH ORDINALITY AS p (n, i);
+    RETURN QUERY
+        SELECT s.place, s.outcome, s.constraint_name
+        FROM pgmq_gateway.settle(
+            queue, chosen.actions, chosen.ids, chosen.read_cts, chosen.read_stamps, chosen.queue_ids,
+            delays => array_fill(NULL::integer, ARRAY[cardinality(places)]),
+            visible_at => array_fill(NULL::timestamptz, ARRAY[cardinality(places)]), uncounted => NULL,
+            reasons => CASE WHEN reasons IS NOT NULL THEN chosen.reasons END, target => target,
+            backoff => NULL, one_by_one => false) s;
+END
+$$;
