@@ -12,6 +12,7 @@
 mod abuse;
 mod calm;
 mod compare;
+mod dead_letters;
 mod direct;
 mod fair;
 mod fifo;

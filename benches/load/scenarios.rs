@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    abuse, compare,
+    abuse, compare, dead_letters,
     direct::{self, Direct},
     fair, fifo, greedy,
     http::{self, Http},
@@ -34,6 +34,7 @@ pub fn all() -> Vec<(&'static str, Run)> {
         ("long", |s, p| Box::pin(long_queue(s, p))),
         ("fifo", |s, p| Box::pin(fifo::fifo(s, p))),
         ("once", |s, p| Box::pin(once(s, p))),
+        ("dead", |s, p| Box::pin(dead_letters::dead_letters(s, p))),
         ("fair", |s, p| Box::pin(fair::fair(s, p))),
         ("sqs", |s, p| Box::pin(sqs::sqs(s, p))),
         ("sqs-fifo", |s, p| Box::pin(sqs_fifo::sqs_fifo(s, p))),

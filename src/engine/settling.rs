@@ -115,7 +115,7 @@ impl Settling {
             && ends.all(|(action, target)| *action == Action::Delete && is_one_more(target))
     }
 
-    /// Ends messages, and reads if that is wanted.
+    /// Ends messages, deleting them `plainly` first, and reads if that is wanted.
     async fn end_and_read(
         &self,
         conn: &mut Conn,
@@ -123,8 +123,8 @@ impl Settling {
         entries: &[(Action, Target)],
         rules: SettleRules<'_>,
         read: Option<&Read>,
+        plainly: bool,
     ) -> Result<EndedAndRead> {
-        let plainly = self.is_plain(entries);
         let done = store::settle_and_read(conn, queue, entries, rules, read, plainly).await?;
         if done.is_separate {
             self.odd().begin(SEPARATE);
@@ -169,7 +169,7 @@ impl Settling {
         let Some(last) = inputs.last() else { return Ok(Vec::new()) };
         let (entries, rules) = (entries(inputs), last.rules());
         if !one_by_one && self.is_plain(&entries) {
-            let done = self.end_and_read(conn, queue, &entries, rules, None).await;
+            let done = self.end_and_read(conn, queue, &entries, rules, None, true).await;
             return done.map(|done| done.settled);
         }
         store::settle(conn, queue, &entries, rules, one_by_one).await
@@ -185,7 +185,9 @@ impl Settling {
         let Some((read, wanted)) = self.shared_read(queue, inputs) else { return Ok(None) };
         let rules = inputs.last().map(|last| last.rules()).unwrap_or_default();
         let began = Instant::now();
-        let done = self.end_and_read(conn, queue, &entries(inputs), rules, Some(&read)).await;
+        let entries = entries(inputs);
+        let plainly = self.is_plain(&entries);
+        let done = self.end_and_read(conn, queue, &entries, rules, Some(&read), plainly).await;
         let EndedAndRead { settled, found, .. } = match done {
             Ok(done) => done,
             // It was undone as a whole: without the read, it may be done.
