@@ -13,19 +13,16 @@ DECLARE
                      JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman');
     q_table text := pgmq.format_table_name(queue, 'q');
     alike boolean;
-    is_gone boolean := false;
+    is_gone boolean;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
     -- One whose table is gone is made anew, with the archive that it may have left.
-    IF pgmq_gateway.find_queue_table(queue) IS NULL
-       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
-        DELETE FROM pgmq.meta m WHERE m.queue_name = queue;
-        is_gone := true;
-    END IF;
+    is_gone := pgmq_gateway.find_queue_table(queue) IS NULL
+               AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue);
     SELECT CASE WHEN m.is_partitioned THEN 'partitioned' WHEN m.is_unlogged THEN 'unlogged'
            ELSE 'standard' END
-    INTO existing FROM pgmq.meta m WHERE m.queue_name = queue;
+    INTO existing FROM pgmq.meta m WHERE m.queue_name = queue AND NOT is_gone;
     IF existing <> kind THEN
         outcome := 'differs';
         RETURN;
@@ -58,6 +55,9 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
+        IF is_gone THEN
+            DELETE FROM pgmq.meta m WHERE m.queue_name = queue;
+        END IF;
         CASE kind
             WHEN 'standard' THEN PERFORM pgmq.create_non_partitioned(queue);
             WHEN 'unlogged' THEN PERFORM pgmq.create_unlogged(queue);
@@ -81,7 +81,8 @@ $$;
 
 -- Why a queue of a new name cannot be made, as `create_queue` says it; null if nothing is in the way. PGMQ
 -- makes tables and indexes only if there are none of their names, and takes what there is for its own;
--- pg_partman does so with partitions. An archive that `keeps_archive` is in nobody's way.
+-- pg_partman does so with partitions. A queue that `keeps_archive` is made anew: what PGMQ knows of it is in
+-- nobody's way, and its archive is not, as long as it is a table.
 CREATE FUNCTION pgmq_gateway.name_conflict(
     queue text, kind text, keeps_archive boolean, OUT outcome text, OUT existing text
 ) LANGUAGE plpgsql AS $$
@@ -89,7 +90,8 @@ DECLARE
     q_table text := pgmq.format_table_name(queue, 'q');
     a_table text := pgmq.format_table_name(queue, 'a');
 BEGIN
-    SELECT m.queue_name INTO existing FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue) LIMIT 1;
+    SELECT m.queue_name INTO existing FROM pgmq.meta m
+    WHERE lower(m.queue_name) = lower(queue) AND NOT (keeps_archive AND m.queue_name = queue) LIMIT 1;
     IF existing IS NOT NULL THEN
         outcome := 'folds';
         RETURN;
@@ -104,7 +106,8 @@ BEGIN
                       AND substr(c.relname, length(q_table) + 2) ~ '^(p[0-9]|default$)'
                    OR starts_with(c.relname, a_table || '_')
                       AND substr(c.relname, length(a_table) + 2) ~ '^(p[0-9]|default$)'))
-      AND NOT (keeps_archive AND c.relname IN (a_table, 'archived_at_idx_' || queue))
+      AND NOT (keeps_archive AND (c.relname = a_table AND pgmq_gateway.is_whole_table(c.oid)
+                                  OR c.relname = 'archived_at_idx_' || queue))
     ORDER BY c.relname LIMIT 1;
     IF existing IS NOT NULL THEN
         outcome := 'taken';

@@ -124,12 +124,13 @@ END
 $$;
 
 -- As dead_letter, but one that cannot be moved stays and keeps no other from being moved. `failed` are
--- those that stayed, `failed_code` is why the last of them did.
+-- those that stayed, `failed_code` is why the last of them did. Waits for a lock once.
 CREATE FUNCTION pgmq_gateway.dead_letter_each(
     queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[], OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint;
+    patience text := current_setting('lock_timeout');
 BEGIN
     failed := '{}';
     BEGIN
@@ -145,12 +146,16 @@ BEGIN
     END;
     moved := 0;
     -- Nobody waits for a table that somebody has locked; without an archive there is nothing to try.
-    IF failed_code IN ('55P03', 'PGW44') THEN
+    IF failed_code = 'PGW44' OR failed_code = '55P03'
+       AND NOT pgmq_gateway.is_unlocked(coalesce(
+               CASE WHEN target IS NOT NULL THEN pgmq_gateway.find_queue_table(target) END,
+               pgmq_gateway.archive_table(queue))) THEN
         failed := ids;
         RETURN;
     ELSIF failed_code = '23505' THEN
         PERFORM pgmq_gateway.try_to_advance_sequence(coalesce(target, queue));
     END IF;
+    PERFORM pgmq_gateway.lose_patience(failed_code);
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
@@ -165,7 +170,9 @@ BEGIN
             failed := failed || id;
             failed_code := SQLSTATE;
         END;
+        PERFORM pgmq_gateway.lose_patience(failed_code);
     END LOOP;
+    PERFORM set_config('lock_timeout', patience, true);
 END
 $$;
 
@@ -218,7 +225,7 @@ BEGIN
         stayed := stayed || step.failed;
         failed_code := coalesce(step.failed_code, failed_code);
         -- Where somebody has locked the table they go to, others would stay, too.
-        EXIT WHEN step.failed_code = '55P03' OR cardinality(stayed) > 200;
+        EXIT WHEN step.failed_code = '55P03' AND step.moved = 0 OR cardinality(stayed) > 200;
     END LOOP;
     failed := cardinality(stayed);
 END
@@ -327,12 +334,13 @@ BEGIN
         END IF;
     END;
     moved := 0;
-    IF failed_code = '55P03' THEN
+    IF failed_code = '55P03' AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.queue_table(target)) THEN
         failed := cardinality(ids);
         RETURN;
     ELSIF failed_code = '23505' THEN
         PERFORM pgmq_gateway.try_to_advance_sequence(target);
     END IF;
+    PERFORM pgmq_gateway.lose_patience(failed_code);
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
@@ -353,6 +361,7 @@ BEGIN
                 RAISE;
             END IF;
             failed := failed + 1;
+            PERFORM pgmq_gateway.lose_patience(failed_code);
         END;
     END LOOP;
 END

@@ -213,6 +213,7 @@ BEGIN
         IF NOT one_by_one THEN
             RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue;
             found_count := cardinality(step.chosen);
+            PERFORM pgmq_gateway.check_at_once();
             EXIT;
         END IF;
         blocked := '{}';

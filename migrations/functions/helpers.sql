@@ -201,8 +201,9 @@ BEGIN
     RETURN CASE
         -- A trigger may know our codes.
         WHEN is_foreign AND left(code, 3) = 'PGW' THEN 'rejected'
-        -- 2200H: a sequence has reached its end.
-        WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40', '2200H') THEN NULL
+        WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40') THEN NULL
+        -- The sequence of the ids has reached its end.
+        WHEN code = '2200H' AND NOT is_foreign THEN NULL
         WHEN code = 'PGW05' THEN 'needs_headers'
         WHEN code = 'PGW23' THEN 'not_stored'
         WHEN code = 'PGW44' THEN 'no_archive'
@@ -224,6 +225,8 @@ $$;
 
 -- From here on constraints are checked at once that would be checked at the end of the transaction: then it
 -- is known which row it was. A trigger can put that off again, so what stands for one row ends with this, too.
+-- Every statement about messages does: at the commit, nothing bounds how long it waits for what somebody else has
+-- locked, and with it all that share the commit.
 CREATE FUNCTION pgmq_gateway.check_at_once()
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -3,9 +3,10 @@
 -- Drops a queue with what belongs to it; false where there is none of exactly this name. A name of
 -- which the table is gone already is forgotten, and so is every other name of the table. Raises PGW33
 -- where the role may not drop the tables, which PGMQ only notices. Unless it is `forced`, one stays to which
--- dead letters of other queues go, whose names are `used_by`.
+-- dead letters of other queues go, whose names are `used_by`. So does one that has something else than a table of
+-- its own, such as a view, which is `in_the_way`.
 CREATE FUNCTION pgmq_gateway.drop_queue(
-    queue text, forced boolean, OUT dropped boolean, OUT used_by text[]
+    queue text, forced boolean, OUT dropped boolean, OUT used_by text[], OUT in_the_way text
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -18,6 +19,13 @@ BEGIN
     dropped := false;
     used_by := CASE WHEN partitioned IS NOT NULL THEN pgmq_gateway.dead_letter_sources(queue) END;
     IF partitioned IS NULL OR (used_by <> '{}' AND NOT forced) THEN
+        RETURN;
+    END IF;
+    SELECT min(c.relname) INTO in_the_way FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'pgmq'::regnamespace
+      AND c.relname IN (pgmq.format_table_name(queue, 'q'), pgmq.format_table_name(queue, 'a'))
+      AND NOT pgmq_gateway.is_whole_table(c.oid);
+    IF in_the_way IS NOT NULL THEN
         RETURN;
     END IF;
     IF pgmq_gateway.find_queue_table(queue) IS NULL THEN

@@ -120,6 +120,7 @@ BEGIN
         RETURN QUERY EXECUTE update_statement
         USING hide_seconds, max_messages, filter, max_receives, this_queue;
         GET DIAGNOSTICS found_count = ROW_COUNT;
+        PERFORM pgmq_gateway.check_at_once();
     ELSE
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
@@ -175,6 +176,7 @@ BEGIN
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
                  FROM pgmq.read(queue, hide_seconds, max_messages, coalesce(filter, '{}')) m;
+    PERFORM pgmq_gateway.check_at_once();
     PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;
@@ -196,6 +198,7 @@ BEGIN
                         this_queue
                  FROM pgmq.read_with_poll(queue, hide_seconds, max_messages, max_seconds, poll_ms,
                                           coalesce(filter, '{}')) m;
+    PERFORM pgmq_gateway.check_at_once();
     PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

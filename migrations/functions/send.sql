@@ -82,6 +82,7 @@ BEGIN
         RETURN QUERY SELECT s.id FROM pgmq_gateway.send_deduplicated(
             queue, pgmq_gateway.insert_statement(relation, has_headers), messages, headers, delays,
             visible_at) AS s (id);
+        PERFORM pgmq_gateway.check_at_once();
         RETURN;
     END IF;
     RETURN QUERY EXECUTE pgmq_gateway.insert_statement(relation, has_headers)
@@ -91,6 +92,7 @@ BEGIN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(messages)
             USING ERRCODE = 'PGW23';
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
 END
 $$;
 

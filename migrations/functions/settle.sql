@@ -20,6 +20,7 @@ BEGIN
             'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
+    PERFORM pgmq_gateway.check_at_once();
 END
 $$;
 
@@ -39,41 +40,7 @@ BEGIN
             'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
-END
-$$;
-
--- Moves messages into the archive and returns the ids of those that were moved, which a trigger may have changed
--- there. Raises PGW23 if the archive did not take what the queue gave.
-CREATE FUNCTION pgmq_gateway.move_to_archive(queue text, q_table regclass, ids bigint[])
-RETURNS bigint[] LANGUAGE plpgsql AS $$
-DECLARE
-    a_table regclass := pgmq_gateway.archive_table(queue);
-    columns text := 'msg_id, vt, read_ct, enqueued_at, message';
-    column_name text;
-    kept bigint;
-    archived bigint[];
-BEGIN
-    FOREACH column_name IN ARRAY ARRAY['last_read_at', 'headers'] LOOP
-        IF pgmq_gateway.has_column(q_table, column_name)
-           AND pgmq_gateway.has_column(a_table, column_name) THEN
-            columns := columns || ', ' || column_name;
-        END IF;
-    END LOOP;
-    IF pgmq_gateway.has_rules(q_table) OR pgmq_gateway.has_rules(a_table) THEN
-        RETURN pgmq_gateway.move_by_rules(q_table, a_table, columns, columns, ids, NULL, NULL);
-    END IF;
-    EXECUTE format(
-        '/* pgmq_gateway */
-         WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
-              kept AS (INSERT INTO %2$s (%3$s) SELECT %3$s FROM gone RETURNING msg_id)
-         SELECT (SELECT count(*) FROM kept), ARRAY(SELECT g.msg_id FROM gone g)',
-        q_table, a_table, columns
-    ) INTO kept, archived USING ids;
-    IF kept <> cardinality(archived) THEN
-        RAISE EXCEPTION 'the archive took % of % messages', kept, cardinality(archived)
-            USING ERRCODE = 'PGW23';
-    END IF;
-    RETURN archived;
+    PERFORM pgmq_gateway.check_at_once();
 END
 $$;
 
@@ -155,6 +122,7 @@ $$;
 -- One whose delivery an earlier entry takes back is `stale`. Nothing is waited for: what somebody else has locked is
 -- `locked`. Without an archive, what is to go there
 -- has `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
+-- With neither true nor false there, what is put off to the commit is left to the caller.
 -- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
 -- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is
 -- `uncounted` has its delivery taken back.
@@ -318,6 +286,9 @@ BEGIN
         ) INTO outcomes USING ids, outcomes;
     END IF;
 
+    IF NOT one_by_one THEN
+        PERFORM pgmq_gateway.check_at_once();
+    END IF;
     IF 'alone' = ANY (outcomes) THEN
         FOR entry IN
             SELECT w.place, s.outcome, s.constraint_name

@@ -244,7 +244,7 @@ BEGIN
                 PERFORM pgmq_gateway.require_unlocked(pgmq_gateway.queue_table(one.queue));
                 FOR other IN SELECT s.place, s.outcome, s.vt FROM pgmq_gateway.settle(
                     one.queue, one.actions, one.ids, one.read_cts, one.read_stamps, one.queue_ids,
-                    one.delays, one.visible_at, NULL, NULL, NULL, NULL, false) s
+                    one.delays, one.visible_at, NULL, NULL, NULL, NULL, one_by_one => NULL) s
                 LOOP
                     n := one.ops[other.place];
                     IF other.outcome <> 'done' THEN

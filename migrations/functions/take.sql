@@ -48,6 +48,8 @@ BEGIN
                        FROM pg_catalog.pg_class c WHERE c.oid = q_table);
     since := CASE WHEN NOT by_id THEN since END;
     IF one_by_one THEN
+        PERFORM set_config('lock_timeout', '5ms', true);
+        PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     one_by_one := one_by_one OR row_security_active(q_table)
@@ -81,6 +83,7 @@ BEGIN
         BEGIN
             RETURN QUERY EXECUTE delete_statement
             USING this_queue, max_messages, max_bytes, max_receives;
+            PERFORM pgmq_gateway.check_at_once();
         EXCEPTION WHEN program_limit_exceeded OR character_not_in_repertoire
                        OR untranslatable_character THEN
             GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
@@ -124,6 +127,7 @@ BEGIN
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;
                 END IF;
+                PERFORM pgmq_gateway.lose_patience(kept_code);
                 msg_id := NULL;
             END;
             IF msg_id IS NULL THEN

@@ -170,7 +170,8 @@ BEGIN
             queue, ARRAY[operation ->> 'action'], ARRAY[id],
             ARRAY[(operation ->> 'read_ct')::integer], ARRAY[(operation ->> 'read_stamp')::bigint],
             ARRAY[(operation ->> 'queue_id')::bigint], ARRAY[(operation ->> 'delay')::integer],
-            ARRAY[(operation ->> 'visible_at')::timestamptz], NULL, NULL, NULL, NULL, false) s;
+            ARRAY[(operation ->> 'visible_at')::timestamptz], NULL, NULL, NULL, NULL,
+            one_by_one => NULL) s;
         IF at_once THEN
             PERFORM pgmq_gateway.check_at_once();
         END IF;
@@ -203,7 +204,7 @@ $$;
 
 -- Does operations in order: all, or none if one fails. `outcome` is `done`, `replayed` if a request
 -- with the same key was answered before, `unreadable` if that answer is none any more, or `conflict` if that
--- was another request. What may wait for the end of the transaction is checked there, or `at_once`, which
+-- was another request. What may wait for the end of the transaction is checked when all are done, or `at_once`, which
 -- tells the operation that is to blame.
 CREATE FUNCTION pgmq_gateway.transact(
     operations jsonb, key_scope text, key_text text, request_fingerprint bytea,
@@ -216,6 +217,8 @@ BEGIN
     END IF;
     SELECT t.outcome, t.results INTO outcome, results FROM pgmq_gateway.transact_one(
         operations, key_scope, key_text, request_fingerprint, lifetime_seconds, at_once) t;
+    -- The commit would wait for a lock without a bound.
+    PERFORM pgmq_gateway.check_at_once();
 END
 $$;
 

@@ -324,6 +324,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::ChangeRefused { .. }
         | E::QueueKept(_) => Code::Forbidden,
         E::MessageConflict(_) => Code::MessageConflict,
         E::NotSupported(_) => Code::NotSupported,

@@ -66,7 +66,9 @@ impl Broker {
             }
         }
         match kept {
-            Some(Settled::Kept) if purged == 0 => Err(Error::QueueKept(queue.to_string())),
+            Some(Settled::Kept | Settled::Conflict) if purged == 0 => {
+                Err(Error::QueueKept(queue.to_string()))
+            }
             Some(Settled::Failed) if purged == 0 => {
                 Err(Error::TriggerFailed(format!("queue `{queue}`")))
             }

@@ -225,6 +225,10 @@ impl Broker {
                     Ok(())
                 }
                 DropOutcome::Missing => Err(Error::QueueNotFound(queue.to_string())),
+                DropOutcome::InTheWay(name) => Err(Error::QueueConflict(format!(
+                    "queue `{queue}` cannot be dropped: `{name}` in PGMQ's schema is no table of its own: an \
+                     administrator has to rename it, or drop it; nothing was changed"
+                ))),
                 DropOutcome::InUse(used_by) => {
                     Err(Error::QueueInUse { queue: queue.to_string(), used_by })
                 }

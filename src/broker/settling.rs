@@ -291,7 +291,7 @@ impl Broker {
             places.filter(|(_, one)| **one == Settled::Locked).map(|(place, _)| place).collect()
         };
         let mut places = locked(&settled);
-        let refusal = Refusal::Locked(queue.to_string(), 0);
+        let refusal = Refusal::Locked(queue.to_string(), None);
         let of_a_message = store::Error::Refused { operation: 0, refusal };
         let mut retry = Retry::new(self, Kind::SettleLocked, vec![queue.clone()]);
         while !places.is_empty() && retry.is_worth_it(&of_a_message).await {

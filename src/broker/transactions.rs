@@ -369,8 +369,11 @@ pub(super) fn refused(error: store::Error) -> Error {
         Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),
         Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
         Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
-        Refusal::Locked(queue, msg_id) => {
+        Refusal::Locked(queue, Some(msg_id)) => {
             Error::Locked(format!("message {msg_id} of queue `{queue}`"))
+        }
+        Refusal::Locked(queue, None) => {
+            Error::Locked(format!("queue `{queue}`, or something that this message needs"))
         }
         Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
         Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),

@@ -225,6 +225,7 @@ fn failure_of(error: &broker::Error) -> Failure {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::ChangeRefused { .. }
         | E::QueueKept(_) => {
             as_it_says(S::FORBIDDEN, "forbidden", "The database does not allow it")
         }

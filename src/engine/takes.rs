@@ -55,7 +55,11 @@ impl Popping {
     async fn pop(&self, conn: &mut Conn, mut pop: Pop) -> Result<Popped> {
         pop.since = self.floors.since(&pop.queue);
         let began = Instant::now();
-        let popped = store::pop(conn, &pop, false).await?;
+        let popped = match store::pop(conn, &pop, false).await {
+            // Of a row that refers to one of them, maybe: the others can be had without it.
+            Err(Error::Locked | Error::Deadlock(_)) => return store::pop(conn, &pop, true).await,
+            popped => popped?,
+        };
         if pop.since.is_none() {
             self.news.note_read(began.elapsed());
         } else if popped.is_empty() && self.floors.may_read_fully(&pop.queue) {

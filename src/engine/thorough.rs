@@ -117,6 +117,7 @@ pub(super) async fn pop_thoroughly(
                 shared.heavy.note(&pop.queue);
                 pop.qty = 1;
             }
+            Err(Error::Locked) if !one_by_one => one_by_one = true,
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,

@@ -198,6 +198,7 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::ChangeRefused { .. }
         | E::QueueKept(_) => Kind::AccessDenied,
         E::NotSupported(_) | E::QueueInUse { .. } | E::TableDiffers { .. } => {
             Kind::UnsupportedOperation

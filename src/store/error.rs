@@ -112,8 +112,8 @@ pub enum Refusal {
     MessageNotFound(String, i64),
     /// The message of this queue has been delivered to someone else since.
     Stale(String, i64),
-    /// Somebody else has locked the message of this queue.
-    Locked(String, i64),
+    /// Somebody else has locked the message of this queue or, where none is said, what a new one needs there.
+    Locked(String, Option<i64>),
     /// A policy, a trigger or a constraint of the queue's table kept the message as it was.
     Kept(String, i64),
     /// A unique constraint, that of the archive's ids say, kept the message as it was.
@@ -201,7 +201,7 @@ impl Error {
         if let Some(own) = Self::own(&code, database) {
             return own;
         }
-        if code == "2200H" {
+        if code == "2200H" && !rejection::is_by_trigger(database) {
             return Self::Exhausted(error.into());
         }
         // A standby has nothing of what is not logged.
@@ -233,7 +233,7 @@ impl Error {
                 Self::NoReplicaIdentity
             }
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
-            "40P01" | "40001" => Self::Deadlock(error.into()),
+            code if code.starts_with("40") => Self::Deadlock(rejection::hushed(error).into()),
             "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "26000" | "0A000" => {
                 Self::Unavailable(Some(error.into()))
             }
@@ -269,7 +269,7 @@ impl Error {
             "44" if detail.operation.is_none() => Self::NoArchive,
             "44" => refused(Refusal::NoArchive(message())),
             "54" => Self::Unreadable,
-            "55" => refused(Refusal::Locked(message(), msg_id)),
+            "55" => refused(Refusal::Locked(message(), detail.msg_id)),
             "40" => refused(Refusal::QueueNotFound(message())),
             "04" => refused(Refusal::MessageNotFound(message(), msg_id)),
             "09" => refused(Refusal::Stale(message(), msg_id)),

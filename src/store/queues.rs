@@ -168,15 +168,20 @@ pub enum DropOutcome {
     Missing,
     /// Dead letters of these queues go there.
     InUse(Vec<String>),
+    /// What is named here stands where it has a table, and is none of its own.
+    InTheWay(String),
 }
 
 /// Drops a queue with its archive; one to which dead letters go only if that is `forced`.
 pub async fn drop_queue(conn: &mut Conn, queue: &QueueName, forced: bool) -> Result<DropOutcome> {
     let query = sqlx::query(
-        "/* drop_queue */ SELECT dropped, used_by FROM pgmq_gateway.drop_queue($1, $2)",
+        "/* drop_queue */ SELECT dropped, used_by, in_the_way FROM pgmq_gateway.drop_queue($1, $2)",
     );
     let rows = conn.on(queue).change(query.bind(queue.as_str()).bind(forced)).await?;
     let row = only_row(&rows)?;
+    if let Some(Text(name)) = get(row, "in_the_way")? {
+        return Ok(DropOutcome::InTheWay(name));
+    }
     let used_by = get::<Option<Vec<String>>>(row, "used_by")?;
     Ok(match (get(row, "dropped")?, used_by) {
         (true, used_by) => DropOutcome::Dropped(used_by.unwrap_or_default()),

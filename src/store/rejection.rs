@@ -1,9 +1,12 @@
 //! Why a single row was refused, while others might have been taken. What PostgreSQL says of it may hold
 //! what is in the row, so no more than names is kept.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
-use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use sqlx::{
+    error::{DatabaseError, ErrorKind},
+    postgres::{PgDatabaseError, PgSeverity},
+};
 
 /// What statements on tables of queues begin with, inside our functions. In the context of an error, what
 /// stands before it was set off by the statement.
@@ -121,7 +124,7 @@ impl Rejection {
 /// What raised an error, going by its context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Raised {
-    /// Something that one of our statements on a queue's table set off, such as a trigger.
+    /// Something that one of our statements on a queue's table set off, such as a trigger; at the commit, too.
     ByTrigger,
     /// Something that another statement of ours set off, or of PGMQ's.
     Nested,
@@ -136,6 +139,9 @@ enum Raised {
 impl Raised {
     fn of(error: &PgDatabaseError) -> Self {
         let context = error.r#where().unwrap_or_default();
+        if is_put_off(context) {
+            return Self::ByTrigger;
+        }
         let is_nested = |end: usize| context[..end].contains('\n');
         let known =
             ["pgmq_gateway.", "pgmq."].iter().filter_map(|schema| context.find(schema)).min();
@@ -150,6 +156,61 @@ impl Raised {
             }
             (None, None) => Self::Elsewhere,
         }
+    }
+}
+
+/// Whether a trigger raised it that had been put off to the commit, where no function of ours is at work any more:
+/// the last line of the context is what began.
+fn is_put_off(context: &str) -> bool {
+    context.lines().last().is_some_and(|outermost| {
+        outermost.contains("PL/")
+            && !outermost.contains("pgmq_gateway.")
+            // Triggers take no arguments, and what we call of PGMQ's does.
+            && (!outermost.contains("pgmq.") || outermost.contains("()"))
+    })
+}
+
+/// The same error without what a trigger says in it, which may hold what is in a row.
+pub(super) fn hushed(error: sqlx::Error) -> sqlx::Error {
+    let database = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    match database.filter(|error| is_by_trigger(error)) {
+        Some(by_trigger) => {
+            sqlx::Error::Database(Box::new(Hushed { code: by_trigger.code().to_owned() }))
+        }
+        None => error,
+    }
+}
+
+/// What is left of such an error.
+#[derive(Debug, thiserror::Error)]
+#[error("a trigger failed (SQLSTATE {code})")]
+struct Hushed {
+    code: String,
+}
+
+impl DatabaseError for Hushed {
+    fn message(&self) -> &'static str {
+        "a trigger failed"
+    }
+
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.code))
+    }
+
+    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+        self
+    }
+
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Other
     }
 }
 

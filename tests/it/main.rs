@@ -100,6 +100,7 @@ mod prometheus;
 mod proxies;
 mod publications;
 mod put_off_checks;
+mod put_off_locks;
 mod queue_changes;
 mod queues;
 mod races;

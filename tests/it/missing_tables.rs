@@ -224,3 +224,45 @@ async fn queue_that_cannot_be_read_does_not_blame_its_clients() {
     gateway.send("other", r#"{"message":1}"#).await;
     assert_eq!(gateway.receive("other", "").await.len(), 1);
 }
+
+/// A view, a part of another table or a sequence where a queue has a table: nothing is forgotten, nor dropped.
+#[tokio::test]
+async fn what_stands_in_place_of_a_queues_table_is_named_and_left() {
+    const PLACES: [(&str, &str, &str); 4] = [
+        (
+            "q_q",
+            "ALTER TABLE pgmq.q_q RENAME TO kept; CREATE VIEW pgmq.q_q AS TABLE pgmq.kept",
+            "view",
+        ),
+        ("q_q", "DROP TABLE pgmq.q_q; CREATE SEQUENCE pgmq.q_q", "sequence"),
+        (
+            "q_q",
+            "CREATE TABLE public.all_of_them (LIKE pgmq.q_q) PARTITION BY LIST (msg_id);
+             ALTER TABLE pgmq.q_q ALTER msg_id DROP IDENTITY;
+             ALTER TABLE public.all_of_them ATTACH PARTITION pgmq.q_q DEFAULT",
+            "part",
+        ),
+        (
+            "a_q",
+            "ALTER TABLE pgmq.a_q RENAME TO kept; CREATE VIEW pgmq.a_q AS TABLE pgmq.kept",
+            "archive",
+        ),
+    ];
+    for (name, sql, what) in PLACES {
+        let gateway = TestGateway::start().await;
+        gateway.create("q").await;
+        gateway.send("q", r#"{"message":1}"#).await;
+        gateway.database.execute(sql).await;
+        let known = "SELECT count(*) FROM pgmq.meta WHERE queue_name = 'q'";
+        if name == "q_q" {
+            let answer = gateway.put("/queues/q", "").await.problem(409, "queue_conflict");
+            assert!(answer.detail().contains("`q_q`"), "{what}: {}", answer.text);
+            assert_eq!(gateway.database.value::<i64>(known).await, 1, "{what}");
+        }
+        let answer = gateway.delete("/queues/q").await.problem(409, "queue_conflict");
+        assert!(answer.detail().contains(&format!("`{name}`")), "{what}: {}", answer.text);
+        assert_eq!(gateway.database.value::<i64>(known).await, 1, "{what}");
+        let tables = "SELECT count(*) FROM pg_class WHERE relname IN ('q_q', 'a_q', 'kept')";
+        assert!(gateway.database.value::<i64>(tables).await >= 2, "{what}");
+    }
+}

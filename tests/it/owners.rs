@@ -348,6 +348,11 @@ async fn what_depends_on_a_queue_keeps_it() {
     ] {
         let refused = refused.problem(403, "forbidden");
         assert!(!refused.text.contains("fridays"), "{}", refused.text);
+        assert!(
+            refused.detail().contains("a trigger refuses it"),
+            "no right would help: {}",
+            refused.text
+        );
     }
     assert_eq!(tenant.everything().await, before);
     tenant.database.execute("DROP EVENT TRIGGER watch").await;

@@ -12,7 +12,7 @@ use crate::support::{
 /// What a trigger does to one message, and what its sender and who settles it are told.
 type Deed = (&'static str, (u16, &'static str), (u16, &'static str));
 
-const DEEDS: [Deed; 24] = [
+const DEEDS: [Deed; 25] = [
     ("RETURN NULL;", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v;", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = '45000', DETAIL = v, HINT = v;", REJECTED, KEPT),
@@ -34,6 +34,7 @@ const DEEDS: [Deed; 24] = [
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = 'admin_shutdown';", AWAY, AWAY),
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = 'read_only_sql_transaction';", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = 'internal_error';", REJECTED, KEPT),
+    ("RAISE EXCEPTION 'no: %', v USING ERRCODE = '2200H';", REJECTED, KEPT),
     ("RAISE EXCEPTION 'no: %', v USING ERRCODE = 'feature_not_supported';", REJECTED, KEPT),
     ("ASSERT false, v;", REJECTED, KEPT),
     ("PERFORM 1 / 0;", REJECTED, KEPT),

@@ -175,6 +175,17 @@ pub enum Error {
          none was deleted"
     )]
     QueueKept(String),
+    /// PGMQ itself refused to make, change or drop a queue, or a trigger on events or on PGMQ's tables did.
+    #[error(
+        "this cannot be done to queue `{queue}`: {why}; nothing was changed. An administrator of the database has \
+         to see to it"
+    )]
+    ChangeRefused {
+        /// The queue.
+        queue: String,
+        /// Why, as the store says it.
+        why: store::Rejection,
+    },
     /// A trigger failed for a reason that may pass.
     #[error(
         "something that a trigger of the table of {0} needs is not available; nothing was done; \

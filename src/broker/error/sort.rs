@@ -46,7 +46,10 @@ impl Error {
                 "other things in the database, such as a view or a foreign key, depend on the tables of queue \
                  `{queue}`: an administrator has to drop them first; nothing was changed"
             )),
-            // PGMQ itself, or a trigger on events or on its tables, refuses it.
+            // No right that is missing would help.
+            store::Error::Rejected(why) if why != Rejection::Policy => {
+                Self::ChangeRefused { queue: queue.to_string(), why }
+            }
             store::Error::Rejected(_) => {
                 Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
             }
@@ -94,8 +97,10 @@ impl Error {
                  another one; nothing was stored",
                 constraint(name)
             )),
+            // That a column must not be null has no name.
             Rejection::Constraint(name) => Self::refused(format!(
-                "the constraint{} of the table of {queue} refuses the message; nothing was stored",
+                "{} constraint{} of the table of {queue} refuses the message; nothing was stored",
+                if name.is_some() { "the" } else { "a" },
                 constraint(name)
             )),
             // PostgreSQL says so of what rules make of a statement.
