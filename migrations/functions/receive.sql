@@ -120,7 +120,8 @@ BEGIN
         RETURN QUERY EXECUTE update_statement
         USING hide_seconds, max_messages, filter, max_receives, this_queue;
         GET DIAGNOSTICS found_count = ROW_COUNT;
-        PERFORM pgmq_gateway.check_at_once();
+        -- As in `send`.
+        EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
     ELSE
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);

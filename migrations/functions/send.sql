@@ -92,7 +92,8 @@ BEGIN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(messages)
             USING ERRCODE = 'PGW23';
     END IF;
-    PERFORM pgmq_gateway.check_at_once();
+    -- check_at_once, without a call: a trigger may have changed the role, which then may call nothing here.
+    EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
 END
 $$;
 

@@ -20,7 +20,8 @@ BEGIN
             'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
-    PERFORM pgmq_gateway.check_at_once();
+    -- As in `send`.
+    EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
 END
 $$;
 
@@ -40,7 +41,8 @@ BEGIN
             'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
-    PERFORM pgmq_gateway.check_at_once();
+    -- As in `send`.
+    EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
 END
 $$;
 
