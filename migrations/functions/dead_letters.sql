@@ -17,7 +17,8 @@ $$;
 CREATE FUNCTION pgmq_gateway.exhausted_condition(relation regclass, max_receives text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN format('pgmq_gateway.deliveries(q.read_ct, %s) >= %s',
+    -- What says more costs more, and mostly is not asked for.
+    RETURN format('(q.read_ct >= %2$s AND pgmq_gateway.deliveries(q.read_ct, %1$s) >= %2$s)',
                   CASE WHEN pgmq_gateway.has_column(relation, 'headers')
                        THEN 'q.headers' ELSE 'NULL' END, max_receives);
 END
@@ -198,22 +199,32 @@ DECLARE
     exhausted bigint[];
     stayed bigint[] := '{}';
     step record;
+    order_column text := CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END;
+    chosen text := format('q.vt <= statement_timestamp() %s %s',
+        CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
+        CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $3' END);
+    is_near boolean;
 BEGIN
     moved := 0;
+    failed := 0;
+    -- Mostly there are none, and that is all there is to find out.
+    EXECUTE format(
+        '/* pgmq_gateway */ SELECT true FROM (SELECT q.read_ct FROM %s q WHERE %s ORDER BY %s LIMIT $1) n
+         WHERE n.read_ct >= $2 LIMIT 1', q_table, chosen, order_column
+    ) INTO is_near USING greatest(max_messages, 10), max_receives, filter;
+    IF is_near IS NULL THEN
+        RETURN;
+    END IF;
     -- Bounded: whoever comes next goes on.
     FOR round IN 1..20 LOOP
         EXECUTE format(
             '/* pgmq_gateway */ SELECT array_agg(d.msg_id) FROM (
-                SELECT q.msg_id FROM %1$s q WHERE q.%6$s = ANY (ARRAY(
-                    SELECT q.%6$s FROM (
-                        SELECT q.ctid, q.* FROM %1$s q WHERE q.vt <= statement_timestamp() %5$s %2$s
-                        ORDER BY %3$s LIMIT $1) q
+                SELECT q.msg_id FROM %1$s q WHERE q.%5$s = ANY (ARRAY(
+                    SELECT q.%5$s FROM (
+                        SELECT q.ctid, q.* FROM %1$s q WHERE %2$s ORDER BY %3$s LIMIT $1) q
                     WHERE %4$s AND q.msg_id <> ALL ($4)))
                   AND (q.vt <= statement_timestamp()) IS TRUE AND %4$s FOR UPDATE SKIP LOCKED) d',
-            q_table, CASE WHEN filter IS NULL THEN '' ELSE 'AND q.message @> $3' END,
-            CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END,
-            pgmq_gateway.exhausted_condition(q_table, '$2'),
-            CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
+            q_table, chosen, order_column, pgmq_gateway.exhausted_condition(q_table, '$2'),
             -- By where they stand, as in receive; and a condition on vt that no index is read for: PostgreSQL may
             -- believe that less is visible than there are ids.
             CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END
