@@ -68,3 +68,33 @@ async fn a_receive_does_not_look_at_every_group() {
     assert!(scans < 60, "{scans} scans of indexes");
     transaction.rollback().await.expect("rolled back");
 }
+
+/// Who wants one message each has the first of a group each, out of the same read.
+#[tokio::test]
+async fn a_crowd_that_wants_one_message_each_shares_reads() {
+    let gateway = TestGateway::start().await;
+    gateway.create_with("q", &json!({"fifo": true})).await;
+    let modes = ["grouped", "round_robin", "head"].into_iter().cycle().take(24);
+    let receive = |mode| {
+        let client = gateway.client.clone();
+        let parameters = format!("fifo={mode}&wait=20&vt=300");
+        tokio::spawn(async move { client.receive("q", &parameters).await })
+    };
+    let crowd: Vec<_> = modes.map(receive).collect();
+    gateway.wait_for_waiters("q", 24).await;
+    let in_group = |n| json!({"message": n, "headers": {"x-pgmq-group": format!("g{}", n % 24)}});
+    let messages: Vec<Value> = (0..48).map(in_group).collect();
+    let batch = json!({"messages": messages}).to_string();
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    let mut received = Vec::new();
+    for one in crowd {
+        let messages = one.await.expect("received");
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        received.push(messages[0]["message"].as_u64().expect("a number"));
+    }
+    received.sort_unstable();
+    assert_eq!(received, (0..24).collect::<Vec<u64>>());
+    let commits = "SELECT count(DISTINCT xmin::text) FROM pgmq.q_q WHERE read_ct = 1";
+    let commits = gateway.database.value::<i64>(commits).await;
+    assert!(commits < 8, "{commits} commits for 24 receives");
+}

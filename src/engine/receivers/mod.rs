@@ -112,6 +112,15 @@ struct Client {
     call: Arc<Call>,
 }
 
+/// Who wants one message takes the first of a group, whatever the mode: then others can have those of further
+/// groups out of the same read.
+fn as_shared(mode: FifoMode, wants: usize) -> FifoMode {
+    match mode {
+        FifoMode::Grouped | FifoMode::RoundRobin if wants == 1 => FifoMode::Head,
+        mode => mode,
+    }
+}
+
 /// Nobody answers where a gateway ends.
 fn unanswered() -> Result<Delivery> {
     Err(store::Error::Unavailable(None))
@@ -166,7 +175,7 @@ impl Receivers {
         let key = Key {
             vt: read.vt,
             filter: read.filter,
-            fifo: read.fifo,
+            fifo: read.fifo.map(|mode| as_shared(mode, wants)),
             dead_letters: read.dead_letters,
         };
         let place = self.join(key, wants, patient, client)?;
