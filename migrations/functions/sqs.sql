@@ -145,11 +145,14 @@ $$;
 -- What tells whether a message was sent before, if its sender said so: the header `x-deduplication-id`, within
 -- its group where `x-deduplication-scope` is `group`.
 CREATE FUNCTION pgmq_gateway.deduplication_key(headers jsonb)
-RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN octet_length(k.key) > 500 THEN md5(k.key) ELSE k.key END
-    FROM (SELECT CASE WHEN headers ->> 'x-deduplication-scope' = 'group'
-                 THEN coalesce(headers ->> 'x-pgmq-group', '') ELSE '' END
-                 || E'\n' || (headers ->> 'x-deduplication-id') AS key) k
+RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    key text := CASE WHEN headers ->> 'x-deduplication-scope' = 'group'
+                     THEN coalesce(headers ->> 'x-pgmq-group', '') ELSE '' END
+                || E'\n' || (headers ->> 'x-deduplication-id');
+BEGIN
+    RETURN CASE WHEN octet_length(key) > 500 THEN md5(key) ELSE key END;
+END
 $$;
 
 -- The id of the message that was sent with the same deduplication id in the last five minutes.
@@ -174,6 +177,18 @@ BEGIN
 END
 $$;
 
+-- Of each of these keys, the id of the message that was sent with it in the last five minutes.
+CREATE FUNCTION pgmq_gateway.earlier_ids(this_queue bigint, keys text[])
+RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT (SELECT d.msg_id FROM pgmq_gateway.deduplication_ids d
+                WHERE d.queue_id = this_queue AND d.key = k.key
+                  AND d.sent_at > clock_timestamp() - interval '5 minutes')
+        FROM unnest(keys) WITH ORDINALITY AS k (key, place) ORDER BY k.place);
+END
+$$;
+
 -- Stores messages as pgmq_gateway.send does, but for those that were sent before: instead of the id of such a
 -- one it returns that of the first, negated. Whoever calls holds the order of sends.
 CREATE FUNCTION pgmq_gateway.send_deduplicated(
@@ -182,28 +197,38 @@ CREATE FUNCTION pgmq_gateway.send_deduplicated(
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
-    is_deduplicated boolean;
-    id bigint;
+    keys text[] := ARRAY(SELECT pgmq_gateway.deduplication_key(h.header)
+                         FROM unnest(headers) WITH ORDINALITY AS h (header, place) ORDER BY h.place);
+    earlier bigint[] := pgmq_gateway.earlier_ids(this_queue, keys);
+    -- Of each, the place of the first that has its key here.
+    firsts integer[] := ARRAY(SELECT CASE WHEN k.key IS NULL THEN k.place
+                                          ELSE min(k.place) OVER (PARTITION BY k.key) END
+                              FROM unnest(keys) WITH ORDINALITY AS k (key, place) ORDER BY k.place);
+    -- Those that are stored.
+    places integer[] := ARRAY(SELECT f.place FROM unnest(firsts, earlier) WITH ORDINALITY AS f (first, id, place)
+                              WHERE f.first = f.place AND f.id IS NULL ORDER BY f.place);
+    ids bigint[];
 BEGIN
-    FOR n IN 1..cardinality(messages) LOOP
-        is_deduplicated := pgmq_gateway.deduplication_key(headers[n]) IS NOT NULL;
-        IF is_deduplicated THEN
-            id := pgmq_gateway.duplicate_of(this_queue, headers[n]);
-            IF id IS NOT NULL THEN
-                RETURN NEXT -id;
-                CONTINUE;
-            END IF;
-        END IF;
-        EXECUTE statement INTO id
-        USING ARRAY[messages[n]], ARRAY[headers[n]], ARRAY[delays[n]], ARRAY[visible_at[n]];
-        IF id IS NULL THEN
-            RAISE EXCEPTION 'row % was not stored', n USING ERRCODE = 'PGW23';
-        END IF;
-        IF is_deduplicated THEN
-            PERFORM pgmq_gateway.note_deduplication(this_queue, headers[n], id);
-        END IF;
-        RETURN NEXT id;
-    END LOOP;
+    ids := ARRAY(SELECT s FROM pgmq_gateway.insert_rows(
+        statement, ARRAY(SELECT messages[p.n] FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i),
+        ARRAY(SELECT headers[p.n] FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i),
+        ARRAY(SELECT delays[p.n] FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i),
+        ARRAY(SELECT visible_at[p.n] FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i)) s);
+    IF cardinality(ids) <> cardinality(places) THEN
+        RAISE EXCEPTION '% of % rows were stored', cardinality(ids), cardinality(places)
+            USING ERRCODE = 'PGW23';
+    END IF;
+    INSERT INTO pgmq_gateway.deduplication_ids AS d (queue_id, key, msg_id, message_id, sent_at)
+    SELECT this_queue, keys[p.n], ids[p.i], headers[p.n] ->> 'x-message-id', clock_timestamp()
+    FROM unnest(places) WITH ORDINALITY AS p (n, i) WHERE keys[p.n] IS NOT NULL
+    ON CONFLICT (queue_id, key) DO UPDATE
+    SET msg_id = excluded.msg_id, message_id = excluded.message_id, sent_at = excluded.sent_at;
+    RETURN QUERY
+        SELECT CASE WHEN p.i IS NULL THEN -coalesce(f.id, ids[o.i]) ELSE ids[p.i] END
+        FROM unnest(firsts, earlier) WITH ORDINALITY AS f (first, id, place)
+        LEFT JOIN unnest(places) WITH ORDINALITY AS p (n, i) ON p.n = f.place
+        LEFT JOIN unnest(places) WITH ORDINALITY AS o (n, i) ON o.n = f.first
+        ORDER BY f.place;
 END
 $$;
 
