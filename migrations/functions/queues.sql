@@ -24,7 +24,10 @@ BEGIN
     SELECT min(c.relname) INTO in_the_way FROM pg_catalog.pg_class c
     WHERE c.relnamespace = 'pgmq'::regnamespace
       AND c.relname IN (pgmq.format_table_name(queue, 'q'), pgmq.format_table_name(queue, 'a'))
-      AND NOT pgmq_gateway.is_whole_table(c.oid);
+      AND NOT pgmq_gateway.is_whole_table(c.oid)
+      -- A partition of another queue stays that queue's: what is dropped is a name that SQL gave it.
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+                      WHERE i.inhrelid = c.oid AND p.relnamespace = c.relnamespace);
     IF in_the_way IS NOT NULL THEN
         RETURN;
     END IF;
