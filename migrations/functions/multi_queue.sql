@@ -215,7 +215,7 @@ CREATE FUNCTION pgmq_gateway.delete_one(
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     deleted bigint;
-    last_read_at timestamptz;
+    stamp bigint;
 BEGIN
     IF queue_id <> this_queue THEN
         RETURN '{}';
@@ -223,12 +223,12 @@ BEGIN
     EXECUTE '/* pgmq_gateway */ DELETE FROM ' || q_table || ' q WHERE q.msg_id = $1'
         || CASE WHEN read_ct IS NULL THEN ' RETURNING q.msg_id, NULL'
                 WHEN shape & 2 = 0 THEN ' AND q.read_ct = $2 RETURNING q.msg_id, NULL'
-                ELSE ' AND q.read_ct = $2 RETURNING q.msg_id, q.last_read_at' END
-    INTO deleted, last_read_at USING id, read_ct;
+                ELSE ' AND q.read_ct = $2 RETURNING q.msg_id, ' || pgmq_gateway.read_stamp_expression() END
+    INTO deleted, stamp USING id, read_ct;
     IF deleted IS NULL THEN
         RETURN '{}';
     END IF;
-    IF shape & 2 <> 0 AND pgmq_gateway.read_stamp(last_read_at) <> read_stamp THEN
+    IF stamp <> read_stamp THEN
         RAISE SQLSTATE 'PGW24';
     END IF;
     RETURN ARRAY[deleted];
@@ -249,11 +249,7 @@ BEGIN
             WHERE q.msg_id = w.msg_id AND (w.read_ct IS NULL OR q.read_ct = w.read_ct)
               AND (w.queue_id IS NULL OR w.queue_id = $5)
             RETURNING q.msg_id, '
-        -- As `read_stamp`, without a call for each.
-        || CASE WHEN shape & 2 <> 0 THEN
-               'CASE WHEN q.last_read_at IS NULL THEN -1 WHEN isfinite(q.last_read_at)
-                THEN (extract(epoch FROM q.last_read_at) * 1000000)::bigint & 4294967295 END <> w.stamp'
-           ELSE 'false' END
+        || CASE WHEN shape & 2 <> 0 THEN pgmq_gateway.read_stamp_expression() || ' <> w.stamp' ELSE 'false' END
         || ' AS is_stale)
         SELECT array_agg(g.msg_id), bool_or(g.is_stale) FROM gone g'
     INTO deleted, is_stale USING ids, read_cts, read_stamps, queue_ids, this_queue;

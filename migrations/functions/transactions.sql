@@ -66,6 +66,8 @@ DECLARE
     queue_delay bigint;
     too_large jsonb;
     is_deduplicated boolean := false;
+    -- What there is to store, an array for each column.
+    new record;
     ids bigint[];
     code text;
     context text;
@@ -101,29 +103,20 @@ BEGIN
                                      AND e -> 'headers' ? 'x-deduplication-id');
     END IF;
     BEGIN
+        SELECT array_agg(e -> 'message' ORDER BY place) AS messages,
+               array_agg(nullif(e -> 'headers', 'null') ORDER BY place) AS headers,
+               array_agg(coalesce((e ->> 'delay')::integer, queue_delay, 0)::integer ORDER BY place) AS delays,
+               array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
+        INTO new FROM jsonb_array_elements(messages) WITH ORDINALITY AS m (e, place);
         IF is_deduplicated THEN
             -- Of one that was sent before, the id is that of the first.
-            SELECT array_agg(abs(s.id) ORDER BY s.place) INTO ids FROM (
-                SELECT array_agg(e -> 'message' ORDER BY place) AS messages,
-                       array_agg(nullif(e -> 'headers', 'null') ORDER BY place) AS headers,
-                       array_agg(coalesce((e ->> 'delay')::integer, queue_delay, 0)::integer
-                                 ORDER BY place) AS delays,
-                       array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
-                FROM jsonb_array_elements(messages) WITH ORDINALITY AS new (e, place)) n,
-                LATERAL pgmq_gateway.send_deduplicated(
-                    queue, pgmq_gateway.insert_statement(q_table, has_headers), n.messages, n.headers,
-                    n.delays, n.visible_at) WITH ORDINALITY AS s (id, place);
+            ids := ARRAY(SELECT abs(s) FROM pgmq_gateway.send_deduplicated(
+                queue, pgmq_gateway.insert_statement(q_table, has_headers), new.messages, new.headers,
+                new.delays, new.visible_at) s);
         ELSE
-            SELECT array_agg(s.id) INTO ids FROM (
-                SELECT array_agg(e -> 'message' ORDER BY place) AS messages,
-                       array_agg(nullif(e -> 'headers', 'null') ORDER BY place) AS headers,
-                       array_agg(coalesce((e ->> 'delay')::integer, queue_delay, 0)::integer
-                                 ORDER BY place) AS delays,
-                       array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
-                FROM jsonb_array_elements(messages) WITH ORDINALITY AS new (e, place)) n,
-                LATERAL pgmq_gateway.insert_rows(
-                    pgmq_gateway.insert_statement(q_table, has_headers), n.messages, n.headers, n.delays,
-                    n.visible_at) AS s (id);
+            ids := ARRAY(SELECT s FROM pgmq_gateway.insert_rows(
+                pgmq_gateway.insert_statement(q_table, has_headers), new.messages, new.headers, new.delays,
+                new.visible_at) s);
         END IF;
         IF coalesce(cardinality(ids), 0) <> jsonb_array_length(messages) THEN
             RAISE SQLSTATE 'PGW23';

@@ -7,18 +7,16 @@ CREATE FUNCTION pgmq_gateway.read_stamp_of(relation regclass)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN CASE WHEN pgmq_gateway.has_column(relation, 'last_read_at')
-        THEN 'CASE WHEN q.last_read_at IS NULL THEN -1 WHEN isfinite(q.last_read_at)
-              THEN (extract(epoch FROM q.last_read_at) * 1000000)::bigint & 4294967295 END'
-        ELSE 'NULL::bigint' END;
+        THEN pgmq_gateway.read_stamp_expression() ELSE 'NULL::bigint' END;
 END
 $$;
 
--- The same of a moment.
-CREATE FUNCTION pgmq_gateway.read_stamp(last_read_at timestamptz)
-RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+-- The same of a table that has the time.
+CREATE FUNCTION pgmq_gateway.read_stamp_expression()
+RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN CASE WHEN last_read_at IS NULL THEN -1
-                WHEN isfinite(last_read_at) THEN (extract(epoch FROM last_read_at) * 1000000)::bigint & 4294967295 END;
+    RETURN 'CASE WHEN q.last_read_at IS NULL THEN -1 WHEN isfinite(q.last_read_at)
+            THEN (extract(epoch FROM q.last_read_at) * 1000000)::bigint & 4294967295 END';
 END
 $$;
 

@@ -38,7 +38,7 @@ impl Call {
 
     /// Says to which span belongs what is done and logged for it; once.
     pub fn set_span(&self, span: Span) {
-        // A request is made once.
+        // One that is there stays: a request is made once.
         let _ = self.span.set(span);
     }
 

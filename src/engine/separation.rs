@@ -1,5 +1,7 @@
 //! For how long a queue has statements of its own.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tokio::time::{Duration, Instant};
 
 /// Where its part of a shared statement was put off: it was locked, say.
@@ -20,6 +22,26 @@ impl Separation {
     /// Whether it is so now.
     pub(super) fn holds(&self) -> bool {
         self.0.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// The same for several who look at it.
+#[derive(Debug, Default)]
+pub(super) struct SharedSeparation(Mutex<Separation>);
+
+impl SharedSeparation {
+    /// As [`Separation::begin`].
+    pub(super) fn begin(&self, time: Duration) {
+        self.lock().begin(time);
+    }
+
+    /// As [`Separation::holds`].
+    pub(super) fn holds(&self) -> bool {
+        self.lock().holds()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Separation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

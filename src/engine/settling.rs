@@ -1,9 +1,6 @@
 //! Settling for several clients in one statement, and leasing for those of them that want the next messages.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -19,7 +16,7 @@ use super::{
     lane::BatchStatement,
     notifier::Notifier,
     receivers::Receivers,
-    separation::{SEPARATE, Separation},
+    separation::{SEPARATE, SharedSeparation},
     takes::Shareable,
     thorough::take_away,
 };
@@ -30,7 +27,7 @@ pub(super) struct Settling {
     news: Arc<Notifier>,
     receivers: Arc<Receivers>,
     /// For how long to delete plainly is not worth a try.
-    odd: Mutex<Separation>,
+    odd: SharedSeparation,
 }
 
 /// What one client wants to settle, and whether it wants the next messages.
@@ -99,11 +96,7 @@ fn is_alike(one: &Read, other: &Read) -> bool {
 impl Settling {
     pub(super) fn new(shared: &Shared, news: &Arc<Notifier>, receivers: &Arc<Receivers>) -> Self {
         let (news, receivers) = (Arc::clone(news), Arc::clone(receivers));
-        Self { shared: shared.clone(), news, receivers, odd: Mutex::default() }
-    }
-
-    fn odd(&self) -> MutexGuard<'_, Separation> {
-        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { shared: shared.clone(), news, receivers, odd: SharedSeparation::default() }
     }
 
     /// Whether to delete plainly is worth a try: mostly that is all there is to do, and takes far less time.
@@ -111,7 +104,7 @@ impl Settling {
         let mut ids = HashSet::with_capacity(entries.len());
         let mut is_one_more = |target: &Target| ids.insert(target.msg_id);
         let mut ends = entries.iter();
-        !self.odd().holds()
+        !self.odd.holds()
             && ends.all(|(action, target)| *action == Action::Delete && is_one_more(target))
     }
 
@@ -127,7 +120,7 @@ impl Settling {
     ) -> Result<EndedAndRead> {
         let done = store::settle_and_read(conn, queue, entries, rules, read, plainly).await?;
         if done.is_separate {
-            self.odd().begin(SEPARATE);
+            self.odd.begin(SEPARATE);
         }
         Ok(done)
     }

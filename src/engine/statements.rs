@@ -1,9 +1,6 @@
 //! The kinds of statements that have lanes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     domain::{Message, NewMessage, QueueName, Settled, Target},
@@ -17,7 +14,7 @@ use super::{
     lane::{BatchStatement, ShareOutcome},
     multi_queue::{MultiQueueStatement, Part},
     notifier::Notifier,
-    separation::{SEPARATE, Separation},
+    separation::{SEPARATE, SharedSeparation},
 };
 
 /// Storing messages; a request brings one, or several that are stored all or none.
@@ -36,8 +33,8 @@ pub(super) struct NewMessages {
 pub(super) struct End {
     pub(super) action: Action,
     pub(super) news: Arc<Notifier>,
-    /// Since when the queue's table is known to be no plain one.
-    odd: Mutex<Separation>,
+    /// For how long to delete plainly is not worth a try.
+    odd: SharedSeparation,
 }
 
 /// A message that is done with.
@@ -173,11 +170,7 @@ impl BatchStatement for Send {
 
 impl End {
     pub(super) fn new(action: Action, news: Arc<Notifier>) -> Self {
-        Self { action, news, odd: Mutex::default() }
-    }
-
-    fn odd(&self) -> MutexGuard<'_, Separation> {
-        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { action, news, odd: SharedSeparation::default() }
     }
 
     fn entries(&self, inputs: &[&Ended]) -> Vec<(Action, Target)> {
@@ -205,14 +198,14 @@ impl BatchStatement for End {
         inputs: &[&Ended],
     ) -> Result<Vec<Option<Settled>>> {
         let is_said = inputs.iter().any(|input| input.target.delivered.is_some());
-        if !is_said || self.action != Action::Delete || self.odd().holds() {
+        if !is_said || self.action != Action::Delete || self.odd.holds() {
             return Ok(Vec::new());
         }
         let part = Part { work: self, queue, inputs: inputs.to_vec() };
         Ok(match Self::run_for_all(conn, &[part]).await?.pop() {
             Some(ShareOutcome::Done(settled)) => settled,
             Some(ShareOutcome::Separate) => {
-                self.odd().begin(SEPARATE);
+                self.odd.begin(SEPARATE);
                 Vec::new()
             }
             Some(ShareOutcome::Retry) | None => Vec::new(),

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, TestGateway};
+use crate::support::{Answer, Client, TestGateway};
 
 /// JSON of so many numbers that take eight bytes each, and 131 kB each once they are written out.
 fn numbers(count: usize) -> String {
@@ -90,8 +90,9 @@ async fn with_heavy_messages(table: &str) -> TestGateway {
 async fn heavy_messages_are_received_one_at_a_time() {
     let gateway = with_heavy_messages("q_q").await;
     let mut clients = JoinSet::new();
+    let patient = Client::patient(&gateway.base);
     for n in 0..8 {
-        let client = gateway.client.clone();
+        let client = patient.clone();
         let wait = if n % 2 == 0 { "" } else { "&wait=5" };
         clients.spawn(async move {
             loop {
