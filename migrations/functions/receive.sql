@@ -219,44 +219,53 @@ END
 $$;
 
 -- Gives back deliveries that nobody took: visible at once, and not counted as delivered. Whoever
--- has been given a message since keeps it: then its read_ct is another. Returns how many were.
+-- has been given a message since keeps it: then its read_ct is another. Returns what is still as it
+-- was delivered: somebody has it locked, if only because his read came too late for it.
 CREATE FUNCTION pgmq_gateway.release(queue text, msg_ids bigint[], read_cts integer[])
-RETURNS bigint LANGUAGE plpgsql
+RETURNS bigint[] LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
+    as_delivered text := format(
+        '%s q, unnest($1, $2) AS given (msg_id, read_ct)
+         WHERE q.msg_id = given.msg_id AND q.read_ct = given.read_ct', q_table);
     statement text := format(
         $query$/* pgmq_gateway */
-        UPDATE %1$s m SET vt = clock_timestamp(), read_ct = m.read_ct - 1
-        WHERE m.msg_id = ANY (ARRAY(
-            SELECT q.msg_id FROM %1$s q, unnest($1, $2) AS given (msg_id, read_ct)
-            WHERE q.msg_id = given.msg_id AND q.read_ct = given.read_ct
-            ORDER BY q.msg_id FOR UPDATE OF q SKIP LOCKED))
-        $query$, q_table);
-    released bigint := 0;
-    more bigint;
+        UPDATE %s m SET vt = clock_timestamp(), read_ct = m.read_ct - 1
+        WHERE m.msg_id = ANY (ARRAY(SELECT q.msg_id FROM %s ORDER BY q.msg_id FOR UPDATE OF q SKIP LOCKED))
+        $query$, q_table, as_delivered);
     code text;
     context text;
+    held bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     BEGIN
         EXECUTE statement USING msg_ids, read_cts;
-        GET DIAGNOSTICS released = ROW_COUNT;
         PERFORM pgmq_gateway.check_at_once();
-        RETURN released;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL OR cardinality(msg_ids) = 1 THEN
             RAISE;
         END IF;
+        PERFORM pgmq_gateway.release_each(statement, msg_ids, read_cts);
     END;
+    EXECUTE 'SELECT array_agg(q.msg_id) FROM ' || as_delivered INTO held USING msg_ids, read_cts;
+    RETURN coalesce(held, '{}');
+END
+$$;
+
+-- The same one by one, each for itself.
+CREATE FUNCTION pgmq_gateway.release_each(statement text, msg_ids bigint[], read_cts integer[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    code text;
+    context text;
+BEGIN
     FOR n IN 1..cardinality(msg_ids) LOOP
         BEGIN
             EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
-            GET DIAGNOSTICS more = ROW_COUNT;
             PERFORM pgmq_gateway.check_at_once();
-            released := released + more;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
             IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
@@ -264,7 +273,6 @@ BEGIN
             END IF;
         END;
     END LOOP;
-    RETURN released;
 END
 $$;
 

@@ -88,16 +88,19 @@ impl Drop for Lease {
     }
 }
 
-async fn give_back(leased: Leased) {
-    let attempt = async || {
-        let mut conn = leased.db.acquire(&Arc::new(Call::default())).await?;
-        store::release(&mut conn, &leased.queue, &leased.delivered).await
-    };
+async fn give_back(mut leased: Leased) {
     let mut backoff = LockBackoff::new();
     let outcome = loop {
-        let outcome = attempt().await;
-        let Err(store::Error::Locked) = outcome else { break outcome };
-        let Some(pause) = backoff.next_pause() else { break outcome };
+        let outcome = leased.release().await;
+        let may_pass = matches!(
+            outcome,
+            Err(store::Error::Locked
+                | store::Error::Deadlock(_)
+                | store::Error::Overloaded
+                | store::Error::Unavailable(_))
+        );
+        let pause = backoff.next_pause().filter(|_| may_pass);
+        let Some(pause) = pause else { break outcome };
         sleep(pause).await;
     };
     match outcome {
@@ -107,6 +110,15 @@ async fn give_back(leased: Leased) {
             let (queue, messages) = (&leased.queue, leased.delivered.len());
             warn!(%queue, messages, %error, "not given back: hidden until their timeout is over");
         }
+    }
+}
+
+impl Leased {
+    /// One try at giving them back; what is given back is left out of the next one, as somebody may be given
+    /// it meanwhile.
+    async fn release(&mut self) -> store::Result<()> {
+        let mut conn = self.db.acquire(&Arc::new(Call::default())).await?;
+        store::release(&mut conn, &self.queue, &mut self.delivered).await
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::domain::{FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
-    error::Result,
+    error::{Error, Result},
     messages::{ids, seconds, try_decode},
     size_limited_rows::SizeLimitedRows,
 };
@@ -188,13 +189,19 @@ pub(super) fn kept(row: &PgRow) -> std::result::Result<Option<Kept>, sqlx::Error
 pub(super) async fn leased(
     conn: &mut Conn,
     queue: &QueueName,
-    read: SizeLimitedRows<Message>,
+    mut read: SizeLimitedRows<Message>,
 ) -> Vec<Message> {
-    if !read.left.is_empty()
-        && let Err(error) = release(conn, queue, &read.left).await
-    {
-        let messages = read.left.len();
-        warn!(%queue, messages, %error, "not given back: hidden until their timeout is over");
+    if read.left.is_empty() {
+        return read.kept;
+    }
+    let mut pauses = [10, 20, 40].map(Duration::from_millis).into_iter();
+    while let Err(error) = release(conn, queue, &mut read.left).await {
+        let Some(pause) = pauses.next().filter(|_| matches!(error, Error::Locked)) else {
+            let messages = read.left.len();
+            warn!(%queue, messages, %error, "not given back: hidden until their timeout is over");
+            break;
+        };
+        sleep(pause).await;
     }
     read.kept
 }
@@ -229,14 +236,23 @@ pub async fn read_with_poll(
     Ok(leased(conn, &read.queue, fitted).await)
 }
 
-/// Gives back deliveries that nobody took, unless somebody else has them by now.
-pub async fn release(conn: &mut Conn, queue: &QueueName, delivered: &[(i64, i32)]) -> Result<()> {
+/// Gives back deliveries that nobody took, unless somebody else has them by now. Fails with
+/// [`Error::Locked`] where somebody has some of them locked; those are left in `delivered`.
+pub async fn release(
+    conn: &mut Conn,
+    queue: &QueueName,
+    delivered: &mut Vec<(i64, i32)>,
+) -> Result<()> {
     let (ids, counts): (Vec<i64>, Vec<i32>) = delivered.iter().copied().unzip();
     let query = sqlx::query("/* release */ SELECT pgmq_gateway.release($1, $2, $3)")
         .bind(queue.as_str())
         .bind(ids)
         .bind(counts);
-    conn.on(queue).look(query).await.map(drop)
+    let rows = conn.on(queue).look(query).await?;
+    let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
+    let held: Vec<i64> = row.try_get(0).map_err(Error::unexpected)?;
+    delivered.retain(|(id, _)| held.contains(id));
+    if delivered.is_empty() { Ok(()) } else { Err(Error::Locked) }
 }
 
 /// What to pop.

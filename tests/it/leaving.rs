@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use crate::support::{
-    Client, TestGateway, certificates, eventually,
+    Client, Holder, TestGateway, certificates, eventually,
     fronts::{Front, Fronts},
     proxies::{self, Kind},
+    raw,
 };
 
 /// A connection, whatever is beneath.
@@ -190,4 +191,50 @@ async fn haproxy_tells_only_with_its_option() {
     // What does not happen can only be waited for in vain.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(gateway.waiters("q").await, 1, "the option is not needed any more");
+}
+
+/// A delivery ends while the gate is shut.
+const GATE: &str = "
+    CREATE TABLE gate AS SELECT 'shut' AS state;
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END';
+    CREATE TRIGGER wait BEFORE UPDATE ON pgmq.q_q FOR EACH ROW WHEN (NEW.read_ct > OLD.read_ct)
+    EXECUTE FUNCTION wait()";
+
+/// Another gateway's read that comes too late for a message has it locked for a moment, too.
+#[tokio::test]
+async fn what_is_locked_when_its_client_has_left_is_given_back_later() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.database.execute(GATE).await;
+    let mut stream = raw::connect(&gateway).await;
+    stream.write_all(format!("{WAIT}\r\n").as_bytes()).await.expect("sent");
+    gateway.wait_for_waiters("q", 1).await;
+    gateway.send("q", "{\"message\":1}").await;
+    until_some("wait_event = 'PgSleep'", &gateway).await;
+    let holder = tokio::spawn({
+        let database = gateway.database.clone();
+        async move { Holder::of(&database, "SELECT FROM pgmq.q_q WHERE msg_id = 1 FOR UPDATE").await }
+    });
+    until_some("wait_event_type = 'Lock' AND query LIKE 'BEGIN; SELECT FROM pgmq%'", &gateway)
+        .await;
+    drop(stream);
+    gateway.wait_for_waiters("q", 0).await;
+    gateway.database.execute("DELETE FROM gate").await;
+    let holder = holder.await.expect("locked");
+    until_some("state = 'idle' AND query LIKE '/* release */%'", &gateway).await;
+    holder.rollback().await;
+    let received = gateway.receive("q", "wait=20").await;
+    assert_eq!(received.len(), 1, "it stays leased");
+    assert_eq!(received[0]["read_ct"], 1);
+}
+
+/// Waits until there is such a session.
+async fn until_some(condition: &str, gateway: &TestGateway) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND pid <> pg_backend_pid() AND {condition}"
+    );
+    let some = async || (gateway.database.value::<i64>(&sql).await > 0).then_some(());
+    eventually(condition, some).await;
 }
