@@ -22,6 +22,7 @@ mod queue_attributes;
 mod queue_changes;
 mod queues;
 mod receiving;
+mod refusals;
 mod retry;
 mod row_security;
 mod sending;

@@ -6,15 +6,16 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Call, NewMessage, QueueName, Visibility, VisibilityTimeout},
+    domain::{Bounded, Call, NewMessage, QueueName, Visibility, VisibilityTimeout},
     engine::{FairSlot, Ticket, Turn},
-    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, TooLarge, Transacted},
+    store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
     telemetry::MessageEvent,
 };
 
 use super::{
-    Broker, Error, Once, Part, Permits, Replayable, Result, SettleTarget, Subject,
+    Broker, Error, Once, Part, Permits, Replayable, Result, SettleTarget,
     policies::Policy,
+    refusals::refused,
     retry::{Kind, Retry},
 };
 
@@ -130,17 +131,22 @@ impl Broker {
         operations: Vec<Operation>,
         once: Option<Idempotency>,
     ) -> Result<Replayable<Vec<Outcome>>> {
-        let mut known = BTreeSet::new();
+        let (mut known, mut may_share) = (BTreeSet::new(), true);
         for (index, operation) in operations.iter().enumerate() {
-            if let Some(queue) = queue_of(operation).filter(|queue| known.insert(*queue)) {
-                let checked = self.check_name(queue, call).await;
-                checked.map_err(|error| error.in_operation(index))?;
-            }
+            let Some(queue) = queue_of(operation) else { continue };
+            let checked = self.check_queue(queue, known.insert(queue), call).await;
+            let policy = checked.map_err(|error| error.in_operation(index))?;
+            may_share &= is_within_limits(operation, &policy);
         }
         let (broker, call) = (self.clone(), Arc::clone(call));
         let operations: Arc<[Operation]> = operations.into();
         self.run(true, async move {
-            let transacted = broker.share_or_persist(&call, &operations, once.as_ref()).await;
+            let once = once.as_ref();
+            let transacted = if may_share {
+                broker.share_or_persist(&call, &operations, once).await
+            } else {
+                broker.persist(&call, &operations, once, None).await
+            };
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
@@ -158,9 +164,17 @@ impl Broker {
         .await
     }
 
-    async fn check_name(&self, queue: &QueueName, call: &Arc<Call>) -> Result<()> {
+    async fn check_queue(
+        &self,
+        queue: &QueueName,
+        is_new: bool,
+        call: &Arc<Call>,
+    ) -> Result<Arc<Policy>> {
         let policy = self.policies.of(queue).await?;
-        self.check_name_unambiguous(queue, &policy, call).await
+        if is_new {
+            self.check_name_unambiguous(queue, &policy, call).await?;
+        }
+        Ok(policy)
     }
 
     /// Does operations together with those of others, or on their own.
@@ -287,6 +301,19 @@ impl Broker {
     }
 }
 
+/// Whether a queue takes what is sent to it, as far as is known: what is told where it does not is not worth the
+/// time of those with whom the transaction would share a statement.
+fn is_within_limits(operation: &Operation, policy: &Policy) -> bool {
+    let (Operation::Send(_, messages), Some(limit)) =
+        (operation, policy.settings.max_message_bytes.map(Bounded::get))
+    else {
+        return true;
+    };
+    let fits =
+        |new: &NewMessage| i64::try_from(new.expanded_bytes()).is_ok_and(|bytes| bytes <= limit);
+    messages.iter().all(fits)
+}
+
 /// Whether publications went to more queues than one that shares a statement may.
 fn is_wide(outcomes: &[Outcome]) -> bool {
     outcomes.iter().map(|outcome| outcome.deliveries.len()).sum::<usize>() > MOST_SHARED_DELIVERIES
@@ -352,44 +379,4 @@ fn queue_of(operation: &Operation) -> Option<&QueueName> {
         Operation::Send(queue, _) | Operation::Settle(queue, ..) => Some(queue),
         Operation::Publish(..) => None,
     }
-}
-
-/// What a transaction was refused for, with the operation that is to blame.
-pub(super) fn refused(error: store::Error) -> Error {
-    let (operation, refusal) = match error {
-        store::Error::Refused { operation, refusal } => (operation, refusal),
-        // Nothing was done.
-        store::Error::QueueNotFound => return store::Error::Unavailable(None).into(),
-        store::Error::Locked => {
-            return Error::Locked("one of these queues, or something in it".to_owned());
-        }
-        error => return error.into(),
-    };
-    let error = match refusal {
-        Refusal::QueueNotFound(queue) => Error::QueueNotFound(queue),
-        Refusal::MessageNotFound(queue, msg_id) => Error::MessageNotFound { queue, msg_id },
-        Refusal::Stale(queue, msg_id) => Error::ReceiptStale { queue, msg_id },
-        Refusal::Locked(queue, Some(msg_id)) => {
-            Error::Locked(format!("message {msg_id} of queue `{queue}`"))
-        }
-        Refusal::Locked(queue, None) => {
-            Error::Locked(format!("queue `{queue}`, or something that this message needs"))
-        }
-        Refusal::Kept(queue, msg_id) => Error::MessageKept { queue, msg_id },
-        Refusal::Conflict(queue, msg_id) => Error::archive_conflict(&queue, msg_id),
-        Refusal::Failed(queue, _) => Error::TriggerFailed(format!("queue `{queue}`")),
-        Refusal::NoArchive(queue) => Error::NoArchive(queue),
-        Refusal::TableDiffers(queue, what) => Error::TableDiffers { queue, what, source: None },
-        Refusal::Rejected(queue, rejection) => Error::rejected(&queue, &rejection),
-        Refusal::PublicationTooLarge { what: TooLarge::Deliveries(count), limit } => {
-            Error::PublicationTooLarge { what: format!("{count} messages"), limit }
-        }
-        Refusal::PublicationTooLarge { what: TooLarge::Bytes(bytes), limit } => {
-            Error::PublicationTooLarge { what: format!("{bytes} bytes"), limit }
-        }
-        Refusal::MessageTooLarge { queue, bytes, limit } => {
-            Error::MessageTooLarge { what: Subject::MessageFor(queue), bytes, limit }
-        }
-    };
-    error.in_operation(operation)
 }

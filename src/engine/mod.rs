@@ -28,7 +28,6 @@ mod table_lock;
 mod takes;
 mod thorough;
 mod timer;
-mod transaction_size;
 mod transactions;
 mod turns;
 mod wait_queue;

@@ -41,6 +41,7 @@ mod settings;
 mod settling;
 mod settling_reads;
 mod shared;
+mod shared_sends;
 mod shared_transactions;
 mod size_limited_rows;
 mod table_health;
@@ -108,6 +109,7 @@ pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };
 pub use settling_reads::{EndedAndRead, settle_and_read};
+pub use shared_sends::{SentTogether, send_together};
 pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
 pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};

@@ -30,6 +30,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/fair.sql"),
     include_str!("../../migrations/functions/transactions.sql"),
     include_str!("../../migrations/functions/shared_transactions.sql"),
+    include_str!("../../migrations/functions/shared_sends.sql"),
     include_str!("../../migrations/functions/topics.sql"),
     include_str!("../../migrations/functions/archive.sql"),
     include_str!("../../migrations/functions/keys.sql"),

@@ -123,6 +123,7 @@ mod settle_uncounted;
 mod several_gateways;
 mod shared_commits;
 mod shared_receives;
+mod shared_sends;
 mod shared_settles;
 mod shared_transactions;
 mod shared_transactions_trouble;

@@ -7,7 +7,7 @@ use crate::{
     store::{self, Rejection},
 };
 
-use super::{super::transactions, Error, Part};
+use super::{super::refusals, Error, Part};
 
 impl Error {
     /// Sorts what the store said of work on `queue`.
@@ -208,7 +208,7 @@ impl From<store::Error> for Error {
             }
             store::Error::RoutingKey(reason) => Self::invalid(Part::RoutingKey, format!(": {reason}")),
             store::Error::Pattern(reason) => Self::invalid(Part::Pattern, format!(": {reason}")),
-            store::Error::Refused { .. } => transactions::refused(error),
+            store::Error::Refused { .. } => refusals::refused(error),
             store::Error::Rejected(rejection @ Rejection::Unstorable(_)) => {
                 Self::refused(rejection.to_string())
             }

@@ -2,10 +2,9 @@
 
 use crate::{
     domain::NewMessage,
+    engine::{ROW_BYTES, batch::Size},
     store::{Idempotency, Operation},
 };
-
-use super::{ROW_BYTES, batch::Size};
 
 /// Operations of a transaction that shares a statement.
 const MOST_OPERATIONS: usize = 24;

@@ -4,6 +4,9 @@
 //! what arrives meanwhile is the next batch. One that fails, or meets a lock, is done apart by whoever asked for
 //! it. What takes long holds back nobody for longer than [`LIMIT`], and is kept apart from then on.
 
+mod sends;
+mod size;
+
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,8 +35,9 @@ use super::{
     fair_line::FairLine,
     shares::FairSlots,
     spans,
-    transaction_size::{size_of, subjects},
 };
+
+use size::{size_of, subjects};
 
 /// Time that a statement for several may take before it is undone.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -61,6 +65,8 @@ struct Inner<T: Send + DeserializeOwned + 'static> {
     slots: FairSlots,
     acquire_timeout: Duration,
     apart: Apart,
+    /// What is not done by the statement for those who only send.
+    not_sends: Apart,
     state: Mutex<State<T>>,
 }
 
@@ -118,6 +124,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             slots,
             acquire_timeout,
             apart: Apart::default(),
+            not_sends: Apart::default(),
             state: Mutex::new(State {
                 line: FairLine::new(batch, capacity),
                 under_way: Vec::new(),
@@ -258,6 +265,12 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             Ok(conn) => conn,
             Err(error) => return answer_all(batch, || Turn::Failed(error.clone())),
         };
+        let mut batch = self.send_together(&mut conn, batch).await;
+        if batch.len() < 2 {
+            drop(conn);
+            let alone = batch.pop();
+            return drop(alone.map(|request| request.reply.send(Turn::Alone(None))));
+        }
         for request in &batch {
             request.call.add_round_trip();
         }
