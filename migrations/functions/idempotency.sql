@@ -95,6 +95,48 @@ BEGIN
 END
 $$;
 
+-- Whether none of these keys is known, and none stands there twice. Who claims one in this moment does not show.
+CREATE FUNCTION pgmq_gateway.are_new_keys(scopes text[], keys text[])
+RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    RETURN (SELECT count(w.key) = count(DISTINCT (w.scope, w.key)) FILTER (WHERE w.key IS NOT NULL)
+                   AND NOT bool_or(EXISTS (SELECT FROM pgmq_gateway.idempotency_keys k
+                                           WHERE k.scope = w.scope AND k.key = w.key))
+            FROM unnest(scopes, keys) AS w (scope, key));
+END
+$$;
+
+-- Claims keys of which none is known, and notes in the same moment what was stored for their requests, as
+-- `note_stored` says it. Fails if somebody else has claimed one of them meanwhile: to ask for that with ON CONFLICT
+-- would cost more than all the rest.
+CREATE FUNCTION pgmq_gateway.claim_new_keys(
+    scopes text[], keys text[], fingerprints bytea[], key_queue_id bigint, owners integer[], ids bigint[]
+) RETURNS TABLE (place integer, stored bigint[]) LANGUAGE plpgsql AS $$
+DECLARE
+    answers text[];
+    claimed bigint;
+BEGIN
+    IF cardinality(ids) = cardinality(keys) THEN
+        answers := ids::text[];
+        RETURN QUERY SELECT o.owner, ARRAY[o.id] FROM unnest(owners, ids) AS o (owner, id);
+    ELSE
+        RETURN QUERY SELECT o.owner, array_agg(o.id ORDER BY o.n)
+                     FROM unnest(owners, ids) WITH ORDINALITY AS o (owner, id, n) GROUP BY o.owner;
+        answers := ARRAY(SELECT string_agg(o.id::text, ',' ORDER BY o.n)
+                         FROM unnest(owners, ids) WITH ORDINALITY AS o (owner, id, n)
+                         GROUP BY o.owner ORDER BY o.owner);
+    END IF;
+    INSERT INTO pgmq_gateway.idempotency_keys (scope, key, fingerprint, queue_id, answer)
+    SELECT w.scope, w.key, w.fingerprint, key_queue_id, ('[{"msg_ids":[' || w.answer || ']}]')::jsonb
+    FROM unnest(scopes, keys, fingerprints, answers) AS w (scope, key, fingerprint, answer)
+    WHERE w.key IS NOT NULL ORDER BY w.scope, w.key;
+    GET DIAGNOSTICS claimed = ROW_COUNT;
+    IF claimed <> cardinality(array_remove(keys, NULL)) THEN
+        RAISE unique_violation USING TABLE = 'idempotency_keys';
+    END IF;
+END
+$$;
+
 -- As `send`, for several requests, of which those with a key are done once: message i is of the request at
 -- `owners[i]`, counted from 1. `outcome` is `done`, or what became of the request before. Other gateways hold
 -- a key for as long as a commit takes; one that is held for longer is to keep nobody else waiting.
@@ -105,13 +147,33 @@ CREATE FUNCTION pgmq_gateway.send_once(
 ) RETURNS TABLE (place integer, ids bigint[], outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '25ms' AS $$
 DECLARE
+    this_queue bigint;
     to_do integer[];
     is_partial boolean;
     new_ids bigint[];
+    violated text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
-    to_do := pgmq_gateway.claim_idempotency_keys(
-        scopes, keys, fingerprints, lifetimes, pgmq_gateway.queue_id(queue));
+    this_queue := pgmq_gateway.queue_id(queue);
+    -- Mostly a key is a new one: then what it stands for is written once. Those who store in turn hold others back
+    -- from then on, and are to wait for nobody's key.
+    IF NOT in_turn AND pgmq_gateway.are_new_keys(scopes, keys) THEN
+        BEGIN
+            new_ids := ARRAY(SELECT s FROM pgmq_gateway.send(
+                queue, messages, headers, delays, visible_at, in_turn) s);
+            RETURN QUERY SELECT s.place, s.stored, 'done'
+                         FROM pgmq_gateway.claim_new_keys(
+                             scopes, keys, fingerprints, this_queue, owners, new_ids) s;
+            RETURN;
+        EXCEPTION WHEN unique_violation THEN
+            -- Who was sooner has said by now what became of it.
+            GET STACKED DIAGNOSTICS violated = TABLE_NAME;
+            IF violated <> 'idempotency_keys' THEN
+                RAISE;
+            END IF;
+        END;
+    END IF;
+    to_do := pgmq_gateway.claim_idempotency_keys(scopes, keys, fingerprints, lifetimes, this_queue);
     is_partial := cardinality(to_do) < cardinality(keys);
     IF is_partial THEN
         -- Those without a key are always done.

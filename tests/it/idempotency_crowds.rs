@@ -277,3 +277,39 @@ async fn of_old_and_new_keys_in_one_statement_each_is_what_it_is() {
     stored.sort_unstable();
     assert_eq!(stored, [1, 2, 3, 10, 30]);
 }
+
+/// Somebody else claims a key after it was looked up: what was stored for it is undone, and done as for one that is
+/// known.
+#[tokio::test]
+async fn a_key_that_is_claimed_meanwhile_is_done_once() {
+    let gateway = with_queue().await;
+    let database = &gateway.database;
+    database
+        .execute(
+            "CREATE FUNCTION claim() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO pgmq_gateway.idempotency_keys (scope, key, fingerprint, queue_id, answer)
+                 VALUES ('s', 'other', 'other', 1, '[{\"msg_ids\":[77]}]') ON CONFLICT DO NOTHING;
+                 RETURN new;
+             END $$;
+             CREATE TRIGGER claim AFTER INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION claim()",
+        )
+        .await;
+    let send_once = "SELECT place, ids, outcome FROM pgmq_gateway.send_once('q',
+         ARRAY['1', '2', '3', '4']::jsonb[], ARRAY[NULL, NULL, NULL, NULL]::jsonb[], '{0,0,0,0}',
+         '{NULL,NULL,NULL,NULL}', false, '{1,1,2,3}', '{s,s,NULL}', ARRAY['own', $1, NULL],
+         '{own,other,NULL}', '{60,60,NULL}') ORDER BY place";
+    let mut connection = database.connect().await;
+    let mut stored = async |key: &str| {
+        let rows: Vec<(i32, Option<Vec<i64>>, String)> =
+            sqlx::query_as(send_once).bind(key).fetch_all(&mut connection).await.expect("done");
+        rows.into_iter().map(|(_, ids, outcome)| (outcome, ids.unwrap_or_default())).collect()
+    };
+    let done = |ids: &[i64]| ("done".to_owned(), ids.to_vec());
+    // Not the ids of what was undone.
+    let first: Vec<_> = stored("other").await;
+    assert_eq!(first, [done(&[5, 6]), done(&[7]), done(&[8])]);
+    let replayed = |ids: &[i64]| ("replayed".to_owned(), ids.to_vec());
+    let again: Vec<_> = stored("other").await;
+    assert_eq!(again, [replayed(&[5, 6]), replayed(&[7]), done(&[9])]);
+    assert_eq!(gateway.all("q").await.len(), 5);
+}
