@@ -14,10 +14,17 @@ pub(super) fn statement<'a>(
     let span = debug_span!(parent: None, "statement", name, queue);
     if !span.is_disabled() {
         for call in calls {
-            span.follows_from(call.span());
+            serves(&span, call);
         }
     }
     span
+}
+
+/// Notes of a statement that it serves a request, where that is known when it has ended.
+pub(super) fn serves(statement: &Span, call: &Call) {
+    if !statement.is_disabled() {
+        statement.follows_from(call.span());
+    }
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ mod shared_transactions;
 mod shared_transactions_trouble;
 mod shares;
 mod slips;
+mod spans;
 mod sqs;
 mod sqs_clients;
 mod sqs_errors;

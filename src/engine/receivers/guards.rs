@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use tracing::Span;
+
 use crate::store;
 
 use super::{
@@ -58,9 +60,15 @@ pub(super) struct InFlightRead<'a> {
     pub(super) lane: &'a Receivers,
     pub(super) key: &'a Arc<Key>,
     pub(super) look: Option<Look>,
+    /// That of its last statement.
+    pub(super) span: Span,
 }
 
-impl InFlightRead<'_> {
+impl<'a> InFlightRead<'a> {
+    pub(super) fn new(lane: &'a Receivers, key: &'a Arc<Key>, look: Look) -> InFlightRead<'a> {
+        InFlightRead { lane, key, look: Some(look), span: Span::none() }
+    }
+
     #[expect(clippy::expect_used, reason = "it is taken at the end")]
     pub(super) fn look(&self) -> &Look {
         self.look.as_ref().expect("not finished")

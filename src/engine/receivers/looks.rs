@@ -3,7 +3,7 @@
 use std::{iter, sync::Arc, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     config::ReadMode,
@@ -28,7 +28,7 @@ impl Receivers {
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
-            let mut in_flight = InFlightRead { lane: self, key, look: Some(look) };
+            let mut in_flight = InFlightRead::new(self, key, look);
             if conn.is_none() && self.lock().crowded {
                 // Requests that came in together with the first one are on their way here.
                 yield_now().await;
@@ -50,18 +50,20 @@ impl Receivers {
                 // Others wait for one.
                 conn = None;
             }
-            self.end_look(key, in_flight.finish(), outcome);
+            let span = std::mem::replace(&mut in_flight.span, Span::none());
+            self.end_look(key, in_flight.finish(), outcome, &span);
             next = if again { self.begin_look(key) } else { None };
         }
         self.lock().remove_idle(key);
     }
 
-    /// Deals out what a look found, or tells why it found nothing.
+    /// Deals out what a look found, or tells why it found nothing. The span is that of its statement.
     pub(super) fn end_look(
         self: &Arc<Self>,
         key: &Arc<Key>,
         mut look: Look,
         outcome: Result<Found>,
+        span: &Span,
     ) {
         match outcome {
             Ok(found) => {
@@ -70,7 +72,7 @@ impl Receivers {
                 self.lock().kept_until = kept.then(|| Instant::now() + BESIDE_KEPT);
                 let queue = self.queue.as_str();
                 self.shared.metrics.messages(queue, MessageEvent::DeadLettered, found.dead);
-                self.deal(key, &look, found.messages);
+                self.deal(key, &look, found.messages, span);
                 if let Some(due_in) = found.due_in {
                     self.set_timer(due_in);
                 }
@@ -99,7 +101,10 @@ impl Receivers {
             return Err(store::Error::Locked);
         }
         self.extend(key, in_flight.look_mut());
-        let outcome = self.read(conn, key, in_flight.look(), one_by_one).await;
+        // Whom it serves is known once it is dealt out.
+        let span = spans::statement("receive", Some(&self.queue), iter::empty());
+        in_flight.span = span.clone();
+        let outcome = self.read(conn, key, in_flight.look(), one_by_one).instrument(span).await;
         if matches!(outcome, Err(store::Error::Locked)) {
             self.table.look(conn).await;
         }
@@ -126,10 +131,7 @@ impl Receivers {
             since: None,
         };
         let began = Instant::now();
-        // Whom it serves is known once it is dealt out.
-        let span = spans::statement("receive", Some(&self.queue), iter::empty());
-        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared);
-        let found = found.instrument(span).await?;
+        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
         let took = began.elapsed();
         self.note_cost(key, took);
         self.note_read(took);
@@ -137,7 +139,7 @@ impl Receivers {
     }
 
     /// Hands out what was found. What nobody takes goes back.
-    fn deal(&self, key: &Arc<Key>, look: &Look, messages: Vec<Message>) {
+    fn deal(&self, key: &Arc<Key>, look: &Look, messages: Vec<Message>, span: &Span) {
         let (served, rest, is_waited_on) = {
             let mut state = self.lock();
             if let Some(last) = messages.last() {
@@ -159,15 +161,16 @@ impl Receivers {
             peers.want(&self.queue);
         }
         for served in served {
-            self.hand_over(key, served);
+            self.hand_over(key, served, span);
         }
         drop(self.delivery(rest));
     }
 
-    fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>) {
+    fn hand_over(&self, key: &Arc<Key>, mut served: Served<Client, Message>, span: &Span) {
         loop {
             let Served { reply: client, messages } = served;
             client.call.add_round_trip();
+            spans::serves(span, &client.call);
             let Err(Ok(mut returned)) = client.reply.send(Ok(self.delivery(messages))) else {
                 return;
             };

@@ -3,7 +3,7 @@
 use std::{iter, sync::Arc};
 
 use tokio::time::Duration;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     config::ReadMode,
@@ -118,9 +118,9 @@ impl ReadyLook {
     }
 
     /// Deals out what was found, and looks again if that is due.
-    fn end(mut self, outcome: Result<Found>) {
+    fn end(mut self, outcome: Result<Found>, span: &Span) {
         let Some(look) = self.look.take() else { return };
-        self.receivers.end_look(&self.key, look, outcome);
+        self.receivers.end_look(&self.key, look, outcome, span);
         self.receivers.look(&self.key);
         self.receivers.lock().remove_idle(&self.key);
     }
@@ -149,7 +149,7 @@ impl Member for ReadyLook {
         let mut ready = Vec::new();
         for member in members {
             if member.receivers.is_paused() {
-                member.end(Ok(Found::default()));
+                member.end(Ok(Found::default()), &Span::none());
             } else if !member.receivers.table.allows(Intent::Change) {
                 member.run_alone(None);
             } else {
@@ -163,7 +163,7 @@ impl Member for ReadyLook {
         ready.sort_by(|a, b| a.receivers.queue.cmp(&b.receivers.queue));
         let reads: Vec<QueueRead<'_>> = ready.iter_mut().map(Self::read).collect();
         let span = spans::statement("receive", None, iter::empty());
-        let outcomes = store::receive_from_queues(conn, &reads).instrument(span).await;
+        let outcomes = store::receive_from_queues(conn, &reads).instrument(span.clone()).await;
         drop(reads);
         match outcomes {
             Ok(outcomes) => {
@@ -176,7 +176,7 @@ impl Member for ReadyLook {
                             }
                             let Receivers { queue, shared, .. } = &*member.receivers;
                             take_away(conn, queue, &found.unreadable, &shared.metrics).await;
-                            member.end(Ok(found));
+                            member.end(Ok(found), &span);
                         }
                         QueueOutcome::Retry => member.run_alone(Some(RETRY_SEPARATE)),
                         QueueOutcome::Separate => member.run_alone(Some(SEPARATE)),
@@ -188,11 +188,15 @@ impl Member for ReadyLook {
                     member.run_alone(Some(RETRY_SEPARATE));
                 }
             }
-            Err(error) => ready.into_iter().for_each(|member| member.end(Err(error.clone()))),
+            Err(error) => {
+                for member in ready {
+                    member.end(Err(error.clone()), &span);
+                }
+            }
         }
     }
 
     fn fail(self, error: &Error) {
-        self.end(Err(error.clone()));
+        self.end(Err(error.clone()), &Span::none());
     }
 }
