@@ -216,8 +216,8 @@ BEGIN
         -- Of the server, or of what a trigger reaches for: that may pass.
         WHEN left(code, 2) IN ('08', '53', '57', '58') THEN CASE WHEN is_foreign THEN 'failed' END
         WHEN left(code, 2) IN ('25', '55', 'F0', 'XX') AND NOT is_foreign THEN NULL
-        -- The table is not as PGMQ makes it.
-        WHEN pgmq_gateway.is_of_shape(code) AND NOT is_foreign THEN NULL
+        -- The table is not as PGMQ makes it, or was dropped in that moment: then its name is gone, or is a number.
+        WHEN (pgmq_gateway.is_of_shape(code) OR code IN ('42P01', '42601')) AND NOT is_foreign THEN NULL
         ELSE 'rejected'
     END;
 END
