@@ -38,6 +38,16 @@ BEGIN
 END
 $$;
 
+-- Whether a queue that has a table goes by exactly this name: PGMQ lists it so, or lists none that has this table,
+-- in which messages are stored and read all the same.
+CREATE FUNCTION pgmq_gateway.goes_by(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
+        OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue));
+END
+$$;
+
 -- The table of a queue. Raises PGW40 if there is none.
 CREATE FUNCTION pgmq_gateway.queue_table(queue text)
 RETURNS regclass LANGUAGE plpgsql STABLE AS $$
