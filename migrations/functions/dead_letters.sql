@@ -125,14 +125,22 @@ END
 $$;
 
 -- As dead_letter, but one that cannot be moved stays and keeps no other from being moved. `failed` are
--- those that stayed, `failed_code` is why the last of them did. Waits for a lock once.
+-- those that stayed, `failed_code` is why the last of them did. Waits for a lock once. All stay where more
+-- deliveries than `max_receives` are allowed by now.
 CREATE FUNCTION pgmq_gateway.dead_letter_each(
-    queue text, ids bigint[], target text, OUT moved integer, OUT failed bigint[], OUT failed_code text
+    queue text, ids bigint[], max_receives integer, target text, OUT moved integer, OUT failed bigint[],
+    OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint;
     patience text := current_setting('lock_timeout');
+    rule record := pgmq_gateway.dead_letter_rule(queue, max_receives, target);
 BEGIN
+    target := rule.target;
+    IF coalesce(rule.max_receives > max_receives, true) THEN
+        SELECT 0, ids, '55P03' INTO moved, failed, failed_code;
+        RETURN;
+    END IF;
     failed := '{}';
     BEGIN
         moved := pgmq_gateway.dead_letter(queue, ids, target);
@@ -231,7 +239,7 @@ BEGIN
         ) INTO exhausted
         USING greatest(max_messages, 10) + cardinality(stayed), max_receives, filter, stayed;
         EXIT WHEN exhausted IS NULL;
-        step := pgmq_gateway.dead_letter_each(queue, exhausted, target);
+        step := pgmq_gateway.dead_letter_each(queue, exhausted, max_receives, target);
         moved := moved + step.moved;
         stayed := stayed || step.failed;
         failed_code := coalesce(step.failed_code, failed_code);

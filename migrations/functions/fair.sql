@@ -9,15 +9,26 @@ BEGIN
 END
 $$;
 
--- The indexes of a table on the group and this column.
+-- The indexes of a table on the group and this column. What they are on is read as it is kept in the catalogue, texts
+-- as their bytes: to have it written out waits for whoever has the table locked, or finds that it is gone.
 CREATE FUNCTION pgmq_gateway.group_indexes(relation regclass, column_name text)
 RETURNS TABLE (index oid, is_valid boolean) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    bytes_of_group text := pgmq_gateway.kept_bytes('x-pgmq-group');
+    bytes_of_default text := pgmq_gateway.kept_bytes('_default_fifo_group');
 BEGIN
     RETURN QUERY SELECT i.indexrelid, i.indisvalid FROM pg_catalog.pg_index i
-        WHERE i.indrelid = relation AND i.indnkeyatts = 2 AND i.indkey[0] = 0
-          AND pg_get_indexdef(i.indexrelid, 1, true) LIKE '%x-pgmq-group%\_default\_fifo\_group%'
-          AND pg_get_indexdef(i.indexrelid, 2, true) = column_name;
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[1]
+        WHERE i.indrelid = relation AND i.indnkeyatts = 2 AND i.indkey[0] = 0 AND a.attname = column_name
+          AND i.indexprs::text LIKE '%{COALESCE%' || bytes_of_group || '%' || bytes_of_default || '%';
 END
+$$;
+
+-- An ASCII text as the catalogue has it within an expression: the last of its bytes, each as a number.
+CREATE FUNCTION pgmq_gateway.kept_bytes(content text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT string_agg(ascii(c.letter)::text, ' ' ORDER BY c.place) || ' ]'
+    FROM regexp_split_to_table(content, '') WITH ORDINALITY AS c (letter, place)
 $$;
 
 -- The statement that makes such an index.

@@ -114,7 +114,7 @@ BEGIN
             $query$, group_of, q_table, is_exhausted
         ) INTO ids, exhausted USING name, max_messages, max_receives;
         EXIT WHEN exhausted IS NULL;
-        step := pgmq_gateway.dead_letter_each(queue, exhausted, dead_letter_queue);
+        step := pgmq_gateway.dead_letter_each(queue, exhausted, max_receives, dead_letter_queue);
         dead := dead + step.moved;
         IF step.failed <> '{}' THEN
             -- They block their group, as nothing may overtake them.

@@ -38,6 +38,16 @@ BEGIN
 END
 $$;
 
+-- Whether a queue that has a table goes by exactly this name: PGMQ lists it so, or lists none that has this table,
+-- in which messages are stored and read all the same.
+CREATE FUNCTION pgmq_gateway.goes_by(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
+        OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue));
+END
+$$;
+
 -- The table of a queue. Raises PGW40 if there is none.
 CREATE FUNCTION pgmq_gateway.queue_table(queue text)
 RETURNS regclass LANGUAGE plpgsql STABLE AS $$
@@ -216,8 +226,8 @@ BEGIN
         -- Of the server, or of what a trigger reaches for: that may pass.
         WHEN left(code, 2) IN ('08', '53', '57', '58') THEN CASE WHEN is_foreign THEN 'failed' END
         WHEN left(code, 2) IN ('25', '55', 'F0', 'XX') AND NOT is_foreign THEN NULL
-        -- The table is not as PGMQ makes it.
-        WHEN pgmq_gateway.is_of_shape(code) AND NOT is_foreign THEN NULL
+        -- The table is not as PGMQ makes it, or was dropped in that moment: then its name is gone, or is a number.
+        WHEN (pgmq_gateway.is_of_shape(code) OR code IN ('42P01', '42601')) AND NOT is_foreign THEN NULL
         ELSE 'rejected'
     END;
 END

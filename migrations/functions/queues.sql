@@ -31,12 +31,16 @@ BEGIN
     IF in_the_way IS NOT NULL THEN
         RETURN;
     END IF;
+    partitioned := partitioned AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_partman');
     IF pgmq_gateway.find_queue_table(queue) IS NULL THEN
         -- PGMQ leaves the archive of a queue whose table is gone.
         IF pgmq_gateway.is_whole_table(to_regclass(a_table)) THEN
             EXECUTE format('DROP TABLE %s', a_table);
         END IF;
     ELSIF to_regprocedure('pgmq.drop_queue(text)') IS NOT NULL THEN
+        -- PGMQ would ask pg_partman, which is not there any more.
+        UPDATE pgmq.meta m SET is_partitioned = false
+        WHERE m.queue_name = queue AND m.is_partitioned AND NOT partitioned;
         PERFORM pgmq.drop_queue(queue);
     ELSE
         PERFORM pgmq.drop_queue(queue, partitioned);

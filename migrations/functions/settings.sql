@@ -113,6 +113,27 @@ BEGIN
 END
 $$;
 
+-- After how many deliveries a queue's messages are dead letters, and to which queue they go, as it is set now: what a
+-- gateway knows of it may be older than a second, or about an earlier queue of this name, and a message that went
+-- elsewhere does not come back by itself. What is known counts while somebody has the settings locked.
+CREATE FUNCTION pgmq_gateway.dead_letter_rule(queue text, INOUT max_receives integer, INOUT target text)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    settings jsonb;
+BEGIN
+    settings := (
+        SELECT pgmq_gateway.sane_settings(s.settings) FROM pgmq_gateway.queue_settings s
+        JOIN pgmq.meta m ON m.queue_name = s.queue_name
+         AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+        WHERE s.queue_name = queue);
+    max_receives := pgmq_gateway.setting_number(settings, 'max_receives', 1, 1000);
+    target := CASE WHEN jsonb_typeof(settings -> 'dead_letter_queue') = 'string'
+                   THEN settings ->> 'dead_letter_queue' END;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
+END
+$$;
+
 -- A setting that is a number, null where it is none within these bounds.
 CREATE FUNCTION pgmq_gateway.setting_number(settings jsonb, name text, lowest bigint, highest bigint)
 RETURNS bigint LANGUAGE sql IMMUTABLE AS $$

@@ -155,9 +155,11 @@ DECLARE
     entry record;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
-    IF 'dead_letter' = ANY (actions)
-       AND (target IS NULL OR pgmq_gateway.find_queue_table(target) IS NULL) THEN
-        to_archive := '{archive,dead_letter}';
+    IF 'dead_letter' = ANY (actions) THEN
+        target := (pgmq_gateway.dead_letter_rule(queue, NULL, target)).target;
+        IF target IS NULL OR pgmq_gateway.find_queue_table(target) IS NULL THEN
+            to_archive := '{archive,dead_letter}';
+        END IF;
     END IF;
     IF actions && to_archive THEN
         no_archive := NOT pgmq_gateway.is_whole_table(to_regclass(

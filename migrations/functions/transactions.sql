@@ -73,7 +73,7 @@ DECLARE
     context text;
     violated text;
 BEGIN
-    IF q_table IS NULL OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+    IF q_table IS NULL OR NOT pgmq_gateway.goes_by(queue) THEN
         RAISE EXCEPTION '%', queue
             USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', operation);
     END IF;
@@ -152,8 +152,7 @@ DECLARE
     code text;
     context text;
 BEGIN
-    IF pgmq_gateway.find_queue_table(queue) IS NULL
-       OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+    IF pgmq_gateway.find_queue_table(queue) IS NULL OR NOT pgmq_gateway.goes_by(queue) THEN
         RAISE EXCEPTION '%', queue
             USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', place);
     END IF;

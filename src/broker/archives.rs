@@ -232,8 +232,11 @@ impl Broker {
     async fn must_exist(&self, call: &Arc<Call>, queue: &QueueName) -> Result<()> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            match (store::exists(&mut conn, &queue).await?, queue.check_creatable()) {
+            let queue = &queue;
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::exists(&mut conn, queue).await
+            });
+            match (found.await??, queue.check_creatable()) {
                 (true, _) => Ok(()),
                 (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
                 (false, Err(reason)) => {

@@ -5,6 +5,7 @@
 mod archives;
 mod browsing;
 mod caller;
+mod catalogue;
 mod coalesced;
 mod collector;
 mod cpu_pool;

@@ -146,10 +146,12 @@ impl Broker {
         let (source, destination) = (source.to_string(), destination.map(QueueName::to_string));
         self.run(true, async move {
             let id = Uuid::now_v7().to_string();
-            let mut conn = broker.connect(&call).await?;
             let (to, count) = (destination.as_deref(), metrics.queue_length);
-            let started =
-                store::start_move_task(&mut conn, &id, &source, to, max_per_second, count).await?;
+            let (new, source) = (&*id, &*source);
+            let started = broker.on_catalogue(&call, source, |mut conn| async move {
+                store::start_move_task(&mut conn, new, source, to, max_per_second, count).await
+            });
+            let started = started.await??;
             broker.move_tasks.notify_one();
             Ok(started.then_some(id))
         })
@@ -160,7 +162,11 @@ impl Broker {
     pub async fn cancel_move_task(&self, call: &Arc<Call>, id: String) -> Result<Option<i64>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
-            Ok(store::cancel_move_task(&mut *broker.connect(&call).await?, &id).await?)
+            let id = &*id;
+            let ended = broker.on_catalogue(&call, "move tasks", |mut conn| async move {
+                store::cancel_move_task(&mut conn, id).await
+            });
+            Ok(ended.await??)
         })
         .await
     }
@@ -174,7 +180,11 @@ impl Broker {
     ) -> Result<Vec<MoveTask>> {
         let (broker, call, source) = (self.clone(), Arc::clone(call), source.to_string());
         self.run(false, async move {
-            Ok(store::list_move_tasks(&mut *broker.connect(&call).await?, &source, limit).await?)
+            let source = &*source;
+            let found = broker.on_catalogue(&call, source, |mut conn| async move {
+                store::list_move_tasks(&mut conn, source, limit).await
+            });
+            Ok(found.await??)
         })
         .await
     }

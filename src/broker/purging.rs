@@ -49,7 +49,10 @@ impl Broker {
         let deadline = Instant::now() + self.request_timeout / 2;
         while let Some(after) = next.filter(|_| Instant::now() < deadline) {
             let step = self.on_queue(Kind::Purge, queue, policy, call, |mut conn| async move {
-                store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await
+                let step = store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await?;
+                // All that is left is locked, maybe for a moment.
+                let is_locked = step.count == 0 && step.kept == Some(Settled::Locked);
+                if is_locked { Err(store::Error::Locked) } else { Ok(step) }
             });
             match step.await? {
                 Ok(step) => {
@@ -71,9 +74,6 @@ impl Broker {
             }
             Some(Settled::Failed) if purged == 0 => {
                 Err(Error::TriggerFailed(format!("queue `{queue}`")))
-            }
-            Some(Settled::Locked) if purged == 0 => {
-                Err(Error::Locked(format!("the messages of queue `{queue}`")))
             }
             _ => Ok(purged),
         }

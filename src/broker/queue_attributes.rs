@@ -66,13 +66,16 @@ impl Broker {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
             let since = Instant::now();
-            let found = store::queue_attributes(&mut *broker.connect(&call).await?, &queue).await?;
-            let Some(found) = found else {
-                broker.attributes.forget(&queue);
+            let queue = &queue;
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::queue_attributes(&mut conn, queue).await
+            });
+            let Some(found) = found.await?? else {
+                broker.attributes.forget(queue);
                 return Err(Error::QueueNotFound(queue.to_string()));
             };
             let found = Arc::new(found);
-            broker.attributes.put(&queue, since, &found);
+            broker.attributes.put(queue, since, &found);
             Ok(found)
         })
         .await
@@ -88,10 +91,13 @@ impl Broker {
     ) -> Result<()> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(true, async move {
-            let mut conn = broker.connect(&call).await?;
-            let changed = store::change_queue_attributes(&mut conn, &queue, &alias, &change).await;
-            broker.attributes.forget(&queue);
-            if changed? { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
+            let (queue, alias, change) = (&queue, &*alias, &change);
+            let changed = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::change_queue_attributes(&mut conn, queue, alias, change).await
+            });
+            let changed = changed.await;
+            broker.attributes.forget(queue);
+            if changed?? { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
         })
         .await
     }
@@ -105,8 +111,11 @@ impl Broker {
     ) -> Result<bool> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::is_purged(&mut conn, &queue, pause_seconds).await?)
+            let queue = &queue;
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::is_purged(&mut conn, queue, pause_seconds).await
+            });
+            Ok(found.await??)
         })
         .await
     }
@@ -120,8 +129,11 @@ impl Broker {
     ) -> Result<()> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(true, async move {
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::note_purge(&mut conn, &queue, &alias).await?)
+            let (queue, alias) = (&queue, &*alias);
+            let noted = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::note_purge(&mut conn, queue, alias).await
+            });
+            Ok(noted.await??)
         })
         .await
     }
@@ -136,8 +148,11 @@ impl Broker {
     ) -> Result<Vec<NamedQueue>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::list_aliases(&mut conn, &prefix, &after, limit).await?)
+            let (prefix, after) = (&*prefix, &*after);
+            let found = broker.on_catalogue(&call, "queues", |mut conn| async move {
+                store::list_aliases(&mut conn, prefix, after, limit).await
+            });
+            Ok(found.await??)
         })
         .await
     }
@@ -152,8 +167,11 @@ impl Broker {
     ) -> Result<Vec<NamedQueue>> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::dead_letter_sources(&mut conn, &queue, &after, limit).await?)
+            let (queue, after) = (&queue, &*after);
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::dead_letter_sources(&mut conn, queue, after, limit).await
+            });
+            Ok(found.await??)
         })
         .await
     }
@@ -168,8 +186,11 @@ impl Broker {
         let Some(delivered) = self.delivery_of(receipt) else { return Ok(false) };
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::is_id_of_another(&mut conn, &queue, delivered.queue_id).await?)
+            let (queue, id) = (&queue, delivered.queue_id);
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::is_id_of_another(&mut conn, queue, id).await
+            });
+            Ok(found.await??)
         })
         .await
     }
@@ -178,8 +199,11 @@ impl Broker {
     pub async fn alias(&self, call: &Arc<Call>, queue: &str) -> Result<String> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.to_owned());
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            let aliases = store::aliases(&mut conn, &[&queue]).await?;
+            let name = &*queue;
+            let found = broker.on_catalogue(&call, name, |mut conn| async move {
+                store::aliases(&mut conn, &[name]).await
+            });
+            let aliases = found.await??;
             Ok(aliases.into_iter().next().flatten().unwrap_or(queue))
         })
         .await

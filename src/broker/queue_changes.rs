@@ -14,6 +14,9 @@ use super::{
     queues::missing_dead_letter_queue, retry::Kind,
 };
 
+/// How often an index is tried to be made, or dropped, that others are at.
+const MOST_ATTEMPTS: u32 = 4;
+
 /// What to change of a queue.
 #[derive(Clone, Debug, Default)]
 pub struct QueueChange {
@@ -154,11 +157,20 @@ impl Broker {
             turn = self.index_builds.lock() => turn,
             () = caller::gone() => return Err(Error::Locked(format!("the indexes of queue `{queue}`"))),
         };
-        let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-            store::group_index_work(&mut conn, queue, index, wanted).await
-        });
-        let work = work.await?.map_err(Error::of_changing(queue))?;
-        if let Err(error) = self.db.run_at_leisure(&work).await {
+        let mut attempts = 0;
+        let outcome = loop {
+            attempts += 1;
+            let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
+                store::group_index_work(&mut conn, queue, index, wanted).await
+            });
+            let work = work.await?.map_err(Error::of_changing(queue))?;
+            let outcome = self.db.run_at_leisure(&work).await;
+            // Another gateway is at the same, or the queue is another one: what there is to do is another thing, too.
+            if attempts == MOST_ATTEMPTS || !matches!(outcome, Err(store::Error::Deadlock(_))) {
+                break outcome;
+            }
+        };
+        if let Err(error) = outcome {
             if wanted {
                 self.drop_unfinished_index(known, index).await;
             }

@@ -107,19 +107,14 @@ impl Broker {
     async fn create(&self, call: &Arc<Call>, new: &NewQueue, alike: bool) -> Result<Created> {
         let queue = &new.queue;
         let mut retry = Retry::new(self, Kind::Define, vec![queue.clone()]);
-        let (mut conn, outcome) = loop {
+        let outcome = loop {
             let turn = retry.turn().await.map_err(Error::on(queue))?;
-            let mut conn = self.connect(call).await?;
-            let outcome = put(&mut conn, new).await;
+            let outcome = put(&mut *self.connect(call).await?, new).await;
             drop(turn);
             match outcome {
-                Ok(outcome) => break (conn, outcome?),
-                Err(error) => {
-                    drop(conn);
-                    if !retry.is_worth_it(&error).await {
-                        return Err(Error::of_changing(queue)(error));
-                    }
-                }
+                Ok(outcome) => break outcome?,
+                Err(error) if retry.is_worth_it(&error).await => {}
+                Err(error) => return Err(Error::of_changing(queue)(error)),
             }
         };
         let created = match outcome {
@@ -171,7 +166,10 @@ impl Broker {
                 ));
             }
         };
-        let shown = store::show(&mut conn, queue).await.map_err(Error::on(queue))?;
+        let shown = self.on_catalogue(call, queue.as_str(), |mut conn| async move {
+            store::show(&mut conn, queue).await
+        });
+        let shown = shown.await?.map_err(Error::on(queue))?;
         let queue = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
         let queue = self.complete(queue);
         if created {
@@ -190,10 +188,13 @@ impl Broker {
             // Who is shown a few of many has all of them looked at.
             let _leave =
                 if what.visible.is_all() { None } else { Some(broker.dear(None, &call).await?) };
-            let mut conn = broker.connect(&call).await?;
+            let what = &what;
             // One more than asked for tells whether there is a rest.
             let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
-            let mut queues = visible_queues(&mut conn, &what, limit + 1).await?;
+            let found = broker.on_catalogue(&call, "queues", |mut conn| async move {
+                visible_queues(&mut conn, what, limit + 1).await
+            });
+            let mut queues = found.await??;
             let more = queues.len() > limit;
             queues.truncate(limit);
             let queues: Vec<Queue> = queues.into_iter().map(|q| broker.complete(q)).collect();

@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Move,
     /// Looking at a queue's settings.
     Show,
+    /// Looking at what is written down of queues, or changing it.
+    Catalogue,
     /// Making, changing and dropping a queue.
     Define,
     /// Emptying a queue.
@@ -280,7 +282,7 @@ impl Kind {
             | Self::Purge
             | Self::Transact => Some(Intent::Change),
             // What is in the way of these is in the way of nothing else.
-            Self::Archive | Self::Define => None,
+            Self::Archive | Self::Define | Self::Catalogue => None,
         }
     }
 }

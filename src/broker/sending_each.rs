@@ -187,8 +187,11 @@ impl Broker {
         self.run(false, async move {
             let headers: Vec<_> =
                 messages.iter().filter_map(|new| new.headers.as_deref()).collect();
-            let mut conn = broker.connect(&call).await?;
-            Ok(store::first_message_ids(&mut conn, &queue, &headers).await?)
+            let (queue, headers) = (&queue, &*headers);
+            let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
+                store::first_message_ids(&mut conn, queue, headers).await
+            });
+            Ok(found.await??)
         })
         .await
     }

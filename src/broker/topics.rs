@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{Call, NewMessage, QueueName, Scope},
-    store::{self, BindOutcome, Binding, Conn, Operation, PublishLimits},
+    store::{self, BindOutcome, Binding, Operation, PublishLimits},
 };
 
 use super::{
@@ -35,11 +35,16 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let _leave = broker.dear(queue.as_ref(), &call).await?;
-            let mut conn = broker.connect(&call).await?;
-            if let Some(queue) = &queue {
-                must_exist(&mut conn, queue).await?;
-            }
-            let mut bindings = store::bindings(&mut conn, queue.as_ref()).await?;
+            let queue = queue.as_ref();
+            let found = broker.on_catalogue(&call, "bindings", |mut conn| async move {
+                match queue {
+                    Some(queue) if !store::exists(&mut conn, queue).await? => Ok(None),
+                    _ => store::bindings(&mut conn, queue).await.map(Some),
+                }
+            });
+            let missing =
+                || Error::QueueNotFound(queue.map(ToString::to_string).unwrap_or_default());
+            let mut bindings = found.await??.ok_or_else(missing)?;
             bindings.retain(|binding| visible.contains(&binding.queue));
             Ok(bindings)
         })
@@ -111,8 +116,11 @@ impl Broker {
     ) -> Result<Vec<String>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let mut conn = broker.connect(&call).await?;
-            let mut queues = store::route(&mut conn, &routing_key).await?;
+            let key = &*routing_key;
+            let found = broker.on_catalogue(&call, "bindings", |mut conn| async move {
+                store::route(&mut conn, key).await
+            });
+            let mut queues = found.await??;
             queues.retain(|queue| visible.contains(queue));
             Ok(queues)
         })
@@ -180,13 +188,6 @@ fn check_wildcards(pattern: &str) -> Result<()> {
         return Err(Error::invalid(Part::Pattern, reason));
     }
     Ok(())
-}
-
-async fn must_exist(conn: &mut Conn, queue: &QueueName) -> Result<()> {
-    if store::exists(conn, queue).await? {
-        return Ok(());
-    }
-    Err(Error::QueueNotFound(queue.to_string()))
 }
 
 fn no_binding(queue: &QueueName, pattern: &str) -> Error {

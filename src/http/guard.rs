@@ -104,7 +104,9 @@ where
 
 /// Whether there is nothing to check about the body.
 fn is_plain(request: &Request) -> bool {
-    let has_encoding = request.headers().contains_key(header::CONTENT_ENCODING);
+    let headers = request.headers();
+    let has_encoding = headers.contains_key(header::CONTENT_ENCODING)
+        || headers.get(header::TRANSFER_ENCODING).is_some_and(|value| value != "chunked");
     !has_encoding && (may_have_body(request.method()) || request.body().is_end_stream())
 }
 
@@ -144,13 +146,18 @@ async fn has_content(mut body: Body) -> bool {
     false
 }
 
-/// A body is JSON as it stands.
+/// A body is JSON as it stands: what it was coded with on its way, other than in chunks, nobody would undo either.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Rejection> {
-    for value in headers.get_all(header::CONTENT_ENCODING) {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let mut codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
-        if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return Err(Rejection::UnsupportedEncoding(coding.to_owned()));
+    for (name, called, taken) in [
+        (header::CONTENT_ENCODING, "Content-Encoding", "identity"),
+        (header::TRANSFER_ENCODING, "Transfer-Encoding", "chunked"),
+    ] {
+        for value in headers.get_all(name) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let mut codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+            if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case(taken)) {
+                return Err(Rejection::UnsupportedEncoding(format!("{called}: {coding}")));
+            }
         }
     }
     Ok(())

@@ -57,18 +57,21 @@ impl Rejection {
             Self::Malformed(detail) | Self::Forbidden(detail) | Self::Overloaded(detail) => {
                 detail.clone()
             }
-            Self::Unauthenticated => "a valid key is needed: `Authorization: Bearer <key>`, or HTTP \
+            Self::Unauthenticated => {
+                "a valid key is needed: `Authorization: Bearer <key>`, or HTTP \
                                       Basic with the key as password"
-                .into(),
-            Self::UnknownHost => "the gateway does not answer to this name; http.allowed_hosts lists \
+                    .into()
+            }
+            Self::UnknownHost => {
+                "the gateway does not answer to this name; http.allowed_hosts lists \
                                   those to which it does"
-                .into(),
+                    .into()
+            }
             Self::ForeignOrigin(detail)
             | Self::RateLimited { detail, .. }
             | Self::Internal { detail, .. } => (*detail).into(),
             Self::UnsupportedEncoding(coding) => format!(
-                "a body with `Content-Encoding: {coding}` is not taken: send it as it is, without this \
-                 header"
+                "a body with `{coding}` is not taken: send it as it is, without this coding"
             )
             .into(),
             Self::BodyTooLarge(limit) => {

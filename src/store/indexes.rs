@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, Executor};
+use sqlx::{Connection as _, Executor, error::DatabaseError};
 use tokio::time::timeout;
 
 use crate::domain::QueueName;
@@ -71,10 +71,16 @@ impl Db {
             }
         }
         let _ = timeout(CLOSE_LIMIT, conn.close()).await;
-        outcome.map_err(|error| match Error::from_statement(error, Access::Change) {
-            // It was there a moment ago.
-            Error::MissingRelation(_) => Error::QueueNotFound,
-            error => error,
+        outcome.map_err(|error| {
+            // Somebody else has made it, or dropped it, since it was looked for.
+            let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+            if matches!(&*code, "42P07" | "23505") {
+                return Error::Deadlock(error.into());
+            }
+            match Error::from_statement(error, Access::Change) {
+                Error::MissingRelation(source) => Error::Deadlock(source),
+                error => error,
+            }
         })
     }
 }

@@ -98,6 +98,9 @@ impl Verdict {
             // A server that crashes, or a pooler that lost its server, cannot know.
             _ if ends => Self::Broken,
             "PGW97" if !is_by_trigger(error) => Self::Altered,
+            // A table was dropped, or altered, in that moment: there may be another one, or the answer is that there
+            // is none.
+            "XX000" | "42P01" | "42601" if !is_by_trigger(error) => Self::Undone,
             // A trigger may raise whatever it likes, and the connections that it makes may fail.
             _ if is_raised(error) => Self::Usable,
             _ if is_inside(error) && (code.starts_with("08") || code.starts_with("57P")) => {

@@ -66,6 +66,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod locks;
+mod locks_lists;
 mod locks_moves;
 mod locks_tables;
 mod logs;

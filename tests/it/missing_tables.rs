@@ -266,3 +266,48 @@ async fn what_stands_in_place_of_a_queues_table_is_named_and_left() {
         assert!(gateway.database.value::<i64>(tables).await >= 2, "{what}");
     }
 }
+
+/// Its messages can be stored and read, so a transaction about them is no other matter.
+#[tokio::test]
+async fn a_table_that_pgmq_does_not_list_is_that_of_a_queue_for_transactions_too() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.database.execute("DELETE FROM pgmq.meta").await;
+    let id = gateway.send("q", r#"{"message":1}"#).await;
+    let operations = json!({"operations": [
+        {"delete": {"queue": "q", "msg_id": id}},
+        {"send": {"queue": "q", "message": 2}},
+    ]});
+    gateway.post("/transactions", &operations.to_string()).await.expect(200);
+    let left = gateway.all("q").await;
+    assert_eq!((left.len(), &left[0]["message"]), (1, &json!(2)));
+    // A queue that is listed goes by its own name alone.
+    gateway.database.execute("SELECT pgmq.create('Listed')").await;
+    let send = r#"{"operations":[{"send":{"queue":"listed","message":1}}]}"#;
+    gateway.post("/transactions", send).await.problem(404, "queue_not_found");
+}
+
+/// As after a restore on a server that has no pg_partman.
+#[tokio::test]
+async fn a_partitioned_queue_is_dropped_where_pg_partman_is_gone() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway
+        .database
+        .execute(
+            "DROP TABLE pgmq.q_q;
+             CREATE TABLE pgmq.q_q (
+                 msg_id bigint GENERATED ALWAYS AS IDENTITY, read_ct integer NOT NULL DEFAULT 0,
+                 enqueued_at timestamptz NOT NULL DEFAULT now(), last_read_at timestamptz,
+                 vt timestamptz NOT NULL, message jsonb, headers jsonb) PARTITION BY RANGE (msg_id);
+             CREATE TABLE pgmq.q_q_default PARTITION OF pgmq.q_q DEFAULT;
+             UPDATE pgmq.meta SET is_partitioned = true",
+        )
+        .await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    gateway.delete("/queues/q").await.expect(204);
+    let left = "SELECT count(*) FROM pg_class c WHERE c.relname LIKE '_\\_q%' \
+                AND c.relnamespace = 'pgmq'::regnamespace";
+    assert_eq!(gateway.database.value::<i64>(left).await, 0);
+    gateway.create("q").await;
+}

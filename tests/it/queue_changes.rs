@@ -2,14 +2,15 @@
 
 use pgmq_gateway::config::Secret;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::auth::{ADMIN, key};
-use crate::support::{Holder, TestGateway, eventually, holder};
+use crate::support::{Answer, Holder, TestGateway, eventually, holder};
 
 const INDEXES: &str = "SELECT count(*) FROM pg_index i WHERE i.indrelid = 'pgmq.q_q'::regclass \
                        AND pg_get_indexdef(i.indexrelid) LIKE '%x-pgmq-group%, msg_id)'";
 
-async fn put(gateway: &TestGateway, parameters: &str, body: &Value) -> crate::support::Answer {
+async fn put(gateway: &TestGateway, parameters: &str, body: &Value) -> Answer {
     gateway.put(&format!("/queues/q{parameters}"), &body.to_string()).await
 }
 
@@ -123,6 +124,32 @@ async fn two_gateways_do_not_undo_each_others_index() {
     assert_eq!(building.await.expect("built").expect(200).json()["fifo"], true);
     assert_eq!(other.patch("/queues/q", r#"{"fifo":true}"#).await.expect(200).json()["fifo"], true);
     assert_eq!(one.database.value::<i64>(INDEXES).await, 1);
+}
+
+/// Whoever comes second finds it made, or dropped, or being so.
+#[tokio::test]
+async fn gateways_that_make_the_same_index_at_once_all_succeed() {
+    let gateways = TestGateway::pair().await;
+    let queues: Vec<String> = (0..8).map(|n| format!("q{n}")).collect();
+    for queue in &queues {
+        gateways[0].create(queue).await;
+    }
+    for wanted in [true, false, true, false] {
+        let change = json!({"fifo": wanted, "settings": {"fair": wanted}}).to_string();
+        let mut crowd = JoinSet::new();
+        for (queue, gateway) in queues.iter().flat_map(|q| gateways.iter().map(move |g| (q, g))) {
+            let request =
+                gateway.request("PATCH", &format!("/queues/{queue}")).body(change.clone());
+            crowd.spawn(async move { Answer::of(request).await });
+        }
+        for answer in crowd.join_all().await {
+            assert_eq!(answer.expect(200).json()["fifo"], wanted);
+        }
+        let indexes = "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+                       WHERE c.relname LIKE 'q\\_q%' AND i.indnkeyatts = 2";
+        let expected = if wanted { 16 } else { 0 };
+        assert_eq!(gateways[0].database.value::<i64>(indexes).await, expected);
+    }
 }
 
 #[tokio::test]

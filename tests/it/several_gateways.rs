@@ -1,9 +1,13 @@
 //! Gateways side by side on one database.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use serde_json::json;
 use sqlx::postgres::PgListener;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::support::{PATIENCE, TestDatabase, TestGateway, gateway::try_start};
 
@@ -140,4 +144,45 @@ async fn what_gateways_say_names_no_queue_and_others_are_not_believed() {
     let is_told = heard.iter().any(|said| said.contains(r#""news":[""#));
     assert!(is_told, "{heard:?}");
     timeout(PATIENCE, one.get("/readyz")).await.expect("in time").expect(200);
+}
+
+/// Where dead letters go is known at another gateway soon; none goes elsewhere meanwhile, as it would stay there.
+#[tokio::test]
+async fn dead_letters_go_where_another_gateway_has_just_set_it() {
+    let [one, other] = TestGateway::pair().await;
+    let kept = async |queue: &str| one.all(queue).await.len();
+    one.create("before").await;
+    let settings = |dead: &str| json!({"max_receives": 1, "dead_letter_queue": dead});
+    for (n, fifo) in [false, true].into_iter().enumerate() {
+        let [queue, first, second] = ["q", "first", "second"].map(|name| format!("{name}{n}"));
+        let mode = if fifo { "&fifo=grouped" } else { "" };
+        for dead in [&first, &second] {
+            one.create(dead).await;
+        }
+        // Whoever is asked about any queue knows the settings of all, for a moment.
+        other.send("before", r#"{"message":1}"#).await;
+        one.create_with(&queue, &json!({"fifo": fifo, "settings": settings(&first)})).await;
+        one.send(&queue, r#"{"message":1}"#).await;
+        let message = other.receive_one(&queue, &format!("vt=600{mode}")).await;
+        let settle = json!({"dead_letter": [{"receipt": message["receipt"]}]});
+        let path = format!("/queues/{queue}/messages/settle");
+        let settled = other.post(&path, &settle.to_string()).await.expect(200).json();
+        assert_eq!(settled["dead_lettered"], json!([1]));
+        assert_eq!(kept(&first).await, 1, "it went elsewhere");
+
+        one.send(&queue, r#"{"message":2}"#).await;
+        sleep(Duration::from_secs(1)).await;
+        other.receive_one(&queue, &format!("vt=0{mode}")).await;
+        one.configure(&queue, settings(&second)).await.expect(200);
+        assert!(other.receive(&queue, &format!("vt=0{mode}")).await.is_empty());
+        assert_eq!((kept(&first).await, kept(&second).await), (1, 1));
+
+        // One that is delivered more often by now is none.
+        one.send(&queue, r#"{"message":3}"#).await;
+        sleep(Duration::from_secs(1)).await;
+        other.receive_one(&queue, &format!("vt=0{mode}")).await;
+        one.configure(&queue, json!({"max_receives": 5})).await.expect(200);
+        other.receive(&queue, &format!("vt=0{mode}")).await;
+        assert_eq!((kept(&second).await, kept(&queue).await), (1, 1));
+    }
 }

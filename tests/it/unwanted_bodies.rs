@@ -156,6 +156,30 @@ async fn a_content_encoding_is_refused_on_every_call() {
     Answer::of(post).await.problem(405, "method_not_allowed");
 }
 
+/// What a body is coded with on its way is undone by the server, or refused; it is not part of the message.
+#[tokio::test]
+async fn a_transfer_coding_that_is_not_undone_is_refused() {
+    let gateway = with_queue().await;
+    for (coding, status) in [
+        ("chunked", "201"),
+        ("Chunked", "201"),
+        ("gzip, chunked", "415"),
+        ("identity, chunked", "415"),
+        ("gzip\r\nTransfer-Encoding: chunked", "415"),
+    ] {
+        let mut stream = raw::connect(&gateway).await;
+        let request = format!(
+            "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Transfer-Encoding: {coding}\r\n\r\nd\r\n{{\"message\":1}}\r\n0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        assert_eq!(answer.get(9..12), Some(status), "{coding}: {answer}");
+    }
+    assert_eq!(gateway.all("q").await.len(), 3, "nothing else was stored");
+}
+
 /// Sends a head, and then a body that never comes.
 async fn head_alone(gateway: &TestGateway, head: &str) -> TcpStream {
     let mut stream = raw::connect(gateway).await;

@@ -2,7 +2,7 @@
 
 use sqlx::{
     Arguments, Row,
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArguments, PgDatabaseError, PgRow},
 };
 
 use crate::domain::QueueName;
@@ -46,7 +46,7 @@ impl Conn {
             // Dropped and made anew, by now.
             (Some((true, None)), Error::MissingRelation(source)) => Error::Deadlock(source),
             // So is what the database was prepared with, maybe, until that is done again.
-            (None, Error::MissingRelation(source)) if is_table(&source) => {
+            (None, Error::MissingRelation(source)) if is_gone(&source) => {
                 Error::Unavailable(Some(source))
             }
             (None, Error::MissingRelation(source)) => Error::Unexpected(source),
@@ -76,8 +76,8 @@ impl Conn {
     }
 }
 
-/// Whether it is a table that was missing.
-fn is_table(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "42P01")
+/// Whether it is a table that was missing, or went in that moment.
+fn is_gone(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|e| e.code() == "42P01" || e.routine() == Some("relation_open"))
 }
