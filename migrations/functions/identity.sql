@@ -136,14 +136,17 @@ END
 $$;
 
 -- Before a row is inserted into queue_settings: one that this database did not write itself comes by a
--- restore of data. It takes the place of what was written down here, and counts for the queue that has the
--- name, or will.
+-- restore of data. It takes the place of what was written down here, if only in this moment, and counts for the queue
+-- that has the name, or will.
 CREATE OR REPLACE FUNCTION pgmq_gateway.take_restored_settings()
 RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stamp text := pgmq_gateway.database_stamp();
     is_own boolean := false;
 BEGIN
+    IF current_setting('pgmq_gateway.restored_queue', true) = NEW.queue_name THEN
+        RETURN NEW;
+    END IF;
     -- Older dumps have neither.
     NEW.bound_created_at := coalesce(NEW.bound_created_at, NEW.queue_created_at);
     NEW.database_stamp := coalesce(NEW.database_stamp, 'restored');
@@ -164,15 +167,15 @@ BEGIN
     ELSIF NEW.database_stamp = stamp AND NOT is_own THEN
         NEW.database_stamp := 'restored';
     END IF;
-    UPDATE pgmq_gateway.queue_settings s
-    SET queue_created_at = NEW.queue_created_at, bound_created_at = NEW.bound_created_at,
-        database_stamp = NEW.database_stamp, settings = NEW.settings, fifo = NEW.fifo,
-        retention_cursor = 0, missing_since = NEW.missing_since
-    WHERE s.queue_name = NEW.queue_name;
-    IF FOUND THEN
-        RETURN NULL;
-    END IF;
-    RETURN NEW;
+    -- Not by the row as it is: a gateway may write one down in this moment, for which that would not wait.
+    PERFORM set_config('pgmq_gateway.restored_queue', NEW.queue_name, true);
+    INSERT INTO pgmq_gateway.queue_settings AS s SELECT NEW.*
+    ON CONFLICT (queue_name) DO UPDATE
+    SET queue_created_at = excluded.queue_created_at, bound_created_at = excluded.bound_created_at,
+        database_stamp = excluded.database_stamp, settings = excluded.settings, fifo = excluded.fifo,
+        retention_cursor = 0, missing_since = excluded.missing_since;
+    PERFORM set_config('pgmq_gateway.restored_queue', '', true);
+    RETURN NULL;
 END
 $$;
 
