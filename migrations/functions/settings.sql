@@ -69,7 +69,7 @@ DECLARE
     is_now integer := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
 BEGIN
     IF throttle_ms IS NOT DISTINCT FROM is_now THEN
-        PERFORM pgmq_gateway.restore_notify_throttles();
+        PERFORM pgmq_gateway.restore_notify_throttles(queue);
         RETURN;
     ELSIF throttle_ms IS NULL THEN
         PERFORM pgmq.disable_notify_insert(queue);
@@ -92,24 +92,34 @@ $$;
 
 -- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
 -- row there its trigger says nothing.
-CREATE FUNCTION pgmq_gateway.restore_notify_throttles()
+-- Restores it for some at a time, first for one that is named. A queue that somebody changes in this moment is left
+-- alone: what he turns off would have a row again.
+CREATE FUNCTION pgmq_gateway.restore_notify_throttles(first_queue text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    lacking text := '
+        FROM pg_catalog.pg_trigger t
+        JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
+            ''pgmq.%I'', pgmq.format_table_name(m.queue_name::text, ''q'')))
+        LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
+        WHERE t.tgname = ''trigger_notify_queue_insert_listeners'' AND pgmq_gateway.is_name(m.queue_name)
+          AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name) ';
+    queues text[];
 BEGIN
     IF to_regclass('pgmq.notify_insert_throttle') IS NULL
        OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT') THEN
         RETURN;
     END IF;
-    EXECUTE
-        'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
-         SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(
-                    s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)
-         FROM pg_catalog.pg_trigger t
-         JOIN pgmq.meta m ON t.tgrelid = to_regclass(format(
-             ''pgmq.%I'', pgmq.format_table_name(m.queue_name::text, ''q'')))
-         LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
-         WHERE t.tgname = ''trigger_notify_queue_insert_listeners''
-           AND pgmq_gateway.is_name(m.queue_name) AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name)
-         ON CONFLICT DO NOTHING';
+    EXECUTE 'SELECT array_agg(l.queue_name) FROM (SELECT m.queue_name::text' || lacking
+        || 'ORDER BY m.queue_name IS DISTINCT FROM $1 LIMIT 100) l' INTO queues USING first_queue;
+    queues := ARRAY(SELECT q.queue FROM unnest(queues) AS q (queue)
+                    WHERE pg_try_advisory_xact_lock(hashtext('pgmq.queue_' || q.queue)));
+    IF queues <> '{}' THEN
+        EXECUTE 'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
+                 SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(
+                            s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)' || lacking
+            || 'AND m.queue_name = ANY ($1) ON CONFLICT DO NOTHING' USING queues;
+    END IF;
 END
 $$;
 
