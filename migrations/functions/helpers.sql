@@ -134,6 +134,14 @@ BEGIN
 END
 $$;
 
+-- Takes the same lock if nobody has it; says whether.
+CREATE FUNCTION pgmq_gateway.try_lock_queue(queue text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN pg_try_advisory_xact_lock(hashtext('pgmq.queue_' || queue));
+END
+$$;
+
 -- Fails at once (55P03) where somebody has locked the whole table of a queue.
 CREATE FUNCTION pgmq_gateway.require_unlocked(relation regclass)
 RETURNS void LANGUAGE plpgsql AS $$

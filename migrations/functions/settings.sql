@@ -91,9 +91,8 @@ END
 $$;
 
 -- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
--- row there its trigger says nothing.
--- Restores it for some at a time, first for one that is named. A queue that somebody changes in this moment is left
--- alone: what he turns off would have a row again.
+-- row there its trigger says nothing. It is restored for some at a time, first for one that is named. A queue that
+-- somebody changes in this moment is left alone: what is turned off would have a row again.
 CREATE FUNCTION pgmq_gateway.restore_notify_throttles(first_queue text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -113,7 +112,7 @@ BEGIN
     EXECUTE 'SELECT array_agg(l.queue_name) FROM (SELECT m.queue_name::text' || lacking
         || 'ORDER BY m.queue_name IS DISTINCT FROM $1 LIMIT 100) l' INTO queues USING first_queue;
     queues := ARRAY(SELECT q.queue FROM unnest(queues) AS q (queue)
-                    WHERE pg_try_advisory_xact_lock(hashtext('pgmq.queue_' || q.queue)));
+                    WHERE pgmq_gateway.try_lock_queue(q.queue));
     IF queues <> '{}' THEN
         EXECUTE 'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
                  SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(

@@ -122,7 +122,8 @@ $$;
 -- stands in another queue of the same name; without that it acts on the id alone. `missing` is what is not
 -- there, or was dealt with by an earlier entry. Of several entries that hide a message the last one holds.
 -- One whose delivery an earlier entry takes back is `stale`. Nothing is waited for: what somebody else has locked is
--- `locked`. Without an archive, what is to go there has `no_archive`. What the table refuses fails the whole, unless it is done `one_by_one`: see settle_alone.
+-- `locked`. Without an archive, what is to go there has `no_archive`. What the table refuses fails the whole, unless it
+-- is done `one_by_one`: see settle_alone.
 -- With neither true nor false there, what is put off to the commit is left to the caller.
 -- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
 -- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is

@@ -1,6 +1,9 @@
 //! Several operations in one transaction.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -131,12 +134,17 @@ impl Broker {
         operations: Vec<Operation>,
         once: Option<Idempotency>,
     ) -> Result<Replayable<Vec<Outcome>>> {
-        let (mut known, mut may_share) = (BTreeSet::new(), true);
+        let (mut policies, mut may_share) = (BTreeMap::new(), true);
         for (index, operation) in operations.iter().enumerate() {
             let Some(queue) = queue_of(operation) else { continue };
-            let checked = self.check_queue(queue, known.insert(queue), call).await;
-            let policy = checked.map_err(|error| error.in_operation(index))?;
-            may_share &= is_within_limits(operation, &policy);
+            let policy = match policies.entry(queue) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let checked = self.check_queue(queue, call).await;
+                    new.insert(checked.map_err(|error| error.in_operation(index))?)
+                }
+            };
+            may_share &= is_within_limits(operation, policy);
         }
         let (broker, call) = (self.clone(), Arc::clone(call));
         let operations: Arc<[Operation]> = operations.into();
@@ -164,16 +172,9 @@ impl Broker {
         .await
     }
 
-    async fn check_queue(
-        &self,
-        queue: &QueueName,
-        is_new: bool,
-        call: &Arc<Call>,
-    ) -> Result<Arc<Policy>> {
+    async fn check_queue(&self, queue: &QueueName, call: &Arc<Call>) -> Result<Arc<Policy>> {
         let policy = self.policies.of(queue).await?;
-        if is_new {
-            self.check_name_unambiguous(queue, &policy, call).await?;
-        }
+        self.check_name_unambiguous(queue, &policy, call).await?;
         Ok(policy)
     }
 

@@ -32,7 +32,7 @@ const PING_LIMIT: Duration = Duration::from_secs(1);
 use altered::Found;
 
 /// A statement with its parameters.
-type Statement<'q> = Query<'q, Postgres, PgArguments>;
+pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Whether a row was what it should be.
 pub(super) type Taken = std::result::Result<(), sqlx::Error>;

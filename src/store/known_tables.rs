@@ -13,6 +13,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::domain::QueueName;
 
+use super::conn::Statement;
+
 /// For how long that holds without another look. What shows in the table's entry in the catalogue counts at once.
 const LIFETIME: Duration = Duration::from_secs(1);
 /// Tables that are remembered.
@@ -40,6 +42,18 @@ pub(super) struct Told {
     pub(super) names: Vec<Option<String>>,
     pub(super) shapes: Vec<Option<i32>>,
     pub(super) queue_ids: Vec<Option<i64>>,
+}
+
+impl Told {
+    /// As the last parameters of a statement.
+    pub(super) fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.oids)
+            .bind(self.versions)
+            .bind(self.names)
+            .bind(self.shapes)
+            .bind(self.queue_ids)
+    }
 }
 
 impl KnownTables {

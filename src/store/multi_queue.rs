@@ -55,12 +55,8 @@ pub async fn send_to_queues(
     .bind(all().map(body).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
-    .bind(times)
-    .bind(known.oids)
-    .bind(known.versions)
-    .bind(known.names)
-    .bind(known.shapes)
-    .bind(known.queue_ids);
+    .bind(times);
+    let query = known.bind(query);
     let rows = conn.store(query).await?;
     learn(conn, batches, &rows)?;
     rows.iter()
@@ -96,12 +92,8 @@ pub async fn end_in_queues(
     .bind(targets.ids)
     .bind(is_said.then_some(targets.counts))
     .bind(is_said.then_some(targets.stamps))
-    .bind(is_said.then_some(targets.queues))
-    .bind(known.oids)
-    .bind(known.versions)
-    .bind(known.names)
-    .bind(known.shapes)
-    .bind(known.queue_ids);
+    .bind(is_said.then_some(targets.queues));
+    let query = known.bind(query);
     let rows = conn.change(query).await?;
     learn(conn, batches, &rows)?;
     rows.iter()
@@ -138,12 +130,8 @@ pub async fn receive_from_queues(
     .bind(reads.iter().map(|read| read.queue.as_str()).collect::<Vec<_>>())
     .bind(reads.iter().map(|read| read.vt).collect::<Vec<_>>())
     .bind(reads.iter().map(|read| read.qty).collect::<Vec<_>>())
-    .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>())
-    .bind(known.oids)
-    .bind(known.versions)
-    .bind(known.names)
-    .bind(known.shapes)
-    .bind(known.queue_ids);
+    .bind(reads.iter().map(|read| read.want_due).collect::<Vec<_>>());
+    let query = known.bind(query);
     let known_tables = Arc::clone(conn.known_tables());
     let limited = |read: &QueueRead<'_>| SizeLimitedRows::new(read.max_bytes);
     let mut rows: Vec<SizeLimitedRows<Message>> = reads.iter().map(limited).collect();

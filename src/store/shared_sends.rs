@@ -164,12 +164,8 @@ async fn store(
     .bind(all().map(body).collect::<Vec<_>>())
     .bind(all().map(headers).collect::<Vec<_>>())
     .bind(delays)
-    .bind(times)
-    .bind(known.oids)
-    .bind(known.versions)
-    .bind(known.names)
-    .bind(known.shapes)
-    .bind(known.queue_ids);
+    .bind(times);
+    let query = known.bind(query);
     conn.store_within(query, limit).await
 }
 

@@ -65,8 +65,8 @@ struct Inner<T: Send + DeserializeOwned + 'static> {
     slots: FairSlots,
     acquire_timeout: Duration,
     apart: Apart,
-    /// What is not done by the statement for those who only send.
-    not_sends: Apart,
+    /// What the statement for those who only send does not do for the time being.
+    excluded_from_sends: Apart,
     state: Mutex<State<T>>,
 }
 
@@ -124,7 +124,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             slots,
             acquire_timeout,
             apart: Apart::default(),
-            not_sends: Apart::default(),
+            excluded_from_sends: Apart::default(),
             state: Mutex::new(State {
                 line: FairLine::new(batch, capacity),
                 under_way: Vec::new(),

@@ -1,6 +1,7 @@
 //! Transactions that do nothing but send and publish: they have a statement that is for nothing else.
 
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{Instrument, debug};
 
 use crate::{
@@ -8,7 +9,9 @@ use crate::{
     store::{self, Conn, Operation, SentTogether, Transacted},
 };
 
-use super::{LIMIT, LOCKED_TIME, Request, Transactions, Turn, answer_all, is_undone, subjects};
+use super::{
+    APART_TIME, LIMIT, LOCKED_TIME, Request, Transactions, Turn, answer_all, is_undone, subjects,
+};
 
 impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
     /// Does those of a batch that only send, and returns what is left to be done otherwise.
@@ -17,9 +20,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         conn: &mut Conn,
         batch: Vec<Request<T>>,
     ) -> Vec<Request<T>> {
-        let may_send = |request: &Request<T>| {
-            request.only_sends() && !self.0.not_sends.has_any(subjects(&request.operations))
-        };
+        let may_send = |request: &Request<T>| request.only_sends() && !self.is_excluded(request);
         let (sends, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(may_send);
         if sends.len() < 2 {
             rest.extend(sends);
@@ -31,6 +32,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let requests: Vec<&[Operation]> =
             sends.iter().map(|request| &*request.operations).collect();
         let span = spans::statement("send", None, sends.iter().map(|request| &*request.call));
+        let began = Instant::now();
         match store::send_together(conn, &requests, LIMIT).instrument(span).await {
             Ok(SentTogether::Done(done)) => {
                 for (request, done) in sends.into_iter().zip(done) {
@@ -41,11 +43,19 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             }
             Ok(SentTogether::Hindered(ops)) => {
                 let all: Vec<&Operation> = requests.iter().copied().flatten().collect();
-                self.note_not_sent(ops.iter().filter_map(|op| all.get(*op).copied()));
+                self.exclude(ops.iter().filter_map(|op| all.get(*op).copied()));
             }
             Err(error) if is_undone(&error) => {
                 debug!(%error, "transactions that only send are done otherwise");
-                self.note_not_sent(requests.iter().copied().flatten());
+                if began.elapsed() > LIMIT {
+                    // Nobody is to wait for as long once more.
+                    for request in &sends {
+                        self.keep_apart(request, APART_TIME);
+                    }
+                    answer_all(sends, || Turn::Alone(None));
+                    return rest;
+                }
+                self.exclude(requests.iter().copied().flatten());
             }
             Err(error) => {
                 answer_all(sends, || Turn::Failed(error.clone()));
@@ -57,9 +67,13 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
     }
 
     /// For a while what these are about is not tried again like this, which would be in vain.
-    fn note_not_sent<'a>(&self, operations: impl Iterator<Item = &'a Operation>) {
+    fn exclude<'a>(&self, operations: impl Iterator<Item = &'a Operation>) {
         let subjects = operations.flat_map(|operation| subjects(std::slice::from_ref(operation)));
-        self.0.not_sends.note(subjects, LOCKED_TIME);
+        self.0.excluded_from_sends.note(subjects, LOCKED_TIME);
+    }
+
+    fn is_excluded(&self, request: &Request<T>) -> bool {
+        self.0.excluded_from_sends.has_any(subjects(&request.operations))
     }
 }
 
