@@ -15,6 +15,8 @@ async fn database_of_schema_14() -> TestDatabase {
     let mut connection = database.connect().await;
     connection.execute("DROP SCHEMA pgmq_gateway CASCADE").await.expect("dropped");
     sqlx::raw_sql(SCHEMA_14).execute(&mut connection).await.expect("loaded");
+    // Messages are kept there for a day.
+    connection.execute("UPDATE pgmq.q_orders SET enqueued_at = now()").await.expect("stored today");
     database
 }
 
