@@ -136,7 +136,7 @@ BEGIN
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
                 USING hide_seconds, candidate, NULL, NULL, this_queue;
                 PERFORM pgmq_gateway.check_at_once();
-            EXCEPTION WHEN OTHERS OR assert_failure THEN
+            EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;
@@ -243,7 +243,7 @@ BEGIN
     BEGIN
         EXECUTE statement USING msg_ids, read_cts;
         PERFORM pgmq_gateway.check_at_once();
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL OR cardinality(msg_ids) = 1 THEN
             RAISE;
@@ -266,7 +266,7 @@ BEGIN
         BEGIN
             EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
             PERFORM pgmq_gateway.check_at_once();
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
             IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
                 RAISE;
@@ -335,34 +335,34 @@ END
 $$;
 
 -- Takes messages that cannot be delivered out of the way: into the archive or, where that does not take
--- them, to the end of all days. Returns those of `ids` that were.
+-- them, to the end of all days. Returns those of `ids` that were, and which of the two.
 CREATE FUNCTION pgmq_gateway.quarantine_these(queue text, ids bigint[])
-RETURNS SETOF bigint LANGUAGE plpgsql
+RETURNS TABLE (id bigint, is_archived boolean) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    id bigint;
     outcome text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     FOREACH id IN ARRAY ids LOOP
         outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL, NULL)).outcome;
+        is_archived := outcome = 'done';
         IF outcome NOT IN ('done', 'missing', 'locked') THEN
             outcome := (pgmq_gateway.settle_alone(queue, q_table, 'hide', id, NULL, 'infinity')).outcome;
         END IF;
         IF outcome = 'done' THEN
-            RETURN NEXT id;
+            RETURN NEXT;
         END IF;
     END LOOP;
 END
 $$;
 
--- Takes messages out of the way that PostgreSQL cannot send, and returns their ids. Looks at the
+-- Takes messages out of the way that PostgreSQL cannot send, as `quarantine_these`. Looks at the
 -- `max_messages` that would be delivered next, in either order: at the size of their numbers or, without
 -- `max_expanded`, at what happens when they are written out.
 CREATE FUNCTION pgmq_gateway.quarantine(
     queue text, max_messages integer, max_expanded bigint, filter jsonb
-) RETURNS SETOF bigint LANGUAGE plpgsql
+) RETURNS TABLE (id bigint, is_archived boolean) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -385,6 +385,6 @@ BEGIN
              ORDER BY q.msg_id LIMIT $1))
          AND %2$s', q_table, condition, CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $4' END
     ) INTO unreadable USING max_messages, max_expanded, q_table, filter;
-    RETURN QUERY SELECT pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'));
+    RETURN QUERY SELECT * FROM pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'));
 END
 $$;

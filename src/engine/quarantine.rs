@@ -4,7 +4,7 @@ use tracing::warn;
 
 use crate::{
     domain::{Filter, QueueName},
-    store::{self, Conn, Error, Result},
+    store::{self, Conn, Error, Quarantined, Result},
     telemetry::{MessageEvent, Metrics},
 };
 
@@ -44,14 +44,41 @@ impl<'a> UnreadableSearch<'a> {
         }
         let (queue, filter) = (self.queue, self.filter);
         for (max_messages, max_expanded) in SEARCHES {
-            let ids = store::quarantine(conn, queue, max_messages, max_expanded, filter).await?;
-            if !ids.is_empty() {
-                warn!(%queue, ?ids, "archived messages that cannot be read");
-                self.metrics.messages(queue.as_str(), MessageEvent::Quarantined, ids.len());
+            let taken = store::quarantine(conn, queue, max_messages, max_expanded, filter).await?;
+            if taken.count() > 0 {
+                report(queue, &taken, self.metrics);
                 self.found += 1;
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+/// Says what was taken out of the way and where it is.
+fn report(queue: &QueueName, taken: &Quarantined, metrics: &Metrics) {
+    let Quarantined { archived, hidden } = taken;
+    if !archived.is_empty() {
+        warn!(%queue, ids = ?archived, "archived messages that cannot be read");
+    }
+    if !hidden.is_empty() {
+        warn!(%queue, ids = ?hidden, "hid messages for good that cannot be read: the archive does not take them");
+    }
+    metrics.messages(queue.as_str(), MessageEvent::Quarantined, taken.count());
+}
+
+/// Takes messages out of the way that were read and make no sense.
+pub(super) async fn take_away(
+    conn: &mut Conn,
+    queue: &QueueName,
+    messages: &[i64],
+    metrics: &Metrics,
+) {
+    if messages.is_empty() {
+        return;
+    }
+    match store::quarantine_these(conn, queue, messages).await {
+        Ok(taken) => report(queue, &taken, metrics),
+        Err(error) => warn!(%queue, ids = ?messages, %error, "cannot archive unreadable messages"),
     }
 }

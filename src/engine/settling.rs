@@ -15,10 +15,10 @@ use super::{
     batch::Size,
     lane::BatchStatement,
     notifier::Notifier,
+    quarantine::take_away,
     receivers::Receivers,
     separation::{SEPARATE, SharedSeparation},
     takes::Shareable,
-    thorough::take_away,
 };
 
 /// Settling messages of a queue.

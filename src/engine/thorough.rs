@@ -13,10 +13,9 @@ use tracing::warn;
 use crate::{
     domain::{FifoMode, QueueName},
     store::{self, Conn, Error, Found, Kept, Popped, Read, Result},
-    telemetry::{MessageEvent, Metrics},
 };
 
-use super::{Shared, UnreadableSearch};
+use super::{Shared, UnreadableSearch, quarantine::take_away};
 
 /// The pause between two reads that find nothing but what the table keeps: each tries it all again.
 pub(super) const BESIDE_KEPT: Duration = Duration::from_millis(500);
@@ -178,24 +177,5 @@ impl KeptReports {
         }
         reported.insert(queue.clone(), Instant::now());
         true
-    }
-}
-
-/// Takes messages out of the way that were read and make no sense.
-pub(super) async fn take_away(
-    conn: &mut Conn,
-    queue: &QueueName,
-    messages: &[i64],
-    metrics: &Metrics,
-) {
-    if messages.is_empty() {
-        return;
-    }
-    match store::quarantine_these(conn, queue, messages).await {
-        Ok(ids) => {
-            warn!(%queue, ?ids, "archived messages whose content cannot be read");
-            metrics.messages(queue.as_str(), MessageEvent::Quarantined, ids.len());
-        }
-        Err(error) => warn!(%queue, ids = ?messages, %error, "cannot archive unreadable messages"),
     }
 }

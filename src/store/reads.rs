@@ -11,8 +11,9 @@ use crate::domain::{FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
+    decode::get,
     error::{Error, Result},
-    messages::{ids, seconds, try_decode},
+    messages::{seconds, try_decode},
     size_limited_rows::SizeLimitedRows,
 };
 
@@ -326,31 +327,59 @@ pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped>
     Ok(popped)
 }
 
+/// Messages that were taken out of the way, as they cannot be delivered.
+#[derive(Debug, Default)]
+pub struct Quarantined {
+    /// Those that are in the archive now.
+    pub archived: Vec<i64>,
+    /// Those that the archive does not take: they stay in the queue, and are never visible again.
+    pub hidden: Vec<i64>,
+}
+
+impl Quarantined {
+    fn of(rows: &[PgRow]) -> Result<Self> {
+        let mut quarantined = Self::default();
+        for row in rows {
+            let place = if get(row, "is_archived")? {
+                &mut quarantined.archived
+            } else {
+                &mut quarantined.hidden
+            };
+            place.push(get(row, "id")?);
+        }
+        Ok(quarantined)
+    }
+
+    /// How many messages there are of both.
+    pub fn count(&self) -> usize {
+        self.archived.len() + self.hidden.len()
+    }
+}
+
 /// Takes those of the next `max_messages` that the filter chooses out of the way whose numbers take more than
-/// `max_expanded` bytes once they are written out or, without that, those that cannot be written out; returns
-/// their ids.
+/// `max_expanded` bytes once they are written out or, without that, those that cannot be written out.
 pub async fn quarantine(
     conn: &mut Conn,
     queue: &QueueName,
     max_messages: i32,
     max_expanded: Option<i64>,
     filter: Option<&Filter>,
-) -> Result<Vec<i64>> {
+) -> Result<Quarantined> {
     let query =
         sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine($1, $2, $3, $4)")
             .bind(queue.as_str())
             .bind(max_messages)
             .bind(max_expanded)
             .bind(filter.map(|filter| Json(filter.json())));
-    ids(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
+    Quarantined::of(&conn.look_patiently(query, QUARANTINE_LIMIT).await?)
 }
 
-/// Takes messages out of the way that cannot be delivered; returns the ids of those that were.
+/// Takes messages out of the way that cannot be delivered; returns those that were.
 pub async fn quarantine_these(
     conn: &mut Conn,
     queue: &QueueName,
     messages: &[i64],
-) -> Result<Vec<i64>> {
+) -> Result<Quarantined> {
     let query = sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine_these($1, $2)");
-    ids(&conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?)
+    Quarantined::of(&conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?)
 }

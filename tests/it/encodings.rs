@@ -344,3 +344,33 @@ async fn an_escape_without_a_character_fails_alone() {
     let filter = "/queues/q/messages?filter=%7B%22a%22%3A%22%5Cu00e9%22%7D";
     gateway.get(filter).await.problem(400, "invalid_request");
 }
+
+/// Where it is kept is what the log says.
+#[tokio::test]
+async fn what_the_archive_does_not_take_either_is_hidden_and_that_is_said() {
+    let database = TestDatabase::encoded("SQL_ASCII").await;
+    let url = database.url();
+    let environment = [("DATABASE_URL", &*url), ("PGMQ_GATEWAY__SERVER__PORT", "0")];
+    let mut gateway = Program::start(program(&[], &environment));
+    let client = gateway.client().await;
+    for queue in ["kept", "taken"] {
+        client.create(queue).await;
+        run(&database, &format!("SELECT pgmq.send('{queue}', '\"@\"');"));
+    }
+    database.execute("ALTER TABLE pgmq.a_kept ADD CHECK (false)").await;
+    for queue in ["kept", "taken"] {
+        client.send(queue, r#"{"message":"behind it"}"#).await;
+        let path = format!("/queues/{queue}/messages?qty=10");
+        assert_eq!(messages(&client.get(&path).await.expect(200).messages()), ["behind it"]);
+        assert_eq!(quarantined(&client, queue).await, 1, "{queue}");
+    }
+    let is_hidden: bool =
+        database.value("SELECT vt = 'infinity' FROM pgmq.q_kept WHERE msg_id = 1").await;
+    assert!(is_hidden);
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM pgmq.a_taken").await, 1);
+    let log = gateway.log();
+    let said = |what| log.lines().filter(|line: &&str| line.contains(what)).collect::<String>();
+    let (hid, archived) = (said("hid messages for good"), said("archived messages"));
+    assert!(hid.contains("queue=kept") && hid.contains("ids=[1]"), "{log}");
+    assert!(archived.contains("queue=taken") && !archived.contains("queue=kept"), "{log}");
+}

@@ -9,10 +9,10 @@ use crate::{
     config::ReadMode,
     engine::{
         multi_queue::{Member, MultiQueue, is_undone},
+        quarantine::take_away,
         separation::{RETRY_SEPARATE, SEPARATE},
         spans,
         table_lock::Intent,
-        thorough::take_away,
         wait_queue::Look,
     },
     store::{self, Conn, Error, Found, QueueOutcome, QueueRead, Result},

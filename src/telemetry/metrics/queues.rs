@@ -29,7 +29,10 @@ const COUNTERS: [(&str, &str); 7] = [
     ("pgmq_gateway_messages_received", "Messages delivered."),
     ("pgmq_gateway_messages_deleted", "Messages deleted by consumers."),
     ("pgmq_gateway_messages_archived", "Messages archived by consumers."),
-    ("pgmq_gateway_messages_quarantined", "Messages archived because they could not be read."),
+    (
+        "pgmq_gateway_messages_quarantined",
+        "Messages taken out of the way because they could not be read.",
+    ),
     (
         "pgmq_gateway_messages_dead_lettered",
         "Messages moved away because they had been delivered often enough.",
@@ -53,7 +56,7 @@ pub enum MessageEvent {
     Deleted,
     /// Archived by a consumer.
     Archived,
-    /// Archived by the gateway because they could not be read.
+    /// Archived by the gateway because they could not be read or, where the archive does not take them, hidden.
     Quarantined,
     /// Moved away by the gateway because they had been delivered often enough.
     DeadLettered,
