@@ -110,14 +110,17 @@ CREATE FUNCTION pgmq_gateway.dead_letter_together(queue text, ids bigint[], targ
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     code text;
+    context text;
 BEGIN
     IF pgmq_gateway.dead_letter(queue, ids, target, reasons) <> cardinality(ids) THEN
         RAISE SQLSTATE 'PGW23';
     END IF;
     RETURN true;
-EXCEPTION WHEN OTHERS OR assert_failure THEN
-    code := SQLSTATE;
-    IF code = '23505' THEN
+EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+    IF pgmq_gateway.is_told_to_stop(code, context) THEN
+        RAISE;
+    ELSIF code = '23505' THEN
         PERFORM pgmq_gateway.try_to_advance_sequence(coalesce(target, queue));
     END IF;
     RETURN false;
@@ -133,6 +136,7 @@ CREATE FUNCTION pgmq_gateway.dead_letter_each(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint;
+    context text;
     patience text := current_setting('lock_timeout');
     rule record := pgmq_gateway.dead_letter_rule(queue, max_receives, target);
 BEGIN
@@ -150,8 +154,11 @@ BEGIN
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
-        failed_code := SQLSTATE;
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+        GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF pgmq_gateway.is_told_to_stop(failed_code, context) THEN
+            RAISE;
+        END IF;
     END;
     moved := 0;
     -- Nobody waits for a table that somebody has locked; without an archive there is nothing to try.
@@ -174,10 +181,13 @@ BEGIN
             ELSE
                 failed := failed || id;
             END IF;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.is_told_to_stop(failed_code, context) THEN
+                RAISE;
+            END IF;
             -- Whatever it is: it is not delivered, and does not keep others from being delivered.
             failed := failed || id;
-            failed_code := SQLSTATE;
         END;
         PERFORM pgmq_gateway.lose_patience(failed_code);
     END LOOP;
@@ -328,7 +338,9 @@ END
 $$;
 
 -- As requeue, but one that cannot be moved stays and keeps no other from being moved: `failed` says how
--- many did, `failed_code` and `failed_constraint` why the last of them did.
+-- many did, `failed_code` and `failed_constraint` why the last of them did. Those for other queues may fare better
+-- than where the `target` is what keeps all of them: its table is altered (of which `failed_constraint` says what), has
+-- no ids left, or may not be written by the role (PGW33).
 CREATE FUNCTION pgmq_gateway.requeue_each(
     source regclass, target text, ids bigint[],
     OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
@@ -336,6 +348,7 @@ CREATE FUNCTION pgmq_gateway.requeue_each(
 DECLARE
     id bigint;
     is_there boolean;
+    is_of_target boolean := false;
     context text;
 BEGIN
     failed := 0;
@@ -346,14 +359,25 @@ BEGIN
             RETURN;
         END IF;
         RAISE SQLSTATE 'PGW23';
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
-        IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
-            RAISE;
+        IF failed_code = '42501'
+           AND NOT has_any_column_privilege(pgmq_gateway.queue_table(target), 'INSERT') THEN
+            failed_code := 'PGW33';
+            is_of_target := true;
+        ELSIF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
+            IF pgmq_gateway.is_of_shape(failed_code) THEN
+                failed_constraint := pgmq_gateway.differing_column(target);
+            END IF;
+            is_of_target := failed_code = '2200H' OR failed_constraint IS NOT NULL;
+            IF NOT is_of_target THEN
+                RAISE;
+            END IF;
         END IF;
     END;
     moved := 0;
-    IF failed_code = '55P03' AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.queue_table(target)) THEN
+    IF is_of_target
+       OR failed_code = '55P03' AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.queue_table(target)) THEN
         failed := cardinality(ids);
         RETURN;
     ELSIF failed_code = '23505' THEN
@@ -373,7 +397,7 @@ BEGIN
             -- Who was quicker has it; else a policy or a trigger has kept it.
             CONTINUE WHEN is_there IS NULL;
             RAISE insufficient_privilege;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     failed_constraint = CONSTRAINT_NAME;
             IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN

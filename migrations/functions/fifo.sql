@@ -225,7 +225,7 @@ BEGIN
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
                 USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
                 PERFORM pgmq_gateway.check_at_once();
-            EXCEPTION WHEN OTHERS OR assert_failure THEN
+            EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     RAISE;

@@ -206,6 +206,14 @@ RETURNS float8 LANGUAGE sql VOLATILE AS $$
                               - clock_timestamp())::float8
 $$;
 
+-- Whether a statement was told to stop, by its time or by somebody. A trigger can raise the same of itself, and
+-- passes it on from another server.
+CREATE FUNCTION pgmq_gateway.is_told_to_stop(code text, context text)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT code = '57014' AND split_part(context, E'\n', 1) !~ 'RAISE$'
+       AND context !~ 'dblink connection|remote SQL'
+$$;
+
 -- What an error says of the row that was worked on, as the gateway reads it; null for one that is about the
 -- server, the connection, the table or the transaction, so that no other row fares better. `context` is that
 -- of the error: what stands before the mark with which our statements begin was set off by one, as triggers
@@ -220,6 +228,7 @@ BEGIN
         -- A trigger may know our codes.
         WHEN is_foreign AND left(code, 3) = 'PGW' THEN 'rejected'
         WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40') THEN NULL
+        WHEN pgmq_gateway.is_told_to_stop(code, context) THEN NULL
         -- The sequence of the ids has reached its end.
         WHEN code = '2200H' AND NOT is_foreign THEN NULL
         WHEN code = 'PGW05' THEN 'needs_headers'

@@ -89,27 +89,14 @@ CREATE FUNCTION pgmq_gateway.store_plainly(
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     ids bigint[];
+    with_headers boolean := array_remove(headers, NULL) <> '{}';
 BEGIN
-    IF array_remove(headers, NULL) = '{}' THEN
-        EXECUTE '/* pgmq_gateway */ WITH stored AS (
-                INSERT INTO ' || q_table || CASE WHEN shape & 4 <> 0
-                    THEN ' (vt, message, read_ct, enqueued_at)
-                         SELECT pgmq_gateway.moment(n.visible_at, n.delay), convert_from(n.message, ''UTF8'')::jsonb, 0, $4'
-                    ELSE ' (vt, message)
-                         SELECT pgmq_gateway.moment(n.visible_at, n.delay), convert_from(n.message, ''UTF8'')::jsonb' END || '
-                FROM unnest($1, $2, $3) AS n (message, delay, visible_at) RETURNING msg_id)
-            SELECT array_agg(s.msg_id) FROM stored s'
-        INTO ids USING messages, delays, visible_at, now();
-    ELSIF shape & 1 = 0 THEN
+    IF with_headers AND shape & 1 = 0 THEN
         RAISE SQLSTATE 'PGW05';
-    ELSE
-        EXECUTE 'WITH stored AS (' || pgmq_gateway.insert_statement(q_table::regclass, true)
-            || ') SELECT array_agg(s.msg_id) FROM stored s'
-        INTO ids
-        USING ARRAY(SELECT convert_from(m.message, 'UTF8')::jsonb FROM unnest(messages) AS m (message)),
-              ARRAY(SELECT convert_from(h.headers, 'UTF8')::jsonb FROM unnest(headers) AS h (headers)),
-              delays, visible_at;
     END IF;
+    EXECUTE concat('WITH stored AS (', pgmq_gateway.plain_insert(q_table, shape, with_headers),
+                   ' RETURNING msg_id) SELECT array_agg(s.msg_id) FROM stored s')
+    INTO ids USING messages, delays, visible_at, now(), 0, headers;
     IF coalesce(cardinality(ids), 0) <> cardinality(messages) THEN
         RAISE SQLSTATE 'PGW23';
     END IF;

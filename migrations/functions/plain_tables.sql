@@ -107,3 +107,20 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- The statement that stores messages in the table of a queue: the bytes of $1 with those of $6 as their headers, each
+-- visible at the moment of $3 or, without one, after the seconds of $2 or of $5 from now on ($4). Nothing that the
+-- table would have to fill in is left to it: that is dearer than to say it.
+CREATE FUNCTION pgmq_gateway.plain_insert(q_table text, shape integer, with_headers boolean)
+RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN concat(
+        '/* pgmq_gateway */ INSERT INTO ', q_table, ' (vt, message',
+        CASE WHEN shape & 4 <> 0 THEN ', read_ct, enqueued_at' END, CASE WHEN with_headers THEN ', headers' END,
+        ') SELECT pgmq_gateway.moment(n.visible_at, coalesce(n.delay, $5)), convert_from(n.message, ''UTF8'')::jsonb',
+        CASE WHEN shape & 4 <> 0 THEN ', 0, $4' END,
+        CASE WHEN with_headers
+             THEN ', pgmq_gateway.senders_headers(convert_from(n.headers, ''UTF8'')::jsonb)' END,
+        ' FROM unnest($1, $2, $3, $6) AS n (message, delay, visible_at, headers)');
+END
+$$;

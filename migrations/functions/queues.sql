@@ -164,7 +164,7 @@ BEGIN
         GET DIAGNOSTICS more = ROW_COUNT;
         PERFORM pgmq_gateway.check_at_once();
         deleted := more;
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
             RAISE;
@@ -178,7 +178,7 @@ BEGIN
                 GET DIAGNOSTICS more = ROW_COUNT;
                 PERFORM pgmq_gateway.check_at_once();
                 deleted := deleted + more;
-            EXCEPTION WHEN OTHERS OR assert_failure THEN
+            EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 outcome := pgmq_gateway.row_outcome(code, context);
                 IF outcome IS NULL THEN

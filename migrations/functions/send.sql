@@ -187,7 +187,7 @@ BEGIN
                     scopes[n:n], keys[n:n], array_fill(1, ARRAY[sizes[n]]), ids);
                 outcome := 'done';
             END IF;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     constraint_name = CONSTRAINT_NAME;
             ids := NULL;

@@ -94,7 +94,7 @@ BEGIN
         outcome := CASE WHEN is_there IS NULL THEN 'missing' WHEN is_there THEN 'forbidden'
                         ELSE 'stale' END;
     END IF;
-EXCEPTION WHEN OTHERS OR assert_failure THEN
+EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                             constraint_name = CONSTRAINT_NAME;
     outcome := pgmq_gateway.row_outcome(code, context);

@@ -80,8 +80,10 @@ BEGIN
     FOR n IN 1..cardinality(counts) LOOP
         last := first + counts[n] - 1;
         WHILE places[at] = n LOOP
-            RETURN QUERY EXECUTE pgmq_gateway.plain_insert(
-                tables.tables[at], tables.shapes[at], array_remove(headers[first:last], NULL) <> '{}')
+            RETURN QUERY EXECUTE concat(
+                pgmq_gateway.plain_insert(
+                    tables.tables[at], tables.shapes[at], array_remove(headers[first:last], NULL) <> '{}'),
+                ' RETURNING $7, $8, msg_id, $9, $10, $11, $12, $13')
                 USING messages[first:last], delays[first:last], visible_at[first:last], now(),
                       coalesce(settings.delays[at], 0), headers[first:last], n, pgmq_gateway.as_text(names[at]),
                       CASE WHEN tables.is_new[at] THEN tables.oids[at] END, tables.versions[at],
@@ -95,22 +97,5 @@ BEGIN
         first := last + 1;
     END LOOP;
     PERFORM pgmq_gateway.check_at_once();
-END
-$$;
-
--- The statement that stores messages in the table of a queue. Nothing that the table would have to fill in is left
--- to it: that is dearer than to say it.
-CREATE FUNCTION pgmq_gateway.plain_insert(q_table text, shape integer, with_headers boolean)
-RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN concat(
-        '/* pgmq_gateway */ INSERT INTO ', q_table, ' (vt, message',
-        CASE WHEN shape & 4 <> 0 THEN ', read_ct, enqueued_at' END, CASE WHEN with_headers THEN ', headers' END,
-        ') SELECT pgmq_gateway.moment(n.visible_at, coalesce(n.delay, $5)), convert_from(n.message, ''UTF8'')::jsonb',
-        CASE WHEN shape & 4 <> 0 THEN ', 0, $4' END,
-        CASE WHEN with_headers
-             THEN ', pgmq_gateway.senders_headers(convert_from(n.headers, ''UTF8'')::jsonb)' END,
-        ' FROM unnest($1, $2, $3, $6) AS n (message, delay, visible_at, headers)
-          RETURNING $7, $8, msg_id, $9, $10, $11, $12, $13');
 END
 $$;

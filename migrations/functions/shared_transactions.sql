@@ -39,10 +39,12 @@ BEGIN
 END
 $$;
 
--- What is to become of those of which an error says that they cannot be done together.
-CREATE FUNCTION pgmq_gateway.outcome_apart(code text)
+-- What is to become of those of which an error says that they cannot be done together; null where the whole
+-- statement was told to stop.
+CREATE FUNCTION pgmq_gateway.outcome_apart(code text, context text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN code IN ('55P03', 'PGW55') OR left(code, 2) = '40' THEN 'locked' ELSE 'each' END
+    SELECT CASE WHEN pgmq_gateway.is_told_to_stop(code, context) THEN NULL
+           WHEN code IN ('55P03', 'PGW55') OR left(code, 2) = '40' THEN 'locked' ELSE 'each' END
 $$;
 
 -- The queues that a routing key leads to, for a publication that shares a statement; null where that is to be
@@ -112,6 +114,7 @@ DECLARE
     -- Whether some have to be left out, so that all is undone.
     is_hindered boolean := false;
     code text;
+    context text;
     claimed_places integer[];
     one record;
     other record;
@@ -256,8 +259,12 @@ BEGIN
                 END LOOP;
                 CONTINUE;
             END IF;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
-            code := pgmq_gateway.outcome_apart(SQLSTATE);
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+            code := pgmq_gateway.outcome_apart(SQLSTATE, context);
+            IF code IS NULL THEN
+                RAISE;
+            END IF;
             PERFORM pgmq_gateway.lose_patience(SQLSTATE);
         END;
         is_hindered := true;
@@ -291,10 +298,15 @@ BEGIN
             FOR i IN 1..cardinality(ids) LOOP
                 row_ids[one.rows[i]] := ids[i];
             END LOOP;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+            code := pgmq_gateway.outcome_apart(SQLSTATE, context);
+            IF code IS NULL THEN
+                RAISE;
+            END IF;
             is_hindered := true;
             FOREACH n IN ARRAY one.rows LOOP
-                outcomes[owners[row_ops[n]]] := pgmq_gateway.outcome_apart(SQLSTATE);
+                outcomes[owners[row_ops[n]]] := code;
             END LOOP;
             PERFORM pgmq_gateway.lose_patience(SQLSTATE);
         END;
@@ -350,6 +362,7 @@ DECLARE
     answers jsonb[] := array_fill(NULL::jsonb, ARRAY[cardinality(transactions)]);
     attempts integer := 0;
     code text;
+    context text;
     words text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
@@ -361,9 +374,12 @@ BEGIN
             FROM pgmq_gateway.transact_together(
                 transactions, scopes, keys, fingerprints, lifetimes, outcomes) t;
             outcomes := array_replace(outcomes, 'ready', 'each');
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, words = PG_EXCEPTION_DETAIL;
-            IF code = 'PGW98' THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, words = PG_EXCEPTION_DETAIL,
+                                    context = PG_EXCEPTION_CONTEXT;
+            IF pgmq_gateway.is_told_to_stop(code, context) THEN
+                RAISE;
+            ELSIF code = 'PGW98' THEN
                 outcomes := array_replace(words::text[], 'earlier', 'ready');
             END IF;
             IF code <> 'PGW98' OR attempts = 3 THEN
@@ -385,9 +401,12 @@ BEGIN
                         convert_from(transactions[i], 'UTF8')::jsonb, scopes[i], keys[i],
                         fingerprints[i], lifetimes[i], true) t;
                 END IF;
-            EXCEPTION WHEN OTHERS OR assert_failure THEN
-                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE;
-                outcome := replace(pgmq_gateway.outcome_apart(code), 'each', 'alone');
+            EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                outcome := replace(pgmq_gateway.outcome_apart(code, context), 'each', 'alone');
+                IF outcome IS NULL THEN
+                    RAISE;
+                END IF;
                 results := NULL;
                 PERFORM pgmq_gateway.lose_patience(code);
             END;

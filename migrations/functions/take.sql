@@ -115,7 +115,7 @@ BEGIN
                 IF found_count > 0 AND found_bytes + bytes > max_bytes THEN
                     RAISE SQLSTATE 'PGW15';
                 END IF;
-            EXCEPTION WHEN OTHERS OR assert_failure THEN
+            EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 IF SQLSTATE = 'PGW15' THEN
                     more := true;
                     EXIT;

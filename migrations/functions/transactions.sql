@@ -124,7 +124,7 @@ BEGIN
         IF at_once THEN
             PERFORM pgmq_gateway.check_at_once();
         END IF;
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                 violated = CONSTRAINT_NAME;
         IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
@@ -167,7 +167,7 @@ BEGIN
         IF at_once THEN
             PERFORM pgmq_gateway.check_at_once();
         END IF;
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         outcome := pgmq_gateway.row_outcome(code, context);
         IF outcome IS NULL THEN

@@ -308,9 +308,10 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::QueueNotFound(_) => Code::QueueNotFound,
         E::MessageNotFound { .. } => Code::MessageNotFound,
         E::BindingNotFound { .. } => Code::BindingNotFound,
-        E::QueueConflict(_) | E::QueueDiffers { .. } | E::TableDiffers { .. } => {
-            Code::QueueConflict
-        }
+        E::QueueConflict(_)
+        | E::QueueDiffers { .. }
+        | E::TablesNeeded(_)
+        | E::TableDiffers { .. } => Code::QueueConflict,
         E::QueueInUse { .. } => Code::QueueInUse,
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,

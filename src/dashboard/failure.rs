@@ -205,6 +205,7 @@ fn failure_of(error: &broker::Error) -> Failure {
             as_it_says(S::NOT_FOUND, "binding_not_found", "There is no such binding")
         }
         E::QueueConflict(_)
+        | E::TablesNeeded(_)
         | E::QueueDiffers { .. }
         | E::TableDiffers { .. }
         | E::QueueInUse { .. }

@@ -200,7 +200,7 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::MessageKept { .. }
         | E::ChangeRefused { .. }
         | E::QueueKept(_) => Kind::AccessDenied,
-        E::NotSupported(_) | E::QueueInUse { .. } | E::TableDiffers { .. } => {
+        E::NotSupported(_) | E::QueueInUse { .. } | E::TablesNeeded(_) | E::TableDiffers { .. } => {
             Kind::UnsupportedOperation
         }
         E::Overloaded(_) | E::Locked(_) | E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {

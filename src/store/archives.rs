@@ -153,21 +153,32 @@ pub async fn redrive_these(
     moved(&conn.on(queue).change(query).await?)
 }
 
+/// Why a message stayed, going by the SQLSTATE; nothing where it was locked.
+fn why_stayed(code: &str, constraint: Option<&str>) -> Option<Rejection> {
+    let outcome = match code {
+        "55P03" | "40001" | "40P01" => return None,
+        "2200H" => return Some(Rejection::Exhausted),
+        "PGW33" => return Some(Rejection::NoRight),
+        "42501" => "forbidden",
+        "23505" => "conflict",
+        "PGW23" => "not_stored",
+        // Then it says of what.
+        code if code.starts_with("42") && constraint.is_some_and(|what| !what.is_empty()) => {
+            "differs"
+        }
+        code if matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "HV")) => "failed",
+        _ => "rejected",
+    };
+    Rejection::from_outcome(outcome, Some(code), constraint)
+}
+
 fn moved(rows: &[PgRow]) -> Result<Moved> {
     let row = only_row(rows)?;
     let (count, failed): (Option<i32>, Option<i32>) = (get(row, "moved")?, get(row, "failed")?);
     let (code, constraint): (Option<String>, Option<Text>) =
         (get(row, "failed_code")?, get(row, "failed_constraint")?);
-    let rejection = code.as_deref().and_then(|code| {
-        let outcome = match code {
-            "55P03" | "40001" | "40P01" => return None,
-            "42501" => "forbidden",
-            "23505" => "conflict",
-            "PGW23" => "not_stored",
-            _ => "rejected",
-        };
-        Rejection::from_outcome(outcome, Some(code), constraint.as_ref().map(|name| &*name.0))
-    });
+    let rejection =
+        code.as_deref().and_then(|code| why_stayed(code, constraint.as_ref().map(|name| &*name.0)));
     Ok(Moved {
         count: count.unwrap_or(0).into(),
         failed: failed.unwrap_or(0).into(),

@@ -31,6 +31,10 @@ pub enum Rejection {
     Failed(Arc<str>),
     /// The table is not as PGMQ makes it: which column, and of what.
     Differs(Option<Arc<str>>),
+    /// A sequence that storing there needs has reached its end.
+    Exhausted,
+    /// The gateway's database role may store nothing there.
+    NoRight,
 }
 
 impl fmt::Display for Rejection {
@@ -47,6 +51,8 @@ impl fmt::Display for Rejection {
             Self::NotStored => f.write_str("a trigger dropped it"),
             Self::Failed(code) => write!(f, "a trigger failed (SQLSTATE {code})"),
             Self::Differs(_) => f.write_str("the table is not as PGMQ makes it"),
+            Self::Exhausted => f.write_str("a sequence has reached its end"),
+            Self::NoRight => f.write_str("the database role lacks a right"),
         }
     }
 }
@@ -90,8 +96,10 @@ impl Rejection {
             ("23505", _) => Some(Self::Conflict(constraint())),
             (_, "23") => Some(Self::Constraint(constraint())),
             ("PGW23", _) if raised != Raised::ByTrigger => Some(Self::NotStored),
-            // It waits, is undone or is told to stop, wherever that happens.
-            ("55P03" | "57014", _) | (_, "40") => None,
+            // It waits, is undone or is told to stop, wherever that happens. A trigger can raise the last one of
+            // itself, and passes it on from another server.
+            ("55P03", _) | (_, "40") => None,
+            ("57014", _) if raised != Raised::ByTrigger || is_told_to_stop(error) => None,
             // A trigger may know our codes.
             (_, "PG") => {
                 if raised == Raised::ByTrigger {
@@ -157,6 +165,11 @@ impl Raised {
             (None, None) => Self::Elsewhere,
         }
     }
+}
+
+/// Whether PostgreSQL itself ended the statement: its time was up, or somebody asked for it.
+fn is_told_to_stop(error: &PgDatabaseError) -> bool {
+    error.routine() == Some("ProcessInterrupts")
 }
 
 /// Whether a trigger raised it that had been put off to the commit, where no function of ours is at work any more:

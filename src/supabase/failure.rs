@@ -165,7 +165,7 @@ fn failure_of(error: &broker::Error) -> Failure {
         E::MessageUnreadable(_) => as_it_says(S::BAD_REQUEST, "54000"),
         E::MessageNotFound { .. } | E::BindingNotFound { .. } => as_it_says(S::NOT_FOUND, "P0002"),
         E::QueueConflict(_) | E::QueueDiffers { .. } => as_it_says(S::CONFLICT, "42P07"),
-        E::QueueInUse { .. } => as_it_says(S::CONFLICT, "2BP01"),
+        E::QueueInUse { .. } | E::TablesNeeded(_) => as_it_says(S::CONFLICT, "2BP01"),
         E::TableDiffers { .. } => as_it_says(S::BAD_REQUEST, "42804"),
         E::MessageConflict(_) | E::IdempotencyConflict | E::IdempotencyAnswerLost => {
             as_it_says(S::CONFLICT, "23505")

@@ -107,6 +107,7 @@ mod queues;
 mod races;
 mod receipts;
 mod receive_settling;
+mod redrive_trouble;
 mod refused_starts;
 mod restores;
 mod retry_backoff;

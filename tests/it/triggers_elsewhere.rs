@@ -147,3 +147,73 @@ async fn a_trigger_that_changes_the_role_of_its_session_is_felt_by_nobody() {
         assert_eq!(gateway.receive("other", "qty=3&vt=0").await.len(), 3);
     }
 }
+
+/// As triggers pass on that another server's time was up.
+#[tokio::test]
+async fn what_a_trigger_cancels_keeps_no_other_from_being_received_and_settled() {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "grouped", "fair"] {
+        let body = json!({"fifo": queue == "grouped", "settings": {"fair": queue == "fair"}});
+        gateway.create_with(queue, &body).await;
+        for word in ["bad", "good", "better"] {
+            let body = json!({"message": word, "headers": {"x-pgmq-group": word}});
+            gateway.send(queue, &body.to_string()).await;
+        }
+        gateway
+            .database
+            .execute(&format!(
+                "CREATE FUNCTION public.cancel_{queue}() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN IF old.message = '\"bad\"' THEN RAISE query_canceled; END IF; RETURN coalesce(new, old); END $$;
+                 CREATE TRIGGER t BEFORE UPDATE OR DELETE ON pgmq.q_{queue}
+                 FOR EACH ROW EXECUTE FUNCTION public.cancel_{queue}()"
+            ))
+            .await;
+        let fifo = if queue == "grouped" { "&fifo=grouped" } else { "" };
+        let received = gateway.receive(queue, &format!("qty=3&vt=0{fifo}")).await;
+        let mut words: Vec<_> = received.iter().map(|m| m["message"].clone()).collect();
+        words.sort_by_key(ToString::to_string);
+        assert_eq!(words, ["better", "good"], "{queue}");
+    }
+    let settle = json!({"delete": [{"msg_id": 1}, {"msg_id": 2}]}).to_string();
+    let settled = gateway.post("/queues/q/messages/settle", &settle).await.expect(200).json();
+    assert_eq!(settled["deleted"], json!([2]), "{settled}");
+    assert_eq!(settled["failed"][0]["msg_id"], 1, "{settled}");
+    gateway.delete("/queues/q/messages/1").await.problem(503, "database_unavailable");
+    let popped = gateway.post("/queues/q/messages/pop?qty=2", "").await.expect(200).messages();
+    assert_eq!(popped.len(), 1, "{popped:?}");
+    assert_eq!(popped[0]["message"], "better");
+    let delete = json!({"operations": [{"delete": {"queue": "q", "msg_id": 1}}]}).to_string();
+    let answers = together(6, |n| {
+        let send = json!({"operations": [{"send": {"queue": "q", "message": n}}]}).to_string();
+        let body = if n == 3 { delete.clone() } else { send };
+        Answer::of(gateway.request("POST", "/transactions").body(body))
+    });
+    for (n, answer) in answers.await.into_iter().enumerate() {
+        if n == 3 {
+            answer.problem(503, "database_unavailable");
+        } else {
+            answer.expect(200);
+        }
+    }
+    assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_q").await, 6);
+}
+
+#[tokio::test]
+async fn a_dead_letter_queue_whose_trigger_cancels_keeps_nothing_from_being_received() {
+    let gateway = TestGateway::start().await;
+    gateway.create("dead").await;
+    let settings = json!({"max_receives": 1, "dead_letter_queue": "dead"});
+    gateway.create_with("q", &json!({"settings": settings})).await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.cancels() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE query_canceled; END';
+             CREATE TRIGGER t BEFORE INSERT ON pgmq.q_dead FOR EACH ROW EXECUTE FUNCTION public.cancels()",
+        )
+        .await;
+    gateway.send("q", r#"{"message":"exhausted"}"#).await;
+    gateway.receive_one("q", "vt=0").await;
+    gateway.send("q", r#"{"message":"new"}"#).await;
+    assert_eq!(gateway.receive_one("q", "qty=10").await["message"], "new");
+}

@@ -110,6 +110,12 @@ pub enum Error {
         /// Those queues. Not everyone who asks may know of them.
         used_by: Vec<String>,
     },
+    /// Other things in the database depend on the tables of a queue that is to be changed or dropped.
+    #[error(
+        "other things in the database, such as a view or a foreign key, depend on the tables of queue `{0}`: an \
+         administrator has to drop them first; nothing was changed"
+    )]
+    TablesNeeded(String),
     /// A message is over the limit.
     #[error("{what} has {bytes} bytes; the limit is {limit}")]
     MessageTooLarge {

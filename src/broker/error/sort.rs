@@ -42,10 +42,7 @@ impl Error {
         queue: &QueueName,
     ) -> impl Fn(store::Error) -> Self + use<'_> {
         move |error| match error {
-            store::Error::Needed => Self::QueueConflict(format!(
-                "other things in the database, such as a view or a foreign key, depend on the tables of queue \
-                 `{queue}`: an administrator has to drop them first; nothing was changed"
-            )),
+            store::Error::Needed => Self::TablesNeeded(queue.to_string()),
             // No right that is missing would help.
             store::Error::Rejected(why) if why != Rejection::Policy => {
                 Self::ChangeRefused { queue: queue.to_string(), why }
@@ -62,11 +59,6 @@ impl Error {
         queue: &QueueName,
     ) -> impl Fn(store::Error) -> Self + use<'_> {
         move |error| match error {
-            store::Error::Rejected(Rejection::Differs(what)) => Self::TableDiffers {
-                queue: queue.to_string(),
-                what: what.unwrap_or_else(|| "a column".into()),
-                source: None,
-            },
             store::Error::Rejected(rejection) => Self::rejected(queue.as_str(), &rejection),
             store::Error::Locked => {
                 Self::Locked(format!("queue `{queue}`, or something that this message needs"))
@@ -77,7 +69,14 @@ impl Error {
 
     /// A message that the table of `queue` did not take.
     pub(in crate::broker) fn rejected(queue: &str, rejection: &Rejection) -> Self {
-        Self::rejected_by(&format!("queue `{queue}`"), rejection)
+        match rejection {
+            Rejection::Differs(what) => Self::TableDiffers {
+                queue: queue.to_owned(),
+                what: what.clone().unwrap_or_else(|| "a column".into()),
+                source: None,
+            },
+            _ => Self::rejected_by(&format!("queue `{queue}`"), rejection),
+        }
     }
 
     /// A dead letter of `queue` that the table of the queue that it came from did not take.
@@ -119,6 +118,14 @@ impl Error {
                 "the table of {queue} is not as PGMQ makes it: a column is missing, or has another type; nothing was \
                  stored"
             )),
+            Rejection::Exhausted => Self::IdsExhausted {
+                queue: queue.to_owned(),
+                source: store::Error::Rejected(rejection.clone()),
+            },
+            Rejection::NoRight => Self::Forbidden {
+                queue: queue.to_owned(),
+                source: store::Error::Rejected(rejection.clone()),
+            },
         }
     }
 

@@ -1,0 +1,100 @@
+//! A queue that takes nothing back, whatever the reason: dead letters of the others go home all the same, and it is
+//! said which queue it is.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, Client, TestDatabase, TestGateway, eventually, guarded::Guarded, sqs::Sqs,
+};
+
+/// `dead` with a letter of `bad` and two of `good`.
+async fn fill(database: &TestDatabase) {
+    for queue in ["dead", "bad", "good"] {
+        database.execute(&format!("SELECT pgmq.create('{queue}')")).await;
+    }
+    database
+        .execute(
+            "INSERT INTO pgmq.q_dead (vt, message, headers)
+             SELECT now(), to_jsonb(origin), jsonb_build_object('x-dead-letter-queue', origin)
+             FROM unnest('{good,bad,good}'::text[]) AS o (origin)",
+        )
+        .await;
+}
+
+async fn redrive(client: &Client, body: &Value) -> Answer {
+    client.post("/queues/dead/redrive", &body.to_string()).await
+}
+
+const CANCELS: &str = "CREATE FUNCTION public.cancels() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE query_canceled; END';
+    CREATE TRIGGER t BEFORE INSERT ON pgmq.q_bad FOR EACH ROW EXECUTE FUNCTION public.cancels()";
+
+/// What was done to `bad`, and what is answered where nothing else is moved.
+const TROUBLE: [(&str, u16, &str, &str); 4] = [
+    ("ALTER TABLE pgmq.q_bad RENAME vt TO visible", 409, "queue_conflict", "column `vt` of"),
+    ("ALTER TABLE pgmq.q_bad DROP message", 409, "queue_conflict", "column `message` of"),
+    (
+        "SELECT setval('pgmq.q_bad_msg_id_seq', 9223372036854775807)",
+        500,
+        "internal_error",
+        "reached its end",
+    ),
+    (CANCELS, 503, "database_unavailable", "trigger"),
+];
+
+#[tokio::test]
+async fn letters_of_others_go_home_beside_a_queue_that_takes_none() {
+    for (change, status, code, words) in TROUBLE {
+        let gateway = TestGateway::start().await;
+        fill(&gateway.database).await;
+        gateway.database.execute(change).await;
+        let moved = redrive(&gateway, &json!({})).await.expect(200).json();
+        assert_eq!(moved["moved"], 2, "{change}: {moved}");
+        assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_good").await, 2);
+        for body in [json!({}), json!({"to": "bad"})] {
+            let answer = redrive(&gateway, &body).await.problem(status, code);
+            let detail = answer.detail();
+            assert!(detail.contains(words) && detail.contains("`bad`"), "{change}: {detail}");
+        }
+        assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_dead").await, 1);
+        let replay = gateway.post("/queues/good/archive/replay", r#"{"to":"bad"}"#).await;
+        assert_eq!(replay.expect(200).json()["replayed"], 0, "there is nothing in the archive");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_moves_letters_ends_and_says_what_keeps_the_rest() {
+    let gateway = TestGateway::start().await;
+    fill(&gateway.database).await;
+    gateway
+        .create_with("x", &json!({"settings": {"max_receives": 1, "dead_letter_queue": "dead"}}))
+        .await;
+    gateway.database.execute("ALTER TABLE pgmq.q_bad RENAME vt TO visible").await;
+    let sqs = Sqs(&gateway);
+    let source = json!({"SourceArn": "arn:aws:sqs:us-east-1:000000000000:dead"});
+    sqs.done("StartMessageMoveTask", &source).await;
+    let task = eventually("the task is over", async || {
+        let tasks = sqs.done("ListMessageMoveTasks", &source).await;
+        (tasks["Results"][0]["Status"] != "RUNNING").then(|| tasks["Results"][0].clone())
+    })
+    .await;
+    assert_eq!(task["Status"], "FAILED", "{task}");
+    assert_eq!(task["ApproximateNumberOfMessagesMoved"], 2, "{task}");
+    let reason = task["FailureReason"].as_str().expect("a reason");
+    assert!(reason.contains("`bad`") && reason.contains("`vt`"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_for_one_queue_is_named() {
+    let gateway = Guarded::start("SELECT").await;
+    fill(&gateway.database).await;
+    let role = format!("guarded_{}", gateway.database.name);
+    let grant = format!(
+        "GRANT ALL ON ALL TABLES IN SCHEMA pgmq TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA pgmq TO {role};
+         REVOKE INSERT ON pgmq.q_bad FROM {role}"
+    );
+    gateway.database.execute(&grant).await;
+    assert_eq!(redrive(&gateway, &json!({})).await.expect(200).json()["moved"], 2);
+    let answer = redrive(&gateway, &json!({})).await.problem(403, "forbidden");
+    assert!(answer.detail().contains("role may not do this to queue `bad`"), "{}", answer.text);
+}
