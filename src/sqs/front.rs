@@ -337,7 +337,12 @@ fn deliver(
     received.delivery.keep_within(call.gated.max_answer_bytes);
     let messages = &received.delivery.messages;
     let held = room_for(&call.gated, &context.call, messages.iter())?;
-    let text = write(protocol, "ReceiveMessage", Some(&received.output(call)), request_id);
+    let text = write(
+        protocol,
+        "ReceiveMessage",
+        Some(&received.output(call, protocol == Protocol::Query)),
+        request_id,
+    );
     let delivered = DeliveryCount {
         metrics: Arc::clone(&call.gated.metrics),
         queue: received.name.queue.clone(),

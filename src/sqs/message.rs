@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, value::to_raw_value};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 use uuid::Uuid;
 
 use crate::domain::{GROUP_HEADER, Message, NewMessage, Visibility};
 
-use super::shapes::AttributeValue;
+use super::{
+    message_attributes::{foreign_attributes, stored_attributes},
+    shapes::AttributeValue,
+};
 
 /// The id that the sender was told.
 const ID: &str = "x-message-id";
@@ -22,10 +28,6 @@ const DEDUPLICATION_ID: &str = "x-deduplication-id";
 const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
 /// Where a dead letter comes from.
 const ORIGIN: &str = "x-dead-letter-queue";
-/// Headers of these kinds are no attributes of the sender's.
-const OWN_PREFIXES: [&str; 4] = ["x-pgmq-", "x-dead-letter-", "x-message-", "x-deduplication-"];
-/// The most message attributes.
-pub(super) const MAX_ATTRIBUTES: usize = 10;
 
 /// What is stored of a message beside its body.
 #[derive(Debug, Default)]
@@ -92,13 +94,18 @@ pub(super) fn open(message: &Message) -> Opened {
     let text = message.message.get();
     let body = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
     let headers = message.headers.as_ref().map(|headers| headers.get());
-    let headers: Map<String, Value> =
+    // One by one: what is nested too deeply to be read concerns its header alone.
+    let headers: BTreeMap<String, &RawValue> =
         headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
-    let said = |name: &str| headers.get(name).and_then(Value::as_str).map(str::to_owned);
+    let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+    let said = |name: &str| serde_json::from_str::<String>(headers.get(name)?.get()).ok();
     let attributes = match headers.get(ATTRIBUTES) {
-        // None where SQL put there what is none.
-        Some(attributes) => serde_json::from_value(attributes.clone()).unwrap_or_default(),
-        None => foreign_attributes(&headers),
+        Some(attributes) => {
+            read(attributes).map(|stored| stored_attributes(&stored)).unwrap_or_default()
+        }
+        None => foreign_attributes(
+            headers.iter().filter_map(|(name, value)| Some((&**name, read(value)?))),
+        ),
     };
     Opened {
         id: said(ID).unwrap_or_else(|| derived_id(message)),
@@ -118,48 +125,9 @@ pub(super) fn derived_id(message: &Message) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
-/// Headers of REST and SQL clients that have a text or a number in them.
-fn foreign_attributes(headers: &Map<String, Value>) -> BTreeMap<String, AttributeValue> {
-    let attribute = |(name, value): (&String, &Value)| {
-        let value = match value {
-            Value::String(text) if !text.is_empty() && text.chars().all(is_legal) => {
-                AttributeValue::text("String", text.clone())
-            }
-            // A float may have lost digits.
-            Value::Number(number) if !number.is_f64() => {
-                AttributeValue::text("Number", number.to_string())
-            }
-            _ => return None,
-        };
-        let is_own = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        (is_name(name) && !is_own).then(|| (name.clone(), value))
-    };
-    headers.iter().filter_map(attribute).take(MAX_ATTRIBUTES).collect()
-}
-
-/// Whether an attribute can have this name.
-pub(super) fn is_name(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    let lower = name.to_ascii_lowercase();
-    (1..=256).contains(&name.len())
-        && name.bytes().all(fits)
-        && !name.starts_with('.')
-        && !name.ends_with('.')
-        && !name.contains("..")
-        && !lower.starts_with("aws.")
-        && !lower.starts_with("amazon.")
-}
-
-/// Whether a character may stand in a message.
-pub(super) fn is_legal(character: char) -> bool {
-    matches!(character,
-        '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::Utc;
-    use serde_json::value::RawValue;
 
     use super::*;
 
@@ -219,6 +187,39 @@ mod tests {
         assert_eq!(opened.attributes["n"].string_value.as_deref(), Some("12345678901234567890"));
         assert_eq!((opened.id, opened.group.as_deref()), (derived_id(&message), Some("g")));
         assert_eq!(open(&stored("null", Some("[1]"))).body, "null");
+        let deep = format!(
+            r#"{{"k":"v","x-pgmq-group":"g","deep":{}1{}}}"#,
+            "[".repeat(300),
+            "]".repeat(300)
+        );
+        let opened = open(&stored("1", Some(&deep)));
+        assert_eq!((opened.attributes.len(), opened.group.as_deref()), (1, Some("g")));
         assert_eq!(open(&stored("\"a\"", Some(r#"{"x-message-attributes":7}"#))).body, "a");
+    }
+
+    /// A client of SQS that cannot read one attribute may take none of the messages.
+    #[test]
+    fn what_others_store_as_attributes_and_is_none_is_left_out() {
+        let headers = r#"{"x-message-attributes":{
+            "good":{"DataType":"Number","StringValue":"1","BinaryValue":"?"},
+            "blob":{"DataType":"Binary","BinaryValue":"AAEC","StringValue":"a"},
+            "bad base64":{"DataType":"Binary","BinaryValue":"AAEC"},
+            "base64":{"DataType":"Binary","BinaryValue":"x"},
+            "number":{"DataType":"Number","StringValue":"abc"},
+            "empty":{"DataType":"String"},
+            "typeless":{"StringValue":"a"},
+            "illegal":{"DataType":"String","StringValue":"\u0001"},
+            "list":[1],
+            "wrong":{"DataType":"String","StringValue":7}
+        }}"#;
+        let opened = open(&stored("1", Some(headers)));
+        let said: Vec<_> = opened.attributes.iter().map(|(name, value)| (&**name, value)).collect();
+        let blob = AttributeValue {
+            data_type: "Binary".to_owned(),
+            string_value: None,
+            binary_value: Some("AAEC".to_owned()),
+        };
+        let good = AttributeValue::text("Number", "1".to_owned());
+        assert_eq!(said, [("blob", &blob), ("good", &good)]);
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod form;
 mod front;
 mod message;
+mod message_attributes;
 mod move_tasks;
 mod names;
 mod queue_attributes;

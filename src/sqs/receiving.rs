@@ -19,6 +19,7 @@ use super::{
     names::SqsName,
     sending::sequence_number,
     shapes::{AttributeValue, ReceiveMessage},
+    xml,
 };
 
 /// The attributes that a message can have of the service's own.
@@ -126,14 +127,18 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
 
 impl Received {
     /// The messages as they are answered.
-    pub(super) fn output(&self, call: &Call) -> Map<String, Value> {
-        let messages: Vec<Value> =
-            self.delivery.messages.iter().map(|message| self.show(call, message)).collect();
+    pub(super) fn output(&self, call: &Call, in_xml: bool) -> Map<String, Value> {
+        let show = |message| self.show(call, message, in_xml);
+        let messages: Vec<Value> = self.delivery.messages.iter().map(show).collect();
         if messages.is_empty() { Map::new() } else { object([("Messages", messages.into())]) }
     }
 
-    fn show(&self, call: &Call, message: &Message) -> Value {
+    fn show(&self, call: &Call, message: &Message, in_xml: bool) -> Value {
         let mut opened = open(message);
+        if in_xml {
+            // Clients compare the digest with what they read.
+            opened.body = xml::as_read(&opened.body);
+        }
         opened.attributes.retain(|name, _| self.wished.wants_user(name));
         let mut shown = object([
             ("MessageId", json!(opened.id)),

@@ -228,6 +228,17 @@ impl AttributeValue {
         STANDARD.decode(text).ok()
     }
 
+    /// The same without what does not belong to its type.
+    pub(super) fn of_its_type(self) -> Self {
+        let is_binary = self.data_type.split('.').next() == Some("Binary");
+        let (text, binary) = (self.string_value, self.binary_value);
+        Self {
+            data_type: self.data_type,
+            string_value: text.filter(|_| !is_binary),
+            binary_value: binary.filter(|_| is_binary),
+        }
+    }
+
     /// A text.
     pub(super) fn text(data_type: &str, value: String) -> Self {
         Self { data_type: data_type.to_owned(), string_value: Some(value), binary_value: None }

@@ -12,7 +12,7 @@ use crate::{
 use super::{
     call::{Call, Output, object, queue_of},
     error::{Kind, Result, SqsError},
-    message::is_legal,
+    message_attributes::is_legal,
     names::SqsName,
     shapes::{AddPermission, OfQueue, RemovePermission, TagQueue, UntagQueue, required},
 };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    error::{Kind, Result, SqsError},
-    message::{MAX_ATTRIBUTES, is_legal, is_name},
+    error::{Result, SqsError},
+    message_attributes::{MAX_ATTRIBUTES, check_attribute, illegal, is_legal},
     sending::Rules,
     shapes::{AttributeValue, SendMessage, required},
 };
@@ -124,59 +124,6 @@ fn check_system_attribute(name: &str, value: &AttributeValue) -> Result<()> {
         return Err(SqsError::invalid(format!(
             "Message system attribute '{name}' must contain a non-empty value of type 'String'."
         )));
-    }
-    if text.chars().all(is_legal) { Ok(()) } else { Err(illegal()) }
-}
-
-fn illegal() -> SqsError {
-    SqsError::new(
-        Kind::InvalidMessageContents,
-        "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to \
-         #xFFFD | #x10000 to #x10FFFF",
-    )
-}
-
-/// Whether this is a number in digits: neither infinity nor what is no number.
-fn is_number(text: &str) -> bool {
-    let is_word =
-        text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
-    !is_word && text.parse::<f64>().is_ok()
-}
-
-fn check_attribute(name: &str, value: &AttributeValue) -> Result<()> {
-    let refuse = |message: String| Err(SqsError::invalid(message));
-    if !is_name(name) {
-        return refuse(format!(
-            "Message (user) attribute name '{name}' is invalid: it has 1 to 256 letters, digits, underscores, \
-             hyphens and single periods, and begins neither with a period nor with AWS. or Amazon."
-        ));
-    }
-    if value.data_type.is_empty() {
-        return refuse(format!(
-            "The message attribute '{name}' must contain non-empty message attribute type."
-        ));
-    }
-    let kind = value.data_type.split('.').next().unwrap_or_default();
-    if !matches!(kind, "String" | "Number" | "Binary") || value.data_type.len() > 256 {
-        return refuse(format!(
-            "The type of message (user) attribute '{name}' is invalid. You must use only the following supported \
-             type prefixes: Binary, Number, String."
-        ));
-    }
-    let text = value.string_value.as_deref().unwrap_or_default();
-    let is_empty = match kind {
-        "Binary" => value.binary().is_none_or(|bytes| bytes.is_empty()),
-        _ => text.is_empty(),
-    };
-    if is_empty {
-        return refuse(format!(
-            "Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'."
-        ));
-    }
-    if kind == "Number" && !is_number(text.trim()) {
-        return refuse(format!(
-            "Can't cast the value of message (user) attribute '{name}' to a number."
-        ));
     }
     if text.chars().all(is_legal) { Ok(()) } else { Err(illegal()) }
 }

@@ -116,6 +116,21 @@ fn close(text: &mut String, name: &str) {
     text.extend(["</", name, ">"]);
 }
 
+/// The character, or what stands for one that XML has no place for, not even as a number: REST and SQL can store it.
+fn storable(character: char) -> char {
+    match character {
+        '\t' | '\n' | '\r' => character,
+        c if c < ' ' => '\u{fffd}',
+        '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+        c => c,
+    }
+}
+
+/// A text as who reads it in XML has it.
+pub(super) fn as_read(text: &str) -> String {
+    text.chars().map(storable).collect()
+}
+
 /// A parser makes a line feed of a carriage return that is not written as a number.
 fn escape(text: &mut String, value: &str) {
     for character in value.chars() {
@@ -125,10 +140,7 @@ fn escape(text: &mut String, value: &str) {
             '>' => text.push_str("&gt;"),
             '"' => text.push_str("&quot;"),
             '\r' => text.push_str("&#13;"),
-            // What XML has no place for, not even as a number: SQL stored it.
-            c if c < ' ' && !matches!(c, '\t' | '\n') => text.push('\u{fffd}'),
-            '\u{fffe}' | '\u{ffff}' => text.push('\u{fffd}'),
-            c => text.push(c),
+            c => text.push(storable(c)),
         }
     }
 }

@@ -77,3 +77,37 @@ async fn a_number_has_digits() {
         assert!(message.contains("Can't cast"), "{word}: {message}");
     }
 }
+
+#[tokio::test]
+async fn a_queue_on_which_a_view_depends_is_there_under_no_other_name() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    gateway.database.execute("CREATE VIEW public.v AS SELECT * FROM pgmq.q_q").await;
+    let (code, message) = sqs.error("DeleteQueue", &json!({"QueueUrl": url})).await;
+    assert_eq!(code, "AWS.SimpleQueueService.UnsupportedOperation", "{message}");
+    assert!(message.contains("such as a view"), "{message}");
+    assert_eq!(sqs.done("ListQueues", &json!({})).await["QueueUrls"], json!([url]));
+}
+
+/// Clients compare the digest with the body as they read it.
+#[tokio::test]
+async fn what_xml_has_no_place_for_is_replaced_before_the_digest_is_made() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":"a\u0001b\uffff\t"}"#).await;
+    let fields = [("QueueUrl", "q"), ("VisibilityTimeout", "0")];
+    let answer = Sqs(&gateway).query("ReceiveMessage", &fields).await.expect(200).text;
+    let md5 = |text: &str| {
+        let sql = format!("SELECT md5(convert_to('{text}', 'UTF8'))");
+        let database = &gateway.database;
+        async move { database.value::<String>(&sql).await }
+    };
+    let read = "a\u{fffd}b\u{fffd}\t";
+    assert!(answer.contains(&format!("<Body>{read}</Body>")), "{answer}");
+    assert!(answer.contains(&md5(read).await), "{answer}");
+    let input = json!({"QueueUrl": "q", "VisibilityTimeout": 0});
+    let message = Sqs(&gateway).done("ReceiveMessage", &input).await["Messages"][0].clone();
+    assert_eq!(message["Body"], "a\u{1}b\u{ffff}\t");
+    assert_eq!(message["MD5OfBody"], md5("a\u{1}b\u{ffff}\t").await);
+}
