@@ -182,6 +182,7 @@ impl Broker {
                 error => Error::of_changing(queue)(error),
             });
         }
+        self.db.forget_table(queue);
         if index == GroupIndex::Fifo {
             let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
                 store::note_fifo(&mut conn, queue).await

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::domain::Call;
+use crate::domain::{Call, QueueName};
 
 use super::{
     Conn, Features, Health, HealthState,
@@ -97,6 +97,11 @@ impl Db {
 
     pub(super) fn is_closed(&self) -> bool {
         self.pool.is_closed()
+    }
+
+    /// The table of a queue was changed in a way that statements under way may not have seen.
+    pub fn forget_table(&self, queue: &QueueName) {
+        self.known_tables.forget(queue);
     }
 
     pub(super) fn known_tables(&self) -> &Arc<KnownTables> {

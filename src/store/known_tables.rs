@@ -20,9 +20,10 @@ const LIFETIME: Duration = Duration::from_secs(1);
 /// Tables that are remembered.
 const MOST: usize = 4096;
 
-/// Tables that store what they are given and nothing else, as of a moment ago.
+/// Tables that store what they are given and nothing else, as of a moment ago. Of one that was changed a moment ago
+/// nothing is known: what a statement says of it may be from before.
 #[derive(Debug, Default)]
-pub(super) struct KnownTables(Mutex<HashMap<QueueName, (Instant, KnownTable)>>);
+pub(super) struct KnownTables(Mutex<HashMap<QueueName, (Instant, Option<KnownTable>)>>);
 
 /// A table, and its entry in the catalogue of which that was said.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ impl KnownTables {
         let mut told = Told::default();
         for queue in queues {
             let fresh = known.get(queue).filter(|(since, _)| now < *since + LIFETIME);
-            let table = fresh.map(|(_, table)| table);
+            let table = fresh.and_then(|(_, table)| table.as_ref());
             told.oids.push(table.map(|t| t.oid));
             told.versions.push(table.map(|t| t.version.clone()));
             told.names.push(table.map(|t| t.name.clone()));
@@ -88,14 +89,25 @@ impl KnownTables {
         Ok(())
     }
 
+    /// Forgets a queue's table, as it is another one by now, with an index that its entry in the catalogue does not
+    /// show.
+    pub(super) fn forget(&self, queue: &QueueName) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(queue.clone(), (Instant::now(), None));
+    }
+
     fn insert(&self, queue: &QueueName, table: KnownTable) {
         let now = Instant::now();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(queue).is_some_and(|(since, known)| known.is_none() && now < *since + LIFETIME)
+        {
+            return;
+        }
         if known.len() >= MOST && !known.contains_key(queue) {
             known.retain(|_, (since, _)| now < *since + LIFETIME);
         }
         if known.len() < MOST || known.contains_key(queue) {
-            known.insert(queue.clone(), (now, table));
+            known.insert(queue.clone(), (now, Some(table)));
         }
     }
 }
