@@ -17,13 +17,22 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
+-- Whether a stamp is this database's. Roles that may not ask for the server's identifier go by the rest.
+CREATE FUNCTION pgmq_gateway.is_of_here(stamp text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT stamp = d.here
+        OR (left(stamp, 2) = '?/' OR left(d.here, 2) = '?/')
+           AND split_part(stamp, '/', 2) = split_part(d.here, '/', 2)
+    FROM pgmq_gateway.database_stamp() AS d (here)
+$$;
+
 -- Whether a row of queue_settings counts for the queue of its name that was made at `created_at`. One that
 -- came from another database does, unless there was no such queue there.
 CREATE FUNCTION pgmq_gateway.counts_for(
     bound_created_at timestamptz, stamp text, missing_since timestamptz, created_at timestamptz
 ) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT bound_created_at = created_at
-        OR missing_since IS NULL AND stamp IS DISTINCT FROM pgmq_gateway.database_stamp()
+        OR missing_since IS NULL AND NOT pgmq_gateway.is_of_here(stamp)
 $$;
 
 -- A moment in microseconds since 1970, and 0 for one that is none. Later times are none in microseconds.

@@ -15,7 +15,7 @@ BEGIN
                      JOIN pgmq.meta m ON m.queue_name = s.queue_name
                                      AND m.created_at = s.bound_created_at
                      WHERE s.settings ?| ARRAY['message_retention', 'archive_retention']
-                       AND s.database_stamp = pgmq_gateway.database_stamp()
+                       AND pgmq_gateway.is_of_here(s.database_stamp)
                        AND pgmq_gateway.is_name(s.queue_name)) r
                  WHERE r.m IS NOT NULL OR r.a IS NOT NULL;
 END

@@ -254,7 +254,9 @@ BEGIN
         place := place + 1;
     END LOOP;
     outcome := 'done';
-    UPDATE pgmq_gateway.idempotency_keys k SET answer = results
-    WHERE k.scope = key_scope AND k.key = key_text;
+    IF key_text IS NOT NULL THEN
+        UPDATE pgmq_gateway.idempotency_keys k SET answer = results
+        WHERE k.scope = key_scope AND k.key = key_text;
+    END IF;
 END
 $$;
