@@ -1,4 +1,4 @@
--- Messages that were delivered in vain, and their way back.
+-- Messages that were delivered in vain.
 
 -- How many times a message was delivered, not counting what happened before it came into a
 -- dead-letter queue. Headers that claim more than there was don't count; no sender's claim is stored.
@@ -25,12 +25,14 @@ END
 $$;
 
 -- Moves rows from one table into another, all or none, and returns how many there were. Raises PGW23 if
--- the destination did not take what the source gave.
+-- the destination did not take what the source gave, and PGW96 if a trigger has changed what the rest of the
+-- transaction may do.
 CREATE FUNCTION pgmq_gateway.move_rows(
     source regclass, destination regclass, columns text, vals text, ids bigint[], queue text,
     reasons jsonb DEFAULT NULL
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
+    me name := current_user;
     gone integer;
     stored integer;
 BEGIN
@@ -47,6 +49,8 @@ BEGIN
     ) INTO gone, stored USING ids, queue, reasons;
     IF gone <> stored THEN
         RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
+    ELSIF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+        RAISE SQLSTATE 'PGW96';
     END IF;
     RETURN stored;
 END
@@ -205,6 +209,15 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+-- Whether something may be set off where a dead letter of a queue goes to, or when it goes.
+CREATE FUNCTION pgmq_gateway.has_triggers(queue text, target text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(bool_or(c.relhastriggers), false) FROM pg_catalog.pg_class c
+    WHERE c.oid IN (pgmq_gateway.queue_table(queue),
+                    CASE WHEN target IS NOT NULL THEN pgmq_gateway.find_queue_table(target) END,
+                    to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'a'))))
+$$;
+
 -- Moves those of the next messages away that were delivered often enough, so that what is good
 -- stands in front, beginning at `since` (floor.sql). Returns how many there were, and how many stayed.
 CREATE FUNCTION pgmq_gateway.dead_letter_exhausted(
@@ -217,6 +230,10 @@ DECLARE
     exhausted bigint[];
     stayed bigint[] := '{}';
     step record;
+    most integer := greatest(max_messages, 10);
+    -- A trigger may take as long as it likes for each.
+    at_once integer := CASE WHEN pgmq_gateway.has_triggers(queue, target) THEN 1 ELSE most END;
+    until timestamptz := clock_timestamp() + interval '250 ms';
     order_column text := CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END;
     chosen text := format('q.vt <= statement_timestamp() %s %s',
         CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
@@ -229,7 +246,7 @@ BEGIN
     EXECUTE format(
         '/* pgmq_gateway */ SELECT true FROM (SELECT q.read_ct FROM %s q WHERE %s ORDER BY %s LIMIT $1) n
          WHERE n.read_ct >= $2 LIMIT 1', q_table, chosen, order_column
-    ) INTO is_near USING greatest(max_messages, 10), max_receives, filter;
+    ) INTO is_near USING most, max_receives, filter;
     IF is_near IS NULL THEN
         RETURN;
     END IF;
@@ -241,184 +258,23 @@ BEGIN
                     SELECT q.%5$s FROM (
                         SELECT q.ctid, q.* FROM %1$s q WHERE %2$s ORDER BY %3$s LIMIT $1) q
                     WHERE %4$s AND q.msg_id <> ALL ($4)))
-                  AND (q.vt <= statement_timestamp()) IS TRUE AND %4$s FOR UPDATE SKIP LOCKED) d',
+                  AND (q.vt <= statement_timestamp()) IS TRUE AND %4$s LIMIT $5 FOR UPDATE SKIP LOCKED) d',
             q_table, chosen, order_column, pgmq_gateway.exhausted_condition(q_table, '$2'),
             -- By where they stand, as in receive; and a condition on vt that no index is read for: PostgreSQL may
             -- believe that less is visible than there are ids.
             CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END
         ) INTO exhausted
-        USING greatest(max_messages, 10) + cardinality(stayed), max_receives, filter, stayed;
+        USING most + cardinality(stayed), max_receives, filter, stayed, at_once;
         EXIT WHEN exhausted IS NULL;
         step := pgmq_gateway.dead_letter_each(queue, exhausted, max_receives, target);
         moved := moved + step.moved;
         stayed := stayed || step.failed;
         failed_code := coalesce(step.failed_code, failed_code);
         -- Where somebody has locked the table they go to, others would stay, too.
-        EXIT WHEN step.failed_code = '55P03' AND step.moved = 0 OR cardinality(stayed) > 200;
+        EXIT WHEN step.failed_code = '55P03' AND step.moved = 0 OR cardinality(stayed) > 200
+               OR clock_timestamp() > until;
+        at_once := least(at_once * 2, most);
     END LOOP;
     failed := cardinality(stayed);
 END
-$$;
-
--- Moves the next messages of a dead-letter queue that nobody has in hand to the queue that each came
--- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
--- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
--- not give or the other does not take: of these `failed` says how many, `failed_code` and
--- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
--- when there are no more.
-CREATE FUNCTION pgmq_gateway.redrive(
-    queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
-    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
-    OUT failed_constraint text, OUT failed_queue text
-) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
-DECLARE
-    source regclass := pgmq_gateway.queue_table(queue);
-    origin text := '$3';
-    looked_at bigint[] := '{}';
-    batch record;
-    step record;
-BEGIN
-    PERFORM pgmq_gateway.require_own_session();
-    moved := 0;
-    failed := 0;
-    PERFORM pgmq_gateway.check_at_once();
-    IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
-        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
-    ELSIF target IS NULL THEN
-        origin := 'm.headers ->> ''x-dead-letter-queue''';
-    END IF;
-    FOR batch IN EXECUTE format(
-        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
-            SELECT %s AS origin, m.msg_id FROM %s m
-            WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
-            ORDER BY m.msg_id LIMIT $2 %s) c
-         GROUP BY c.origin ORDER BY c.origin', origin, source, pgmq_gateway.row_lock(source)
-    ) USING after_msg_id, max_messages, target LOOP
-        looked_at := looked_at || batch.ids;
-        -- What a header says is the name of a queue only if there is one of that name.
-        CONTINUE WHEN batch.origin = queue
-                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
-        IF (target IS NOT NULL OR allowed_queues IS NULL OR batch.origin ~ allowed_queues)
-           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
-            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
-            moved := moved + step.moved;
-            failed := failed + step.failed;
-            IF failed_code IS NULL THEN
-                failed_queue := pgmq_gateway.as_text(batch.origin);
-            END IF;
-            failed_code := coalesce(failed_code, step.failed_code);
-            failed_constraint := coalesce(failed_constraint, step.failed_constraint);
-        END IF;
-    END LOOP;
-    IF cardinality(looked_at) = max_messages THEN
-        last_id := (SELECT max(id) FROM unnest(looked_at) AS l (id));
-    END IF;
-END
-$$;
-
--- Moves messages from a table into a queue, as new ones: without the deliveries they had, and without
--- what dead-lettering wrote into their headers. All, or none.
-CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[])
-RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE
-    destination regclass := pgmq_gateway.queue_table(target);
-    has_headers boolean := pgmq_gateway.has_column(source, 'headers')
-                       AND pgmq_gateway.has_column(destination, 'headers');
-BEGIN
-    PERFORM pgmq_gateway.require_unlocked(destination);
-    IF pgmq_gateway.has_fifo_index(destination) THEN
-        PERFORM pgmq_gateway.lock_send_order(target);
-    END IF;
-    RETURN pgmq_gateway.move_rows(
-        source, destination, 'vt, message' || CASE WHEN has_headers THEN ', headers' ELSE '' END,
-        'clock_timestamp(), message'
-        || CASE WHEN has_headers THEN ', pgmq_gateway.without_dead_letter_headers(headers)' ELSE '' END,
-        ids, NULL);
-END
-$$;
-
--- As requeue, but one that cannot be moved stays and keeps no other from being moved: `failed` says how
--- many did, `failed_code` and `failed_constraint` why the last of them did. Those for other queues may fare better
--- than where the `target` is what keeps all of them: its table is altered (of which `failed_constraint` says what), has
--- no ids left, or may not be written by the role (PGW33).
-CREATE FUNCTION pgmq_gateway.requeue_each(
-    source regclass, target text, ids bigint[],
-    OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
-) LANGUAGE plpgsql AS $$
-DECLARE
-    id bigint;
-    is_there boolean;
-    is_of_target boolean := false;
-    context text;
-BEGIN
-    failed := 0;
-    BEGIN
-        moved := pgmq_gateway.requeue(source, target, ids);
-        IF moved = cardinality(ids) THEN
-            PERFORM pgmq_gateway.check_at_once();
-            RETURN;
-        END IF;
-        RAISE SQLSTATE 'PGW23';
-    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
-        GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
-        IF failed_code = '42501'
-           AND NOT has_any_column_privilege(pgmq_gateway.queue_table(target), 'INSERT') THEN
-            failed_code := 'PGW33';
-            is_of_target := true;
-        ELSIF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
-            IF pgmq_gateway.is_of_shape(failed_code) THEN
-                failed_constraint := pgmq_gateway.differing_column(target);
-            END IF;
-            is_of_target := failed_code = '2200H' OR failed_constraint IS NOT NULL;
-            IF NOT is_of_target THEN
-                RAISE;
-            END IF;
-        END IF;
-    END;
-    moved := 0;
-    IF is_of_target
-       OR failed_code = '55P03' AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.queue_table(target)) THEN
-        failed := cardinality(ids);
-        RETURN;
-    ELSIF failed_code = '23505' THEN
-        PERFORM pgmq_gateway.try_to_advance_sequence(target);
-    END IF;
-    PERFORM pgmq_gateway.lose_patience(failed_code);
-    failed_code := NULL;
-    FOREACH id IN ARRAY ids LOOP
-        BEGIN
-            IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
-                PERFORM pgmq_gateway.check_at_once();
-                moved := moved + 1;
-                CONTINUE;
-            END IF;
-            EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
-            INTO is_there USING id;
-            -- Who was quicker has it; else a policy or a trigger has kept it.
-            CONTINUE WHEN is_there IS NULL;
-            RAISE insufficient_privilege;
-        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
-            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
-                                    failed_constraint = CONSTRAINT_NAME;
-            IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
-                RAISE;
-            END IF;
-            failed := failed + 1;
-            PERFORM pgmq_gateway.lose_patience(failed_code);
-        END;
-    END LOOP;
-END
-$$;
-
--- The headers of a message that begins anew.
-CREATE FUNCTION pgmq_gateway.without_dead_letter_headers(headers jsonb)
-RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE
-        WHEN jsonb_typeof(headers) IS DISTINCT FROM 'object'
-          OR NOT headers ?| ARRAY['x-dead-letter-queue', 'x-dead-letter-read-ct']
-        THEN headers
-        ELSE nullif(headers - ARRAY['x-dead-letter-queue', 'x-dead-letter-msg-id',
-                                    'x-dead-letter-read-ct', 'x-dead-letter-at',
-                                    'x-dead-letter-reason'], '{}')
-    END
 $$;

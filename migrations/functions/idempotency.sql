@@ -147,6 +147,7 @@ CREATE FUNCTION pgmq_gateway.send_once(
 ) RETURNS TABLE (place integer, ids bigint[], outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '25ms' AS $$
 DECLARE
+    me name := current_user;
     this_queue bigint;
     to_do integer[];
     is_partial boolean;
@@ -161,6 +162,10 @@ BEGIN
         BEGIN
             new_ids := ARRAY(SELECT s FROM pgmq_gateway.send(
                 queue, messages, headers, delays, visible_at, in_turn) s);
+            -- As in move_rows.
+            IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+                RAISE SQLSTATE 'PGW96';
+            END IF;
             RETURN QUERY SELECT s.place, s.stored, 'done'
                          FROM pgmq_gateway.claim_new_keys(
                              scopes, keys, fingerprints, this_queue, owners, new_ids) s;
@@ -191,6 +196,9 @@ BEGIN
         SELECT array_agg(s.id ORDER BY s.n) INTO new_ids
         FROM pgmq_gateway.send(queue, messages, headers, delays, visible_at, in_turn)
              WITH ORDINALITY AS s (id, n);
+        IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+            RAISE SQLSTATE 'PGW96';
+        END IF;
         RETURN QUERY SELECT s.place, s.stored, 'done'
                      FROM pgmq_gateway.note_stored(scopes, keys, owners, new_ids) s;
     END IF;

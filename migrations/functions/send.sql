@@ -120,6 +120,7 @@ DECLARE
     is_fifo boolean := has_headers AND pgmq_gateway.has_fifo_index(relation);
     is_deduplicated boolean;
     key_queue_id bigint := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
+    me name := current_user;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
@@ -178,6 +179,10 @@ BEGIN
                 END IF;
                 ids := ids || id;
             END LOOP;
+            -- What a trigger has done to the transaction is undone with the row; on its own it concerns no other.
+            IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+                RAISE lock_not_available;
+            END IF;
             IF outcome = 'done' THEN
                 PERFORM pgmq_gateway.check_at_once();
             END IF;

@@ -60,6 +60,7 @@ CREATE FUNCTION pgmq_gateway.settle_alone(
 DECLARE
     fits text := format('q.msg_id = $1 AND ($2 IS NULL OR coalesce(q.read_ct = $2, true))
                          AND ($3 IS NULL OR coalesce(%s = $3, true))', pgmq_gateway.read_stamp_of(q_table));
+    me name := current_user;
     is_there boolean;
     settled bigint;
     code text;
@@ -85,6 +86,10 @@ BEGIN
         EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $4 %s WHERE %s RETURNING q.msg_id', q_table,
                        CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$5') END, fits)
         INTO settled USING id, number, read_stamp, hidden_until, uncounted;
+    END IF;
+    -- As in `send_each`.
+    IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+        RAISE lock_not_available;
     END IF;
     PERFORM pgmq_gateway.check_at_once();
     outcome := 'done';

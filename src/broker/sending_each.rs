@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, future::join_all, stream};
+
 use crate::{
     domain::{
         Bounded, Call, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility, check_storable,
@@ -32,6 +34,16 @@ impl Sent {
     pub(super) fn of(id: i64, is_deduplicated: bool) -> Self {
         let is_duplicate = is_deduplicated && id < 0;
         Self { msg_id: if is_duplicate { id.saturating_neg() } else { id }, is_duplicate }
+    }
+}
+
+/// Whether messages that failed together may fare better one by one.
+fn may_be_one_messages(error: &StoreError) -> bool {
+    match error {
+        StoreError::Rejected(_) | StoreError::Locked | StoreError::Deadlock(_) => true,
+        // Each of them would take as long.
+        StoreError::Timeout => false,
+        other => other.may_be_one_requests(),
     }
 }
 
@@ -134,12 +146,14 @@ impl Broker {
         let outcomes = match together {
             Ok(stored) => sent(stored.into_ids(), flags).into_iter().map(Ok).collect(),
             // Nothing of it was stored.
-            Err(StoreError::Rejected(_)) if alone => {
-                let mut outcomes = Vec::with_capacity(again.len());
-                for new in again {
-                    outcomes.push(self.store_one(call, queue, new, fifo).await);
+            Err(error) if alone && may_be_one_messages(&error) => {
+                let one = |new| self.store_one(call, queue, new, fifo);
+                if fifo {
+                    stream::iter(again).then(one).collect().await
+                } else {
+                    // At once, as each may wait for what somebody has locked.
+                    join_all(again.into_iter().map(one)).await
                 }
-                outcomes
             }
             Err(error) => return Err(Error::of_sending(queue)(error)),
         };

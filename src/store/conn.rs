@@ -23,13 +23,14 @@ use super::{
     known_tables::KnownTables,
     pool::Lease,
     progress::Running,
+    rejection::Rejection,
     verdict::{Cause, Failed, Retries, Retry, Verdict},
 };
 
 /// Time for a connection that is tried.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 
-use altered::Found;
+use altered::{Found, READ_ONLY};
 
 /// A statement with its parameters.
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -196,7 +197,8 @@ impl Conn {
             let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
                 return Ok(());
             };
-            let again = match self.close_if_altered(&failed).await {
+            let found = self.close_if_altered(&failed).await;
+            let again = match found {
                 Found::Altered => retries.allow_anew(),
                 Found::Writable => {
                     self.busy = false;
@@ -212,6 +214,9 @@ impl Conn {
                 }
             };
             let Some(copy) = copy.filter(|_| again && failed.rows == 0) else {
+                if found == Found::Writable {
+                    return Err(Error::Rejected(Rejection::Trigger(READ_ONLY.into())));
+                }
                 let error = failed.into_error(access);
                 return Err(self.explain(subject, error, limit).await);
             };

@@ -269,6 +269,8 @@ impl Error {
             "44" if detail.operation.is_none() => Self::NoArchive,
             "44" => refused(Refusal::NoArchive(message())),
             "54" => Self::Unreadable,
+            // A trigger has changed what the transaction may do.
+            "96" => Self::Rejected(Rejection::Trigger(code.into())),
             "55" => refused(Refusal::Locked(message(), detail.msg_id)),
             "40" => refused(Refusal::QueueNotFound(message())),
             "04" => refused(Refusal::MessageNotFound(message(), msg_id)),

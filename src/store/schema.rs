@@ -26,6 +26,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/settle_and_receive.sql"),
     include_str!("../../migrations/functions/visibility.sql"),
     include_str!("../../migrations/functions/dead_letters.sql"),
+    include_str!("../../migrations/functions/redrive.sql"),
     include_str!("../../migrations/functions/fifo.sql"),
     include_str!("../../migrations/functions/fair.sql"),
     include_str!("../../migrations/functions/transactions.sql"),

@@ -77,6 +77,7 @@ mod metrics;
 mod missing_rights;
 mod missing_tables;
 mod names;
+mod neighbours;
 mod odd_rows;
 mod odd_tables;
 mod old_snapshots;

@@ -19,7 +19,7 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a statement says in a session that takes no changes.
-const READ_ONLY: &str = "25006";
+pub(super) const READ_ONLY: &str = "25006";
 /// What a statement says that a changed session may be to blame for: another role, encoding or search path, another
 /// way to read or write text, less time, or no changes.
 const SYMPTOMS: [&str; 12] = [

@@ -1,0 +1,164 @@
+-- Dead letters on their way back, and archived messages that begin anew.
+
+-- Moves the next messages of a dead-letter queue that nobody has in hand to the queue that each came
+-- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
+-- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
+-- not give or the other does not take: of these `failed` says how many, `failed_code` and
+-- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
+-- when there are no more.
+CREATE FUNCTION pgmq_gateway.redrive(
+    queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
+    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
+    OUT failed_constraint text, OUT failed_queue text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    source regclass := pgmq_gateway.queue_table(queue);
+    origin text := '$3';
+    looked_at bigint[] := '{}';
+    batch record;
+    step record;
+BEGIN
+    PERFORM pgmq_gateway.require_own_session();
+    moved := 0;
+    failed := 0;
+    PERFORM pgmq_gateway.check_at_once();
+    IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
+        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    ELSIF target IS NULL THEN
+        origin := 'm.headers ->> ''x-dead-letter-queue''';
+    END IF;
+    FOR batch IN EXECUTE format(
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
+            SELECT %s AS origin, m.msg_id FROM %s m
+            WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
+            ORDER BY m.msg_id LIMIT $2 %s) c
+         GROUP BY c.origin ORDER BY c.origin', origin, source, pgmq_gateway.row_lock(source)
+    ) USING after_msg_id, max_messages, target LOOP
+        looked_at := looked_at || batch.ids;
+        -- What a header says is the name of a queue only if there is one of that name.
+        CONTINUE WHEN batch.origin = queue
+                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
+        IF (target IS NOT NULL OR allowed_queues IS NULL OR batch.origin ~ allowed_queues)
+           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
+            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            moved := moved + step.moved;
+            failed := failed + step.failed;
+            IF failed_code IS NULL THEN
+                failed_queue := pgmq_gateway.as_text(batch.origin);
+            END IF;
+            failed_code := coalesce(failed_code, step.failed_code);
+            failed_constraint := coalesce(failed_constraint, step.failed_constraint);
+        END IF;
+    END LOOP;
+    IF cardinality(looked_at) = max_messages THEN
+        last_id := (SELECT max(id) FROM unnest(looked_at) AS l (id));
+    END IF;
+END
+$$;
+
+-- Moves messages from a table into a queue, as new ones: without the deliveries they had, and without
+-- what dead-lettering wrote into their headers. All, or none.
+CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[])
+RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    destination regclass := pgmq_gateway.queue_table(target);
+    has_headers boolean := pgmq_gateway.has_column(source, 'headers')
+                       AND pgmq_gateway.has_column(destination, 'headers');
+BEGIN
+    PERFORM pgmq_gateway.require_unlocked(destination);
+    IF pgmq_gateway.has_fifo_index(destination) THEN
+        PERFORM pgmq_gateway.lock_send_order(target);
+    END IF;
+    RETURN pgmq_gateway.move_rows(
+        source, destination, 'vt, message' || CASE WHEN has_headers THEN ', headers' ELSE '' END,
+        'clock_timestamp(), message'
+        || CASE WHEN has_headers THEN ', pgmq_gateway.without_dead_letter_headers(headers)' ELSE '' END,
+        ids, NULL);
+END
+$$;
+
+-- As requeue, but one that cannot be moved stays and keeps no other from being moved: `failed` says how
+-- many did, `failed_code` and `failed_constraint` why the last of them did. Those for other queues may fare better
+-- than where the `target` is what keeps all of them: its table is altered (of which `failed_constraint` says what), has
+-- no ids left, or may not be written by the role (PGW33).
+CREATE FUNCTION pgmq_gateway.requeue_each(
+    source regclass, target text, ids bigint[],
+    OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    id bigint;
+    is_there boolean;
+    is_of_target boolean := false;
+    context text;
+BEGIN
+    failed := 0;
+    BEGIN
+        moved := pgmq_gateway.requeue(source, target, ids);
+        IF moved = cardinality(ids) THEN
+            PERFORM pgmq_gateway.check_at_once();
+            RETURN;
+        END IF;
+        RAISE SQLSTATE 'PGW23';
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+        GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        IF failed_code = '42501'
+           AND NOT has_any_column_privilege(pgmq_gateway.queue_table(target), 'INSERT') THEN
+            failed_code := 'PGW33';
+            is_of_target := true;
+        ELSIF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
+            IF pgmq_gateway.is_of_shape(failed_code) THEN
+                failed_constraint := pgmq_gateway.differing_column(target);
+            END IF;
+            is_of_target := failed_code = '2200H' OR failed_constraint IS NOT NULL;
+            IF NOT is_of_target THEN
+                RAISE;
+            END IF;
+        END IF;
+    END;
+    moved := 0;
+    IF is_of_target
+       OR failed_code = '55P03' AND NOT pgmq_gateway.is_unlocked(pgmq_gateway.queue_table(target)) THEN
+        failed := cardinality(ids);
+        RETURN;
+    ELSIF failed_code = '23505' THEN
+        PERFORM pgmq_gateway.try_to_advance_sequence(target);
+    END IF;
+    PERFORM pgmq_gateway.lose_patience(failed_code);
+    failed_code := NULL;
+    FOREACH id IN ARRAY ids LOOP
+        BEGIN
+            IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
+                PERFORM pgmq_gateway.check_at_once();
+                moved := moved + 1;
+                CONTINUE;
+            END IF;
+            EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
+            INTO is_there USING id;
+            -- Who was quicker has it; else a policy or a trigger has kept it.
+            CONTINUE WHEN is_there IS NULL;
+            RAISE insufficient_privilege;
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
+                                    failed_constraint = CONSTRAINT_NAME;
+            IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
+                RAISE;
+            END IF;
+            failed := failed + 1;
+            PERFORM pgmq_gateway.lose_patience(failed_code);
+        END;
+    END LOOP;
+END
+$$;
+
+-- The headers of a message that begins anew.
+CREATE FUNCTION pgmq_gateway.without_dead_letter_headers(headers jsonb)
+RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN jsonb_typeof(headers) IS DISTINCT FROM 'object'
+          OR NOT headers ?| ARRAY['x-dead-letter-queue', 'x-dead-letter-read-ct']
+        THEN headers
+        ELSE nullif(headers - ARRAY['x-dead-letter-queue', 'x-dead-letter-msg-id',
+                                    'x-dead-letter-read-ct', 'x-dead-letter-at',
+                                    'x-dead-letter-reason'], '{}')
+    END
+$$;
