@@ -106,8 +106,8 @@ END
 $$;
 
 -- Deletes the next messages of a queue, up to the id `up_to`, and says how many; `last_id` is where to go
--- on, null at the end. What is locked, or kept by a policy or a trigger, stays: if that is all of them,
--- `kept` says why the first does, in the words of settle_alone.
+-- on, maybe from where this began, null at the end. What is locked, or kept by a policy or a trigger, stays: if that is
+-- all of them, `kept` says why the first does, in the words of settle_alone.
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
     OUT deleted bigint, OUT last_id bigint, OUT kept text
@@ -129,6 +129,8 @@ BEGIN
         kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
         IF kept = 'done' THEN
             deleted := 1;
+            -- What had it locked has ended, and with it what had the others.
+            last_id := after_msg_id;
         END IF;
     END IF;
     -- Where nothing goes, as all is kept, what was sent is not forgotten.
