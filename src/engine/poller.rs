@@ -186,6 +186,10 @@ impl Poller {
                 continue;
             }
             let outcome = self.look_for_a_slice(&mut conn, read, remaining).await;
+            if matches!(outcome, Err(Error::OutcomeUnknown(_))) {
+                // The connection broke: no row is to blame for that.
+                return outcome;
+            }
             if search.cleared(&mut conn, outcome.as_ref().err()).await? {
                 continue;
             }

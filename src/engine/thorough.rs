@@ -76,6 +76,8 @@ pub(super) async fn read_thoroughly(
             }
             Err(Error::Deadlock(_)) if undone < MOST_UNDONE => undone += 1,
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
+            // The connection broke: no row is to blame for that.
+            Err(Error::OutcomeUnknown(_)) => return outcome,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
             Ok(found) if found.is_empty() && is_to_begin_anew(read.since, &queue, shared) => {

@@ -1,7 +1,5 @@
 //! Archives and dead-letter queues, in SQL.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
@@ -71,7 +69,7 @@ pub async fn browse_archive(
         Ok(ArchivedMessage { message: try_decode(row)?, archived_at })
     };
     let take = |row: PgRow| fitted.take(&row, decode);
-    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, take).await?;
     Ok(fitted.into_page(limit))
 }
 

@@ -1,7 +1,5 @@
 //! Looking at messages by their state, in SQL.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
@@ -140,7 +138,7 @@ pub async fn browse_messages(
         }
         Ok(())
     };
-    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, take).await?;
     Ok(found)
 }
 

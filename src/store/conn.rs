@@ -112,20 +112,29 @@ impl Conn {
     }
 
     /// As [`Conn::look`], for rows that are dealt with one by one, as they come in: all of them may
-    /// be too much to hold. The statement may wait inside the database for up to `wait`.
+    /// be too much to hold.
     pub(super) async fn look_at_each(
+        &mut self,
+        query: Statement<'_>,
+        take: impl FnMut(PgRow) -> Taken + Send,
+    ) -> Result<()> {
+        self.run_each(query, Access::Look, self.db.limit(), take).await
+    }
+
+    /// The same for one that leases what it returns. It may wait inside the database for up to `wait`.
+    pub(super) async fn lease_each(
         &mut self,
         query: Statement<'_>,
         wait: Duration,
         take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(
-            query,
-            Access::Look,
-            Limit { time: self.db.limit().time + wait, ..self.db.limit() },
-            take,
-        )
-        .await
+        let limit = Limit { time: self.db.limit().time + wait, ..self.db.limit() };
+        self.run_each(query, Access::Lease, limit, take).await
+    }
+
+    /// Runs a statement that gives back what was leased.
+    pub(super) async fn give_back(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Lease, self.db.limit()).await
     }
 
     /// As [`Conn::change`], for rows that are dealt with one by one.

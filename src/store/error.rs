@@ -173,6 +173,9 @@ struct Detail {
 pub(super) enum Access {
     /// It only looks, or can be repeated without harm.
     Look,
+    /// It leases messages, or gives them back: what may be done is not done once more. One that takes too long is
+    /// undone, as one that looks.
+    Lease,
     /// It changes messages that are there.
     Change,
     /// It stores new messages.
@@ -216,7 +219,7 @@ impl Error {
         {
             return match access {
                 Access::Store => Self::Rejected(Rejection::Unstorable(why)),
-                Access::Look | Access::Change => Self::Parameter(why),
+                Access::Look | Access::Lease | Access::Change => Self::Parameter(why),
             };
         }
         match &*code {
@@ -364,7 +367,7 @@ impl Error {
     /// The answer to a statement did not come in time.
     pub(super) fn unanswered(access: Access) -> Self {
         match access {
-            Access::Look => Self::Timeout,
+            Access::Look | Access::Lease => Self::Timeout,
             Access::Change | Access::Store => Self::OutcomeUnknown(None),
         }
     }
@@ -374,7 +377,7 @@ impl Error {
         let source = source.map(Arc::new);
         match access {
             Access::Look => Self::Unavailable(source),
-            Access::Change | Access::Store => Self::OutcomeUnknown(source),
+            Access::Lease | Access::Change | Access::Store => Self::OutcomeUnknown(source),
         }
     }
 

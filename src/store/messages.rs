@@ -182,7 +182,7 @@ pub async fn peek(
         .bind(readable_only);
     let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
-    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, take).await?;
     Ok(fitted.into_page(limit))
 }
 
@@ -207,7 +207,7 @@ pub async fn look(
     let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
     let query = query.bind(queue.as_str()).bind(ids);
-    conn.on(queue).look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(queue).look_at_each(query, take).await?;
     let mut left_out = fitted.unreadable;
     left_out.extend(fitted.left.iter().map(|(id, _)| id));
     Ok(Looked { messages: fitted.kept, left_out })

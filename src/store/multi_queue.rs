@@ -150,7 +150,7 @@ pub async fn receive_from_queues(
             None => Err(sqlx::Error::RowNotFound),
         }
     };
-    conn.look_at_each(query, Duration::ZERO, take).await?;
+    conn.lease_each(query, Duration::ZERO, take).await?;
     if words.len() != reads.len() {
         return Err(Error::unexpected(sqlx::Error::RowNotFound));
     }

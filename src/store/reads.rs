@@ -172,7 +172,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         }
         Ok(())
     };
-    conn.on(&read.queue).look_at_each(query, Duration::ZERO, take).await?;
+    conn.on(&read.queue).lease_each(query, Duration::ZERO, take).await?;
     found.more = !fitted.left.is_empty();
     found.unreadable = std::mem::take(&mut fitted.unreadable);
     found.messages = leased(conn, &read.queue, fitted).await;
@@ -232,7 +232,7 @@ pub async fn read_with_poll(
     let wait = Duration::from_secs(seconds.into());
     let mut fitted = SizeLimitedRows::new(read.max_bytes);
     conn.on(&read.queue)
-        .look_at_each(query, wait, |row: PgRow| fitted.take(&row, try_decode))
+        .lease_each(query, wait, |row: PgRow| fitted.take(&row, try_decode))
         .await?;
     Ok(leased(conn, &read.queue, fitted).await)
 }
@@ -249,7 +249,8 @@ pub async fn release(
         .bind(queue.as_str())
         .bind(ids)
         .bind(counts);
-    let rows = conn.on(queue).look(query).await?;
+    // Once more, it might take away what somebody else has been given by then.
+    let rows = conn.on(queue).give_back(query).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let held: Vec<i64> = row.try_get(0).map_err(Error::unexpected)?;
     delivered.retain(|(id, _)| held.contains(id));

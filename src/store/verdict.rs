@@ -243,6 +243,8 @@ mod tests {
             assert!(matches!(told(Cause::Unanswered, access), Error::OutcomeUnknown(_)));
             assert!(matches!(told(unsent(), access), Error::Unavailable(_)));
         }
+        assert!(matches!(told(reset(), Access::Lease), Error::OutcomeUnknown(_)));
+        assert!(matches!(told(unsent(), Access::Lease), Error::Unavailable(_)));
         assert!(matches!(told(reset(), Access::Look), Error::Unavailable(_)));
         assert!(matches!(told(Cause::Unanswered, Access::Look), Error::Timeout));
     }

@@ -159,6 +159,7 @@ mod topics;
 mod transactions;
 mod triggers;
 mod triggers_elsewhere;
+mod unknown_leases;
 mod unknown_words;
 mod unwanted_bodies;
 mod upgrade;
