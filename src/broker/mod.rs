@@ -49,9 +49,7 @@ use tracing::{Instrument, debug_span};
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
     domain::{Call, CallerId, PeerKey, QueueMetrics, QueueName, ReceiptKey},
-    engine::{
-        Admission, DearRead, Engine, FairSlots, KeyedSlots, Shared, SharedParts, Transactions,
-    },
+    engine::{Admission, DearRead, Engine, KeyedSlots, Shared, SharedParts, Transactions},
     store::{self, Conn, ConnectOptions, Db, Health},
     telemetry::Metrics,
 };
@@ -167,9 +165,8 @@ impl Broker {
             closing: closing.clone(),
             metrics: Arc::clone(&parts.metrics),
         });
-        let slots = FairSlots::new(connections / 2, share.of(connections / 2));
         let acquire_timeout = settings.database.acquire_timeout();
-        let transactions = Transactions::new(&shared, slots, acquire_timeout);
+        let transactions = Transactions::new(&shared, connections / 2, acquire_timeout);
         let places = settings.long_poll.max_connections as usize;
         let engine = match settings.long_poll.strategy {
             Strategy::Shared => Engine::new(shared, None),

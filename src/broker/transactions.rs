@@ -6,11 +6,10 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use crate::{
     domain::{Bounded, Call, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    engine::{FairSlot, Ticket, Turn},
+    engine::{ApartSlot, Ticket, Turn},
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
     telemetry::MessageEvent,
 };
@@ -213,10 +212,11 @@ impl Broker {
             let turn = retry.turn().await?;
             let permits = self.transaction_permits(operations, call).await?;
             let mut conn = self.db.acquire(call).await?;
-            let began = Instant::now();
-            let outcome = store::transact(&mut conn, operations, once, at_once).await;
-            let is_wide = matches!(&outcome, Ok(Transacted::Done(done)) if is_wide(done));
-            self.transactions.note_apart(operations, began.elapsed(), is_wide);
+            let work = store::transact(&mut conn, operations, once, at_once);
+            let outcome = self.transactions.watch(operations, work).await;
+            if matches!(&outcome, Ok(Transacted::Done(done)) if is_wide(done)) {
+                self.transactions.note_wide(operations);
+            }
             drop(ticket.take());
             match &outcome {
                 // Refused at the end: the operation that is to blame is not known.
@@ -267,9 +267,9 @@ impl Broker {
         &self,
         operations: &[Operation],
         call: &Call,
-    ) -> store::Result<(Permits, FairSlot)> {
+    ) -> store::Result<(Permits, ApartSlot)> {
         // The slot first: who waits for one takes nothing from what else is done to its queue.
-        let slot = self.in_time(self.transactions.slots().acquire(call.caller())).await?;
+        let slot = self.in_time(self.transactions.admit_apart(operations, call.caller())).await?;
         let queue = operations.first().and_then(queue_of);
         Ok((self.permits(queue, call).await?, slot))
     }

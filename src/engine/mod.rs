@@ -69,10 +69,10 @@ pub use self::{
     quarantine::UnreadableSearch,
     settling::{SettleOutcome, SettleRequest},
     shared::{Shared, SharedParts},
-    shares::{Counted, DearRead, DearReads, FairSlot, FairSlots, KeyedSlots},
+    shares::{Counted, DearRead, DearReads, FairSlots, KeyedSlots},
     table_lock::Intent,
     takes::Shareable,
-    transactions::{Ticket, Transactions, Turn},
+    transactions::{ApartSlot, Ticket, Transactions, Turn},
 };
 
 /// What a row weighs beyond its message.

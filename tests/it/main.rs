@@ -132,6 +132,7 @@ mod shared_transactions;
 mod shared_transactions_trouble;
 mod shares;
 mod slips;
+mod slow_queues;
 mod spans;
 mod sqs;
 mod sqs_clients;

@@ -6,6 +6,8 @@
 
 mod sends;
 mod size;
+mod slots;
+mod speed;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -33,11 +35,13 @@ use super::{
     apart::Apart,
     batch::{Full, Size},
     fair_line::FairLine,
-    shares::FairSlots,
     spans,
 };
 
 use size::{size_of, subjects};
+use slots::Slots;
+
+pub use slots::ApartSlot;
 
 /// Time that a statement for several may take before it is undone.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -62,9 +66,13 @@ pub struct Transactions<T: Send + DeserializeOwned + 'static>(Arc<Inner<T>>);
 struct Inner<T: Send + DeserializeOwned + 'static> {
     shared: Shared,
     /// Leave for a statement that may wait for another one.
-    slots: FairSlots,
+    slots: Slots,
     acquire_timeout: Duration,
     apart: Apart,
+    /// Kinds of transactions that were slow.
+    slow: Apart,
+    /// Routing keys that were fast.
+    fast: Apart,
     /// What the statement for those who only send does not do for the time being.
     excluded_from_sends: Apart,
     state: Mutex<State<T>>,
@@ -111,8 +119,9 @@ pub struct Ticket<T: Send + DeserializeOwned + 'static> {
 }
 
 impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
-    /// A lane whose statements take a slot each, and wait for it and for a connection for so long at most.
-    pub fn new(shared: &Shared, slots: FairSlots, acquire_timeout: Duration) -> Self {
+    /// A lane whose statements take one of so many slots each, and wait for it and for a connection for so long at
+    /// most.
+    pub fn new(shared: &Shared, slots: usize, acquire_timeout: Duration) -> Self {
         let settings = &shared.settings;
         let batch = Size {
             rows: settings.max_batch_rows.min(MOST_ROWS),
@@ -121,9 +130,11 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let capacity = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
         Self(Arc::new(Inner {
             shared: shared.clone(),
-            slots,
+            slots: Slots::new(slots, shared.share),
             acquire_timeout,
             apart: Apart::default(),
+            slow: Apart::default(),
+            fast: Apart::default(),
             excluded_from_sends: Apart::default(),
             state: Mutex::new(State {
                 line: FairLine::new(batch, capacity),
@@ -133,11 +144,6 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
                 starting: false,
             }),
         }))
-    }
-
-    /// Leave for a statement that may wait for another one, as those of this lane may.
-    pub fn slots(&self) -> &FairSlots {
-        &self.0.slots
     }
 
     /// Does a transaction together with those that come at the same time, unless it is to be done apart.
@@ -152,10 +158,12 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let shares = self.0.shared.settings.max_batch_rows > 1;
         let size = size_of(operations, once).filter(|_| shares && !self.is_apart(operations));
         let Some(size) = size else { return Turn::Alone(None) };
+        // Where it would wait for a slot of its own, it goes with the statement that has one.
+        let may_go = !self.would_wait(operations, call.caller());
         let (reply, mut outcome) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.line.len() == 0 && !state.crowded && state.fresh() == 0 {
+            if may_go && state.line.len() == 0 && !state.crowded && state.fresh() == 0 {
                 return Turn::Alone(Some(self.ticket(&mut state)));
             }
             let request = Request {
@@ -176,16 +184,6 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
                 // Without an answer the worker panicked with the statement under way.
                 return turn.unwrap_or(Turn::Failed(Error::OutcomeUnknown(None)));
             }
-        }
-    }
-
-    /// Notes how long a transaction took that was done apart, and whether it went to so many queues that it is
-    /// better done so.
-    pub fn note_apart(&self, operations: &[Operation], took: Duration, is_wide: bool) {
-        if is_wide || took > LIMIT / 2 {
-            self.0.apart.note(subjects(operations), APART_TIME);
-        } else {
-            self.0.apart.forget(subjects(operations));
         }
     }
 
@@ -230,15 +228,18 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             yield_now().await;
         }
         // What arrives while this waits joins the batch.
-        let slot = timeout(self.0.acquire_timeout, self.0.slots.acquire(None)).await;
+        let slot = timeout(self.0.acquire_timeout, self.0.slots.acquire_shared()).await;
         let mut batch = self.take(&mut ticket);
         batch.retain(|request| !request.reply.is_closed());
-        if slot.is_err() {
+        let Ok(slot) = slot else {
             let error = self.0.shared.db.not_in_time().await;
             return answer_all(batch, || Turn::Failed(error.clone()));
-        }
-        if batch.len() > 1 {
-            return self.run(batch).await;
+        };
+        let would_wait =
+            |request: &Request<T>| self.would_wait(&request.operations, request.call.caller());
+        let least = if batch.iter().all(would_wait) { 1 } else { 2 };
+        if batch.len() >= least {
+            return self.run(batch, least).await;
         }
         drop(slot);
         if let Some(request) = batch.pop() {
@@ -260,13 +261,14 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         batch
     }
 
-    async fn run(&self, batch: Vec<Request<T>>) {
+    /// Does a batch in one statement, unless fewer than `least` are left to do.
+    async fn run(&self, batch: Vec<Request<T>>, least: usize) {
         let mut conn = match self.0.shared.db.acquire(&Arc::default()).await {
             Ok(conn) => conn,
             Err(error) => return answer_all(batch, || Turn::Failed(error.clone())),
         };
         let mut batch = self.send_together(&mut conn, batch).await;
-        if batch.len() < 2 {
+        if batch.len() < least {
             drop(conn);
             let alone = batch.pop();
             return drop(alone.map(|request| request.reply.send(Turn::Alone(None))));

@@ -1,5 +1,7 @@
 //! What a transaction takes in a statement that it shares, and what it is about.
 
+use std::collections::BTreeSet;
+
 use crate::{
     domain::NewMessage,
     engine::{ROW_BYTES, batch::Size},
@@ -45,11 +47,24 @@ fn size(operation: &Operation) -> Size {
     }
 }
 
+/// What subjects that are routing keys begin with: no queue has such a name.
+const TOPIC: &str = "topic ";
+
+/// Whether a subject is a routing key.
+pub(super) fn is_topic(subject: &str) -> bool {
+    subject.starts_with(TOPIC)
+}
+
 /// What it is about that operations take long, or meet a lock.
 pub(super) fn subjects(operations: &[Operation]) -> impl Iterator<Item = String> {
     operations.iter().map(|operation| match operation {
         Operation::Send(queue, _) | Operation::Settle(queue, ..) => queue.to_string(),
-        // No queue has such a name.
-        Operation::Publish(routing_key, ..) => format!("topic {routing_key}"),
+        Operation::Publish(routing_key, ..) => format!("{TOPIC}{routing_key}"),
     })
+}
+
+/// What a transaction is about, all of it.
+pub(super) fn kind(operations: &[Operation]) -> String {
+    let all: BTreeSet<String> = subjects(operations).collect();
+    all.into_iter().collect::<Vec<_>>().join(", ")
 }
