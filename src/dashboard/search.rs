@@ -137,6 +137,7 @@ impl Search {
             source: place.source,
             since: self.since,
             until: self.until,
+            last_id: None,
             filter: self.filter.clone(),
             origin: place.origin.clone(),
         }

@@ -46,6 +46,8 @@ pub struct MessageSearch {
     pub since: Option<DateTime<Utc>>,
     /// Stored, or archived, before.
     pub until: Option<DateTime<Utc>>,
+    /// The largest id that they may have.
+    pub last_id: Option<i64>,
     /// A JSON object that they must contain.
     pub filter: Option<Filter>,
     /// The queue of which they are dead letters.
@@ -114,7 +116,7 @@ pub async fn browse_messages(
 ) -> Result<Browsed> {
     let query = sqlx::query(
         "/* browse_messages */ SELECT * FROM \
-         pgmq_gateway.browse_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         pgmq_gateway.browse_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(queue.as_str())
     .bind(search.source.as_str())
@@ -124,6 +126,7 @@ pub async fn browse_messages(
     .bind(limits.rows)
     .bind(search.since)
     .bind(search.until)
+    .bind(search.last_id)
     .bind(search.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(search.origin.as_ref().map(QueueName::as_str))
     .bind(limits.ids_only);

@@ -24,6 +24,7 @@ mod dashboard_audit;
 mod dashboard_bounds;
 mod dashboard_browser;
 mod dashboard_forms;
+mod dashboard_search;
 mod dashboard_session;
 mod dashboard_sweeps;
 mod dashboard_views;
