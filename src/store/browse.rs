@@ -7,7 +7,11 @@ use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::domain::{Filter, QueueName, RawJson};
 
-use super::{Conn, decode::Timestamp, error::Result};
+use super::{
+    Conn,
+    decode::{RawTime, Timestamp},
+    error::Result,
+};
 
 /// What messages are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +61,20 @@ pub struct MessageSearch {
 /// How far a search has come: behind the message that became visible then, and has this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Its `vt`.
-    pub vt: DateTime<Utc>,
-    /// Its id.
-    pub msg_id: i64,
+    vt: RawTime,
+    msg_id: i64,
+}
+
+impl Position {
+    /// Of what [`Self::parts`] gave; nothing where that has no moment.
+    pub fn of_parts(vt: i64, msg_id: i64) -> Option<Self> {
+        RawTime::new(vt).map(|vt| Self { vt, msg_id })
+    }
+
+    /// The message's `vt` as PostgreSQL counts time, which goes further than ours, and its id.
+    pub fn parts(self) -> (i64, i64) {
+        (self.vt.micros(), self.msg_id)
+    }
 }
 
 /// Bounds of a page.
@@ -133,7 +147,7 @@ pub async fn browse_messages(
     let mut found = Browsed::default();
     let take = |row: PgRow| {
         let listed = listed(&row)?;
-        let position = Position { vt: listed.vt, msg_id: listed.msg_id };
+        let position = Position { vt: row.try_get("vt")?, msg_id: listed.msg_id };
         if row.try_get("is_mark")? {
             found.next = Some(position);
         } else {

@@ -118,6 +118,38 @@ async fn a_search_looks_on_by_itself_and_says_where_it_has_not_looked() {
 }
 
 #[tokio::test]
+async fn what_is_hidden_for_ever_is_listed_to_its_end() {
+    let gateway = TestGateway::start().await;
+    gateway.create("park").await;
+    let hide = "INSERT INTO pgmq.q_park (read_ct, vt, message)
+            SELECT 0, 'infinity', to_jsonb(n) FROM generate_series(1, 600) n;
+        INSERT INTO pgmq.q_park (read_ct, vt, message)
+            SELECT 0, timestamptz '20000-01-01' + make_interval(secs => n % 2), to_jsonb(n)
+            FROM generate_series(1, 120) n;
+        INSERT INTO pgmq.q_park (read_ct, vt, message)
+            SELECT 1, 'infinity', to_jsonb(n) FROM generate_series(1, 70) n";
+    gateway.database.execute(hide).await;
+    let browser = Browser::new(&gateway.base);
+    // By the moment at which they are due: every other one of those that come first is a second later.
+    let due = (601..=720).step_by(2).map(|id| id + 1).chain((601..=720).step_by(2));
+    let delayed: Vec<i64> = due.chain(1..=600).collect();
+    assert_eq!(listed(&browser, "/ui/queues/park/messages?list=delayed").await, delayed);
+    let in_flight = listed(&browser, "/ui/queues/park/messages?list=in-flight").await;
+    assert_eq!(in_flight, (721..=790).collect::<Vec<_>>());
+    let all = "/ui/queues/park/do?action=delete&list=delayed&all=1";
+    let page = browser.get(all).await.expect(200).text;
+    assert!(page.contains("<strong>720 messages.</strong>"), "{page}");
+    let fields = [("action", "delete"), ("list", "delayed"), ("all", "1")];
+    let done = browser.post("/ui/queues/park/do", &fields).await.expect(200);
+    assert_eq!(said(&done), "Deleted 720 of 720.");
+    // What no page gave is no position.
+    for odd in ["9223372036854775806.1", "-9223372036854775000.1", "1e9.1", "1"] {
+        let path = format!("/ui/queues/park/messages?list=delayed&after={odd}");
+        browser.get(&path).await.expect(400);
+    }
+}
+
+#[tokio::test]
 async fn what_died_after_the_preview_is_not_deleted() {
     let gateway = TestGateway::start().await;
     with_dead_letters(&gateway).await;
