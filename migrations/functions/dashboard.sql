@@ -12,7 +12,7 @@ CREATE FUNCTION pgmq_gateway.browse_messages(
     since timestamptz, until timestamptz, last_id bigint, filter jsonb, origin text, ids_only boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz,
-    archived_at timestamptz, message jsonb, headers jsonb, bytes bigint, is_mark boolean
+    archived_at timestamptz, message jsonb, headers jsonb, bytes bigint, has_headers boolean, is_mark boolean
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     is_archive boolean := source = 'archived';
@@ -38,9 +38,10 @@ BEGIN
         -- What is not there, though every message has it, keeps none from being seen.
         '/* pgmq_gateway */ SELECT m.msg_id, coalesce(m.read_ct, 0), coalesce(m.enqueued_at, ''-infinity''),
                 m.last_read_at, coalesce(m.vt, ''infinity''), m.archived_at,
-                CASE WHEN pgmq_gateway.is_small(m.message, $10) THEN m.message END,
+                CASE WHEN m.message IS NULL THEN ''null''
+                     WHEN pgmq_gateway.is_small(m.message, $10) THEN m.message END,
                 CASE WHEN pgmq_gateway.is_small(m.headers, $10) THEN m.headers END,
-                pg_column_size(m.message)::bigint, false
+                pg_column_size(m.message)::bigint, m.headers IS NOT NULL, false
          %1$s WHERE %2$s AND ($3 IS NULL OR %4$s >= $3) AND ($4 IS NULL OR %4$s < $4)
             AND ($7 IS NULL OR m.msg_id <= $7) AND ($8 IS NULL OR m.message @> $8)
             AND ($9 IS NULL OR m.headers @> jsonb_build_object(''x-dead-letter-queue'', $9))
@@ -56,7 +57,7 @@ BEGIN
         RETURN QUERY EXECUTE format(
             '/* pgmq_gateway */ SELECT m.msg_id, 0, coalesce(m.enqueued_at, ''-infinity''), NULL::timestamptz,
                     coalesce(m.vt, ''infinity''), NULL::timestamptz, NULL::jsonb,
-                    NULL::jsonb, 0::bigint, true %s ORDER BY %s OFFSET $6 - 1 LIMIT 1', rows_from, sorted
+                    NULL::jsonb, 0::bigint, false, true %s ORDER BY %s OFFSET $6 - 1 LIMIT 1', rows_from, sorted
         ) USING after_vt, after_msg_id, NULL::timestamptz, NULL::timestamptz, 0, max_rows, last_id;
     END IF;
 END

@@ -107,6 +107,8 @@ pub struct ListedMessage {
     pub message: Option<RawJson>,
     /// The headers that were sent with it, unless they are large.
     pub headers: Option<RawJson>,
+    /// Whether there are any.
+    pub has_headers: bool,
     /// Bytes in which the message is stored.
     pub bytes: i64,
 }
@@ -179,6 +181,7 @@ fn listed(row: &PgRow) -> std::result::Result<ListedMessage, sqlx::Error> {
         archived_at: option("archived_at")?,
         message: json("message")?,
         headers: json("headers")?,
+        has_headers: row.try_get("has_headers")?,
         bytes: row.try_get::<Option<i64>, _>("bytes")?.unwrap_or(0),
     })
 }

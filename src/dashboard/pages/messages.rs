@@ -81,6 +81,8 @@ struct Row {
     content: Option<String>,
     size: String,
     headers: Option<String>,
+    /// Whether they are large.
+    headers_left_out: bool,
 }
 
 /// A page of a list.
@@ -226,6 +228,7 @@ impl Row {
             content: message.message.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
             size: text::bytes(message.bytes),
             headers: message.headers.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
+            headers_left_out: message.headers.is_none() && message.has_headers,
         }
     }
 }
