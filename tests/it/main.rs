@@ -23,6 +23,7 @@ mod dashboard_actions;
 mod dashboard_audit;
 mod dashboard_bounds;
 mod dashboard_browser;
+mod dashboard_dead_letters;
 mod dashboard_forms;
 mod dashboard_search;
 mod dashboard_session;

@@ -297,9 +297,8 @@ async fn begin(
         .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
     let permit = QueuePermit::<right::Any>::new(caller, queue.clone())?;
     let list = List::parse(form.get("list"))?;
-    permit.broker.refresh_settings().await;
-    let settings = permit.broker.overview_of(queue).settings;
-    let at = Place::of(list, queue, settings.dead_letter_queue.as_ref().map(|dead| &dead.0));
+    permit.broker.refresh_settings(queue).await;
+    let at = Place::of(list, queue, permit.broker.overview_of(queue).dead_letters());
     for right in action.rights() {
         permit.caller.require(Some(*right), &at.queue)?;
     }
@@ -367,7 +366,7 @@ fn meant(
             Failure::invalid("`left` is what the page before this one gave: a number.")
         })?;
         let left = left.unwrap_or(MOST_GIVEN_BACK).into();
-        return Ok((Messages::Found(Sweep { search: search.within(at), after, left }), fields));
+        return Ok((Messages::Found(Sweep { search, after, left }), fields));
     }
     let mut ids = Vec::new();
     for id in form.all("ids") {

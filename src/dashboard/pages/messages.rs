@@ -103,11 +103,11 @@ pub(in super::super) async fn list(
     let after = read_position(&form, "after")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
-    permit.broker.refresh_settings().await;
+    permit.broker.refresh_settings(&queue).await;
     let overview = permit.broker.overview_of(&queue);
-    let dead_letters = overview.settings.dead_letter_queue.as_ref().map(|dead| dead.0.clone());
-    let at = Place::of(list, &queue, dead_letters.as_ref());
-    let lists = links(&name, list, &permit, dead_letters.as_ref(), &state);
+    let dead_letters = overview.dead_letters();
+    let at = Place::of(list, &queue, dead_letters);
+    let lists = links(&name, list, &permit, dead_letters, &state);
     let permit = QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
     let what = BrowseMessages {
         queue: at.queue.clone(),
