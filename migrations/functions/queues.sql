@@ -321,7 +321,8 @@ END
 $$;
 
 -- The figures of a queue at a bounded cost: at most `count_limit` rows are counted, beyond that
--- the length is the estimate that PostgreSQL keeps.
+-- the length is the estimate that PostgreSQL keeps. The oldest message is so among those that are counted and the
+-- first one: a dead letter may have come behind younger ones.
 CREATE FUNCTION pgmq_gateway.queue_figures(
     queue text, count_limit integer, OUT length bigint, OUT visible bigint, OUT backlog bigint,
     OUT oldest_age float8, OUT oldest_visible_age float8
@@ -343,15 +344,17 @@ BEGIN
     PERFORM pgmq_gateway.require_own_session();
     EXECUTE pg_catalog.format(
         $query$
-        SELECT (SELECT count(*) FROM (SELECT FROM %1$s LIMIT $1 + 1) some_rows),
+        SELECT l.length,
                (SELECT count(*) FROM (SELECT FROM %1$s m WHERE m.vt <= now() LIMIT $1 + 1) v),
-               (SELECT pgmq_gateway.age(m.enqueued_at) FROM %1$s m
-                WHERE isfinite(m.enqueued_at) ORDER BY m.%2$I LIMIT 1),
+               pgmq_gateway.age(least(l.oldest, (SELECT m.enqueued_at FROM %1$s m
+                                                 WHERE isfinite(m.enqueued_at) ORDER BY m.%2$I LIMIT 1))),
                (SELECT pgmq_gateway.age(min(v.vt)) FROM (
                     SELECT m.vt FROM %1$s m WHERE m.vt <= now() AND isfinite(m.vt) %3$s LIMIT %4$s) v),
                h.hidden, h.in_flight
         FROM (SELECT count(*) AS hidden, count(*) FILTER (WHERE s.read_ct > 0) AS in_flight
-              FROM (SELECT m.read_ct FROM %1$s m WHERE m.vt > now() %3$s LIMIT $1 + 1) s) h
+              FROM (SELECT m.read_ct FROM %1$s m WHERE m.vt > now() %3$s LIMIT $1 + 1) s) h,
+             (SELECT count(*) AS length, min(s.enqueued_at) FILTER (WHERE isfinite(s.enqueued_at)) AS oldest
+              FROM (SELECT m.enqueued_at FROM %1$s m LIMIT $1 + 1) s) l
         $query$, q_table, time_order, vt_order, CASE WHEN vt_order = '' THEN '$1 + 1' ELSE '1' END
     ) INTO length, visible, oldest_age, oldest_visible_age, hidden, in_flight USING count_limit;
     backlog := visible + in_flight;

@@ -2,21 +2,30 @@
 -- counts as the default, for that queue alone.
 
 -- The settings of all queues that have some, are read in groups, or have a table of another name:
--- `folded` is what PGMQ, and this database's rules for letters, make of the name.
+-- `folded` is what PGMQ, and this database's rules for letters, make of the name. `dead_letters_missing` says that
+-- the queue that is set for dead letters is not there.
 CREATE FUNCTION pgmq_gateway.all_settings()
-RETURNS TABLE (queue text, settings jsonb, fifo boolean, folded text) LANGUAGE plpgsql STABLE
+RETURNS TABLE (queue text, settings jsonb, fifo boolean, folded text, dead_letters_missing boolean)
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo,
-                        pgmq_gateway.folded(s.queue_name)
+                        pgmq_gateway.folded(s.queue_name),
+                        s.settings ? 'dead_letter_queue' AND t.oid IS NULL
                  FROM pgmq_gateway.queue_settings s
                  JOIN pgmq.meta m ON m.queue_name = s.queue_name
                   AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
                                               m.created_at)
+                 -- As find_queue_table looks for it, without a call for each: this is asked often.
+                 LEFT JOIN pgmq.meta d ON d.queue_name = s.settings ->> 'dead_letter_queue'
+                 LEFT JOIN pg_catalog.pg_class t
+                        ON t.relnamespace = 'pgmq'::regnamespace
+                       AND t.relname = 'q_' || pgmq_gateway.folded(d.queue_name)
+                       AND t.relkind IN ('r', 'p') AND NOT t.relispartition
                  WHERE (s.settings <> '{}' OR s.fifo) AND pgmq_gateway.is_name(s.queue_name)
                  UNION ALL
-                 SELECT m.queue_name::text, '{}', false, pgmq_gateway.folded(m.queue_name)
+                 SELECT m.queue_name::text, '{}', false, pgmq_gateway.folded(m.queue_name), false
                  FROM pgmq.meta m
                  WHERE m.queue_name <> pgmq_gateway.folded(m.queue_name)
                    AND pgmq_gateway.is_name(m.queue_name)

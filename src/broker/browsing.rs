@@ -28,6 +28,21 @@ pub struct BrowseMessages {
 }
 
 impl Broker {
+    /// The largest id in a queue: what comes later has a larger one.
+    pub async fn last_id(&self, call: &Arc<Call>, queue: QueueName) -> Result<i64> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
+        self.run(false, async move {
+            let queue = &queue;
+            let policy = broker.policies.of(queue).await?;
+            let last =
+                broker.on_queue(Kind::Browse, queue, &policy, &call, |mut conn| async move {
+                    store::last_id(&mut conn, queue).await
+                });
+            last.await?.map_err(Error::on(queue))
+        })
+        .await
+    }
+
     /// Messages by their state, leasing none. A search ends after so many rows, found or not: `next` says where to
     /// go on.
     pub async fn browse_messages(

@@ -42,9 +42,22 @@ impl Broker {
         .await
     }
 
-    /// Loads the settings of queues, where they have changed: what is shown is to be what was just set.
-    pub async fn refresh_settings(&self) {
+    /// Loads the settings of a queue where they are old, and those of all where this gateway has changed some: what
+    /// is shown is to be what was just set.
+    pub async fn refresh_settings(&self, queue: &QueueName) {
+        self.refresh_changed_settings().await;
         // Whoever needs them next is told what is wrong.
+        let _ = self.policies.of(queue).await;
+    }
+
+    /// The same of no queue in particular.
+    pub async fn refresh_all_settings(&self) {
+        self.refresh_changed_settings().await;
         let _ = self.policies.ensure_fresh().await;
+    }
+
+    /// Loads the settings of queues only where this gateway has changed some: mostly nothing is asked for it.
+    pub async fn refresh_changed_settings(&self) {
+        self.policies.ensure_own_changes().await;
     }
 }

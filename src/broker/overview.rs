@@ -19,12 +19,22 @@ pub struct QueueOverview {
     pub known: QueueSnapshot,
     /// Its settings, as they were when they were last loaded; [`QueueSettings::notify`] is not among them.
     pub settings: QueueSettings,
+    /// Whether the queue that is set for its dead letters is not there: they go into the archive.
+    pub dead_letters_missing: bool,
     /// Whether it is read in groups.
     pub fifo: bool,
     /// Whether nothing is delivered.
     pub paused: bool,
     /// Clients that wait for its messages at this gateway.
     pub waiters: usize,
+}
+
+impl QueueOverview {
+    /// The queue where its dead letters go; nothing is the archive.
+    pub fn dead_letters(&self) -> Option<&QueueName> {
+        let set = self.settings.dead_letter_queue.as_ref().map(|dead| &dead.0);
+        set.filter(|_| !self.dead_letters_missing)
+    }
 }
 
 impl Broker {
@@ -61,6 +71,7 @@ impl Broker {
         let policy = self.policies.last_known(&queue);
         QueueOverview {
             settings: policy.settings.clone(),
+            dead_letters_missing: policy.dead_letters_missing,
             fifo: policy.fifo,
             paused: self.engine.pauses().is_paused(&queue),
             waiters: self.engine.waiters_on(&queue),

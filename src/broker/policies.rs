@@ -45,6 +45,8 @@ pub(super) struct Policy {
     pub(super) settings: QueueSettings,
     /// Whether it is read in groups.
     pub(super) fifo: bool,
+    /// Whether the queue that is set for its dead letters is not there.
+    pub(super) dead_letters_missing: bool,
     /// Whether its name would reach the table of a queue that has upper case in its own.
     pub(super) is_folded: bool,
 }
@@ -147,6 +149,14 @@ impl Policies {
     /// Sees to it that the database's time is known.
     pub(super) async fn ensure_fresh(self: &Arc<Self>) -> Result<()> {
         self.ensure_known(None).await
+    }
+
+    /// Loads what this gateway has changed since it was loaded, if there is any and it does not take long.
+    pub(super) async fn ensure_own_changes(self: &Arc<Self>) {
+        let changed = self.lock().changed.keys().next().cloned();
+        if let Some(queue) = changed {
+            drop(timeout(LOAD_PATIENCE, self.ensure_known(Some(&queue))).await);
+        }
     }
 
     /// Loads what is not known, or not fresh any more.
@@ -267,7 +277,12 @@ fn sorted(configured: Vec<Configured>) -> HashMap<String, Arc<Policy>> {
     let mut folded = Vec::new();
     let policy = |queue: Configured| {
         folded.extend(queue.folded);
-        let policy = Policy { settings: queue.settings, fifo: queue.fifo, is_folded: false };
+        let policy = Policy {
+            settings: queue.settings,
+            fifo: queue.fifo,
+            dead_letters_missing: queue.dead_letters_missing,
+            is_folded: false,
+        };
         (queue.queue, policy)
     };
     let mut policies: HashMap<String, Policy> = configured.into_iter().map(policy).collect();
@@ -292,7 +307,7 @@ mod tests {
         let settings =
             QueueSettings { delay: Delay::saturating(delay), ..QueueSettings::default() };
         let (queue, folded) = (queue.to_owned(), folded.map(ToOwned::to_owned));
-        Configured { queue, settings, fifo: false, folded }
+        Configured { queue, settings, fifo: false, folded, dead_letters_missing: false }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Row {
         permit: &ScopePermit<right::Any>,
         queue: &QueueOverview,
     ) -> Self {
-        let dead = queue.settings.dead_letter_queue.as_ref().map(|dead| &dead.0);
+        let dead = queue.dead_letters();
         let dead = dead.filter(|dead| permit.scope.contains(dead.as_str())).map(|dead| {
             let figures = permit.broker.overview_of(dead).known.figures;
             DeadLetters {

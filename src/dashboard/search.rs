@@ -137,6 +137,7 @@ impl Search {
             source: place.source,
             since: self.since,
             until: self.until,
+            last_id: None,
             filter: self.filter.clone(),
             origin: place.origin.clone(),
         }
@@ -169,17 +170,15 @@ fn moment(form: &Form, name: &str) -> Result<Option<DateTime<Utc>>, Failure> {
 
 /// How far a list was shown, as it stands in a URL.
 pub(super) fn write_position(position: Position) -> String {
-    format!("{}.{}", position.vt.timestamp_micros(), position.msg_id)
+    let (vt, id) = position.parts();
+    format!("{vt}.{id}")
 }
 
 /// Reads it.
 pub(super) fn read_position(form: &Form, name: &str) -> Result<Option<Position>, Failure> {
     let Some(text) = form.get(name) else { return Ok(None) };
     let parts = text.split_once('.');
-    let read = parts.and_then(|(vt, id)| {
-        let vt = DateTime::from_timestamp_micros(vt.parse().ok()?)?;
-        Some(Position { vt, msg_id: id.parse().ok()? })
-    });
+    let read = parts.and_then(|(vt, id)| Position::of_parts(vt.parse().ok()?, id.parse().ok()?));
     let wrong =
         || Failure::invalid(format!("`{name}` is what a page of this list gave, not `{text}`."));
     read.map(Some).ok_or_else(wrong)

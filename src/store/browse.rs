@@ -5,7 +5,11 @@ use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::domain::{Filter, QueueName, RawJson};
 
-use super::{Conn, decode::Timestamp, error::Result};
+use super::{
+    Conn,
+    decode::{RawTime, Timestamp},
+    error::Result,
+};
 
 /// What messages are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct MessageSearch {
     pub since: Option<DateTime<Utc>>,
     /// Stored, or archived, before.
     pub until: Option<DateTime<Utc>>,
+    /// The largest id that they may have.
+    pub last_id: Option<i64>,
     /// A JSON object that they must contain.
     pub filter: Option<Filter>,
     /// The queue of which they are dead letters.
@@ -53,10 +59,20 @@ pub struct MessageSearch {
 /// How far a search has come: behind the message that became visible then, and has this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Its `vt`.
-    pub vt: DateTime<Utc>,
-    /// Its id.
-    pub msg_id: i64,
+    vt: RawTime,
+    msg_id: i64,
+}
+
+impl Position {
+    /// Of what [`Self::parts`] gave; nothing where that has no moment.
+    pub fn of_parts(vt: i64, msg_id: i64) -> Option<Self> {
+        RawTime::new(vt).map(|vt| Self { vt, msg_id })
+    }
+
+    /// The message's `vt` as PostgreSQL counts time, which goes further than ours, and its id.
+    pub fn parts(self) -> (i64, i64) {
+        (self.vt.micros(), self.msg_id)
+    }
 }
 
 /// Bounds of a page.
@@ -89,6 +105,8 @@ pub struct ListedMessage {
     pub message: Option<RawJson>,
     /// The headers that were sent with it, unless they are large.
     pub headers: Option<RawJson>,
+    /// Whether there are any.
+    pub has_headers: bool,
     /// Bytes in which the message is stored.
     pub bytes: i64,
 }
@@ -112,7 +130,7 @@ pub async fn browse_messages(
 ) -> Result<Browsed> {
     let query = sqlx::query(
         "/* browse_messages */ SELECT * FROM \
-         pgmq_gateway.browse_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         pgmq_gateway.browse_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(queue.as_str())
     .bind(search.source.as_str())
@@ -122,13 +140,14 @@ pub async fn browse_messages(
     .bind(limits.rows)
     .bind(search.since)
     .bind(search.until)
+    .bind(search.last_id)
     .bind(search.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(search.origin.as_ref().map(QueueName::as_str))
     .bind(limits.ids_only);
     let mut found = Browsed::default();
     let take = |row: PgRow| {
         let listed = listed(&row)?;
-        let position = Position { vt: listed.vt, msg_id: listed.msg_id };
+        let position = Position { vt: row.try_get("vt")?, msg_id: listed.msg_id };
         if row.try_get("is_mark")? {
             found.next = Some(position);
         } else {
@@ -160,6 +179,7 @@ fn listed(row: &PgRow) -> std::result::Result<ListedMessage, sqlx::Error> {
         archived_at: option("archived_at")?,
         message: json("message")?,
         headers: json("headers")?,
+        has_headers: row.try_get("has_headers")?,
         bytes: row.try_get::<Option<i64>, _>("bytes")?.unwrap_or(0),
     })
 }

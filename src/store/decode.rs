@@ -3,9 +3,10 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    Decode, Postgres, Row, Type,
+    Decode, Encode, Postgres, Row, Type,
+    encode::IsNull,
     error::BoxDynError,
-    postgres::{PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
 };
 
 use super::error::{Error, Result};
@@ -15,6 +16,8 @@ const EPOCH_2000: i64 = 946_684_800_000_000;
 /// The first and about the last moment that RFC 3339 can write in any time zone, in microseconds since 1970.
 const FIRST: i64 = -62_135_596_800_000_000;
 const LAST: i64 = 253_402_214_400_000_000;
+/// Where PostgreSQL's calendar begins and ends, in microseconds since 2000; beyond are the infinities.
+const CALENDAR: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
 
 /// A `timestamptz`. What is before the year 1 or behind 9999, the infinities too, is taken for the first
 /// or last moment there is.
@@ -36,14 +39,48 @@ impl Type<Postgres> for Timestamp {
 
 impl<'r> Decode<'r, Postgres> for Timestamp {
     fn decode(value: PgValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
+        RawTime::decode(value).map(|time| Self::from_micros_since_2000(time.0))
+    }
+}
+
+/// A `timestamptz` as the database has it, in microseconds since 2000: what is sent back is what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RawTime(i64);
+
+impl RawTime {
+    /// Of what [`Self::micros`] gave.
+    pub(super) fn new(micros: i64) -> Option<Self> {
+        let is_time = matches!(micros, i64::MIN | i64::MAX) || CALENDAR.contains(&micros);
+        is_time.then_some(Self(micros))
+    }
+
+    pub(super) fn micros(self) -> i64 {
+        self.0
+    }
+}
+
+impl Type<Postgres> for RawTime {
+    fn type_info() -> PgTypeInfo {
+        <DateTime<Utc> as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for RawTime {
+    fn decode(value: PgValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
         match value.format() {
-            PgValueFormat::Binary => {
-                let bytes: [u8; 8] = value.as_bytes()?.try_into()?;
-                Ok(Self::from_micros_since_2000(i64::from_be_bytes(bytes)))
-            }
+            PgValueFormat::Binary => Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?))),
             // Only statements that are not prepared answer in text; we have none that return times.
             PgValueFormat::Text => Err("a time in text format".into()),
         }
+    }
+}
+
+impl Encode<'_, Postgres> for RawTime {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut PgArgumentBuffer,
+    ) -> std::result::Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode_by_ref(&self.0, buffer)
     }
 }
 
@@ -119,6 +156,16 @@ mod tests {
         assert_eq!(at(i64::MIN), "0001-01-01T00:00:00.000000Z", "-infinity");
         assert_eq!(at(0), "2000-01-01T00:00:00.000000Z");
         assert_eq!(at(i64::MAX - 1), "9999-12-31T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_position_is_a_moment_that_postgresql_has() {
+        for micros in [i64::MIN, i64::MAX, CALENDAR.start, CALENDAR.end - 1, 0] {
+            assert_eq!(RawTime::new(micros).map(RawTime::micros), Some(micros));
+        }
+        for micros in [i64::MIN + 1, i64::MAX - 1, CALENDAR.start - 1, CALENDAR.end] {
+            assert_eq!(RawTime::new(micros), None, "{micros}");
+        }
     }
 
     proptest! {

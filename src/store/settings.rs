@@ -27,12 +27,15 @@ pub struct Configured {
     pub fifo: bool,
     /// What its name is in that of its table, where that is another one.
     pub folded: Option<String>,
+    /// Whether the queue that is set for its dead letters is not there.
+    pub dead_letters_missing: bool,
 }
 
 /// The settings of all queues; tells `clock` what time it is there.
 pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<Configured>> {
     let query = sqlx::query(
-        "/* all_settings */ SELECT s.queue, s.settings, s.fifo, s.folded, clock_timestamp() AS now \
+        "/* all_settings */ SELECT s.queue, s.settings, s.fifo, s.folded, s.dead_letters_missing, \
+         clock_timestamp() AS now \
          FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
     );
     let asked = Utc::now();
@@ -47,7 +50,14 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
             let Parsed { settings, unknown } = parse(row, &queue, None);
             odd.extend(unknown.map(|setting| format!("{queue}: {setting}")));
             let folded = Some(text(row, "folded")?).filter(|folded| *folded != queue);
-            configured.push(Configured { queue, settings, fifo: get(row, "fifo")?, folded });
+            let missing: Option<bool> = get(row, "dead_letters_missing")?;
+            configured.push(Configured {
+                queue,
+                settings,
+                fifo: get(row, "fifo")?,
+                folded,
+                dead_letters_missing: missing.unwrap_or(false),
+            });
         }
     }
     for what in ODD.news(odd) {

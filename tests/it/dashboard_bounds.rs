@@ -38,13 +38,13 @@ async fn one_key_does_not_have_all_places_of_those_who_watch() {
 }
 
 /// Has every look at messages take three seconds.
-const SLOW: &str = "DO $do$
+pub const SLOW: &str = "DO $do$
     DECLARE look oid := (SELECT oid FROM pg_proc
         WHERE proname = 'browse_messages' AND pronamespace = 'pgmq_gateway'::regnamespace);
     BEGIN
         EXECUTE format('CREATE FUNCTION public.slow_look(%s) RETURNS %s LANGUAGE plpgsql AS $f$ BEGIN
             PERFORM pg_sleep(3);
-            RETURN QUERY SELECT * FROM pgmq_gateway.quick_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+            RETURN QUERY SELECT * FROM pgmq_gateway.quick_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
             END $f$', pg_get_function_arguments(look), pg_get_function_result(look));
         ALTER FUNCTION pgmq_gateway.browse_messages RENAME TO quick_look;
         ALTER FUNCTION public.slow_look RENAME TO browse_messages;

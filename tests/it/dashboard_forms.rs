@@ -115,6 +115,21 @@ async fn a_form_that_is_sent_twice_stores_one_message() {
 }
 
 #[tokio::test]
+async fn a_message_of_an_odd_id_is_said_to_be_stored() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let odd = "CREATE FUNCTION public.odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            NEW.msg_id := -8; RETURN NEW; END $$;
+        CREATE TRIGGER odd BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.odd()";
+    gateway.database.execute(odd).await;
+    let browser = Browser::new(&gateway.base);
+    let sent = browser.post(SEND, &[("message", "1")]).await.expect(303);
+    assert_eq!(ids(&gateway, "q_q").await, [-8]);
+    let page = browser.get(sent.header("location")).await.expect(200).text;
+    assert!(page.contains("Stored as message -8."), "{page}");
+}
+
+#[tokio::test]
 async fn what_leads_elsewhere_keeps_the_path_that_a_proxy_takes_off() {
     let gateway = TestGateway::start().await;
     let browser = Browser::new(&gateway.base);

@@ -97,6 +97,23 @@ async fn a_message_that_nobody_can_read_hides_no_other() {
     browser.get("/ui/queues/q/messages/2").await.expect(422);
 }
 
+#[tokio::test]
+async fn a_list_says_what_is_null_and_that_headers_are_large() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let odd = "ALTER TABLE pgmq.q_q ALTER message DROP NOT NULL;
+        INSERT INTO pgmq.q_q (vt, message) VALUES (now(), NULL);
+        INSERT INTO pgmq.q_q (vt, message, headers)
+            SELECT now(), '1', jsonb_build_object('h', string_agg(md5(n::text), ''))
+            FROM generate_series(1, 500) n";
+    gateway.database.execute(odd).await;
+    let browser = Browser::new(&gateway.base);
+    let page = browser.get("/ui/queues/q/messages").await.expect(200).text;
+    assert!(page.contains("<code>null</code>"), "{page}");
+    assert!(!page.contains("large: open it"), "{page}");
+    assert_eq!(page.matches("with large headers").count(), 1, "{page}");
+}
+
 /// Transactions that are over, once all whose they are have gone: those who stay say so a second later, or ten.
 async fn committed(database: &TestDatabase) -> i64 {
     let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";

@@ -104,3 +104,15 @@ async fn a_long_queue_is_estimated() {
     })
     .await;
 }
+
+/// Dead letters keep the time at which they were stored: the oldest may have come last.
+#[tokio::test]
+async fn the_oldest_message_is_so_whatever_its_id() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let store = "SELECT pgmq.send('q', '1'::jsonb) FROM generate_series(1, 3);
+        UPDATE pgmq.q_q SET enqueued_at = now() - interval '2 days' WHERE msg_id = 2";
+    gateway.database.execute(store).await;
+    let sql = "SELECT oldest_age > 86400 FROM pgmq_gateway.queue_figures('q', 1000)";
+    assert!(gateway.database.value::<bool>(sql).await);
+}

@@ -372,6 +372,7 @@ mod tests {
             archived_at: None,
             message: None,
             headers: None,
+            has_headers: false,
             bytes: 0,
         };
         let ids = |action, found: &[ListedMessage], left: &mut i64| {

@@ -8,5 +8,5 @@ mod queues;
 
 pub(super) use action::Action;
 pub(super) use audit::{Deed, Tally, audited};
-pub(super) use messages::{Messages, Outcome, Sweep, Work, count, perform};
+pub(super) use messages::{Count, Messages, Outcome, Sweep, Work, count, perform};
 pub(super) use queues::{QueueAction, perform_on_queue};

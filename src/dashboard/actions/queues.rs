@@ -85,7 +85,7 @@ pub(in super::super) async fn perform_on_queue(
         let settings = SettingsChange { paused: Some(Some(paused)), ..SettingsChange::default() };
         let change = QueueChange { settings, fifo: None };
         let changed = broker.change_queue(call, queue.clone(), change).await?;
-        broker.refresh_settings().await;
+        broker.refresh_settings(queue).await;
         Ok::<_, Failure>(changed.settings.paused)
     };
     Ok(match action {

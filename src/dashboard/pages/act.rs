@@ -11,7 +11,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, MessageSearch},
     domain::{Call, MsgId, QueueName, Right},
     http::{Caller, QueuePermit, right},
 };
@@ -19,8 +19,8 @@ use crate::{
 use super::{
     super::{
         actions::{
-            Action, Deed, Messages, Outcome, QueueAction, Sweep, Tally, Work, audited, count,
-            perform, perform_on_queue,
+            Action, Count, Deed, Messages, Outcome, QueueAction, Sweep, Tally, Work, audited,
+            count, perform, perform_on_queue,
         },
         failure::Failure,
         form::Form,
@@ -87,7 +87,7 @@ enum Wish {
 }
 
 fn known() -> Vec<&'static str> {
-    let own = ["action", "list", "at", "ids", "all", "after", "left", "name", "force"];
+    let own = ["action", "list", "at", "ids", "all", "last", "after", "left", "name", "force"];
     FIELDS.into_iter().chain(own).collect()
 }
 
@@ -112,16 +112,13 @@ pub(in super::super) async fn preview(
     let page = match &allowed.wish {
         Wish::ToMessages(action, list, at, messages, fields) => {
             let count = count(&allowed.work(&at.queue), messages).await?;
-            let number = text::counted(count.number, "message", "messages");
-            let touches =
-                if count.is_more { format!("At least {number}.") } else { format!("{number}.") };
             let mut fields = fields.clone();
             if *action == Action::GiveBack && matches!(messages, Messages::Found(_)) {
                 set(&mut fields, "left", count.number.to_string());
             }
             Confirm {
                 title: format!("{} messages of {}", action.title(), at.queue),
-                touches,
+                touches: counted(count),
                 consequence: action.consequence(),
                 button: action.title(),
                 fields,
@@ -148,6 +145,16 @@ pub(in super::super) async fn preview(
         },
     };
     Ok(html(&page))
+}
+
+/// How many messages an action touches, and whether all were looked at.
+fn counted(count: Count) -> String {
+    let number = text::counted(count.number, "message", "messages");
+    match (count.is_more, count.number) {
+        (false, _) => format!("{number}."),
+        (true, 0) => "None so far: not all of the list was looked at.".to_owned(),
+        (true, _) => format!("At least {number}."),
+    }
 }
 
 /// How many messages an action on a queue touches.
@@ -290,9 +297,8 @@ async fn begin(
         .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
     let permit = QueuePermit::<right::Any>::new(caller, queue.clone())?;
     let list = List::parse(form.get("list"))?;
-    permit.broker.refresh_settings().await;
-    let settings = permit.broker.overview_of(queue).settings;
-    let at = Place::of(list, queue, settings.dead_letter_queue.as_ref().map(|dead| &dead.0));
+    permit.broker.refresh_settings(queue).await;
+    let at = Place::of(list, queue, permit.broker.overview_of(queue).dead_letters());
     for right in action.rights() {
         permit.caller.require(Some(*right), &at.queue)?;
     }
@@ -309,20 +315,38 @@ async fn begin(
             "`{word}` is not for messages that are {where_they_are}."
         )));
     }
-    let (messages, fields) = meant(form, action, list, &at, permit.broker.now())?;
     let QueuePermit { broker, call, caller, .. } =
         QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
+    let last_id = last_id(&broker, &call, form, &at).await?;
+    let (messages, fields) = meant(form, action, list, &at, (broker.now(), last_id))?;
     let wish = Wish::ToMessages(action, list, at, messages, fields);
     Ok(Allowed { wish, broker, call, caller, count_limit })
 }
 
-/// Which messages are meant, and how a form repeats it.
+/// The last id that was there when the number was first shown: what dies later was stored before that. None of an
+/// archive, where times are those at which messages came there.
+async fn last_id(
+    broker: &Broker,
+    call: &Arc<Call>,
+    form: &Form,
+    at: &Place,
+) -> Result<Option<i64>, Failure> {
+    if form.get("all").is_none() || at.is_archive() {
+        return Ok(None);
+    }
+    Ok(Some(match form.parsed::<i64>("last")? {
+        Some(last) => last,
+        None => broker.last_id(call, at.queue.clone()).await?,
+    }))
+}
+
+/// Which messages are meant, of those that were there `now` and up to an id, and how a form repeats it.
 fn meant(
     form: &Form,
     action: Action,
     list: List,
     at: &Place,
-    now: DateTime<Utc>,
+    (now, last_id): (DateTime<Utc>, Option<i64>),
 ) -> Result<(Messages, Fields), Failure> {
     let mut fields = vec![
         ("action", action.word().to_owned()),
@@ -334,13 +358,15 @@ fn meant(
         let search = Search::of(form)?.bounded_by(now);
         fields.push(("all", "1".to_owned()));
         fields.extend(search.fields());
+        fields.extend(last_id.map(|id| ("last", id.to_string())));
+        let search = MessageSearch { last_id, ..search.within(at) };
         let after = read_position(form, "after")?;
         fields.extend(after.map(|after| ("after", write_position(after))));
         let left = form.get("left").map(str::parse::<u32>).transpose().map_err(|_| {
             Failure::invalid("`left` is what the page before this one gave: a number.")
         })?;
         let left = left.unwrap_or(MOST_GIVEN_BACK).into();
-        return Ok((Messages::Found(Sweep { search: search.within(at), after, left }), fields));
+        return Ok((Messages::Found(Sweep { search, after, left }), fields));
     }
     let mut ids = Vec::new();
     for id in form.all("ids") {

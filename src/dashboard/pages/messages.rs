@@ -1,5 +1,7 @@
 //! Messages of a queue, by their state.
 
+use std::time::{Duration, Instant};
+
 use askama::Template;
 use axum::{
     extract::{Path, Request, State},
@@ -8,7 +10,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 
 use crate::{
-    broker::{BrowseMessages, ListedMessage},
+    broker::{BrowseMessages, Browsed, ListedMessage},
     domain::{MsgId, QueueName, Right},
     http::{QueuePermit, right},
 };
@@ -32,6 +34,9 @@ use super::{
 
 /// Messages on a page.
 const PAGE: i32 = 50;
+/// Looks, and time, after which a page has what it has.
+const MOST_LOOKS: usize = 10;
+const TIME: Duration = Duration::from_secs(2);
 /// Characters of a message in a list.
 const BEGINNING: usize = 160;
 
@@ -50,6 +55,8 @@ struct Page {
     /// What may be done to them.
     actions: Vec<Action>,
     next: Option<String>,
+    /// Whether there may be more of them than are shown, as not all of the list was looked at.
+    is_unfinished: bool,
     /// Whether this page begins at the beginning.
     is_first: bool,
     /// What to send, where there is nothing.
@@ -74,6 +81,8 @@ struct Row {
     content: Option<String>,
     size: String,
     headers: Option<String>,
+    /// Whether they are large.
+    headers_left_out: bool,
 }
 
 /// A page of a list.
@@ -94,11 +103,11 @@ pub(in super::super) async fn list(
     let after = read_position(&form, "after")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Receive>::new(viewer.caller, queue.clone())?;
-    permit.broker.refresh_settings().await;
+    permit.broker.refresh_settings(&queue).await;
     let overview = permit.broker.overview_of(&queue);
-    let dead_letters = overview.settings.dead_letter_queue.as_ref().map(|dead| dead.0.clone());
-    let at = Place::of(list, &queue, dead_letters.as_ref());
-    let lists = links(&name, list, &permit, dead_letters.as_ref(), &state);
+    let dead_letters = overview.dead_letters();
+    let at = Place::of(list, &queue, dead_letters);
+    let lists = links(&name, list, &permit, dead_letters, &state);
     let permit = QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
     let what = BrowseMessages {
         queue: at.queue.clone(),
@@ -107,9 +116,9 @@ pub(in super::super) async fn list(
         limit: PAGE,
         ids_only: false,
     };
-    let found = permit.broker.browse_messages(&permit.call, what).await?;
+    let found = find(&permit, what).await?;
     let now = permit.broker.now();
-    let rows = found.messages.iter().map(|message| Row::new(message, &at, now)).collect();
+    let rows: Vec<Row> = found.messages.iter().map(|message| Row::new(message, &at, now)).collect();
     let next = found.next.map(|next| {
         let mut fields = vec![("list", list.word().to_owned())];
         fields.extend(search.fields());
@@ -123,6 +132,7 @@ pub(in super::super) async fn list(
         is_archive: at.is_archive(),
         at: at.queue.to_string(),
         is_first: after.is_none(),
+        is_unfinished: next.is_some() && rows.len() < PAGE as usize,
         base: place::base(),
         frame,
         list,
@@ -131,6 +141,29 @@ pub(in super::super) async fn list(
         rows,
         next,
     }))
+}
+
+/// Looks on where few are found, for as long as somebody waits for a page.
+async fn find(
+    permit: &QueuePermit<right::Receive>,
+    mut what: BrowseMessages,
+) -> Result<Browsed, Failure> {
+    let begun = Instant::now();
+    let mut found = permit.broker.browse_messages(&permit.call, what.clone()).await?;
+    for _ in 1..MOST_LOOKS {
+        what.after = found.next;
+        what.limit = PAGE - i32::try_from(found.messages.len()).unwrap_or(PAGE);
+        if what.after.is_none() || what.limit <= 0 || begun.elapsed() >= TIME {
+            break;
+        }
+        // What was found is shown though the next look fails.
+        let Ok(more) = permit.broker.browse_messages(&permit.call, what.clone()).await else {
+            break;
+        };
+        found.messages.extend(more.messages);
+        found.next = more.next;
+    }
+    Ok(found)
 }
 
 /// What somebody may do to the messages of a list.
@@ -195,6 +228,7 @@ impl Row {
             content: message.message.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
             size: text::bytes(message.bytes),
             headers: message.headers.as_ref().map(|json| text::beginning(json.get(), BEGINNING)),
+            headers_left_out: message.headers.is_none() && message.has_headers,
         }
     }
 }

@@ -49,9 +49,11 @@ pub(in super::super) async fn show(
     let queue = queue_name(&name)?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(queue.as_str()));
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue.clone())?;
-    if !state.shared().collects {
+    if state.shared().collects {
+        permit.broker.refresh_changed_settings().await;
+    } else {
         // Nobody else does, and what was known last may be old.
-        permit.broker.refresh_settings().await;
+        permit.broker.refresh_settings(&queue).await;
     }
     let overview = permit.broker.overview_of(&queue);
     must_be_there(&permit, &queue, &overview).await?;
@@ -61,7 +63,7 @@ pub(in super::super) async fn show(
     row.draw(&state);
     let charts = charts(&state.shared().history.of(queue.as_str()).0);
     let head = QueueHead::new(&queue, Tab::Overview, rights, overview.paused);
-    let settings = super::super::settings_text::known(&overview.settings, overview.fifo);
+    let settings = super::super::settings_text::known(&overview);
     Ok(html(&Page { frame, head, row, charts, lanes, base: place::base(), settings }))
 }
 

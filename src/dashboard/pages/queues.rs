@@ -187,6 +187,7 @@ async fn seen(
     permit: &ScopePermit<right::Any>,
 ) -> Result<(Vec<QueueOverview>, bool), Failure> {
     if state.shared().collects {
+        permit.broker.refresh_changed_settings().await;
         return Ok((permit.broker.overview(&permit.scope), false));
     }
     let what = ListQueues {
@@ -195,6 +196,7 @@ async fn seen(
         limit: QueuePageSize::saturating(QueuePageSize::MAX),
         visible: permit.scope.clone(),
     };
+    permit.broker.refresh_all_settings().await;
     let listed = permit.broker.list_queues(&permit.call, what).await?;
     let names = listed.queues.iter().filter_map(|queue| QueueName::parse(&queue.queue).ok());
     let queues = names.map(|name| permit.broker.overview_of(&name)).collect();

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     broker::{Once, Replayable},
-    domain::{Delay, MsgId, NewMessage, QueueName, RawJson, Visibility},
+    domain::{Delay, NewMessage, QueueName, RawJson, Visibility},
     http::{QueuePermit, RequestContext, right},
 };
 
@@ -60,7 +60,9 @@ pub(in super::super) async fn show(
 ) -> Result<Response, Failure> {
     let queue = queue_name(&name)?;
     viewer.must_act()?;
-    let stored = Form::of_query(request.uri().query(), &["stored"])?.parsed::<MsgId>("stored")?;
+    let form = Form::of_query(request.uri().query(), &["stored"])?;
+    // Any number: a trigger may give a message another one than PGMQ would.
+    let stored = form.parsed::<i64>("stored")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let permit = QueuePermit::<right::Send>::new(viewer.caller, queue.clone())?;
     let is_paused = permit.broker.overview_of(&queue).paused;
@@ -71,7 +73,7 @@ pub(in super::super) async fn show(
         delay: String::new(),
         once: new_once(),
         error: None,
-        stored: stored.map(MsgId::get),
+        stored,
         frame,
     }))
 }

@@ -124,8 +124,8 @@ pub(in super::super) async fn change(
     let deed = Deed::new(&who, "change settings", queue.as_str());
     let (work, call, of) = (permit.broker.clone(), Arc::clone(&permit.call), queue.clone());
     let work = async move {
-        let changed = work.change_queue(&call, of, change).await?;
-        work.refresh_settings().await;
+        let changed = work.change_queue(&call, of.clone(), change).await?;
+        work.refresh_settings(&of).await;
         Ok(changed)
     };
     let changed = audited(&permit.broker, deed, |_| Tally::default(), Box::pin(work)).await?;
