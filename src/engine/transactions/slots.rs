@@ -23,7 +23,8 @@ pub(super) struct Slots {
     /// Those that are about the same. One that is about another queue as well does not count: that may be why it is
     /// slow.
     kinds: KeyedSlots<String>,
-    /// The same of one caller: of these no more stand in line with others than may have one.
+    /// The same of one caller: one of its slots is for another kind, and no more stand in line with others than may
+    /// have one.
     of_callers: KeyedSlots<(CallerId, String)>,
     /// Those that are known to be slow.
     slow: Arc<Semaphore>,
@@ -66,7 +67,7 @@ impl Slots {
             apart: FairSlots::new(apart, of_caller),
             shared: (reserved > 0).then(|| Arc::new(Semaphore::new(reserved))),
             kinds: KeyedSlots::new(of_kind),
-            of_callers: KeyedSlots::new((of_caller / 2).min(of_kind)),
+            of_callers: KeyedSlots::new(of_caller.saturating_sub(1).clamp(1, of_kind)),
             slow: Arc::new(Semaphore::new((apart * 3 / 4).max(1))),
         }
     }
