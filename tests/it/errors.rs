@@ -223,7 +223,7 @@ async fn a_body_that_does_not_arrive_times_out() {
 async fn too_much_at_once_is_overload_and_not_a_hang() {
     let gateway = TestGateway::with(|settings| {
         settings.database.max_connections = 1;
-        settings.database.acquire_timeout_ms = 200;
+        settings.database.acquire_timeout_ms = 1_000;
     })
     .await;
     gateway.create("q").await;
