@@ -49,6 +49,7 @@ BEGIN
     ) INTO gone, stored USING ids, queue, reasons;
     IF gone <> stored THEN
         RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
+    -- Without a function of ours: another role may call none.
     ELSIF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
         RAISE SQLSTATE 'PGW96';
     END IF;
@@ -231,8 +232,7 @@ DECLARE
     stayed bigint[] := '{}';
     step record;
     most integer := greatest(max_messages, 10);
-    -- A trigger may take as long as it likes for each.
-    at_once integer := CASE WHEN pgmq_gateway.has_triggers(queue, target) THEN 1 ELSE most END;
+    at_once integer;
     until timestamptz := clock_timestamp() + interval '250 ms';
     order_column text := CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END;
     chosen text := format('q.vt <= statement_timestamp() %s %s',
@@ -250,6 +250,8 @@ BEGIN
     IF is_near IS NULL THEN
         RETURN;
     END IF;
+    -- A trigger may take as long as it likes for each.
+    at_once := CASE WHEN pgmq_gateway.has_triggers(queue, target) THEN 1 ELSE most END;
     -- Bounded: whoever comes next goes on.
     FOR round IN 1..20 LOOP
         EXECUTE format(

@@ -158,12 +158,12 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let shares = self.0.shared.settings.max_batch_rows > 1;
         let size = size_of(operations, once).filter(|_| shares && !self.is_apart(operations));
         let Some(size) = size else { return Turn::Alone(None) };
-        // Where it would wait for a slot of its own, it goes with the statement that has one.
-        let may_go = !self.would_wait(operations, call.caller());
         let (reply, mut outcome) = oneshot::channel();
         {
             let mut state = self.lock();
-            if may_go && state.line.len() == 0 && !state.crowded && state.fresh() == 0 {
+            let is_first = state.line.len() == 0 && !state.crowded && state.fresh() == 0;
+            // Where it would wait for a slot of its own, it goes with the statement that has one.
+            if is_first && !self.would_wait(operations, call.caller()) {
                 return Turn::Alone(Some(self.ticket(&mut state)));
             }
             let request = Request {
