@@ -78,21 +78,21 @@ async fn unreadable_text_does_not_block_a_wait() {
 }
 
 #[tokio::test]
-async fn unreadable_text_does_not_block_a_pop() {
-    not_blocked_by(TEXT, "POST", "/queues/q/messages/pop?qty=10").await;
+async fn unreadable_numbers_do_not_block_a_pop() {
+    not_blocked_by(NUMBERS, "POST", "/queues/q/messages/pop?qty=10").await;
 }
 
 #[tokio::test]
-async fn unreadable_text_does_not_block_a_look() {
-    not_blocked_by(TEXT, "GET", "/queues/q/peek").await;
+async fn unreadable_numbers_do_not_block_a_look() {
+    not_blocked_by(NUMBERS, "GET", "/queues/q/peek").await;
 }
 
 /// What cannot be archived is hidden for good.
 #[tokio::test]
-async fn unreadable_text_does_not_block_a_queue_without_archive() {
+async fn unreadable_numbers_do_not_block_a_queue_without_archive() {
     let _turn = TURN.lock().await;
     let gateway = patient_gateway().await;
-    let send = format!("DROP TABLE pgmq.a_q; SELECT pgmq.send('q', {TEXT})");
+    let send = format!("DROP TABLE pgmq.a_q; SELECT pgmq.send('q', {NUMBERS})");
     gateway.database.execute(&send).await;
     gateway.send("q", r#"{"message":"behind it"}"#).await;
     let received = Client::patient(&gateway.base).receive_one("q", "qty=10").await;
