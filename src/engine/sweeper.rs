@@ -30,6 +30,8 @@ const SLIGHT: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which all queues are looked at even if nothing was committed meanwhile.
 const WITHOUT_NEWS: Duration = Duration::from_secs(1);
+/// Time after which those who wait look for themselves where a sweep takes too long.
+const LOOK_FOR_THEMSELVES: Duration = Duration::from_secs(5);
 /// Queues of one statement that are found to be in trouble, one by one; more are taken to be.
 const CULPRITS: usize = 3;
 
@@ -49,9 +51,9 @@ struct Sweeper<'a> {
     seen: Option<(String, Instant)>,
 }
 
-/// Queues that are looked at apart.
+/// Queues that are looked at apart, and when those who wait there were last told to look for themselves.
 #[derive(Debug, Default)]
-struct Troubled(Mutex<HashSet<QueueName>>);
+struct Troubled(Mutex<HashMap<QueueName, Option<Instant>>>);
 
 /// Sweeps until it is dropped.
 pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Peers>>) {
@@ -96,13 +98,18 @@ impl Sweeper<'_> {
     /// Looks at every queue once; says what that took of the database's time.
     async fn sweep(&mut self) -> Result<Duration> {
         let mut waited_on: WaitedOn = self.lanes.waited_on().into_iter().collect();
-        waited_on.retain(|queue, _| {
+        waited_on.retain(|queue, line| {
             let is_watched = self.shared.floors.watches(queue);
-            if is_watched {
-                // A look from the beginning is dear there, and somebody else looks already.
+            // Whoever watches it is at a look from the beginning: reads are short, and need not wait for that.
+            let is_read = !is_watched && self.shared.floors.has_floor(queue);
+            if is_read {
+                line.swept();
+            }
+            if is_watched || is_read {
+                // A look from the beginning is dear there.
                 self.groups.remove(queue, Instant::now());
             }
-            !is_watched
+            !(is_watched || is_read)
         });
         if waited_on.is_empty() {
             self.db.keep_none();
@@ -125,7 +132,7 @@ impl Sweeper<'_> {
         if unseen.as_deref() == Some("") {
             return Ok(now.elapsed());
         }
-        let apart = self.troubled.lock().clone();
+        let apart: HashSet<QueueName> = self.troubled.lock().keys().cloned().collect();
         let queues = waited_on.keys().filter(|queue| !apart.contains(*queue));
         let mut took = Duration::ZERO;
         for look in self.groups.looks(queues, now) {
@@ -182,7 +189,7 @@ impl Sweeper<'_> {
             }
             culprits += 1;
             self.groups.remove(queue, now);
-            self.troubled.lock().insert(queue.clone());
+            self.troubled.lock().insert(queue.clone(), None);
         }
         Ok(())
     }
@@ -193,13 +200,19 @@ impl Troubled {
     async fn run(&self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
         loop {
             let began = Instant::now();
-            let queues: Vec<QueueName> = self.lock().iter().cloned().collect();
+            let queues: Vec<QueueName> = self.lock().keys().cloned().collect();
             if !queues.is_empty() {
                 let waited_on: WaitedOn = lanes.waited_on().into_iter().collect();
                 for queue in &queues {
                     let waits = waited_on.contains_key(queue);
-                    if !waits || look_alone(&shared.db, queue, &waited_on, peers).await {
+                    if !waits {
                         self.lock().remove(queue);
+                        continue;
+                    }
+                    match look_alone(&shared.db, queue, &waited_on, peers).await {
+                        Looked::Well => drop(self.lock().remove(queue)),
+                        Looked::InVain => {}
+                        Looked::TooLong => self.have_looked(queue, &waited_on),
                     }
                 }
             }
@@ -207,18 +220,39 @@ impl Troubled {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<QueueName>> {
+    /// Has those who wait look for themselves, now and then: nobody looks for them in less time than that takes.
+    fn have_looked(&self, queue: &QueueName, waited_on: &WaitedOn) {
+        let mut queues = self.lock();
+        let (Some(told), Some(line)) = (queues.get_mut(queue), waited_on.get(queue)) else {
+            return;
+        };
+        if told.is_none_or(|told| told.elapsed() >= LOOK_FOR_THEMSELVES) {
+            *told = Some(Instant::now());
+            drop(queues);
+            line.news();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Option<Instant>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Looks at a queue that is in trouble; true if it is not any more.
+/// What a look at a queue in trouble came to.
+enum Looked {
+    /// It is in none any more.
+    Well,
+    InVain,
+    TooLong,
+}
+
+/// Looks at a queue that is in trouble.
 async fn look_alone(
     db: &Db,
     queue: &QueueName,
     waited_on: &WaitedOn,
     peers: Option<&Peers>,
-) -> bool {
+) -> Looked {
     let looked = async {
         let mut conn = db.background_conn().await?;
         store::sweep(&mut conn, std::slice::from_ref(queue)).await
@@ -226,16 +260,17 @@ async fn look_alone(
     match looked.await {
         Ok(swept) => {
             tell(waited_on, std::slice::from_ref(queue), &swept, peers);
-            true
+            Looked::Well
         }
+        Err(Error::Timeout) => Looked::TooLong,
         // It is locked, or the database is away.
-        Err(Error::Locked | Error::Unavailable(_) | Error::Timeout | Error::Overloaded) => false,
+        Err(Error::Locked | Error::Unavailable(_) | Error::Overloaded) => Looked::InVain,
         // Those who wait learn of it by looking for themselves.
         Err(_) => {
             if let Some(line) = waited_on.get(queue) {
                 line.news();
             }
-            false
+            Looked::InVain
         }
     }
 }

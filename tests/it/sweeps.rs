@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::support::{
     Answer, Client, TestDatabase, TestGateway, eventually, forwarder::Forwarder,
-    gateway::try_start, report, servers::Server,
+    gateway::try_start, guarded::Guarded, report, servers::Server,
 };
 
 /// A client that waits, and what it is answered and when.
@@ -91,6 +91,47 @@ async fn a_queue_that_fails_is_of_no_concern_to_others() {
         assert!(at - sent < Duration::from_secs(1), "after {:?}", at - sent);
         client.delete(&format!("/queues/open/messages/{}", message["msg_id"])).await.expect(204);
     }
+}
+
+/// Each of its rows takes that long for whoever the policy is for.
+const SLOW: &str = "
+    CREATE FUNCTION public.slowly() RETURNS boolean LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_catalog.pg_sleep(2.5); RETURN true; END';
+    ALTER TABLE pgmq.q_q ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY slow ON pgmq.q_q USING (public.slowly());
+    INSERT INTO pgmq.q_q (vt, message) SELECT now() + interval '1 day', '1' FROM generate_series(1, 1)";
+
+/// What takes too long to be looked at ends no connection, and others are found beside it.
+#[tokio::test]
+async fn a_queue_that_takes_too_long_makes_no_other_one_blind() {
+    let guarded = Guarded::start(SLOW).await;
+    let sessions = "SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'pgmq-gateway'";
+    let slow = wait_for(&guarded.client, "q");
+    guarded.client.wait_for_waiters("q", 1).await;
+    let first = wait_for(&guarded.client, "other");
+    guarded.client.wait_for_waiters("other", 1).await;
+    let began = Instant::now();
+    // For as long as it takes to be looked at more than once.
+    eventually("the slow one has been given up on", async || {
+        (began.elapsed() > Duration::from_secs(5)).then_some(())
+    })
+    .await;
+    let before: Vec<i32> = guarded.database.value(sessions).await;
+    let second = wait_for(&guarded.client, "other");
+    guarded.client.wait_for_waiters("other", 2).await;
+    for _ in 0..2 {
+        guarded.database.execute("SELECT pgmq.send('other', '1')").await;
+    }
+    let sent = Instant::now();
+    for waiting in [first, second] {
+        let (answer, at) = waiting.await.expect("no panic");
+        got_one(&answer);
+        assert!(at.saturating_duration_since(sent) < Duration::from_secs(5), "found by nobody");
+    }
+    let after: Vec<i32> = guarded.database.value(sessions).await;
+    assert!(before.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
+    slow.abort();
 }
 
 async fn gateway_through(address: &Forwarder) -> (Gateway, Client) {

@@ -102,6 +102,7 @@ impl Keeper<'_> {
         let since = self.floor.get().filter(|_| Instant::now() < self.next_full);
         let since = since.and_then(DateTime::from_timestamp_micros);
         let looked = {
+            let _look = self.kept.look();
             let _turn = self.shared.floors.looks.acquire().await;
             let mut conn = self.shared.floors.db.background_conn().await?;
             store::lowest_visible(&mut conn, self.queue, since).await?
@@ -156,7 +157,10 @@ impl Keeper<'_> {
         if Instant::now() < self.next_due {
             return Ok(());
         }
+        // It walks what is dead as well: where that fails, it is not tried again at once.
+        self.next_due = Instant::now() + FULL_LOOK_MOST;
         let (due_in, walk) = {
+            let _look = self.kept.look();
             let _turn = self.shared.floors.looks.acquire().await;
             let mut conn = self.shared.floors.db.background_conn().await?;
             store::next_due(&mut conn, self.queue).await?

@@ -32,8 +32,10 @@ const SLOW_READS: u32 = 3;
 const SUSPECT_AGAIN: Duration = Duration::from_secs(5);
 /// Queues that are under suspicion.
 const MOST_SUSPECTS: usize = 1_000;
-/// What was told longer ago is not relied on.
+/// What was told longer ago is not relied on, unless its keeper looks at this moment: a look from the beginning takes
+/// its time.
 const FRESH: Duration = Duration::from_secs(2);
+const LONGEST_LOOK: Duration = Duration::from_secs(90);
 /// A read from the beginning is no more than this share of the time, and is done in place of an empty answer only
 /// where it takes no longer than this.
 const FULL_READ_SHARE: u32 = 20;
@@ -60,6 +62,8 @@ pub(super) struct Floors {
 struct Kept {
     since: Option<DateTime<Utc>>,
     told: Instant,
+    /// Whether a look is under way.
+    is_looked_at: bool,
     read: Instant,
     /// When it was last looked or read from the beginning, and what that takes.
     full: Instant,
@@ -103,7 +107,13 @@ impl Floors {
         let mut kept = self.lock();
         let kept = kept.get_mut(queue)?;
         kept.read = Instant::now();
-        kept.since.filter(|_| kept.told.elapsed() < FRESH)
+        kept.since()
+    }
+
+    /// Whether reads of a queue do not begin at the beginning.
+    pub(super) fn has_floor(&self, queue: &QueueName) -> bool {
+        self.count.load(Relaxed) > 0
+            && self.lock().get(queue).is_some_and(|kept| kept.since().is_some())
     }
 
     /// Whether a read that found nothing from the floor on is to begin at the beginning: now and then, so that
@@ -156,7 +166,8 @@ impl Floors {
         }
         let now = Instant::now();
         let (since, full_cost) = (None, Duration::ZERO);
-        let new = Kept { since, told: now, read: now, full: now, full_cost };
+        let is_looked_at = false;
+        let new = Kept { since, told: now, is_looked_at, read: now, full: now, full_cost };
         kept.insert(queue.clone(), new);
         self.count(&kept);
         Some(KeptQueue { floors: self, queue: queue.clone() })
@@ -173,7 +184,27 @@ impl Floors {
     }
 }
 
+impl Kept {
+    /// What is relied on. An old one is as right, and leaves out less of what is dead.
+    fn since(&self) -> Option<DateTime<Utc>> {
+        let trusted = if self.is_looked_at { LONGEST_LOOK } else { FRESH };
+        self.since.filter(|_| self.told.elapsed() < trusted)
+    }
+}
+
 impl KeptQueue<'_> {
+    /// Says that a look is under way, until this is dropped.
+    fn look(&self) -> LookUnderWay<'_> {
+        self.set_looked_at(true);
+        LookUnderWay(self)
+    }
+
+    fn set_looked_at(&self, is_looked_at: bool) {
+        if let Some(kept) = self.floors.lock().get_mut(&self.queue) {
+            kept.is_looked_at = is_looked_at;
+        }
+    }
+
     /// Tells where reads begin and, after a look from the beginning, what that took.
     fn tell(&self, since: Option<DateTime<Utc>>, full_cost: Option<Duration>) {
         let mut all = self.floors.lock();
@@ -191,10 +222,46 @@ impl KeptQueue<'_> {
     }
 }
 
+/// A look of a keeper.
+struct LookUnderWay<'a>(&'a KeptQueue<'a>);
+
+impl Drop for LookUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.set_looked_at(false);
+    }
+}
+
 impl Drop for KeptQueue<'_> {
     fn drop(&mut self) {
         let mut kept = self.floors.lock();
         kept.remove(&self.queue);
         self.floors.count(&kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_is_relied_on_while_its_keeper_looks() {
+        let now = Instant::now();
+        let mut kept = Kept {
+            since: DateTime::from_timestamp_micros(1),
+            told: now,
+            is_looked_at: false,
+            read: now,
+            full: now,
+            full_cost: Duration::ZERO,
+        };
+        assert!(kept.since().is_some());
+        advance(FRESH * 2).await;
+        assert!(kept.since().is_none(), "nobody keeps it");
+        kept.is_looked_at = true;
+        assert!(kept.since().is_some());
+        advance(LONGEST_LOOK).await;
+        assert!(kept.since().is_none(), "no look takes so long");
     }
 }

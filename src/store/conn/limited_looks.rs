@@ -33,15 +33,16 @@ impl Conn {
     }
 
     /// Runs a statement that only looks, waits for no lock longer than `lock_limit`, and takes no
-    /// longer than `limit`.
+    /// longer than `limit`: a table that takes longer ends it, and only a server that does not answer then the
+    /// connection.
     pub(in super::super) async fn look_briefly(
         &mut self,
         query: Statement<'_>,
         lock_limit: Duration,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
-        let limit = Limit { time: limit, brief: true };
-        self.look_with(&[("lock_timeout", lock_limit)], query, limit).await
+        let settings = [("statement_timeout", limit), ("lock_timeout", lock_limit)];
+        self.look_with(&settings, query, Limit { time: limit, brief: true }).await
     }
 
     async fn look_with(
