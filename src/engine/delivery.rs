@@ -11,7 +11,7 @@ use crate::{
     store::{self, Db},
 };
 
-use super::LockBackoff;
+use super::{LockBackoff, Shared, given_back::GivenBack};
 
 /// Messages that are leased to one client.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ struct Leased {
     delivered: Vec<(i64, i32)>,
     db: Db,
     tasks: TaskTracker,
+    given_back: Arc<GivenBack>,
 }
 
 impl Delivery {
@@ -50,15 +51,15 @@ impl Delivery {
         }
     }
 
-    pub(super) fn new(
-        queue: &QueueName,
-        messages: Vec<Message>,
-        db: &Db,
-        tasks: &TaskTracker,
-    ) -> Self {
+    pub(super) fn new(queue: &QueueName, messages: Vec<Message>, shared: &Shared) -> Self {
         let delivered = messages.iter().map(|m| (m.msg_id, m.read_ct)).collect();
-        let leased =
-            Leased { queue: queue.clone(), delivered, db: db.clone(), tasks: tasks.clone() };
+        let leased = Leased {
+            queue: queue.clone(),
+            delivered,
+            db: shared.db.clone(),
+            tasks: shared.tasks.clone(),
+            given_back: Arc::clone(&shared.given_back),
+        };
         Self { lease: Lease((!messages.is_empty()).then_some(leased)), messages }
     }
 }
@@ -67,8 +68,13 @@ impl Lease {
     fn give_back_behind(&mut self, kept: usize) {
         let Some(leased) = &mut self.0 else { return };
         let delivered = leased.delivered.split_off(kept.min(leased.delivered.len()));
-        let (queue, db, tasks) = (leased.queue.clone(), leased.db.clone(), leased.tasks.clone());
-        drop(Self(Some(Leased { queue, delivered, db, tasks })));
+        drop(Self(Some(Leased {
+            queue: leased.queue.clone(),
+            delivered,
+            db: leased.db.clone(),
+            tasks: leased.tasks.clone(),
+            given_back: Arc::clone(&leased.given_back),
+        })));
     }
 
     /// The client has the messages.
@@ -91,7 +97,12 @@ impl Drop for Lease {
 async fn give_back(mut leased: Leased) {
     let mut backoff = LockBackoff::new();
     let outcome = loop {
+        let before = leased.delivered.len();
         let outcome = leased.release().await;
+        if leased.delivered.len() < before {
+            // Whoever looked meanwhile did not see them.
+            leased.given_back.note(&leased.queue);
+        }
         let may_pass = matches!(
             outcome,
             Err(store::Error::Locked

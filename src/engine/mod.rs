@@ -5,6 +5,7 @@ mod batch;
 mod delivery;
 mod fair_line;
 mod floors;
+mod given_back;
 mod heavy;
 mod lane;
 mod lanes;
@@ -104,19 +105,25 @@ impl Engine {
     /// LISTEN, and the key of those who speak there; without one, other gateways are not heard.
     pub async fn run(self, listen: Option<(ConnectOptions, PeerKey)>) {
         let Some((options, key)) = listen else {
-            let lanes = Arc::clone(&self.lanes);
-            let pauses = Arc::clone(&self.shared.pauses);
-            let sweeps = sweeper::run(self.shared, self.lanes, None);
-            tokio::join!(sweeps, lanes.tidy(), pauses.follow(&lanes));
+            let sweeps = sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), None);
+            tokio::join!(sweeps, self.follow());
             return;
         };
         let peers = Arc::clone(self.peers.get_or_init(|| Peers::new(self.shared.db.clone(), key)));
         tokio::join!(
             sweeper::run(self.shared.clone(), Arc::clone(&self.lanes), Some(Arc::clone(&peers))),
-            self.lanes.tidy(),
-            self.shared.pauses.follow(&self.lanes),
+            self.follow(),
             peers.speak(),
             peers.listen(&options, &self.lanes),
+        );
+    }
+
+    /// Has the lanes follow what happens beside them, until it is dropped.
+    async fn follow(&self) {
+        tokio::join!(
+            self.lanes.tidy(),
+            self.shared.pauses.follow(&self.lanes),
+            self.shared.given_back.follow(|queue| self.tell(queue)),
         );
     }
 

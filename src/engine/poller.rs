@@ -248,7 +248,7 @@ impl Poller {
     }
 
     fn delivery(&self, read: &Read, messages: Vec<Message>) -> Delivery {
-        Delivery::new(&read.queue, messages, &self.shared.db, &self.shared.tasks)
+        Delivery::new(&read.queue, messages, &self.shared)
     }
 
     /// Gives the outcome to the client; if it has gone, the messages go back.

@@ -233,7 +233,7 @@ impl Settling {
     }
 
     fn delivery(&self, queue: &QueueName, messages: Vec<Message>) -> Delivery {
-        Delivery::new(queue, messages, &self.shared.db, &self.shared.tasks)
+        Delivery::new(queue, messages, &self.shared)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
 use super::{
     batch::Size,
     floors::Floors,
+    given_back::GivenBack,
     heavy::HeavyQueues,
     pauses::Pauses,
     shares::{DearReads, KeyedCounts, KeyedSlots},
@@ -83,6 +84,8 @@ pub struct Shared {
     pub(super) kept: Arc<KeptReports>,
     /// The queues of which nothing is delivered for the time being.
     pub(super) pauses: Arc<Pauses>,
+    /// The queues in which there is something again that was on its way to somebody.
+    pub(super) given_back: Arc<GivenBack>,
     /// Whose turn it is where groups take turns.
     pub(super) turns: Arc<Turns>,
     /// Where reads begin.
@@ -149,6 +152,7 @@ impl Shared {
             heavy: Arc::default(),
             kept: Arc::default(),
             pauses: Arc::default(),
+            given_back: Arc::default(),
             turns: Arc::default(),
             metrics: parts.metrics,
         }

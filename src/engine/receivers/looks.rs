@@ -215,6 +215,6 @@ impl Receivers {
     }
 
     fn delivery(&self, messages: Vec<Message>) -> Delivery {
-        Delivery::new(&self.queue, messages, &self.shared.db, &self.shared.tasks)
+        Delivery::new(&self.queue, messages, &self.shared)
     }
 }
