@@ -69,6 +69,13 @@ impl<U> Gathering<U> {
         taken
     }
 
+    /// Takes the first alone.
+    pub(super) fn take_first(&mut self) -> Option<U> {
+        let (unit, size) = self.line.pop_front()?;
+        self.held = self.held.minus(size);
+        Some(unit)
+    }
+
     /// Who is next, and what it weighs.
     pub(super) fn front(&self) -> Option<(&U, Size)> {
         self.line.front().map(|(unit, size)| (unit, *size))
@@ -168,6 +175,16 @@ mod tests {
         assert_eq!(line.take(), ["c"]);
         assert_eq!(line.take(), ["d"]);
         assert!(line.take().is_empty() && line.is_empty());
+    }
+
+    #[test]
+    fn the_first_is_taken_alone() {
+        let mut line = Gathering::new(BATCH, CAPACITY);
+        for name in ["a", "b"] {
+            line.push(name, size(1, 1)).expect("room");
+        }
+        assert_eq!((line.take_first(), line.rows()), (Some("a"), 1));
+        assert_eq!((line.take_first(), line.take_first()), (Some("b"), None));
     }
 
     #[test]

@@ -163,6 +163,10 @@ impl BatchStatement for Send {
         Ok(outcomes)
     }
 
+    fn is_in_turn(input: &NewMessages) -> bool {
+        input.in_turn
+    }
+
     fn is_locked(outcome: &SendOutcome) -> bool {
         matches!(outcome, Err(Error::Locked))
     }

@@ -1,6 +1,6 @@
 //! The line of clients that want messages, and who is given what. Pure: no I/O, no clock.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::batch::WORTH_ANOTHER;
 
@@ -16,7 +16,11 @@ pub(super) struct WaitQueue<R> {
     unlooked: Ticket,
     /// Messages that are wanted by all who stand there.
     wanted: usize,
+    /// Looks that are under way, without those that are held up.
     looks: usize,
+    held_up: usize,
+    /// Who came before this has a look that is held up, which may have found something for it.
+    held_before: Ticket,
     /// Messages that the looks under way have been sent for.
     sent_for: usize,
     /// Whether what a look finds is for one client alone.
@@ -44,6 +48,8 @@ pub(super) struct Look {
     pub(super) patient: bool,
     /// Whether there is more than it brought.
     pub(super) cut_short: bool,
+    /// Whether nobody waits for it any more.
+    held_up: bool,
     /// Who came later has not been looked for.
     before: Ticket,
 }
@@ -62,8 +68,19 @@ impl<R> WaitQueue<R> {
     /// finds is for one client.
     pub(super) fn new(first: Ticket, exclusive: bool) -> Self {
         let waiters = BTreeMap::new();
-        let (unlooked, wanted, looks, sent_for, dry_before) = (0, 0, 0, 0, 0);
-        Self { waiters, next: first, unlooked, wanted, looks, sent_for, exclusive, dry_before }
+        let (unlooked, wanted, looks, held_up, sent_for, dry_before) = (0, 0, 0, 0, 0, 0);
+        Self {
+            waiters,
+            next: first,
+            unlooked,
+            wanted,
+            looks,
+            held_up,
+            held_before: 0,
+            sent_for,
+            exclusive,
+            dry_before,
+        }
     }
 
     /// Joins the line. One that is not patient is answered after one look; one that is, and finds
@@ -126,14 +143,39 @@ impl<R> WaitQueue<R> {
         };
         let max_looks = if self.exclusive { 1 } else { max_looks };
         let worth_it = self.looks == 0 || wants >= WORTH_ANOTHER.min(max_messages);
-        if *last < self.unlooked || self.looks >= max_looks || wants == 0 || !worth_it {
+        let has_room = self.looks + self.held_up < max_looks;
+        if *last < self.unlooked || !has_room || wants == 0 || !worth_it {
             return None;
         }
         self.unlooked = self.next;
         self.looks += 1;
         self.sent_for += wants;
         let patient = self.waiters.values().any(|waiter| waiter.patient);
-        Some(Look { wants, patient, cut_short: false, before: self.next })
+        Some(Look { wants, patient, cut_short: false, held_up: false, before: self.next })
+    }
+
+    /// A look takes long: others are to find what it has not taken hold of, for all who stand there.
+    pub(super) fn hold_up(&mut self, look: &mut Look) {
+        if !std::mem::replace(&mut look.held_up, true) {
+            self.looks -= 1;
+            self.sent_for -= look.wants;
+            self.held_up += 1;
+            self.held_before = self.held_before.max(look.before);
+            self.news();
+        }
+    }
+
+    /// A look is no longer under way.
+    fn is_over(&mut self, look: &Look) {
+        if look.held_up {
+            self.held_up -= 1;
+            if self.held_up == 0 {
+                self.held_before = 0;
+            }
+        } else {
+            self.looks -= 1;
+            self.sent_for -= look.wants;
+        }
     }
 
     /// Has a look that was not sent yet ask for what has been wanted since it was begun, too, up to
@@ -158,12 +200,12 @@ impl<R> WaitQueue<R> {
         look: &Look,
         found: Vec<M>,
     ) -> (Vec<Served<R, M>>, Vec<M>) {
-        self.looks -= 1;
-        self.sent_for -= look.wants;
+        self.is_over(look);
         let dry = found.len() < look.wants && !look.cut_short;
         let (mut served, rest) =
             if self.exclusive { self.serve_one(found) } else { self.serve_in_order(found) };
-        for (_, waiter) in self.waiters.range_mut(..look.before) {
+        let first = self.held_before.min(look.before);
+        for (_, waiter) in self.waiters.range_mut(first..look.before) {
             waiter.looked_for = true;
         }
         if dry {
@@ -174,7 +216,8 @@ impl<R> WaitQueue<R> {
         }
         if self.looks == 0 {
             let before = std::mem::take(&mut self.dry_before);
-            served.extend(self.dismiss(before, |waiter| !waiter.patient));
+            let first = self.held_before.min(before);
+            served.extend(self.dismiss(first..before, |waiter| !waiter.patient));
         }
         (served, rest)
     }
@@ -203,15 +246,14 @@ impl<R> WaitQueue<R> {
 
     /// Ends a look that failed: returns everyone whom it was for.
     pub(super) fn fail_look(&mut self, look: &Look) -> Vec<R> {
-        self.looks -= 1;
-        self.sent_for -= look.wants;
-        let failed = self.dismiss::<()>(look.before, |_| true);
+        self.is_over(look);
+        let failed = self.dismiss::<()>(0..look.before, |_| true);
         failed.into_iter().map(|served| served.reply).collect()
     }
 
     /// Sends those away that came before this ticket and did not want to wait.
     pub(super) fn dismiss_impatient(&mut self, before: Ticket) -> Vec<R> {
-        let dismissed = self.dismiss::<()>(before, |waiter| !waiter.patient);
+        let dismissed = self.dismiss::<()>(0..before, |waiter| !waiter.patient);
         dismissed.into_iter().map(|served| served.reply).collect()
     }
 
@@ -259,17 +301,17 @@ impl<R> WaitQueue<R> {
 
     /// Whether nobody stands there and nobody looks.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.looks == 0
+        self.waiters.is_empty() && self.looks + self.held_up == 0
     }
 
     fn dismiss<M>(
         &mut self,
-        before: Ticket,
+        tickets: Range<Ticket>,
         who: impl Fn(&Waiter<R>) -> bool,
     ) -> Vec<Served<R, M>> {
         let tickets: Vec<Ticket> = self
             .waiters
-            .range(..before)
+            .range(tickets)
             .filter(|(_, waiter)| who(waiter))
             .map(|(ticket, _)| *ticket)
             .collect();

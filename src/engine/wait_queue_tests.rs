@@ -55,6 +55,46 @@ fn news_during_a_look_is_not_missed() {
 }
 
 #[test]
+fn nobody_waits_for_a_look_that_is_held_up() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(1, false, "a");
+    let mut slow = line.begin_look(2, 100).expect("due");
+    line.join(1, false, "b");
+    assert_eq!(line.begin_look(2, 100), None, "one of two is enough");
+    line.hold_up(&mut slow);
+    let look = line.begin_look(2, 100).expect("for both");
+    assert_eq!((look.wants, line.begin_look(2, 100)), (2, None));
+    let (served, _) = line.end_look(&look, vec![1]);
+    assert_eq!(replies(&served), ["a", "b"], "there is nothing for the second one");
+    assert!(!line.is_idle());
+    line.join(1, false, "c");
+    let look = line.begin_look(2, 100).expect("due");
+    assert_eq!(look.wants, 1, "what the slow one was sent for is not to be expected");
+    assert_eq!(line.fail_look(&slow), Vec::<&str>::new());
+    let (served, _) = line.end_look(&look, vec![2]);
+    assert_eq!(replies(&served), ["c"]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_has_a_look_that_is_held_up_is_not_sent_away() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(1, false, "a");
+    let ticket = line.join(1, true, "b");
+    let mut slow = line.begin_look(2, 100).expect("due");
+    line.hold_up(&mut slow);
+    line.join(1, false, "c");
+    let look = line.begin_look(2, 100).expect("due");
+    let (served, _) = line.end_look::<i32>(&look, Vec::new());
+    assert_eq!(replies(&served), ["c"], "the slow one has nothing for it");
+    assert!(!line.give_up(ticket), "the slow one may have");
+    let (served, rest) = line.end_look(&slow, vec![1]);
+    assert_eq!((replies(&served), rest), (vec!["a", "b"], vec![]));
+    assert_eq!(served[1].messages, [] as [i32; 0]);
+    assert!(line.is_idle());
+}
+
+#[test]
 fn a_full_look_is_followed_by_another() {
     let mut line = WaitQueue::new(0, false);
     line.join(10, true, "a");
@@ -185,7 +225,7 @@ proptest! {
     /// forgotten, nobody is served twice, no message is dropped or given to two, order is kept.
     #[test]
     fn everyone_is_served_or_waits_for_good_reason(
-        steps in prop::collection::vec((0u8..7, 1usize..5, any::<bool>()), 1..300)
+        steps in prop::collection::vec((0u8..8, 1usize..5, any::<bool>()), 1..300)
     ) {
         let mut line = WaitQueue::new(0, false);
         let mut queue: Vec<usize> = Vec::new();
@@ -215,6 +255,9 @@ proptest! {
                     line.extend(look, 7);
                     prop_assert!(look.wants <= 7);
                     *found = Some(queue.drain(..look.wants.min(queue.len())).collect());
+                },
+                5 => if let Some((look, Some(_))) = looks.get_mut(n % 2) {
+                    line.hold_up(look);
                 },
                 _ => if !looks.is_empty() {
                     let (look, found) = looks.remove(n % looks.len());
@@ -261,7 +304,7 @@ proptest! {
         prop_assert!(queue.is_empty() || standing.is_empty(), "one waits beside a message");
         prop_assert_eq!(delivered.len() + queue.len(), sent, "a message was dropped");
         prop_assert!(line.waiters.values().all(|waiter| waiter.patient), "one was forgotten");
-        prop_assert_eq!((line.sent_for, line.looks), (0, 0));
+        prop_assert_eq!((line.sent_for, line.looks, line.held_up), (0, 0, 0));
         prop_assert_eq!(line.wanted, line.waiters.values().map(|w| w.wants).sum::<usize>());
     }
 }

@@ -138,3 +138,141 @@ async fn transactions_with_several_slow_queues_leave_room_for_others() {
     others_are_served(&client).await;
     finish(&gateway, slow).await;
 }
+
+/// Queue `q` with a trigger at which a message "slow" waits for as long as there is a row in `gate`.
+async fn start_with_slow_message(when: &str, statement_timeout_ms: u64) -> TestGateway {
+    let gateway = TestGateway::with(|settings| {
+        settings.database.statement_timeout_ms = statement_timeout_ms;
+        settings.server.request_timeout_seconds = 90;
+    })
+    .await;
+    gateway.create("q").await;
+    let row = if when == "DELETE" { "OLD" } else { "NEW" };
+    let trigger = format!(
+        "{GATE}; CREATE TRIGGER slow AFTER {when} ON pgmq.q_q FOR EACH ROW \
+         WHEN ({row}.message = '\"slow\"') EXECUTE FUNCTION wait_at_gate()"
+    );
+    gateway.database.execute(&trigger).await;
+    gateway
+}
+
+fn send_word(gateway: &TestGateway, word: &str) -> impl Future<Output = Answer> + use<> {
+    let body = json!({"message": word}).to_string();
+    Answer::of(gateway.request("POST", "/queues/q/messages").body(body))
+}
+
+fn delete(gateway: &TestGateway, id: i64) -> impl Future<Output = Answer> + use<> {
+    Answer::of(gateway.request("DELETE", &format!("/queues/q/messages/{id}")))
+}
+
+async fn wait_at_gate(database: &TestDatabase) {
+    let sql = "SELECT count(*) FROM pg_stat_activity \
+               WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    eventually("one stands at the gate", async || {
+        (database.value::<i64>(sql).await > 0).then_some(())
+    })
+    .await;
+}
+
+/// Sends them one after the other, and returns their ids.
+async fn send_all(gateway: &TestGateway, words: &[&str]) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for word in words {
+        let sent = send_word(gateway, word).await.expect(201).json();
+        ids.push(sent["msg_id"].as_i64().expect("an id"));
+    }
+    ids
+}
+
+#[tokio::test]
+async fn sends_do_not_wait_for_a_slow_message() {
+    let gateway = start_with_slow_message("INSERT", 60_000).await;
+    let slow = tokio::spawn(send_word(&gateway, "slow"));
+    wait_at_gate(&gateway.database).await;
+    send_word(&gateway, "alone").await.expect(201);
+    for answer in together(20, |_| send_word(&gateway, "together")).await {
+        answer.expect(201);
+    }
+    assert!(!slow.is_finished());
+    gateway.database.execute("DELETE FROM public.gate").await;
+    slow.await.expect("no panic").expect(201);
+}
+
+#[tokio::test]
+async fn deletes_do_not_wait_for_a_slow_message() {
+    let gateway = start_with_slow_message("DELETE", 60_000).await;
+    let ids = send_all(&gateway, &["slow", "1", "2", "3"]).await;
+    let slow = tokio::spawn(delete(&gateway, ids[0]));
+    wait_at_gate(&gateway.database).await;
+    for id in &ids[1..] {
+        delete(&gateway, *id).await.expect(204);
+    }
+    assert!(!slow.is_finished());
+    gateway.database.execute("DELETE FROM public.gate").await;
+    slow.await.expect("no panic").expect(204);
+}
+
+#[tokio::test]
+async fn receives_do_not_wait_for_a_slow_message() {
+    let gateway = start_with_slow_message("UPDATE", 60_000).await;
+    send_all(&gateway, &["slow", "1", "2", "3"]).await;
+    let receive = |query: &str| {
+        let path = format!("/queues/q/messages?vt=60&{query}");
+        Answer::of(gateway.request("GET", &path))
+    };
+    // The slow one comes first, and is in nobody's way.
+    for word in ["1", "2"] {
+        let received = receive("qty=1").await.expect(200).messages();
+        assert_eq!(received[0]["message"], word);
+    }
+    wait_at_gate(&gateway.database).await;
+    let received = receive("qty=10&wait=20").await.expect(200).messages();
+    assert_eq!((received.len(), &received[0]["message"]), (1, &json!("3")));
+    assert_eq!(receive("qty=1").await.expect(200).messages().len(), 0);
+    let waiting = tokio::spawn(receive("qty=1&wait=20"));
+    gateway.wait_for_waiters("q", 1).await;
+    send_word(&gateway, "4").await.expect(201);
+    let received = waiting.await.expect("no panic").expect(200).messages();
+    assert_eq!(received[0]["message"], "4");
+    gateway.database.execute("DELETE FROM public.gate").await;
+    // Whom it was for has gone with another one.
+    let received = receive("qty=1&wait=20").await.expect(200).messages();
+    assert_eq!((&received[0]["message"], &received[0]["read_ct"]), (&json!("slow"), &json!(1)));
+}
+
+#[tokio::test]
+async fn who_is_sent_with_a_message_that_takes_too_long_is_stored() {
+    let gateway = start_with_slow_message("INSERT", 3_000).await;
+    let answers =
+        together(40, |n| send_word(&gateway, if n == 20 { "slow" } else { "other" })).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        if n == 20 {
+            answer.problem(503, "database_unavailable");
+        } else {
+            answer.expect(201);
+        }
+    }
+    let stored: i64 = gateway.database.value("SELECT count(*) FROM pgmq.q_q").await;
+    assert_eq!(stored, 39);
+}
+
+#[tokio::test]
+async fn who_is_deleted_with_a_message_that_takes_too_long_is_gone() {
+    let gateway = start_with_slow_message("DELETE", 3_000).await;
+    let mut words = vec!["other"; 40];
+    words[20] = "slow";
+    let ids = send_all(&gateway, &words).await;
+    for (n, answer) in together(40, |n| delete(&gateway, ids[usize::try_from(n).expect("small")]))
+        .await
+        .into_iter()
+        .enumerate()
+    {
+        if n == 20 {
+            answer.problem(503, "database_unavailable");
+        } else {
+            answer.expect(204);
+        }
+    }
+    let left: i64 = gateway.database.value("SELECT sum(msg_id)::bigint FROM pgmq.q_q").await;
+    assert_eq!(left, ids[20]);
+}

@@ -28,7 +28,11 @@ impl<W: BatchStatement> Lane<W> {
     pub(super) fn take(&self) -> (Vec<Request<W>>, UnderWay<'_, W>) {
         let mut state = self.lock();
         let held = state.gathering.bytes();
-        let batch = state.gathering.take();
+        let batch = if state.one_by_one.holds() {
+            state.gathering.take_first().into_iter().collect()
+        } else {
+            state.gathering.take()
+        };
         state.crowded = batch.len() > 1;
         let bytes = held - state.gathering.bytes();
         state.under_way += bytes;

@@ -9,6 +9,7 @@ mod locked;
 mod plain;
 mod retries;
 mod sharing;
+mod slow;
 mod split;
 
 use std::{
@@ -35,6 +36,7 @@ use super::{
     Shared,
     batch::{Full, Gathering, Size},
     lock_backoff::LockBackoff,
+    separation::Separation,
     table_lock::{Intent, TableLock},
 };
 
@@ -42,6 +44,7 @@ use locked::LockedRequests;
 use sharing::Sharing;
 
 pub(super) use sharing::{Share, ShareOutcome, SharedStatements};
+pub(super) use slow::LONG;
 
 /// How often a statement is tried that others undo.
 const MOST_ATTEMPTS: u32 = 3;
@@ -86,6 +89,11 @@ pub(super) trait BatchStatement: Send + Sync + 'static {
         inputs: &[&Self::Input],
     ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
 
+    /// Whether a request waits for those before it to be committed in any case.
+    fn is_in_turn(_input: &Self::Input) -> bool {
+        false
+    }
+
     /// Whether an answer says that nothing was done because somebody has locked what it is about.
     fn is_locked(output: &Self::Output) -> bool;
 }
@@ -118,6 +126,10 @@ pub(super) struct Place<'a> {
 struct State<W: BatchStatement> {
     gathering: Gathering<Request<W>>,
     workers: usize,
+    /// How many of them have a statement under way that takes long.
+    held_up: usize,
+    /// For how long each request has a statement of its own.
+    one_by_one: Separation,
     /// Whether the last batch was for several requests.
     crowded: bool,
     /// Bytes of the statements under way.
@@ -161,6 +173,8 @@ impl<W: BatchStatement> Lane<W> {
             state: Mutex::new(State {
                 gathering: Gathering::new(batch, capacity),
                 workers: 0,
+                held_up: 0,
+                one_by_one: Separation::default(),
                 crowded: false,
                 under_way: 0,
                 locked: LockedRequests::new(),
@@ -199,7 +213,9 @@ impl<W: BatchStatement> Lane<W> {
     fn ensure_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) {
         let settings = &self.shared.settings;
         let served_by = state.workers + usize::from(state.sharing.is_member);
-        let worth_it = served_by == 0 || state.gathering.is_worth_another();
+        let worth_it = served_by == 0
+            || state.gathering.is_worth_another()
+            || served_by == state.held_up && state.goes_beside();
         // Large statements of a queue go one after the other: they would take every processor.
         let has_room = state.under_way < settings.max_batch_bytes;
         let is_needed = !state.gathering.is_empty() && worth_it && has_room;
@@ -252,7 +268,7 @@ impl<W: BatchStatement> Lane<W> {
         let mut conn = None;
         if !first.is_empty() {
             let _statement = leave(&self.statements, &mut conn).await;
-            self.run(&mut conn, first).await;
+            self.serve(self.run(&mut conn, first)).await;
         } else if self.lock().crowded {
             // Requests that came in together with the first one are on their way here.
             yield_now().await;
@@ -263,7 +279,7 @@ impl<W: BatchStatement> Lane<W> {
             let (mut batch, _under_way) = self.take();
             batch.retain(|request| !request.reply.is_closed());
             if !batch.is_empty() {
-                self.run(&mut conn, batch).await;
+                self.serve(self.run(&mut conn, batch)).await;
             }
             if self.shared.db.is_exhausted() {
                 // Others wait for one.

@@ -1,5 +1,7 @@
 //! What a lane does at less cost, as long as nothing is in the way.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -10,7 +12,7 @@ use super::{super::multi_queue::is_undone, BatchStatement, Lane, Request, sharin
 impl<W: BatchStatement> Lane<W> {
     /// Does and answers what needs no more than that, and returns the others.
     pub(super) async fn run_plainly(
-        &self,
+        self: &Arc<Self>,
         conn: &mut Conn,
         batch: Vec<Request<W>>,
     ) -> Vec<Request<W>> {

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::{
     engine::lock_backoff::{LockBackoff, SHORTEST},
-    store::{Error, Result},
+    store::Error,
 };
 
 use super::{BatchStatement, Lane, Request};
@@ -107,14 +107,19 @@ impl<W: BatchStatement> Lane<W> {
         };
         let batch = self.take_due();
         if !batch.is_empty() {
-            let outcome = self.run_again(&batch).await;
-            self.try_later(Self::answer(batch, outcome));
+            let locked = self.run_again(batch).await;
+            self.try_later(locked);
         }
     }
 
-    async fn run_again(&self, batch: &[Request<W>]) -> Result<Vec<W::Output>> {
-        let mut conn = self.shared.db.acquire(&Arc::default()).await?;
-        self.run_statement(&mut conn, batch, true).await
+    async fn run_again(self: &Arc<Self>, batch: Vec<Request<W>>) -> Vec<Request<W>> {
+        let mut conn = match self.shared.db.acquire(&Arc::default()).await {
+            Ok(conn) => conn,
+            Err(error) => return Self::answer(batch, Err(error)),
+        };
+        let began = Instant::now();
+        let outcome = self.run_statement(&mut conn, &batch, true).await;
+        self.finish(&mut conn, batch, outcome, began).await
     }
 
     /// Tells those whose time is up while nobody can be tried.

@@ -70,11 +70,6 @@ impl<'a> InFlightRead<'a> {
     }
 
     #[expect(clippy::expect_used, reason = "it is taken at the end")]
-    pub(super) fn look(&self) -> &Look {
-        self.look.as_ref().expect("not finished")
-    }
-
-    #[expect(clippy::expect_used, reason = "it is taken at the end")]
     pub(super) fn look_mut(&mut self) -> &mut Look {
         self.look.as_mut().expect("not finished")
     }

@@ -1,8 +1,11 @@
 //! Looking for messages on behalf of a line, and dealing out what was found.
 
-use std::{iter, sync::Arc, time::Duration};
+use std::{iter, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
     engine::{
         Delivery,
         floors::keep,
+        lane::LONG,
         spans,
         table_lock::Intent,
         thorough::{BESIDE_KEPT, read_thoroughly},
@@ -21,6 +25,20 @@ use crate::{
 };
 
 use super::{Client, Key, READ_BYTES, Receivers, guards::InFlightRead};
+
+/// What a look is sent for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    messages: usize,
+    /// Whether somebody would wait for what is not there yet.
+    patient: bool,
+}
+
+impl Wanted {
+    fn of(look: &Look) -> Self {
+        Self { messages: look.wants, patient: look.patient }
+    }
+}
 
 impl Receivers {
     /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
@@ -104,24 +122,42 @@ impl Receivers {
         // Whom it serves is known once it is dealt out.
         let span = spans::statement("receive", Some(&self.queue), iter::empty());
         in_flight.span = span.clone();
-        let outcome = self.read(conn, key, in_flight.look(), one_by_one).instrument(span).await;
+        let look = in_flight.look_mut();
+        let outcome = {
+            let read = self.read(conn, key, Wanted::of(look), one_by_one);
+            let mut read = pin!(read.instrument(span));
+            if let Ok(outcome) = timeout(LONG, &mut read).await {
+                outcome
+            } else {
+                self.hold_up(key, look);
+                read.await
+            }
+        };
         if matches!(outcome, Err(store::Error::Locked)) {
             self.table.look(conn).await;
         }
         outcome
     }
 
+    /// Has others look meanwhile, who are not kept waiting by the row that it may be.
+    fn hold_up(self: &Arc<Self>, key: &Arc<Key>, look: &mut Look) {
+        if let Some(line) = self.lock().lines.get_mut(key) {
+            line.hold_up(look);
+        }
+        self.look(key);
+    }
+
     async fn read(
         self: &Arc<Self>,
         conn: &mut Conn,
         key: &Key,
-        look: &Look,
+        wanted: Wanted,
         one_by_one: bool,
     ) -> Result<Found> {
         let read = Read {
             queue: self.queue.clone(),
             vt: key.vt,
-            qty: i32::try_from(look.wants).unwrap_or(i32::MAX),
+            qty: i32::try_from(wanted.messages).unwrap_or(i32::MAX),
             filter: key.filter.clone(),
             fifo: key.fifo,
             dead_letters: key.dead_letters.clone(),
@@ -131,7 +167,7 @@ impl Receivers {
             since: None,
         };
         let began = Instant::now();
-        let found = read_thoroughly(conn, &read, look.patient, one_by_one, &self.shared).await?;
+        let found = read_thoroughly(conn, &read, wanted.patient, one_by_one, &self.shared).await?;
         let took = began.elapsed();
         self.note_cost(key, took);
         self.note_read(took);
