@@ -20,9 +20,9 @@ const ID: &str = "x-message-id";
 /// The message attributes, as the JSON protocol has them.
 const ATTRIBUTES: &str = "x-message-attributes";
 /// The system attribute AWSTraceHeader.
-const TRACE: &str = "x-trace-header";
+pub(super) const TRACE: &str = "x-trace-header";
 /// Who sent it, where senders have a credential.
-const SENDER: &str = "x-sender-id";
+pub(super) const SENDER: &str = "x-sender-id";
 /// See `migrations/functions/sqs.sql`.
 const DEDUPLICATION_ID: &str = "x-deduplication-id";
 const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
@@ -99,10 +99,13 @@ pub(super) fn open(message: &Message) -> Opened {
         headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
     let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
     let said = |name: &str| serde_json::from_str::<String>(headers.get(name)?.get()).ok();
+    let id = said(ID);
     let attributes = match headers.get(ATTRIBUTES) {
         Some(attributes) => {
             read(attributes).map(|stored| stored_attributes(&stored)).unwrap_or_default()
         }
+        // What SQS sent has its attributes there, or none.
+        None if id.is_some() => BTreeMap::new(),
         None => foreign_attributes(
             headers.iter().filter_map(|(name, value)| Some((&**name, read(value)?))),
         ),
@@ -175,6 +178,22 @@ mod tests {
         assert_eq!(opened.group.as_deref(), Some("g"));
         assert_eq!(opened.deduplication_id.as_deref(), Some("d"));
         assert!(!headers.get().contains(DEDUPLICATION_SCOPE));
+    }
+
+    #[test]
+    fn what_the_gateway_adds_is_no_attribute() {
+        let envelope = Envelope {
+            id: "id".to_owned(),
+            trace: Some("Root=1".to_owned()),
+            sender: Some("PGMQ0".to_owned()),
+            ..Envelope::default()
+        };
+        let headers = envelope.seal("x", None).expect("JSON").headers.expect("headers");
+        let opened = open(&stored("\"x\"", Some(headers.get())));
+        assert!(opened.attributes.is_empty(), "{:?}", opened.attributes);
+        assert_eq!(opened.sender.as_deref(), Some("PGMQ0"));
+        let headers = r#"{"x-message-id":"id","a":"b"}"#;
+        assert!(open(&stored("1", Some(headers))).attributes.is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     error::{Kind, Result, SqsError},
+    message::{SENDER, TRACE},
     shapes::AttributeValue,
 };
 
@@ -14,6 +15,8 @@ use super::{
 pub(super) const MAX_ATTRIBUTES: usize = 10;
 /// Headers of these kinds are no attributes of the sender's.
 const OWN_PREFIXES: [&str; 4] = ["x-pgmq-", "x-dead-letter-", "x-message-", "x-deduplication-"];
+/// Nor are these.
+const OWN: [&str; 2] = [TRACE, SENDER];
 
 /// The attributes that a message was stored with. Clients of REST and SQL can put anything there: what is no
 /// attribute is left out, as clients of SQS may fail at the whole answer.
@@ -41,7 +44,8 @@ pub(super) fn foreign_attributes<'a>(
             }
             _ => return None,
         };
-        let is_own = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let is_own =
+            OWN.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         (is_name(name) && !is_own).then(|| (name.to_owned(), value))
     };
     headers.filter_map(attribute).take(MAX_ATTRIBUTES).collect()

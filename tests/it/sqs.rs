@@ -37,6 +37,27 @@ async fn a_message_goes_through_with_all_that_belongs_to_it() {
     assert_eq!(nothing, json!({}));
 }
 
+/// Not even where a message has a trace, or was sent by a key.
+#[tokio::test]
+async fn a_message_without_attributes_has_none() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    let request = gateway.request("POST", "/").header("x-amz-target", "AmazonSQS.SendMessage");
+    let request = request.header("x-amzn-trace-id", "Root=1");
+    let input = json!({"QueueUrl": url, "MessageBody": "x"}).to_string();
+    Answer::of(request.body(input)).await.expect(200);
+    let headers = json!({"x-trace-header": "Root=1", "x-sender-id": "me", "a": "v"});
+    gateway.send("q", &json!({"message": "y", "headers": headers}).to_string()).await;
+    let mut received = sqs.receive(&url).await;
+    received.sort_by_key(|message| message["Body"].to_string());
+    assert_eq!(received[0]["Attributes"]["AWSTraceHeader"], "Root=1");
+    assert_eq!(received[0]["MessageAttributes"], json!(null));
+    assert_eq!(received[0]["MD5OfMessageAttributes"], json!(null));
+    let attributes = received[1]["MessageAttributes"].as_object().expect("attributes");
+    assert_eq!(attributes.keys().collect::<Vec<_>>(), ["a"]);
+}
+
 #[tokio::test]
 async fn one_queue_has_three_doors() {
     let gateway = TestGateway::start().await;
