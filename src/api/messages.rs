@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -17,7 +17,7 @@ use crate::{
         Bounded, Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
         Timestamp, Visibility, VisibilityTimeout,
     },
-    http::{BasePath, Caller, QueuePermit, json, right, room_for},
+    http::{BasePath, Caller, QueuePermit, UNRESERVED, json, right, room_for},
 };
 
 use super::{
@@ -114,7 +114,7 @@ async fn send(
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let new = body.check(caller).await?;
-    let location = utf8_percent_encode(queue.as_str(), NON_ALPHANUMERIC).to_string();
+    let location = utf8_percent_encode(queue.as_str(), UNRESERVED).to_string();
     let sent = broker.send(&call, queue, new, once).await?;
     let msg_id = sent.result;
     let location = format!("{base}/queues/{location}/messages/{msg_id}");

@@ -6,10 +6,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
-/// What stands in a part of a path as it is.
-const IN_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+use crate::http::UNRESERVED;
 
 tokio::task_local! {
     static BASE: Arc<str>;
@@ -32,7 +31,7 @@ pub(super) fn base() -> String {
 
 /// A name as it stands in a path or behind a `?`.
 pub(super) fn encoded(name: &str) -> String {
-    utf8_percent_encode(name, &IN_PATH).to_string()
+    utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
 /// The page of a queue.

@@ -24,6 +24,7 @@ mod request_log;
 mod request_scope;
 mod response;
 mod unread;
+mod unreserved;
 mod wire_error;
 
 pub use access::GatedBroker;
@@ -43,4 +44,5 @@ pub(crate) use leased_body::{DeliveryCount, LeasedBody};
 pub use origin::OriginPolicy;
 pub(crate) use rejection::Rejection;
 pub(crate) use response::{json, make_room, room_for};
+pub(crate) use unreserved::UNRESERVED;
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

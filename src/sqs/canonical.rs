@@ -1,11 +1,11 @@
 //! A request as its client wrote it down to sign it.
 
 use axum::http::{HeaderMap, Method};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{AsciiSet, percent_decode_str, percent_encode};
 
-/// What stays as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same in a path.
+use crate::http::UNRESERVED;
+
+/// What stays as it is in a path.
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// A request, as far as it is signed.

@@ -12,6 +12,18 @@ async fn with_queue() -> TestGateway {
 }
 
 #[tokio::test]
+async fn the_location_of_a_message_has_its_queue_as_it_is_called() {
+    let gateway = TestGateway::start().await;
+    for (queue, shown) in [("eu-west.orders_2", "eu-west.orders_2"), ("my queue", "my%20queue")] {
+        gateway.database.execute(&format!("SELECT pgmq.create('{queue}')")).await;
+        let path = format!("/queues/{}/messages", queue.replace(' ', "%20"));
+        let sent = gateway.post(&path, r#"{"message":1}"#).await.expect(201);
+        assert_eq!(sent.header("location"), format!("/queues/{shown}/messages/1"));
+        gateway.get(sent.header("location")).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_message_goes_there_and_back() {
     let gateway = with_queue().await;
     let body = r#"{"message":{"type":"invoice"},"headers":{"trace":"abc"}}"#;
