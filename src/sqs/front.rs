@@ -27,7 +27,7 @@ use super::{
     router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX},
     sending, settling,
     shapes::Action,
-    tags, verification, xml,
+    surrogates, tags, verification, xml,
 };
 
 /// The version of the service's interface.
@@ -274,14 +274,10 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
         Protocol::Json => {
             let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
             let name = target.and_then(|target| target.strip_prefix(TARGET_PREFIX));
-            let input = if body.is_empty() {
-                Value::Object(Map::new())
-            } else {
-                serde_json::from_slice(body).map_err(|error| {
-                    SqsError::new(Kind::SerializationException, error.to_string())
-                })?
-            };
-            Action::read(name.unwrap_or_default(), input)
+            let name = name.unwrap_or_default();
+            let input =
+                if body.is_empty() { Value::Object(Map::new()) } else { parse(name, body)? };
+            Action::read(name, input)
         }
         Protocol::Query => {
             let mut fields = form::fields(parts.uri.query().unwrap_or_default().as_bytes())?;
@@ -307,6 +303,17 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
             Action::read(&name, input)
         }
     }
+}
+
+/// Reads the input of an action.
+fn parse(action: &str, body: &[u8]) -> Result<Value> {
+    serde_json::from_slice(body).or_else(|error| {
+        // A text that is none is for its entry alone to fail of, as one with illegal characters.
+        let is_send = matches!(action, "SendMessage" | "SendMessageBatch");
+        let changed = is_send.then(|| surrogates::without_lone(body)).flatten();
+        let parsed = changed.and_then(|body| serde_json::from_slice(&body).ok());
+        parsed.ok_or_else(|| SqsError::new(Kind::SerializationException, error.to_string()))
+    })
 }
 
 fn write(

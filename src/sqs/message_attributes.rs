@@ -87,7 +87,8 @@ pub(super) fn check_attribute(name: &str, value: &AttributeValue) -> Result<()> 
             "Can't cast the value of message (user) attribute '{name}' to a number."
         ));
     }
-    if text.chars().all(is_legal) { Ok(()) } else { Err(illegal()) }
+    let is_legal = text.chars().chain(value.data_type.chars()).all(is_legal);
+    if is_legal { Ok(()) } else { Err(illegal()) }
 }
 
 /// Whether an attribute can have this name.

@@ -24,6 +24,7 @@ mod sending;
 mod settling;
 mod shapes;
 mod signature;
+mod surrogates;
 mod tags;
 mod validation;
 mod verification;

@@ -77,6 +77,45 @@ async fn a_handle_of_another_queue_is_none() {
     sqs.done("DeleteMessage", &right).await;
 }
 
+/// As JavaScript writes a text that it has cut in the middle of a character.
+#[tokio::test]
+async fn half_a_character_fails_its_entry_alone() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    sqs.create("q", &json!({})).await;
+    let send = async |action: &str, input: &str| {
+        let target = format!("AmazonSQS.{action}");
+        let request = gateway.request("POST", "/000000000000/q").header("x-amz-target", target);
+        Answer::of(request.body(input.to_owned())).await
+    };
+    let illegal = "InvalidMessageContents";
+    let whole = r#"{"Id":"a","MessageBody":"\ud83d\ude00\\ud800"}"#;
+    for half in [
+        r#""MessageBody":"x\ud800""#,
+        r#""MessageBody":"x","MessageAttributes":{"a":{"DataType":"String","StringValue":"\udc00"}}"#,
+        r#""MessageBody":"x","MessageAttributes":{"a":{"DataType":"String.\udc00","StringValue":"v"}}"#,
+    ] {
+        let answer =
+            send("SendMessage", &format!(r#"{{"QueueUrl":"q",{half}}}"#)).await.expect(400);
+        assert_eq!(answer.header("x-amzn-query-error"), format!("{illegal};Sender"), "{half}");
+        let batch = format!(r#"{{"QueueUrl":"q","Entries":[{whole},{{"Id":"b",{half}}}]}}"#);
+        let sent = send("SendMessageBatch", &batch).await.expect(200).json();
+        assert_eq!(sent["Successful"][0]["Id"], "a", "{half}: {sent}");
+        assert_eq!(sent["Failed"][0]["Code"], illegal, "{half}: {sent}");
+    }
+    let stored = gateway.all("q").await;
+    assert_eq!(stored.len(), 3);
+    assert_eq!(stored[0]["message"], "\u{1f600}\\ud800");
+    for (action, input) in [
+        ("SendMessage", r#"{"QueueUrl":"q","MessageBody":"\ud800"#),
+        ("TagQueue", r#"{"QueueUrl":"q","Tags":{"a":"\ud800"}}"#),
+    ] {
+        let answer = send(action, input).await.expect(400);
+        let code = answer.header("x-amzn-query-error");
+        assert_eq!(code, "SerializationException;Sender", "{action}");
+    }
+}
+
 /// As clients write them that do not take what they got.
 #[tokio::test]
 async fn a_queue_is_made_again_with_the_same_attributes() {
