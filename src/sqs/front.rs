@@ -24,7 +24,7 @@ use super::{
     names::Place,
     queue_attributes, queues,
     receiving::{self, Received},
-    router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX},
+    router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX, is_queue},
     sending, settling,
     shapes::Action,
     surrogates, tags, verification, xml,
@@ -275,8 +275,9 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
             let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
             let name = target.and_then(|target| target.strip_prefix(TARGET_PREFIX));
             let name = name.unwrap_or_default();
-            let input =
+            let mut input =
                 if body.is_empty() { Value::Object(Map::new()) } else { parse(name, body)? };
+            address(&mut input, parts.uri.path());
             Action::read(name, input)
         }
         Protocol::Query => {
@@ -297,11 +298,20 @@ fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
                 return Err(SqsError::new(Kind::NoSuchVersion, message));
             }
             let mut input = form.input;
-            if input.get("QueueUrl").is_none() && parts.uri.path().len() > 1 {
-                input["QueueUrl"] = parts.uri.path().into();
-            }
+            address(&mut input, parts.uri.path());
             Action::read(&name, input)
         }
+    }
+}
+
+/// What is sent to a queue's URL is about that queue, unless it names one.
+fn address(input: &mut Value, path: &str) {
+    let is_named = input.get("QueueUrl").is_some_and(|url| !url.is_null());
+    if is_named || !is_queue(path.trim_start_matches('/')) {
+        return;
+    }
+    if let Some(members) = input.as_object_mut() {
+        members.insert("QueueUrl".to_owned(), path.into());
     }
 }
 

@@ -152,7 +152,7 @@ fn protocol_of(parts: &Parts) -> Option<Protocol> {
 }
 
 /// Whether a path, without the slash at its beginning, is that of a queue's URL.
-fn is_queue(path: &str) -> bool {
+pub(super) fn is_queue(path: &str) -> bool {
     path.split_once('/').is_some_and(|(account, queue)| {
         account.len() == ACCOUNT_DIGITS
             && account.bytes().all(|byte| byte.is_ascii_digit())

@@ -141,6 +141,7 @@ mod sqs_clients;
 mod sqs_errors;
 mod sqs_fifo;
 mod sqs_fifo_crashes;
+mod sqs_ids;
 mod sqs_keys;
 mod sqs_matrix;
 mod sqs_outcomes;
