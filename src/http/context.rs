@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use axum::http::request::Parts;
+use axum::http::{HeaderValue, request::Parts};
 
 use crate::{
     auth::{Credential, Fingerprint, Identity, Principal},
@@ -22,6 +22,8 @@ pub(crate) struct RequestContext {
     pub(super) caller: OnceLock<Arc<Principal>>,
     /// As whom it was let in, and for what.
     pub(super) leave: OnceLock<Leave>,
+    /// Its id, as answers have it.
+    request_id: Option<HeaderValue>,
     /// Whether a body is to come.
     pub(super) has_body: bool,
     /// Its place among those in flight, until it is answered.
@@ -50,8 +52,18 @@ pub(super) enum Purpose {
 
 impl RequestContext {
     /// One that counts among those in flight.
-    pub(super) fn counted(counted: Option<InFlightGuard>, has_body: bool) -> Self {
-        Self { counted: Mutex::new(counted), has_body, ..Self::default() }
+    pub(super) fn counted(
+        counted: Option<InFlightGuard>,
+        has_body: bool,
+        request_id: HeaderValue,
+    ) -> Self {
+        let (counted, request_id) = (Mutex::new(counted), Some(request_id));
+        Self { request_id, has_body, counted, ..Self::default() }
+    }
+
+    /// Its id as text: it was made of what can be read.
+    pub(crate) fn request_id(&self) -> &str {
+        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
     }
 
     /// What stands for its caller; the same for all of them where nobody is asked for a key.

@@ -169,8 +169,8 @@ impl RequestScope {
         };
         let newline = layer.rules.front_end.line_ends && newline::is_wanted(request.headers());
         let has_body = !request.body().is_end_stream();
-        let context = Arc::new(RequestContext::counted(counted, has_body));
-        let (name, id) = (name_of(route.as_ref()), text_of(&request_id));
+        let context = Arc::new(RequestContext::counted(counted, has_body, request_id.clone()));
+        let (name, id) = (name_of(route.as_ref()), context.request_id());
         let span = debug_span!("request", method = known(&method), route = name, request_id = id);
         context.call.set_span(span);
         request.extensions_mut().insert(Arc::clone(&context));
@@ -233,7 +233,7 @@ impl RequestScope {
     }
 
     fn id(&self) -> &str {
-        text_of(&self.request_id)
+        self.context.request_id()
     }
 }
 
@@ -243,11 +243,6 @@ impl Drop for RequestScope {
             self.record(CLIENT_LEFT, None);
         }
     }
-}
-
-/// A request's id as text: it was made of what can be read.
-fn text_of(request_id: &HeaderValue) -> &str {
-    request_id.to_str().unwrap_or_default()
 }
 
 /// The pattern of a route, as logs and metrics have it.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::http::{
     BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
-    WireError, bearer, error_response, read, room_for,
+    RequestContext, WireError, bearer, error_response, read, room_for,
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     names::Place,
     queue_attributes, queues,
     receiving::{self, Received},
-    router::{Protocol, REQUEST_ID, TARGET, TARGET_PREFIX, is_queue},
+    router::{Protocol, TARGET, TARGET_PREFIX, is_queue},
     sending, settling,
     shapes::Action,
     surrogates, tags, verification, xml,
@@ -209,15 +209,15 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
         fair_queues: sqs.place.fair_queues,
     };
     let name = action.name();
-    let request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let request_id = request_id.unwrap_or_default();
+    let context = crate::http::context(&parts);
+    let request_id = context.request_id();
     match dispatch(&call, caller, action).await? {
         Outcome::Done(output) => {
             let body = write(protocol, name, output.as_ref(), request_id);
             Ok(answer(protocol, request_id, body.into()))
         }
         Outcome::Messages(received) => {
-            let body = deliver(&call, &parts, protocol, *received, request_id)?;
+            let body = deliver(&call, &context, protocol, *received)?;
             Ok(answer(protocol, request_id, body))
         }
     }
@@ -345,12 +345,10 @@ fn write(
 /// An answer with messages, which are given back if its client does not take it.
 fn deliver(
     call: &Call,
-    parts: &Parts,
+    context: &RequestContext,
     protocol: Protocol,
     mut received: Received,
-    request_id: &str,
 ) -> Result<Body> {
-    let context = crate::http::context(parts);
     received.delivery.keep_within(call.gated.max_answer_bytes);
     let messages = &received.delivery.messages;
     let held = room_for(&call.gated, &context.call, messages.iter())?;
@@ -358,7 +356,7 @@ fn deliver(
         protocol,
         "ReceiveMessage",
         Some(&received.output(call, protocol == Protocol::Query)),
-        request_id,
+        context.request_id(),
     );
     let delivered = DeliveryCount {
         metrics: Arc::clone(&call.gated.metrics),

@@ -9,12 +9,11 @@ use std::{
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderName, HeaderValue, Method, header, request::Parts},
+    http::{HeaderName, Method, header, request::Parts},
     response::Response,
     routing::any,
 };
 use tower::Service;
-use uuid::Uuid;
 
 use crate::http::{FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
 
@@ -23,7 +22,6 @@ use super::front::{self, Failure, Sqs, SqsPlace};
 pub(super) const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 /// What the names of actions stand behind.
 pub(super) const TARGET_PREFIX: &str = "AmazonSQS.";
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const ROOT: &str = "/";
 /// The path of a queue's URL.
@@ -110,13 +108,8 @@ impl Service<Request> for Split {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let protocol = protocol_of(&parts);
-        if protocol.is_some() && !parts.headers.contains_key(REQUEST_ID) {
-            // Answers have it in two places.
-            let id = HeaderValue::from_str(&Uuid::now_v7().to_string());
-            parts.headers.insert(REQUEST_ID, id.unwrap_or(HeaderValue::from_static("none")));
-        }
         let request = Request::from_parts(parts, body);
         match protocol {
             Some(Protocol::Json) => self.json.call(request),

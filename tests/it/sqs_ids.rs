@@ -4,6 +4,39 @@ use serde_json::json;
 
 use crate::support::{Answer, TestGateway, sqs::Sqs};
 
+/// One can be found in the log by whichever of them a client has noted.
+#[tokio::test]
+async fn an_answer_has_one_request_id() {
+    let gateway = TestGateway::start().await;
+    let long = "x".repeat(129);
+    for given in [None, Some(&b"abc-1"[..]), Some(b"a b"), Some(b"\xe9"), Some(long.as_bytes())] {
+        for action in ["ListQueues", "Fly"] {
+            let request = |kind: &str| {
+                let request = gateway.request("POST", "/").header("content-type", kind);
+                match given {
+                    Some(id) => request.header("x-request-id", id),
+                    None => request,
+                }
+            };
+            let request_json = request("application/x-amz-json-1.0");
+            let request_json = request_json.header("x-amz-target", format!("AmazonSQS.{action}"));
+            let json = Answer::of(request_json.body("{}")).await;
+            let form = request("application/x-www-form-urlencoded");
+            let query = Answer::of(form.body(format!("Action={action}"))).await;
+            for answer in [&json, &query] {
+                let id = answer.header("x-request-id");
+                assert_eq!(answer.header("x-amzn-requestid"), id, "{given:?} {action}");
+                assert!(!id.is_empty(), "{given:?} {action}");
+                if given == Some(b"abc-1") {
+                    assert_eq!(id, "abc-1");
+                }
+            }
+            let told = format!("<RequestId>{}</RequestId>", query.header("x-request-id"));
+            assert!(query.text.contains(&told), "{given:?}: {}", query.text);
+        }
+    }
+}
+
 /// Some SDKs post there and say no more.
 #[tokio::test]
 async fn what_is_posted_to_a_queues_url_is_about_that_queue() {
