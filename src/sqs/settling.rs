@@ -29,7 +29,9 @@ pub(super) async fn delete(caller: Caller, input: DeleteMessage) -> Result<Outpu
     let permit = Permit::new(caller, name.queue.clone())?;
     let handle = required(input.receipt_handle.as_ref(), "ReceiptHandle")?;
     let checked = check_lease(&permit, &name, handle).await;
-    or_no_queue(&permit, &name, checked).await?;
+    if or_no_queue(&permit, &name, checked).await? == Lease::Gone {
+        return Ok(None);
+    }
     let outcome = permit.broker.delete(&permit.call, name.queue.clone(), target(handle)).await;
     refuse_foreign(&permit, &name, handle, outcome.as_ref().err()).await?;
     deleted(&name, handle, outcome)?;
@@ -48,7 +50,8 @@ pub(super) async fn delete_batch(caller: Caller, input: DeleteMessageBatch) -> R
         let id = entry.id.unwrap_or_default();
         let handle = required(entry.receipt_handle.as_ref(), "ReceiptHandle")?.to_owned();
         match check_lease(&permit, &name, &handle).await {
-            Ok(()) => settled.push((id, handle, Action::Delete)),
+            Ok(Lease::Mine) => settled.push((id, handle, Action::Delete)),
+            Ok(Lease::Gone) => batch.done(&id, serde_json::Map::new()),
             Err(error) => batch.failed(&id, &error),
         }
     }
@@ -64,7 +67,9 @@ pub(super) async fn change(caller: Caller, input: ChangeMessageVisibility) -> Re
     let visible = visibility(input.visibility_timeout)?;
     or_no_queue(&permit, &name, check_handle(&permit, handle)).await?;
     let outcome = permit.broker.hide(&permit.call, name.queue.clone(), target(handle), visible);
-    changed(&name, handle, outcome.await)?;
+    let outcome = outcome.await;
+    refuse_foreign(&permit, &name, handle, outcome.as_ref().err()).await?;
+    changed(&name, handle, outcome)?;
     Ok(None)
 }
 
@@ -138,7 +143,7 @@ async fn must_exist(permit: &Permit, name: &SqsName) -> Result<()> {
 
 /// Passes on what was found of a handle. Of one that is refused, its queue is looked for: that it is gone comes
 /// first, as clients make queues on that.
-async fn or_no_queue(permit: &Permit, name: &SqsName, checked: Result<()>) -> Result<()> {
+async fn or_no_queue<T>(permit: &Permit, name: &SqsName, checked: Result<T>) -> Result<T> {
     if checked.is_err() {
         must_exist(permit, name).await?;
     }
@@ -153,22 +158,39 @@ fn check_handle(permit: &Permit, handle: &str) -> Result<()> {
     }
 }
 
+/// What a handle is good for.
+#[derive(PartialEq, Eq)]
+enum Lease {
+    /// To settle a message, as far as is known.
+    Mine,
+    /// For nothing any more: its message went with a queue that was dropped.
+    Gone,
+}
+
 /// Refuses what is no receipt handle and, in a FIFO queue, one whose time is over: what stands behind the
 /// message may be delivered by then.
-async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<()> {
+async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<Lease> {
     let delivered = permit.broker.delivery_of(handle).ok_or_else(|| SqsError::receipt(handle))?;
     if !name.is_fifo() {
-        return Ok(());
+        return Ok(Lease::Mine);
     }
     let Ok(id) = crate::domain::MsgId::new(delivered.msg_id) else {
         return Err(SqsError::receipt(handle));
     };
     let now = permit.broker.now();
     match permit.broker.message(&permit.call, name.queue.clone(), id).await {
+        // It has the same number alone.
+        Ok(message) if message.queue_id != delivered.queue_id => {
+            let (broker, call) = (&permit.broker, &permit.call);
+            if broker.is_receipt_of_another(call, &name.queue, handle).await? {
+                return Err(SqsError::receipt(handle));
+            }
+            Ok(Lease::Gone)
+        }
         Ok(message) if message.read_ct == delivered.read_ct && message.vt <= now => {
             Err(SqsError::value(handle, "ReceiptHandle", EXPIRED))
         }
-        Ok(_) | Err(broker::Error::MessageNotFound { .. }) => Ok(()),
+        Ok(_) | Err(broker::Error::MessageNotFound { .. }) => Ok(Lease::Mine),
         Err(error) => Err(error.into()),
     }
 }

@@ -77,6 +77,54 @@ async fn a_handle_of_another_queue_is_none() {
     sqs.done("DeleteMessage", &right).await;
 }
 
+/// The same in a FIFO queue, where what stands under its number is looked at, in whatever state.
+#[tokio::test]
+async fn a_handle_of_another_fifo_queue_is_none_either() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let attributes = json!({"FifoQueue": "true", "ContentBasedDeduplication": "true"});
+    let filled = async |name: &str| {
+        let url = sqs.create(name, &attributes).await;
+        let input = json!({"QueueUrl": url, "MessageBody": "x", "MessageGroupId": "g"});
+        sqs.done("SendMessage", &input).await;
+        let handle = sqs.receive(&url).await[0]["ReceiptHandle"].clone();
+        (url, handle)
+    };
+    let (url, handle) = filled("q.fifo").await;
+    let (other, _) = filled("other.fifo").await;
+    let alone =
+        |url: &str| json!({"QueueUrl": url, "ReceiptHandle": handle, "VisibilityTimeout": 1});
+    let batch = |url: &str| {
+        let entry = json!({"Id": "a", "ReceiptHandle": handle, "VisibilityTimeout": 1});
+        json!({"QueueUrl": url, "Entries": [entry]})
+    };
+    let over =
+        |queue: &str| format!("UPDATE pgmq.\"q_{queue}\" SET vt = now() - interval '1 second'");
+    for is_over in [false, true] {
+        if is_over {
+            gateway.database.execute(&over("other.fifo")).await;
+        }
+        for action in ["DeleteMessage", "ChangeMessageVisibility"] {
+            assert_eq!(sqs.error_in_both(action, &alone(&other)).await, RECEIPT, "{action}");
+            let output = sqs.done(&format!("{action}Batch"), &batch(&other)).await;
+            assert_eq!(output["Failed"][0]["Code"], RECEIPT, "{action}: {output}");
+        }
+    }
+    // What was delivered is gone with its queue, whatever has its number now.
+    sqs.done("DeleteQueue", &json!({"QueueUrl": url})).await;
+    filled("q.fifo").await;
+    for is_over in [false, true] {
+        if is_over {
+            gateway.database.execute(&over("q.fifo")).await;
+        }
+        assert_eq!(sqs.done("DeleteMessage", &alone(&url)).await, json!({}));
+        let output = sqs.done("DeleteMessageBatch", &batch(&url)).await;
+        assert_eq!(output, json!({"Successful": [{"Id": "a"}]}));
+        assert_eq!(sqs.error("ChangeMessageVisibility", &alone(&url)).await.0, VALUE);
+    }
+    assert_eq!((gateway.all("q.fifo").await.len(), gateway.all("other.fifo").await.len()), (1, 1));
+}
+
 /// As JavaScript writes a text that it has cut in the middle of a character.
 #[tokio::test]
 async fn half_a_character_fails_its_entry_alone() {
