@@ -114,6 +114,16 @@ BEGIN
 END
 $$;
 
+-- The ids of these queues (see `queue_id`), in order; 0 for one that is not there.
+CREATE FUNCTION pgmq_gateway.queue_ids(queues text[])
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    RETURN QUERY SELECT pgmq_gateway.queue_id(q.name)
+                 FROM unnest(queues) WITH ORDINALITY q (name, place) ORDER BY q.place;
+END
+$$;
+
 -- What clients of SQS call these queues, in order; null for one that has no other name.
 CREATE FUNCTION pgmq_gateway.aliases(queues text[])
 RETURNS SETOF text LANGUAGE plpgsql STABLE

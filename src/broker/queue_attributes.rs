@@ -1,7 +1,7 @@
 //! What front ends keep of queues beside their settings: other names, attributes and tags.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -191,6 +191,25 @@ impl Broker {
                 store::is_id_of_another(&mut conn, queue, id).await
             });
             Ok(found.await??)
+        })
+        .await
+    }
+
+    /// The ids of queues, by their names, as the messages in them have it: of those that are there.
+    pub async fn queue_ids(
+        &self,
+        call: &Arc<Call>,
+        queues: BTreeSet<String>,
+    ) -> Result<BTreeMap<String, i64>> {
+        let (broker, call) = (self.clone(), Arc::clone(call));
+        self.run(false, async move {
+            let names: Vec<&str> = queues.iter().map(String::as_str).collect();
+            let names = &*names;
+            let found = broker.on_catalogue(&call, "queues", |mut conn| async move {
+                store::queue_ids(&mut conn, names).await
+            });
+            let ids = found.await??;
+            Ok(queues.into_iter().zip(ids).filter(|(_, id)| *id != 0).collect())
         })
         .await
     }

@@ -27,7 +27,11 @@ pub(super) const SENDER: &str = "x-sender-id";
 const DEDUPLICATION_ID: &str = "x-deduplication-id";
 const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
 /// Where a dead letter comes from.
-const ORIGIN: &str = "x-dead-letter-queue";
+pub(super) const ORIGIN: &str = "x-dead-letter-queue";
+/// The number that it had there.
+const FORMER_NUMBER: &str = "x-dead-letter-msg-id";
+/// What no sender gives it.
+const DEAD: &str = "x-dead-letter-read-ct";
 
 /// What is stored of a message beside its body.
 #[derive(Debug, Default)]
@@ -77,7 +81,8 @@ impl Envelope {
 /// A message as clients of SQS see it, whoever sent it.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) id: String,
+    /// The id that its sender was told.
+    pub(super) id: Option<String>,
     pub(super) body: String,
     pub(super) attributes: BTreeMap<String, AttributeValue>,
     pub(super) trace: Option<String>,
@@ -86,6 +91,21 @@ pub(super) struct Opened {
     pub(super) deduplication_id: Option<String>,
     /// The queue that it comes from as a dead letter.
     pub(super) origin: Option<String>,
+    /// The number that it had there.
+    pub(super) former_number: Option<i64>,
+}
+
+impl Opened {
+    /// Its id. A dead letter keeps the one that it had where it comes from, as long as the id of that queue is
+    /// among `queue_ids`.
+    pub(super) fn id(&self, message: &Message, queue_ids: &BTreeMap<String, i64>) -> String {
+        let former = || {
+            let queue_id = queue_ids.get(self.origin.as_ref()?)?;
+            Some(derived_id(*queue_id, self.former_number?))
+        };
+        let derived = || former().unwrap_or_else(|| derived_id(message.queue_id, message.msg_id));
+        self.id.clone().unwrap_or_else(derived)
+    }
 }
 
 /// Reads a message. A body that is no string is shown as its JSON text; headers of others that could be
@@ -111,7 +131,7 @@ pub(super) fn open(message: &Message) -> Opened {
         ),
     };
     Opened {
-        id: said(ID).unwrap_or_else(|| derived_id(message)),
+        id,
         body,
         attributes,
         trace: said(TRACE),
@@ -119,12 +139,16 @@ pub(super) fn open(message: &Message) -> Opened {
         group: said(GROUP_HEADER),
         deduplication_id: said(DEDUPLICATION_ID),
         origin: said(ORIGIN),
+        former_number: headers
+            .get(FORMER_NUMBER)
+            .filter(|_| headers.contains_key(DEAD))
+            .and_then(|number| serde_json::from_str(number.get()).ok()),
     }
 }
 
 /// The id of a message that was sent by REST or SQL: always the same for the same message.
-pub(super) fn derived_id(message: &Message) -> String {
-    let name = format!("pgmq-gateway:{}:{}", message.queue_id, message.msg_id);
+pub(super) fn derived_id(queue_id: i64, msg_id: i64) -> String {
+    let name = format!("pgmq-gateway:{queue_id}:{msg_id}");
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
@@ -172,7 +196,7 @@ mod tests {
         let new = envelope.seal(body, None).expect("JSON");
         let headers = new.headers.expect("headers");
         let opened = open(&stored(new.message.get(), Some(headers.get())));
-        assert_eq!((&*opened.id, &*opened.body), ("id", body));
+        assert_eq!((opened.id.as_deref(), &*opened.body), (Some("id"), body));
         assert_eq!(opened.attributes, attributes);
         assert_eq!(opened.trace.as_deref(), Some("Root=1"));
         assert_eq!(opened.group.as_deref(), Some("g"));
@@ -196,6 +220,25 @@ mod tests {
         assert!(open(&stored("1", Some(headers))).attributes.is_empty());
     }
 
+    /// Only what moved it knows that.
+    #[test]
+    fn a_dead_letter_is_called_as_where_it_comes_from() {
+        let ids = BTreeMap::from([("q".to_owned(), 9)]);
+        let id = |headers: &str| {
+            let message = stored("1", Some(headers));
+            open(&message).id(&message, &ids)
+        };
+        let here = derived_id(5, 7);
+        let dead =
+            r#"{"x-dead-letter-queue":"q","x-dead-letter-msg-id":3,"x-dead-letter-read-ct":1}"#;
+        assert_eq!(id(dead), derived_id(9, 3));
+        assert_eq!(id(&dead.replace("\"q\"", "\"gone\"")), here);
+        assert_eq!(id(&dead.replace("read-ct", "other")), here);
+        assert_eq!(id(&dead.replace(":3", ":\"3\"")), here);
+        assert_eq!(id(&dead.replace('{', "{\"x-message-id\":\"told\",")), "told");
+        assert_eq!(id("{}"), here);
+    }
+
     #[test]
     fn messages_of_others_are_shown_as_text() {
         let headers = r#"{"trace":"abc","n":12345678901234567890,"x-pgmq-group":"g","o":{},"e":"","a b":"c"}"#;
@@ -204,7 +247,7 @@ mod tests {
         assert_eq!(opened.body, r#"{"a": 1.50}"#);
         assert_eq!(opened.attributes.keys().collect::<Vec<_>>(), ["n", "trace"]);
         assert_eq!(opened.attributes["n"].string_value.as_deref(), Some("12345678901234567890"));
-        assert_eq!((opened.id, opened.group.as_deref()), (derived_id(&message), Some("g")));
+        assert_eq!((opened.id, opened.group.as_deref()), (None, Some("g")));
         assert_eq!(open(&stored("null", Some("[1]"))).body, "null");
         let deep = format!(
             r#"{{"k":"v","x-pgmq-group":"g","deep":{}1{}}}"#,

@@ -15,12 +15,14 @@ use super::{
     call::{Call, bounded, object, queue_of},
     digest,
     error::Result,
-    message::{Opened, open},
+    message::{ORIGIN, Opened, open},
     names::SqsName,
     sending::sequence_number,
     shapes::{AttributeValue, ReceiveMessage},
     xml,
 };
+
+type Permit = QueuePermit<right::Receive>;
 
 /// The attributes that a message can have of the service's own.
 const SYSTEM: [&str; 9] = [
@@ -42,8 +44,16 @@ pub(super) struct Received {
     /// What is to be shown of them.
     pub(super) wished: Wished,
     pub(super) name: SqsName,
-    /// What clients call the queues that dead letters among them come from.
-    pub(super) origins: BTreeMap<String, String>,
+    origins: Origins,
+}
+
+/// What is told of the queues that dead letters come from, as far as it is asked for.
+#[derive(Debug, Default)]
+struct Origins {
+    /// What clients call them.
+    aliases: BTreeMap<String, String>,
+    /// What the ids of messages that others sent are derived from.
+    ids: BTreeMap<String, i64>,
 }
 
 /// Which attributes are asked for.
@@ -83,7 +93,7 @@ impl Wished {
 /// Leases messages.
 pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result<Received> {
     let name = queue_of(input.queue_url.as_ref())?;
-    let permit = QueuePermit::<right::Receive>::new(caller, name.queue.clone())?;
+    let permit = Permit::new(caller, name.queue.clone())?;
     let qty = bounded(
         input.max_number_of_messages,
         "MaxNumberOfMessages",
@@ -114,15 +124,31 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
     let receive = permit.broker.receive_by_rules(&permit.call, what, &rules);
     let received = permit.while_authorized(receive).await?;
     let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
-    let mut origins = BTreeMap::new();
+    let origins = origins(&permit, &wished, &delivery.messages).await?;
+    Ok(Received { delivery, wished, name, origins })
+}
+
+/// Looks for what is to be told of the queues that dead letters come from.
+async fn origins(permit: &Permit, wished: &Wished, messages: &[Message]) -> Result<Origins> {
+    let mut found = Origins::default();
+    // Mostly there are none, and headers need not be read to see that.
+    let is_dead = |message: &&Message| {
+        message.headers.as_ref().is_some_and(|headers| headers.get().contains(ORIGIN))
+    };
+    let dead: Vec<Opened> = messages.iter().filter(is_dead).map(open).collect();
     if wished.wants_system("DeadLetterQueueSourceArn") {
-        let named = delivery.messages.iter().filter_map(|message| open(message).origin);
+        let named = dead.iter().filter_map(|opened| opened.origin.clone());
         for origin in named.collect::<BTreeSet<String>>() {
             let alias = permit.broker.alias(&permit.call, &origin).await?;
-            origins.insert(origin, alias);
+            found.aliases.insert(origin, alias);
         }
     }
-    Ok(Received { delivery, wished, name, origins })
+    let of_others = dead.iter().filter(|dead| dead.id.is_none() && dead.former_number.is_some());
+    let named: BTreeSet<String> = of_others.filter_map(|dead| dead.origin.clone()).collect();
+    if !named.is_empty() {
+        found.ids = permit.broker.queue_ids(&permit.call, named).await?;
+    }
+    Ok(found)
 }
 
 impl Received {
@@ -141,7 +167,7 @@ impl Received {
         }
         opened.attributes.retain(|name, _| self.wished.wants_user(name));
         let mut shown = object([
-            ("MessageId", json!(opened.id)),
+            ("MessageId", json!(opened.id(message, &self.origins.ids))),
             ("MD5OfBody", json!(digest::of_body(&opened.body))),
             ("ReceiptHandle", json!(message.receipt)),
         ]);
@@ -164,7 +190,7 @@ impl Received {
         // was sent.
         let first = message.last_read_at.filter(|_| message.read_ct <= 1);
         let first = first.unwrap_or(message.enqueued_at);
-        let origin = opened.origin.as_ref().and_then(|origin| self.origins.get(origin));
+        let origin = opened.origin.as_ref().and_then(|origin| self.origins.aliases.get(origin));
         let is_fifo = self.name.is_fifo();
         let all: [(&str, Option<String>); SYSTEM.len()] = [
             ("SenderId", Some(call.sender_id(opened.sender.as_deref()).to_owned())),

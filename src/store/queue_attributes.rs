@@ -140,6 +140,13 @@ pub async fn aliases(conn: &mut Conn, queues: &[&str]) -> Result<Vec<Option<Stri
     rows.iter().map(|row| Ok(get::<Option<Text>>(row, "alias")?.map(|alias| alias.0))).collect()
 }
 
+/// The ids of these queues, in order, as [`crate::domain::DeliveryId::queue_id`]; 0 for one that is not there.
+pub async fn queue_ids(conn: &mut Conn, queues: &[&str]) -> Result<Vec<i64>> {
+    let query = sqlx::query("/* queue_ids */ SELECT q AS id FROM pgmq_gateway.queue_ids($1) q");
+    let rows = conn.look(query.bind(queues)).await?;
+    rows.iter().map(|row| get(row, "id")).collect()
+}
+
 /// Whether another queue than this one has this id: see [`crate::domain::DeliveryId::queue_id`].
 pub async fn is_id_of_another(conn: &mut Conn, queue: &QueueName, id: i64) -> Result<bool> {
     let query = sqlx::query(

@@ -4,6 +4,45 @@ use serde_json::json;
 
 use crate::support::{Answer, TestGateway, sqs::Sqs};
 
+/// As with one that SQS sent, whoever sent it.
+#[tokio::test]
+async fn a_dead_letter_of_another_door_keeps_its_id() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let dead = sqs.create("dead", &json!({})).await;
+    let arn = "arn:aws:sqs:us-east-1:000000000000:dead";
+    let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 1}).to_string();
+    let attributes = json!({"RedrivePolicy": policy, "VisibilityTimeout": "0"});
+    let url = sqs.create("work", &attributes).await;
+    // So that numbers differ.
+    gateway.send("dead", r#"{"message":0}"#).await;
+    gateway.delete("/queues/dead/messages/1").await.expect(204);
+    gateway.send("work", r#"{"message":"by REST"}"#).await;
+    gateway.database.execute("SELECT pgmq.send('work', '\"by SQL\"')").await;
+    let ids = |mut messages: Vec<serde_json::Value>| {
+        messages.sort_by_key(|message| message["Body"].to_string());
+        messages.iter().map(|message| message["MessageId"].clone()).collect::<Vec<_>>()
+    };
+    let alive = ids(sqs.receive(&url).await);
+    assert_eq!(alive.len(), 2);
+    assert!(sqs.receive(&url).await.is_empty());
+    let input = json!({"QueueUrl": dead, "MaxNumberOfMessages": 10, "VisibilityTimeout": 0});
+    let output = sqs.done("ReceiveMessage", &input).await;
+    assert_eq!(ids(output["Messages"].as_array().expect("messages").clone()), alive);
+    assert_eq!(ids(sqs.receive(&dead).await), alive, "with the ARN of where it comes from");
+    // Whoever says so of what was never there makes none of its id.
+    let headers = json!({"x-dead-letter-queue": "work", "x-dead-letter-msg-id": 1, "x-dead-letter-read-ct": 1});
+    gateway.send("dead", &json!({"message": "made up", "headers": headers}).to_string()).await;
+    let made_up = ids(sqs.receive(&dead).await);
+    assert_eq!(made_up.len(), 1);
+    assert!(!alive.contains(&made_up[0]));
+    // Where that queue is gone there is an id all the same.
+    sqs.done("DeleteQueue", &json!({"QueueUrl": url})).await;
+    gateway.database.execute("UPDATE pgmq.q_dead SET vt = now()").await;
+    let left = ids(sqs.receive(&dead).await);
+    assert!(left.len() == 3 && left.iter().all(serde_json::Value::is_string), "{left:?}");
+}
+
 /// One can be found in the log by whichever of them a client has noted.
 #[tokio::test]
 async fn an_answer_has_one_request_id() {
