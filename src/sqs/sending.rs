@@ -1,11 +1,13 @@
 //! SendMessage and SendMessageBatch.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    broker::{QueueAttributes, QueueRules, Sent},
+    broker::{self, QueueAttributes, QueueRules, Sent},
     domain::{Delay, NewMessage, Visibility},
     http::{Caller, QueuePermit, right},
 };
@@ -15,7 +17,7 @@ use super::{
     call::{Call, Output, internal, queue_of},
     digest,
     error::{Kind, Result, SqsError},
-    message::Envelope,
+    message::{Envelope, derived_id},
     names::SqsName,
     shapes::{SendMessage, SendMessageBatch},
     validation::{TRACE_ATTRIBUTE, bytes, check_message, check_request},
@@ -156,17 +158,13 @@ async fn store(
     }
     let again = if name.is_fifo() { new.clone() } else { Vec::new() };
     let sent = permit.broker.send_each(&permit.call, &name.queue, new, rules).await?;
-    let known = if sent.iter().flatten().any(|sent| sent.is_duplicate) {
-        permit.broker.first_message_ids(&permit.call, &name.queue, again).await?
-    } else {
-        Vec::new()
-    };
+    let known = first_ids(permit, name, again, &sent).await?;
     let outcome = |(place, (sent, receipt)): (usize, (_, Receipt))| {
         let sent: Sent = match sent {
             Ok(sent) => sent,
             Err(error) => return Err(SqsError::from(error)),
         };
-        let first = known.get(place).cloned().flatten().filter(|_| sent.is_duplicate);
+        let first = known.get(place).cloned().flatten();
         let mut output = receipt.output(first);
         if name.is_fifo() {
             output.insert("SequenceNumber".to_owned(), json!(sequence_number(sent.msg_id)));
@@ -174,6 +172,37 @@ async fn store(
         Ok(output)
     };
     Ok(sent.into_iter().zip(receipts).enumerate().map(outcome).collect())
+}
+
+/// The ids of the messages that others turned out to be duplicates of, each in the place of its duplicate.
+async fn first_ids(
+    permit: &Permit,
+    name: &SqsName,
+    again: Vec<NewMessage>,
+    sent: &[broker::Result<Sent>],
+) -> Result<Vec<Option<String>>> {
+    let duplicates: Vec<Option<i64>> = sent
+        .iter()
+        .map(|sent| sent.as_ref().ok().filter(|sent| sent.is_duplicate).map(|sent| sent.msg_id))
+        .collect();
+    if duplicates.iter().all(Option::is_none) {
+        return Ok(Vec::new());
+    }
+    let (broker, call) = (&permit.broker, &permit.call);
+    let told = broker.first_message_ids(call, &name.queue, again).await?;
+    let told = told.into_iter().chain(std::iter::repeat(None));
+    let mut ids: Vec<Option<String>> =
+        duplicates.iter().zip(told).map(|(number, told)| number.and(told)).collect();
+    // REST and SQL told their senders of none: it is what receivers see.
+    if ids.iter().zip(&duplicates).any(|(id, number)| id.is_none() && number.is_some()) {
+        let queue = name.queue.to_string();
+        let queue_id = broker.queue_ids(call, BTreeSet::from([queue])).await?.into_values().next();
+        for (id, number) in ids.iter_mut().zip(duplicates) {
+            let derived = queue_id.zip(number).map(|(queue, number)| derived_id(queue, number));
+            *id = id.take().or(derived);
+        }
+    }
+    Ok(ids)
 }
 
 /// As the service writes it: twenty digits that grow.

@@ -43,6 +43,31 @@ async fn a_dead_letter_of_another_door_keeps_its_id() {
     assert!(left.len() == 3 && left.iter().all(serde_json::Value::is_string), "{left:?}");
 }
 
+#[tokio::test]
+async fn a_duplicate_of_what_rest_sent_has_its_id() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    let headers = json!({"x-pgmq-group": "g", "x-deduplication-id": "a"});
+    gateway.send("q.fifo", &json!({"message": "first", "headers": headers}).to_string()).await;
+    let message =
+        |id: &str| json!({"MessageBody": id, "MessageGroupId": "g", "MessageDeduplicationId": id});
+    let mut again = message("a");
+    again["QueueUrl"] = json!(url);
+    let alone = sqs.done("SendMessage", &again).await;
+    let (mut one, mut other) = (message("a"), message("b"));
+    (one["Id"], other["Id"]) = (json!("one"), json!("other"));
+    let batch = json!({"QueueUrl": url, "Entries": [other, one]});
+    let batch = sqs.done("SendMessageBatch", &batch).await["Successful"].clone();
+    let seen = sqs.receive(&url).await;
+    assert_eq!(seen.len(), 2);
+    assert_eq!((&seen[0]["Body"], &seen[1]["Body"]), (&json!("first"), &json!("b")));
+    assert_eq!(alone["MessageId"], seen[0]["MessageId"]);
+    assert_eq!((&batch[0]["Id"], &batch[1]["Id"]), (&json!("other"), &json!("one")));
+    assert_eq!(batch[1]["MessageId"], seen[0]["MessageId"]);
+    assert_eq!(batch[0]["MessageId"], seen[1]["MessageId"]);
+}
+
 /// One can be found in the log by whichever of them a client has noted.
 #[tokio::test]
 async fn an_answer_has_one_request_id() {
