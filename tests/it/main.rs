@@ -144,6 +144,7 @@ mod sqs_fifo_crashes;
 mod sqs_ids;
 mod sqs_keys;
 mod sqs_matrix;
+mod sqs_moves;
 mod sqs_outcomes;
 mod sqs_refusals;
 mod sqs_signatures;
