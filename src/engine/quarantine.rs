@@ -36,12 +36,15 @@ impl<'a> UnreadableSearch<'a> {
     /// or took too long, unreadable messages are searched for and archived, so that they don't
     /// block those behind them. True a few times at most.
     pub async fn cleared(&mut self, conn: &mut Conn, error: Option<&Error>) -> Result<bool> {
-        // A pop that got no answer counts too: if an unreadable message is still there, it failed.
-        let worth_a_look =
-            matches!(error, Some(Error::Unreadable | Error::Timeout | Error::OutcomeUnknown(None)));
+        let worth_a_look = matches!(error, Some(Error::Unreadable | Error::Timeout));
         if !worth_a_look || self.found >= MOST_FOUND {
             return Ok(false);
         }
+        self.clear(conn).await
+    }
+
+    /// Searches for unreadable messages, however the read ended; whether there were some.
+    pub(super) async fn clear(&mut self, conn: &mut Conn) -> Result<bool> {
         let (queue, filter) = (self.queue, self.filter);
         for (max_messages, max_expanded) in SEARCHES {
             let taken = store::quarantine(conn, queue, max_messages, max_expanded, filter).await?;

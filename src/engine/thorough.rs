@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     domain::{FifoMode, QueueName},
@@ -120,6 +120,13 @@ pub(super) async fn pop_thoroughly(
             }
             Err(Error::Locked) if !one_by_one => one_by_one = true,
             Err(error) if !one_by_one && is_in_the_way(error) => one_by_one = true,
+            // What it took may be gone: another pop would delete the next ones, too.
+            Err(Error::OutcomeUnknown(source)) => {
+                if source.is_none() {
+                    clear_for_the_next(conn, &mut search).await;
+                }
+                return outcome;
+            }
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             Err(_) => return outcome,
             Ok(popped) if popped.is_empty() && is_to_begin_anew(pop.since, &pop.queue, shared) => {
@@ -130,6 +137,13 @@ pub(super) async fn pop_thoroughly(
                 return outcome;
             }
         }
+    }
+}
+
+/// It may be an unreadable message for which a pop got no answer: whoever pops next is not to meet it.
+async fn clear_for_the_next(conn: &mut Conn, search: &mut UnreadableSearch<'_>) {
+    if let Err(error) = search.clear(conn).await {
+        debug!(%error, "cannot search for unreadable messages");
     }
 }
 

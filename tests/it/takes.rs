@@ -203,3 +203,35 @@ async fn a_table_that_is_locked_against_changes_can_be_looked_at() {
     holder.commit().await;
     look(&gateway, 2).await.expect("no panic").expect(200);
 }
+
+/// What the first one took is gone unseen, maybe; a second one would take more.
+#[tokio::test]
+async fn a_pop_that_got_no_answer_is_not_repeated() {
+    let gateway = TestGateway::with(|settings| settings.database.statement_timeout_ms = 500).await;
+    gateway.create("q").await;
+    fill(&gateway, 5).await;
+    // A delete waits, whoever tells it to stop, until a message is gone that takes too much to be read.
+    let sql = "SELECT pgmq.send('q', ('[' || repeat('1e131071,', 600) || '0]')::jsonb);
+        CREATE FUNCTION public.linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            WHILE EXISTS (SELECT FROM pgmq.q_q WHERE msg_id = 6) LOOP
+                BEGIN PERFORM pg_sleep(0.01); EXCEPTION WHEN query_canceled THEN NULL; END;
+            END LOOP;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER linger AFTER DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.linger()";
+    gateway.database.execute(sql).await;
+    let mut unknown = 0;
+    let popped = eventually("whoever pops next is not held up", async || {
+        let answer = gateway.post("/queues/q/messages/pop", "").await;
+        if answer.status == 200 {
+            return Some(answer.messages());
+        }
+        answer.problem(503, "outcome_unknown");
+        unknown += 1;
+        None
+    })
+    .await;
+    // The first one, and the second one, which had that message taken away.
+    assert!(unknown >= 2, "{unknown}");
+    assert_eq!(popped.len(), 1);
+}
