@@ -77,9 +77,11 @@ END
 $$;
 
 -- Moves messages into the archive and returns the ids of those that were moved, which a trigger may have changed
--- there. Raises PGW23 if the archive did not take what the queue gave.
-CREATE FUNCTION pgmq_gateway.move_to_archive(queue text, q_table regclass, ids bigint[])
-RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- there. Those stay for which a `condition` on `q` does not hold. Raises PGW23 if the archive did not take what the
+-- queue gave.
+CREATE FUNCTION pgmq_gateway.move_to_archive(
+    queue text, q_table regclass, ids bigint[], condition text DEFAULT 'true'
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     columns text := 'msg_id, vt, read_ct, enqueued_at, message';
@@ -94,14 +96,15 @@ BEGIN
         END IF;
     END LOOP;
     IF pgmq_gateway.has_rules(q_table) OR pgmq_gateway.has_rules(a_table) THEN
-        RETURN pgmq_gateway.move_by_rules(q_table, a_table, columns, columns, ids, NULL, NULL);
+        RETURN pgmq_gateway.move_by_rules(
+            q_table, a_table, columns, columns, ids, NULL, NULL, condition);
     END IF;
     EXECUTE format(
         '/* pgmq_gateway */
-         WITH gone AS (DELETE FROM %1$s m WHERE m.msg_id = ANY ($1) RETURNING %3$s),
+         WITH gone AS (DELETE FROM %1$s q WHERE q.msg_id = ANY ($1) AND %4$s RETURNING %3$s),
               kept AS (INSERT INTO %2$s (%3$s) SELECT %3$s FROM gone RETURNING msg_id)
          SELECT (SELECT count(*) FROM kept), ARRAY(SELECT g.msg_id FROM gone g)',
-        q_table, a_table, columns
+        q_table, a_table, columns, condition
     ) INTO kept, archived USING ids;
     IF kept <> cardinality(archived) THEN
         RAISE EXCEPTION 'the archive took % of % messages', kept, cardinality(archived)

@@ -101,7 +101,8 @@ BEGIN
                    OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
         IF (allowed_queues IS NULL OR batch.origin ~ allowed_queues)
            AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
-            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            step := pgmq_gateway.requeue_each(
+                source, batch.origin, batch.ids, 'q.vt <= statement_timestamp()');
             moved := moved + step.moved;
             failed := failed + step.failed;
             IF failed_code IS NULL THEN

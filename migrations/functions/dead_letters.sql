@@ -24,12 +24,12 @@ BEGIN
 END
 $$;
 
--- Moves rows from one table into another, all or none, and returns how many there were. Raises PGW23 if
--- the destination did not take what the source gave, and PGW96 if a trigger has changed what the rest of the
--- transaction may do.
+-- Moves rows from one table into another, all or none, and returns how many there were; those stay for which a
+-- `condition` on `q` does not hold. Raises PGW23 if the destination did not take what the source gave, and PGW96 if a
+-- trigger has changed what the rest of the transaction may do.
 CREATE FUNCTION pgmq_gateway.move_rows(
     source regclass, destination regclass, columns text, vals text, ids bigint[], queue text,
-    reasons jsonb DEFAULT NULL
+    reasons jsonb DEFAULT NULL, condition text DEFAULT 'true'
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     me name := current_user;
@@ -38,14 +38,14 @@ DECLARE
 BEGIN
     IF pgmq_gateway.has_rules(source) OR pgmq_gateway.has_rules(destination) THEN
         RETURN cardinality(pgmq_gateway.move_by_rules(
-            source, destination, columns, vals, ids, queue, reasons));
+            source, destination, columns, vals, ids, queue, reasons, condition));
     END IF;
     EXECUTE format(
         '/* pgmq_gateway */
-         WITH gone AS (DELETE FROM %s m WHERE m.msg_id = ANY ($1) RETURNING m.*),
+         WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s RETURNING q.*),
               stored AS (INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id RETURNING 1)
          SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM stored)',
-        source, destination, columns, vals
+        source, condition, destination, columns, vals
     ) INTO gone, stored USING ids, queue, reasons;
     IF gone <> stored THEN
         RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
@@ -58,9 +58,11 @@ END
 $$;
 
 -- Moves messages into the queue `target` or, without one, into the archive, with their history in
--- their headers, and what `reasons` has for their ids: all, or none. Returns how many there were.
-CREATE FUNCTION pgmq_gateway.dead_letter(queue text, ids bigint[], target text, reasons jsonb DEFAULT NULL)
-RETURNS integer LANGUAGE plpgsql AS $$
+-- their headers, and what `reasons` has for their ids: all, or none. Returns how many there were,
+-- as move_rows does.
+CREATE FUNCTION pgmq_gateway.dead_letter(
+    queue text, ids bigint[], target text, reasons jsonb DEFAULT NULL, condition text DEFAULT 'true'
+) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     destination regclass := CASE WHEN target IS NOT NULL THEN
@@ -106,7 +108,7 @@ BEGIN
                THEN jsonb_build_object('x-dead-letter-reason', $3 -> msg_id::text) ELSE '{}' END
         $headers$;
     END IF;
-    RETURN pgmq_gateway.move_rows(source, destination, columns, vals, ids, queue, reasons);
+    RETURN pgmq_gateway.move_rows(source, destination, columns, vals, ids, queue, reasons, condition);
 END
 $$;
 

@@ -40,7 +40,8 @@ BEGIN
                    OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
         IF (target IS NOT NULL OR allowed_queues IS NULL OR batch.origin ~ allowed_queues)
            AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
-            step := pgmq_gateway.requeue_each(source, batch.origin, batch.ids);
+            step := pgmq_gateway.requeue_each(
+                source, batch.origin, batch.ids, 'q.vt <= statement_timestamp()');
             moved := moved + step.moved;
             failed := failed + step.failed;
             IF failed_code IS NULL THEN
@@ -57,8 +58,8 @@ END
 $$;
 
 -- Moves messages from a table into a queue, as new ones: without the deliveries they had, and without
--- what dead-lettering wrote into their headers. All, or none.
-CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[])
+-- what dead-lettering wrote into their headers. All, or none; those stay for which a `condition` on `q` does not hold.
+CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[], condition text DEFAULT 'true')
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     destination regclass := pgmq_gateway.queue_table(target);
@@ -73,7 +74,7 @@ BEGIN
         source, destination, 'vt, message' || CASE WHEN has_headers THEN ', headers' ELSE '' END,
         'clock_timestamp(), message'
         || CASE WHEN has_headers THEN ', pgmq_gateway.without_dead_letter_headers(headers)' ELSE '' END,
-        ids, NULL);
+        ids, NULL, condition => condition);
 END
 $$;
 
@@ -82,7 +83,7 @@ $$;
 -- than where the `target` is what keeps all of them: its table is altered (of which `failed_constraint` says what), has
 -- no ids left, or may not be written by the role (PGW33).
 CREATE FUNCTION pgmq_gateway.requeue_each(
-    source regclass, target text, ids bigint[],
+    source regclass, target text, ids bigint[], condition text DEFAULT 'true',
     OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -93,7 +94,7 @@ DECLARE
 BEGIN
     failed := 0;
     BEGIN
-        moved := pgmq_gateway.requeue(source, target, ids);
+        moved := pgmq_gateway.requeue(source, target, ids, condition);
         IF moved = cardinality(ids) THEN
             PERFORM pgmq_gateway.check_at_once();
             RETURN;
@@ -127,12 +128,13 @@ BEGIN
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
-            IF pgmq_gateway.requeue(source, target, ARRAY[id]) = 1 THEN
+            IF pgmq_gateway.requeue(source, target, ARRAY[id], condition) = 1 THEN
                 PERFORM pgmq_gateway.check_at_once();
                 moved := moved + 1;
                 CONTINUE;
             END IF;
-            EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s m WHERE m.msg_id = $1', source)
+            EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s q WHERE q.msg_id = $1 AND %s',
+                           source, condition)
             INTO is_there USING id;
             -- Who was quicker has it; else a policy or a trigger has kept it.
             CONTINUE WHEN is_there IS NULL;

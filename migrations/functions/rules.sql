@@ -9,12 +9,12 @@ BEGIN
 END
 $$;
 
--- Deletes messages and returns the ids of those that were there.
-CREATE FUNCTION pgmq_gateway.delete_returning(q_table regclass, ids bigint[])
+-- Deletes messages and returns the ids of those that were there, and for which a `condition` on `q` holds.
+CREATE FUNCTION pgmq_gateway.delete_returning(q_table regclass, ids bigint[], condition text DEFAULT 'true')
 RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN QUERY EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
-                                 RETURNING q.msg_id', q_table) USING ids;
+    RETURN QUERY EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s
+                                 RETURNING q.msg_id', q_table, condition) USING ids;
 END
 $$;
 
@@ -31,21 +31,23 @@ $$;
 -- returned are the ids of those that were. Raises PGW23 if one did not take what the other gave. `vals` may use $2
 -- and $3.
 CREATE FUNCTION pgmq_gateway.move_by_rules(
-    source regclass, destination regclass, columns text, vals text, chosen bigint[], queue text, reasons jsonb
+    source regclass, destination regclass, columns text, vals text, chosen bigint[], queue text, reasons jsonb,
+    condition text
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     stored integer;
     gone bigint[];
 BEGIN
     EXECUTE format('/* pgmq_gateway */ SELECT array_agg(l.msg_id) FROM (
-                        SELECT m.msg_id FROM %s m WHERE m.msg_id = ANY ($1)
-                        ORDER BY m.msg_id %s) l', source, replace(pgmq_gateway.row_lock(source), 'SKIP LOCKED', ''))
+                        SELECT q.msg_id FROM %s q WHERE q.msg_id = ANY ($1) AND %s
+                        ORDER BY q.msg_id %s) l', source, condition,
+                   replace(pgmq_gateway.row_lock(source), 'SKIP LOCKED', ''))
     INTO chosen USING chosen;
     EXECUTE format('/* pgmq_gateway */ INSERT INTO %s (%s) SELECT %s FROM %s WHERE msg_id = ANY ($1)
                     ORDER BY msg_id', destination, columns, vals, source)
     USING chosen, queue, reasons;
     GET DIAGNOSTICS stored = ROW_COUNT;
-    gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen) d);
+    gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen, condition) d);
     IF stored <> cardinality(gone) THEN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(gone) USING ERRCODE = 'PGW23';
     END IF;

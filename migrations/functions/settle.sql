@@ -58,8 +58,10 @@ CREATE FUNCTION pgmq_gateway.settle_alone(
     target text DEFAULT NULL, OUT outcome text, OUT constraint_name text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    fits text := format('q.msg_id = $1 AND ($2 IS NULL OR coalesce(q.read_ct = $2, true))
-                         AND ($3 IS NULL OR coalesce(%s = $3, true))', pgmq_gateway.read_stamp_of(q_table));
+    -- What ends it asks this too: where policies are in force it is not locked, and may have been delivered since.
+    is_so text := format('coalesce(q.read_ct = %L, true) AND coalesce(%s = %L, true)',
+                         number, pgmq_gateway.read_stamp_of(q_table), read_stamp);
+    fits text := 'q.msg_id = $1 AND ' || is_so;
     me name := current_user;
     is_there boolean;
     settled bigint;
@@ -68,24 +70,24 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.check_at_once();
     EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-    INTO is_there USING id, number, read_stamp;
+    INTO is_there USING id;
     IF is_there IS NOT TRUE THEN
         outcome := CASE WHEN is_there IS NULL THEN 'missing' ELSE 'stale' END;
         RETURN;
     END IF;
     IF action = 'archive' THEN
-        settled := (pgmq_gateway.move_to_archive(queue, q_table, ARRAY[id]))[1];
+        settled := (pgmq_gateway.move_to_archive(queue, q_table, ARRAY[id], is_so))[1];
     ELSIF action = 'dead_letter' THEN
-        IF pgmq_gateway.dead_letter(queue, ARRAY[id], target, jsonb_build_object(id, reason)) = 1 THEN
+        IF pgmq_gateway.dead_letter(queue, ARRAY[id], target, jsonb_build_object(id, reason), is_so) = 1 THEN
             settled := id;
         END IF;
     ELSIF action = 'delete' THEN
         EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE %s RETURNING q.msg_id', q_table, fits)
-        INTO settled USING id, number, read_stamp;
+        INTO settled USING id;
     ELSE
-        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $4 %s WHERE %s RETURNING q.msg_id', q_table,
-                       CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$5') END, fits)
-        INTO settled USING id, number, read_stamp, hidden_until, uncounted;
+        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $2 %s WHERE %s RETURNING q.msg_id', q_table,
+                       CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$3') END, fits)
+        INTO settled USING id, hidden_until, uncounted;
     END IF;
     -- As in `send_each`.
     IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
@@ -95,7 +97,7 @@ BEGIN
     outcome := 'done';
     IF settled IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-        INTO is_there USING id, number, read_stamp;
+        INTO is_there USING id;
         outcome := CASE WHEN is_there IS NULL THEN 'missing' WHEN is_there THEN 'forbidden'
                         ELSE 'stale' END;
     END IF;

@@ -73,6 +73,7 @@ mod locks_moves;
 mod locks_tables;
 mod logs;
 mod long_poll;
+mod looked_at_again;
 mod memory;
 mod messages;
 mod metrics;
