@@ -55,7 +55,7 @@ BEGIN
                FROM %s q WHERE q.msg_id > $1 ORDER BY q.msg_id LIMIT $2) n', q_table
     ) INTO looked USING coalesce(begins_behind, 0), max_rows, retention_seconds;
     SELECT d.kept, d.kept_code INTO kept, kept_code
-    FROM pgmq_gateway.delete_rows(q_table, looked.expired) d;
+    FROM pgmq_gateway.delete_rows(q_table, looked.expired, 'q.vt <= now()') d;
     goes_on := CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
     UPDATE pgmq_gateway.queue_settings s SET retention_cursor = goes_on
     WHERE s.ctid = ANY (ARRAY(

@@ -141,12 +141,15 @@ END
 $$;
 
 -- Deletes rows of a table by their ids, as far as nobody has them locked. `kept` counts those that a
--- policy, a trigger or a constraint keeps, `kept_code` says with which error one of them does.
+-- policy, a trigger or a constraint keeps, `kept_code` says with which error one of them does. A `condition` on `q` by
+-- which they were chosen is looked at again: somebody may have changed them since.
 CREATE FUNCTION pgmq_gateway.delete_rows(
-    relation regclass, ids bigint[], OUT deleted bigint, OUT kept bigint, OUT kept_code text
+    relation regclass, ids bigint[], condition text DEFAULT 'true',
+    OUT deleted bigint, OUT kept bigint, OUT kept_code text
 ) LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
 DECLARE
-    statement text := format('/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = ANY ($1)', relation);
+    statement text := format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s',
+                             relation, condition);
     free bigint[];
     locked bigint := 0;
     more bigint;
@@ -158,8 +161,8 @@ BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'DELETE');
     EXECUTE format(
         '/* pgmq_gateway */ SELECT coalesce(array_agg(f.msg_id), ''{}'') FROM (
-             SELECT q.msg_id FROM %s q WHERE q.msg_id = ANY ($1) %s) f', relation,
-        pgmq_gateway.row_lock(relation)
+             SELECT q.msg_id FROM %s q WHERE q.msg_id = ANY ($1) AND %s %s) f', relation,
+        condition, pgmq_gateway.row_lock(relation)
     ) INTO free USING ids;
     BEGIN
         EXECUTE statement USING free;

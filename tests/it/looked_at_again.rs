@@ -1,6 +1,9 @@
 //! Messages that somebody is given in the moment in which they were to be ended, deleted or moved: what was looked at
 //! before is looked at again. Where policies are in force nobody locks them first.
 
+use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
+
 use crate::support::{
     Answer, Holder, TestDatabase, TestGateway, eventually,
     guarded::{Guarded, allow},
@@ -82,4 +85,37 @@ async fn a_dead_letter_that_is_delivered_meanwhile_is_not_moved() {
     redriven.await.expect("no panic");
     assert_eq!(gateway.ids("q_q").await, [1]);
     assert!(gateway.ids("q_other").await.is_empty());
+}
+
+/// Retention has chosen it, and waits before it deletes.
+#[tokio::test]
+async fn an_old_message_that_is_delivered_meanwhile_is_kept() {
+    let gate = "CREATE TABLE public.gate (closed integer);
+        GRANT SELECT ON public.gate TO PUBLIC;
+        CREATE FUNCTION public.pass() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+            WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+            RETURN true;
+        END $$;
+        ALTER TABLE pgmq.q_q ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY may ON pgmq.q_q USING (public.pass()) WITH CHECK (true)";
+    let gateway = Guarded::with(gate, |settings| settings.maintenance.interval_ms = 50).await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    gateway.configure("q", json!({"message_retention": 3_600})).await.expect(200);
+    let mut connection = PgConnection::connect(&gateway.database.url()).await.expect("connected");
+    let age = "BEGIN; INSERT INTO public.gate VALUES (1);
+        UPDATE pgmq.q_q SET enqueued_at = now() - interval '2 hours'; COMMIT";
+    connection.execute(age).await.expect("aged");
+    is_waiting(&gateway.database, "Timeout", "/* delete_expired_messages").await;
+    connection.execute(&*format!("{READ}; DELETE FROM public.gate")).await.expect("read");
+    // Whatever is deleted by then was chosen before.
+    let looked = async || {
+        gateway.send("q", r#"{"message":"a round of retention"}"#).await;
+        gateway
+            .database
+            .execute("UPDATE pgmq.q_q SET enqueued_at = '2000-01-01' WHERE msg_id > 1")
+            .await;
+        (gateway.ids("q_q").await.len() < 2).then_some(())
+    };
+    eventually("retention goes on", looked).await;
+    assert_eq!(gateway.ids("q_q").await.first(), Some(&1));
 }
