@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::Row;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     shared_commits::{QUEUES, committed, gateway},
-    support::Holder,
+    support::{Holder, PATIENCE, TestGateway, eventually},
 };
 
 /// Clients of many queues that receive at the same time: each message is given to one of them, of the queue that it
@@ -124,4 +127,43 @@ async fn each_queue_is_received_from_by_itself() {
     let (leased, whole) = (gateway.client.receive("q6", "vt=600").await, 3_000_000);
     assert_eq!(leased[0]["read_ct"], 1, "it was not leased before");
     assert_eq!(leased[0]["message"].as_str().map(str::len), Some(whole));
+}
+
+/// Who shares a statement with a queue whose archive is slow does not wait for that.
+#[tokio::test]
+async fn nobody_waits_for_an_archive_of_another_queue() {
+    const QUEUES: usize = 24;
+    let gateway =
+        TestGateway::with(|settings| settings.database.statement_timeout_ms = 120_000).await;
+    let sql = format!(
+        "SELECT pgmq.create('q' || i) FROM generate_series(0, {0}) i;
+         SELECT pgmq.send('q' || i, '1') FROM generate_series(1, {0}) i;
+         ALTER TABLE pgmq.q_q0 ALTER read_ct DROP NOT NULL;
+         INSERT INTO pgmq.q_q0 (vt, message, read_ct) VALUES (now(), '1', NULL);
+         CREATE TABLE public.gate AS SELECT 1 AS closed;
+         CREATE FUNCTION public.pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+             RETURN new;
+         END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON pgmq.a_q0 FOR EACH ROW EXECUTE FUNCTION public.pass()",
+        QUEUES - 1
+    );
+    gateway.database.execute(&sql).await;
+    let mut others = JoinSet::new();
+    for queue in (0..QUEUES).rev() {
+        let client = gateway.client.clone();
+        let receive = async move { client.receive(&format!("q{queue}"), "vt=600&wait=20").await };
+        if queue == 0 {
+            tokio::spawn(receive);
+        } else {
+            others.spawn(receive);
+        }
+    }
+    let archiving = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND query LIKE '/* quarantine%' AND wait_event = 'PgSleep'";
+    let archives = async || (gateway.database.value::<i64>(archiving).await > 0).then_some(());
+    eventually("it is taken away", archives).await;
+    let received = timeout(PATIENCE, others.join_all()).await.expect("without the archive");
+    assert!(received.iter().all(|messages| messages.len() == 1), "{received:?}");
+    gateway.database.execute("DELETE FROM public.gate").await;
 }

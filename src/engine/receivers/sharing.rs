@@ -167,6 +167,7 @@ impl Member for ReadyLook {
         drop(reads);
         match outcomes {
             Ok(outcomes) => {
+                let mut unreadable = Vec::new();
                 for (member, outcome) in ready.into_iter().zip(outcomes) {
                     match outcome {
                         QueueOutcome::Done((found, took)) => {
@@ -174,13 +175,22 @@ impl Member for ReadyLook {
                             if took > SLOW || member.is_large(&found) {
                                 member.receivers.lock().separation.begin(SEPARATE);
                             }
-                            let Receivers { queue, shared, .. } = &*member.receivers;
-                            take_away(conn, queue, &found.unreadable, &shared.metrics).await;
+                            if !found.unreadable.is_empty() {
+                                unreadable.push((
+                                    Arc::clone(&member.receivers),
+                                    found.unreadable.clone(),
+                                ));
+                            }
                             member.end(Ok(found), &span);
                         }
                         QueueOutcome::Retry => member.run_alone(Some(RETRY_SEPARATE)),
                         QueueOutcome::Separate => member.run_alone(Some(SEPARATE)),
                     }
+                }
+                // Nobody waits for an archive that is slow, or locked.
+                for (receivers, messages) in unreadable {
+                    let Receivers { queue, shared, .. } = &*receivers;
+                    take_away(conn, queue, &messages, &shared.metrics).await;
                 }
             }
             Err(error) if is_undone(&error) => {
