@@ -170,9 +170,10 @@ CREATE FUNCTION pgmq_gateway.receive_by_pgmq(
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    this_queue := pgmq_gateway.queue_id(queue);
     PERFORM pgmq_gateway.queue_named(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
@@ -191,9 +192,10 @@ CREATE FUNCTION pgmq_gateway.receive_with_poll(
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    this_queue := pgmq_gateway.queue_id(queue);
     PERFORM pgmq_gateway.queue_named(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue

@@ -119,10 +119,11 @@ DECLARE
     this_queue bigint;
     is_fifo boolean := has_headers AND pgmq_gateway.has_fifo_index(relation);
     is_deduplicated boolean;
-    key_queue_id bigint := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
+    key_queue_id bigint;
     me name := current_user;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    key_queue_id := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
     PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
     PERFORM pgmq_gateway.require_column_privilege(relation);
     PERFORM pgmq_gateway.require_unlocked(relation);

@@ -5,7 +5,8 @@
 -- another one. Sessions behind a pooler, which are everybody's, have nothing to compare with. The settings are those
 -- of `KEPT` in the gateway; with other ones, the name of what has them must be another.
 --
--- In a statement that has changed something it is its own triggers that did it, and it goes on.
+-- In a statement that has changed something it is its own triggers that did it, and it goes on. So this comes first:
+-- `queue_id`, too, may write something down.
 CREATE FUNCTION pgmq_gateway.require_own_session()
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -30,7 +30,7 @@ CREATE FUNCTION pgmq_gateway.pop(
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    this_queue bigint := pgmq_gateway.queue_id(queue);
+    this_queue bigint;
     locate text;
     size text;
     delete_statement text;
@@ -44,6 +44,7 @@ DECLARE
     bytes bigint;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    this_queue := pgmq_gateway.queue_id(queue);
     by_id := by_id OR (SELECT c.relkind = 'p' OR c.relhassubclass
                        FROM pg_catalog.pg_class c WHERE c.oid = q_table);
     since := CASE WHEN NOT by_id THEN since END;

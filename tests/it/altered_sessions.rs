@@ -1,7 +1,7 @@
 //! Triggers that change the session which they run in, and not just their transaction: whoever has the connection
 //! next is served as if they had not.
 
-use pgmq_gateway::config::Settings;
+use pgmq_gateway::config::{ReadMode, Settings};
 use serde_json::json;
 
 use crate::support::{Answer, TestGateway, guarded::together};
@@ -174,4 +174,42 @@ async fn a_trigger_that_wants_no_changes_costs_nobody_a_connection() {
     let after: Vec<i32> = gateway.database.value(sessions).await;
     assert!(before.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
     gateway.get("/readyz").await.expect(200);
+}
+
+/// Also where a statement writes something down first: which queue it is that SQL has made.
+#[tokio::test]
+async fn a_queue_that_was_not_known_is_not_read_in_a_session_that_was_changed() {
+    for read in [ReadMode::Indexed, ReadMode::Pgmq] {
+        let gateway = TestGateway::with(|settings| {
+            settings.database.max_connections = 2;
+            settings.engine.read = read;
+        })
+        .await;
+        let sql = "CREATE TABLE public.marks (id bigint);
+            CREATE FUNCTION public.mark() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO public.marks VALUES (new.msg_id); RETURN NULL; END';
+            CREATE FUNCTION public.deed() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN SET session_replication_role = replica; RETURN NULL; END';
+            SELECT pgmq.create('odd');
+            CREATE TRIGGER t AFTER INSERT ON pgmq.q_odd FOR EACH ROW EXECUTE FUNCTION public.deed()";
+        gateway.database.execute(sql).await;
+        for round in 0..8 {
+            let queue = format!("new{round}");
+            let create = format!(
+                "SELECT pgmq.create('{queue}'), pgmq.send('{queue}', '1');
+                 CREATE TRIGGER t AFTER UPDATE OR DELETE ON pgmq.q_{queue}
+                 FOR EACH ROW EXECUTE FUNCTION public.mark()"
+            );
+            gateway.send("odd", r#"{"message":1}"#).await;
+            gateway.database.execute(&create).await;
+            let path = format!("/queues/{queue}/messages");
+            let answer = match round % 2 {
+                0 => gateway.post(&format!("{path}/pop"), "").await,
+                _ => gateway.get(&path).await,
+            };
+            assert_eq!(answer.expect(200).messages().len(), 1);
+            let marks: i64 = gateway.database.value("SELECT count(*) FROM public.marks").await;
+            assert_eq!(marks, round + 1, "its trigger runs");
+        }
+    }
 }
