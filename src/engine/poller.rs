@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     domain::{Call, Message, QueueName, Wait},
     store::{self, Conn, Db, Error, Read, Result},
+    telemetry::MessageEvent,
 };
 
 use super::{
@@ -243,8 +244,10 @@ impl Poller {
     }
 
     async fn read_now(&self, conn: &mut Conn, read: &Read) -> Result<Vec<Message>> {
-        let found = read_thoroughly(conn, read, false, false, &self.shared).await;
-        found.map(|found| found.messages)
+        let found = read_thoroughly(conn, read, false, false, &self.shared).await?;
+        let event = MessageEvent::DeadLettered;
+        self.shared.metrics.messages(read.queue.as_str(), event, found.dead);
+        Ok(found.messages)
     }
 
     fn delivery(&self, read: &Read, messages: Vec<Message>) -> Delivery {

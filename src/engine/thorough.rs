@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::{
     domain::{FifoMode, QueueName},
     store::{self, Conn, Error, Found, Kept, Popped, Read, Result},
+    telemetry::MessageEvent,
 };
 
 use super::{Shared, UnreadableSearch, quarantine::take_away};
@@ -65,12 +66,15 @@ pub(super) async fn read_thoroughly(
             // What was given up on may be at these messages still.
             Ok(found) if gave_up && found.messages.is_empty() && tries < MOST_PAUSES => {
                 tries += 1;
+                keep_account(conn, &queue, found, shared).await;
                 sleep(PAUSE).await;
             }
             Ok(found) if gave_up && found.messages.is_empty() => {
                 gave_up = false;
+                keep_account(conn, &queue, found, shared).await;
                 if !search.cleared(conn, Some(&Error::Timeout)).await? {
                     shared.kept.report(&queue, found.kept.as_ref());
+                    found.dead = 0;
                     return outcome;
                 }
             }
@@ -145,6 +149,12 @@ async fn clear_for_the_next(conn: &mut Conn, search: &mut UnreadableSearch<'_>) 
     if let Err(error) = search.clear(conn).await {
         debug!(%error, "cannot search for unreadable messages");
     }
+}
+
+/// What was done on the way, of a read that is done again.
+async fn keep_account(conn: &mut Conn, queue: &QueueName, found: &Found, shared: &Shared) {
+    shared.metrics.messages(queue.as_str(), MessageEvent::DeadLettered, found.dead);
+    take_away(conn, queue, &found.unreadable, &shared.metrics).await;
 }
 
 /// Whether to look once more from the beginning, where there was nothing from `since` on.

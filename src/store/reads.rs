@@ -85,7 +85,8 @@ pub struct Found {
 impl Found {
     /// Whether it met nothing that could be delivered.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.dead == 0 && self.kept.is_none() && !self.more
+        let is_nothing_leased = self.messages.is_empty() && self.unreadable.is_empty();
+        is_nothing_leased && self.dead == 0 && self.kept.is_none() && !self.more
     }
 }
 
@@ -383,4 +384,15 @@ pub async fn quarantine_these(
 ) -> Result<Quarantined> {
     let query = sqlx::query("/* quarantine */ SELECT * FROM pgmq_gateway.quarantine_these($1, $2)");
     Quarantined::of(&conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_leased_and_cannot_be_read_is_something() {
+        assert!(Found::default().is_empty());
+        assert!(!Found { unreadable: vec![1], ..Found::default() }.is_empty());
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgmq_gateway::config::Strategy;
+use serde_json::json;
 use sqlx::Executor;
 use tokio::time::Instant;
 
@@ -346,4 +348,21 @@ async fn backlog_of_a_long_queue_is_estimated() {
         (backlog == 100).then_some(())
     })
     .await;
+}
+
+/// Also those that are moved for who waits inside the database.
+#[tokio::test]
+async fn dead_letters_are_counted_whatever_the_strategy() {
+    for strategy in [Strategy::Shared, Strategy::ReadWithPoll] {
+        let gateway = TestGateway::with(|settings| settings.long_poll.strategy = strategy).await;
+        gateway.create_with("q", &json!({"settings": {"max_receives": 1}})).await;
+        gateway.send("q", r#"{"message":1}"#).await;
+        gateway.receive_one("q", "vt=0").await;
+        let count = "pgmq_gateway_messages_dead_lettered_total{queue=\"q\"} 1";
+        eventually("it is moved, and counted", async || {
+            assert!(gateway.receive("q", "vt=0").await.is_empty());
+            series(&gateway, "q").await.iter().any(|line| line == count).then_some(())
+        })
+        .await;
+    }
 }
