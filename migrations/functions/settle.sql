@@ -184,6 +184,11 @@ BEGIN
         FROM (SELECT DISTINCT a.action FROM unnest(actions) AS a (action)) w;
         IF 'archive' = ANY (actions) AND NOT no_archive THEN
             archive_is_locked := NOT pgmq_gateway.is_unlocked(pgmq_gateway.archive_table(queue));
+            -- With other entries, it is their business alone.
+            IF 'archive' = ALL (actions)
+               AND NOT has_any_column_privilege(pgmq_gateway.archive_table(queue), 'INSERT') THEN
+                RAISE EXCEPTION 'INSERT on %', pgmq_gateway.archive_table(queue) USING ERRCODE = 'PGW33';
+            END IF;
         END IF;
     END IF;
     IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN

@@ -345,3 +345,15 @@ async fn dead_letters_that_cannot_be_moved_block_nobody() {
     let left = gateway.get("/queues/q/messages/1").await.expect(200).json();
     assert_eq!(left["message"], "poison");
 }
+
+/// What a column is computed by may fail as well, and is no trigger's doing.
+#[tokio::test]
+async fn what_fails_to_be_computed_is_not_laid_on_a_trigger_alone() {
+    let computed = "ALTER TABLE pgmq.q_q ADD COLUMN size int
+        GENERATED ALWAYS AS ((message->>'size')::int) STORED";
+    let gateway = Guarded::start(computed).await;
+    let answer = gateway.post("/queues/q/messages", r#"{"message":{"size":"s3cr3t"}}"#).await;
+    let detail = answer.problem(422, "message_rejected").detail();
+    assert!(detail.contains("what a column of it is computed by"), "{detail}");
+    assert!(!detail.contains("s3cr3t"), "{detail}");
+}

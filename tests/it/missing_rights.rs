@@ -67,3 +67,20 @@ async fn pgmq_that_is_gone_is_waited_for() {
     assert_eq!(gateway.send("q", r#"{"message":1}"#).await, 1);
     assert_eq!(gateway.receive_one("q", "").await["msg_id"], 1);
 }
+
+/// Nor is a right on the archive that is missing.
+#[tokio::test]
+async fn a_right_on_the_archive_that_is_missing_is_told() {
+    let gateway = Guarded::start("SELECT pgmq.send('q', '1'), pgmq.send('q', '2')").await;
+    change(&gateway, "REVOKE INSERT ON pgmq.a_q FROM %I").await;
+    let settle = r#"{"archive":[{"msg_id":1}]}"#;
+    for (path, body) in [("1/archive", ""), ("settle", settle)] {
+        let answer = gateway.post(&format!("/queues/q/messages/{path}"), body).await;
+        let detail = answer.problem(403, "forbidden").detail();
+        assert!(detail.contains("role may not do this to"), "{detail}");
+    }
+    let settle = r#"{"archive":[{"msg_id":1}],"delete":[{"msg_id":2}]}"#;
+    let settled = gateway.post("/queues/q/messages/settle", settle).await.expect(200).json();
+    assert_eq!(settled["deleted"], json!([2]), "that is not its business");
+    assert_eq!(gateway.ids("q_q").await, [1]);
+}

@@ -107,7 +107,8 @@ impl Error {
                 "a rule of the table of {queue} does something else than storing the message; nothing was stored"
             )),
             Rejection::Trigger(_) => Self::refused(format!(
-                "a trigger of the table of {queue} refuses the message; nothing was stored"
+                "a trigger of the table of {queue}, or what a column of it is computed by, refuses the message; nothing \
+                 was stored"
             )),
             Rejection::NotStored => Self::refused(format!(
                 "a trigger of the table of {queue} dropped the message; nothing was stored"
