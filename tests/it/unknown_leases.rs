@@ -4,7 +4,11 @@ use pgmq_gateway::{app::Gateway, config::Strategy};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Client, eventually, gateway::try_start, guarded::together, servers::Server,
+    Answer, Client, eventually,
+    gateway::try_start,
+    guarded::together,
+    process::{Program, program},
+    servers::Server,
 };
 
 /// Messages in each queue.
@@ -128,4 +132,56 @@ async fn a_receive_that_did_nothing_is_repeated() {
             answer.expect(200);
         }
     }
+}
+
+/// Of a give-back nobody knows either: somebody may have the message by then.
+#[tokio::test]
+async fn a_give_back_whose_commit_is_cut_off_is_not_repeated() {
+    let server = Server::new(&[]).await;
+    let url = server.url();
+    // Only what gives back waits for the standby that there is not.
+    server.execute("ALTER ROLE postgres SET synchronous_commit = local").await;
+    let environment = [("DATABASE_URL", &*url), ("PGMQ_GATEWAY__SERVER__PORT", "0")];
+    let mut gateway = Program::start(program(&[], &environment));
+    let client = gateway.client().await;
+    client.create("q").await;
+    client.send("q", r#"{"message":1}"#).await;
+    let sql = "CREATE TABLE public.gate AS SELECT 1 AS closed;
+        CREATE SEQUENCE public.updates;
+        CREATE FUNCTION public.count() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM nextval('public.updates'); RETURN NULL;
+        END $$;
+        CREATE FUNCTION public.pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+            IF new.read_ct < old.read_ct THEN SET LOCAL synchronous_commit = on; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER counted AFTER UPDATE ON pgmq.q_q FOR EACH STATEMENT EXECUTE FUNCTION public.count();
+        CREATE TRIGGER passes AFTER UPDATE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.pass()";
+    server.execute(sql).await;
+    wait_for(&server, "nobody").await;
+    let receive = client.request("GET", "/queues/q/messages?vt=600");
+    let leaving = tokio::spawn(Answer::of(receive));
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    eventually("it is being read", async || (server.count(asleep).await > 0).then_some(())).await;
+    leaving.abort();
+    eventually("the client has left", async || {
+        let metrics = client.get("/metrics").await.expect(200).text;
+        metrics.contains(r#"status="499"} 1"#).then_some(())
+    })
+    .await;
+    server.execute("DELETE FROM public.gate").await;
+    cut_off(&server, "release").await;
+    eventually("that is the end of it", async || {
+        gateway.log().contains("not given back").then_some(())
+    })
+    .await;
+    let is_visible = "SELECT count(*) FROM pgmq.q_q WHERE vt <= now() AND read_ct = 0";
+    assert_eq!(server.count(is_visible).await, 1, "it was done");
+    assert_eq!(
+        server.count("SELECT last_value FROM public.updates").await,
+        2,
+        "a lease and its return"
+    );
+    assert_eq!(client.receive_one("q", "vt=600").await["read_ct"], 1);
 }
