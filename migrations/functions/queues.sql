@@ -277,7 +277,9 @@ CREATE FUNCTION pgmq_gateway.queues_with_row_security()
 RETURNS SETOF text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY SELECT m.queue_name::text FROM pg_catalog.pg_class c
-                 JOIN pgmq.meta m ON pgmq.format_table_name(m.queue_name::text, 'q') = c.relname
+                 -- PGMQ's function for that refuses what is no name.
+                 JOIN pgmq.meta m ON 'q_' || pgmq_gateway.folded(m.queue_name::text) = c.relname
+                                 AND pgmq_gateway.is_name(m.queue_name)
                  WHERE c.relnamespace = 'pgmq'::regnamespace AND c.relrowsecurity
                    AND row_security_active(c.oid);
 END

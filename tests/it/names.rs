@@ -95,6 +95,18 @@ async fn names_that_only_look_like_it_are_taken() {
     }
 }
 
+/// PGMQ refuses to say what the table of such a one is called.
+#[tokio::test]
+async fn what_is_no_queues_name_keeps_nobody_from_looking_for_policies() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let sql = "ALTER TABLE pgmq.q_q ENABLE ROW LEVEL SECURITY; ALTER TABLE pgmq.q_q FORCE ROW LEVEL SECURITY;
+        INSERT INTO pgmq.meta (queue_name, is_partitioned, is_unlogged) VALUES ('a$b', false, false)";
+    gateway.database.execute(sql).await;
+    let queues = "SELECT count(*) FROM pgmq_gateway.queues_with_row_security()";
+    assert_eq!(gateway.database.value::<i64>(queues).await, 0, "nothing holds for a superuser");
+}
+
 /// Whatever SQL clients call theirs, and whichever comes first.
 #[tokio::test]
 async fn queues_that_sql_made_under_such_names_are_served_as_they_are() {
