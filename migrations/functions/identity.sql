@@ -122,6 +122,25 @@ BEGIN
             NULL;
         END;
     END LOOP;
+    -- Indexes that were made or dropped by others, or whose maker did not come to say so.
+    FOR unknown IN
+        SELECT m.queue_name FROM pgmq.meta m
+        JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name AND s.database_stamp = stamp
+        JOIN pg_catalog.pg_class c ON c.relnamespace = 'pgmq'::regnamespace
+                                  AND c.relname = 'q_' || pgmq_gateway.folded(m.queue_name::text)
+        WHERE pgmq_gateway.is_name(m.queue_name)
+          -- Few have one of the kind; the others need not be asked.
+          AND (s.fifo OR EXISTS (SELECT FROM pg_catalog.pg_index i
+                                 WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL))
+          AND s.fifo <> pgmq_gateway.has_fifo_index(c.oid)
+    LOOP
+        BEGIN
+            PERFORM pgmq_gateway.note_fifo(unknown.queue_name);
+        EXCEPTION WHEN lock_not_available OR SQLSTATE 'PGW40' THEN
+            -- The next round tries again.
+            NULL;
+        END;
+    END LOOP;
     -- Who is not shown every queue cannot tell which are gone.
     IF NOT row_security_active('pgmq.meta') THEN
         WITH missing AS (

@@ -70,6 +70,7 @@ pub use error::{Error, Part, Result, Subject};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use overview::QueueOverview;
+use queue_changes::IndexBuilds;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
@@ -115,7 +116,7 @@ pub struct Inner {
     figures:
         Coalesced<(QueueName, Option<CallerId>), std::result::Result<QueueMetrics, Arc<Error>>>,
     /// Leave to make or drop an index.
-    index_builds: tokio::sync::Mutex<()>,
+    index_builds: IndexBuilds,
     /// What front ends keep of queues.
     attributes: AttributesCache,
     /// Which queues were to be made fair.
@@ -178,7 +179,7 @@ impl Broker {
             receipt_key: parts.receipt_key,
             read_mode: settings.engine.read,
             idempotency_lifetime: settings.maintenance.idempotency_lifetime(),
-            index_builds: tokio::sync::Mutex::default(),
+            index_builds: IndexBuilds::default(),
             attributes: AttributesCache::default(),
             fair_tries: FairTries::default(),
             move_tasks: Notify::new(),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tracing::warn;
 
 use crate::{
     domain::{Call, Queue, QueueKind, QueueName, SettingsChange},
+    engine::KeyedSlots,
     store::{self, DropOutcome, GroupIndex},
 };
 
@@ -16,6 +18,8 @@ use super::{
 
 /// How often an index is tried to be made, or dropped, that others are at.
 const MOST_ATTEMPTS: u32 = 4;
+/// Queues whose indexes are worked on at the same time: whoever has written to one and goes on holds up that one.
+const MOST_BUILDS: usize = 3;
 
 /// What to change of a queue.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,33 @@ impl QueueChange {
         let fifo = self.fifo.map(|wanted| (GroupIndex::Fifo, wanted));
         let fair = self.settings.fair.map(|wanted| (GroupIndex::Fair, wanted.unwrap_or(false)));
         fifo.into_iter().chain(fair).collect()
+    }
+}
+
+/// Whose turn it is to work on indexes: one at a time for a queue, and few in all, as each has a session of its own.
+#[derive(Debug)]
+pub(super) struct IndexBuilds {
+    queues: KeyedSlots<QueueName>,
+    all: Semaphore,
+}
+
+/// Such a turn, until it is dropped.
+struct IndexTurn<'a> {
+    _of_queue: Option<OwnedSemaphorePermit>,
+    _of_all: Option<SemaphorePermit<'a>>,
+}
+
+impl Default for IndexBuilds {
+    fn default() -> Self {
+        Self { queues: KeyedSlots::new(1), all: Semaphore::new(MOST_BUILDS) }
+    }
+}
+
+impl IndexBuilds {
+    async fn turn(&self, queue: &QueueName) -> IndexTurn<'_> {
+        // In this order: who waits for its queue takes nobody's place.
+        let of_queue = self.queues.acquire(queue).await;
+        IndexTurn { _of_queue: of_queue, _of_all: self.all.acquire().await.ok() }
     }
 }
 
@@ -149,21 +180,45 @@ impl Broker {
         Ok(self.complete(shown))
     }
 
-    /// Makes an index, or drops it.
+    /// Makes an index, or drops it. Where there is nothing to do, that waits for nobody.
     async fn set_index(&self, known: Known<'_>, index: GroupIndex, wanted: bool) -> Result<()> {
+        if !self.index_work(known, index, wanted).await?.is_empty() {
+            self.work_on_index(known, index, wanted).await?;
+        }
         let Known { queue, policy, call } = known;
-        // One at a time: each has a session of its own. Nobody stands there for a client that has left.
+        if index == GroupIndex::Fifo {
+            let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
+                store::note_fifo(&mut conn, queue).await
+            });
+            noted.await?.map_err(Error::of_changing(queue))?;
+        }
+        Ok(())
+    }
+
+    /// The statements that make or drop it, as it is now.
+    async fn index_work(
+        &self,
+        Known { queue, policy, call }: Known<'_>,
+        index: GroupIndex,
+        wanted: bool,
+    ) -> Result<Vec<String>> {
+        let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
+            store::group_index_work(&mut conn, queue, index, wanted).await
+        });
+        work.await?.map_err(Error::of_changing(queue))
+    }
+
+    async fn work_on_index(&self, known: Known<'_>, index: GroupIndex, wanted: bool) -> Result<()> {
+        let queue = known.queue;
+        // Nobody stands there for a client that has left.
         let _turn = tokio::select! {
-            turn = self.index_builds.lock() => turn,
+            turn = self.index_builds.turn(queue) => turn,
             () = caller::gone() => return Err(Error::Locked(format!("the indexes of queue `{queue}`"))),
         };
         let mut attempts = 0;
         let outcome = loop {
             attempts += 1;
-            let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-                store::group_index_work(&mut conn, queue, index, wanted).await
-            });
-            let work = work.await?.map_err(Error::of_changing(queue))?;
+            let work = self.index_work(known, index, wanted).await?;
             let outcome = self.db.run_at_leisure(&work).await;
             // Another gateway is at the same, or the queue is another one: what there is to do is another thing, too.
             if attempts == MOST_ATTEMPTS || !matches!(outcome, Err(store::Error::Deadlock(_))) {
@@ -183,23 +238,13 @@ impl Broker {
             });
         }
         self.db.forget_table(queue);
-        if index == GroupIndex::Fifo {
-            let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-                store::note_fifo(&mut conn, queue).await
-            });
-            noted.await?.map_err(Error::of_changing(queue))?;
-        }
         Ok(())
     }
 
     /// Drops what an attempt to make an index has left, which would be of no use and cost every send. Where that
     /// fails, the next attempt does it. One that another gateway has made meanwhile stays.
     async fn drop_unfinished_index(&self, known: Known<'_>, index: GroupIndex) {
-        let Known { queue, policy, call } = known;
-        let work = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-            store::group_index_work(&mut conn, queue, index, true).await
-        });
-        if let Ok(Ok(mut work)) = work.await {
+        if let Ok(mut work) = self.index_work(known, index, true).await {
             // The last one may make it anew.
             work.retain(|statement| statement.starts_with("DROP"));
             drop(self.db.run_at_leisure(&work).await);

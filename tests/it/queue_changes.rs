@@ -126,6 +126,50 @@ async fn two_gateways_do_not_undo_each_others_index() {
     assert_eq!(one.database.value::<i64>(INDEXES).await, 1);
 }
 
+/// An index that cannot be made yet is of no concern to a queue that has its own, nor to one that gets it now.
+#[tokio::test]
+async fn an_index_that_waits_keeps_no_other_queue_from_being_changed() {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "other", "new"] {
+        gateway.create(queue).await;
+    }
+    gateway.patch("/queues/other", r#"{"fifo":true}"#).await.expect(200);
+    let insert = "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '2')";
+    let holder = Holder::of(&gateway.database, insert).await;
+    let client = gateway.client.clone();
+    let building = tokio::spawn(async move { client.patch("/queues/q", r#"{"fifo":true}"#).await });
+    eventually("it is being made", async || {
+        let begun =
+            "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()";
+        (gateway.database.value::<i64>(begun).await == 1).then_some(())
+    })
+    .await;
+    let declared = r#"{"fifo":true,"settings":{"delay":5}}"#;
+    let changed = gateway.put("/queues/other?on_conflict=update", declared).await;
+    assert_eq!(changed.expect(200).json()["settings"]["delay"], 5);
+    let changed = gateway.patch("/queues/new", r#"{"fifo":true}"#).await;
+    assert_eq!(changed.expect(200).json()["fifo"], true);
+    assert!(!building.is_finished());
+    holder.commit().await;
+    building.await.expect("built").expect(200);
+}
+
+/// An index that SQL makes, or whose maker ended before it could say so, counts for those who send, too.
+#[tokio::test]
+async fn what_sql_makes_of_a_queues_index_is_written_down() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let noted = "SELECT bool_or(fifo) FROM pgmq_gateway.queue_settings WHERE queue_name = 'q'";
+    let index = "CREATE INDEX mine ON pgmq.q_q
+        ((coalesce(headers->>'x-pgmq-group', '_default_fifo_group')), msg_id)";
+    for (sql, is_fifo) in [(index, true), ("DROP INDEX pgmq.mine", false)] {
+        gateway.database.execute(sql).await;
+        gateway.database.execute("SELECT pgmq_gateway.register_queues()").await;
+        assert_eq!(gateway.get("/queues/q").await.json()["fifo"], is_fifo);
+        assert_eq!(gateway.database.value::<bool>(noted).await, is_fifo, "{sql}");
+    }
+}
+
 /// Whoever comes second finds it made, or dropped, or being so.
 #[tokio::test]
 async fn gateways_that_make_the_same_index_at_once_all_succeed() {
