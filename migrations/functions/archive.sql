@@ -48,10 +48,11 @@ $$;
 
 -- Moves the next archived messages into a queue, as new ones. What the archive does not give or the
 -- queue does not take stays: of these `failed` says how many, `failed_code` and `failed_constraint` why.
--- `last_id` is where to go on, null when there are no more.
+-- `last_id` is where to go on, null when there are no more. What is archived later than the first step, as it was
+-- replayed by it maybe, is behind `up_to`.
 CREATE FUNCTION pgmq_gateway.replay(
     queue text, target text, after_msg_id bigint, max_messages integer, since timestamptz,
-    until timestamptz, filter jsonb, ids bigint[], OUT moved integer, OUT last_id bigint,
+    until timestamptz, filter jsonb, ids bigint[], INOUT up_to bigint, OUT moved integer, OUT last_id bigint,
     OUT failed integer, OUT failed_code text, OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -60,12 +61,15 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
+    IF up_to IS NULL THEN
+        EXECUTE format('/* pgmq_gateway */ SELECT coalesce(max(m.msg_id), 0) FROM %s m', a_table) INTO up_to;
+    END IF;
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(c.msg_id) FROM (
-            SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND %s
+            SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND m.msg_id <= $7 AND %s
             ORDER BY m.msg_id LIMIT $2 %s) c',
         a_table, pgmq_gateway.archive_condition(), pgmq_gateway.row_lock(a_table)
-    ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids;
+    ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids, up_to;
     SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
     INTO moved, failed, failed_code, failed_constraint
     FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}')) r;

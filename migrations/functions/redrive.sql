@@ -5,15 +5,19 @@
 -- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
 -- not give or the other does not take: of these `failed` says how many, `failed_code` and
 -- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
--- when there are no more.
+-- when there are no more. What becomes a dead letter later than the first step, as it was moved by it maybe, is behind
+-- `up_to`.
 CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
-    OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
+    INOUT up_to bigint, OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
     OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     origin text := '$3';
+    -- What a header says is the name of a queue only if there is one of that name. What cannot go anywhere does not
+    -- count among the messages of a step.
+    is_known text := '$3 <> $4 AND EXISTS (SELECT FROM pgmq.meta k WHERE k.queue_name = $3)';
     looked_at bigint[] := '{}';
     batch record;
     step record;
@@ -26,20 +30,21 @@ BEGIN
         RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     ELSIF target IS NULL THEN
         origin := 'm.headers ->> ''x-dead-letter-queue''';
+        is_known := format('EXISTS (SELECT FROM pgmq.meta k WHERE k.queue_name = %1$s AND k.queue_name <> $4
+                                    AND ($5 IS NULL OR k.queue_name ~ $5))', origin);
+    END IF;
+    IF up_to IS NULL THEN
+        EXECUTE format('/* pgmq_gateway */ SELECT coalesce(max(m.msg_id), 0) FROM %s m', source) INTO up_to;
     END IF;
     FOR batch IN EXECUTE format(
         '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
             SELECT %s AS origin, m.msg_id FROM %s m
-            WHERE m.msg_id > $1 AND m.vt <= statement_timestamp()
+            WHERE m.msg_id > $1 AND m.msg_id <= $6 AND m.vt <= statement_timestamp() AND %s
             ORDER BY m.msg_id LIMIT $2 %s) c
-         GROUP BY c.origin ORDER BY c.origin', origin, source, pgmq_gateway.row_lock(source)
-    ) USING after_msg_id, max_messages, target LOOP
+         GROUP BY c.origin ORDER BY c.origin', origin, source, is_known, pgmq_gateway.row_lock(source)
+    ) USING after_msg_id, max_messages, target, queue, allowed_queues, up_to LOOP
         looked_at := looked_at || batch.ids;
-        -- What a header says is the name of a queue only if there is one of that name.
-        CONTINUE WHEN batch.origin = queue
-                   OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
-        IF (target IS NOT NULL OR allowed_queues IS NULL OR batch.origin ~ allowed_queues)
-           AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
+        IF pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
             step := pgmq_gateway.requeue_each(
                 source, batch.origin, batch.ids, 'q.vt <= statement_timestamp()');
             moved := moved + step.moved;

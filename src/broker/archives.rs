@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, Moved, Page, Rejection},
+    store::{self, Archived, Moved, Page, Rejection, Step},
     telemetry::MessageEvent,
 };
 
@@ -135,10 +135,10 @@ impl Broker {
                 return counted.await?.map_err(Error::on(queue));
             }
             let mut steps = broker.steps(limit);
-            while let Some((after, step)) = steps.next() {
+            while let Some(step) = steps.next() {
                 let moved =
                     broker.on_queue(Kind::Replay, queue, &policy, &call, |mut conn| async move {
-                        unlocked(store::replay(&mut conn, queue, to, after, step, which).await?)
+                        unlocked(store::replay(&mut conn, queue, to, step, which).await?)
                     });
                 steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;
             }
@@ -171,12 +171,11 @@ impl Broker {
             let (queue, to, within) = (&queue, to.as_ref(), &within);
             let policy = broker.policies.of(queue).await?;
             let mut steps = broker.steps(limit);
-            while let Some((after, step)) = steps.next() {
+            while let Some(step) = steps.next() {
                 let none_moved = steps.moved == 0;
                 let moved =
                     broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
-                        let step =
-                            store::redrive(&mut conn, queue, to, within, after, step).await?;
+                        let step = store::redrive(&mut conn, queue, to, within, step).await?;
                         // Of several queues that they go to, one that is locked keeps none from the others.
                         let is_all = none_moved && step.last_id.is_none();
                         if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
@@ -276,6 +275,8 @@ struct Steps {
     stayed: Option<Stayed>,
     limit: Option<i64>,
     after: Option<i64>,
+    /// What comes later than the first step is none of theirs.
+    up_to: Option<i64>,
     /// Whether the last one has been looked at.
     is_through: bool,
     deadline: Instant,
@@ -307,16 +308,17 @@ impl Steps {
             limit,
             // PGMQ's ids begin at 1, and those of other people's rows anywhere.
             after: Some(i64::MIN),
+            up_to: None,
             is_through: false,
             deadline: Instant::now() + time,
         }
     }
 
-    /// The id behind which the next step begins, and how many messages it moves.
-    fn next(&self) -> Option<(i64, i32)> {
+    /// The next step, if there is one.
+    fn next(&self) -> Option<Step> {
         let wanted = self.limit.map_or(STEP, |limit| (limit - self.moved).min(STEP));
         let after = self.after.filter(|_| wanted > 0)?;
-        Some((after, i32::try_from(wanted).unwrap_or(1)))
+        Some(Step { after, up_to: self.up_to, limit: i32::try_from(wanted).unwrap_or(1) })
     }
 
     /// What moving dead letters came to: an error if somebody has locked what none of them could go past.
@@ -339,7 +341,8 @@ impl Steps {
         Ok(Redriven { moved, is_through, rejected })
     }
 
-    /// Takes a step into account. One that failed is the end; what those before it moved is moved.
+    /// Takes a step into account. One that failed is the end; what those before it moved is moved. Where it is not
+    /// known whether it failed, it is not known either how many were moved.
     fn done(&mut self, step: store::Result<Moved>) -> store::Result<()> {
         match step {
             Ok(step) => {
@@ -349,10 +352,11 @@ impl Steps {
                     self.stayed.get_or_insert(step.rejection.map_or(Stayed::Locked, rejected));
                 }
                 self.is_through = step.last_id.is_none();
+                self.up_to = step.up_to;
                 self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
                 Ok(())
             }
-            Err(error) if self.moved > 0 => {
+            Err(error) if self.moved > 0 && !matches!(error, store::Error::OutcomeUnknown(_)) => {
                 debug!(%error, moved = self.moved, "moving messages broke off");
                 self.after = None;
                 Ok(())

@@ -60,8 +60,9 @@ impl Broker {
                     next = step.last_id;
                     kept = kept.or(step.kept);
                 }
-                // What the steps before it deleted is deleted.
-                Err(error) if purged > 0 => {
+                // What the steps before it deleted is deleted. How much that is, is not known where one may have
+                // been done, too.
+                Err(error) if purged > 0 && !matches!(error, store::Error::OutcomeUnknown(_)) => {
                     warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
                     next = None;
                 }

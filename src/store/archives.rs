@@ -39,6 +39,19 @@ pub struct Moved {
     pub destination: Option<String>,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
+    /// The last id that was there when it began.
+    pub up_to: Option<i64>,
+}
+
+/// The messages of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Those behind this id,
+    pub after: i64,
+    /// up to this one; without one, what is there now,
+    pub up_to: Option<i64>,
+    /// and at most so many.
+    pub limit: i32,
 }
 
 /// Archived messages behind `after`, in order of their ids: those that have at most `max_bytes`, and
@@ -98,22 +111,22 @@ pub async fn replay(
     conn: &mut Conn,
     queue: &QueueName,
     to: &QueueName,
-    after: i64,
-    limit: i32,
+    step: Step,
     which: &Archived,
 ) -> Result<Moved> {
     let query = sqlx::query(
-        "/* replay */ SELECT * FROM pgmq_gateway.replay($1, $2, $3, $4, $5, $6, $7, $8)",
+        "/* replay */ SELECT * FROM pgmq_gateway.replay($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(queue.as_str())
     .bind(to.as_str())
-    .bind(after)
-    .bind(limit)
+    .bind(step.after)
+    .bind(step.limit)
     .bind(which.since)
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
-    .bind(which.msg_ids.as_deref());
-    moved(&conn.on(queue).change(query).await?)
+    .bind(which.msg_ids.as_deref())
+    .bind(step.up_to);
+    moved_step(&conn.on(queue).change(query).await?)
 }
 
 /// Moves the next messages of a dead-letter queue back to where each came from, as far as that is
@@ -123,16 +136,17 @@ pub async fn redrive(
     queue: &QueueName,
     to: Option<&QueueName>,
     within: &Scope,
-    after: i64,
-    limit: i32,
+    step: Step,
 ) -> Result<Moved> {
-    let query = sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5)")
-        .bind(queue.as_str())
-        .bind(to.map(QueueName::as_str))
-        .bind(after)
-        .bind(limit)
-        .bind(within.to_regex());
-    moved(&conn.on(queue).change(query).await?)
+    let query =
+        sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5, $6)")
+            .bind(queue.as_str())
+            .bind(to.map(QueueName::as_str))
+            .bind(step.after)
+            .bind(step.limit)
+            .bind(within.to_regex())
+            .bind(step.up_to);
+    moved_step(&conn.on(queue).change(query).await?)
 }
 
 /// Moves those of these messages of a dead-letter queue back that nobody has in hand, as far as that is `within`
@@ -183,5 +197,11 @@ fn moved(rows: &[PgRow]) -> Result<Moved> {
         rejection,
         destination: get::<Option<Text>>(row, "failed_queue")?.map(|name| name.0),
         last_id: get(row, "last_id")?,
+        up_to: None,
     })
+}
+
+/// The same of one of several steps.
+fn moved_step(rows: &[PgRow]) -> Result<Moved> {
+    Ok(Moved { up_to: get(only_row(rows)?, "up_to")?, ..moved(rows)? })
 }

@@ -52,7 +52,7 @@ mod verdict;
 mod wakeups;
 
 pub use archives::{
-    Archived, Moved, browse_archive, count_archived, redrive, redrive_these, replay,
+    Archived, Moved, Step, browse_archive, count_archived, redrive, redrive_these, replay,
 };
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};

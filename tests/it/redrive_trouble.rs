@@ -98,3 +98,42 @@ async fn a_right_that_is_missing_for_one_queue_is_named() {
     let answer = redrive(&gateway, &json!({})).await.problem(403, "forbidden");
     assert!(answer.detail().contains("role may not do this to queue `bad`"), "{}", answer.text);
 }
+
+/// They are not what a limit is about, however many there are.
+#[tokio::test]
+async fn letters_that_cannot_go_back_are_in_nobodys_way() {
+    let gateway = TestGateway::start().await;
+    fill(&gateway.database).await;
+    let sql = "TRUNCATE pgmq.q_dead;
+        INSERT INTO pgmq.q_dead (vt, message, headers)
+        SELECT now(), '1', jsonb_build_object('x-dead-letter-queue',
+                                              CASE WHEN n <= 40000 THEN 'gone' ELSE 'good' END)
+        FROM generate_series(1, 40003) n";
+    gateway.database.execute(sql).await;
+    let redriven = redrive(&gateway, &json!({"limit": 1})).await.expect(200).json();
+    assert_eq!(redriven["moved"], 1);
+    let redriven = redrive(&gateway, &json!({})).await.expect(200).json();
+    assert_eq!(redriven["moved"], 2);
+}
+
+/// What comes back while they are moved is not moved again.
+#[tokio::test]
+async fn what_dies_again_meanwhile_is_left() {
+    let gateway = TestGateway::start().await;
+    fill(&gateway.database).await;
+    let again = "CREATE FUNCTION public.again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO pgmq.q_dead (vt, message, headers)
+            VALUES (now(), NEW.message, '{\"x-dead-letter-queue\":\"good\"}');
+            INSERT INTO pgmq.a_good (msg_id, vt, read_ct, enqueued_at, message)
+            VALUES (NEW.msg_id, now(), 1, now(), NEW.message);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER again AFTER INSERT ON pgmq.q_good FOR EACH ROW EXECUTE FUNCTION public.again();
+        INSERT INTO pgmq.q_dead (vt, message, headers)
+        SELECT now(), '1', '{\"x-dead-letter-queue\":\"good\"}' FROM generate_series(1, 997)";
+    gateway.database.execute(again).await;
+    let redriven = redrive(&gateway, &json!({})).await.expect(200).json();
+    assert_eq!(redriven["moved"], 1000);
+    let replayed = gateway.post("/queues/good/archive/replay", "{}").await.expect(200).json();
+    assert_eq!(replayed["replayed"], 999);
+}
