@@ -16,7 +16,7 @@ use axum::{
     body::{Body, Bytes},
     response::Response,
 };
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::deadline::{past, time_for};
@@ -120,17 +120,33 @@ pub(super) struct Request {
 impl Request {
     /// Follows its answer on the way.
     pub(super) fn answer(mut self, response: Response) -> Response {
-        let more = time_for(&response);
+        // A stream may go on for days: each of its pieces has a time instead.
+        let is_stream = response.body().size_hint().upper().is_none();
+        if !is_stream {
+            self.begin_time(time_for(&response));
+        }
+        response.map(|body| {
+            let rest = Bytes::new();
+            Body::new(Followed { body, rest, is_stream, waits: false, request: self })
+        })
+    }
+
+    /// From now on it has so much time, and more.
+    fn begin_time(&mut self, more: Duration) {
+        self.end_time();
         let mut in_hand = self.answers.in_hand();
-        let begins = Instant::now() + self.answers.time;
         in_hand.answers += 1;
-        let deadline = (begins + more, in_hand.answers);
+        let deadline = (Instant::now() + self.answers.time + more, in_hand.answers);
         in_hand.deadlines.insert(deadline);
         drop(in_hand);
         self.deadline = Some(deadline);
-        response.map(|body| {
-            Body::new(Followed { body, rest: Bytes::new(), waits: false, request: self })
-        })
+    }
+
+    /// It is not waited for.
+    fn end_time(&mut self) {
+        if let Some(deadline) = self.deadline.take() {
+            self.answers.in_hand().deadlines.remove(&deadline);
+        }
     }
 }
 
@@ -150,6 +166,8 @@ struct Followed {
     body: Body,
     /// What is left of the part that came last.
     rest: Bytes,
+    /// Whether nobody knows where it ends.
+    is_stream: bool,
     /// Whether a piece was handed over that has not been taken, as far as we know.
     waits: bool,
     request: Request,
@@ -159,6 +177,9 @@ impl Followed {
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         self.waits = true;
+        if self.is_stream {
+            self.request.begin_time(Duration::ZERO);
+        }
         self.request.answers.waiting.fetch_add(1, Relaxed);
         self.request.answers.pieces.fetch_add(1, Relaxed);
         Frame::data(piece)
@@ -168,6 +189,9 @@ impl Followed {
     fn taken(&mut self) {
         if std::mem::take(&mut self.waits) {
             self.request.answers.waiting.fetch_sub(1, Relaxed);
+            if self.is_stream {
+                self.request.end_time();
+            }
         }
     }
 }

@@ -92,6 +92,32 @@ async fn an_answer_has_time_by_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_for_as_long_as_it_is_taken() {
+    let answers = none_yet();
+    let beats = futures_util::stream::unfold((), async |()| {
+        sleep(TIME * 2).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"beat")), ()))
+    });
+    let mut body = answers.request().answer(Response::new(Body::from_stream(beats))).into_body();
+    let taking = async {
+        for _ in 0..10 {
+            body.frame().await.expect("a beat").expect("no error");
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = answers.stall(TIME) => panic!("it was taken all the time"),
+        () = answers.late() => panic!("it has no end"),
+    }
+    // The last piece is not.
+    let started = Instant::now();
+    answers.late().await;
+    assert_eq!(started.elapsed(), TIME);
+    drop(body);
+    timeout(TIME * 10, answers.late()).await.expect_err("there is none any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_is_idle_without_requests() {
     let answers = none_yet();
     let started = Instant::now();

@@ -1,13 +1,18 @@
 //! What the dashboard shows of much, and how much of it one viewer has.
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pgmq_gateway::config::Settings;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{
     auth::{ADMIN, key, with_admin},
     dashboard_actions::said,
 };
-use crate::support::{Browser, TestGateway, eventually};
+use crate::support::{Browser, PATIENCE, TestGateway, eventually, raw};
 
 const OTHER: &str = "a-secret-of-another-one";
 
@@ -35,6 +40,37 @@ async fn one_key_does_not_have_all_places_of_those_who_watch() {
     let metrics = admin.get("/metrics").await.text;
     let counted = "pgmq_gateway_refused_total{limit=\"key_max_viewers\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
+}
+
+/// A page that is open for longer than any answer may take costs the others on its connection nothing.
+#[tokio::test]
+async fn a_viewer_over_http2_is_told_for_longer_than_an_answer_may_take() {
+    let gateway = TestGateway::with(|settings| {
+        settings.server.write_timeout_seconds = 1;
+        settings.metrics.queue_interval_seconds = 1;
+    })
+    .await;
+    gateway.create("q").await;
+    let stream = TokioIo::new(raw::connect(&gateway).await);
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = |path: &str| {
+        let request = hyper::Request::get(format!("http://localhost{path}"));
+        request.body(Empty::<Bytes>::new()).expect("a request")
+    };
+    let events = sender.send_request(request("/ui/events?queue=q")).await.expect("a stream");
+    assert_eq!(events.status(), 200);
+    let mut events = events.into_body();
+    // There are two seconds between two events.
+    for n in 0..4 {
+        gateway.send_message("q", n).await;
+        let event = timeout(PATIENCE, events.frame()).await.expect("in time");
+        event.expect("it goes on").expect("the connection is there");
+        let other = sender.send_request(request("/queues/q/peek")).await.expect("answered");
+        assert_eq!(other.status(), 200);
+        other.into_body().collect().await.expect("all of it");
+    }
 }
 
 /// Has every look at messages take three seconds.
