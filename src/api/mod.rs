@@ -47,6 +47,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     ],
     response_headers: &["location", "retry-after", "idempotency-replayed", "x-request-id"],
     line_ends: true,
+    is_for_operations: false,
 };
 
 /// Which listener serves what is for operators.
@@ -89,20 +90,22 @@ pub fn router(gated: GatedBroker, operations: Operations, has_dashboard: bool) -
     let router = router.merge(openapi::browser()).merge(openapi::start_page(has_dashboard));
     let router = router.route(receive::PATH, head(receive::refuse_head));
     let origins = gated.origins.clone();
-    finish(router, gated, &origins, &document)
+    finish(router, gated, FRONT_END, &origins, &document)
 }
 
 /// What an operator or an orchestrator asks for, where that has a listener of its own, with names of its
 /// own.
 pub fn operations_router(gated: GatedBroker, origins: &OriginPolicy) -> Router {
     let (router, document) = operations::routes().split_for_parts();
-    finish(router, gated, origins, &document).layer(Extension(ForOperations))
+    let front_end = FrontEnd { is_for_operations: true, ..FRONT_END };
+    finish(router, gated, front_end, origins, &document).layer(Extension(ForOperations))
 }
 
 /// What every request passes on its way in and out.
 fn finish(
     router: Router<Api>,
     gated: GatedBroker,
+    front_end: FrontEnd,
     origins: &OriginPolicy,
     document: &OpenApi,
 ) -> Router {
@@ -110,7 +113,7 @@ fn finish(
     let router = router
         .fallback(async move |request: Request| paths.not_found(request.uri().path()))
         .method_not_allowed_fallback(receive::refuse_method);
-    layered(router, &gated, FRONT_END, origins, served(document)).with_state(Api(gated))
+    layered(router, &gated, front_end, origins, served(document)).with_state(Api(gated))
 }
 
 /// The methods that each path of a document takes. Pages have no place in it.

@@ -50,6 +50,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     // Forms are what it takes, and a page of any site can send one: only its own pages may.
     media_types: &[],
     line_ends: false,
+    is_for_operations: false,
     // Said of each response by the outermost layer.
     no_store: &[],
     request_headers: &[],

@@ -21,4 +21,6 @@ pub(crate) struct FrontEnd {
     pub(crate) response_headers: &'static [&'static str],
     /// Whether JSON ends with a line end for those who see it in a terminal.
     pub(crate) line_ends: bool,
+    /// Whether it is for operators alone, who are answered however many others ask.
+    pub(crate) is_for_operations: bool,
 }

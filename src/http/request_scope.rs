@@ -160,9 +160,10 @@ impl RequestScope {
         let route = request.extensions().get::<MatchedPath>().cloned();
         let no_store = layer.rules.front_end.no_store;
         let no_store = no_store.iter().any(|start| request.uri().path().starts_with(start));
-        // An orchestrator is answered however many others ask.
+        // An orchestrator is answered however many others ask, and so is an operator apart from clients.
         let is_probe = PROBES.contains(&name_of(route.as_ref()));
-        let entered = if is_probe { Ok(None) } else { enter(&layer.gate).map(Some) };
+        let is_apart = is_probe || layer.rules.front_end.is_for_operations;
+        let entered = if is_apart { Ok(None) } else { enter(&layer.gate).map(Some) };
         let (counted, refused) = match entered {
             Ok(counted) => (counted, layer.rules.check(request, is_probe).err()),
             Err(rejection) => (None, Some(rejection)),

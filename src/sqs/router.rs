@@ -46,6 +46,7 @@ const QUERY: FrontEnd = FrontEnd {
     guarded_reads: &[ROOT, QUEUE],
     media_types: &[],
     line_ends: false,
+    is_for_operations: false,
     no_store: &["/"],
     request_headers: &[
         "amz-sdk-invocation-id",

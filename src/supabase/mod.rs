@@ -38,6 +38,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     guarded_reads: &[],
     media_types: &["application/json"],
     line_ends: false,
+    is_for_operations: false,
     no_store: &["/rest/v1"],
     request_headers: &[
         "apikey",

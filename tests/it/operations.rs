@@ -1,8 +1,8 @@
 //! Health and metrics.
 
-use tokio::task::JoinSet;
+use tokio::{io::AsyncWriteExt, task::JoinSet};
 
-use crate::support::{TestGateway, eventually};
+use crate::support::{Client, TestGateway, eventually, raw};
 
 #[tokio::test]
 async fn healthy_means_alive_and_ready() {
@@ -26,6 +26,28 @@ async fn a_crowd_does_not_make_it_unready() {
     });
     let statuses = asked.collect::<JoinSet<_>>().join_all().await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn clients_that_take_all_places_leave_those_of_operators() {
+    let gateway = TestGateway::with(|settings| {
+        settings.server.operations_port = Some(0);
+        settings.limits.max_arriving_requests = 1;
+    })
+    .await;
+    gateway.create("q").await;
+    let mut stream = raw::connect(&gateway).await;
+    let head = "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let operations = Client::new(&gateway.gateway.operations_url().expect("a listener"));
+    eventually("it arrives", async || {
+        let metrics = operations.get("/metrics").await.expect(200).text;
+        metrics.contains("pgmq_gateway_requests_in_flight 1\n").then_some(())
+    })
+    .await;
+    gateway.get("/queues/q").await.problem(503, "overloaded");
+    operations.get("/metrics").await.expect(200);
+    drop(stream);
 }
 
 #[tokio::test]
