@@ -14,8 +14,12 @@ pub(crate) fn room_for<'a>(
     messages: impl Iterator<Item = &'a Message>,
 ) -> Result<MemoryPermit, Rejection> {
     let mut held = gate.memory.hold(gate.usage(call));
-    let bytes = messages.map(Message::bytes).sum::<u64>();
-    make_room(gate, &mut held, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    let (count, bytes) =
+        messages.fold((0_usize, 0), |(count, sum), message| (count + 1, sum + message.bytes()));
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // SQL may have stored one that is larger than all of the room: it would never be received.
+    let grown = if count == 1 { held.grow_to_whole(bytes) } else { held.grow_to(bytes) };
+    grown.map_err(|exhausted| too_many_bytes(gate, exhausted))?;
     Ok(held)
 }
 

@@ -88,8 +88,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
     let held = bytes_in_hand(&gateway).await;
     assert!(held >= 1e6 && held <= all, "{held} of {all}");
     lock.rollback().await.expect("unlocked");
-    eventually("nothing is in hand", async || (bytes_in_hand(&gateway).await == 0.0).then_some(()))
-        .await;
+    nothing_in_hand(&gateway).await;
 }
 
 /// Bodies and answers that there is no room for are refused, and small ones are not.
@@ -139,6 +138,49 @@ async fn bytes_in_hand_are_bounded() {
         (answer.status == 200 && answer.messages().len() == 2).then_some(())
     })
     .await;
+}
+
+async fn nothing_in_hand(gateway: &TestGateway) {
+    eventually("nothing is in hand", async || (bytes_in_hand(gateway).await == 0.0).then_some(()))
+        .await;
+}
+
+/// The limits are no multiples of what is taken at a time.
+#[tokio::test]
+async fn what_is_just_within_the_limits_is_served() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 1_000_000;
+        settings.limits.max_body_bytes = 2_000_000;
+        settings.limits.max_answer_bytes = 2_000_000;
+        settings.limits.max_in_flight_bytes = 2_000_000;
+    })
+    .await;
+    gateway.create("q").await;
+    let message = json!({"message": "a".repeat(985_000)});
+    let batch = json!({"messages": [&message, &message]}).to_string();
+    assert!(batch.len() > 30 * (64 << 10) && batch.len() < 2_000_000);
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    nothing_in_hand(&gateway).await;
+    assert_eq!(gateway.receive("q", "qty=2&vt=600").await.len(), 2);
+}
+
+/// It cannot be parted, and would stand in the way of all others.
+#[tokio::test]
+async fn a_message_that_is_larger_than_all_of_the_room_is_received() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 1_000_000;
+        settings.limits.max_body_bytes = 1_000_000;
+        settings.limits.max_answer_bytes = 1_000_000;
+        settings.limits.max_in_flight_bytes = 1_000_000;
+    })
+    .await;
+    gateway.create("q").await;
+    let fill = "SELECT pgmq.send('q', to_jsonb(repeat('a', 3000000)))";
+    gateway.database.execute(fill).await;
+    let message = gateway.receive_one("q", "vt=600").await;
+    assert_eq!(message["message"].as_str().map(str::len), Some(3_000_000));
+    nothing_in_hand(&gateway).await;
+    gateway.get("/queues/q/messages/1").await.expect(200);
 }
 
 const LARGE: usize = 400_000;

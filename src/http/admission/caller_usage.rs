@@ -57,6 +57,11 @@ pub(super) fn add(count: &AtomicUsize, more: usize, most: usize) -> bool {
     fits
 }
 
+/// The same, but what there is nothing beside is taken, however much it is.
+pub(super) fn add_alone(count: &AtomicUsize, more: usize, most: usize) -> bool {
+    add(count, more, most) || count.compare_exchange(0, more, Relaxed, Relaxed).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::domain::Share;
 
-use super::caller_usage::{CallerUsage, add};
+use super::caller_usage::{CallerUsage, add, add_alone};
 
 /// Bytes of a body or an answer that are not counted: what is small is bounded by the number of
 /// requests, and is served however much others hold.
@@ -34,6 +34,9 @@ pub(crate) struct MemoryPermit {
     bytes: usize,
 }
 
+/// Adds to a count up to a bound, or says that it does not fit.
+type Add = fn(&AtomicUsize, usize, usize) -> bool;
+
 /// There is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exhausted {
@@ -48,7 +51,10 @@ impl MemoryBudget {
     pub(crate) fn new(most: u64, share: Share, of_request: u64) -> Self {
         let [most, of_request] =
             [most, of_request].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        Self { held: Arc::default(), most, of_caller: share.of(most).max(of_request) }
+        // As they are taken: what may be held, may be held to its last byte.
+        let [most, of_caller] = [most, share.of(most).max(of_request)]
+            .map(|bytes| bytes.checked_next_multiple_of(STEP).unwrap_or(usize::MAX));
+        Self { held: Arc::default(), most, of_caller }
     }
 
     /// Nothing yet.
@@ -65,9 +71,19 @@ impl MemoryBudget {
 impl MemoryPermit {
     /// Holds so many bytes, if there are any left.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.grow(bytes, add)
+    }
+
+    /// The same for what has no parts, and has to fit at some time: at the latest when nothing else is
+    /// held.
+    pub(crate) fn grow_to_whole(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.grow(bytes, add_alone)
+    }
+
+    fn grow(&mut self, bytes: usize, add: Add) -> Result<(), Exhausted> {
         let wanted = if bytes <= FREE { 0 } else { bytes.next_multiple_of(STEP) };
         if wanted > self.bytes {
-            self.take(wanted - self.bytes)?;
+            self.take(wanted - self.bytes, add)?;
             self.bytes = wanted;
         }
         Ok(())
@@ -78,7 +94,7 @@ impl MemoryPermit {
         self.bytes
     }
 
-    fn take(&self, bytes: usize) -> Result<(), Exhausted> {
+    fn take(&self, bytes: usize, add: Add) -> Result<(), Exhausted> {
         let MemoryBudget { held, most, of_caller } = &self.budget;
         let caller = self.caller.as_ref().map(|caller| &caller.bytes);
         if caller.is_some_and(|count| !add(count, bytes, *of_caller)) {
@@ -167,6 +183,36 @@ mod tests {
         // The largest request is taken, whatever a share is.
         let budget = MemoryBudget::new(4 * STEP as u64, HALF, 3 * STEP as u64);
         budget.hold(Some(a)).grow_to(3 * STEP).expect("room");
+    }
+
+    #[test]
+    fn what_may_be_held_may_be_held_to_its_last_byte() {
+        let caller = Arc::<CallerUsage>::default();
+        let budget = MemoryBudget::new(2_000_000, HALF, 2_000_000);
+        budget.hold(Some(Arc::clone(&caller))).grow_to(2_000_000).expect("room");
+        let budget = MemoryBudget::new(4_000_000, HALF, 10);
+        budget.hold(Some(caller)).grow_to(2_000_000).expect("room");
+    }
+
+    #[test]
+    fn what_has_no_parts_is_taken_when_there_is_nothing_else() {
+        let budget = budget(4 * STEP);
+        let [a, b] = [Arc::<CallerUsage>::default(), Arc::default()];
+        let hold = |caller: &Arc<CallerUsage>| budget.hold(Some(Arc::clone(caller)));
+        hold(&a).grow_to(9 * STEP).expect_err("it has parts");
+        let mut small = hold(&b);
+        small.grow_to(STEP).expect("room");
+        assert_eq!(hold(&a).grow_to_whole(9 * STEP), Err(Exhausted::ForAll));
+        // More than its share, but not than there is.
+        let mut large = hold(&a);
+        large.grow_to_whole(3 * STEP).expect("it has nothing else");
+        assert_eq!(hold(&a).grow_to_whole(STEP), Err(Exhausted::ForCaller(2 * STEP)));
+        drop((small, large));
+        let mut huge = hold(&a);
+        huge.grow_to_whole(9 * STEP).expect("there is nothing else");
+        assert_eq!(hold(&b).grow_to(STEP), Err(Exhausted::ForAll));
+        drop(huge);
+        assert_eq!((a.bytes.load(Relaxed), b.bytes.load(Relaxed), budget.held()), (0, 0, 0));
     }
 
     #[test]
