@@ -1,6 +1,9 @@
 //! What is known of a request while it is worked on.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use axum::http::{HeaderValue, request::Parts};
 
@@ -25,7 +28,7 @@ pub(crate) struct RequestContext {
     /// Its id, as answers have it.
     request_id: Option<HeaderValue>,
     /// Whether a body is to come.
-    pub(super) has_body: bool,
+    has_body: AtomicBool,
     /// Its place among those in flight, until it is answered.
     counted: Mutex<Option<InFlightGuard>>,
 }
@@ -58,6 +61,7 @@ impl RequestContext {
         request_id: HeaderValue,
     ) -> Self {
         let (counted, request_id) = (Mutex::new(counted), Some(request_id));
+        let has_body = AtomicBool::new(has_body);
         Self { request_id, has_body, counted, ..Self::default() }
     }
 
@@ -79,6 +83,16 @@ impl RequestContext {
     /// It turned out whose it is.
     pub(super) fn belongs_to(&self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         self.lock().as_mut().map_or(Ok(()), |counted| counted.belongs_to(caller))
+    }
+
+    /// Whether a body is to come, or to be read.
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body.load(Relaxed)
+    }
+
+    /// What was told to come turned out to be nothing: nobody reads that.
+    pub(super) fn has_no_body(&self) {
+        self.has_body.store(false, Relaxed);
     }
 
     /// Its body is there, or it has none: from now on it counts among those that are served.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::rejection::Rejection;
+use super::{context::context, rejection::Rejection};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
@@ -129,6 +129,7 @@ async fn check(request: Request) -> Result<Request, Rejection> {
             format!("{method} takes no body: parameters stand behind the `?` of the URL").into(),
         ));
     }
+    context(&parts).has_no_body();
     Ok(Request::from_parts(parts, Body::empty()))
 }
 

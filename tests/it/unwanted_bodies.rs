@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use sqlx::{Connection, Executor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use super::auth::{ADMIN, with_admin};
-use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually, raw};
+use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually, holder, raw};
 
 async fn with_queue() -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -103,6 +104,28 @@ async fn a_body_on_get_is_refused_over_http2() {
         assert_eq!(response.status(), status, "{parts:?}");
         response.into_body().collect().await.expect("all of it");
     }
+}
+
+/// Whoever says that there is a body, and sends none, is served like anybody else, and no more.
+#[tokio::test]
+async fn a_request_with_an_empty_body_counts_among_those_that_are_served() {
+    let gateway = TestGateway::with(|settings| settings.limits.max_requests = 1).await;
+    gateway.create("q").await;
+    let mut connection = gateway.database.connect().await;
+    let mut lock = connection.begin().await.expect("begun");
+    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let client = gateway.client.clone();
+    let sender = tokio::spawn(async move { client.send("q", r#"{"message":1}"#).await });
+    holder::wait_for_blocked(&gateway.database, "/* send").await;
+    gateway.get("/queues/other").await.problem(503, "overloaded");
+    let request = "GET /queues/other HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let mut stream = raw::connect(&gateway).await;
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let said = raw::read_all(&mut stream).await.expect("answered");
+    assert_eq!(raw::parse(&said).0, 503, "{said}");
+    lock.rollback().await.expect("unlocked");
+    sender.await.expect("no panic");
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ impl Caller {
             let counted = context.belongs_to(gated.concurrency.usage(id));
             counted.map_err(|full| too_many(gated, full))?;
         }
-        if !context.has_body {
+        if !context.has_body() {
             context.body_is_here().map_err(|full| too_many(gated, full))?;
         }
         Ok(Self { gated: gated.clone(), context, principal, credential })
