@@ -243,9 +243,11 @@ impl Connections {
     }
 }
 
-/// Whether an answer says that it is the last on its connection.
+/// Whether a request or an answer says that it is the last on its connection, whatever else it says of it.
 fn closes(headers: &HeaderMap) -> bool {
-    headers.get(header::CONNECTION).is_some_and(|value| value == "close")
+    let values = headers.get_all(header::CONNECTION).iter();
+    let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// What an answer says of the time for which its connection is kept.

@@ -59,7 +59,13 @@ async fn headers_that_begin_on_a_kept_connection_have_their_own_time() {
 #[tokio::test]
 async fn only_a_connection_that_is_kept_is_said_to_be() {
     let gateway = TestGateway::start().await;
-    for (version, more) in [("1.1", "Connection: close\r\n"), ("1.0", "")] {
+    for (version, more) in [
+        ("1.1", "Connection: close\r\n"),
+        ("1.1", "Connection: Close\r\n"),
+        ("1.1", "TE: trailers\r\nConnection: TE, close\r\n"),
+        ("1.1", "TE: trailers\r\nConnection: TE\r\nConnection: CLOSE\r\n"),
+        ("1.0", ""),
+    ] {
         let mut stream = raw::connect(&gateway).await;
         let head = ask(&mut stream, version, more).await;
         assert!(!head.contains("keep-alive:"), "{head}");
