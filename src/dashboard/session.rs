@@ -1,5 +1,7 @@
 //! Logging in and out.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::{
     extract::{Request, State},
@@ -7,6 +9,7 @@ use axum::{
     response::Response,
 };
 use chrono::Utc;
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::{
@@ -26,6 +29,8 @@ use super::{
 
 /// The most bytes of the form.
 const MAX_FORM: u64 = 32 << 10;
+/// Time for it to come: it is small, and anybody can send one.
+const FORM_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -57,7 +62,9 @@ pub(super) async fn log_in(
     check_origin(&parts)?;
     let headers = parts.headers.clone();
     let request = Request::from_parts(parts.clone(), body);
-    let form = Form::read(request, &state, MAX_FORM, &["key", "next"]).await?;
+    Caller::count_stranger(&parts, &state)?;
+    let form = Form::read(request, &state, MAX_FORM, &["key", "next"]);
+    let form = timeout(FORM_TIME, form).await.map_err(|_| Rejection::BodyTooSlow(FORM_TIME))??;
     let next = safe_next(form.get("next"));
     let Some(credential) = form.get("key").and_then(key_of) else {
         return Ok(refused(next, "Enter a key, or a token."));

@@ -74,6 +74,39 @@ async fn requests_that_trickle_take_nothing_from_those_that_are_there() {
     drop(half);
 }
 
+/// Whoever logs in is not known before the form is there.
+#[tokio::test]
+async fn all_who_log_in_have_the_share_of_one_key() {
+    let (gateway, [admin, greedy, _]) = start(&["q"], |settings| {
+        settings.limits.max_arriving_requests = 4;
+    })
+    .await;
+    let mut half = Vec::new();
+    for _ in 0..4 {
+        let mut stream = raw::connect(&gateway).await;
+        let head = "POST /ui/login HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\n\
+                    Content-Length: 20000\r\n\r\nkey=";
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        half.push(stream);
+    }
+    eventually("the strangers are refused more", async || {
+        (refused(&admin, "key_arriving_requests").await == 2).then_some(())
+    })
+    .await;
+    greedy.send("q", r#"{"message":1}"#).await;
+    assert_eq!(refused(&admin, "max_arriving_requests").await, 0);
+    // Those that are let in have little time.
+    eventually("they are told so", async || {
+        let metrics = admin.get("/metrics").await.expect(200).text;
+        let late = metrics
+            .lines()
+            .find(|line| line.contains("route=\"/ui/login\"") && line.contains("status=\"408\""));
+        late.filter(|line| line.ends_with("} 2")).map(drop)
+    })
+    .await;
+    drop(half);
+}
+
 /// Requests that wait for a table, so many at a time as one wishes.
 fn stuck(client: &Client, count: usize, body: &str) -> JoinSet<Answer> {
     let mut sends = JoinSet::new();

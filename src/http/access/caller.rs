@@ -70,6 +70,17 @@ impl Caller {
         Ok(Self { gated: gated.clone(), context, principal, credential })
     }
 
+    /// Counts a request whose body has to be read before it is known whose it is: all who have yet to say who
+    /// they are have one share together, so that they leave the rest to those who are known.
+    pub(crate) fn count_stranger(parts: &Parts, gate: &Gate) -> Result<(), Rejection> {
+        if !gate.access.is_required() {
+            return Ok(());
+        }
+        let (context, id) = (context(parts), RequestContext::nobody().caller_id());
+        context.call.set_caller(id);
+        context.belongs_to(gate.concurrency.usage(id)).map_err(|full| too_many(gate, full))
+    }
+
     /// Counts the request against what they and all together may do in a second.
     pub(crate) fn check_rates(&self) -> Result<(), Rejection> {
         // Their own first: what is over that costs nobody else.
