@@ -128,7 +128,7 @@ pub async fn revoke_key(options: &ConnectOptions, id: &str) -> Result<(), KeyErr
     change_one(options, id, query.bind(id)).await
 }
 
-/// Gives a key another secret; the one before is taken for as long as `overlap` says.
+/// Gives a key that is in force another secret; the one before is taken for as long as `overlap` says.
 pub async fn rotate_key(
     options: &ConnectOptions,
     id: &str,
@@ -138,7 +138,7 @@ pub async fn rotate_key(
     let query = sqlx::query(
         "/* rotate_key */ UPDATE pgmq_gateway.api_keys \
          SET previous_hash = hash, previous_until = now() + $3, hash = $2 \
-         WHERE id = $1 AND revoked_at IS NULL",
+         WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
     );
     change_one(options, id, query.bind(id).bind(&hash.as_bytes()[..]).bind(overlap)).await
 }

@@ -177,6 +177,11 @@ async fn an_expired_key_is_no_key() {
         .await;
     let (_, listed, _) = keys(&database, &["list"]);
     assert!(listed.contains("expired"), "{listed}");
+    // Nor does another secret make it one.
+    let (fine, new_key, said) = keys(&database, &["rotate", &id_of(&key)]);
+    assert!(!fine && new_key.is_empty() && said.contains("there is no key"), "{new_key} {said}");
+    database.execute("UPDATE pgmq_gateway.api_keys SET expires_at = 'infinity'").await;
+    made(&database, &["rotate", &id_of(&key)]);
 }
 
 #[tokio::test]
