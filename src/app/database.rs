@@ -67,6 +67,17 @@ pub enum StartError {
     /// An id of a key that no access key can have.
     #[error("access keys are made for keys whose ids consist of letters and digits")]
     NoAccessKey,
+    /// A secret is lost that is shown once.
+    #[error(
+        "key {id} has a new secret, which could not be written out ({source}): `pgmq-gateway keys rotate {id}` \
+         gives it another one, and `pgmq-gateway keys revoke {id}` ends it"
+    )]
+    NotShown {
+        /// What names the key.
+        id: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Nothing can be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -85,12 +85,12 @@ async fn administer(
     // Asked for by those alone who need it: a key can be revoked where its file is gone.
     let master = || master_key(&settings.sqs, prepared.master_key.clone());
     let is_change = !matches!(command, KeyCommand::List);
-    let said = match command {
+    let (said, has_secret) = match command {
         KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
             let made = Made::new(&id, aws.then_some(&master))?;
             let new = NewApiKey {
-                id,
+                id: id.clone(),
                 name,
                 hash: KeyHash::of(&made.key),
                 grants: grants.iter().map(Grant::to_string).collect(),
@@ -98,24 +98,27 @@ async fn administer(
                 limits: KeyLimits { requests_per_second, max_waiters },
             };
             store::create_key(&options, &new).await?;
-            made.shown
+            (made.shown, Some(id))
         }
-        KeyCommand::List => table(&store::list_keys(&options).await?),
+        KeyCommand::List => (table(&store::list_keys(&options).await?), None),
         KeyCommand::Revoke { id } => {
             store::revoke_key(&options, &id).await?;
-            format!("{id} is revoked")
+            (format!("{id} is revoked"), None)
         }
         KeyCommand::Rotate { id, overlap, aws } => {
             let made = Made::new(&id, aws.then_some(&master))?;
             let hash = KeyHash::of(&made.key);
             store::rotate_key(&options, &id, hash, delta(overlap)).await?;
-            made.shown
+            (made.shown, Some(id))
         }
     };
-    // As with `| head`.
-    let _ = writeln!(io::stdout(), "{said}");
+    let mut stdout = io::stdout();
+    let written = writeln!(stdout, "{said}").and_then(|()| stdout.flush());
+    // Otherwise it is as with `| head`; a secret is seen now or never.
+    if let (Err(source), Some(id)) = (written, has_secret) {
+        return Err(StartError::NotShown { id, source });
+    }
     if is_change {
-        let _ = io::stdout().flush();
         until_known(settings).await;
     }
     Ok(())

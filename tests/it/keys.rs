@@ -1,5 +1,10 @@
 //! Keys of the database: made, used, rotated and ended.
 
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::Stdio,
+};
+
 use pgmq_gateway::config::Secret;
 use tokio::io::AsyncWriteExt;
 
@@ -182,6 +187,39 @@ async fn an_expired_key_is_no_key() {
     assert!(!fine && new_key.is_empty() && said.contains("there is no key"), "{new_key} {said}");
     database.execute("UPDATE pgmq_gateway.api_keys SET expires_at = 'infinity'").await;
     made(&database, &["rotate", &id_of(&key)]);
+}
+
+/// It is there this once: whoever does not get it must know that there is a key.
+#[tokio::test]
+async fn a_secret_that_cannot_be_written_out_is_told_with_its_key() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let key = made(&database, &["create", "--name", "a", "--grant", "admin"]);
+    let id = id_of(&key);
+    let full = || {
+        let file = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        Stdio::from(file.expect("a full device"))
+    };
+    let closed = || {
+        let (stdout, _) = UnixStream::pair().expect("a pair");
+        Stdio::from(OwnedFd::from(stdout))
+    };
+    for stdout in [&full as &dyn Fn() -> Stdio, &closed] {
+        for arguments in
+            [&["keys", "rotate", &*id][..], &["keys", "create", "--name", "b", "--grant", "admin"]]
+        {
+            let mut command = program(arguments, &[("DATABASE_URL", &url)]);
+            let output = command.stdout(stdout()).output().expect("ran");
+            let said = String::from_utf8(output.stderr).expect("text");
+            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+            let (_, rest) = said.split_once("keys rotate ").expect("what to do");
+            let named = rest.split('`').next().expect("an id");
+            assert!(arguments.contains(&"create") || named == id, "{said}");
+            assert!(said.contains(&format!("keys revoke {named}")), "{said}");
+            assert!(!said.contains("pgk_"), "{said}");
+            made(&database, &["rotate", named]);
+        }
+    }
 }
 
 #[tokio::test]
