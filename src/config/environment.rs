@@ -45,28 +45,61 @@ impl Environment {
         environment: &[(OsString, OsString)],
         known: &[String],
     ) -> Result<Self, ConfigError> {
-        let mut values = Map::new();
-        let mut ours = Vec::new();
+        let (mut customary_values, mut values) = (Map::new(), Map::new());
         for (name, value) in environment.iter().filter(|(_, value)| !value.is_empty()) {
             let name = &*name.to_string_lossy();
             if name.starts_with(PREFIX) {
-                ours.push((name.to_owned(), text(name, value)?));
+                let (key, value) = setting(name, text(name, value)?, known)?;
+                put(&mut values, &key, value)?;
             } else if DRIVER.contains(&name) {
                 text(name, value)?;
             } else if let Some(key) = customary(name) {
-                values.insert(key.to_owned(), from_variable(name, text(name, value)?));
+                put(&mut customary_values, key, from_variable(name, text(name, value)?))?;
             } else if let Some(key) = name.strip_suffix("_FILE").and_then(customary) {
                 let secret = read_secret(name, &text(name, value)?)?;
-                values.insert(key.to_owned(), from_variable(name, secret));
+                put(&mut customary_values, key, from_variable(name, secret))?;
             }
         }
-        // They win over the customary ones.
-        for (name, value) in ours {
-            let (key, value) = setting(&name, value, known)?;
-            values.insert(key, value);
-        }
-        Ok(Self(values))
+        // Ours win over them.
+        customary_values.extend(values);
+        Ok(Self(customary_values))
     }
+}
+
+/// Takes a value. The order of the environment is nobody's wish, so no other variable of the same rank may say
+/// otherwise.
+fn put(values: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), ConfigError> {
+    if let Some(other) = values.get(key).filter(|other| other.kind != value.kind) {
+        let mut origins = [other.origin(), value.origin()].map(Option::unwrap_or_default);
+        origins.sort_unstable();
+        let [one, two] = origins;
+        let why = format!("{one} and {two} say different things: unset one of them");
+        return Err(ConfigError(format!("`{key}`: {why}")));
+    }
+    values.insert(key.to_owned(), value);
+    Ok(())
+}
+
+/// What the variables of a setting say of it, as far as they can be read.
+pub(super) fn said_of<'a>(
+    environment: &'a [(OsString, OsString)],
+    key: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    let set = environment.iter().filter(|(_, value)| !value.is_empty());
+    set.filter_map(move |(name, value)| {
+        let (name, value) = (name.to_str()?, value.to_str()?);
+        let named = key_of(name.strip_prefix(PREFIX)?);
+        if named == key {
+            return Some(value.to_owned());
+        }
+        let is_file = named.strip_suffix("_file") == Some(key);
+        is_file.then(|| read_secret(name, value).ok()).flatten()
+    })
+}
+
+/// The setting that is called so behind the prefix.
+fn key_of(rest: &str) -> String {
+    rest.to_lowercase().replace("__", ".")
 }
 
 impl Source for Environment {
@@ -158,7 +191,7 @@ fn text(name: &str, value: &OsStr) -> Result<String, ConfigError> {
 
 /// The setting that one of our variables is about, and what it says of it.
 fn setting(name: &str, value: String, known: &[String]) -> Result<(String, Value), ConfigError> {
-    let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+    let key = key_of(&name[PREFIX.len()..]);
     if known.contains(&key) {
         let value = given(&key, name, value)?;
         return Ok((key, value));
@@ -220,3 +253,7 @@ fn read_secret(name: &str, path: &str) -> Result<String, ConfigError> {
     })?;
     Ok(content.trim_end_matches(['\r', '\n']).to_owned())
 }
+
+#[cfg(test)]
+#[path = "environment_tests.rs"]
+mod tests;

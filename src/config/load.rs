@@ -6,7 +6,7 @@ use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::{
     Log, LogFormat, Settings,
-    environment::{Environment, near_misses},
+    environment::{Environment, near_misses, said_of},
 };
 
 /// Settings that are never shown.
@@ -58,18 +58,17 @@ pub struct Effective {
 
 /// How the log looks, as far as that can be told where [`load`] refuses the rest.
 pub fn log_format(sources: &Sources) -> LogFormat {
-    let named = |name: &OsString| name == "PGMQ_GATEWAY__LOG__FORMAT";
-    let variable =
-        sources.environment.iter().find(|(name, value)| named(name) && !value.is_empty());
-    let given = match variable {
-        Some((_, value)) => value.to_str().map(str::to_owned),
-        None => sources.file.as_ref().and_then(|path| {
-            let file = File::from_str(&fs::read_to_string(path).ok()?, FileFormat::Toml);
-            Config::builder().add_source(file).build().ok()?.get_string("log.format").ok()
-        }),
+    let in_file = || {
+        let text = fs::read_to_string(sources.file.as_ref()?).ok()?;
+        let file = File::from_str(&text, FileFormat::Toml);
+        Config::builder().add_source(file).build().ok()?.get_string("log.format").ok()
     };
-    let format = given.and_then(|name| LogFormat::try_from(name).ok());
-    format.unwrap_or_else(|| Log::default().format)
+    let given: Vec<String> = said_of(&sources.environment, "log.format").collect();
+    let given = if given.is_empty() { in_file().into_iter().collect() } else { given };
+    let mut formats = given.into_iter().filter_map(|name| LogFormat::try_from(name).ok());
+    let default = Log::default().format;
+    // Where two say different things, the form that programs can read.
+    formats.find(|format| *format != default).unwrap_or(default)
 }
 
 /// Merges the sources over the defaults and checks the outcome.
