@@ -35,9 +35,10 @@ const EXAMPLE: &str = include_str!("../../pgmq-gateway.example.toml");
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// A TOML file with settings; pgmq-gateway.example.toml shows them all. Environment variables
-    /// win over it: PGMQ_GATEWAY__SERVER__PORT=9000 is [server] port = 9000.
-    #[arg(long, global = true, value_name = "FILE", env = "PGMQ_GATEWAY_CONFIG")]
+    /// A TOML file with settings; pgmq-gateway.example.toml shows them all. The variable
+    /// PGMQ_GATEWAY_CONFIG can name it too. Environment variables win over it:
+    /// PGMQ_GATEWAY__SERVER__PORT=9000 is [server] port = 9000.
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The address to listen on; wins over the file and the environment, as the next two do.
     #[arg(long, global = true, value_name = "ADDRESS")]
@@ -106,8 +107,10 @@ impl Cli {
         let given = given
             .into_iter()
             .filter_map(|(key, option, value)| value.clone().map(|value| (key, option, value)));
+        // Not left to the parser of the command line, which takes an empty one for a mistake.
+        let named = || env::var_os(config::CONFIG_FILE).filter(|file| !file.is_empty());
         Sources {
-            file: self.config.clone(),
+            file: self.config.clone().or_else(|| named().map(PathBuf::from)),
             environment: env::vars_os().collect(),
             options: given.collect(),
         }

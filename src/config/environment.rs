@@ -14,7 +14,7 @@ use super::load::{ConfigError, KEYS, ROLES, unknown};
 /// What every variable of the gateway's begins with.
 const PREFIX: &str = "PGMQ_GATEWAY__";
 /// The variable that names the file, which the command line reads.
-const CONFIG_FILE: &str = "PGMQ_GATEWAY_CONFIG";
+pub const CONFIG_FILE: &str = "PGMQ_GATEWAY_CONFIG";
 const DATABASE_URL: &str = "DATABASE_URL";
 /// Variables that platforms set, and the settings they stand for.
 const CUSTOMARY: [(&str, &str); 2] = [(DATABASE_URL, "database.url"), ("PORT", "server.port")];

@@ -31,6 +31,7 @@ pub use dashboard::Dashboard;
 pub use database::Database;
 pub use embedded::Embedded;
 pub use engine::{Engine, ReadMode};
+pub use environment::CONFIG_FILE;
 pub use http::Http;
 pub use jwt::{Jwt, RoleGrants};
 pub use limits::Limits;

@@ -76,6 +76,30 @@ async fn the_example_is_printed_and_can_be_used() {
     assert!(fine, "{errors}");
 }
 
+/// As every other variable, it counts as unset where it is empty: a composition of containers sets it so.
+#[tokio::test]
+async fn the_file_is_named_by_a_variable_that_may_be_empty() {
+    let name = "PGMQ_GATEWAY_CONFIG";
+    let (fine, said, errors) = run(program(&["config"], &[(name, "")]));
+    assert!(fine && said.contains("port = 8080"), "{said}{errors}");
+    let unserved = [(name, ""), ("PGMQ_GATEWAY__SERVER__PORT", "1")];
+    let output = program(&["healthcheck"], &unserved).output().expect("it ran");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), "[server]\nport = 9000\n").expect("written");
+    let path = file.path().display().to_string();
+    let (_, said, errors) = run(program(&["config"], &[(name, &path)]));
+    assert!(said.contains("port = 9000") && said.contains(&path), "{said}{errors}");
+    let (fine, _, errors) = run(program(&["config"], &[(name, "/no/such.toml")]));
+    assert!(!fine && errors.contains("/no/such.toml"), "{errors}");
+    let options = ["config", "--config", &path];
+    let (fine, said, errors) = run(program(&options, &[(name, "/no/such.toml")]));
+    assert!(fine && said.contains("port = 9000"), "{said}{errors}");
+    let (_, help, _) = run(program(&["--help"], &[]));
+    assert!(help.contains(name), "{help}");
+}
+
 #[tokio::test]
 async fn options_win_over_the_environment_and_are_named() {
     let environment = [("PORT", "1"), ("PGMQ_GATEWAY__SERVER__HOST", "::1")];
