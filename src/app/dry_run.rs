@@ -1,11 +1,10 @@
 //! `check`: what a start would find, without serving and without changing anything.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 
 use crate::{
     config::Settings,
     embedded::EmbeddedServer,
-    server::ListenError,
     store::{self, Inspection},
 };
 
@@ -15,18 +14,15 @@ use super::{Database, StartError, capacity, preflight};
 pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
     say("configuration", "fine");
     let settings = &capacity::fit(settings)?;
-    match preflight::before_the_database(settings).await {
-        Ok(()) => say("listeners", "free"),
-        Err(StartError::Listen(ListenError::Socket { place, source, .. }))
-            if source.kind() == ErrorKind::AddrInUse =>
-        {
-            say(
-                "listeners",
-                &format!("{place} is in use: fine if it is by the gateway to be replaced"),
-            );
-        }
-        Err(error) => return Err(error),
+    let in_use = preflight::places_in_use(settings).await?;
+    for place in &in_use {
+        let found = format!("{place} is in use: fine if it is by the gateway to be replaced");
+        say("listeners", &found);
     }
+    if in_use.is_empty() {
+        say("listeners", "free");
+    }
+    preflight::before_a_new_one(settings).await?;
     let access = preflight::access(settings).await?;
     say("keys", "those of the configuration can be used");
     if settings.database.url.is_none() {

@@ -1,27 +1,63 @@
 //! What can be seen to be wrong before anything is changed: a start that is refused leaves the database, and the disk,
 //! as they were.
 
-use std::net::SocketAddr;
+use std::{io::ErrorKind, net::SocketAddr};
 
 use crate::{
     auth::Access,
     config::Settings,
     domain::KeyLimits,
     embedded::EmbeddedServer,
-    server::Listener,
+    server::{ListenError, Listener},
     store::{self, ConnectOptions},
 };
 
 use super::StartError;
 
 /// Looks whether the listeners can be had, and, where a private PostgreSQL is yet to be made, whether clients could be
-/// let in at all: in a new one there are no keys.
+/// let in at all.
 pub(super) async fn before_the_database(settings: &Settings) -> Result<(), StartError> {
+    let clients = for_clients(settings).await?;
+    let operations = Listener::for_operations(settings).await?;
+    drop((clients, operations));
+    before_a_new_one(settings).await
+}
+
+/// The listener for clients.
+async fn for_clients(settings: &Settings) -> Result<Listener, ListenError> {
     // TLS takes the provider of cryptography that the process has.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let listeners = Listener::for_clients(settings).await?;
-    let operations = Listener::for_operations(settings).await?;
-    drop((listeners, operations));
+    Listener::for_clients(settings).await
+}
+
+/// Looks at each listener by itself, and returns where one is in use: by the gateway to be replaced, perhaps.
+pub(super) async fn places_in_use(settings: &Settings) -> Result<Vec<String>, StartError> {
+    let clients = for_clients(settings).await;
+    let operations = Listener::for_operations(settings).await.map(drop);
+    let was_free = clients.is_ok();
+    let clients = place_in_use(clients)?;
+    let operations = match operations {
+        // It was the other that was in the way, and nobody is to be replaced.
+        Err(error) if was_free && Listener::for_operations(settings).await.is_ok() => {
+            return Err(error.into());
+        }
+        operations => place_in_use(operations)?,
+    };
+    Ok([clients, operations].into_iter().flatten().collect())
+}
+
+fn place_in_use<L>(listener: Result<L, ListenError>) -> Result<Option<String>, ListenError> {
+    match listener {
+        Ok(_) => Ok(None),
+        Err(ListenError::Socket { place, source, .. }) if source.kind() == ErrorKind::AddrInUse => {
+            Ok(Some(place))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a private PostgreSQL is yet to be made, there are no keys in it by which clients could be let in.
+pub(super) async fn before_a_new_one(settings: &Settings) -> Result<(), StartError> {
     if settings.database.url.is_none() && EmbeddedServer::is_new(&settings.embedded)? {
         access(settings).await?.check_beforehand(address(settings), false)?;
     }

@@ -1,6 +1,6 @@
 //! Commands beside `serve`: looking before a start, examples, and what the command line says of settings.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::support::{
     TestDatabase, TestGateway,
@@ -61,6 +61,47 @@ async fn check_makes_no_private_postgresql() {
         environment.iter().map(|(name, value)| (&**name, &**value)).collect();
     let (fine, said, errors) = run(program(&["check"], &environment));
     assert!(fine && said.contains("is made by the first start"), "{said}{errors}");
+    assert!(!directory.exists());
+}
+
+/// A port that is in use may be so by the gateway to be replaced; it hides nothing else.
+#[tokio::test]
+async fn check_looks_at_everything_where_a_port_is_in_use() {
+    let taken = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [port, other] =
+        taken.each_ref().map(|taken| taken.local_addr().expect("an address").port().to_string());
+    let freed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let free = freed.local_addr().expect("an address").port().to_string();
+    drop(freed);
+    let directory = new_directory();
+    let environment = embedded_environment(&directory);
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let check = |more: &[(&str, &str)]| {
+        let mut command = program(&["check"], &environment);
+        command.envs(
+            more.iter().map(|(name, value)| (format!("PGMQ_GATEWAY__SERVER__{name}"), value)),
+        );
+        run(command)
+    };
+    let (fine, said, errors) = check(&[("PORT", &port), ("OPERATIONS_PORT", &other)]);
+    assert!(fine, "{said}{errors}");
+    for port in [&port, &other] {
+        assert!(said.contains(&format!("127.0.0.1:{port} is in use: fine if")), "{said}");
+    }
+    for (more, named) in [
+        // No address of this machine's.
+        (
+            &[("PORT", &*port), ("OPERATIONS_PORT", "1"), ("OPERATIONS_HOST", "192.0.2.1")][..],
+            "192.0.2.1",
+        ),
+        (&[("PORT", &*port), ("HOST", "0.0.0.0")], "keys create"),
+        // Nobody is to be replaced where one is in the way of the other.
+        (&[("PORT", &*free), ("OPERATIONS_PORT", &*free)], "operations_port"),
+    ] {
+        let (fine, said, errors) = check(more);
+        assert!(!fine && errors.contains(named), "{more:?}: {said}{errors}");
+    }
     assert!(!directory.exists());
 }
 
