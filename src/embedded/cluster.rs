@@ -152,10 +152,13 @@ fn write_password(top: &Directory) -> Result<PathBuf, EmbeddedError> {
 }
 
 fn directory(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
-    match &settings.data_dir {
-        Some(dir) => std::path::absolute(dir).map_err(failed("cannot find", dir)),
-        None => default_dir(),
+    let dir = settings.data_dir.clone().map_or_else(default_dir, Ok)?;
+    // The programs are not started where the gateway was.
+    let dir = std::path::absolute(&dir).map_err(failed("cannot find", &dir))?;
+    if dir.as_os_str().as_encoded_bytes().contains(&b',') {
+        return Err(EmbeddedError::Comma(dir));
     }
+    Ok(dir)
 }
 
 fn socket_dir(dir: &Path) -> PathBuf {

@@ -54,6 +54,11 @@ pub enum EmbeddedError {
         "embedded.data_dir {0} is too long for a Unix socket in it: at most 80 bytes are possible"
     )]
     PathTooLong(PathBuf),
+    /// PostgreSQL takes its socket's place for a list, which commas divide.
+    #[error(
+        "the private PostgreSQL cannot be in {0}, as there is a comma in it: set embedded.data_dir to a directory without one"
+    )]
+    Comma(PathBuf),
     /// The home directory is unknown.
     #[error("cannot tell where to keep the data: set embedded.data_dir")]
     NoHome,

@@ -1,10 +1,6 @@
 //! Who the private PostgreSQL runs as: it refuses to be root.
 
-use std::{
-    env, io,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{env, ffi::OsString, io, os::fd::AsFd, path::PathBuf};
 
 use nix::{
     sys::stat::{Mode, fchmod, fstat},
@@ -68,10 +64,36 @@ pub(super) fn default_dir() -> Result<PathBuf, EmbeddedError> {
         // Not below /root, which the user that PostgreSQL runs as could not enter.
         return Ok(PathBuf::from("/var/lib/pgmq-gateway"));
     }
-    if let Some(data) = env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()) {
-        return Ok(Path::new(&data).join("pgmq-gateway"));
-    }
     let home = env::var_os("HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = home.or_else(|| User::from_uid(geteuid()).ok().flatten().map(|user| user.dir));
-    Ok(home.ok_or(EmbeddedError::NoHome)?.join(".local/share/pgmq-gateway"))
+    dir_below(env::var_os("XDG_DATA_HOME"), home).ok_or(EmbeddedError::NoHome)
+}
+
+/// Where data is put by the XDG Base Directory Specification, which wants a relative path passed over.
+fn dir_below(data_home: Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let data_home = data_home.map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let data_home = data_home.or_else(|| Some(home?.join(".local/share")))?;
+    Some(data_home.join("pgmq-gateway"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn only_an_absolute_path_is_where_data_is_put() {
+        for (data_home, home, dir) in [
+            (Some("/data"), Some("/home/a"), Some("/data/pgmq-gateway")),
+            (Some("data"), Some("/home/a"), Some("/home/a/.local/share/pgmq-gateway")),
+            (Some(""), Some("/home/a"), Some("/home/a/.local/share/pgmq-gateway")),
+            (None, Some("/home/a"), Some("/home/a/.local/share/pgmq-gateway")),
+            (Some("/data"), None, Some("/data/pgmq-gateway")),
+            (Some("data"), None, None),
+        ] {
+            let found = dir_below(data_home.map(OsString::from), home.map(PathBuf::from));
+            assert_eq!(found.as_deref(), dir.map(Path::new), "{data_home:?}");
+        }
+    }
 }

@@ -33,6 +33,21 @@ async fn a_database_url_that_is_no_text_stops_the_start() {
     }
 }
 
+/// PostgreSQL would put its socket somewhere else, and the start would fail in words about a connection.
+#[tokio::test]
+async fn a_directory_with_a_comma_is_refused_by_that() {
+    let directory = new_directory();
+    let odd = std::path::PathBuf::from(format!("{},b", directory.display()));
+    for arguments in [&[][..], &["check"], &["keys", "list"]] {
+        let mut command = embedded(&odd);
+        let output = command.args(arguments).output().expect("ran");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("there is a comma in it"), "{said}");
+        assert!(said.lines().count() == 1 && said.contains("embedded.data_dir"), "{said}");
+        assert!(!odd.exists() && !directory.exists());
+    }
+}
+
 #[tokio::test]
 async fn a_variable_that_is_almost_a_setting_is_named_with_what_was_meant() {
     let database = TestDatabase::new().await;
