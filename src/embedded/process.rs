@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -35,6 +36,8 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two looks at a process that starts or stops.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Seconds by which the clock may have been set back while a process was started.
+const CLOCK_SLACK: i64 = 2;
 /// Connections that the server has beyond those of the gateway: for psql and the like.
 const SPARE_CONNECTIONS: u32 = 30;
 /// Where the server writes until it keeps a log, and the most bytes of it that are repeated.
@@ -64,9 +67,10 @@ impl EmbeddedServer {
         let cluster = Cluster::open(embedded)?;
         leftovers::clear(&cluster).await?;
         let startup_log = cluster.log.new_file(STARTUP_LOG)?;
+        let spawned = Utc::now().timestamp();
         let child = spawn(&cluster, &startup_log, connections, settings)?;
         let mut server = Self { cluster, child, startup_log };
-        server.wait_until_ready().await?;
+        server.wait_until_ready(spawned).await?;
         info!(directory = %server.dir().display(), "private PostgreSQL runs");
         Ok(server)
     }
@@ -126,7 +130,7 @@ impl EmbeddedServer {
         }
     }
 
-    async fn wait_until_ready(&mut self) -> Result<(), EmbeddedError> {
+    async fn wait_until_ready(&mut self, spawned: i64) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + START_LIMIT;
         let pid_file = self.cluster.data.path().join("postmaster.pid");
         let own_pid = self.child.id();
@@ -137,7 +141,7 @@ impl EmbeddedServer {
                 return Err(EmbeddedError::Failed { program: "postgres", output });
             }
             let file = PidFile::read(&self.cluster.data);
-            if file.is_some_and(|file| file.ready && Some(file.pid) == own_pid) {
+            if file.is_some_and(|file| file.ready && file.is_of(own_pid, spawned)) {
                 return Ok(());
             }
             sleep(LOOK_INTERVAL).await;
@@ -207,6 +211,8 @@ fn end_with_parent(_: &mut std::process::Command) {}
 /// What `postmaster.pid` says.
 struct PidFile {
     pid: u32,
+    /// When its server began, in seconds.
+    started: Option<i64>,
     ready: bool,
 }
 
@@ -219,9 +225,17 @@ impl PidFile {
     fn parse(content: &str) -> Option<Self> {
         let mut lines = content.lines();
         let pid = lines.next()?.trim().parse().ok()?;
+        let started = lines.nth(1).and_then(|time| time.trim().parse().ok());
         // The eighth line is the state.
-        let ready = lines.nth(6).is_some_and(|state| state.trim() == "ready");
-        Some(Self { pid, ready })
+        let ready = lines.nth(4).is_some_and(|state| state.trim() == "ready");
+        Some(Self { pid, started, ready })
+    }
+
+    /// Whether it is of the process that was started at that time. In a container, the same number may have been
+    /// that of a server which is long gone and could not remove its file.
+    fn is_of(&self, pid: Option<u32>, spawned: i64) -> bool {
+        let since = spawned - CLOCK_SLACK;
+        Some(self.pid) == pid && self.started.is_some_and(|started| started >= since)
     }
 }
 
@@ -242,6 +256,8 @@ mod tests {
             let content = format!("4711\n/data\n1700000000\n5432\n/run\n\n  1 2\n{state}\n");
             let file = PidFile::parse(&content).expect("readable");
             assert_eq!((file.pid, file.ready), (4711, ready));
+            assert!(file.is_of(Some(4711), 1_700_000_001) && !file.is_of(Some(1), 1_700_000_001));
+            assert!(!file.is_of(Some(4711), 1_700_000_060), "a server before it");
         }
         assert!(!PidFile::parse("4711\n/data\n").expect("readable").ready);
     }
