@@ -344,9 +344,10 @@ $$;
 
 -- The last tasks of a queue, the newest first.
 CREATE FUNCTION pgmq_gateway.list_move_tasks(source_queue text, max_rows integer)
-RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql STABLE
+RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
+    -- May write the queue down.
     this_queue bigint := pgmq_gateway.queue_id(source_queue);
 BEGIN
     RETURN QUERY SELECT t.* FROM pgmq_gateway.move_tasks t

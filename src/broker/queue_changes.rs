@@ -18,7 +18,7 @@ use super::{
 
 /// How often an index is tried to be made, or dropped, that others are at.
 const MOST_ATTEMPTS: u32 = 4;
-/// Queues whose indexes are worked on at the same time: whoever has written to one and goes on holds up that one.
+/// Queues whose indexes are worked on at the same time: an index waits for transactions that have written to its table.
 const MOST_BUILDS: usize = 3;
 
 /// What to change of a queue.
