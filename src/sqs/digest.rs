@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use md5::{Digest, Md5};
 
-use super::shapes::AttributeValue;
+use super::message_attributes::AttributeValue;
 
 /// Of a body, in hexadecimal digits.
 pub(super) fn of_body(body: &str) -> String {

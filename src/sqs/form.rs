@@ -30,17 +30,22 @@ enum Node {
 }
 
 impl Form {
-    /// Reads fields, those of the body and those of the URL.
-    pub(super) fn read(fields: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+    /// Reads the fields of the URL and those of the body, and none behind the last that there may be.
+    pub(super) fn of(url: &[u8], body: &[u8]) -> Result<Self> {
+        Self::read(fields(url).chain(fields(body)))
+    }
+
+    fn read(fields: impl IntoIterator<Item = Result<(String, String)>>) -> Result<Self> {
         let (mut action, mut version) = (None, None);
         let mut tree = BTreeMap::new();
-        for (count, (name, value)) in fields.into_iter().enumerate() {
+        for (count, field) in fields.into_iter().enumerate() {
             if count >= MAX_FIELDS {
                 return Err(SqsError::new(
                     Kind::RequestTooLarge,
                     "The request has too many fields.",
                 ));
             }
+            let (name, value) = field?;
             match &*name {
                 "Action" => action = Some(value),
                 "Version" => version = Some(value),
@@ -53,15 +58,14 @@ impl Form {
     }
 }
 
-/// The names and values of a form.
-pub(super) fn fields(text: &[u8]) -> Result<Vec<(String, String)>> {
+/// The names and values of a form, one by one.
+fn fields(text: &[u8]) -> impl Iterator<Item = Result<(String, String)>> {
     let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    let pair = |pair: &[u8]| {
+    pairs.map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=').map(decoded);
         let name = parts.next().unwrap_or_else(|| Ok(String::new()))?;
         Ok((name, parts.next().unwrap_or_else(|| Ok(String::new()))?))
-    };
-    pairs.map(pair).collect()
+    })
 }
 
 /// What is no UTF-8 is refused: with other characters in its place, the message would be another.
@@ -211,8 +215,11 @@ mod tests {
     use super::*;
 
     fn read(fields: &[(&str, &str)]) -> Form {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Form::read(fields.iter().map(owned)).expect("few fields")
+        Form::read(owned(fields).into_iter().map(Ok)).expect("few fields")
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
@@ -251,8 +258,8 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         let refusal = |fields: &[(&str, &str)]| {
-            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-            Form::read(fields.iter().map(owned)).expect_err("must be refused").message
+            let read = Form::read(owned(fields).into_iter().map(Ok));
+            read.expect_err("must be refused").message
         };
         let twice = [
             ("Attribute.1.Name", "a"),
@@ -270,18 +277,28 @@ mod tests {
 
     #[test]
     fn fields_are_decoded_and_in_utf_8() {
-        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-        };
         for (text, expected) in [
             ("", &[][..]),
             ("a=b+c%2B&&d", &[("a", "b c+"), ("d", "")]),
             ("%C3%A9=%zz=%", &[("é", "%zz=%")]),
         ] {
-            assert_eq!(fields(text.as_bytes()).expect("fine"), owned(expected), "{text}");
+            let read: Vec<_> = fields(text.as_bytes()).collect::<Result<_>>().expect("fine");
+            assert_eq!(read, owned(expected), "{text}");
         }
         for wrong in [&b"a=%ff"[..], b"a=\xff", b"%C3=a"] {
-            assert!(fields(wrong).is_err(), "{wrong:?}");
+            assert!(Form::of(wrong, b"").is_err() && Form::of(b"", wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// Those of the URL count too, and what stands behind the last is not looked at.
+    #[test]
+    fn fields_are_read_up_to_their_bound() {
+        let most = "a&".repeat(MAX_FIELDS);
+        assert!(Form::of(most.as_bytes(), b"").is_ok() && Form::of(b"", most.as_bytes()).is_ok());
+        let over = [most.as_bytes(), b"a=%ff"].concat();
+        for (url, body) in [(&over[..], &b""[..]), (b"", &over), (b"a", most.as_bytes())] {
+            let error = Form::of(url, body).expect_err("too many");
+            assert_eq!(error.kind, Kind::RequestTooLarge);
         }
     }
 
@@ -290,7 +307,7 @@ mod tests {
         fn any_form_is_read_without_panic(
             fields in prop::collection::vec(("(Attribute|Tag|A)?[.a-z0-9]{0,20}", ".{0,5}"), 0..20),
         ) {
-            let _ = Form::read(fields);
+            let _ = Form::read(fields.into_iter().map(Ok));
         }
     }
 }

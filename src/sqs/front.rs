@@ -4,34 +4,34 @@ use std::{error::Error as StdError, ops::Deref, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderValue, StatusCode, header, request::Parts, uri::Authority},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::http::{
-    BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
-    RequestContext, WireError, bearer, error_response, read, room_for,
+use crate::{
+    domain::Message,
+    http::{
+        BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
+        RequestContext, WireError, bearer, error_response, read, room_for,
+    },
 };
 
 use super::{
     call::{Call, Output},
     error::{Kind, Result, SqsError},
-    form::{self, Form},
     move_tasks,
     names::Place,
     queue_attributes, queues,
     receiving::{self, Received},
-    router::{Protocol, TARGET, TARGET_PREFIX, is_queue},
+    request,
+    router::Protocol,
     sending, settling,
     shapes::Action,
-    surrogates, tags, verification, xml,
+    tags, verification, xml,
 };
 
-/// The version of the service's interface.
-const VERSION: &str = "2012-11-05";
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 const XML: HeaderValue = HeaderValue::from_static("text/xml");
 
@@ -193,34 +193,38 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     // What may be done is asked again once the body is there.
     let permit = MultiQueuePermit::new(claimed);
     let body = read(request, &sqs).await?;
-    let caller = permit.caller;
-    if let Some((signature, key)) = &signed {
-        verification::verify(&sqs, signature, key, &parts, &base_path, &body)?;
-    }
-    caller.check_rates()?;
-    let sender = signed.map(|(signature, _)| signature.access_key_id);
-    let action = action(protocol, &parts, &body)?;
-    let trace = parts.headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
+    let context = crate::http::context(&parts);
     let call = Call {
         gated: sqs.gated.clone(),
         place: sqs.place(&parts, &base_path),
-        trace: trace.map(str::to_owned),
-        sender,
+        trace: trace(&parts),
+        sender: signed.as_ref().map(|(signature, _)| signature.access_key_id.clone()),
         fair_queues: sqs.place.fair_queues,
     };
+    let bytes = body.len() as u64;
+    let understand = move |caller: Caller| {
+        if let Some((signature, key)) = &signed {
+            verification::verify(&sqs, signature, key, &parts, &base_path, &body)?;
+        }
+        caller.check_rates()?;
+        Ok::<_, SqsError>((caller, request::action(protocol, &parts, &body)?))
+    };
+    let (caller, action) = permit.caller.on_text(bytes, understand).await?;
     let name = action.name();
-    let context = crate::http::context(&parts);
-    let request_id = context.request_id();
     match dispatch(&call, caller, action).await? {
         Outcome::Done(output) => {
+            let request_id = context.request_id();
             let body = write(protocol, name, output.as_ref(), request_id);
             Ok(answer(protocol, request_id, body.into()))
         }
-        Outcome::Messages(received) => {
-            let body = deliver(&call, &context, protocol, *received)?;
-            Ok(answer(protocol, request_id, body))
-        }
+        Outcome::Messages(received) => deliver(call, context, protocol, *received).await,
     }
+}
+
+/// The header `X-Amzn-Trace-Id`.
+fn trace(parts: &Parts) -> Option<String> {
+    let trace = parts.headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
+    trace.map(str::to_owned)
 }
 
 /// What came of an action.
@@ -261,71 +265,6 @@ async fn dispatch(call: &Call, caller: Caller, action: Action) -> Result<Outcome
     }))
 }
 
-/// What a request wants done.
-fn action(protocol: Protocol, parts: &Parts, body: &Bytes) -> Result<Action> {
-    // At other paths than these nobody has looked at which site's page it comes from.
-    let is_guarded = parts.extensions.get::<MatchedPath>().is_some();
-    let is_read = parts.method == Method::GET && protocol == Protocol::Query && is_guarded;
-    if parts.method != Method::POST && !is_read {
-        let message = format!("{} does nothing here: POST the action.", parts.method);
-        return Err(SqsError::new(Kind::UnknownOperation, message));
-    }
-    match protocol {
-        Protocol::Json => {
-            let target = parts.headers.get(TARGET).and_then(|target| target.to_str().ok());
-            let name = target.and_then(|target| target.strip_prefix(TARGET_PREFIX));
-            let name = name.unwrap_or_default();
-            let mut input =
-                if body.is_empty() { Value::Object(Map::new()) } else { parse(name, body)? };
-            address(&mut input, parts.uri.path());
-            Action::read(name, input)
-        }
-        Protocol::Query => {
-            let mut fields = form::fields(parts.uri.query().unwrap_or_default().as_bytes())?;
-            if parts.method != Method::GET {
-                fields.extend(form::fields(body)?);
-            }
-            let form = Form::read(fields)?;
-            let Some(name) = form.action else {
-                return Err(SqsError::new(Kind::UnknownOperation, "There is no Action."));
-            };
-            if !Action::is_known(&name) {
-                let message = format!("The action {name} is not valid for this endpoint.");
-                return Err(SqsError::new(Kind::InvalidAction, message));
-            }
-            if let Some(version) = form.version.filter(|version| version != VERSION) {
-                let message = format!("The requested version ( {version} ) is not valid.");
-                return Err(SqsError::new(Kind::NoSuchVersion, message));
-            }
-            let mut input = form.input;
-            address(&mut input, parts.uri.path());
-            Action::read(&name, input)
-        }
-    }
-}
-
-/// What is sent to a queue's URL is about that queue, unless it names one.
-fn address(input: &mut Value, path: &str) {
-    let is_named = input.get("QueueUrl").is_some_and(|url| !url.is_null());
-    if is_named || !is_queue(path.trim_start_matches('/')) {
-        return;
-    }
-    if let Some(members) = input.as_object_mut() {
-        members.insert("QueueUrl".to_owned(), path.into());
-    }
-}
-
-/// Reads the input of an action.
-fn parse(action: &str, body: &[u8]) -> Result<Value> {
-    serde_json::from_slice(body).or_else(|error| {
-        // A text that is none is for its entry alone to fail of, as one with illegal characters.
-        let is_send = matches!(action, "SendMessage" | "SendMessageBatch");
-        let changed = is_send.then(|| surrogates::without_lone(body)).flatten();
-        let parsed = changed.and_then(|body| serde_json::from_slice(&body).ok());
-        parsed.ok_or_else(|| SqsError::new(Kind::SerializationException, error.to_string()))
-    })
-}
-
 fn write(
     protocol: Protocol,
     action: &str,
@@ -343,26 +282,29 @@ fn write(
 }
 
 /// An answer with messages, which are given back if its client does not take it.
-fn deliver(
-    call: &Call,
-    context: &RequestContext,
+async fn deliver(
+    call: Call,
+    context: Arc<RequestContext>,
     protocol: Protocol,
     mut received: Received,
-) -> Result<Body> {
+) -> Result<Response> {
     received.delivery.keep_within(call.gated.max_answer_bytes);
     let messages = &received.delivery.messages;
     let held = room_for(&call.gated, &context.call, messages.iter())?;
-    let text = write(
-        protocol,
-        "ReceiveMessage",
-        Some(&received.output(call, protocol == Protocol::Query)),
-        context.request_id(),
-    );
-    let delivered = DeliveryCount {
-        metrics: Arc::clone(&call.gated.metrics),
-        queue: received.name.queue.clone(),
-        messages: messages.len(),
-    };
-    let bytes = held.keep(text.into_bytes());
-    Ok(Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered)))
+    let bytes = messages.iter().map(Message::bytes).sum();
+    let gated = call.gated.clone();
+    let written = gated.cpu_pool.run(bytes, move || {
+        let id = context.request_id();
+        let output = received.output(&call, protocol == Protocol::Query);
+        let text = write(protocol, "ReceiveMessage", Some(&output), id);
+        let delivered = DeliveryCount {
+            metrics: Arc::clone(&call.gated.metrics),
+            queue: received.name.queue.clone(),
+            messages: received.delivery.messages.len(),
+        };
+        let bytes = held.keep(text.into_bytes());
+        let body = Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered));
+        answer(protocol, id, body)
+    });
+    Ok(written.await?)
 }

@@ -10,10 +10,7 @@ use uuid::Uuid;
 
 use crate::domain::{GROUP_HEADER, Message, NewMessage, Visibility};
 
-use super::{
-    message_attributes::{foreign_attributes, stored_attributes},
-    shapes::AttributeValue,
-};
+use super::message_attributes::{AttributeValue, foreign_attributes, stored_attributes};
 
 /// The id that the sender was told.
 const ID: &str = "x-message-id";
@@ -117,18 +114,13 @@ pub(super) fn open(message: &Message) -> Opened {
     // One by one: what is nested too deeply to be read concerns its header alone.
     let headers: BTreeMap<String, &RawValue> =
         headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
-    let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
     let said = |name: &str| serde_json::from_str::<String>(headers.get(name)?.get()).ok();
     let id = said(ID);
     let attributes = match headers.get(ATTRIBUTES) {
-        Some(attributes) => {
-            read(attributes).map(|stored| stored_attributes(&stored)).unwrap_or_default()
-        }
+        Some(attributes) => stored_attributes(attributes),
         // What SQS sent has its attributes there, or none.
         None if id.is_some() => BTreeMap::new(),
-        None => foreign_attributes(
-            headers.iter().filter_map(|(name, value)| Some((&**name, read(value)?))),
-        ),
+        None => foreign_attributes(&headers),
     };
     Opened {
         id,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Number, value::RawValue};
+
+use crate::domain::JsonObject;
 
 use super::{
     error::{Kind, Result, SqsError},
     message::{SENDER, TRACE},
-    shapes::AttributeValue,
 };
 
 /// The most message attributes.
@@ -18,37 +20,87 @@ const OWN_PREFIXES: [&str; 4] = ["x-pgmq-", "x-dead-letter-", "x-message-", "x-d
 /// Nor are these.
 const OWN: [&str; 2] = [TRACE, SENDER];
 
+/// The value of a message attribute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct AttributeValue {
+    /// `String`, `Number` or `Binary`, and maybe a `.` and a suffix of the sender's own.
+    pub(super) data_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) string_value: Option<String>,
+    /// In base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) binary_value: Option<String>,
+}
+
+impl AttributeValue {
+    /// The bytes of one that is binary.
+    pub(super) fn binary(&self) -> Option<Vec<u8>> {
+        let is_binary = self.data_type.split('.').next() == Some("Binary");
+        let text = self.binary_value.as_deref().filter(|_| is_binary)?;
+        STANDARD.decode(text).ok()
+    }
+
+    /// The same without what does not belong to its type.
+    pub(super) fn of_its_type(self) -> Self {
+        let is_binary = self.data_type.split('.').next() == Some("Binary");
+        let (text, binary) = (self.string_value, self.binary_value);
+        Self {
+            data_type: self.data_type,
+            string_value: text.filter(|_| !is_binary),
+            binary_value: binary.filter(|_| is_binary),
+        }
+    }
+
+    /// A text.
+    pub(super) fn text(data_type: &str, value: String) -> Self {
+        Self { data_type: data_type.to_owned(), string_value: Some(value), binary_value: None }
+    }
+}
+
 /// The attributes that a message was stored with. Clients of REST and SQL can put anything there: what is no
 /// attribute is left out, as clients of SQS may fail at the whole answer.
-pub(super) fn stored_attributes(stored: &Value) -> BTreeMap<String, AttributeValue> {
-    let attribute = |(name, value): (&String, &Value)| {
-        let value = AttributeValue::deserialize(value).ok()?;
-        check_attribute(name, &value).ok()?;
-        Some((name.clone(), value.of_its_type()))
+pub(super) fn stored_attributes(stored: &RawValue) -> BTreeMap<String, AttributeValue> {
+    // What is in there is read where it may be an attribute, as it takes many times its text.
+    let stored: BTreeMap<String, &RawValue> =
+        serde_json::from_str(stored.get()).unwrap_or_default();
+    let attribute = |(name, value): (String, &RawValue)| {
+        let value = serde_json::from_str::<JsonObject<AttributeValue>>(value.get()).ok()?.0;
+        check_attribute(&name, &value).ok()?;
+        Some((name, value.of_its_type()))
     };
-    stored.as_object().into_iter().flatten().filter_map(attribute).take(MAX_ATTRIBUTES).collect()
+    stored.into_iter().filter_map(attribute).take(MAX_ATTRIBUTES).collect()
 }
 
 /// Headers of REST and SQL clients that have a text or a number in them.
-pub(super) fn foreign_attributes<'a>(
-    headers: impl Iterator<Item = (&'a str, Value)>,
+pub(super) fn foreign_attributes(
+    headers: &BTreeMap<String, &RawValue>,
 ) -> BTreeMap<String, AttributeValue> {
-    let attribute = |(name, value): (&str, Value)| {
-        let value = match value {
-            Value::String(text) if !text.is_empty() && text.chars().all(is_legal) => {
-                AttributeValue::text("String", text)
-            }
-            // A float may have lost digits.
-            Value::Number(number) if !number.is_f64() => {
-                AttributeValue::text("Number", number.to_string())
-            }
-            _ => return None,
-        };
-        let is_own =
-            OWN.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        (is_name(name) && !is_own).then(|| (name.to_owned(), value))
+    let attribute = |(name, value): (&String, &&RawValue)| {
+        let is_own = OWN.contains(&name.as_str())
+            || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if is_own || !is_name(name) {
+            return None;
+        }
+        Some((name.clone(), foreign_attribute(value.get())?))
     };
-    headers.filter_map(attribute).take(MAX_ATTRIBUTES).collect()
+    headers.iter().filter_map(attribute).take(MAX_ATTRIBUTES).collect()
+}
+
+fn foreign_attribute(json: &str) -> Option<AttributeValue> {
+    match json.as_bytes().first()? {
+        b'"' => {
+            let text = serde_json::from_str::<String>(json).ok()?;
+            let is_fine = !text.is_empty() && text.chars().all(is_legal);
+            is_fine.then(|| AttributeValue::text("String", text))
+        }
+        b'-' | b'0'..=b'9' => {
+            let number = serde_json::from_str::<Number>(json).ok()?;
+            // A float may have lost digits.
+            (!number.is_f64()).then(|| AttributeValue::text("Number", number.to_string()))
+        }
+        _ => None,
+    }
 }
 
 /// Refuses what can be no attribute.

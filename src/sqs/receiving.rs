@@ -16,9 +16,10 @@ use super::{
     digest,
     error::Result,
     message::{ORIGIN, Opened, open},
+    message_attributes::AttributeValue,
     names::SqsName,
     sending::sequence_number,
-    shapes::{AttributeValue, ReceiveMessage},
+    shapes::ReceiveMessage,
     xml,
 };
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    batch::{self, Batch},
+    batch::Batch,
     call::{Call, Output, internal, queue_of},
     digest,
     error::{Kind, Result, SqsError},
@@ -94,7 +94,7 @@ pub(super) async fn send_batch(
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = Permit::new(caller, name.queue.clone())?;
     let entries = input.entries.unwrap_or_default();
-    batch::check("SendMessageBatchRequestEntry", entries.iter().map(|entry| entry.id.as_deref()))?;
+    let entries = entries.checked("SendMessageBatchRequestEntry", |entry| entry.id.as_deref())?;
     let total: u64 = entries.iter().map(bytes).sum();
     if total > MAX_BATCH_BYTES {
         return Err(SqsError::new(

@@ -7,7 +7,7 @@ use crate::{
 };
 
 use super::{
-    batch::{self, Batch},
+    batch::Batch,
     call::{Output, queue_of},
     error::{Result, SqsError},
     names::SqsName,
@@ -43,7 +43,7 @@ pub(super) async fn delete_batch(caller: Caller, input: DeleteMessageBatch) -> R
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = Permit::new(caller, name.queue.clone())?;
     let entries = input.entries.unwrap_or_default();
-    batch::check("DeleteMessageBatchRequestEntry", entries.iter().map(|one| one.id.as_deref()))?;
+    let entries = entries.checked("DeleteMessageBatchRequestEntry", |one| one.id.as_deref())?;
     let mut batch = Batch::default();
     let mut settled = Vec::new();
     for entry in entries {
@@ -81,8 +81,8 @@ pub(super) async fn change_batch(
     let name = queue_of(input.queue_url.as_ref())?;
     let permit = Permit::new(caller, name.queue.clone())?;
     let entries = input.entries.unwrap_or_default();
-    let ids = entries.iter().map(|one| one.id.as_deref());
-    batch::check("ChangeMessageVisibilityBatchRequestEntry", ids)?;
+    let name_of_entry = "ChangeMessageVisibilityBatchRequestEntry";
+    let entries = entries.checked(name_of_entry, |one| one.id.as_deref())?;
     let mut batch = Batch::default();
     let mut settled = Vec::new();
     for entry in entries {

@@ -2,13 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::domain::JsonObject;
 
-use super::error::{Kind, Result, SqsError};
+use super::{
+    batch::Entries,
+    error::{Kind, Result, SqsError},
+    message_attributes::AttributeValue,
+    readers::{integer, names, texts, values},
+};
+
+/// What an action is read from.
+pub(super) enum Input<'a> {
+    /// JSON as it came, of which only what the action knows is kept.
+    Json(&'a [u8]),
+    /// What a form spells out, which has few fields.
+    Form(Value),
+}
+
+impl Input<'_> {
+    fn read<T: DeserializeOwned>(self) -> serde_json::Result<JsonObject<T>> {
+        match self {
+            Self::Json(text) => serde_json::from_slice(text),
+            Self::Form(value) => JsonObject::deserialize(value),
+        }
+    }
+}
 
 /// Declares the enum of all actions, and how one is read.
 macro_rules! actions {
@@ -30,10 +51,10 @@ macro_rules! actions {
             }
 
             /// Reads the input of an action.
-            pub(super) fn read(name: &str, input: Value) -> Result<Self> {
+            pub(super) fn read(name: &str, input: Input<'_>) -> Result<Self> {
                 match name {
                     $(stringify!($name) => {
-                        let input = JsonObject::<$input>::deserialize(input);
+                        let input = input.read::<$input>();
                         input.map(|input| Self::$name(input.0)).map_err(unreadable)
                     })*
                     _ => Err(SqsError::new(
@@ -79,9 +100,55 @@ actions! {
     UntagQueue(UntagQueue),
 }
 
+impl Action {
+    /// Where it names its queue, if it is about one that has a URL.
+    fn queue_url(&mut self) -> Option<&mut Option<String>> {
+        match self {
+            Self::AddPermission(AddPermission { queue_url, .. })
+            | Self::ChangeMessageVisibility(ChangeMessageVisibility { queue_url, .. })
+            | Self::ChangeMessageVisibilityBatch(ChangeMessageVisibilityBatch {
+                queue_url, ..
+            })
+            | Self::DeleteMessage(DeleteMessage { queue_url, .. })
+            | Self::DeleteMessageBatch(DeleteMessageBatch { queue_url, .. })
+            | Self::DeleteQueue(OfQueue { queue_url })
+            | Self::GetQueueAttributes(GetQueueAttributes { queue_url, .. })
+            | Self::ListDeadLetterSourceQueues(ListDeadLetterSourceQueues { queue_url, .. })
+            | Self::ListQueueTags(OfQueue { queue_url })
+            | Self::PurgeQueue(OfQueue { queue_url })
+            | Self::ReceiveMessage(ReceiveMessage { queue_url, .. })
+            | Self::RemovePermission(RemovePermission { queue_url, .. })
+            | Self::SendMessage(SendMessage { queue_url, .. })
+            | Self::SendMessageBatch(SendMessageBatch { queue_url, .. })
+            | Self::SetQueueAttributes(SetQueueAttributes { queue_url, .. })
+            | Self::TagQueue(TagQueue { queue_url, .. })
+            | Self::UntagQueue(UntagQueue { queue_url, .. }) => Some(queue_url),
+            Self::CancelMessageMoveTask(_)
+            | Self::CreateQueue(_)
+            | Self::GetQueueUrl(_)
+            | Self::ListMessageMoveTasks(_)
+            | Self::ListQueues(_)
+            | Self::StartMessageMoveTask(_) => None,
+        }
+    }
+
+    /// Says which queue it is about, unless it names one.
+    pub(super) fn address(&mut self, url: &str) {
+        if let Some(queue_url) = self.queue_url() {
+            queue_url.get_or_insert_with(|| url.to_owned());
+        }
+    }
+}
+
+/// Both protocols say the same: where in the text it stands is told of what is no JSON alone.
 #[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn unreadable(error: serde_json::Error) -> SqsError {
-    SqsError::new(Kind::SerializationException, error.to_string())
+    let mut message = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    if error.is_data() && message.ends_with(&place) {
+        message.truncate(message.len() - place.len());
+    }
+    SqsError::new(Kind::SerializationException, message)
 }
 
 /// Declares inputs whose members are all optional: which of them are required is for the action to
@@ -107,8 +174,9 @@ inputs! {
     AddPermission {
         queue_url: Option<String>,
         label: Option<String>,
-        #[serde(rename = "AWSAccountIds")]
+        #[serde(rename = "AWSAccountIds", deserialize_with = "names")]
         account_ids: Option<Vec<String>>,
+        #[serde(deserialize_with = "names")]
         actions: Option<Vec<String>>,
     }
     RemovePermission { queue_url: Option<String>, label: Option<String> }
@@ -144,7 +212,11 @@ inputs! {
         #[serde(deserialize_with = "integer")]
         max_results: Option<i64>,
     }
-    GetQueueAttributes { queue_url: Option<String>, attribute_names: Option<Vec<String>> }
+    GetQueueAttributes {
+        queue_url: Option<String>,
+        #[serde(deserialize_with = "names")]
+        attribute_names: Option<Vec<String>>,
+    }
     SetQueueAttributes {
         queue_url: Option<String>,
         #[serde(deserialize_with = "texts")]
@@ -155,7 +227,11 @@ inputs! {
         #[serde(deserialize_with = "texts")]
         tags: Option<BTreeMap<String, String>>,
     }
-    UntagQueue { queue_url: Option<String>, tag_keys: Option<Vec<String>> }
+    UntagQueue {
+        queue_url: Option<String>,
+        #[serde(deserialize_with = "names")]
+        tag_keys: Option<Vec<String>>,
+    }
     /// A message to send; of a batch with an `Id`, alone with the URL of its queue.
     SendMessage {
         queue_url: Option<String>,
@@ -170,15 +246,14 @@ inputs! {
         message_deduplication_id: Option<String>,
         message_group_id: Option<String>,
     }
-    SendMessageBatch {
-        queue_url: Option<String>,
-        #[serde(deserialize_with = "entries")]
-        entries: Option<Vec<SendMessage>>,
-    }
+    SendMessageBatch { queue_url: Option<String>, entries: Option<Entries<SendMessage>> }
     ReceiveMessage {
         queue_url: Option<String>,
+        #[serde(deserialize_with = "names")]
         attribute_names: Option<Vec<String>>,
+        #[serde(deserialize_with = "names")]
         message_system_attribute_names: Option<Vec<String>>,
+        #[serde(deserialize_with = "names")]
         message_attribute_names: Option<Vec<String>>,
         #[serde(deserialize_with = "integer")]
         max_number_of_messages: Option<i64>,
@@ -188,11 +263,7 @@ inputs! {
         wait_time_seconds: Option<i64>,
     }
     DeleteMessage { queue_url: Option<String>, id: Option<String>, receipt_handle: Option<String> }
-    DeleteMessageBatch {
-        queue_url: Option<String>,
-        #[serde(deserialize_with = "entries")]
-        entries: Option<Vec<DeleteMessage>>,
-    }
+    DeleteMessageBatch { queue_url: Option<String>, entries: Option<Entries<DeleteMessage>> }
     ChangeMessageVisibility {
         queue_url: Option<String>,
         id: Option<String>,
@@ -200,93 +271,7 @@ inputs! {
         #[serde(deserialize_with = "integer")]
         visibility_timeout: Option<i64>,
     }
-    ChangeMessageVisibilityBatch {
-        queue_url: Option<String>,
-        #[serde(deserialize_with = "entries")]
-        entries: Option<Vec<ChangeMessageVisibility>>,
-    }
-}
-
-/// The value of a message attribute.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(super) struct AttributeValue {
-    /// `String`, `Number` or `Binary`, and maybe a `.` and a suffix of the sender's own.
-    pub(super) data_type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) string_value: Option<String>,
-    /// In base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) binary_value: Option<String>,
-}
-
-impl AttributeValue {
-    /// The bytes of one that is binary.
-    pub(super) fn binary(&self) -> Option<Vec<u8>> {
-        let is_binary = self.data_type.split('.').next() == Some("Binary");
-        let text = self.binary_value.as_deref().filter(|_| is_binary)?;
-        STANDARD.decode(text).ok()
-    }
-
-    /// The same without what does not belong to its type.
-    pub(super) fn of_its_type(self) -> Self {
-        let is_binary = self.data_type.split('.').next() == Some("Binary");
-        let (text, binary) = (self.string_value, self.binary_value);
-        Self {
-            data_type: self.data_type,
-            string_value: text.filter(|_| !is_binary),
-            binary_value: binary.filter(|_| is_binary),
-        }
-    }
-
-    /// A text.
-    pub(super) fn text(data_type: &str, value: String) -> Self {
-        Self { data_type: data_type.to_owned(), string_value: Some(value), binary_value: None }
-    }
-}
-
-/// What is read, or why it is not.
-type Read<T, E> = std::result::Result<Option<T>, E>;
-
-/// The entries of a batch, each an object.
-fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Read<Vec<T>, D::Error> {
-    let read = Option::<Vec<JsonObject<T>>>::deserialize(deserializer)?;
-    Ok(read.map(|list| list.into_iter().map(|entry| entry.0).collect()))
-}
-
-/// A map of texts, in which null is nothing.
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Read<BTreeMap<String, String>, D::Error> {
-    let read = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
-    Ok(read.map(|map| map.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()))
-}
-
-/// A map of objects, in which null is nothing.
-fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Attributes, D::Error> {
-    type Values = BTreeMap<String, Option<JsonObject<AttributeValue>>>;
-    let read = Option::<Values>::deserialize(deserializer)?;
-    Ok(read.map(|map| map.into_iter().filter_map(|(name, one)| Some((name, one?.0))).collect()))
-}
-
-/// A whole number, also where it came as text: forms have nothing else, and some SDKs write texts.
-fn integer<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<Option<i64>, D::Error> {
-    match Option::<Value>::deserialize(deserializer)? {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => {
-            let whole = text.parse().map(Some);
-            whole
-                .map_err(|_| de::Error::custom(format!("a whole number is expected, not {text:?}")))
-        }
-        Some(Value::Number(number)) => {
-            let whole = number.as_i64();
-            whole.map(Some).ok_or_else(|| de::Error::custom("a whole number is expected"))
-        }
-        Some(_) => Err(de::Error::custom("a whole number is expected")),
-    }
+    ChangeMessageVisibilityBatch { queue_url: Option<String>, entries: Option<Entries<ChangeMessageVisibility>> }
 }
 
 /// The URL of the queue that an action names.
@@ -301,14 +286,22 @@ mod tests {
 
     use super::*;
 
+    /// Of a form; JSON says the same.
+    fn of(name: &str, input: Value) -> Result<Action> {
+        let of_json = Action::read(name, Input::Json(input.to_string().as_bytes()));
+        let of_form = Action::read(name, Input::Form(input));
+        assert_eq!(format!("{of_json:?}"), format!("{of_form:?}"));
+        of_form
+    }
+
     #[test]
     fn there_are_the_actions_of_the_service_model() {
         assert_eq!(Action::NAMES.len(), 23);
         for name in Action::NAMES {
-            let action = Action::read(name, json!({"Unknown": [1]})).expect("all are optional");
+            let action = of(name, json!({"Unknown": [1]})).expect("all are optional");
             assert_eq!(action.name(), *name);
         }
-        assert!(Action::read("Fly", json!({})).is_err());
+        assert!(of("Fly", json!({})).is_err());
     }
 
     /// An array of values is none: nobody means to drop a queue by `["url"]`.
@@ -322,27 +315,88 @@ mod tests {
             ("ChangeMessageVisibilityBatch", json!({"Entries": [["q"]]})),
             ("SendMessage", json!({"MessageAttributes": {"a": ["String", "v"]}})),
         ] {
-            let error = Action::read(action, wrong).expect_err(action);
+            let error = of(action, wrong).expect_err(action);
             assert_eq!(error.kind, Kind::SerializationException, "{action}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_queue_is_about_that_queue() {
+        let url = |action: &str, input: Value| {
+            let mut action = of(action, input).expect("fine");
+            action.address("/0/q");
+            action.queue_url().cloned().flatten()
+        };
+        for name in ["DeleteQueue", "ReceiveMessage", "SendMessageBatch", "UntagQueue"] {
+            assert_eq!(url(name, json!({})).as_deref(), Some("/0/q"), "{name}");
+            assert_eq!(url(name, json!({"QueueUrl": null})).as_deref(), Some("/0/q"), "{name}");
+            assert_eq!(url(name, json!({"QueueUrl": "o"})).as_deref(), Some("o"), "{name}");
+        }
+        assert_eq!(url("ListQueues", json!({"QueueUrl": "o"})), None);
+    }
+
+    /// What is read of a text stays in proportion to it, whatever is in there.
+    #[test]
+    fn a_list_is_read_no_further_than_it_may_be_long() {
+        let refusal = |action: &str, input: String| {
+            Action::read(action, Input::Json(input.as_bytes())).expect_err(action).message
+        };
+        // What stands behind the bound is not looked at.
+        let names = format!(r#"["a"{}"#, r#","a""#.repeat(256));
+        for (action, list) in [
+            ("ReceiveMessage", "AttributeNames"),
+            ("ReceiveMessage", "MessageSystemAttributeNames"),
+            ("ReceiveMessage", "MessageAttributeNames"),
+            ("GetQueueAttributes", "AttributeNames"),
+            ("UntagQueue", "TagKeys"),
+            ("AddPermission", "Actions"),
+            ("AddPermission", "AWSAccountIds"),
+        ] {
+            let told = refusal(action, format!(r#"{{"{list}":{names}"#));
+            assert_eq!(told, "must hold 0 to 256 entries, not 257 or more", "{action} {list}");
+        }
+        let members: Vec<String> = (0..256).map(|n| format!(r#""{n}":null,"#)).collect();
+        let members = members.concat();
+        for (action, map) in [
+            ("SetQueueAttributes", "Attributes"),
+            ("CreateQueue", "tags"),
+            ("TagQueue", "Tags"),
+            ("SendMessage", "MessageAttributes"),
+            ("SendMessage", "MessageSystemAttributes"),
+        ] {
+            let told = refusal(action, format!(r#"{{"{map}":{{{members}"x":"#));
+            assert_eq!(told, "must hold at most 256 members", "{action} {map}");
+        }
+    }
+
+    #[test]
+    fn what_an_action_does_not_know_is_not_read() {
+        for input in [
+            format!(r#"{{"x":{}1{}}}"#, "[".repeat(300), "]".repeat(300)),
+            r#"{"x":"\ud800"}"#.to_owned(),
+            r#"{"x":1e999}"#.to_owned(),
+        ] {
+            let read = Action::read("ListQueues", Input::Json(input.as_bytes()));
+            assert!(read.is_ok(), "{input}");
         }
     }
 
     #[test]
     fn numbers_may_be_texts_and_null_is_nothing() {
         let input = json!({"DelaySeconds": "5", "MessageBody": null, "QueueUrl": "q"});
-        let Ok(Action::SendMessage(send)) = Action::read("SendMessage", input) else {
+        let Ok(Action::SendMessage(send)) = of("SendMessage", input) else {
             panic!("a message");
         };
         assert_eq!((send.delay_seconds, send.message_body), (Some(5), None));
         let input = json!({"QueueUrl": "q", "Attributes": {"Policy": null, "DelaySeconds": "1"}});
-        let Ok(Action::SetQueueAttributes(set)) = Action::read("SetQueueAttributes", input) else {
+        let Ok(Action::SetQueueAttributes(set)) = of("SetQueueAttributes", input) else {
             panic!("attributes");
         };
         let given = set.attributes.expect("a map");
         assert_eq!(given.keys().collect::<Vec<_>>(), ["DelaySeconds"]);
         for wrong in [json!("x"), json!(1.5), json!([])] {
             let input = json!({ "DelaySeconds": wrong });
-            let error = Action::read("SendMessage", input).expect_err("no number");
+            let error = of("SendMessage", input).expect_err("no number");
             assert_eq!(error.kind, Kind::SerializationException);
         }
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     error::{Result, SqsError},
-    message_attributes::{MAX_ATTRIBUTES, check_attribute, illegal, is_legal},
+    message_attributes::{AttributeValue, MAX_ATTRIBUTES, check_attribute, illegal, is_legal},
     sending::Rules,
-    shapes::{AttributeValue, SendMessage, required},
+    shapes::{SendMessage, required},
 };
 
 /// Seconds that a message can be delayed.

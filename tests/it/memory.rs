@@ -2,7 +2,7 @@
 //! and from what it took when it held everything at once.
 
 use super::support::{
-    Client, TestDatabase,
+    Answer, Client, TestDatabase,
     process::{Program, program},
 };
 
@@ -37,6 +37,39 @@ async fn a_long_list_takes_no_more_than_its_text() {
         }
     };
     let growth = growth(&database, lists).await;
+    assert!(growth < 60, "{growth} MiB");
+}
+
+/// Before it is known whether whoever sent it may do anything.
+#[tokio::test]
+async fn a_request_of_sqs_takes_a_few_times_its_text() {
+    let database = TestDatabase::new().await;
+    let requests = async |client: &Client| {
+        let list = |entry: &str| vec![entry; (4 << 20) / (entry.len() + 1)].join(",");
+        for (action, input, code) in [
+            ("ListQueues", format!("{{\"x\":[{}]}}", list(r#"{"":0}"#)), ""),
+            (
+                "SendMessageBatch",
+                format!(r#"{{"QueueUrl":"q","Entries":[{}]}}"#, list("{}")),
+                "AWS.SimpleQueueService.TooManyEntriesInBatchRequest;Sender",
+            ),
+            (
+                "ReceiveMessage",
+                format!(r#"{{"QueueUrl":"q","MessageAttributeNames":[{}]}}"#, list(r#""a""#)),
+                "SerializationException;Sender",
+            ),
+        ] {
+            let request = client.request("POST", "/");
+            let request = request.header("x-amz-target", format!("AmazonSQS.{action}"));
+            let answer = Answer::of(request.body(input)).await;
+            assert_eq!(answer.header("x-amzn-query-error"), code, "{action}: {}", answer.text);
+        }
+        let form = client.request("POST", "/");
+        let form = form.header("content-type", "application/x-www-form-urlencoded");
+        let answer = Answer::of(form.body("a&".repeat(2 << 20))).await;
+        assert!(answer.expect(413).text.contains("too many fields"));
+    };
+    let growth = growth(&database, requests).await;
     assert!(growth < 60, "{growth} MiB");
 }
 
