@@ -58,8 +58,8 @@ pub use crate::{
     engine::{Delivery, LaneLoad, Lease},
     store::{
         Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
-        ListedKey, ListedMessage, MessageSearch, MessageSource, MoveTask, NamedQueue, Page,
-        Position, QueueAttributes, TableHealth,
+        ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch, MessageSource, MoveTask,
+        NamedQueue, Page, Position, QueueAttributes, TableHealth,
     },
 };
 pub use archives::{Browse, Redrive, RedrivenThese, Replay};

@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     domain::{Call, QueueName},
@@ -20,27 +22,40 @@ const MAX_KEPT: usize = 10_000;
 
 /// The attributes that were looked at a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct AttributesCache(Mutex<HashMap<QueueName, (Instant, Arc<QueueAttributes>)>>);
+pub(super) struct AttributesCache(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    queues: HashMap<QueueName, (Instant, Arc<QueueAttributes>)>,
+    /// When those that are too old were dropped last.
+    swept: Option<Instant>,
+}
 
 impl AttributesCache {
     fn get(&self, queue: &QueueName) -> Option<Arc<QueueAttributes>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, attributes) = kept.get(queue)?;
+        let kept = self.lock();
+        let (since, attributes) = kept.queues.get(queue)?;
         (since.elapsed() < MAX_AGE).then(|| Arc::clone(attributes))
     }
 
     fn put(&self, queue: &QueueName, since: Instant, attributes: &Arc<QueueAttributes>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MAX_KEPT {
-            kept.retain(|_, (since, _)| since.elapsed() < MAX_AGE);
+        let mut kept = self.lock();
+        // Nobody may ask for those any more.
+        if kept.swept.is_none_or(|swept| swept.elapsed() >= MAX_AGE) {
+            kept.queues.retain(|_, (since, _)| since.elapsed() < MAX_AGE);
+            kept.swept = Some(Instant::now());
         }
-        if kept.len() < MAX_KEPT {
-            kept.insert(queue.clone(), (since, Arc::clone(attributes)));
+        if kept.queues.len() < MAX_KEPT {
+            kept.queues.insert(queue.clone(), (since, Arc::clone(attributes)));
         }
     }
 
     fn forget(&self, queue: &QueueName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        self.lock().queues.remove(queue);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,5 +241,27 @@ impl Broker {
             Ok(aliases.into_iter().next().flatten().unwrap_or(queue))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_is_not_kept() {
+        let cache = AttributesCache::default();
+        let put = |queue: &str| {
+            let queue = QueueName::parse(queue).expect("a name");
+            cache.put(&queue, Instant::now(), &Arc::default());
+            assert!(cache.get(&queue).is_some());
+        };
+        let kept = || cache.lock().queues.len();
+        put("a");
+        put("b");
+        assert_eq!(kept(), 2);
+        tokio::time::advance(MAX_AGE).await;
+        put("c");
+        assert_eq!(kept(), 1);
     }
 }

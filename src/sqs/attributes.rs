@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    broker::QueueAttributes,
+    broker::{MAX_ATTRIBUTE_BYTES, QueueAttributes},
     domain::{Bounded, DeadLetterQueue, Queue, SettingsChange},
 };
 
@@ -180,6 +180,7 @@ fn check_other(attribute: &str, value: &str, name: &SqsName) -> Result<()> {
         "KmsDataKeyReusePeriodSeconds" => is_within(value, 60, 86_400),
         "KmsMasterKeyId" => value.len() <= 2_048,
         "SqsManagedSseEnabled" => matches!(value, "true" | "false"),
+        "Policy" if value.len() > MAX_ATTRIBUTE_BYTES => return Err(too_long(attribute)),
         "Policy" => value.is_empty() || is_object(value),
         "RedriveAllowPolicy" => return check_allow_policy(value),
         _ => return Err(unknown(attribute)),
@@ -190,6 +191,11 @@ fn check_other(attribute: &str, value: &str, name: &SqsName) -> Result<()> {
 pub(super) fn wrong(attribute: &str, reason: &str) -> SqsError {
     let message = format!("Invalid value for the parameter {attribute}.{reason}");
     SqsError::new(Kind::InvalidAttributeValue, message)
+}
+
+/// What is told of a policy that is longer than with AWS.
+pub(super) fn too_long(attribute: &str) -> SqsError {
+    wrong(attribute, &format!(" Reason: It must have at most {MAX_ATTRIBUTE_BYTES} bytes."))
 }
 
 fn is_within(value: &str, least: i64, most: i64) -> bool {
@@ -359,6 +365,27 @@ mod tests {
             refusal("q", &[("KmsMasterKeyId", "k"), ("SqsManagedSseEnabled", "true")], false);
         assert_eq!(kind, Kind::InvalidAttributeName);
         assert!(message.starts_with("You can use one type of server-side encryption"), "{message}");
+    }
+
+    /// White space and members that nobody knows count too.
+    #[test]
+    fn a_policy_has_a_bound() {
+        let of = |bytes: usize| format!("{{\"Version\":\"x\"{}}}", " ".repeat(bytes - 15));
+        let name = SqsName::parse("q").expect("a name");
+        let given = |bytes| BTreeMap::from([("Policy".to_owned(), of(bytes))]);
+        assert_eq!(of(8_192).len(), 8_192);
+        assert!(read(&given(8_192), &name, false).is_ok());
+        for (attribute, value) in [
+            ("Policy", of(8_193)),
+            ("RedriveAllowPolicy", format!("{{\"redrivePermission\":\"allowAll\"{:8192}}}", "")),
+        ] {
+            let (kind, message) = refusal("q", &[(attribute, &value)], false);
+            assert_eq!(kind, Kind::InvalidAttributeValue);
+            assert!(message.ends_with("It must have at most 8192 bytes."), "{message}");
+        }
+        let value = format!("{{\"maxReceiveCount\":3{:8192}}}", "");
+        let (kind, message) = refusal("q", &[("RedrivePolicy", &value)], false);
+        assert_eq!(kind, Kind::InvalidParameterValue, "{message}");
     }
 
     #[test]

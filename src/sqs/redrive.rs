@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::broker::MAX_ATTRIBUTE_BYTES;
+
 use super::{
-    attributes::wrong,
+    attributes::{too_long, wrong},
     error::{Result, SqsError},
     names::SqsName,
 };
@@ -22,6 +24,10 @@ pub(super) struct Redrive {
 pub(super) fn redrive(value: &str) -> Result<Option<Redrive>> {
     if value.is_empty() {
         return Ok(None);
+    }
+    if value.len() > MAX_ATTRIBUTE_BYTES {
+        let reason = format!("Redrive policy must have at most {MAX_ATTRIBUTE_BYTES} bytes.");
+        return Err(SqsError::invalid(reason));
     }
     let refuse = |reason: &str| SqsError::value(value, "RedrivePolicy", reason);
     let policy: Value = serde_json::from_str(value)
@@ -48,6 +54,9 @@ pub(super) fn redrive(value: &str) -> Result<Option<Redrive>> {
 pub(super) fn check_allow_policy(value: &str) -> Result<()> {
     if value.is_empty() {
         return Ok(());
+    }
+    if value.len() > MAX_ATTRIBUTE_BYTES {
+        return Err(too_long("RedriveAllowPolicy"));
     }
     let policy: Option<Value> = serde_json::from_str(value).ok();
     let member = |name: &str| policy.as_ref()?.get(name).filter(|member| !member.is_null());

@@ -25,6 +25,8 @@ const MAX_VALUE: usize = 256;
 /// Permissions of one queue, and actions of one permission.
 const MAX_STATEMENTS: usize = 20;
 const MAX_ACTIONS: usize = 7;
+/// Accounts of one permission.
+const MAX_ACCOUNTS: usize = 50;
 /// Characters of a permission's label.
 const MAX_LABEL: usize = 80;
 /// Actions that can be permitted.
@@ -116,10 +118,14 @@ pub(super) async fn permit(call: &Call, caller: Caller, input: AddPermission) ->
         }
     }
     check_permission(&label, &accounts)?;
-    if actions.len() > MAX_ACTIONS {
-        let message =
-            format!("{} Actions were found, maximum allowed is {MAX_ACTIONS}.", actions.len());
-        return Err(SqsError::new(Kind::OverLimit, message));
+    for (count, most, what) in [
+        (accounts.len(), MAX_ACCOUNTS, "AWSAccountIds"),
+        (actions.len(), MAX_ACTIONS, "Actions"),
+    ] {
+        if count > most {
+            let message = format!("{count} {what} were found, maximum allowed is {most}.");
+            return Err(SqsError::new(Kind::OverLimit, message));
+        }
     }
     if let Some(odd) = actions.iter().find(|action| !PERMITTED.contains(&action.as_str())) {
         let reason = "Please refer to the appropriate WSDL for a list of valid actions.";

@@ -89,9 +89,9 @@ pub use multi_queue::{
 pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{
-    AttributesChange, NamedQueue, QueueAttributes, aliases, change_queue_attributes,
-    dead_letter_sources, delete_expired_attributes, first_message_ids, is_id_of_another, is_purged,
-    list_aliases, note_purge, queue_attributes, queue_ids,
+    AttributesChange, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,
+    change_queue_attributes, dead_letter_sources, delete_expired_attributes, first_message_ids,
+    is_id_of_another, is_purged, list_aliases, note_purge, queue_attributes, queue_ids,
 };
 pub use queues::{
     CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,
