@@ -14,10 +14,13 @@ use crate::{
 };
 
 use super::{
-    Broker, Delivery, Error, Part, Receive, Result,
+    Broker, Delivery, Error, Part, Receive, Result, Subject,
     policies::Policy,
     sending::{group_too_long, unstorable},
 };
+
+/// What a front end may add to a message that it has counted, beside what its text takes as JSON.
+const MAX_ADDED_BYTES: u64 = 64 << 10;
 
 /// A message that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +179,13 @@ impl Broker {
         stored.ok_or_else(|| Error::Internal("no id for a stored message".into()))
     }
 
-    /// Refuses what PostgreSQL cannot store.
+    /// Refuses what PostgreSQL cannot store, and what is far over the limit, whatever its front end counts: as
+    /// JSON, what it has counted takes twice the bytes at most.
     fn check_alone(&self, new: &NewMessage) -> Result<()> {
+        let (bytes, limit) = (new.bytes(), self.limits.max_message_bytes);
+        if bytes > limit.saturating_mul(2).saturating_add(MAX_ADDED_BYTES) {
+            return Err(Error::MessageTooLarge { what: Subject::Message, bytes, limit });
+        }
         let headers = new.headers.as_deref().map_or("", |headers| headers.get());
         for (part, json) in [(Part::Message, new.message.get()), (Part::Headers, headers)] {
             check_storable(json, self.limits.storable()).map_err(unstorable(part))?;

@@ -29,7 +29,9 @@ use super::{
     router::Protocol,
     sending, settling,
     shapes::Action,
-    tags, verification, xml,
+    tags,
+    validation::MAX_TRACE_BYTES,
+    verification, xml,
 };
 
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
@@ -221,10 +223,10 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     }
 }
 
-/// The header `X-Amzn-Trace-Id`.
+/// The header `X-Amzn-Trace-Id`, unless it is too long to be stored with a message.
 fn trace(parts: &Parts) -> Option<String> {
     let trace = parts.headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
-    trace.map(str::to_owned)
+    trace.filter(|trace| trace.len() <= MAX_TRACE_BYTES).map(str::to_owned)
 }
 
 /// What came of an action.

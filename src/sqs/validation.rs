@@ -13,6 +13,8 @@ use super::{
 const MAX_DELAY: i64 = 900;
 /// The system attribute that a message can be sent with.
 pub(super) const TRACE_ATTRIBUTE: &str = "AWSTraceHeader";
+/// Bytes of its value: an X-Ray header has some dozens.
+pub(super) const MAX_TRACE_BYTES: usize = 2_048;
 const UNFIT: &str = "The request include parameter that is not valid for this queue type.";
 
 /// Refuses what makes a request invalid, or a batch as a whole.
@@ -123,6 +125,12 @@ fn check_system_attribute(name: &str, value: &AttributeValue) -> Result<()> {
     if text.is_empty() {
         return Err(SqsError::invalid(format!(
             "Message system attribute '{name}' must contain a non-empty value of type 'String'."
+        )));
+    }
+    // No limit on a message counts it.
+    if text.len() > MAX_TRACE_BYTES {
+        return Err(SqsError::invalid(format!(
+            "Message system attribute '{name}' must have at most {MAX_TRACE_BYTES} bytes."
         )));
     }
     if text.chars().all(is_legal) { Ok(()) } else { Err(illegal()) }

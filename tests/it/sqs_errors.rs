@@ -76,6 +76,7 @@ fn of_queues() -> Vec<Case> {
         ("SetQueueAttributes", with("FifoThroughputLimit", "perQueue"), NAME),
         ("SetQueueAttributes", with("SqsManagedSseEnabled", "yes"), ATTRIBUTE),
         ("SetQueueAttributes", with("Policy", "[]"), ATTRIBUTE),
+        ("SetQueueAttributes", with("Policy", &format!("{{{:8192}}}", "")), ATTRIBUTE),
         ("SetQueueAttributes", with("RedriveAllowPolicy", "{}"), ATTRIBUTE),
         ("SetQueueAttributes", with("RedrivePolicy", "x"), VALUE),
         ("SetQueueAttributes", with("RedrivePolicy", "{\"maxReceiveCount\":1}"), VALUE),
@@ -163,6 +164,7 @@ fn of_sending() -> Vec<Case> {
         ("SendMessage", system("Colour", text("String", "v")), VALUE),
         ("SendMessage", system("AWSTraceHeader", text("Number", "1")), VALUE),
         ("SendMessage", system("AWSTraceHeader", text("String", "")), VALUE),
+        ("SendMessage", system("AWSTraceHeader", text("String", &"x".repeat(2_049))), VALUE),
         (
             "SendMessage",
             system("AWSTraceHeader", text("String", "\u{1}")),
@@ -243,6 +245,11 @@ fn of_the_rest() -> Vec<Case> {
         ("AddPermission", permission("Label", json!("x".repeat(81))), VALUE),
         ("AddPermission", permission("AWSAccountIds", json!([])), MISSING),
         ("AddPermission", permission("AWSAccountIds", json!(["123"])), VALUE),
+        (
+            "AddPermission",
+            permission("AWSAccountIds", json!(vec!["1".repeat(12); 51])),
+            "OverLimit",
+        ),
         ("AddPermission", permission("Actions", json!([])), MISSING),
         ("AddPermission", permission("Actions", json!(["Fly"])), VALUE),
         ("AddPermission", permission("Actions", json!(eight)), "OverLimit"),

@@ -15,6 +15,8 @@ async fn an_entry_that_cannot_be_sent_fails_alone() {
     let sqs = Sqs(&gateway);
     let url = sqs.create("q", &json!({"MaximumMessageSize": "1024"})).await;
     let text = json!({"DataType": "String", "StringValue": "v"});
+    // No size of a message counts it.
+    let long = json!({"DataType": "String", "StringValue": "x".repeat(2_049)});
     for (n, wrong) in [
         json!({"MessageBody": "x".repeat(1_025)}),
         json!({"MessageBody": "\u{1}"}),
@@ -23,6 +25,7 @@ async fn an_entry_that_cannot_be_sent_fails_alone() {
         json!({"MessageDeduplicationId": "d"}),
         json!({"MessageAttributes": {"a b": text}}),
         json!({"MessageSystemAttributes": {"Colour": text}}),
+        json!({"MessageSystemAttributes": {"AWSTraceHeader": long}}),
     ]
     .into_iter()
     .enumerate()
@@ -46,6 +49,23 @@ async fn an_entry_that_cannot_be_sent_fails_alone() {
         let input = json!({"QueueUrl": url, "Entries": [good, entry]});
         assert_eq!(sqs.error("SendMessageBatch", &input).await.0, VALUE, "{lacking}");
         assert!(gateway.all("q.fifo").await.is_empty(), "{lacking}");
+    }
+}
+
+/// One that is too long to be one is left out.
+#[tokio::test]
+async fn a_trace_is_stored_up_to_its_bound() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    for (length, stored) in [(2_048, true), (2_049, false)] {
+        let request = gateway.request("POST", "/").header("x-amz-target", "AmazonSQS.SendMessage");
+        let request = request.header("x-amzn-trace-id", "x".repeat(length));
+        let input = json!({"QueueUrl": url, "MessageBody": "x"}).to_string();
+        Answer::of(request.body(input)).await.expect(200);
+        let received = sqs.receive(&url).await.remove(0);
+        let trace = received["Attributes"]["AWSTraceHeader"].as_str();
+        assert_eq!(trace.map(str::len), stored.then_some(length));
     }
 }
 
