@@ -160,8 +160,8 @@ BEGIN
                 IF parsed_headers IS NOT NULL AND NOT has_headers THEN
                     RAISE SQLSTATE 'PGW05';
                 END IF;
-                is_deduplicated :=
-                    is_fifo AND pgmq_gateway.deduplication_key(parsed_headers) IS NOT NULL;
+                is_deduplicated := (in_turn OR is_fifo)
+                    AND pgmq_gateway.deduplication_key(parsed_headers) IS NOT NULL;
                 IF is_deduplicated THEN
                     this_queue := coalesce(this_queue, pgmq_gateway.queue_id(queue));
                     id := pgmq_gateway.duplicate_of(this_queue, parsed_headers);

@@ -251,11 +251,13 @@ pub(super) fn current(
     };
     default("ReceiveMessageWaitTimeSeconds", "0");
     default("SqsManagedSseEnabled", "true");
-    if name.is_fifo() {
+    if name.is_fifo() && queue.fifo {
         default("FifoQueue", "true");
         default("ContentBasedDeduplication", "false");
         default("DeduplicationScope", "queue");
         default("FifoThroughputLimit", "perQueue");
+    } else {
+        all.retain(|name, _| !OF_FIFO.contains(&name.as_str()));
     }
     if all.contains_key("KmsMasterKeyId") {
         all.entry("KmsDataKeyReusePeriodSeconds".to_owned()).or_insert_with(|| "300".to_owned());

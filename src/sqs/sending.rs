@@ -142,7 +142,20 @@ fn seal_entry(call: &Call, entry: SendMessage, rules: &Rules) -> Result<(NewMess
 
 async fn rules(permit: &Permit, name: &SqsName) -> Result<Rules> {
     let attributes = permit.broker.attributes(&permit.call, &name.queue).await?;
-    Ok(Rules::new(name, &attributes, permit.broker.queue_rules(&name.queue).await?))
+    let sending = permit.broker.queue_rules(&name.queue).await?;
+    // Another gateway may have made it a moment ago.
+    if name.is_fifo()
+        && !sending.fifo
+        && !permit.broker.show_queue(&permit.call, name.queue.clone()).await?.fifo
+    {
+        let queue = &name.queue;
+        let message = format!(
+            "The queue {queue} is called as a FIFO queue and is none: it is not read in groups, and takes the same \
+             message twice. PATCH /queues/{queue} with {{\"fifo\":true}} makes it one."
+        );
+        return Err(SqsError::new(Kind::UnsupportedOperation, message));
+    }
+    Ok(Rules::new(name, &attributes, sending))
 }
 
 /// Stores messages and says of each what became of it.

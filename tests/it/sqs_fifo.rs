@@ -120,3 +120,36 @@ async fn a_duplicate_over_rest_is_told_to_be_one() {
     assert_eq!(batch(&["d"]).await, (json!({"msg_ids": [4]}), String::new()));
     assert_eq!(gateway.all("q").await.len(), 4);
 }
+
+/// Its name alone makes no FIFO queue of one: it would take the same twice, and keep no order.
+#[tokio::test]
+async fn a_queue_that_is_called_fifo_and_is_none_takes_no_message() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.create("rest.fifo").await;
+    gateway.database.execute("SELECT pgmq.create('sql.fifo')").await;
+    for queue in ["rest.fifo", "sql.fifo"] {
+        let entry = json!({
+            "Id": "a", "MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "d",
+        });
+        let mut alone = entry.clone();
+        alone["QueueUrl"] = json!(queue);
+        let batch = json!({"QueueUrl": queue, "Entries": [entry]});
+        for (action, input) in [("SendMessage", &alone), ("SendMessageBatch", &batch)] {
+            let (code, message) = sqs.error(action, input).await;
+            assert_eq!(code, "AWS.SimpleQueueService.UnsupportedOperation", "{message}");
+            let hint = format!("PATCH /queues/{queue} with {{\"fifo\":true}}");
+            assert!(message.contains(&hint), "{message}");
+        }
+        assert!(gateway.all(queue).await.is_empty());
+        let wished = json!({"QueueUrl": queue, "AttributeNames": ["All"]});
+        let attributes =
+            async || sqs.done("GetQueueAttributes", &wished).await["Attributes"].clone();
+        assert_eq!(attributes().await["FifoQueue"], json!(null));
+        gateway.patch(&format!("/queues/{queue}"), r#"{"fifo":true}"#).await.expect(200);
+        let sent = sqs.done("SendMessage", &alone).await;
+        assert_eq!(sqs.done("SendMessage", &alone).await, sent);
+        assert_eq!(gateway.all(queue).await.len(), 1);
+        assert_eq!(attributes().await["FifoQueue"], "true");
+    }
+}
