@@ -42,7 +42,8 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
         Ok(queue) => {
-            if name.is_fifo() != queue.fifo {
+            // Another one may be read in groups all the same, as REST makes it.
+            if name.is_fifo() && !queue.fifo {
                 return Err(exists_otherwise("FifoQueue"));
             }
             let mut there = queue_attributes::of(call, &permit, &name, &queue).await?;

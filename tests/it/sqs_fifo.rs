@@ -153,3 +153,17 @@ async fn a_queue_that_is_called_fifo_and_is_none_takes_no_message() {
         assert_eq!(attributes().await["FifoQueue"], "true");
     }
 }
+
+/// As REST makes one: it is another queue for nobody.
+#[tokio::test]
+async fn a_queue_that_is_read_in_groups_is_made_again_under_any_name() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.create_with("jobs", &json!({"fifo": true})).await;
+    for attributes in [json!({}), json!({"VisibilityTimeout": "30"}), json!({})] {
+        let url = sqs.create("jobs", &attributes).await;
+        assert!(url.ends_with("/jobs"), "{url}");
+    }
+    let other = json!({"QueueName": "jobs", "Attributes": {"VisibilityTimeout": "31"}});
+    assert_eq!(sqs.error("CreateQueue", &other).await.0, "QueueAlreadyExists");
+}
