@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
+use tracing::warn;
 
 use crate::{
     broker::{AttributesChange, NamedQueue, NewQueue},
@@ -247,7 +248,9 @@ pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
         ));
     }
     broker.purge_queue(&permit.call, name.queue.clone()).await?;
-    // Behind it: one that failed may be asked for again at once.
-    broker.note_purge(&permit.call, &name.queue, alias).await?;
+    // Behind it: one that failed may be asked for again at once. Without the note it may be, too, and it is done.
+    if let Err(error) = broker.note_purge(&permit.call, &name.queue, alias).await {
+        warn!(queue = %name.queue, %error, "a queue was emptied, which could not be noted");
+    }
     Ok(None)
 }

@@ -171,13 +171,18 @@ async fn store(
     }
     let again = if name.is_fifo() { new.clone() } else { Vec::new() };
     let sent = permit.broker.send_each(&permit.call, &name.queue, new, rules).await?;
-    let known = first_ids(permit, name, again, &sent).await?;
+    let known = first_ids(permit, name, again, &sent).await;
     let outcome = |(place, (sent, receipt)): (usize, (_, Receipt))| {
         let sent: Sent = match sent {
             Ok(sent) => sent,
             Err(error) => return Err(SqsError::from(error)),
         };
-        let first = known.get(place).cloned().flatten();
+        let first = match &known {
+            Ok(known) => known.get(place).cloned().flatten(),
+            // What can be sent again: its id is all that is not known.
+            Err(error) if sent.is_duplicate => return Err(error.clone()),
+            Err(_) => None,
+        };
         let mut output = receipt.output(first);
         if name.is_fifo() {
             output.insert("SequenceNumber".to_owned(), json!(sequence_number(sent.msg_id)));

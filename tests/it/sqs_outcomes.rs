@@ -1,6 +1,7 @@
 //! What is done and what is left undone where a request of SQS is odd.
 
 use serde_json::json;
+use sqlx::{Connection, Executor};
 
 use crate::support::{Answer, TestGateway, sqs::Sqs};
 
@@ -267,4 +268,41 @@ async fn a_page_of_another_site_does_nothing_at_any_path() {
     // As it is meant.
     gateway.get(&format!("/{action}")).await.expect(200);
     gateway.get("/queues/q").await.expect(404);
+}
+
+/// Somebody has the row locked in which it is noted.
+#[tokio::test]
+async fn a_purge_that_cannot_be_noted_is_done() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let mut connection = gateway.database.connect().await;
+    let mut holder = connection.begin().await.expect("begun");
+    let lock = "SELECT FROM pgmq_gateway.queue_attributes WHERE queue_name = 'q' FOR UPDATE";
+    holder.execute(lock).await.expect("locked");
+    sqs.done("PurgeQueue", &json!({"QueueUrl": url})).await;
+    assert!(gateway.all("q").await.is_empty());
+    holder.rollback().await.expect("unlocked");
+}
+
+/// What was stored is told to be that, though nothing can be told of a duplicate beside it.
+#[tokio::test]
+async fn a_duplicate_whose_id_is_not_found_fails_alone() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    let entry = |id: &str| json!({"Id": id, "MessageBody": id, "MessageGroupId": "g", "MessageDeduplicationId": id});
+    let batch = |ids: &[&str]| {
+        let entries: Vec<_> = ids.iter().map(|id| entry(id)).collect();
+        json!({"QueueUrl": url, "Entries": entries})
+    };
+    sqs.done("SendMessageBatch", &batch(&["a"])).await;
+    let fail = "CREATE OR REPLACE FUNCTION pgmq_gateway.first_message_ids(queue text, headers jsonb[]) \
+                RETURNS SETOF text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'";
+    gateway.database.execute(fail).await;
+    let sent = sqs.done("SendMessageBatch", &batch(&["a", "b"])).await;
+    assert_eq!(sent["Successful"][0]["Id"], "b", "{sent}");
+    assert_eq!(sent["Failed"][0]["Id"], "a", "{sent}");
+    assert_eq!(gateway.all("q.fifo").await.len(), 2);
 }
