@@ -194,8 +194,14 @@ impl Page {
         Self { limit, queues: Vec::new() }
     }
 
+    /// Adds those that the caller may see, and that an action finds by that name: one of REST or SQL may have a
+    /// name that stands for another queue here.
     fn add(&mut self, found: Vec<NamedQueue>, visible: &Scope) {
-        self.queues.extend(found.into_iter().filter(|queue| visible.contains(&queue.queue)));
+        let is_found = |queue: &NamedQueue| {
+            SqsName::parse(&queue.alias).is_some_and(|name| name.queue.as_str() == queue.queue)
+        };
+        let found = found.into_iter().filter(|queue| visible.contains(&queue.queue));
+        self.queues.extend(found.filter(is_found));
         self.queues.truncate(self.limit + 1);
     }
 

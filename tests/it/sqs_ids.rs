@@ -132,3 +132,15 @@ async fn what_is_posted_to_a_queues_url_is_about_that_queue() {
     let answer = Answer::of(request.body("Action=SendMessage&MessageBody=x")).await.expect(400);
     assert!(answer.text.contains("<Code>MissingParameter</Code>"), "{}", answer.text);
 }
+
+/// One that SQL made under a name that stands for another queue here.
+#[tokio::test]
+async fn a_queue_that_no_action_finds_is_not_listed() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.database.execute("SELECT pgmq.create('jobs_part_idx')").await;
+    let url = sqs.create("jobs", &json!({})).await;
+    let gone = "AWS.SimpleQueueService.NonExistentQueue";
+    assert_eq!(sqs.error("GetQueueUrl", &json!({"QueueName": "jobs_part_idx"})).await.0, gone);
+    assert_eq!(sqs.done("ListQueues", &json!({})).await["QueueUrls"], json!([url]));
+}
