@@ -65,7 +65,7 @@ impl Arguments {
         }
         let read = serde_json::from_slice::<Members>(bytes);
         let given = read.map_err(|_| Failure::bad("PGRST102", "Empty or invalid json"))?;
-        Ok(Self(given.0.into_iter().map(|(name, value)| (usual(name), value)).collect()))
+        Ok(Self(with_usual_names(given.0)))
     }
 
     /// Of a query.
@@ -73,7 +73,8 @@ impl Arguments {
         let pairs = form_urlencoded::parse(query.as_bytes());
         let given = pairs.filter(|(name, _)| !RESERVED.contains(&&**name));
         let text = |text: Cow<'_, str>| to_raw_value(&text).unwrap_or_default();
-        Self(given.map(|(name, value)| (usual(name.into_owned()), text(value))).collect())
+        let given = given.map(|(name, value)| (name.into_owned(), text(value)));
+        Self(with_usual_names(given.collect()))
     }
 
     /// Their names, sorted.
@@ -156,9 +157,16 @@ impl Arguments {
     }
 }
 
-/// A name as the functions have it: Supabase's own guide calls one otherwise.
-fn usual(name: String) -> String {
-    if name == "msg_id" { "message_id".to_owned() } else { name }
+/// The names as the functions have them: Supabase's own guide calls one otherwise. Of both, which may differ,
+/// neither is meant more than the other.
+fn with_usual_names(mut given: BTreeMap<String, RawJson>) -> BTreeMap<String, RawJson> {
+    const USUAL: &str = "message_id";
+    if !given.contains_key(USUAL)
+        && let Some(id) = given.remove("msg_id")
+    {
+        given.insert(USUAL.to_owned(), id);
+    }
+    given
 }
 
 fn number(text: &str, kind: &str) -> Result<i64, Failure> {
@@ -251,6 +259,8 @@ mod tests {
         let arguments = of(r#"{"queue_name":"q","msg_id":"9007199254740993"}"#);
         assert_eq!(arguments.names(), ["message_id", "queue_name"]);
         assert_eq!(arguments.bigint("message_id").ok(), Some(9_007_199_254_740_993));
+        let both = of(r#"{"queue_name":"q","message_id":1,"msg_id":2}"#);
+        assert_eq!(both.names(), ["message_id", "msg_id", "queue_name"]);
     }
 
     proptest! {

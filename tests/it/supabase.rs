@@ -134,6 +134,13 @@ async fn what_is_wrong_is_told_as_postgrest_does() {
             "PGRST202",
             "Could not find the function pgmq_public.pop without parameters in the schema cache",
         ),
+        (
+            "delete",
+            json!({"queue_name": "q", "message_id": 1, "msg_id": 2}),
+            404,
+            "PGRST202",
+            "pgmq_public.delete(message_id, msg_id, queue_name)",
+        ),
         ("sendd", send(json!(1)), 404, "PGRST202", "pgmq_public.sendd(message, queue_name)"),
         (
             "read",
