@@ -16,18 +16,24 @@ BEGIN
 END
 $$;
 
--- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue.
+-- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue; null,
+-- and nothing is changed, where an attribute is not as `still` has it any more.
 CREATE FUNCTION pgmq_gateway.change_queue_attributes(
-    queue text, new_alias text, new_attributes jsonb, new_tags jsonb
+    queue text, new_alias text, new_attributes jsonb, new_tags jsonb, still jsonb DEFAULT '{}'
 ) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    this_queue bigint;
 BEGIN
     IF NOT pgmq_gateway.queue_exists(queue) THEN
         RETURN false;
     END IF;
+    this_queue := pgmq_gateway.queue_id(queue);
     INSERT INTO pgmq_gateway.queue_attributes AS a (queue_name, queue_id, alias, attributes, tags)
-    VALUES (queue, pgmq_gateway.queue_id(queue), new_alias, jsonb_strip_nulls(new_attributes),
-            jsonb_strip_nulls(new_tags))
+    SELECT queue, this_queue, new_alias, jsonb_strip_nulls(new_attributes), jsonb_strip_nulls(new_tags)
+    -- Where there is no row, no attribute is set.
+    WHERE jsonb_strip_nulls(still) = '{}'
+       OR EXISTS (SELECT FROM pgmq_gateway.queue_attributes k WHERE k.queue_name = queue)
     ON CONFLICT (queue_name) DO UPDATE
     SET queue_id = excluded.queue_id, modified_at = now(),
         alias = CASE WHEN a.queue_id = excluded.queue_id THEN a.alias ELSE excluded.alias END,
@@ -35,8 +41,10 @@ BEGIN
         attributes = CASE WHEN a.queue_id = excluded.queue_id
                      THEN jsonb_strip_nulls(a.attributes || new_attributes) ELSE excluded.attributes END,
         tags = CASE WHEN a.queue_id = excluded.queue_id
-               THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END;
-    RETURN true;
+               THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END
+    WHERE NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
+                      CASE WHEN a.queue_id = this_queue THEN a.attributes ->> s.key END);
+    RETURN CASE WHEN FOUND THEN true END;
 END
 $$;
 

@@ -96,14 +96,14 @@ impl Broker {
         .await
     }
 
-    /// Changes what is kept of a queue.
+    /// Changes what is kept of a queue; false, and nothing is changed, where it is not still as it must be.
     pub async fn change_attributes(
         &self,
         call: &Arc<Call>,
         queue: &QueueName,
         alias: String,
         change: AttributesChange,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(true, async move {
             let (queue, alias, change) = (&queue, &*alias, &change);
@@ -112,7 +112,10 @@ impl Broker {
             });
             let changed = changed.await;
             broker.attributes.forget(queue);
-            if changed?? { Ok(()) } else { Err(Error::QueueNotFound(queue.to_string())) }
+            match changed?? {
+                Some(false) => Err(Error::QueueNotFound(queue.to_string())),
+                changed => Ok(changed.is_some()),
+            }
         })
         .await
     }

@@ -92,7 +92,7 @@ async fn keep(
     tags: BTreeMap<String, String>,
 ) -> Result<()> {
     let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    let kept = AttributesChange { attributes, tags };
+    let kept = AttributesChange { attributes, tags, ..AttributesChange::default() };
     permit.broker.change_attributes(&permit.call, &name.queue, name.name.clone(), kept).await?;
     Ok(())
 }

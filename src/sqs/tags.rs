@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    broker::AttributesChange,
+    broker::{AttributesChange, MAX_ATTRIBUTE_BYTES},
     http::{Caller, QueuePermit, right},
 };
 
 use super::{
+    attributes::too_long,
     call::{Call, Output, object, queue_of},
     error::{Kind, Result, SqsError},
     message_attributes::is_legal,
@@ -25,6 +26,8 @@ const MAX_VALUE: usize = 256;
 /// Permissions of one queue, and actions of one permission.
 const MAX_STATEMENTS: usize = 20;
 const MAX_ACTIONS: usize = 7;
+/// Attempts to change permissions that others change too: each time, one of them has done so.
+const ATTEMPTS: usize = MAX_STATEMENTS;
 /// Accounts of one permission.
 const MAX_ACCOUNTS: usize = 50;
 /// Characters of a permission's label.
@@ -39,6 +42,8 @@ const PERMITTED: [&str; 7] = [
     "GetQueueAttributes",
     "GetQueueUrl",
 ];
+
+const POLICY: &str = "Policy";
 
 type Permit = QueuePermit<right::Manage>;
 
@@ -118,10 +123,9 @@ pub(super) async fn permit(call: &Call, caller: Caller, input: AddPermission) ->
         }
     }
     check_permission(&label, &accounts)?;
-    for (count, most, what) in [
-        (accounts.len(), MAX_ACCOUNTS, "AWSAccountIds"),
-        (actions.len(), MAX_ACTIONS, "Actions"),
-    ] {
+    for (count, most, what) in
+        [(accounts.len(), MAX_ACCOUNTS, "AWSAccountIds"), (actions.len(), MAX_ACTIONS, "Actions")]
+    {
         if count > most {
             let message = format!("{count} {what} were found, maximum allowed is {most}.");
             return Err(SqsError::new(Kind::OverLimit, message));
@@ -132,21 +136,27 @@ pub(super) async fn permit(call: &Call, caller: Caller, input: AddPermission) ->
         return Err(SqsError::value(&format!("SQS:{odd}"), "ActionName", reason));
     }
     let permit = Permit::new(caller, name.queue.clone())?;
-    let mut policy = Policy::of(call, &permit, &name).await?;
-    if policy.statements.iter().any(|statement| statement["Sid"] == *label) {
-        return Err(SqsError::value(&label, "Label", "Already exists."));
-    }
-    if policy.statements.len() >= MAX_STATEMENTS {
-        let message = format!("A queue has at most {MAX_STATEMENTS} permissions.");
-        return Err(SqsError::new(Kind::OverLimit, message));
-    }
     let principals = accounts.iter().map(|account| format!("arn:aws:iam::{account}:root"));
-    policy.statements.push(json!({
+    let statement = json!({
         "Sid": label, "Effect": "Allow", "Principal": {"AWS": one_or_all(principals.collect())},
         "Action": one_or_all(actions.iter().map(|action| format!("SQS:{action}")).collect()),
         "Resource": call.place.arn(&name.name),
-    }));
-    policy.store(&permit, &name).await
+    });
+    edit(call, &permit, &name, |statements, is_again| {
+        if is_again && statements.contains(&statement) {
+            return Ok(false);
+        }
+        if statements.iter().any(|statement| statement["Sid"] == *label) {
+            return Err(SqsError::value(&label, "Label", "Already exists."));
+        }
+        if statements.len() >= MAX_STATEMENTS {
+            let message = format!("A queue has at most {MAX_STATEMENTS} permissions.");
+            return Err(SqsError::new(Kind::OverLimit, message));
+        }
+        statements.push(statement.clone());
+        Ok(true)
+    })
+    .await
 }
 
 /// Takes a permission out of `Policy`.
@@ -154,14 +164,36 @@ pub(super) async fn forbid(call: &Call, caller: Caller, input: RemovePermission)
     let name = queue_of(input.queue_url.as_ref())?;
     let label = required(input.label.as_ref(), "Label")?.to_owned();
     let permit = Permit::new(caller, name.queue.clone())?;
-    let mut policy = Policy::of(call, &permit, &name).await?;
-    let before = policy.statements.len();
-    policy.statements.retain(|statement| statement["Sid"] != *label);
-    if policy.statements.len() == before {
-        let reason = "can't find label on existing policy";
-        return Err(SqsError::value(&label, "Label", &format!("{reason}.")));
+    edit(call, &permit, &name, |statements, is_again| {
+        let before = statements.len();
+        statements.retain(|statement| statement["Sid"] != *label);
+        let is_changed = statements.len() < before;
+        if is_changed || is_again {
+            return Ok(is_changed);
+        }
+        let reason = "can't find label on existing policy.";
+        Err(SqsError::value(&label, "Label", reason))
+    })
+    .await
+}
+
+/// Changes the statements of a policy as they are by then: where somebody else has changed them meanwhile, they
+/// are looked at again. `change` says whether there is anything to be written; behind the first attempt there may
+/// not be, as one whose answer was lost is made twice.
+async fn edit(
+    call: &Call,
+    permit: &Permit,
+    name: &SqsName,
+    change: impl Fn(&mut Vec<Value>, bool) -> Result<bool>,
+) -> Result<Output> {
+    for attempt in 0..ATTEMPTS {
+        let mut policy = Policy::of(call, permit, name).await?;
+        if !change(&mut policy.statements, attempt > 0)? || policy.store(permit, name).await? {
+            return Ok(None);
+        }
     }
-    policy.store(&permit, &name).await
+    let message = "Others change the policy of this queue at the same time: try again.";
+    Err(SqsError::new(Kind::ServiceUnavailable, message))
 }
 
 fn check_permission(label: &str, accounts: &[String]) -> Result<()> {
@@ -190,6 +222,8 @@ fn one_or_all(mut values: Vec<String>) -> Value {
 
 /// The attribute `Policy`.
 struct Policy {
+    /// As it was read.
+    text: Option<String>,
     whole: Map<String, Value>,
     statements: Vec<Value>,
 }
@@ -197,8 +231,8 @@ struct Policy {
 impl Policy {
     async fn of(call: &Call, permit: &Permit, name: &SqsName) -> Result<Self> {
         let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
-        let whole =
-            kept.attributes.get("Policy").and_then(|policy| serde_json::from_str(policy).ok());
+        let text = kept.attributes.get(POLICY).cloned();
+        let whole = text.as_ref().and_then(|policy| serde_json::from_str(policy).ok());
         let mut whole: Map<String, Value> = whole.unwrap_or_else(|| {
             let id = format!("{}/SQSDefaultPolicy", call.place.arn(&name.name));
             object([("Version", json!("2008-10-17")), ("Id", json!(id))])
@@ -208,17 +242,24 @@ impl Policy {
             Some(statement) => vec![statement],
             None => Vec::new(),
         };
-        Ok(Self { whole, statements })
+        Ok(Self { text, whole, statements })
     }
 
-    async fn store(mut self, permit: &Permit, name: &SqsName) -> Result<Output> {
+    /// Whether it was still as it was read, and is changed.
+    async fn store(mut self, permit: &Permit, name: &SqsName) -> Result<bool> {
         let policy = if self.statements.is_empty() {
             None
         } else {
             self.whole.insert("Statement".to_owned(), self.statements.into());
             Some(Value::Object(self.whole).to_string())
         };
-        let attributes = BTreeMap::from([("Policy".to_owned(), policy)]);
-        change(permit, name, AttributesChange { attributes, ..AttributesChange::default() }).await
+        if policy.as_ref().is_some_and(|policy| policy.len() > MAX_ATTRIBUTE_BYTES) {
+            return Err(too_long(POLICY));
+        }
+        let attribute = |value| BTreeMap::from([(POLICY.to_owned(), value)]);
+        let (attributes, still) = (attribute(policy), attribute(self.text));
+        let change = AttributesChange { attributes, still, ..AttributesChange::default() };
+        let (broker, alias) = (&permit.broker, name.name.clone());
+        Ok(broker.change_attributes(&permit.call, &name.queue, alias, change).await?)
     }
 }

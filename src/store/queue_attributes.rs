@@ -37,6 +37,8 @@ pub struct AttributesChange {
     pub attributes: BTreeMap<String, Option<String>>,
     /// Tags by key.
     pub tags: BTreeMap<String, Option<String>>,
+    /// Attributes as they must still be, for nothing is changed otherwise.
+    pub still: BTreeMap<String, Option<String>>,
 }
 
 /// A queue with its name in another protocol.
@@ -76,21 +78,22 @@ fn texts(object: &Value) -> BTreeMap<String, String> {
     short.map(|(name, text)| (name.clone(), text.to_owned())).collect()
 }
 
-/// Changes what is kept of a queue; false where there is none.
+/// Changes what is kept of a queue; false where there is none, and nothing where it is not still as it must be.
 pub async fn change_queue_attributes(
     conn: &mut Conn,
     queue: &QueueName,
     alias: &str,
     change: &AttributesChange,
-) -> Result<bool> {
+) -> Result<Option<bool>> {
     let query = sqlx::query(
         "/* change_queue_attributes */ \
-         SELECT pgmq_gateway.change_queue_attributes($1, $2, $3, $4) AS changed",
+         SELECT pgmq_gateway.change_queue_attributes($1, $2, $3, $4, $5) AS changed",
     )
     .bind(queue.as_str())
     .bind(alias)
     .bind(Json(&change.attributes))
-    .bind(Json(&change.tags));
+    .bind(Json(&change.tags))
+    .bind(Json(&change.still));
     get(only_row(&conn.look(query).await?)?, "changed")
 }
 

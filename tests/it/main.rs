@@ -147,6 +147,7 @@ mod sqs_keys;
 mod sqs_matrix;
 mod sqs_moves;
 mod sqs_outcomes;
+mod sqs_permissions;
 mod sqs_refusals;
 mod sqs_signatures;
 mod standbys;
