@@ -53,7 +53,7 @@ async fn start(with_key: bool, slow: &[&str]) -> (TestGateway, Client) {
     (gateway, client)
 }
 
-const GATE: &str = "CREATE TABLE public.gate AS SELECT 1 AS closed; \
+pub(crate) const GATE: &str = "CREATE TABLE public.gate AS SELECT 1 AS closed; \
     CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         WHILE EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.02); END LOOP; \
         RETURN NEW; END $$";
@@ -165,7 +165,7 @@ fn delete(gateway: &TestGateway, id: i64) -> impl Future<Output = Answer> + use<
     Answer::of(gateway.request("DELETE", &format!("/queues/q/messages/{id}")))
 }
 
-async fn wait_at_gate(database: &TestDatabase) {
+pub(crate) async fn wait_at_gate(database: &TestDatabase) {
     let sql = "SELECT count(*) FROM pg_stat_activity \
                WHERE datname = current_database() AND wait_event = 'PgSleep'";
     eventually("one stands at the gate", async || {
@@ -192,6 +192,28 @@ async fn sends_do_not_wait_for_a_slow_message() {
     send_word(&gateway, "alone").await.expect(201);
     for answer in together(20, |_| send_word(&gateway, "together")).await {
         answer.expect(201);
+    }
+    assert!(!slow.is_finished());
+    gateway.database.execute("DELETE FROM public.gate").await;
+    slow.await.expect("no panic").expect(201);
+}
+
+#[tokio::test]
+async fn sends_do_not_wait_for_a_slow_batch_of_the_largest_size() {
+    let gateway = TestGateway::with(|settings| {
+        settings.engine.max_batch_bytes = 1_024;
+        settings.database.statement_timeout_ms = 60_000;
+        settings.server.request_timeout_seconds = 90;
+    })
+    .await;
+    gateway.create("q").await;
+    let trigger = "CREATE TRIGGER slow AFTER INSERT ON pgmq.q_q FOR EACH ROW \
+        WHEN (length(NEW.message::text) > 1000) EXECUTE FUNCTION wait_at_gate()";
+    gateway.database.execute(&format!("{GATE}; {trigger}")).await;
+    let slow = tokio::spawn(send_word(&gateway, &"slow".repeat(1_000)));
+    wait_at_gate(&gateway.database).await;
+    for _ in 0..3 {
+        send_word(&gateway, "small").await.expect(201);
     }
     assert!(!slow.is_finished());
     gateway.database.execute("DELETE FROM public.gate").await;

@@ -40,7 +40,7 @@ impl<W: BatchStatement> Lane<W> {
     }
 }
 
-/// Bytes that are counted until their statement has ended, however it did.
+/// Bytes that are counted until their statement has ended, however it did, or takes long.
 pub(super) struct UnderWay<'a, W: BatchStatement> {
     lane: &'a Lane<W>,
     bytes: usize,

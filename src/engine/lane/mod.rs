@@ -8,6 +8,7 @@ mod load;
 mod locked;
 mod plain;
 mod retries;
+mod run;
 mod sharing;
 mod slow;
 mod split;
@@ -22,7 +23,6 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
-    time::Instant,
 };
 
 use tracing::{Instrument, debug_span};
@@ -45,9 +45,6 @@ use sharing::Sharing;
 
 pub(super) use sharing::{Share, ShareOutcome, SharedStatements};
 pub(super) use slow::LONG;
-
-/// How often a statement is tried that others undo.
-const MOST_ATTEMPTS: u32 = 3;
 
 /// A kind of statement that serves several requests.
 pub(super) trait BatchStatement: Send + Sync + 'static {
@@ -132,7 +129,7 @@ struct State<W: BatchStatement> {
     one_by_one: Separation,
     /// Whether the last batch was for several requests.
     crowded: bool,
-    /// Bytes of the statements under way.
+    /// Bytes of the statements under way, without those that take long.
     under_way: usize,
     /// What meets a lock.
     locked: LockedRequests<Request<W>>,
@@ -268,7 +265,7 @@ impl<W: BatchStatement> Lane<W> {
         let mut conn = None;
         if !first.is_empty() {
             let _statement = leave(&self.statements, &mut conn).await;
-            self.serve(self.run(&mut conn, first)).await;
+            self.run(&mut conn, first, None).await;
         } else if self.lock().crowded {
             // Requests that came in together with the first one are on their way here.
             yield_now().await;
@@ -276,88 +273,16 @@ impl<W: BatchStatement> Lane<W> {
         while !self.lock().gathering.is_empty() {
             // What arrives while this waits joins the batch.
             let _statement = leave(&self.statements, &mut conn).await;
-            let (mut batch, _under_way) = self.take();
+            let (mut batch, under_way) = self.take();
             batch.retain(|request| !request.reply.is_closed());
             if !batch.is_empty() {
-                self.serve(self.run(&mut conn, batch)).await;
+                self.run(&mut conn, batch, Some(under_way)).await;
             }
             if self.shared.db.is_exhausted() {
                 // Others wait for one.
                 conn = None;
             }
         }
-    }
-
-    /// Runs a batch, in which each fails alone. What is locked is tried again beside the lane; while
-    /// nothing gets through at all, a statement would only be in the way of others.
-    async fn run(self: &Arc<Self>, conn: &mut Option<Conn>, batch: Vec<Request<W>>) {
-        if self.is_blocked() {
-            return self.try_later(batch);
-        }
-        let connected = match self.connect(conn).await {
-            Ok(connected) => connected,
-            Err(error) => return drop(Self::answer(batch, Err(error))),
-        };
-        if self.is_blocked() {
-            // That became known while this waited for a connection.
-            return self.try_later(batch);
-        }
-        // While some are known to be locked, nobody waits to find out which.
-        let careful = !self.lock().locked.is_empty();
-        let batch = if careful { batch } else { self.run_plainly(connected, batch).await };
-        if batch.is_empty() {
-            return;
-        }
-        let began = Instant::now();
-        let outcome = match self.run_statement(connected, &batch, careful).await {
-            Err(error) if error.is_about_rows() && !careful => {
-                self.run_statement(connected, &batch, true).await
-            }
-            outcome => outcome,
-        };
-        self.try_later(self.finish(connected, batch, outcome, began).await);
-    }
-
-    /// The statements go on every request's account, so on nobody's in particular.
-    async fn connect<'a>(&self, conn: &'a mut Option<Conn>) -> Result<&'a mut Conn> {
-        Ok(match conn {
-            Some(conn) => conn,
-            None => conn.insert(self.shared.db.acquire(&Arc::default()).await?),
-        })
-    }
-
-    /// Runs one statement for a batch, again if others undid it.
-    async fn run_statement(
-        &self,
-        conn: &mut Conn,
-        batch: &[Request<W>],
-        one_by_one: bool,
-    ) -> Result<Vec<W::Output>> {
-        let span = self.span_of(batch);
-        let mut attempts = 0;
-        let outcome = loop {
-            attempts += 1;
-            for request in batch {
-                request.call.add_round_trip();
-            }
-            let inputs: Vec<&W::Input> = batch.iter().map(|request| &request.input).collect();
-            let outcome = if one_by_one {
-                self.work.run_each(conn, &self.queue, &inputs).instrument(span.clone()).await
-            } else {
-                self.work.run(conn, &self.queue, &inputs).instrument(span.clone()).await
-            };
-            if !matches!(outcome, Err(Error::Deadlock(_))) || attempts >= MOST_ATTEMPTS {
-                break outcome;
-            }
-        };
-        if one_by_one {
-            let is_blocked = matches!(outcome, Err(Error::Locked));
-            self.lock().blocked = is_blocked;
-            if is_blocked {
-                self.table.look(conn).await;
-            }
-        }
-        outcome
     }
 
     /// Answers requests with what became of them; returns those that are worth another try, as something

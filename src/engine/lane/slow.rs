@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc};
 
 use tokio::time::{Duration, timeout};
 
-use super::{BatchStatement, Lane, Request, State};
+use super::{BatchStatement, Lane, Request, State, load::UnderWay};
 
 /// Nobody who is not in it waits for a statement that takes longer than this.
 pub(in crate::engine) const LONG: Duration = Duration::from_millis(250);
@@ -14,10 +14,15 @@ const ONE_BY_ONE: Duration = Duration::from_secs(10);
 
 impl<W: BatchStatement> Lane<W> {
     /// Does a worker's work on a batch. Where that takes long, the worker no longer counts as one who serves the
-    /// line.
-    pub(super) async fn serve(self: &Arc<Self>, work: impl Future<Output = ()>) {
+    /// line, nor what it does as under way.
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        work: impl Future<Output = ()>,
+        under_way: Option<UnderWay<'_, W>>,
+    ) {
         let mut work = pin!(work);
         if timeout(LONG, &mut work).await.is_err() {
+            drop(under_way);
             let _held_up = HeldUp::new(self);
             work.await;
         }
