@@ -6,6 +6,8 @@ use super::batch::WORTH_ANOTHER;
 
 /// A place in the line; later ones are larger.
 pub(super) type Ticket = u64;
+/// That of a look; those that are sent later have larger ones.
+type Number = u64;
 
 /// Clients in order of arrival that could all be served by the same read.
 #[derive(Debug)]
@@ -14,20 +16,24 @@ pub(super) struct WaitQueue<R> {
     next: Ticket,
     /// Tickets from here on have not been looked for since there was news.
     unlooked: Ticket,
+    /// Those before this have a look that is held up, and are to have another one beside it.
+    again_before: Ticket,
+    /// Those before this have been looked for in vain since there was news.
+    vain_before: Ticket,
+    /// How often there was news.
+    news: u64,
     /// Messages that are wanted by all who stand there.
     wanted: usize,
-    /// Looks that are under way, without those that are held up.
-    looks: usize,
-    held_up: usize,
-    /// Who came before this has a look that is held up, which may have found something for it.
-    held_before: Ticket,
-    /// Messages that the looks under way have been sent for.
-    sent_for: usize,
+    next_number: Number,
+    /// Those that are under way, and how many messages they have been sent for; without those that are held up.
+    active: BTreeMap<Number, usize>,
+    /// Those that are held up. Who came before that may be given what it finds.
+    held_up: BTreeMap<Number, Ticket>,
+    /// Those that ended in vain while an earlier one was under way, which may hold what that one did not get to
+    /// see; and before whom.
+    in_vain: BTreeMap<Number, Ticket>,
     /// Whether what a look finds is for one client alone.
     exclusive: bool,
-    /// Who came before this was looked for in vain, by a look that ended while others were under way:
-    /// those may hold what that one did not get to see.
-    dry_before: Ticket,
 }
 
 #[derive(Debug)]
@@ -48,10 +54,11 @@ pub(super) struct Look {
     pub(super) patient: bool,
     /// Whether there is more than it brought.
     pub(super) cut_short: bool,
-    /// Whether nobody waits for it any more.
-    held_up: bool,
+    number: Number,
     /// Who came later has not been looked for.
     before: Ticket,
+    /// The news that it is to find.
+    news: u64,
 }
 
 /// What a client is given.
@@ -67,19 +74,19 @@ impl<R> WaitQueue<R> {
     /// out, so that who leaves late leaves nobody else's place. In an `exclusive` one, what a look
     /// finds is for one client.
     pub(super) fn new(first: Ticket, exclusive: bool) -> Self {
-        let waiters = BTreeMap::new();
-        let (unlooked, wanted, looks, held_up, sent_for, dry_before) = (0, 0, 0, 0, 0, 0);
         Self {
-            waiters,
+            waiters: BTreeMap::new(),
             next: first,
-            unlooked,
-            wanted,
-            looks,
-            held_up,
-            held_before: 0,
-            sent_for,
+            unlooked: 0,
+            again_before: 0,
+            vain_before: 0,
+            news: 0,
+            wanted: 0,
+            next_number: 0,
+            active: BTreeMap::new(),
+            held_up: BTreeMap::new(),
+            in_vain: BTreeMap::new(),
             exclusive,
-            dry_before,
         }
     }
 
@@ -128,98 +135,147 @@ impl<R> WaitQueue<R> {
 
     /// There may be messages: everyone is to be looked for again.
     pub(super) fn news(&mut self) {
-        self.unlooked = 0;
+        (self.unlooked, self.vain_before) = (0, 0);
+        self.news += 1;
     }
 
     /// Begins a look, if one is due and fewer than `max_looks` are under way. It asks for what all
     /// want together and no other look was sent for, at most `max_messages`.
     pub(super) fn begin_look(&mut self, max_looks: usize, max_messages: usize) -> Option<Look> {
-        let (last, _) = self.waiters.last_key_value()?;
-        let wants = if self.exclusive {
-            let (_, first) = self.waiters.first_key_value()?;
-            first.wants.saturating_sub(self.sent_for).min(max_messages)
-        } else {
-            self.wanted.saturating_sub(self.sent_for).min(max_messages)
-        };
-        let max_looks = if self.exclusive { 1 } else { max_looks };
-        let worth_it = self.looks == 0 || wants >= WORTH_ANOTHER.min(max_messages);
-        let has_room = self.looks + self.held_up < max_looks;
-        if *last < self.unlooked || !has_room || wants == 0 || !worth_it {
+        let (_, first) = self.waiters.first_key_value()?;
+        let wanted = if self.exclusive { first.wants } else { self.wanted };
+        let wants = wanted.saturating_sub(self.sent_for()).min(max_messages);
+        let worth_it = self.active.is_empty() || wants >= WORTH_ANOTHER.min(max_messages);
+        if !self.has_unlooked() || !self.has_room(max_looks) || wants == 0 || !worth_it {
             return None;
         }
-        self.unlooked = self.next;
-        self.looks += 1;
-        self.sent_for += wants;
-        let patient = self.waiters.values().any(|waiter| waiter.patient);
-        Some(Look { wants, patient, cut_short: false, held_up: false, before: self.next })
+        (self.unlooked, self.again_before) = (self.next, 0);
+        let number = self.activate(wants);
+        let (patient, before, news) = (self.has_patient(), self.next, self.news);
+        Some(Look { wants, patient, cut_short: false, number, before, news })
     }
 
-    /// A look takes long: others are to find what it has not taken hold of, for all who stand there.
-    pub(super) fn hold_up(&mut self, look: &mut Look) {
-        if !std::mem::replace(&mut look.held_up, true) {
-            self.looks -= 1;
-            self.sent_for -= look.wants;
-            self.held_up += 1;
-            self.held_before = self.held_before.max(look.before);
-            self.news();
+    /// Whether somebody stands there who is to be looked for.
+    fn has_unlooked(&self) -> bool {
+        let (first, last) = (self.waiters.first_key_value(), self.waiters.last_key_value());
+        last.is_some_and(|(last, _)| *last >= self.unlooked)
+            || first.is_some_and(|(first, _)| *first < self.again_before)
+    }
+
+    fn has_room(&self, max_looks: usize) -> bool {
+        let is_free = !self.exclusive || self.active.is_empty();
+        is_free && self.active.len() + self.held_up.len() < max_looks
+    }
+
+    /// Messages that the looks under way have been sent for.
+    fn sent_for(&self) -> usize {
+        self.active.values().sum()
+    }
+
+    /// Whether a look that was not sent yet is worth it: somebody stands there, and not all of them have been
+    /// looked for in vain meanwhile.
+    pub(super) fn is_worth_sending(&self) -> bool {
+        self.waiters.last_key_value().is_some_and(|(last, _)| *last >= self.vain_before)
+    }
+
+    /// A look takes long: another one is to find what it has not taken hold of, unless one has found by now that
+    /// there is nothing. Returns those who have been looked for in vain by one that only waited for this one.
+    pub(super) fn hold_up(&mut self, look: &Look) -> Vec<R> {
+        if self.active.remove(&look.number).is_none() {
+            return Vec::new();
         }
+        self.held_up.insert(look.number, look.before);
+        if look.before > self.vain_before {
+            self.again_before = self.again_before.max(look.before);
+        }
+        let dismissed = self.dismiss_in_vain::<()>();
+        dismissed.into_iter().map(|served| served.reply).collect()
     }
 
     /// A look is no longer under way.
     fn is_over(&mut self, look: &Look) {
-        if look.held_up {
-            self.held_up -= 1;
-            if self.held_up == 0 {
-                self.held_before = 0;
-            }
-        } else {
-            self.looks -= 1;
-            self.sent_for -= look.wants;
-        }
+        self.active.remove(&look.number);
+        self.held_up.remove(&look.number);
     }
 
-    /// Has a look that was not sent yet ask for what has been wanted since it was begun, too, up to
-    /// `max_messages` in all.
+    /// The number of a look that is under way from now on.
+    fn activate(&mut self, wants: usize) -> Number {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.active.insert(number, wants);
+        number
+    }
+
+    /// Has a look that is about to be sent ask for what has been wanted since it was begun, too, up to
+    /// `max_messages` in all. One that was held up, and is sent again, is under way like any other.
     pub(super) fn extend(&mut self, look: &mut Look, max_messages: usize) {
+        // What it takes hold of, it takes from now on.
+        self.is_over(look);
+        look.number = self.activate(look.wants);
         if self.exclusive {
             return;
         }
-        let more = self.wanted.saturating_sub(self.sent_for);
-        let more = more.min(max_messages.saturating_sub(look.wants));
-        look.wants += more;
-        self.sent_for += more;
-        look.patient |= self.waiters.values().any(|waiter| waiter.patient);
-        (look.before, self.unlooked) = (self.next, self.next);
+        let more = self.wanted.saturating_sub(self.sent_for());
+        look.wants += more.min(max_messages.saturating_sub(look.wants));
+        self.active.insert(look.number, look.wants);
+        look.patient |= self.has_patient();
+        (look.before, look.news) = (self.next, self.news);
+        (self.unlooked, self.again_before) = (self.next, 0);
     }
 
     /// Ends a look: deals out what it found in order of arrival, as much to each as it wants or, where
-    /// the line is exclusive, all to one. The last look that ends sends those away that did not want to
-    /// wait. Returns who is served, and what nobody wants.
+    /// the line is exclusive, all to one. Those are sent away that did not want to wait, and that it found
+    /// nothing for. Returns who is served, and what nobody wants.
     pub(super) fn end_look<M>(
         &mut self,
         look: &Look,
         found: Vec<M>,
     ) -> (Vec<Served<R, M>>, Vec<M>) {
         self.is_over(look);
-        let dry = found.len() < look.wants && !look.cut_short;
+        let in_vain = found.len() < look.wants && !look.cut_short;
         let (mut served, rest) =
             if self.exclusive { self.serve_one(found) } else { self.serve_in_order(found) };
-        let first = self.held_before.min(look.before);
-        for (_, waiter) in self.waiters.range_mut(first..look.before) {
+        let tickets = self.all_had_by(look.number, look.before);
+        for (_, waiter) in self.waiters.range_mut(tickets) {
             waiter.looked_for = true;
         }
-        if dry {
-            self.dry_before = self.dry_before.max(look.before);
+        if in_vain {
+            self.note_in_vain(look);
         } else {
-            self.dry_before = 0;
+            self.in_vain.clear();
             self.news();
         }
-        if self.looks == 0 {
-            let before = std::mem::take(&mut self.dry_before);
-            let first = self.held_before.min(before);
-            served.extend(self.dismiss(first..before, |waiter| !waiter.patient));
-        }
+        served.extend(self.dismiss_in_vain());
         (served, rest)
+    }
+
+    fn note_in_vain(&mut self, look: &Look) {
+        self.in_vain.insert(look.number, look.before);
+        if look.news == self.news {
+            self.vain_before = self.vain_before.max(look.before);
+        }
+        if self.vain_before >= self.again_before {
+            self.again_before = 0;
+        }
+    }
+
+    /// Of those before a ticket, whom a look was for, those that have no earlier one that is held up: that may
+    /// have found something for them.
+    fn all_had_by(&self, number: Number, before: Ticket) -> Range<Ticket> {
+        let first = self.held_up.range(..number).map(|(_, before)| *before).max();
+        first.unwrap_or(0).min(before)..before
+    }
+
+    /// Sends those away that did not want to wait and were looked for in vain, unless an earlier look is under way.
+    fn dismiss_in_vain<M>(&mut self) -> Vec<Served<R, M>> {
+        let earliest = self.active.first_key_value().map_or(Number::MAX, |(number, _)| *number);
+        let undecided = self.in_vain.split_off(&earliest);
+        let mut dismissed = Vec::new();
+        for (number, before) in std::mem::replace(&mut self.in_vain, undecided) {
+            let tickets = self.all_had_by(number, before);
+            dismissed.extend(self.dismiss(tickets, |waiter| !waiter.patient));
+        }
+        dismissed
     }
 
     fn serve_in_order<M>(&mut self, found: Vec<M>) -> (Vec<Served<R, M>>, Vec<M>) {
@@ -247,6 +303,11 @@ impl<R> WaitQueue<R> {
     /// Ends a look that failed: returns everyone whom it was for.
     pub(super) fn fail_look(&mut self, look: &Look) -> Vec<R> {
         self.is_over(look);
+        if !self.in_vain.is_empty() {
+            // What it had taken hold of is there again.
+            self.in_vain.clear();
+            self.news();
+        }
         let failed = self.dismiss::<()>(0..look.before, |_| true);
         failed.into_iter().map(|served| served.reply).collect()
     }
@@ -274,10 +335,9 @@ impl<R> WaitQueue<R> {
         }
     }
 
-    /// Whether somebody stands there who has not been looked for since there was news, and nobody looks.
-    pub(super) fn is_due(&self) -> bool {
-        let last = self.waiters.last_key_value();
-        self.looks == 0 && last.is_some_and(|(last, _)| *last >= self.unlooked)
+    /// Whether somebody stands there who is to be looked for, nobody looks, and one more may.
+    pub(super) fn is_due(&self, max_looks: usize) -> bool {
+        self.active.is_empty() && self.has_unlooked() && self.has_room(max_looks)
     }
 
     /// Who came first of those who stand there.
@@ -301,7 +361,7 @@ impl<R> WaitQueue<R> {
 
     /// Whether nobody stands there and nobody looks.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.looks + self.held_up == 0
+        self.waiters.is_empty() && self.active.is_empty() && self.held_up.is_empty()
     }
 
     fn dismiss<M>(
@@ -329,3 +389,7 @@ impl<R> WaitQueue<R> {
 #[cfg(test)]
 #[path = "wait_queue_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "wait_queue_random_tests.rs"]
+mod random_tests;

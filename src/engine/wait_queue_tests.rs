@@ -1,8 +1,4 @@
-//! The line, step by step and at random.
-
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::prelude::*;
+//! The line, step by step.
 
 use super::*;
 
@@ -58,10 +54,10 @@ fn news_during_a_look_is_not_missed() {
 fn nobody_waits_for_a_look_that_is_held_up() {
     let mut line = WaitQueue::new(0, false);
     line.join(1, false, "a");
-    let mut slow = line.begin_look(2, 100).expect("due");
+    let slow = line.begin_look(2, 100).expect("due");
     line.join(1, false, "b");
     assert_eq!(line.begin_look(2, 100), None, "one of two is enough");
-    line.hold_up(&mut slow);
+    line.hold_up(&slow);
     let look = line.begin_look(2, 100).expect("for both");
     assert_eq!((look.wants, line.begin_look(2, 100)), (2, None));
     let (served, _) = line.end_look(&look, vec![1]);
@@ -81,8 +77,8 @@ fn who_has_a_look_that_is_held_up_is_not_sent_away() {
     let mut line = WaitQueue::new(0, false);
     line.join(1, false, "a");
     let ticket = line.join(1, true, "b");
-    let mut slow = line.begin_look(2, 100).expect("due");
-    line.hold_up(&mut slow);
+    let slow = line.begin_look(2, 100).expect("due");
+    line.hold_up(&slow);
     line.join(1, false, "c");
     let look = line.begin_look(2, 100).expect("due");
     let (served, _) = line.end_look::<i32>(&look, Vec::new());
@@ -92,6 +88,130 @@ fn who_has_a_look_that_is_held_up_is_not_sent_away() {
     assert_eq!((replies(&served), rest), (vec!["a", "b"], vec![]));
     assert_eq!(served[1].messages, [] as [i32; 0]);
     assert!(line.is_idle());
+}
+
+#[test]
+fn who_does_not_wait_is_answered_though_every_look_takes_long() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(1, false, "a");
+    let first = line.begin_look(2, 100).expect("due");
+    line.hold_up(&first);
+    let second = line.begin_look(2, 100).expect("for a, too");
+    let (served, _) = line.end_look::<()>(&first, Vec::new());
+    assert_eq!(replies(&served), ["a"]);
+    assert!(!line.is_worth_sending(), "for whom?");
+    line.hold_up(&second);
+    assert_eq!(line.begin_look(2, 100), None);
+    line.end_look::<()>(&second, Vec::new());
+    assert!(line.is_idle());
+}
+
+#[test]
+fn for_who_waits_looks_that_take_long_come_to_an_end() {
+    let mut line = WaitQueue::new(0, false);
+    let ticket = line.join(1, true, "a");
+    let first = line.begin_look(4, 100).expect("due");
+    line.hold_up(&first);
+    let second = line.begin_look(4, 100).expect("the first may be at one bad row");
+    line.hold_up(&second);
+    let third = line.begin_look(4, 100).expect("the second may be at another one");
+    line.end_look::<()>(&first, Vec::new());
+    assert!(!line.is_worth_sending(), "it is known that there is nothing");
+    line.hold_up(&third);
+    assert_eq!(line.begin_look(4, 100), None, "there is no news");
+    line.news();
+    let fourth = line.begin_look(4, 100).expect("there is news");
+    for look in [third, second, fourth] {
+        line.end_look::<()>(&look, Vec::new());
+    }
+    assert_eq!(line.begin_look(4, 100), None);
+    assert!(line.give_up(ticket));
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_has_a_look_that_took_long_does_not_wait_for_one_that_is_stuck() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(1, false, "a");
+    let stuck = line.begin_look(3, 100).expect("due");
+    line.hold_up(&stuck);
+    line.join(1, false, "b");
+    let slow = line.begin_look(3, 100).expect("due");
+    line.hold_up(&slow);
+    line.join(1, false, "c");
+    let third = line.begin_look(3, 100).expect("due");
+    let (served, _) = line.end_look::<()>(&slow, Vec::new());
+    assert_eq!(replies(&served), ["b"], "a may be given what the stuck one finds");
+    let (served, _) = line.end_look::<()>(&third, Vec::new());
+    assert_eq!(replies(&served), ["c"]);
+    let (served, _) = line.end_look(&stuck, vec![1]);
+    assert_eq!(replies(&served), ["a"]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_waits_for_an_earlier_look_does_not_once_that_takes_long() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(100, false, "a");
+    let first = line.begin_look(2, 100).expect("due");
+    line.join(100, false, "b");
+    let second = line.begin_look(2, 100).expect("worth another");
+    assert!(line.end_look::<()>(&second, Vec::new()).0.is_empty());
+    assert_eq!(line.hold_up(&first), ["b"]);
+    let (served, _) = line.end_look(&first, (0..100).collect());
+    assert_eq!(replies(&served), ["a"]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_waits_for_an_earlier_look_is_looked_for_again_when_that_fails() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(100, false, "a");
+    let first = line.begin_look(2, 100).expect("due");
+    line.join(100, false, "b");
+    let second = line.begin_look(2, 100).expect("worth another");
+    assert!(line.end_look::<()>(&second, Vec::new()).0.is_empty());
+    assert_eq!(line.fail_look(&first), ["a"]);
+    let third = line.begin_look(2, 100).expect("what the first had taken hold of is there again");
+    let (served, _) = line.end_look(&third, vec![1]);
+    assert_eq!(replies(&served), ["b"]);
+}
+
+#[test]
+fn a_look_that_was_held_up_and_is_sent_again_is_under_way_again() {
+    for exclusive in [false, true] {
+        let mut line = WaitQueue::new(0, exclusive);
+        line.join(1, true, "a");
+        let mut first = line.begin_look(2, 100).expect("due");
+        line.hold_up(&first);
+        let second = line.begin_look(2, 100).expect("for a, too");
+        line.join(1, true, "b");
+        line.extend(&mut first, 100);
+        assert_eq!(line.begin_look(2, 100), None, "two are enough");
+        for look in [first, second] {
+            line.end_look::<()>(&look, Vec::new());
+        }
+        line.news();
+        let look = line.begin_look(2, 100).expect("there is news");
+        assert_eq!(look.wants, if exclusive { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn in_an_exclusive_line_nobody_waits_for_a_look_that_is_held_up() {
+    let mut line = WaitQueue::new(0, true);
+    line.join(2, true, "a");
+    line.join(3, true, "b");
+    let slow = line.begin_look(2, 100).expect("due");
+    line.hold_up(&slow);
+    let look = line.begin_look(2, 100).expect("another group may have something");
+    assert_eq!((look.wants, line.begin_look(2, 100)), (2, None));
+    let (served, _) = line.end_look(&look, vec![1, 2]);
+    assert_eq!(replies(&served), ["a"]);
+    let look = line.begin_look(2, 100).expect("there may be more");
+    line.hold_up(&look);
+    assert!(!line.is_due(2), "there is no room");
+    assert!(line.is_due(3));
 }
 
 #[test]
@@ -218,95 +338,6 @@ fn a_failed_look_fails_for_whom_it_was() {
     assert_eq!(line.fail_look(&look), ["a"]);
     assert_eq!(line.len(), 1);
     assert!(line.begin_look(1, 10).is_some());
-}
-
-proptest! {
-    /// A queue, a line, and everything that can happen between them in any order: nobody is
-    /// forgotten, nobody is served twice, no message is dropped or given to two, order is kept.
-    #[test]
-    fn everyone_is_served_or_waits_for_good_reason(
-        steps in prop::collection::vec((0u8..8, 1usize..5, any::<bool>()), 1..300)
-    ) {
-        let mut line = WaitQueue::new(0, false);
-        let mut queue: Vec<usize> = Vec::new();
-        let (mut sent, mut client) = (0, 0);
-        let mut standing: BTreeMap<usize, Ticket> = BTreeMap::new();
-        // Those that are under way, with what they found once they were sent.
-        let mut looks: Vec<(Look, Option<Vec<usize>>)> = Vec::new();
-        let mut delivered: BTreeSet<usize> = BTreeSet::new();
-        for (step, n, flag) in steps {
-            match step {
-                0 => {
-                    standing.insert(client, line.join(n, flag, client));
-                    client += 1;
-                }
-                1 => if let Some(leaver) = standing.keys().nth(n).copied() {
-                    line.leave(standing.remove(&leaver).expect("stands there"));
-                },
-                2 => {
-                    queue.extend(sent..sent + n);
-                    sent += n;
-                    line.news();
-                }
-                3 => if let Some(look) = line.begin_look(2, 7) {
-                    looks.push((look, None));
-                },
-                4 => if let Some((look, found @ None)) = looks.get_mut(n % 2) {
-                    line.extend(look, 7);
-                    prop_assert!(look.wants <= 7);
-                    *found = Some(queue.drain(..look.wants.min(queue.len())).collect());
-                },
-                5 => if let Some((look, Some(_))) = looks.get_mut(n % 2) {
-                    line.hold_up(look);
-                },
-                _ => if !looks.is_empty() {
-                    let (look, found) = looks.remove(n % looks.len());
-                    let found = found.unwrap_or_else(|| {
-                        queue.drain(..look.wants.min(queue.len())).collect()
-                    });
-                    let (served, rest) = line.end_look(&look, found);
-                    for served in served {
-                        prop_assert!(standing.remove(&served.reply).is_some(), "served twice");
-                        prop_assert!(served.messages.is_sorted(), "order");
-                        for message in served.messages {
-                            prop_assert!(delivered.insert(message), "given to two");
-                        }
-                    }
-                    if !rest.is_empty() {
-                        queue.extend(rest);
-                        queue.sort_unstable();
-                        line.news();
-                    }
-                },
-            }
-            prop_assert_eq!(line.len(), standing.len());
-        }
-        // Let everything come to rest.
-        loop {
-            while let Some((look, found)) = looks.pop() {
-                let found = found.unwrap_or_else(|| {
-                    queue.drain(..look.wants.min(queue.len())).collect()
-                });
-                let (served, rest) = line.end_look(&look, found);
-                for served in served {
-                    prop_assert!(standing.remove(&served.reply).is_some());
-                    delivered.extend(served.messages);
-                }
-                if !rest.is_empty() {
-                    queue.extend(rest);
-                    queue.sort_unstable();
-                    line.news();
-                }
-            }
-            let Some(look) = line.begin_look(2, 7) else { break };
-            looks.push((look, None));
-        }
-        prop_assert!(queue.is_empty() || standing.is_empty(), "one waits beside a message");
-        prop_assert_eq!(delivered.len() + queue.len(), sent, "a message was dropped");
-        prop_assert!(line.waiters.values().all(|waiter| waiter.patient), "one was forgotten");
-        prop_assert_eq!((line.sent_for, line.looks, line.held_up), (0, 0, 0));
-        prop_assert_eq!(line.wanted, line.waiters.values().map(|w| w.wants).sum::<usize>());
-    }
 }
 
 #[test]

@@ -136,6 +136,7 @@ mod shared_transactions_trouble;
 mod shares;
 mod slips;
 mod slow_queues;
+mod slow_reads;
 mod spans;
 mod sqs;
 mod sqs_clients;

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::store;
@@ -60,13 +61,30 @@ pub(super) struct InFlightRead<'a> {
     pub(super) lane: &'a Receivers,
     pub(super) key: &'a Arc<Key>,
     pub(super) look: Option<Look>,
+    /// Where lines are looked for in turn.
+    pub(super) turn: Option<Turn>,
     /// That of its last statement.
     pub(super) span: Span,
 }
 
+/// The turn of a line, which passes to the next one when this is dropped at the latest.
+pub(super) struct Turn(Option<oneshot::Sender<()>>);
+
+impl Turn {
+    /// One, and what resolves when it has passed.
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (turn, passed) = oneshot::channel();
+        (Self(Some(turn)), passed)
+    }
+
+    pub(super) fn pass(&mut self) {
+        self.0 = None;
+    }
+}
+
 impl<'a> InFlightRead<'a> {
     pub(super) fn new(lane: &'a Receivers, key: &'a Arc<Key>, look: Look) -> InFlightRead<'a> {
-        InFlightRead { lane, key, look: Some(look), span: Span::none() }
+        InFlightRead { lane, key, look: Some(look), turn: None, span: Span::none() }
     }
 
     #[expect(clippy::expect_used, reason = "it is taken at the end")]

@@ -24,7 +24,10 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{Client, Key, READ_BYTES, Receivers, guards::InFlightRead};
+use super::{
+    Client, Key, READ_BYTES, Receivers,
+    guards::{InFlightRead, Turn},
+};
 
 /// What a look is sent for.
 #[derive(Clone, Copy)]
@@ -41,12 +44,20 @@ impl Wanted {
 }
 
 impl Receivers {
-    /// Looks and, with `again`, looks again for as long as that is due. A connection is kept meanwhile.
-    pub(super) async fn run_looks(self: &Arc<Self>, key: &Arc<Key>, first: Look, again: bool) {
+    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile. Where lines are looked for
+    /// in turn, it looks once.
+    pub(super) async fn run_looks(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        first: Look,
+        mut turn: Option<Turn>,
+    ) {
+        let again = turn.is_none();
         let mut conn = None;
         let mut next = Some(first);
         while let Some(look) = next {
             let mut in_flight = InFlightRead::new(self, key, look);
+            in_flight.turn = turn.take();
             if conn.is_none() && self.lock().crowded {
                 // Requests that came in together with the first one are on their way here.
                 yield_now().await;
@@ -107,7 +118,7 @@ impl Receivers {
         in_flight: &mut InFlightRead<'_>,
         one_by_one: bool,
     ) -> Result<Found> {
-        if self.is_paused() {
+        if self.is_paused() || !self.is_worth_sending(key) {
             return Ok(Found::default());
         }
         let conn = match conn {
@@ -122,14 +133,14 @@ impl Receivers {
         // Whom it serves is known once it is dealt out.
         let span = spans::statement("receive", Some(&self.queue), iter::empty());
         in_flight.span = span.clone();
-        let look = in_flight.look_mut();
+        let wanted = Wanted::of(in_flight.look_mut());
         let outcome = {
-            let read = self.read(conn, key, Wanted::of(look), one_by_one);
+            let read = self.read(conn, key, wanted, one_by_one);
             let mut read = pin!(read.instrument(span));
             if let Ok(outcome) = timeout(LONG, &mut read).await {
                 outcome
             } else {
-                self.hold_up(key, look);
+                self.hold_up(key, in_flight);
                 read.await
             }
         };
@@ -140,11 +151,22 @@ impl Receivers {
     }
 
     /// Has others look meanwhile, who are not kept waiting by the row that it may be.
-    fn hold_up(self: &Arc<Self>, key: &Arc<Key>, look: &mut Look) {
-        if let Some(line) = self.lock().lines.get_mut(key) {
-            line.hold_up(look);
+    fn hold_up(self: &Arc<Self>, key: &Arc<Key>, in_flight: &mut InFlightRead<'_>) {
+        let dismissed = match self.lock().lines.get_mut(key) {
+            Some(line) => line.hold_up(in_flight.look_mut()),
+            None => Vec::new(),
+        };
+        for client in dismissed {
+            client.call.add_round_trip();
+            drop(client.reply.send(Ok(Delivery::empty())));
         }
-        self.look(key);
+        match &mut in_flight.turn {
+            Some(turn) => {
+                turn.pass();
+                self.look_in_turn();
+            }
+            None => self.look(key),
+        }
     }
 
     async fn read(

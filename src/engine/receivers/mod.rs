@@ -323,6 +323,11 @@ impl Receivers {
         (READ_BYTES / state.message_bytes.max(1)).clamp(1, most)
     }
 
+    /// As [`WaitQueue::is_worth_sending`].
+    fn is_worth_sending(&self, key: &Arc<Key>) -> bool {
+        self.lock().lines.get(key).is_some_and(WaitQueue::is_worth_sending)
+    }
+
     /// Whoever came since a look was begun joins it.
     fn extend(&self, key: &Arc<Key>, look: &mut Look) {
         let mut state = self.lock();

@@ -1,9 +1,12 @@
 //! What keeps many lines of one queue, or dear ones, from taking it all: those that choose among its messages
 //! find something rarely, and each needs reads of its own.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, SemaphorePermit},
     time::{Instant, sleep},
@@ -19,7 +22,7 @@ use crate::{
     store::{Conn, Error, Result},
 };
 
-use super::{Key, Receivers, State};
+use super::{Key, Receivers, State, guards::Turn};
 
 /// Lines that are looked for at the same time when there is news. Of more, one after the other is.
 const FEW: usize = 4;
@@ -36,12 +39,20 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Pace {
     /// Those in which somebody waits, and whose they are.
     distinct: HashMap<Arc<Key>, Distinct>,
-    /// Whether lines are being looked for one after the other.
-    in_turn: bool,
+    /// Whose lines are being looked for one after the other.
+    in_turn: HashSet<Group>,
     /// Time of a read for a line that chooses, from the last ones.
     choosy_read: Duration,
     dear_until: Option<Instant>,
     looked_again: Option<Instant>,
+}
+
+/// Lines that are looked for one after the other: those of one caller that choose, or those that take whatever
+/// there is. No group waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Group {
+    is_choosy: bool,
+    caller: Option<CallerId>,
 }
 
 /// A line that counts among those of whoever came first.
@@ -107,16 +118,16 @@ impl State {
         (at_once, in_turn)
     }
 
-    /// The lines that have not been looked for since there was news, by caller; those that take whatever there
-    /// is by themselves.
-    fn due(&self) -> Vec<Vec<Arc<Key>>> {
-        let mut due: HashMap<(bool, Option<CallerId>), Vec<Arc<Key>>> = HashMap::new();
-        for (key, _) in self.lines.iter().filter(|(_, line)| line.is_due()) {
-            let is_choosy = key.is_choosy();
-            let caller = if is_choosy { self.caller_of(key) } else { None };
-            due.entry((is_choosy, caller)).or_default().push(Arc::clone(key));
-        }
-        due.into_values().collect()
+    /// The lines that have not been looked for since there was news, and the group of each.
+    fn due(&self, max_looks: usize) -> impl Iterator<Item = (Group, &Arc<Key>)> {
+        let due = self.lines.iter().filter(move |(_, line)| line.is_due(max_looks));
+        due.map(|(key, _)| (self.group_of(key), key))
+    }
+
+    fn group_of(&self, key: &Key) -> Group {
+        let is_choosy = key.is_choosy();
+        let caller = if is_choosy { self.caller_of(key) } else { None };
+        Group { is_choosy, caller }
     }
 
     fn caller_of(&self, key: &Key) -> Option<CallerId> {
@@ -177,25 +188,44 @@ impl Receivers {
 
     /// Looks for lines one after the other until none is due, and for no more than half of the time.
     pub(super) fn look_in_turn(self: &Arc<Self>) {
-        if std::mem::replace(&mut self.lock().pace.in_turn, true) {
-            return;
+        for group in self.begin_turns() {
+            let turns = Turns { receivers: Arc::clone(self), group };
+            self.shared.tasks.spawn(async move {
+                while let Some(due) = turns.next() {
+                    let began = Instant::now();
+                    turns.receivers.look_for_each(&due).await;
+                    sleep(began.elapsed()).await;
+                }
+                // Who is first in a line may have left it to another caller.
+                turns.receivers.look_in_turn();
+            });
         }
-        let turns = Turns(Arc::clone(self));
-        self.shared.tasks.spawn(async move {
-            while let Some(due) = turns.next() {
-                let began = Instant::now();
-                // One after the other for each caller: whose own slots are taken keeps nobody else waiting.
-                join_all(due.iter().map(|keys| turns.0.look_for_each(keys))).await;
-                sleep(began.elapsed()).await;
-            }
-        });
     }
 
+    /// The groups in which a line is due, and which nobody looks for.
+    fn begin_turns(&self) -> Vec<Group> {
+        if self.is_paused() {
+            return Vec::new();
+        }
+        let mut state = self.lock();
+        let due: HashSet<Group> =
+            state.due(self.shared.settings.statements_per_lane).map(|(group, _)| group).collect();
+        due.into_iter().filter(|group| state.pace.in_turn.insert(*group)).collect()
+    }
+
+    /// One after the other; none waits for one that takes long.
     async fn look_for_each(self: &Arc<Self>, keys: &[Arc<Key>]) {
         for key in keys {
-            if let Some(look) = self.begin_look(key) {
-                self.run_looks(key, look, false).await;
-            }
+            let Some(look) = self.begin_look(key) else { continue };
+            let (turn, passed) = Turn::new();
+            let (receivers, key) = (Arc::clone(self), Arc::clone(key));
+            self.shared.tasks.spawn(async move {
+                receivers.run_looks(&key, look, Some(turn)).await;
+                // It may be due again, and all the others have had their turn meanwhile.
+                receivers.look_in_turn();
+            });
+            // Nothing is sent: it is dropped.
+            drop(passed.await);
         }
     }
 
@@ -246,16 +276,24 @@ impl Receivers {
 }
 
 /// Looking in turn, until this is dropped.
-struct Turns(Arc<Receivers>);
+struct Turns {
+    receivers: Arc<Receivers>,
+    group: Group,
+}
 
 impl Turns {
     /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.
-    fn next(&self) -> Option<Vec<Vec<Arc<Key>>>> {
+    fn next(&self) -> Option<Vec<Arc<Key>>> {
+        let Receivers { shared, .. } = &*self.receivers;
         // While nothing is delivered, nobody is looked for.
-        let is_paused = self.0.is_paused();
-        let mut state = self.0.lock();
-        let due = if is_paused { Vec::new() } else { state.due() };
-        state.pace.in_turn = !due.is_empty();
+        let is_paused = self.receivers.is_paused();
+        let mut state = self.receivers.lock();
+        let due = state.due(shared.settings.statements_per_lane);
+        let due = due.filter(|(group, _)| *group == self.group && !is_paused);
+        let due: Vec<Arc<Key>> = due.map(|(_, key)| Arc::clone(key)).collect();
+        if due.is_empty() {
+            state.pace.in_turn.remove(&self.group);
+        }
         Some(due).filter(|due| !due.is_empty())
     }
 }
@@ -264,7 +302,7 @@ impl Drop for Turns {
     fn drop(&mut self) {
         // One that ended by itself has said so, and another may have begun.
         if std::thread::panicking() {
-            self.0.lock().pace.in_turn = false;
+            self.receivers.lock().pace.in_turn.remove(&self.group);
         }
     }
 }

@@ -67,7 +67,7 @@ impl Receivers {
         let own = OwnLooks::new(self.shared_reads.as_ref());
         let tasks = self.shared.tasks.clone();
         tasks.spawn(async move {
-            self.run_looks(&key, look, true).await;
+            self.run_looks(&key, look, None).await;
             drop(own);
         });
     }
