@@ -405,7 +405,7 @@ BEGIN
         || ' WHERE m.ctid = ANY (ARRAY(SELECT q.ctid FROM ' || q_table
         || ' q WHERE q.vt <= $3 ORDER BY q.vt LIMIT $4 FOR UPDATE SKIP LOCKED))
             RETURNING m.msg_id, m.read_ct, m.enqueued_at, '
-        || CASE WHEN shape & 2 <> 0 THEN 'm.last_read_at' ELSE 'NULL' END || ', m.vt, m.message, '
-        || CASE WHEN shape & 1 <> 0 THEN 'm.headers' ELSE 'NULL' END;
+        || CASE WHEN shape & 2 <> 0 THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END
+        || ', m.vt, m.message, ' || CASE WHEN shape & 1 <> 0 THEN 'm.headers' ELSE 'NULL::jsonb' END;
 END
 $$;

@@ -22,6 +22,8 @@ DECLARE
     plain record;
     -- The places of those that are asked for by `settle`.
     places integer[];
+    -- The table, where it is known to be a plain one.
+    plain_table text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     IF plainly THEN
@@ -37,15 +39,22 @@ BEGIN
             shape := plain.shape;
             RETURN NEXT;
         END IF;
-        places := ARRAY(SELECT i.place FROM unnest(ids) WITH ORDINALITY AS i (id, place)
-                        WHERE NOT EXISTS (SELECT FROM unnest(plain.ended) AS e (id) WHERE e.id = i.id)
-                        ORDER BY i.place);
+        IF plain.outcome = 'done' THEN
+            plain_table := coalesce(plain.table_name, known_names[1]);
+        END IF;
+        IF cardinality(plain.ended) = cardinality(ids) THEN
+            places := '{}';
+        ELSE
+            places := ARRAY(SELECT i.place FROM unnest(ids) WITH ORDINALITY AS i (id, place)
+                            WHERE NOT EXISTS (SELECT FROM unnest(plain.ended) AS e (id) WHERE e.id = i.id)
+                            ORDER BY i.place);
+        END IF;
         RETURN QUERY
             SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
                    NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
                    i.place::bigint, 'done'::text, NULL::text, NULL::oid, NULL::text, NULL::text, NULL::integer
             FROM generate_subscripts(ids, 1) AS i (place)
-            WHERE NOT EXISTS (SELECT FROM unnest(places) AS p (place) WHERE p.place = i.place);
+            WHERE i.place <> ALL (places);
     ELSE
         places := ARRAY(SELECT generate_subscripts(ids, 1));
     END IF;
@@ -58,7 +67,15 @@ BEGIN
             FROM pgmq_gateway.settle_ends(
                 queue, places, actions, ids, read_cts, read_stamps, queue_ids, reasons, target) s;
     END IF;
-    IF max_messages > 0 THEN
+    IF max_messages > 0 AND plain_table IS NOT NULL AND max_receives IS NULL AND since IS NULL THEN
+        -- Nothing can be in the way there but what fails the whole in any case.
+        RETURN QUERY EXECUTE
+            pgmq_gateway.lease_statement(plain_table, coalesce(plain.shape, known_shapes[1]))
+            || ', $5::bigint, NULL::integer, NULL::integer, NULL::text, NULL::bigint, NULL::text, NULL::text,
+                NULL::oid, NULL::text, NULL::text, NULL::integer'
+        USING clock_timestamp() + make_interval(secs => hide_seconds), clock_timestamp(), statement_timestamp(),
+              max_messages, coalesce(plain.queue_id, known_ids[1], pgmq_gateway.queue_id(queue));
+    ELSIF max_messages > 0 THEN
         RETURN QUERY
             SELECT r.msg_id, r.read_ct, r.enqueued_at, r.last_read_at, r.vt, r.message, r.headers, r.queue_id,
                    r.dead, r.kept, r.kept_code, NULL::bigint, NULL::text, NULL::text,
