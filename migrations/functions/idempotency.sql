@@ -140,10 +140,13 @@ $$;
 -- As `send`, for several requests, of which those with a key are done once: message i is of the request at
 -- `owners[i]`, counted from 1. `outcome` is `done`, or what became of the request before. Other gateways hold
 -- a key for as long as a commit takes; one that is held for longer is to keep nobody else waiting.
+--
+-- Without `look_first` the keys, of which none may stand there twice, are taken for new ones: where one is not, what
+-- was stored for all of them is undone and they are claimed one by one.
 CREATE FUNCTION pgmq_gateway.send_once(
     queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
     in_turn boolean, owners integer[], scopes text[], keys text[], fingerprints bytea[],
-    lifetimes integer[]
+    lifetimes integer[], look_first boolean DEFAULT true
 ) RETURNS TABLE (place integer, ids bigint[], outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '25ms' AS $$
 DECLARE
@@ -158,7 +161,7 @@ BEGIN
     this_queue := pgmq_gateway.queue_id(queue);
     -- Mostly a key is a new one: then what it stands for is written once. Those who store in turn hold others back
     -- from then on, and are to wait for nobody's key.
-    IF NOT in_turn AND pgmq_gateway.are_new_keys(scopes, keys) THEN
+    IF NOT in_turn AND (NOT look_first OR pgmq_gateway.are_new_keys(scopes, keys)) THEN
         BEGIN
             new_ids := ARRAY(SELECT s FROM pgmq_gateway.send(
                 queue, messages, headers, delays, visible_at, in_turn) s);

@@ -107,11 +107,10 @@ impl<U> Gathering<U> {
         self.aside = self.aside.minus(size);
     }
 
-    /// Whether so much has gathered that it is worth a statement beside those under way: many small
-    /// statements cost more than a few large ones.
-    pub(super) fn is_worth_another(&self) -> bool {
-        self.held.rows >= WORTH_ANOTHER.min(self.batch.rows)
-            || self.held.bytes >= self.batch.bytes / 2
+    /// Whether so much has gathered that it is worth a statement beside those under way, which takes so many rows:
+    /// many small statements cost more than a few large ones.
+    pub(super) fn is_worth_another(&self, rows: usize) -> bool {
+        self.held.rows >= rows.min(self.batch.rows) || self.held.bytes >= self.batch.bytes / 2
     }
 
     /// Rows of those in line.

@@ -183,7 +183,7 @@ impl QueueLanes {
         let place = Place { queue, shared, statements: &statements, table: &table };
         let end = |action| End::new(action, Arc::clone(&news));
         Arc::new(Self {
-            send: Lane::new(Send(Arc::clone(&news)), place, many.send.clone()),
+            send: Lane::new(Send::new(Arc::clone(&news)), place, many.send.clone()),
             delete: Lane::new(end(Action::Delete), place, many.delete.clone()),
             archive: Lane::new(end(Action::Archive), place, many.archive.clone()),
             pop: Lane::new(Popping::new(shared, &news), place, None),

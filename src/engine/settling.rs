@@ -21,6 +21,9 @@ use super::{
     takes::Shareable,
 };
 
+/// Rows that are worth a statement beside those under way: each is sought, ended or leased, by an UPDATE or a DELETE.
+const WORTH_ANOTHER_SETTLE: usize = 32;
+
 /// Settling messages of a queue.
 pub(super) struct Settling {
     shared: Shared,
@@ -241,6 +244,10 @@ impl BatchStatement for Settling {
     type Input = SettleRequest;
     type Output = Shareable<SettleOutcome>;
     const NAME: &'static str = "settle";
+
+    fn worth_another(_first: &SettleRequest) -> usize {
+        WORTH_ANOTHER_SETTLE
+    }
 
     async fn run(
         &self,

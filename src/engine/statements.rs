@@ -11,14 +11,23 @@ use crate::{
 };
 
 use super::{
+    batch::WORTH_ANOTHER,
     lane::{BatchStatement, ShareOutcome},
     multi_queue::{MultiQueueStatement, Part},
     notifier::Notifier,
-    separation::{SEPARATE, SharedSeparation},
+    separation::{RETRY_SEPARATE, SEPARATE, SharedSeparation},
 };
 
+/// Rows with a key that are worth a statement beside those under way: each is written with its key, at several times
+/// the price of one without.
+const WORTH_ANOTHER_ONCE: usize = 16;
+
 /// Storing messages; a request brings one, or several that are stored all or none.
-pub(super) struct Send(pub(super) Arc<Notifier>);
+pub(super) struct Send {
+    pub(super) news: Arc<Notifier>,
+    /// For how long keys are looked for before anything is stored: requests were repeated just now.
+    repeated: SharedSeparation,
+}
 
 /// Messages to store.
 pub(super) struct NewMessages {
@@ -48,30 +57,36 @@ pub(super) struct Ended {
 pub(super) struct SetVisibility(pub(super) Arc<Notifier>);
 
 impl Send {
+    pub(super) fn new(news: Arc<Notifier>) -> Self {
+        Self { news, repeated: SharedSeparation::default() }
+    }
+
     async fn store(
+        &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
-        match Self::store_all(conn, queue, inputs).await {
+        match self.store_all(conn, queue, inputs).await {
             // An id that is there already tells of a sequence that lags behind its table.
             Err(Error::Rejected(Rejection::Conflict(violated)))
                 if Self::lagged(conn, queue, violated.as_deref()).await =>
             {
-                Self::store_all(conn, queue, inputs).await
+                self.store_all(conn, queue, inputs).await
             }
             outcomes => outcomes,
         }
     }
 
     async fn store_all(
+        &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
         let in_turn = inputs.iter().any(|input| input.in_turn);
         if inputs.iter().any(|input| input.once.is_some()) {
-            return store::send_once(conn, queue, &requests(inputs), in_turn).await;
+            return self.store_once(conn, queue, inputs, in_turn).await;
         }
         let all: Vec<&NewMessage> = inputs.iter().flat_map(|input| &input.messages).collect();
         let mut ids = store::send(conn, queue, &all, in_turn).await?.into_iter();
@@ -79,6 +94,23 @@ impl Send {
             Ok(Sent::Stored(ids.by_ref().take(input.messages.len()).collect()))
         };
         Ok(inputs.iter().map(of).collect())
+    }
+
+    async fn store_once(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&NewMessages],
+        in_turn: bool,
+    ) -> Result<Vec<SendOutcome>> {
+        let look_first = self.repeated.holds();
+        let outcomes =
+            store::send_once(conn, queue, &requests(inputs), in_turn, look_first).await?;
+        if outcomes.iter().any(|outcome| !matches!(outcome, Ok(Sent::Stored(_)))) {
+            // What was stored with it had to be undone.
+            self.repeated.begin(RETRY_SEPARATE);
+        }
+        Ok(outcomes)
     }
 
     /// Whether the sequence of a queue's ids lagged behind its table, and does not any more. That it
@@ -92,7 +124,7 @@ impl Send {
     /// Has those looked for who wait, if there is something new.
     fn tell_of(&self, outcomes: &[SendOutcome]) {
         if outcomes.iter().any(|outcome| matches!(outcome, Ok(Sent::Stored(_)))) {
-            self.0.tell();
+            self.news.tell();
         }
     }
 
@@ -139,13 +171,17 @@ impl BatchStatement for Send {
     type Output = SendOutcome;
     const NAME: &'static str = "send";
 
+    fn worth_another(first: &NewMessages) -> usize {
+        if first.once.is_some() && !first.in_turn { WORTH_ANOTHER_ONCE } else { WORTH_ANOTHER }
+    }
+
     async fn run(
         &self,
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
-        let outcomes = Self::store(conn, queue, inputs).await?;
+        let outcomes = self.store(conn, queue, inputs).await?;
         self.tell_of(&outcomes);
         Ok(outcomes)
     }

@@ -1,6 +1,9 @@
 //! Requests that are done once, however often they are sent, in SQL.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::value::RawValue;
 use sqlx::{Postgres, Row, postgres::PgArguments, postgres::PgRow, query::Query, types::Json};
@@ -114,12 +117,14 @@ pub(super) fn bind_keys<'q>(
 }
 
 /// Stores the messages of several requests in one statement, those with a key once. If one is refused, nothing
-/// is done. `in_turn` holds back whoever else stores there until it is committed.
+/// is done. `in_turn` holds back whoever else stores there until it is committed. `look_first` is worth its price
+/// where keys are likely to be known.
 pub async fn send_once(
     conn: &mut Conn,
     queue: &QueueName,
     requests: &[SendRequest<'_>],
     in_turn: bool,
+    look_first: bool,
 ) -> Result<Vec<SendOutcome>> {
     let all = || requests.iter().flat_map(|request| request.messages);
     let headers: Vec<Option<Json<&RawValue>>> =
@@ -131,7 +136,7 @@ pub async fn send_once(
     let owners: Vec<i32> = requests.iter().enumerate().flat_map(owner).collect();
     let query = sqlx::query(
         "/* send_once */ SELECT place, ids, outcome \
-         FROM pgmq_gateway.send_once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         FROM pgmq_gateway.send_once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(queue.as_str())
     .bind(all().map(|new| new.stored().map(Json)).collect::<Vec<_>>())
@@ -141,7 +146,8 @@ pub async fn send_once(
     .bind(in_turn)
     .bind(owners);
     let once: Vec<_> = requests.iter().map(|request| request.once).collect();
-    let rows = conn.on(queue).store(bind_keys(query, &once)).await?;
+    let query = bind_keys(query, &once).bind(look_first || !are_distinct(&once));
+    let rows = conn.on(queue).store(query).await?;
     let mut by_place = HashMap::new();
     for row in &rows {
         by_place.insert(row.try_get::<i32, _>("place").map_err(Error::unexpected)?, row);
@@ -158,6 +164,12 @@ pub async fn send_once(
         }
     };
     requests.iter().enumerate().map(outcome).collect()
+}
+
+/// Whether no key stands there twice.
+fn are_distinct(once: &[Option<&Idempotency>]) -> bool {
+    let mut seen = HashSet::with_capacity(once.len());
+    once.iter().flatten().all(|once| seen.insert((&*once.scope, &*once.key)))
 }
 
 /// A place as PostgreSQL counts them.

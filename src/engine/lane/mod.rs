@@ -34,7 +34,7 @@ use crate::{
 
 use super::{
     Shared,
-    batch::{Full, Gathering, Size},
+    batch::{Full, Gathering, Size, WORTH_ANOTHER},
     lock_backoff::LockBackoff,
     separation::Separation,
     table_lock::{Intent, TableLock},
@@ -85,6 +85,12 @@ pub(super) trait BatchStatement: Send + Sync + 'static {
         queue: &QueueName,
         inputs: &[&Self::Input],
     ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
+
+    /// Rows in line that are worth a statement beside one that is under way, going by the first of them: where a row
+    /// is dear, what a statement costs by itself is little, and one is worked on while the other waits for the log.
+    fn worth_another(_first: &Self::Input) -> usize {
+        WORTH_ANOTHER
+    }
 
     /// Whether a request waits for those before it to be committed in any case.
     fn is_in_turn(_input: &Self::Input) -> bool {
@@ -211,7 +217,7 @@ impl<W: BatchStatement> Lane<W> {
         let settings = &self.shared.settings;
         let served_by = state.workers + usize::from(state.sharing.is_member);
         let worth_it = served_by == 0
-            || state.gathering.is_worth_another()
+            || state.is_worth_another()
             || served_by == state.held_up && state.goes_beside();
         // Large statements of a queue go one after the other: they would take every processor.
         let has_room = state.under_way < settings.max_batch_bytes;

@@ -8,7 +8,10 @@ use crate::{
 };
 
 use super::{
-    super::separation::{RETRY_SEPARATE, SEPARATE, Separation},
+    super::{
+        batch::WORTH_ANOTHER,
+        separation::{RETRY_SEPARATE, SEPARATE, Separation},
+    },
     BatchStatement, Lane, Request, State,
 };
 
@@ -79,7 +82,7 @@ impl<W: BatchStatement> Lane<W> {
         !state.blocked
             && state.locked.is_empty()
             && self.table.allows(W::INTENT)
-            && !state.gathering.is_worth_another()
+            && !state.gathering.is_worth_another(WORTH_ANOTHER)
             && !state.sharing.separation.holds()
             && state.gathering.front().is_some_and(|(request, size)| {
                 size.fits(self.share)

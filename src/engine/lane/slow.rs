@@ -47,6 +47,13 @@ impl<W: BatchStatement> Lane<W> {
 }
 
 impl<W: BatchStatement> State<W> {
+    /// Whether what stands in line is worth a statement beside those under way.
+    pub(super) fn is_worth_another(&self) -> bool {
+        self.gathering.front().is_some_and(|(request, _)| {
+            self.gathering.is_worth_another(W::worth_another(&request.input))
+        })
+    }
+
     /// Whether the next request need not wait for statements that take long.
     pub(super) fn goes_beside(&self) -> bool {
         self.gathering.front().is_some_and(|(request, _)| !W::is_in_turn(&request.input))

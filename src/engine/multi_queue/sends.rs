@@ -42,7 +42,7 @@ impl<'a> Part<'a, Send> {
             QueueOutcome::Retry => return ShareOutcome::Retry,
             QueueOutcome::Separate => return ShareOutcome::Separate,
         };
-        self.work.0.tell();
+        self.work.news.tell();
         let sent = |input: &&NewMessages| {
             Some(Ok(Sent::Stored(ids.by_ref().take(input.messages.len()).collect())))
         };
