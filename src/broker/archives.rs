@@ -1,20 +1,18 @@
 //! Archives and dead-letter queues: looking at them, and taking back from them.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::Instant;
-use tracing::debug;
+use std::sync::Arc;
 
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, Moved, Page, Rejection, Step},
+    store::{self, Archived, Moved, Page},
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Part, Result, retry::Kind};
-
-/// Messages that are moved in one transaction.
-const STEP: i64 = 500;
+use super::{
+    Broker, Error, Part, Result,
+    move_steps::{MoveSteps, Redriven, refused_by},
+    retry::Kind,
+};
 
 /// A page of an archive.
 #[derive(Clone, Debug)]
@@ -140,7 +138,8 @@ impl Broker {
                     broker.on_queue(Kind::Replay, queue, &policy, &call, |mut conn| async move {
                         unlocked(store::replay(&mut conn, queue, to, step, which).await?)
                     });
-                steps.done(moved.await?).map_err(of_moving(queue, Some(to)))?;
+                let moved = moved.await;
+                steps.done(moved.and_then(|step| step.map_err(of_moving(queue, Some(to)))));
             }
             broker.moved_to(to, steps.moved);
             steps.finish(to)
@@ -180,7 +179,8 @@ impl Broker {
                         let is_all = none_moved && step.last_id.is_none();
                         if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
                     });
-                steps.done(moved.await?).map_err(of_moving(queue, to))?;
+                let moved = moved.await;
+                steps.done(moved.and_then(|step| step.map_err(of_moving(queue, to))));
             }
             if let Some(to) = to {
                 broker.moved_to(to, steps.moved);
@@ -214,8 +214,8 @@ impl Broker {
         .await
     }
 
-    fn steps(&self, limit: Option<i64>) -> Steps {
-        Steps::new(limit, self.request_timeout / 2)
+    fn steps(&self, limit: Option<i64>) -> MoveSteps {
+        MoveSteps::new(limit, self.request_timeout / 2)
     }
 
     fn moved_to(&self, queue: &QueueName, count: i64) {
@@ -264,123 +264,5 @@ fn of_moving(from: &QueueName, to: Option<&QueueName>) -> impl Fn(store::Error) 
     move |error| match error {
         store::Error::Locked => Error::Locked(what.clone()),
         other => Error::on(&from)(other),
-    }
-}
-
-/// Moving messages in transactions of a bounded size, until there are no more, the limit is reached,
-/// or the time is over. Whoever asks again goes on from there.
-struct Steps {
-    moved: i64,
-    /// Why the first one stayed that was to be moved.
-    stayed: Option<Stayed>,
-    limit: Option<i64>,
-    after: Option<i64>,
-    /// What comes later than the first step is none of theirs.
-    up_to: Option<i64>,
-    /// Whether the last one has been looked at.
-    is_through: bool,
-    deadline: Instant,
-}
-
-/// What moving dead letters came to.
-#[derive(Debug)]
-pub(super) struct Redriven {
-    /// How many were moved.
-    pub(super) moved: i64,
-    /// Whether all have been looked at, and none was locked.
-    pub(super) is_through: bool,
-    /// Why one stayed that no queue takes.
-    pub(super) rejected: Option<Error>,
-}
-
-/// Why a message stayed that was to be moved.
-enum Stayed {
-    Locked,
-    /// Why, and to which queue it was to go.
-    Rejected(Rejection, Option<String>),
-}
-
-impl Steps {
-    fn new(limit: Option<i64>, time: Duration) -> Self {
-        Self {
-            moved: 0,
-            stayed: None,
-            limit,
-            // PGMQ's ids begin at 1, and those of other people's rows anywhere.
-            after: Some(i64::MIN),
-            up_to: None,
-            is_through: false,
-            deadline: Instant::now() + time,
-        }
-    }
-
-    /// The next step, if there is one.
-    fn next(&self) -> Option<Step> {
-        let wanted = self.limit.map_or(STEP, |limit| (limit - self.moved).min(STEP));
-        let after = self.after.filter(|_| wanted > 0)?;
-        Some(Step { after, up_to: self.up_to, limit: i32::try_from(wanted).unwrap_or(1) })
-    }
-
-    /// What moving dead letters came to: an error if somebody has locked what none of them could go past.
-    fn redriven(self, from: &QueueName, to: Option<&QueueName>) -> Result<Redriven> {
-        let what = || match to {
-            Some(to) => format!("queue `{to}`"),
-            None => format!("a queue to which messages of `{from}` go back"),
-        };
-        let (moved, is_through) = (self.moved, self.is_through);
-        let rejected = match self.stayed {
-            Some(Stayed::Locked) if moved == 0 => return Err(Error::Locked(what())),
-            Some(Stayed::Locked) => {
-                return Ok(Redriven { moved, is_through: false, rejected: None });
-            }
-            Some(Stayed::Rejected(rejection, destination)) => {
-                Some(refused_by(from, destination.as_deref(), &rejection))
-            }
-            None => None,
-        };
-        Ok(Redriven { moved, is_through, rejected })
-    }
-
-    /// Takes a step into account. One that failed is the end; what those before it moved is moved. Where it is not
-    /// known whether it failed, it is not known either how many were moved.
-    fn done(&mut self, step: store::Result<Moved>) -> store::Result<()> {
-        match step {
-            Ok(step) => {
-                self.moved += step.count;
-                if step.failed > 0 {
-                    let rejected = |why| Stayed::Rejected(why, step.destination);
-                    self.stayed.get_or_insert(step.rejection.map_or(Stayed::Locked, rejected));
-                }
-                self.is_through = step.last_id.is_none();
-                self.up_to = step.up_to;
-                self.after = step.last_id.filter(|_| Instant::now() < self.deadline);
-                Ok(())
-            }
-            Err(error) if self.moved > 0 && !matches!(error, store::Error::OutcomeUnknown(_)) => {
-                debug!(%error, moved = self.moved, "moving messages broke off");
-                self.after = None;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// How many were moved. If none was, as `to` took none, that is the answer.
-    fn finish(self, to: &QueueName) -> Result<i64> {
-        match self.stayed {
-            Some(Stayed::Rejected(rejection, _)) if self.moved == 0 => {
-                Err(Error::rejected(to.as_str(), &rejection))
-            }
-            Some(Stayed::Locked) if self.moved == 0 => Err(Error::Locked(format!("queue `{to}`"))),
-            _ => Ok(self.moved),
-        }
-    }
-}
-
-/// A dead letter of a queue that the table of another one did not take.
-fn refused_by(from: &QueueName, destination: Option<&str>, rejection: &store::Rejection) -> Error {
-    match destination {
-        Some(queue) => Error::rejected(queue, rejection),
-        None => Error::rejected_by_origin(from, rejection),
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod fair_queues;
 mod inspection;
 mod janitor;
+mod move_steps;
 mod mover;
 mod names;
 mod overview;

@@ -12,7 +12,7 @@ use crate::{
     store::{self, MoveTask},
 };
 
-use super::{Broker, Error, Redrive, Result, archives::Redriven};
+use super::{Broker, Error, Redrive, Result, move_steps::Redriven};
 
 /// Time between two looks for tasks that other gateways began, or left.
 const POLL: Duration = Duration::from_secs(2);

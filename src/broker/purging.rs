@@ -10,7 +10,7 @@ use crate::{
     store,
 };
 
-use super::{Broker, Error, Result, policies::Policy, retry::Kind};
+use super::{Broker, Error, Result, move_steps::hides, policies::Policy, retry::Kind};
 
 /// Messages that are deleted in one transaction where a queue cannot be emptied at once.
 const PURGE_STEP: i32 = 5_000;
@@ -54,19 +54,18 @@ impl Broker {
                 let is_locked = step.count == 0 && step.kept == Some(Settled::Locked);
                 if is_locked { Err(store::Error::Locked) } else { Ok(step) }
             });
-            match step.await? {
+            match step.await.and_then(|step| step.map_err(Error::on(queue))) {
                 Ok(step) => {
                     purged += step.count;
                     next = step.last_id;
                     kept = kept.or(step.kept);
                 }
-                // What the steps before it deleted is deleted. How much that is, is not known where one may have
-                // been done, too.
-                Err(error) if purged > 0 && !matches!(error, store::Error::OutcomeUnknown(_)) => {
+                Err(error) if hides(purged, &error) => return Err(error),
+                // What the steps before it deleted is deleted.
+                Err(error) => {
                     warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
                     next = None;
                 }
-                Err(error) => return Err(Error::on(queue)(error)),
             }
         }
         match kept {

@@ -90,6 +90,7 @@ mod operations;
 mod outages;
 mod owners;
 mod parity;
+mod partial_moves;
 mod pauses;
 mod permissions;
 mod plain_deletes;
