@@ -134,7 +134,8 @@ $$;
 -- With neither true nor false there, what is put off to the commit is left to the caller.
 -- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
 -- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is
--- `uncounted` has its delivery taken back.
+-- `uncounted` has its delivery taken back. Where the table of an older PGMQ lacks what that takes, such an entry has
+-- `no_uncount`, and one with a reason `no_reason`.
 CREATE FUNCTION pgmq_gateway.settle(
     queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
     delays integer[], visible_at timestamptz[], uncounted boolean[], reasons text[], target text,
@@ -146,6 +147,8 @@ DECLARE
     this_queue bigint;
     to_archive text[] := '{archive}';
     no_archive boolean := false;
+    no_uncount boolean := false;
+    no_reason boolean := false;
     locked record;
     held record;
     outcomes text[];
@@ -174,7 +177,8 @@ BEGIN
             format('pgmq.%I', pgmq.format_table_name(queue, 'a'))));
     END IF;
     IF uncounted IS NOT NULL OR reasons IS NOT NULL THEN
-        PERFORM pgmq_gateway.require_columns(q_table, uncounted IS NOT NULL, reasons IS NOT NULL);
+        no_uncount := uncounted IS NOT NULL AND NOT pgmq_gateway.has_column(q_table, 'last_read_at');
+        no_reason := reasons IS NOT NULL AND NOT pgmq_gateway.has_column(q_table, 'headers');
     END IF;
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
@@ -213,7 +217,7 @@ BEGIN
     END IF;
 
     SELECT array_agg(CASE
-               WHEN f.fits AND f.action = ANY (to_archive) AND no_archive THEN 'no_archive'
+               WHEN f.fits AND f.refused IS NOT NULL THEN f.refused
                -- Its delivery was taken back by an earlier entry.
                WHEN f.fits AND f.says_which AND f.state = 'ready' AND f.ended IS NULL
                     AND f.taken_back < f.place THEN 'stale'
@@ -227,13 +231,16 @@ BEGIN
     FROM (
         -- A partitioned table may have an id twice.
         SELECT DISTINCT ON (e.place) e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
-                                           AND NOT (e.action = ANY (to_archive) AND no_archive))
+                                           AND e.refused IS NULL)
                         OVER (PARTITION BY e.msg_id) AS ended,
-               min(e.place) FILTER (WHERE e.fits AND uncounted[e.place])
+               min(e.place) FILTER (WHERE e.fits AND uncounted[e.place] AND e.refused IS NULL)
                         OVER (PARTITION BY e.msg_id) AS taken_back
         FROM (
             SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay,
                    w.visible_at, l.read_ct, l.state,
+                   CASE WHEN w.action = ANY (to_archive) AND no_archive THEN 'no_archive'
+                        WHEN uncounted[w.place] AND no_uncount THEN 'no_uncount'
+                        WHEN reasons[w.place] IS NOT NULL AND no_reason THEN 'no_reason' END AS refused,
                    coalesce(w.queue_id = this_queue, true) AS same_queue,
                    l.state IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
                    AND coalesce(w.read_ct = l.read_ct, true)
@@ -251,6 +258,9 @@ BEGIN
             ) l ON l.msg_id = w.msg_id
         ) e ORDER BY e.place, e.fits DESC
     ) f;
+    IF no_uncount THEN
+        uncounted := NULL;
+    END IF;
 
     chosen := ARRAY(SELECT w.msg_id FROM unnest(actions, ids, outcomes) AS w (action, msg_id, outcome)
                     WHERE w.action = 'delete' AND w.outcome = 'ready');

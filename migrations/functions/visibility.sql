@@ -34,19 +34,6 @@ BEGIN
 END
 $$;
 
--- Raises PGW01 where a table of an older PGMQ lacks what it takes to take deliveries back, or to say reasons.
-CREATE FUNCTION pgmq_gateway.require_columns(relation regclass, uncounted boolean, has_reasons boolean)
-RETURNS void LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    IF uncounted AND NOT pgmq_gateway.has_column(relation, 'last_read_at') THEN
-        RAISE EXCEPTION 'taking a delivery back (`uncounted`) needs PGMQ 1.10.0 or later'
-            USING ERRCODE = 'PGW01';
-    ELSIF has_reasons AND NOT pgmq_gateway.has_column(relation, 'headers') THEN
-        RAISE EXCEPTION 'a reason of a dead letter needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
-    END IF;
-END
-$$;
-
 -- Seconds that a message waits that was delivered so many times: `backoff` is the least, the most, and the
 -- factor between two deliveries. Give or take a fifth, so that what failed together does not come back
 -- together; never more than the most. 0 without one.

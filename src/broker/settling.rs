@@ -385,6 +385,8 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
         Settled::Kept => Err(Error::MessageKept { queue: queue.to_string(), msg_id }),
         Settled::Conflict => Err(Error::archive_conflict(queue.as_str(), msg_id)),
         Settled::NoArchive => Err(Error::NoArchive(queue.to_string())),
+        Settled::NoUncount => Err(too_old("taking a delivery back (`uncounted`)", "1.10.0")),
+        Settled::NoReason => Err(too_old("a reason of a dead letter", "1.5.0")),
         Settled::Failed => Err(Error::TriggerFailed(format!("queue `{queue}`"))),
         Settled::Differs => Err(Error::TableDiffers {
             queue: queue.to_string(),
@@ -398,4 +400,9 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
 
 pub(super) fn not_found(queue: &QueueName, msg_id: i64) -> Error {
     Error::MessageNotFound { queue: queue.to_string(), msg_id }
+}
+
+/// What the table of an older PGMQ has no column for.
+fn too_old(what: &str, version: &str) -> Error {
+    store::Error::NotSupported(format!("{what} needs PGMQ {version} or later").into()).into()
 }

@@ -157,6 +157,10 @@ pub enum Settled {
     Conflict,
     /// The queue has no archive.
     NoArchive,
+    /// The table is that of an older PGMQ, and a delivery cannot be taken back.
+    NoUncount,
+    /// The same, and nothing can say a reason.
+    NoReason,
     /// A trigger failed for a reason that may pass, and the message was left as it was.
     Failed,
     /// The queue's table, or the one that the message was to go to, is not as PGMQ makes it.

@@ -234,6 +234,8 @@ pub(super) fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {
         "locked" => Settled::Locked,
         "unreadable" => Settled::Unreadable,
         "no_archive" => Settled::NoArchive,
+        "no_uncount" => Settled::NoUncount,
+        "no_reason" => Settled::NoReason,
         other => match Rejection::from_outcome(other, None, constraint) {
             Some(Rejection::Conflict(_)) => Settled::Conflict,
             Some(Rejection::Failed(_)) => Settled::Failed,

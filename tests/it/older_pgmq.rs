@@ -109,6 +109,45 @@ async fn dead_letters_work_without_headers() {
     assert_eq!(gateway.receive("q", "").await[0]["message"], "poison");
 }
 
+/// All workers that stop give back what they have not begun, together with what they have done.
+#[tokio::test]
+async fn entries_that_it_lacks_something_for_fail_alone() {
+    let gateway = reduced().await;
+    gateway.create("q").await;
+    for settle_first in [false, true] {
+        let batch = r#"{"messages":[{"message":1},{"message":2},{"message":3},{"message":4}]}"#;
+        gateway.post("/queues/q/messages/batch", batch).await.expect(201);
+        let received = gateway.receive("q", "qty=10&vt=600").await;
+        let [a, b, c, d] = &*received else { panic!("{received:?}") };
+        let settle = json!({
+            "delete": [{"receipt": a["receipt"]}],
+            "dead_letter": [{"receipt": c["receipt"], "reason": "none"}],
+            "retry": [{"receipt": b["receipt"], "uncounted": true}, {"receipt": d["receipt"]}],
+        });
+        let settled = if settle_first {
+            let body = json!({"settle": settle, "wait": 0});
+            let answer = gateway.post("/queues/q/messages/receive", &body.to_string()).await;
+            answer.expect(200).json()["settled"].clone()
+        } else {
+            let answer = gateway.post("/queues/q/messages/settle", &settle.to_string()).await;
+            answer.expect(200).json()
+        };
+        assert_eq!(settled["deleted"], json!([a["msg_id"]]), "{settled}");
+        assert_eq!(settled["retried"], json!([d["msg_id"]]), "{settled}");
+        for (entry, version) in [(c, "1.5.0"), (b, "1.10.0")] {
+            let failed = settled["failed"].as_array().expect("a list");
+            let failed = failed.iter().find(|failed| failed["msg_id"] == entry["msg_id"]);
+            let failed = failed.unwrap_or_else(|| panic!("{settled}"));
+            assert_eq!(failed["code"], "not_supported", "{settled}");
+            assert!(failed["detail"].as_str().expect("text").contains(version), "{settled}");
+        }
+        let left = json!([b["msg_id"], c["msg_id"], d["msg_id"]]);
+        let all: Vec<_> = gateway.all("q").await.iter().map(|m| m["msg_id"].clone()).collect();
+        assert_eq!(json!(all), left, "the others are as they were");
+        gateway.post("/queues/q/purge", "").await.expect(200);
+    }
+}
+
 #[tokio::test]
 async fn what_it_lacks_names_the_version_that_has_it() {
     let gateway = reduced().await;
