@@ -122,7 +122,7 @@ impl Broker {
         }
         let once = once.map(|once| self.idempotency(once));
         let flags = deduplicated(&messages);
-        let stored = self.engine.send(queue, messages, policy.fifo, once, call);
+        let stored = self.engine.send(queue, messages, policy.fifo, once, None, call);
         match self.within_time(stored).await.map_err(Error::of_sending(queue))? {
             store::Sent::Stored(ids) => {
                 let sent = sent(ids, flags);

@@ -1,15 +1,17 @@
 //! Storing several messages of which each is stored or fails alone, and none twice.
 
-use std::sync::Arc;
+use std::{collections::HashMap, future::Future, sync::Arc};
 
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
         Bounded, Call, MAX_GROUP_BYTES, NewMessage, QueueName, Visibility, check_storable,
-        group_bytes,
+        group_bytes, group_of,
     },
-    store::{self, Error as StoreError},
+    engine::LockBackoff,
+    store::{self, Error as StoreError, Rejection, Result as StoreResult},
     telemetry::MessageEvent,
 };
 
@@ -63,6 +65,77 @@ pub(super) fn deduplicated(messages: &[NewMessage]) -> Vec<bool> {
 /// What became of messages by the ids that the store answers.
 pub(super) fn sent(ids: Vec<i64>, deduplicated: Vec<bool>) -> Vec<Sent> {
     ids.into_iter().zip(deduplicated).map(|(id, is_so)| Sent::of(id, is_so)).collect()
+}
+
+/// Whether what was not stored for this reason may be once its sender tries again.
+fn may_pass(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Rejected(reason) if !matches!(reason, Rejection::Failed(_)))
+}
+
+/// Stores messages one after the other. What stands behind one of its group that its sender may send again is not
+/// stored before that one, and not tried: it is told the same.
+async fn in_order<F>(
+    messages: Vec<NewMessage>,
+    store: impl Fn(NewMessage) -> F,
+) -> Vec<StoreResult<Sent>>
+where
+    F: Future<Output = StoreResult<Sent>>,
+{
+    let mut held_up: HashMap<Option<String>, StoreError> = HashMap::new();
+    let mut outcomes = Vec::with_capacity(messages.len());
+    for new in messages {
+        let group = new.headers.as_deref().and_then(|headers| group_of(headers.get()));
+        let outcome = match held_up.get(&group) {
+            // Of this one it is known.
+            Some(StoreError::OutcomeUnknown(_)) => Err(StoreError::Unavailable(None)),
+            Some(error) => Err(error.clone()),
+            None => store(new).await,
+        };
+        if let Err(error) = &outcome
+            && may_pass(error)
+        {
+            held_up.entry(group).or_insert_with(|| error.clone());
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+/// The tries of a batch, which have as much time together as one message has.
+struct Tries<'a> {
+    broker: &'a Broker,
+    call: &'a Arc<Call>,
+    queue: &'a QueueName,
+    fifo: bool,
+    /// Until when what is locked is tried, and until when anything is.
+    locked_until: Instant,
+    until: Instant,
+}
+
+impl<'a> Tries<'a> {
+    fn begin(broker: &'a Broker, call: &'a Arc<Call>, queue: &'a QueueName, fifo: bool) -> Self {
+        let locked_until = LockBackoff::new().until();
+        let until = Instant::now() + broker.request_timeout;
+        Self { broker, call, queue, fifo, locked_until, until }
+    }
+
+    /// Stores all or none, and returns what the store answers.
+    async fn send(&self, messages: Vec<NewMessage>) -> StoreResult<Vec<i64>> {
+        if Instant::now() >= self.until {
+            return Err(StoreError::Unavailable(None));
+        }
+        let (engine, locked_until) = (&self.broker.engine, Some(self.locked_until));
+        let sent = engine.send(self.queue, messages, self.fifo, None, locked_until, self.call);
+        // What is over the time may still be done.
+        let sent = timeout_at(self.until, sent).await;
+        sent.unwrap_or(Err(StoreError::OutcomeUnknown(None))).map(store::Sent::into_ids)
+    }
+
+    async fn send_one(&self, new: NewMessage) -> StoreResult<Sent> {
+        let flags = deduplicated(std::slice::from_ref(&new));
+        let stored = sent(self.send(vec![new]).await?, flags).into_iter().next();
+        stored.ok_or(StoreError::OutcomeUnknown(None))
+    }
 }
 
 /// What holds for a queue. Whoever asks for it hands it on to what it does to the queue then.
@@ -145,38 +218,24 @@ impl Broker {
         let alone = messages.len() > 1;
         let flags = deduplicated(&messages);
         let again = if alone { messages.clone() } else { Vec::new() };
-        let together = self.within_time(self.engine.send(queue, messages, fifo, None, call)).await;
-        let outcomes = match together {
-            Ok(stored) => sent(stored.into_ids(), flags).into_iter().map(Ok).collect(),
+        let tries = Tries::begin(self, call, queue, fifo);
+        let outcomes = match tries.send(messages).await {
+            Ok(stored) => sent(stored, flags).into_iter().map(Ok).collect(),
             // Nothing of it was stored.
             Err(error) if alone && may_be_one_messages(&error) => {
-                let one = |new| self.store_one(call, queue, new, fifo);
                 if fifo {
-                    stream::iter(again).then(one).collect().await
+                    in_order(again, |new| tries.send_one(new)).await
                 } else {
                     // At once, as each may wait for what somebody has locked.
-                    join_all(again.into_iter().map(one)).await
+                    join_all(again.into_iter().map(|new| tries.send_one(new))).await
                 }
             }
             Err(error) => return Err(Error::of_sending(queue)(error)),
         };
         let stored = outcomes.iter().flatten().filter(|sent: &&Sent| !sent.is_duplicate).count();
         self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
-        Ok(outcomes)
-    }
-
-    async fn store_one(
-        &self,
-        call: &Arc<Call>,
-        queue: &QueueName,
-        new: NewMessage,
-        fifo: bool,
-    ) -> Result<Sent> {
-        let flags = deduplicated(std::slice::from_ref(&new));
-        let ids = self.within_time(self.engine.send(queue, vec![new], fifo, None, call)).await;
-        let ids = ids.map_err(Error::of_sending(queue))?.into_ids();
-        let stored = sent(ids, flags).into_iter().next();
-        stored.ok_or_else(|| Error::Internal("no id for a stored message".into()))
+        let outcome = |outcome: StoreResult<Sent>| outcome.map_err(Error::of_sending(queue));
+        Ok(outcomes.into_iter().map(outcome).collect())
     }
 
     /// Refuses what PostgreSQL cannot store, and what is far over the limit, whatever its front end counts: as
@@ -216,5 +275,72 @@ impl Broker {
             Ok(found.await??)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+
+    fn new(group: Option<&str>, number: usize) -> NewMessage {
+        let raw = |value| to_raw_value(&value).expect("JSON");
+        let headers = group.map(|group| raw(json!({"x-pgmq-group": group})));
+        NewMessage { message: raw(json!(number)), sql_null: false, headers, visible: None }
+    }
+
+    /// Which were tried, and what became of each.
+    async fn stored(
+        groups: &[Option<&str>],
+        fails: &[(usize, StoreError)],
+    ) -> (Vec<usize>, String) {
+        let tried = Mutex::new(Vec::new());
+        let messages = groups.iter().enumerate().map(|(number, group)| new(*group, number));
+        let store = |new: NewMessage| {
+            let number: usize = new.message.get().parse().expect("a number");
+            tried.lock().expect("nobody panicked").push(number);
+            let failed = fails.iter().find(|(which, _)| *which == number);
+            let id = i64::try_from(number).expect("small");
+            let sent = Sent { msg_id: id, is_duplicate: false };
+            std::future::ready(failed.map_or(Ok(sent), |(_, error)| Err(error.clone())))
+        };
+        let outcomes = in_order(messages.collect(), store).await;
+        let letter = |outcome: &StoreResult<Sent>| match outcome {
+            Ok(_) => 's',
+            Err(StoreError::Locked) => 'l',
+            Err(StoreError::Rejected(_)) => 'r',
+            Err(StoreError::OutcomeUnknown(_)) => '?',
+            Err(_) => 'u',
+        };
+        let outcomes = outcomes.iter().map(letter).collect();
+        (tried.into_inner().expect("nobody panicked"), outcomes)
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_one_of_its_group_that_may_come_yet_is_not_tried() {
+        let groups = [Some("a"), Some("b"), Some("a"), None, Some("b"), None];
+        for (fails, tried, outcomes) in [
+            (vec![], vec![0, 1, 2, 3, 4, 5], "ssssss"),
+            (vec![(0, StoreError::Locked)], vec![0, 1, 3, 4, 5], "lslsss"),
+            (vec![(3, StoreError::Locked)], vec![0, 1, 2, 3, 4], "ssslsl"),
+            (vec![(1, StoreError::OutcomeUnknown(None))], vec![0, 1, 2, 3, 5], "s?ssus"),
+            // It would be refused again.
+            (
+                vec![(0, StoreError::Rejected(Rejection::NotStored))],
+                vec![0, 1, 2, 3, 4, 5],
+                "rsssss",
+            ),
+            (
+                vec![(0, StoreError::Rejected(Rejection::Failed("53100".into())))],
+                vec![0, 1, 3, 4, 5],
+                "rsrsss",
+            ),
+        ] {
+            let expected = (tried, outcomes.to_owned());
+            assert_eq!(stored(&groups, &fails).await, expected);
+        }
     }
 }

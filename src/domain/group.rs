@@ -1,6 +1,6 @@
 //! The group that a message belongs to, where a queue is read in groups.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -26,6 +26,14 @@ pub fn group_bytes(headers: &str) -> usize {
     }
     // What is no object has no group.
     serde_json::from_str::<Longest>(headers).map_or(0, |longest| longest.0)
+}
+
+/// The name of the group that headers put a message into: the last, if they name several, as in PostgreSQL. A value that
+/// is no text is as it is written.
+pub fn group_of(headers: &str) -> Option<String> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_str(headers).ok()?;
+    let value = fields.get(GROUP_HEADER)?.get();
+    serde_json::from_str(value).unwrap_or_else(|_| Some(value.to_owned()))
 }
 
 struct Longest(usize);
@@ -95,6 +103,22 @@ mod tests {
             (r#"["x-pgmq-group"]"#, 0),
         ] {
             assert_eq!(group_bytes(headers), bytes, "{headers}");
+        }
+    }
+
+    #[test]
+    fn the_group_is_the_one_that_postgresql_finds() {
+        for (headers, group) in [
+            ("", None),
+            ("{}", None),
+            (r#"{"x-pgmq-group":null}"#, None),
+            (r#"{"a":{"x-pgmq-group":"other"},"x-pgmq-group":"a"}"#, Some("a")),
+            (r#"{"\u0078-pgmq-group":"\u0061"}"#, Some("a")),
+            (r#"{"x-pgmq-group":"a","x-pgmq-group":"b"}"#, Some("b")),
+            (r#"{"x-pgmq-group":7}"#, Some("7")),
+            (r#"["x-pgmq-group"]"#, None),
+        ] {
+            assert_eq!(group_of(headers).as_deref(), group, "{headers}");
         }
     }
 }

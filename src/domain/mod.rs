@@ -32,7 +32,7 @@ pub use bounded::{Bounded, OutOfRange};
 pub use call::Call;
 pub use caller_id::CallerId;
 pub use filter::{Filter, InvalidFilter};
-pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes};
+pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes, group_of};
 pub use limited::Limited;
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,

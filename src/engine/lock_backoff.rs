@@ -25,6 +25,11 @@ impl LockBackoff {
         Self { pause: SHORTEST, until: Instant::now() + PATIENCE }
     }
 
+    /// From now on, for no longer than until a moment that is known.
+    pub(super) fn ending(until: Instant) -> Self {
+        Self { pause: SHORTEST, until }
+    }
+
     /// The pause before the next try, give or take a quarter; nothing once the time is up.
     pub fn next_pause(&mut self) -> Option<Duration> {
         (Instant::now() < self.until).then(|| self.next_pause_of_many())

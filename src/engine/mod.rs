@@ -39,7 +39,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     domain::{
@@ -128,13 +128,14 @@ impl Engine {
     }
 
     /// Stores messages, all or none and, with `once`, once however often that is asked for. `in_turn` makes
-    /// ids grow from commit to commit.
+    /// ids grow from commit to commit. What meets a lock is tried for a while or, if that is said, until then.
     pub async fn send(
         &self,
         queue: &QueueName,
         messages: Vec<NewMessage>,
         in_turn: bool,
         once: Option<Idempotency>,
+        locked_until: Option<Instant>,
         call: &Arc<Call>,
     ) -> Result<Sent> {
         let weigh = |new: &NewMessage| {
@@ -143,7 +144,7 @@ impl Engine {
         let of_key = once.as_ref().map_or(0, |once| ROW_BYTES + once.scope.len() + once.key.len());
         let bytes = of_key + messages.iter().map(weigh).sum::<usize>();
         let size = Size { rows: messages.len(), bytes };
-        let input = NewMessages { messages, in_turn, once };
+        let input = NewMessages { messages, in_turn, once, locked_until };
         let lanes = self.lanes.of(queue);
         let sent = lanes.send.submit(input, size, call).await;
         lanes.note(&sent);

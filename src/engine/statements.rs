@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{Message, NewMessage, QueueName, Settled, Target},
     store::{
@@ -36,6 +38,8 @@ pub(super) struct NewMessages {
     pub(super) in_turn: bool,
     /// What stands for the request, if it is to be done once.
     pub(super) once: Option<Idempotency>,
+    /// Until when it is tried where something is locked, if not for as long as others.
+    pub(super) locked_until: Option<Instant>,
 }
 
 /// Deleting or archiving messages.
@@ -201,6 +205,10 @@ impl BatchStatement for Send {
 
     fn is_in_turn(input: &NewMessages) -> bool {
         input.in_turn
+    }
+
+    fn locked_until(input: &NewMessages) -> Option<Instant> {
+        input.locked_until
     }
 
     fn is_locked(outcome: &SendOutcome) -> bool {

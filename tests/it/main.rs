@@ -146,6 +146,7 @@ mod sqs_fifo;
 mod sqs_fifo_crashes;
 mod sqs_ids;
 mod sqs_keys;
+mod sqs_locks;
 mod sqs_matrix;
 mod sqs_moves;
 mod sqs_outcomes;

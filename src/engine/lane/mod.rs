@@ -97,6 +97,11 @@ pub(super) trait BatchStatement: Send + Sync + 'static {
         false
     }
 
+    /// Until when a request is tried that meets a lock, if it is said.
+    fn locked_until(_input: &Self::Input) -> Option<Instant> {
+        None
+    }
+
     /// Whether an answer says that nothing was done because somebody has locked what it is about.
     fn is_locked(output: &Self::Output) -> bool;
 }

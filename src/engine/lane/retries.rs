@@ -28,7 +28,9 @@ impl<W: BatchStatement> Lane<W> {
         let mut state = self.lock();
         for mut request in requests {
             let is_new = request.backoff.is_none();
-            let pause = request.backoff.get_or_insert_with(LockBackoff::new).next_pause();
+            let until = W::locked_until(&request.input);
+            let begin = || until.map_or_else(LockBackoff::new, LockBackoff::ending);
+            let pause = request.backoff.get_or_insert_with(begin).next_pause();
             // Nobody is kept waiting by a gateway that ends.
             let Some(pause) = pause.filter(|_| is_new || !is_closing) else {
                 drop(request.reply.send(Err(Error::Locked)));
@@ -40,12 +42,14 @@ impl<W: BatchStatement> Lane<W> {
         if state.retrying {
             return self.newly_locked.notify_one();
         }
-        state.retrying = !state.locked.is_empty();
-        let is_needed = state.retrying;
-        drop(state);
-        if is_needed {
-            self.spawn_retrier();
+        if state.locked.is_empty() {
+            // Nobody finds out when that is over: who comes next does.
+            state.blocked = false;
+            return;
         }
+        state.retrying = true;
+        drop(state);
+        self.spawn_retrier();
     }
 
     fn spawn_retrier(self: &Arc<Self>) {

@@ -1,0 +1,95 @@
+//! Batches of SQS where somebody in the database has locked something.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::support::{Holder, TestGateway, sqs::Sqs};
+
+fn entry(body: &str, group: &str) -> Value {
+    json!({"Id": body, "MessageBody": body, "MessageGroupId": group, "MessageDeduplicationId": body})
+}
+
+/// The ids of what was stored, and of what was not.
+fn ids(sent: &Value) -> [Vec<&str>; 2] {
+    ["Successful", "Failed"].map(|which| {
+        let entries = sent[which].as_array().map(Vec::as_slice).unwrap_or_default();
+        entries.iter().filter_map(|entry| entry["Id"].as_str()).collect()
+    })
+}
+
+/// Messages with `locked` wait for each other.
+const LOCKS: &str =
+    "CREATE UNIQUE INDEX ON pgmq.\"q_q.fifo\" ((true)) WHERE message::text LIKE '%locked%';
+    ALTER TABLE pgmq.\"q_q.fifo\" ADD CHECK (message::text NOT LIKE '%refused%')";
+
+#[tokio::test]
+async fn a_batch_for_a_locked_queue_takes_as_long_as_a_message() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let fifo = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    let standard = sqs.create("q", &json!({})).await;
+    let tables = ["q_q.fifo", "q_q"];
+    let holder = Holder::of_tables(&gateway.database, &tables, "ACCESS EXCLUSIVE").await;
+    let began = Instant::now();
+    let one = json!({"QueueUrl": fifo, "MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "x"});
+    sqs.json("SendMessage", &one).await.expect(503);
+    let of_one = began.elapsed();
+    let of_groups = |url: &str, groups: [&str; 10]| {
+        let entries = groups.iter().enumerate().map(|(n, group)| entry(&n.to_string(), group));
+        json!({"QueueUrl": url, "Entries": entries.collect::<Vec<_>>()})
+    };
+    let plain = (0..10).map(|n| json!({"Id": n.to_string(), "MessageBody": "x"}));
+    for batch in [
+        of_groups(&fifo, ["g"; 10]),
+        of_groups(&fifo, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]),
+        json!({"QueueUrl": standard, "Entries": plain.collect::<Vec<_>>()}),
+    ] {
+        let began = Instant::now();
+        let sent = sqs.done("SendMessageBatch", &batch).await;
+        assert_eq!(ids(&sent)[1].len(), 10, "{sent}");
+        assert!(began.elapsed() < of_one.mul_f64(1.7), "{:?}, {of_one:?}", began.elapsed());
+    }
+    holder.rollback().await;
+    for queue in ["q.fifo", "q"] {
+        assert!(gateway.all(queue).await.is_empty());
+    }
+    // Whoever comes next finds nothing in the way.
+    sqs.done("SendMessage", &one).await;
+}
+
+/// Its sender sends it again: those behind it are to stay behind it.
+#[tokio::test]
+async fn what_is_behind_a_locked_message_of_its_group_is_not_stored_before_it() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    gateway.database.execute(LOCKS).await;
+    let insert = "INSERT INTO pgmq.\"q_q.fifo\" (vt, message) VALUES (now(), '\"locked\"')";
+    let holder = Holder::of(&gateway.database, insert).await;
+    let entries = [
+        entry("refused", "g"),
+        entry("first", "g"),
+        entry("locked", "g"),
+        entry("other", "h"),
+        entry("behind", "g"),
+        entry("last", "g"),
+    ];
+    let batch = json!({"QueueUrl": url, "Entries": entries});
+    let sent = sqs.done("SendMessageBatch", &batch).await;
+    let [stored, failed] = ids(&sent);
+    assert_eq!(stored, ["first", "other"], "{sent}");
+    assert_eq!(failed, ["refused", "locked", "behind", "last"], "{sent}");
+    let faults: Vec<_> =
+        sent["Failed"].as_array().expect("some").iter().map(|one| &one["SenderFault"]).collect();
+    assert_eq!(faults, [true, false, false, false], "{sent}");
+    holder.rollback().await;
+    let again = json!({"QueueUrl": url, "Entries": &entries[1..]});
+    assert_eq!(ids(&sqs.done("SendMessageBatch", &again).await)[1], Vec::<&str>::new());
+    let all = gateway.all("q.fifo").await;
+    let order = ["first", "other", "locked", "behind", "last"];
+    assert_eq!(all.len(), order.len(), "{all:?}");
+    for (message, expected) in all.iter().zip(order) {
+        assert!(message["message"].to_string().contains(expected), "{all:?}");
+    }
+}
