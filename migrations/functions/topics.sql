@@ -54,17 +54,8 @@ BEGIN
 END
 $$;
 
--- Where a message with a routing key would go: to queues that are there.
-CREATE FUNCTION pgmq_gateway.route(routing_key text)
-RETURNS TABLE (queue text) LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
-BEGIN
-    RETURN QUERY SELECT r.queue FROM pgmq_gateway.route_within(routing_key, NULL) r;
-END
-$$;
-
--- The same, of the queues whose names a regular expression matches; null is all of them. PGMQ compiles the
--- expression of every binding there is, which takes far longer than to compare: here only that of a
+-- Where a message with a routing key would go: to queues that are there and whose names a regular expression
+-- matches; null is all of them. PGMQ compiles the expression of every binding there is, which takes far longer than to compare: here only that of a
 -- binding is compiled which matches where its wildcards may stand for anything.
 CREATE FUNCTION pgmq_gateway.route_within(routing_key text, allowed_queues text)
 RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
@@ -91,24 +82,36 @@ BEGIN
 END
 $$;
 
--- Where a message would go, of queues that can be asked for.
-CREATE FUNCTION pgmq_gateway.shown_route(routing_key text)
-RETURNS TABLE (queue text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The same, of queues that can be asked for.
+CREATE FUNCTION pgmq_gateway.shown_route(routing_key text, allowed_queues text)
+RETURNS TABLE (queue text) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
-    RETURN QUERY SELECT r.queue FROM pgmq_gateway.route(routing_key) r WHERE pgmq_gateway.is_name(r.queue);
+    RETURN QUERY SELECT r.queue FROM pgmq_gateway.route_within(routing_key, allowed_queues) r
+                 WHERE pgmq_gateway.is_name(r.queue);
 END
 $$;
 
--- The bindings of all queues, or of one.
-CREATE FUNCTION pgmq_gateway.bindings(only_queue text)
-RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
+-- The bindings of all queues whose names the regular expression `allowed_queues` matches, or of one; to all
+-- patterns, or to one. Null is all of them. Of more than `max_bindings`, any so many, so that none that is left out has to
+-- be sorted.
+CREATE FUNCTION pgmq_gateway.bindings(
+    only_queue text, only_pattern text, allowed_queues text, max_bindings integer
+) RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
-    RETURN QUERY SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
-                 WHERE (only_queue IS NULL OR b.queue_name = only_queue)
-                   AND pgmq_gateway.is_name(b.queue_name) AND pgmq_gateway.is_text(b.pattern)
-                 ORDER BY b.pattern COLLATE "C", b.queue_name COLLATE "C";
+    RETURN QUERY
+        SELECT chosen.pattern, chosen.queue_name, chosen.bound_at
+        FROM (
+            SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
+            WHERE (only_queue IS NULL OR b.queue_name = only_queue)
+              AND (only_pattern IS NULL OR b.pattern = only_pattern)
+              AND (allowed_queues IS NULL OR b.queue_name ~ allowed_queues)
+              AND pgmq_gateway.is_name(b.queue_name) AND pgmq_gateway.is_text(b.pattern)
+            LIMIT max_bindings
+        ) chosen
+        ORDER BY chosen.pattern COLLATE "C", chosen.queue_name COLLATE "C";
 END
 $$;
 

@@ -2,6 +2,7 @@
 
 use axum::{
     Json as JsonAnswer,
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -10,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{self, Topic, TopicDelivery},
-    domain::{Scope, Timestamp},
-    http::{QueuePermit, ScopePermit, right},
+    broker::{self, MAX_BINDINGS, Topic, TopicDelivery},
+    domain::{Call, Scope, Timestamp},
+    http::{QueuePermit, ScopePermit, json, right, room_for_bytes},
 };
 
 use super::{
@@ -20,6 +21,7 @@ use super::{
     messages::{Batch, IdempotencyKey, NewMessageBody},
     openapi::errors,
     problem::Problem,
+    response::json_answer,
     state::Api,
 };
 
@@ -71,13 +73,32 @@ struct Bindings {
     bindings: Vec<Binding>,
 }
 
-impl From<Vec<broker::Binding>> for Bindings {
-    fn from(bindings: Vec<broker::Binding>) -> Self {
-        Self { bindings: bindings.into_iter().map(Binding::from).collect() }
+/// Bytes of a binding in JSON beside its pattern and its queue.
+const BINDING_BYTES: usize = 80;
+
+/// All of them, or an error: no part is to look like all.
+fn listed(
+    api: &Api,
+    call: &Call,
+    found: broker::Bindings,
+    instead: &str,
+) -> Result<Response, Problem> {
+    if found.is_cut {
+        let detail = format!(
+            "there are more than {MAX_BINDINGS} bindings, the most that are listed at once{instead}"
+        );
+        return Err(Problem::invalid(detail));
     }
+    let bytes =
+        |binding: &broker::Binding| BINDING_BYTES + binding.pattern.len() + binding.queue.len();
+    let held = room_for_bytes(api, call, found.listed.iter().map(bytes).sum())?;
+    let bindings = found.listed.into_iter().map(Binding::from).collect();
+    Ok(json_answer(json(held, &Bindings { bindings })?.into()))
 }
 
 /// Lists the bindings of all queues.
+///
+/// Where there are more than 10000, those of each queue are to be asked for.
 #[utoipa::path(
     get, path = "/bindings", tag = TAG, operation_id = "list_bindings",
     responses(
@@ -86,10 +107,12 @@ impl From<Vec<broker::Binding>> for Bindings {
     )
 )]
 async fn list(
+    State(api): State<Api>,
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(broker.bindings(&call, None, scope).await?.into()))
+) -> Result<Response, Problem> {
+    let found = broker.bindings(&call, None, scope).await?;
+    listed(&api, &call, found, ": ask for those of one queue with `GET /queues/{queue}/bindings`")
 }
 
 /// Lists the bindings of a queue.
@@ -102,10 +125,12 @@ async fn list(
     )
 )]
 async fn queue_bindings(
+    State(api): State<Api>,
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<Bindings>, Problem> {
-    Ok(JsonAnswer(broker.bindings(&call, Some(queue), Scope::ALL).await?.into()))
+) -> Result<Response, Problem> {
+    let found = broker.bindings(&call, Some(queue), Scope::ALL).await?;
+    listed(&api, &call, found, "")
 }
 
 /// A pattern to bind to.
@@ -262,9 +287,12 @@ struct Route {
     )
 )]
 async fn route(
+    State(api): State<Api>,
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<Route>, Problem> {
-    Ok(JsonAnswer(Route { queues: broker.routed_to(&call, routing_key, scope).await? }))
+) -> Result<Response, Problem> {
+    let queues = broker.routed_to(&call, routing_key, scope).await?;
+    let held = room_for_bytes(&api, &call, queues.iter().map(|queue| queue.len() + 3).sum())?;
+    Ok(json_answer(json(held, &Route { queues })?.into()))
 }

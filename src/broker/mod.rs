@@ -78,7 +78,7 @@ pub use receiving::{Peek, Receive};
 pub use sending::{Once, Replayable};
 pub use sending_each::{QueueRules, Sent};
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
-pub use topics::Topic;
+pub use topics::{Bindings, MAX_BINDINGS, Topic};
 pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
 
 use coalesced::Coalesced;

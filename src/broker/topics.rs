@@ -12,8 +12,19 @@ use super::{
     transactions::TopicDelivery,
 };
 
+/// The most bindings that are listed at once.
+pub const MAX_BINDINGS: usize = 10_000;
 /// The most wildcards of a pattern: what it takes to compare one grows with them.
 const MAX_WILDCARDS: usize = 8;
+
+/// Bindings, by pattern and then by queue.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    /// Those that are listed.
+    pub listed: Vec<Binding>,
+    /// Whether there are more, and these are any of them.
+    pub is_cut: bool,
+}
 
 /// Where messages are published to.
 #[derive(Clone, Debug)]
@@ -25,28 +36,34 @@ pub struct Topic {
 }
 
 impl Broker {
-    /// The bindings of all queues, or of one; of the former those that are `visible`.
+    /// The bindings of all queues, or of one, as far as they are `visible`; at most [`MAX_BINDINGS`].
     pub async fn bindings(
         &self,
         call: &Arc<Call>,
         queue: Option<QueueName>,
         visible: Scope,
-    ) -> Result<Vec<Binding>> {
+    ) -> Result<Bindings> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let _leave = broker.dear(queue.as_ref(), &call).await?;
-            let queue = queue.as_ref();
+            let (queue, visible) = (queue.as_ref(), &visible);
             let found = broker.on_catalogue(&call, "bindings", |mut conn| async move {
                 match queue {
                     Some(queue) if !store::exists(&mut conn, queue).await? => Ok(None),
-                    _ => store::bindings(&mut conn, queue).await.map(Some),
+                    _ => {
+                        // One more tells whether there are more.
+                        let found =
+                            store::bindings(&mut conn, queue, visible, MAX_BINDINGS + 1).await;
+                        found.map(Some)
+                    }
                 }
             });
             let missing =
                 || Error::QueueNotFound(queue.map(ToString::to_string).unwrap_or_default());
-            let mut bindings = found.await??.ok_or_else(missing)?;
-            bindings.retain(|binding| visible.contains(&binding.queue));
-            Ok(bindings)
+            let mut listed = found.await??.ok_or_else(missing)?;
+            let is_cut = listed.len() > MAX_BINDINGS;
+            listed.truncate(MAX_BINDINGS);
+            Ok(Bindings { listed, is_cut })
         })
         .await
     }
@@ -67,7 +84,7 @@ impl Broker {
             let bound =
                 broker.on_queue(Kind::Define, queue, &policy, &call, |mut conn| async move {
                     let outcome = store::bind(&mut conn, queue, pattern, most).await?;
-                    Ok((outcome, store::bindings(&mut conn, Some(queue)).await?))
+                    Ok((outcome, store::binding_to(&mut conn, queue, pattern).await?))
                 });
             let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
             let new = match outcome {
@@ -82,7 +99,6 @@ impl Broker {
                     return Err(Error::invalid(None, reason));
                 }
             };
-            let bound = bound.into_iter().find(|binding| binding.pattern == pattern);
             Ok((new, bound.ok_or_else(|| no_binding(queue, pattern))?))
         })
         .await
@@ -116,13 +132,11 @@ impl Broker {
     ) -> Result<Vec<String>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let key = &*routing_key;
+            let (key, visible) = (&*routing_key, &visible);
             let found = broker.on_catalogue(&call, "bindings", |mut conn| async move {
-                store::route(&mut conn, key).await
+                store::route(&mut conn, key, visible).await
             });
-            let mut queues = found.await??;
-            queues.retain(|queue| visible.contains(queue));
-            Ok(queues)
+            Ok(found.await??)
         })
         .await
     }

@@ -354,8 +354,8 @@ async fn advance_sequences(
         Some(Operation::Send(queue, _) | Operation::Settle(queue, Action::Archive, _)) => {
             vec![queue.clone()]
         }
-        Some(Operation::Publish(routing_key, ..)) => {
-            let names = store::route(conn, routing_key).await?;
+        Some(Operation::Publish(routing_key, _, within, _)) => {
+            let names = store::route(conn, routing_key, within).await?;
             names.iter().filter_map(|name| QueueName::parse(name).ok()).collect()
         }
         _ => Vec::new(),

@@ -43,6 +43,6 @@ pub(crate) use layers::layered;
 pub(crate) use leased_body::{DeliveryCount, LeasedBody};
 pub use origin::OriginPolicy;
 pub(crate) use rejection::Rejection;
-pub(crate) use response::{json, make_room, room_for};
+pub(crate) use response::{json, make_room, room_for, room_for_bytes};
 pub(crate) use unreserved::UNRESERVED;
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

@@ -1,4 +1,4 @@
-//! Responses that carry messages: bounded, and held until they are on their way.
+//! Responses that carry messages, or much else: bounded, and held until they are on their way.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -23,6 +23,17 @@ pub(crate) fn room_for<'a>(
     Ok(held)
 }
 
+/// Room for so many bytes, if there is some.
+pub(crate) fn room_for_bytes(
+    gate: &Gate,
+    call: &Call,
+    bytes: usize,
+) -> Result<MemoryPermit, Rejection> {
+    let mut held = gate.memory.hold(gate.usage(call));
+    make_room(gate, &mut held, bytes)?;
+    Ok(held)
+}
+
 /// Room for so many bytes where some is held already, if there is some.
 pub(crate) fn make_room(
     gate: &Gate,
@@ -32,7 +43,7 @@ pub(crate) fn make_room(
     held.grow_to(bytes).map_err(|exhausted| too_many_bytes(gate, exhausted))
 }
 
-/// Messages as JSON, which is held until its last byte is gone.
+/// Messages, or the like, as JSON, which is held until its last byte is gone.
 pub(crate) fn json(held: MemoryPermit, messages: &impl Serialize) -> Result<Bytes, Rejection> {
     // Growing a large one would copy it again and again.
     let mut json = Vec::with_capacity(held.bytes());

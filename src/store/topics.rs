@@ -1,8 +1,9 @@
 //! Topics: which queues a routing key leads to, in SQL.
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
 
-use crate::domain::QueueName;
+use crate::domain::{QueueName, Scope};
 
 use super::{
     Conn,
@@ -34,15 +35,36 @@ pub enum BindOutcome {
     Full,
 }
 
-/// The bindings of all queues, or of one.
-pub async fn bindings(conn: &mut Conn, queue: Option<&QueueName>) -> Result<Vec<Binding>> {
-    let query = sqlx::query("/* bindings */ SELECT * FROM pgmq_gateway.bindings($1)");
-    let rows = conn.look(query.bind(queue.map(QueueName::as_str))).await?;
-    let binding = |row| {
-        let (pattern, queue) = (text(row, "pattern")?, text(row, "queue")?);
-        Ok(Binding { pattern, queue, bound_at: time(row, "bound_at")? })
-    };
-    rows.iter().map(binding).collect()
+/// The bindings of all queues that are `within` what is allowed, or of one of them; of more than `limit`, any so
+/// many.
+pub async fn bindings(
+    conn: &mut Conn,
+    queue: Option<&QueueName>,
+    within: &Scope,
+    limit: usize,
+) -> Result<Vec<Binding>> {
+    let query = sqlx::query("/* bindings */ SELECT * FROM pgmq_gateway.bindings($1, NULL, $2, $3)")
+        .bind(queue.map(QueueName::as_str))
+        .bind(within.to_regex())
+        .bind(i32::try_from(limit).unwrap_or(i32::MAX));
+    conn.look(query).await?.iter().map(binding).collect()
+}
+
+/// The binding of a queue to a pattern, if there is one.
+pub async fn binding_to(
+    conn: &mut Conn,
+    queue: &QueueName,
+    pattern: &str,
+) -> Result<Option<Binding>> {
+    let query = sqlx::query("/* binding */ SELECT * FROM pgmq_gateway.bindings($1, $2, NULL, 1)")
+        .bind(queue.as_str())
+        .bind(pattern);
+    conn.look(query).await?.first().map(binding).transpose()
+}
+
+fn binding(row: &PgRow) -> Result<Binding> {
+    let (pattern, queue) = (text(row, "pattern")?, text(row, "queue")?);
+    Ok(Binding { pattern, queue, bound_at: time(row, "bound_at")? })
 }
 
 /// Binds a queue to a pattern, if it has fewer than `max_bindings`.
@@ -78,13 +100,13 @@ pub async fn unbind(conn: &mut Conn, queue: &QueueName, pattern: &str) -> Result
     })
 }
 
-/// The queues that a routing key leads to.
-pub async fn route(conn: &mut Conn, routing_key: &str) -> Result<Vec<String>> {
-    let query = sqlx::query("/* route */ SELECT queue FROM pgmq_gateway.shown_route($1)");
-    let rows = conn.look(query.bind(routing_key)).await?;
+/// The queues that a routing key leads to, of those `within` what is allowed.
+pub async fn route(conn: &mut Conn, routing_key: &str, within: &Scope) -> Result<Vec<String>> {
+    let query = sqlx::query("/* route */ SELECT queue FROM pgmq_gateway.shown_route($1, $2)");
+    let rows = conn.look(query.bind(routing_key).bind(within.to_regex())).await?;
     rows.iter().map(|row| get::<Text>(row, "queue").map(|queue| queue.0)).collect()
 }
 
-fn word(rows: &[sqlx::postgres::PgRow]) -> Result<&str> {
+fn word(rows: &[PgRow]) -> Result<&str> {
     get(only_row(rows)?, "outcome")
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 use super::auth::{ADMIN, key, with_admin};
-use crate::support::{Answer, Client, TestGateway};
+use crate::support::{Answer, Browser, Client, TestGateway};
 
 async fn bind(client: &Client, queue: &str, pattern: &str) -> Answer {
     let body = json!({"pattern": pattern}).to_string();
@@ -83,7 +83,7 @@ async fn a_routing_key_leads_where_pgmq_leads_it() {
         ["a", "b", "a_", "ab", "a.b", "a.a", "aa.b", "a.b.a", "ax", "A.b", "-", "a-.b_", "x3.y"]
     {
         let both: (Vec<String>, Vec<String>) = sqlx::query_as(
-            "SELECT ARRAY(SELECT queue FROM pgmq_gateway.route($1)), \
+            "SELECT ARRAY(SELECT queue FROM pgmq_gateway.route_within($1, NULL)), \
                     ARRAY(SELECT DISTINCT queue_name::text FROM pgmq.test_routing($1) ORDER BY 1)",
         )
         .bind(key)
@@ -110,8 +110,8 @@ async fn bindings_of_others_cost_next_to_nothing() {
     gateway.database.execute(sql).await;
     let mut connection = gateway.database.connect().await;
     let mut times = Vec::new();
-    for function in ["pgmq.test_routing", "pgmq_gateway.route"] {
-        let sql = format!("SELECT count(*) FROM {function}('pay.x')");
+    for route in ["pgmq.test_routing('pay.x')", "pgmq_gateway.route_within('pay.x', NULL)"] {
+        let sql = format!("SELECT count(*) FROM {route}");
         let mut best = f64::MAX;
         for _ in 0..5 {
             let began = Instant::now();
@@ -169,4 +169,55 @@ async fn a_publication_stores_no_more_than_one_may() {
 
 fn deliveries(answer: &Answer) -> usize {
     answer.clone().expect(201).json()["deliveries"].as_array().map_or(0, Vec::<Value>::len)
+}
+
+/// As many as SQL makes: a list has a bound, and says so; those of others are not even looked at.
+#[tokio::test]
+async fn lists_of_bindings_have_a_bound() {
+    let gateway = TestGateway::with(|settings| {
+        with_admin(settings);
+        settings.auth.keys = vec![key("few", "a-key-for-a-queue-of-few", &["send:few"])];
+    })
+    .await;
+    let admin = gateway.with_key(ADMIN);
+    let few = gateway.with_key("a-key-for-a-queue-of-few");
+    for queue in ["few", "many"] {
+        admin.create(queue).await;
+    }
+    bind(&admin, "few", "pay.#").await.expect(201);
+    let sql = "INSERT INTO pgmq.topic_bindings (pattern, queue_name)
+               SELECT 'a.' || n, 'many' FROM generate_series(1, 10001) n";
+    gateway.database.execute(sql).await;
+    for path in ["/bindings", "/queues/many/bindings"] {
+        let refused = admin.get(path).await.problem(400, "invalid_request").detail();
+        assert!(refused.contains("more than 10000 bindings"), "{refused}");
+    }
+    for (client, path) in [(&few, "/bindings"), (&admin, "/queues/few/bindings")] {
+        let listed = client.get(path).await.expect(200).json();
+        assert_eq!(listed["bindings"].as_array().map(Vec::len), Some(1), "{listed}");
+    }
+    let bound = bind(&admin, "many", "a.7").await.expect(200).json();
+    assert_eq!((&bound["queue"], &bound["pattern"]), (&json!("many"), &json!("a.7")));
+    let routed = few.get("/topics/a.7/queues").await.expect(200).json();
+    assert_eq!(routed, json!({"queues": []}));
+
+    let browser = Browser::logged_in(&gateway.base, ADMIN).await;
+    let page = browser.get("/ui/topics").await.expect(200).text;
+    assert!(page.contains("There are more bindings than the 10\u{202f}000"), "{page}");
+    let rows = |page: &str| page.matches("<th scope=\"row\">").count();
+    assert_eq!(rows(&page), 100);
+    let table = browser.get("/ui/queues/many/table").await.expect(200).text;
+    assert!(table.contains("There are more than these"), "{table}");
+    let other = Browser::logged_in(&gateway.base, "a-key-for-a-queue-of-few").await;
+    let page = other.get("/ui/topics").await.expect(200).text;
+    assert!(rows(&page) == 1 && !page.contains("There are more"), "{page}");
+
+    let fewer = "DELETE FROM pgmq.topic_bindings WHERE pattern IN ('a.1', 'a.2')";
+    gateway.database.execute(fewer).await;
+    let listed = admin.get("/bindings").await.expect(200).json();
+    let bindings = listed["bindings"].as_array().expect("a list");
+    assert_eq!(bindings.len(), 10_000);
+    assert_eq!(bindings[9_999]["pattern"], "pay.#");
+    let page = browser.get("/ui/topics?page=100").await.expect(200).text;
+    assert!(page.contains("pay.#") && !page.contains("There are more"), "{page}");
 }

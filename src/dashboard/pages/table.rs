@@ -28,6 +28,8 @@ use super::{
 };
 
 const MAX_FORM: u64 = 16 << 10;
+/// Bindings that are shown; a queue has fewer, unless SQL made them.
+const MOST_BINDINGS: usize = 500;
 
 #[derive(Template)]
 #[template(path = "table.html")]
@@ -38,6 +40,8 @@ struct Page {
     holders: Vec<Holder>,
     /// Those that are bound; nothing where PGMQ has no topics.
     bindings: Option<Vec<Binding>>,
+    /// Whether there are more.
+    is_cut: bool,
     /// Whether policies of the database hide messages.
     row_security: bool,
     /// Whether the dead-letter queue is not there any more.
@@ -64,10 +68,12 @@ pub(in super::super) async fn show(
     let there = broker.show_queue(call, queue.clone()).await?;
     let (health, holders) = broker.table_health(call, queue.clone()).await?;
     let bindings = match broker.bindings(call, Some(queue.clone()), Scope::ALL).await {
-        Ok(bindings) => Some(bindings),
+        Ok(found) => Some(found.listed),
         Err(Error::NotSupported(_)) => None,
         Err(error) => return Err(error.into()),
     };
+    let is_cut = bindings.as_ref().is_some_and(|all| all.len() > MOST_BINDINGS);
+    let bindings = bindings.map(|all| all.into_iter().take(MOST_BINDINGS).collect());
     let now = broker.now();
     let mut facts = vec![
         ("Kind", there.kind.to_string()),
@@ -87,6 +93,7 @@ pub(in super::super) async fn show(
         facts,
         holders,
         bindings,
+        is_cut,
     }))
 }
 

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{extract::Request, response::Response};
 
 use crate::{
-    broker::{Binding, Error},
+    broker::{Binding, Bindings, Error},
     http::{ScopePermit, right},
 };
 
@@ -12,21 +12,51 @@ use super::super::{
     failure::Failure,
     form::Form,
     frame::{Frame, html},
-    place,
+    place, text,
     viewer::Viewer,
 };
+
+/// Bindings on a page.
+const PAGE: usize = 100;
 
 #[derive(Template)]
 #[template(path = "topics.html")]
 struct Page {
     frame: Frame,
-    /// By pattern; nothing where PGMQ has no topics.
-    bindings: Option<Vec<Binding>>,
+    /// Nothing where PGMQ has no topics.
+    bindings: Option<Shown>,
     key: String,
     /// Where the key leads.
     leads_to: Option<Vec<String>>,
     error: Option<String>,
     base: String,
+}
+
+/// A page of bindings.
+struct Shown {
+    /// By pattern.
+    bindings: Vec<Binding>,
+    /// How many are listed on all pages, and whether there are more than these.
+    all: String,
+    is_cut: bool,
+    /// The page before and after this one.
+    before: Option<usize>,
+    after: Option<usize>,
+}
+
+impl Shown {
+    fn new(found: Bindings, page: Option<usize>) -> Self {
+        let Bindings { listed, is_cut } = found;
+        let pages = listed.len().div_ceil(PAGE).max(1);
+        let page = page.unwrap_or(1).clamp(1, pages);
+        Self {
+            all: text::count(i64::try_from(listed.len()).unwrap_or(i64::MAX)),
+            is_cut,
+            before: (page > 1).then(|| page - 1),
+            after: (page < pages).then_some(page + 1),
+            bindings: listed.into_iter().skip((page - 1) * PAGE).take(PAGE).collect(),
+        }
+    }
 }
 
 impl Page {
@@ -38,15 +68,13 @@ impl Page {
 
 /// Bindings of the queues that somebody may see.
 pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<Response, Failure> {
-    let form = Form::of_query(request.uri().query(), &["key"])?;
+    let form = Form::of_query(request.uri().query(), &["key", "page"])?;
+    let page = form.get("page").and_then(|page| page.parse::<usize>().ok());
     let frame = viewer.frame.clone();
     let permit = ScopePermit::<right::Any>::new(viewer.caller)?;
     let (broker, call, scope) = (&permit.broker, &permit.call, &permit.scope);
     let bindings = match broker.bindings(call, None, scope.clone()).await {
-        Ok(mut bindings) => {
-            bindings.sort_by(|a, b| (&a.pattern, &a.queue).cmp(&(&b.pattern, &b.queue)));
-            Some(bindings)
-        }
+        Ok(found) => Some(Shown::new(found, page)),
         Err(Error::NotSupported(_)) => None,
         Err(error) => return Err(error.into()),
     };
