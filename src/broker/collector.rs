@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -19,6 +19,8 @@ use super::Broker;
 
 /// Time between two looks at the process and the pools, which cost nothing.
 const PROCESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two looks at which queues are gone, where no figures are collected.
+const NAMES_INTERVAL: Duration = Duration::from_secs(15);
 /// Time to wait for a queue's lock: the less of it the more were waited for in vain in a round, and
 /// the least for a queue that could not be read the last time.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
@@ -77,11 +79,12 @@ impl Collector {
             }
         };
         let queues = async {
-            let Some(every) = self.settings.queue_interval() else {
-                return std::future::pending().await;
-            };
-            let mut ticks = interval(every);
+            let figures = self.settings.queue_interval();
+            let mut ticks = interval(figures.unwrap_or(NAMES_INTERVAL));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let Some(every) = figures else {
+                return self.forget_gone_ever_more(ticks).await;
+            };
             loop {
                 ticks.tick().await;
                 match self.collect_queues().await {
@@ -112,18 +115,39 @@ impl Collector {
         Ok(())
     }
 
+    /// Without figures there are counters all the same, and queues that are dropped elsewhere.
+    async fn forget_gone_ever_more(&self, mut ticks: Interval) {
+        loop {
+            ticks.tick().await;
+            // A database that nobody uses is left alone.
+            if self.broker.metrics.known_queues().is_empty() {
+                continue;
+            }
+            if let Err(error) = self.forget_gone().await {
+                debug!(%error, "cannot look which queues are gone");
+            }
+        }
+    }
+
+    /// Takes away the series of queues that are gone, and returns the names of those that are there.
+    async fn forget_gone(&self) -> store::Result<Vec<String>> {
+        // Before the names: a queue that is made meanwhile is none that is gone.
+        let known = self.broker.metrics.known_queues();
+        let names = store::names(&mut *self.broker.db.background_conn().await?).await?;
+        let there: HashSet<&str> = names.iter().map(String::as_str).collect();
+        for gone in known.iter().filter(|queue| !there.contains(&***queue)) {
+            self.broker.metrics.forget_queue(gone);
+        }
+        Ok(names)
+    }
+
     /// All queues, beginning behind the one that was looked at last. Forgets those that are gone.
     async fn list(&mut self) -> store::Result<Vec<QueueName>> {
         let broker = self.broker.clone();
-        // Before the names: a queue that is made meanwhile is none that is gone.
-        let known = broker.metrics.known_queues();
         // For those who look at what is set: they ask for nothing.
         let _ = broker.policies.ensure_fresh().await;
-        let mut names = store::names(&mut *broker.db.background_conn().await?).await?;
+        let mut names = self.forget_gone().await?;
         let there: HashSet<&str> = names.iter().map(String::as_str).collect();
-        for gone in known.iter().filter(|queue| !there.contains(&***queue)) {
-            broker.metrics.forget_queue(gone);
-        }
         // Of more, those that are in use are to have the names.
         if broker.metrics.has_names_for(names.len()) {
             for queue in &names {

@@ -12,6 +12,7 @@ use crate::support::{
     process::{Program, program},
 };
 
+const NEVER: u64 = 0;
 const OFTEN: u64 = 1;
 const NEVER_AGAIN: u64 = 3_600;
 
@@ -365,4 +366,21 @@ async fn dead_letters_are_counted_whatever_the_strategy() {
         })
         .await;
     }
+}
+
+/// Where no figures are collected, there are counters.
+#[tokio::test]
+async fn a_queue_that_is_dropped_elsewhere_leaves_no_series_where_nothing_is_collected() {
+    let gateway = gateway(NEVER).await;
+    for queue in ["gone", "here"] {
+        gateway.create(queue).await;
+        gateway.send(queue, r#"{"message":1}"#).await;
+    }
+    assert!(!series(&gateway, "gone").await.is_empty());
+    gateway.database.execute("SELECT pgmq.drop_queue('gone')").await;
+    eventually("its series are gone", async || {
+        series(&gateway, "gone").await.is_empty().then_some(())
+    })
+    .await;
+    assert!(!series(&gateway, "here").await.is_empty());
 }
