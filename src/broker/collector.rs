@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -154,6 +155,7 @@ impl Collector {
                 broker.metrics.know_queue(queue);
             }
         }
+        broker.queues_known.store(true, Relaxed);
         self.unreadable.retain(|queue, _| there.contains(&**queue));
         let start = names.partition_point(|name| *name <= self.resume_after);
         names.rotate_left(start);

@@ -36,7 +36,7 @@ mod transactions;
 use std::{
     future::Future,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -124,6 +124,8 @@ pub struct Inner {
     fair_tries: FairTries,
     /// Told when dead letters are to be moved.
     move_tasks: Notify,
+    /// Whether the names of all queues were collected once.
+    queues_known: AtomicBool,
     /// Where much text is worked on.
     cpu_pool: CpuPool,
     limits: Limits,
@@ -184,6 +186,7 @@ impl Broker {
             attributes: AttributesCache::default(),
             fair_tries: FairTries::default(),
             move_tasks: Notify::new(),
+            queues_known: AtomicBool::new(false),
             cpu_pool: CpuPool::default(),
             locked: Arc::default(),
             transactions,

@@ -1,6 +1,6 @@
 //! What is known of queues in memory, for those who look: nothing is asked for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
     domain::{QueueName, QueueSettings, Scope},
@@ -38,6 +38,11 @@ impl QueueOverview {
 }
 
 impl Broker {
+    /// Whether it is known which queues there are.
+    pub fn knows_queues(&self) -> bool {
+        self.queues_known.load(Relaxed)
+    }
+
     /// The queues that are known, as far as they are `visible`, in no order.
     pub fn overview(&self, visible: &Scope) -> Vec<QueueOverview> {
         let known = self.metrics.queue_snapshots();

@@ -12,7 +12,7 @@ use super::{
     auth::{ADMIN, key, with_admin},
     dashboard_actions::said,
 };
-use crate::support::{Browser, PATIENCE, TestGateway, eventually, raw};
+use crate::support::{Browser, Holder, PATIENCE, TestGateway, eventually, raw};
 
 const OTHER: &str = "a-secret-of-another-one";
 
@@ -167,4 +167,25 @@ async fn where_nothing_is_collected_a_page_asks_and_says_what_it_leaves_out() {
     gateway.database.execute(many).await;
     let page = browser.get("/ui").await.expect(200).text;
     assert!(page.contains("There are more queues than the 1000"), "{page}");
+}
+
+/// Where the names could not be collected yet, nobody is told that there are none.
+#[tokio::test]
+async fn what_is_not_known_yet_is_not_said_to_be_none() {
+    let before = TestGateway::start().await;
+    before.create("q").await;
+    let holder = Holder::of_tables(&before.database, &["meta"], "ACCESS EXCLUSIVE").await;
+    let gateway = TestGateway::on(&before.database, |settings| {
+        settings.metrics.queue_interval_seconds = 1;
+    })
+    .await;
+    let browser = Browser::new(&gateway.base);
+    browser.get("/ui").await.expect(503);
+    holder.rollback().await;
+    eventually("the queue is shown", async || {
+        let page = browser.get("/ui").await.expect(200).text;
+        assert!(!page.contains("There is no queue yet"), "{page}");
+        page.contains("data-queue=\"q\"").then_some(())
+    })
+    .await;
 }

@@ -180,13 +180,13 @@ pub(in super::super) async fn show(
     }))
 }
 
-/// From memory; where nobody collects what is there, the names are asked for, and it is said whether there are more
-/// than that gives.
+/// From memory; where nobody collects what is there, or has not done so yet, the names are asked for, and it is said
+/// whether there are more than that gives.
 async fn seen(
     state: &Dashboard,
     permit: &ScopePermit<right::Any>,
 ) -> Result<(Vec<QueueOverview>, bool), Failure> {
-    if state.shared().collects {
+    if state.shared().collects && permit.broker.knows_queues() {
         permit.broker.refresh_changed_settings().await;
         return Ok((permit.broker.overview(&permit.scope), false));
     }
