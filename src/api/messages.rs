@@ -267,7 +267,7 @@ struct ReceiptParameter {
 
 impl ReceiptParameter {
     fn of(self, id: MsgId) -> SettleTarget {
-        SettleTarget { msg_id: Some(id), receipt: self.receipt }
+        SettleTarget { msg_id: Some(id.get()), receipt: self.receipt }
     }
 }
 

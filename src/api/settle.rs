@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{Delay, JsonObject, Limited, MsgId},
+    domain::{Delay, JsonObject, Limited},
     http::{QueuePermit, right},
 };
 
@@ -64,8 +64,7 @@ pub(super) struct SettleBody {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// Its id, whatever delivery it was.
-    #[schema(inline)]
-    msg_id: Option<MsgId>,
+    msg_id: Option<i64>,
     /// What stands for its delivery.
     receipt: Option<String>,
 }
@@ -75,8 +74,7 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct DeadLetter {
     /// Its id, whatever delivery it was.
-    #[schema(inline)]
-    msg_id: Option<MsgId>,
+    msg_id: Option<i64>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Why, for people: it becomes the header `x-dead-letter-reason`. At most 1024 bytes.
@@ -89,8 +87,7 @@ struct DeadLetter {
 #[serde(deny_unknown_fields)]
 struct Retry {
     /// Its id, whatever delivery it was.
-    #[schema(inline)]
-    msg_id: Option<MsgId>,
+    msg_id: Option<i64>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
@@ -103,7 +100,7 @@ struct Retry {
 
 /// Either an id or a receipt.
 pub(super) fn target(
-    msg_id: Option<MsgId>,
+    msg_id: Option<i64>,
     receipt: Option<String>,
     whose: &dyn Fn() -> String,
 ) -> Result<SettleTarget, Problem> {

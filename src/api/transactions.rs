@@ -154,7 +154,7 @@ impl Operation {
     fn into_wish(self, index: usize) -> Result<Wish, Problem> {
         let at = |action: &str| format!("operations[{index}].{action}");
         let end = |action: &str, end: End| {
-            let target = target(end.msg_id, end.receipt, &|| at(action))?;
+            let target = target(end.msg_id.map(MsgId::get), end.receipt, &|| at(action))?;
             Ok::<_, Problem>((end.queue, target))
         };
         match self {
@@ -179,7 +179,7 @@ impl Operation {
             }
             Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(wish)) } => {
                 let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
-                let target = target(wish.msg_id, wish.receipt, &|| at("set_vt"))?;
+                let target = target(wish.msg_id.map(MsgId::get), wish.receipt, &|| at("set_vt"))?;
                 Ok(Wish::SetVisibility(wish.queue, target, visible))
             }
             _ => Err(Problem::invalid(format!(

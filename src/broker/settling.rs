@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::{
     domain::{
-        Call, DeliveryId, InvalidReceipt, Message, MsgId, QueueName, Settled, Target, Visibility,
+        Call, DeliveryId, InvalidReceipt, Message, QueueName, Settled, Target, Visibility,
         VisibilityTimeout,
     },
     engine::{Delivery, SettleOutcome, SettleRequest, Shareable},
@@ -28,8 +28,8 @@ pub const MAX_SETTLED: usize = 1_000;
 /// A message that is meant, by its id, a receipt, or both.
 #[derive(Clone, Debug, Default)]
 pub struct SettleTarget {
-    /// The message.
-    pub msg_id: Option<MsgId>,
+    /// The message. Others than PGMQ may have given it any id.
+    pub msg_id: Option<i64>,
     /// What was given out with the delivery that is spoken for.
     pub receipt: Option<String>,
 }
@@ -341,7 +341,7 @@ impl Broker {
 
     /// Which message is meant, and for which delivery.
     pub(super) fn target(&self, target: &SettleTarget) -> Result<Target> {
-        let id = target.msg_id.map(MsgId::get);
+        let id = target.msg_id;
         let Some(receipt) = &target.receipt else {
             let msg_id = id.ok_or_else(|| Error::invalid(Part::Target, "must be given"))?;
             return Ok(Target { msg_id, delivered: None });

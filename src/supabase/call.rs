@@ -218,7 +218,7 @@ async fn receive(
 /// A message by its id; there is none of an id below 1.
 fn target(id: i64) -> Option<SettleTarget> {
     let msg_id = MsgId::new(id).ok()?;
-    Some(SettleTarget { msg_id: Some(msg_id), receipt: None })
+    Some(SettleTarget { msg_id: Some(msg_id.get()), receipt: None })
 }
 
 /// Of an id that no message has, the queue is looked for all the same.

@@ -6,7 +6,7 @@ use axum::{body::Body, response::Response};
 
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
-    domain::{Message, MsgId, Quantity, VisibilityTimeout, Wait},
+    domain::{Message, Quantity, VisibilityTimeout, Wait},
     http::{DeliveryCount, LeasedBody, QueuePermit, right},
 };
 
@@ -60,7 +60,7 @@ async fn wait_for_one(
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     let Some(message) = delivery.messages.pop() else { return Ok(Vec::new()) };
     let receipt = message.receipt.as_ref().map(ToString::to_string);
-    let target = SettleTarget { msg_id: MsgId::new(message.msg_id).ok(), receipt };
+    let target = SettleTarget { msg_id: Some(message.msg_id), receipt };
     let (broker, call) = (&permit.broker, &permit.call);
     match broker.delete(call, permit.queue.clone(), target).await {
         Ok(()) => {

@@ -237,6 +237,32 @@ async fn what_makes_no_sense_is_refused_whole() {
     missing.await.problem(404, "queue_not_found");
 }
 
+/// SQL clients give messages any id. One that is not there is in nobody's way either.
+#[tokio::test]
+async fn ids_below_one_are_like_others() {
+    let gateway = with_messages(2).await;
+    let insert = "INSERT INTO pgmq.q_q (msg_id, vt, message) OVERRIDING SYSTEM VALUE
+                  VALUES (-5, now(), '1'), (0, now(), '1')";
+    gateway.database.execute(insert).await;
+    let entry = |id: i64| json!({"msg_id": id});
+    let answer = settled(
+        &gateway,
+        json!({
+            "delete": [entry(1), entry(-5), entry(-9)],
+            "retry": [{"msg_id": 0, "delay": 600}], "archive": [entry(i64::MIN)],
+        }),
+    )
+    .await;
+    assert_eq!(sorted(&answer["deleted"]), [-5, 1], "{answer}");
+    assert_eq!(answer["retried"], json!([0]), "{answer}");
+    let missing = |id| (Some(id), "message_not_found".to_owned());
+    assert_eq!(failures(&answer), [missing(i64::MIN), missing(-9)]);
+    let body = r#"{"delete":[{"msg_id":2},{"msg_id":9223372036854775808}]}"#;
+    let refused = gateway.post("/queues/q/messages/settle", body).await;
+    let detail = refused.problem(400, "invalid_request").detail();
+    assert!(detail.contains("msg_id"), "{detail}");
+}
+
 /// Both ask for everything, at two gateways: each message is deleted by one of them.
 #[tokio::test]
 async fn crossing_calls_share_the_messages() {

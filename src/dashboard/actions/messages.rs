@@ -285,7 +285,8 @@ async fn settle(
     action: &broker::Action,
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
-    let entry = |id| (action.clone(), SettleTarget { msg_id: Some(id), receipt: None });
+    let entry =
+        |id: MsgId| (action.clone(), SettleTarget { msg_id: Some(id.get()), receipt: None });
     let entries = ids.into_iter().map(entry).collect();
     let settled = work.broker.settle(work.call, work.queue.clone(), Settle { entries }).await?;
     for SettledEntry { error, .. } in settled {
