@@ -24,6 +24,7 @@ mod keys;
 mod known_tables;
 mod maintenance;
 mod messages;
+mod missing_grants;
 mod move_tasks;
 mod multi_queue;
 mod once;
@@ -79,6 +80,7 @@ pub use maintenance::{
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{Looked, SendOutcome, advance_sequence, look, message, peek, send, send_each};
+pub use missing_grants::MissingGrant;
 pub use move_tasks::{
     MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
     start_move_task,

@@ -49,6 +49,7 @@ mod filters;
 mod floods;
 mod folding;
 mod generators;
+mod grants;
 mod heads;
 mod healthcheck;
 mod hostile;
