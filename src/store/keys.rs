@@ -2,29 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, Row, postgres::PgRow};
 use tracing::warn;
 
-use crate::domain::{Grant, Grants, KeyHash, KeyLimits, NewApiKey, StoredKey};
+use crate::domain::{Grant, Grants, KeyHash, KeyLimits, StoredKey};
 
 use super::{
-    Conn, ConnectOptions, DatabaseClock,
+    Conn, ConnectOptions, DatabaseClock, KeyError,
     decode::{Text, Timestamp, get, text, time, time_option},
     error,
     reports::Reports,
 };
-
-/// Why a key could not be administered: one line for the person who tried.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// There is no such key.
-    #[error("there is no key {0} that is in force; `pgmq-gateway keys list` shows the keys")]
-    NoKey(String),
-    /// The database refused.
-    #[error("cannot change the keys: {0}")]
-    Database(#[from] sqlx::Error),
-}
 
 /// A key as it is listed.
 #[derive(Clone, Debug)]
@@ -47,25 +36,6 @@ pub struct ListedKey {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// Stores a key.
-pub async fn create_key(options: &ConnectOptions, new: &NewApiKey) -> Result<(), KeyError> {
-    let query = sqlx::query(
-        "/* create_key */ INSERT INTO pgmq_gateway.api_keys \
-         (id, name, hash, grants, expires_at, requests_per_second, max_waiters) \
-         VALUES ($1, $2, $3, $4, now() + $5, $6, $7)",
-    )
-    .bind(&new.id)
-    .bind(&new.name)
-    .bind(&new.hash.as_bytes()[..])
-    .bind(&new.grants)
-    .bind(new.expires_in)
-    .bind(new.limits.requests_per_second.and_then(|limit| i32::try_from(limit).ok()))
-    .bind(new.limits.max_waiters.and_then(|limit| i32::try_from(limit).ok()));
-    let mut connection = options.connect().await?;
-    query.execute(&mut connection).await?;
-    Ok(connection.close().await?)
-}
-
 /// Whether there are keys, of use or not; none where there is no table for them yet. Changes nothing.
 pub async fn any_keys(options: &ConnectOptions) -> Result<bool, KeyError> {
     let mut connection = options.connect().await?;
@@ -74,7 +44,7 @@ pub async fn any_keys(options: &ConnectOptions) -> Result<bool, KeyError> {
     let is_there: bool = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
     let any = "/* any_keys */ SELECT EXISTS (SELECT FROM pgmq_gateway.api_keys)";
     let any = is_there && sqlx::query_scalar(any).fetch_one(&mut connection).await?;
-    connection.close().await?;
+    let _ = connection.close().await;
     Ok(any)
 }
 
@@ -89,7 +59,7 @@ pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyEr
     )
     .fetch_all(&mut connection)
     .await?;
-    connection.close().await?;
+    let _ = connection.close().await;
     rows.iter().map(|row| listed(row).map_err(KeyError::from)).collect()
 }
 
@@ -117,41 +87,6 @@ fn listed(row: &PgRow) -> Result<ListedKey, sqlx::Error> {
 
 fn texts(texts: Vec<Text>) -> Vec<String> {
     texts.into_iter().map(|text| text.0).collect()
-}
-
-/// Ends a key for good.
-pub async fn revoke_key(options: &ConnectOptions, id: &str) -> Result<(), KeyError> {
-    let query = sqlx::query(
-        "/* revoke_key */ UPDATE pgmq_gateway.api_keys SET revoked_at = now() \
-         WHERE id = $1 AND revoked_at IS NULL",
-    );
-    change_one(options, id, query.bind(id)).await
-}
-
-/// Gives a key that is in force another secret; the one before is taken for as long as `overlap` says.
-pub async fn rotate_key(
-    options: &ConnectOptions,
-    id: &str,
-    hash: KeyHash,
-    overlap: TimeDelta,
-) -> Result<(), KeyError> {
-    let query = sqlx::query(
-        "/* rotate_key */ UPDATE pgmq_gateway.api_keys \
-         SET previous_hash = hash, previous_until = now() + $3, hash = $2 \
-         WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
-    );
-    change_one(options, id, query.bind(id).bind(&hash.as_bytes()[..]).bind(overlap)).await
-}
-
-async fn change_one(
-    options: &ConnectOptions,
-    id: &str,
-    query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
-) -> Result<(), KeyError> {
-    let mut connection: PgConnection = options.connect().await?;
-    let changed = query.execute(&mut connection).await?.rows_affected();
-    connection.close().await?;
-    if changed == 0 { Err(KeyError::NoKey(id.to_owned())) } else { Ok(()) }
 }
 
 /// The keys that a gateway has to know.

@@ -20,6 +20,7 @@ mod health;
 mod indexes;
 mod inspect;
 mod install;
+mod key_changes;
 mod keys;
 mod known_tables;
 mod maintenance;
@@ -71,10 +72,8 @@ pub use health::{Health, HealthState};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
 pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
-pub use keys::{
-    KeyError, ListedKey, LoadedKeys, any_keys, create_key, keys_used, list_keys, load_keys,
-    revoke_key, rotate_key, shown_keys,
-};
+pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
+pub use keys::{ListedKey, LoadedKeys, any_keys, keys_used, list_keys, load_keys, shown_keys};
 pub use maintenance::{
     ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,

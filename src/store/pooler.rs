@@ -61,7 +61,8 @@ pub(super) async fn inspect(options: &ConnectOptions) -> Result<(), Unfit> {
         Ok(second) => second,
         Err(error) if failure::is_full(&error) => {
             debug!(%error, "one connection only: whether it leads through a pooler is not known");
-            return Ok(first.close().await?);
+            let _ = first.close().await;
+            return Ok(());
         }
         Err(error) => return Err(error.into()),
     };

@@ -60,6 +60,7 @@ mod journal;
 mod jwt;
 mod keep_alive;
 mod kept;
+mod key_changes;
 mod keys;
 mod known_tables;
 mod layers;
