@@ -46,6 +46,9 @@ public final class Worker {
     private static final int CONCURRENCY = Integer.parseInt(setting("CONCURRENCY", "10"));
     /** Seconds for which a message is nobody else's; extended while it is worked on. */
     private static final int LEASE = Integer.parseInt(setting("LEASE", "30"));
+    /** Between two extensions, and the most that one takes: one that hangs leaves time for another try. */
+    private static final Duration HEARTBEAT = Duration.ofSeconds(LEASE).dividedBy(3);
+    private static final Duration PATIENCE = Duration.ofSeconds(60);
     private static final String URL = setting("GATEWAY", "http://localhost:8080").replaceAll("/$", "")
             + "/queues/" + encoded(setting("QUEUE", "orders")) + "/messages";
 
@@ -116,7 +119,7 @@ public final class Worker {
         } else {
             body.add("settle", done);
         }
-        JsonObject answer = call("POST", "/receive", body, waits);
+        JsonObject answer = call("POST", "/receive", body, PATIENCE, waits);
         report(answer.getAsJsonObject("settled"));
         return answer.getAsJsonArray("messages");
     }
@@ -125,7 +128,7 @@ public final class Worker {
     private void settle(JsonObject done) throws InterruptedException {
         for (int attempt = 0; attempt < 10 && done.size() > 0; attempt++) {
             try {
-                report(call("POST", "/settle", done, false));
+                report(call("POST", "/settle", done, PATIENCE, false));
                 return;
             } catch (IOException e) {
                 System.err.println("settling failed, trying again: " + e.getMessage());
@@ -140,7 +143,8 @@ public final class Worker {
         JsonObject body = new JsonObject();
         body.addProperty("vt", LEASE);
         try {
-            call("PATCH", "/" + id + "?receipt=" + encoded(message.get("receipt").getAsString()), body, false);
+            String receipt = encoded(message.get("receipt").getAsString());
+            call("PATCH", "/" + id + "?receipt=" + receipt, body, HEARTBEAT, false);
         } catch (IOException e) {
             System.err.println("message " + id + " could not be extended: " + e.getMessage());
         } catch (InterruptedException e) {
@@ -180,8 +184,8 @@ public final class Worker {
             entry.addProperty("uncounted", true);
             return new Outcome("retry", entry);
         }
-        long third = LEASE * 1000L / 3;
-        var heartbeat = threads.scheduleAtFixedRate(() -> extend(message), third, third, TimeUnit.MILLISECONDS);
+        long pause = HEARTBEAT.toMillis();
+        var heartbeat = threads.scheduleAtFixedRate(() -> extend(message), pause, pause, TimeUnit.MILLISECONDS);
         try {
             handler.handle(message);
             return new Outcome("delete", entry);
@@ -196,9 +200,9 @@ public final class Worker {
     }
 
     /** One request; what the gateway answers, or null without a body. */
-    private JsonObject call(String method, String path, JsonObject body, boolean mayInterrupt)
+    private JsonObject call(String method, String path, JsonObject body, Duration limit, boolean mayInterrupt)
             throws IOException, InterruptedException {
-        var request = HttpRequest.newBuilder(URI.create(URL + path)).timeout(Duration.ofSeconds(60))
+        var request = HttpRequest.newBuilder(URI.create(URL + path)).timeout(limit)
                 .header("Content-Type", "application/json").header("Prefer", "return=minimal")
                 .method(method, HttpRequest.BodyPublishers.ofString(body.toString()));
         String key = System.getenv("GATEWAY_KEY");

@@ -170,28 +170,37 @@ func settle(done outcomes) {
 	}
 }
 
-// hold extends the lease of a message until the function that it returns is called. A message that is somebody
-// else's by now cannot be helped.
-func hold(message Message) (release func()) {
+// extend has a message for longer. One that is somebody else's by now cannot be helped.
+func extend(ctx context.Context, message Message, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	address := fmt.Sprintf("%s/%d?receipt=%s", messagesURL, message.ID, url.QueryEscape(message.Receipt))
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	err := call(ctx, http.MethodPatch, address, map[string]int{"vt": lease}, nil)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.Printf("message %d could not be extended: %v", message.ID, err)
+	}
+}
+
+// hold extends the lease of a message until the function that it returns is called.
+func hold(message Message) (release func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		ticker := time.NewTicker(time.Duration(lease) * time.Second / 3)
+		third := time.Duration(lease) * time.Second / 3
+		ticker := time.NewTicker(third)
 		defer ticker.Stop()
 		for {
 			select {
-			case <-stop:
+			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				err := call(context.Background(), http.MethodPatch, address, map[string]int{"vt": lease}, nil)
-				if err != nil {
-					log.Printf("message %d could not be extended: %v", message.ID, err)
-				}
+				// One that hangs leaves time for another try.
+				extend(ctx, message, third)
 			}
 		}
 	}()
-	return func() { close(stop); <-stopped }
+	return func() { cancel(); <-stopped }
 }
 
 // backOff pauses longer with each failure, and never the same for all.

@@ -22,14 +22,14 @@ const lease = Number(LEASE);
 const messagesUrl = `${GATEWAY.replace(/\/$/, '')}/queues/${encodeURIComponent(QUEUE)}/messages`;
 
 /** One request; what the gateway answers, or null without a body. */
-async function call(method, url, body, signal) {
+async function call(method, url, body, signal = AbortSignal.timeout(60_000)) {
   const headers = { 'content-type': 'application/json', prefer: 'return=minimal' };
   if (GATEWAY_KEY) headers.authorization = `Bearer ${GATEWAY_KEY}`;
   const answer = await fetch(url, {
     method,
     headers,
     body: body === undefined ? undefined : JSON.stringify(body),
-    signal: signal ?? AbortSignal.timeout(60_000),
+    signal,
   });
   const text = await answer.text();
   if (!answer.ok) throw new Error(`${answer.status} ${text}`);
@@ -39,10 +39,27 @@ async function call(method, url, body, signal) {
 /** A pause that grows with the number of failures, and is never the same for all. */
 const backOff = (failures, most) => sleep(Math.min(2 ** failures * 100, most) * (0.5 + Math.random() / 2));
 
+/** The next messages; waits for the first one. Whoever is told to stop meanwhile takes nothing along. */
+async function receive(stop) {
+  const waiting = new AbortController();
+  const leave = () => waiting.abort();
+  const limit = setTimeout(leave, (WAIT + 5) * 1000);
+  stop.addEventListener('abort', leave);
+  try {
+    const url = `${messagesUrl}?qty=${CONCURRENCY}&vt=${lease}&wait=${WAIT}`;
+    return (await call('GET', url, undefined, waiting.signal)).messages;
+  } finally {
+    clearTimeout(limit);
+    stop.removeEventListener('abort', leave);
+  }
+}
+
 /** Has a message for longer. One that is somebody else's by now cannot be helped. */
 async function extend({ msg_id, receipt }) {
   try {
-    await call('PATCH', `${messagesUrl}/${msg_id}?receipt=${receipt}`, { vt: lease });
+    // One that hangs leaves time for another try.
+    const limit = AbortSignal.timeout((lease * 1000) / 3);
+    await call('PATCH', `${messagesUrl}/${msg_id}?receipt=${receipt}`, { vt: lease }, limit);
   } catch (error) {
     console.error(`message ${msg_id} could not be extended: ${error.message}`);
   }
@@ -97,13 +114,11 @@ async function workOn(messages, handle, isStopping) {
 export async function run(handle) {
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stop.abort());
-  const url = `${messagesUrl}?qty=${CONCURRENCY}&vt=${lease}&wait=${WAIT}`;
   let failures = 0;
   while (!stop.signal.aborted) {
     let messages;
     try {
-      // Whoever leaves while waiting takes nothing along.
-      ({ messages } = await call('GET', url, undefined, stop.signal));
+      messages = await receive(stop.signal);
       failures = 0;
     } catch (error) {
       if (stop.signal.aborted) break;

@@ -62,7 +62,9 @@ final class Worker
             $failures = 0;
             $done = $this->workOn($messages, $handle);
         }
-        $this->settle($done);
+        for ($attempt = 0; $attempt < 10 && $done && !$this->settle($done, 60); $attempt++) {
+            self::backOff($attempt, 5);
+        }
     }
 
     private function isStopping(): bool
@@ -84,28 +86,41 @@ final class Worker
         return $answer->messages;
     }
 
-    /** Says what became of messages, until the gateway has heard it: doing so twice does no harm. */
-    private function settle(array $done): void
+    /** Says what became of messages, and whether the gateway has heard it: doing so twice does no harm. */
+    private function settle(array $done, float $limit): bool
     {
-        for ($attempt = 0; $attempt < 10 && $done; $attempt++) {
-            try {
-                self::report($this->call('POST', '/settle', $done));
-                return;
-            } catch (RuntimeException $error) {
-                self::log("settling failed, trying again: {$error->getMessage()}");
-                self::backOff($attempt, 5);
-            }
+        try {
+            self::report($this->call('POST', '/settle', $done, $limit));
+            return true;
+        } catch (RuntimeException $error) {
+            self::log("settling failed, trying again: {$error->getMessage()}");
+            return false;
         }
     }
 
-    /** Has a message for longer. One that is somebody else's by now cannot be helped. */
-    private function extend(object $message): void
+    /** Has messages for longer, all at the same time. One that is somebody else's by now cannot be helped. */
+    private function extend(array $messages): void
     {
-        try {
+        $all = curl_multi_init();
+        $requests = [];
+        foreach ($messages as $process => $message) {
             $path = "/$message->msg_id?receipt=" . rawurlencode($message->receipt);
-            $this->call('PATCH', $path, ['vt' => $this->lease]);
-        } catch (RuntimeException $error) {
-            self::log("message $message->msg_id could not be extended: {$error->getMessage()}");
+            // One that hangs leaves time for another try.
+            $requests[$process] = $this->request('PATCH', $path, ['vt' => $this->lease], $this->lease / 3);
+            curl_multi_add_handle($all, $requests[$process]);
+        }
+        do {
+            curl_multi_exec($all, $running);
+            curl_multi_select($all, 0.1);
+        } while ($running > 0);
+        while ($info = curl_multi_info_read($all)) {
+            $message = $messages[array_search($info['handle'], $requests, true)];
+            try {
+                $failed = $info['result'] !== CURLE_OK;
+                self::answer($info['handle'], $failed ? false : curl_multi_getcontent($info['handle']));
+            } catch (RuntimeException $error) {
+                self::log("message $message->msg_id could not be extended: {$error->getMessage()}");
+            }
         }
     }
 
@@ -142,16 +157,18 @@ final class Worker
             if (!$working) {
                 break;
             }
-            $this->settle($done);
-            $done = [];
-            $left = $extended + $this->lease / 3 - microtime(true);
-            if ($left > 0) {
-                // Until a process ends. A signal to stop ends this too, with a warning.
-                @pcntl_sigtimedwait([SIGCHLD], $info, (int) $left, (int) (fmod($left, 1) * 1e9));
-            } else {
+            if (microtime(true) >= $extended + $this->lease / 3) {
                 $extended = microtime(true);
-                array_map($this->extend(...), $working);
+                $this->extend($working);
+                continue;
             }
+            // One try, and not for long: the others have to be extended.
+            if ($done && $this->settle($done, $this->lease / 6)) {
+                $done = [];
+            }
+            $left = max($extended + $this->lease / 3 - microtime(true), 0);
+            // Until a process ends. A signal to stop ends this too, with a warning.
+            @pcntl_sigtimedwait([SIGCHLD], $info, (int) $left, (int) (fmod($left, 1) * 1e9));
         }
         return $done;
     }
@@ -177,8 +194,25 @@ final class Worker
     }
 
     /** One request; what the gateway answers, or null without a body. */
-    private function call(string $method, string $path, array $body, bool $mayInterrupt = false): ?object
-    {
+    private function call(
+        string $method,
+        string $path,
+        array $body,
+        float $limit = 60,
+        bool $mayInterrupt = false,
+    ): ?object {
+        $curl = $this->request($method, $path, $body, $limit, $mayInterrupt);
+        return self::answer($curl, curl_exec($curl));
+    }
+
+    /** A request to be made, which may take so many seconds. */
+    private function request(
+        string $method,
+        string $path,
+        array $body,
+        float $limit,
+        bool $mayInterrupt = false,
+    ): CurlHandle {
         $headers = ['Content-Type: application/json', 'Prefer: return=minimal'];
         if ($key = getenv('GATEWAY_KEY')) {
             $headers[] = "Authorization: Bearer $key";
@@ -189,12 +223,17 @@ final class Worker
             CURLOPT_HTTPHEADER => $headers,
             CURLOPT_POSTFIELDS => json_encode($body, JSON_THROW_ON_ERROR),
             CURLOPT_RETURNTRANSFER => true,
-            CURLOPT_TIMEOUT => 60,
+            CURLOPT_TIMEOUT_MS => (int) ($limit * 1000),
             // Called about once a second; other than 0 ends the request.
             CURLOPT_NOPROGRESS => !$mayInterrupt,
             CURLOPT_PROGRESSFUNCTION => fn () => (int) $this->isStopping(),
         ]);
-        $text = curl_exec($curl);
+        return $curl;
+    }
+
+    /** What the gateway answered to a request; false is no answer. */
+    private static function answer(CurlHandle $curl, string|false $text): ?object
+    {
         if ($text === false) {
             throw new RuntimeException(curl_error($curl));
         }

@@ -89,7 +89,8 @@ def extend(message):
     """Has a message for longer. One that is somebody else's by now cannot be helped."""
     receipt = urllib.parse.quote(message["receipt"])
     try:
-        call("PATCH", path(f"/{message['msg_id']}?receipt={receipt}"), {"vt": LEASE})
+        # One that hangs leaves time for another try.
+        call("PATCH", path(f"/{message['msg_id']}?receipt={receipt}"), {"vt": LEASE}, timeout=LEASE / 3)
     except FAILURES as error:
         print(f"message {message['msg_id']} could not be extended: {error}", file=sys.stderr)
 
@@ -107,7 +108,7 @@ def settle(entries):
             time.sleep(min(2**attempt * 0.1, 5) * random.uniform(0.5, 1))
 
 
-def work_on(messages, handle, stop, pool):
+def work_on(messages, handle, stop, pool, extenders):
     """Works on messages at the same time, and settles those that are through together."""
     futures = {}
     settling = []
@@ -119,7 +120,7 @@ def work_on(messages, handle, stop, pool):
         try:
             handle(message)
             return {"delete": {}}
-        except Exception as error:  # whatever the handler raises
+        except BaseException as error:  # whatever the handler raises, SystemExit too
             print(f"message {message['msg_id']} failed: {error!r}", file=sys.stderr)
             # 1, 2, 4, ... seconds. After `max_receives` deliveries it becomes a dead letter.
             return {"retry": {"delay": min(2 ** (message["read_ct"] - 1), 900)}}
@@ -140,7 +141,7 @@ def work_on(messages, handle, stop, pool):
         if time.monotonic() >= extended + LEASE / 3:
             extended = time.monotonic()
             for message in futures.values():
-                extend(message)
+                extenders.submit(extend, message)
     wait(settling)
 
 
@@ -148,7 +149,7 @@ def run(handle):
     """Works until it is told to stop. `handle` gets a message, and raises what speaks against it."""
     stop = Stop()
     failures = 0
-    with ThreadPoolExecutor(CONCURRENCY + 1) as pool:
+    with ThreadPoolExecutor(CONCURRENCY + 1) as pool, ThreadPoolExecutor(CONCURRENCY) as extenders:
         while not stop.requested:
             try:
                 messages = receive(stop)
@@ -160,7 +161,7 @@ def run(handle):
                 print(f"receiving failed, trying again: {error}", file=sys.stderr)
                 time.sleep(min(2**failures * 0.1, 10) * random.uniform(0.5, 1))
                 continue
-            work_on(messages, handle, stop, pool)
+            work_on(messages, handle, stop, pool, extenders)
 
 
 if __name__ == "__main__":

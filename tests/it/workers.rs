@@ -1,5 +1,6 @@
 //! The workers in `examples/`, as people copy them.
 
+mod hanging;
 mod programs;
 
 use std::{
@@ -19,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::programs::Program;
+use self::{hanging::Hanging, programs::Program};
 use crate::{
     auth::{ADMIN, with_admin},
     support::{Holder, PATIENCE, TestGateway, eventually, holder},
@@ -32,7 +33,7 @@ struct Worker {
     stopped: i32,
 }
 
-/// A command for the queue `q` of a gateway, with leases of three seconds.
+/// A command for the queue `q` of a gateway, with leases of three seconds if nothing else is said.
 fn command(run: &[PathBuf], gateway: &TestGateway) -> Command {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut command = Command::new(&run[0]);
@@ -209,6 +210,84 @@ async fn prints(program: Program) {
     assert!(admin.all("q").await.is_empty());
 }
 
+/// A heartbeat that hangs loses no message, nor keeps what is done meanwhile from being settled.
+async fn goes_on_while_heartbeats_hang(program: Program) {
+    const LONG: i64 = 3;
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let mut messages: Vec<_> =
+        (0..LONG).map(|n| json!({"message": {"n": n, "long": true, "seconds": 9}})).collect();
+    messages.push(json!({"message": {"n": "short", "seconds": 3}}));
+    let batch = json!({"messages": messages}).to_string();
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    let address = gateway.gateway.address().expect("TCP");
+    // The first heartbeat of each, the one that is done soon included.
+    let hanging = Hanging::before(address, "PATCH", LONG + 1).await;
+    let mut command = command(&program.with_handler, &gateway);
+    let mut worker = Worker::of(&program, command.env("LEASE", "6").env("GATEWAY", hanging.url()));
+    worker.says("done short").await;
+    eventually("it is settled", async || (gateway.all("q").await.len() == 3).then_some(())).await;
+    assert!(hanging.met() > 0, "no heartbeat has hung");
+    let long = "wait=20&filter=%7B%22long%22:true%7D";
+    let ended = async {
+        let mut said = Vec::new();
+        while said.len() < 3 {
+            let line = worker.lines.next_line().await.expect("text").expect("more to come");
+            assert!(line.starts_with("done "), "begun again: {line}");
+            said.push(line);
+        }
+    };
+    tokio::select! {
+        ended = timeout(PATIENCE, ended) => ended.expect("they are done"),
+        other = gateway.receive("q", long) => panic!("somebody else's before its end: {other:?}"),
+    }
+    worker.stop().await;
+    assert!(gateway.all("q").await.is_empty());
+}
+
+/// A handler that ends its thread ends nothing else.
+#[tokio::test]
+async fn a_handler_in_python_that_exits_has_failed() {
+    let gateway = TestGateway::start().await;
+    gateway.create("dead").await;
+    let settings = json!({"max_receives": 1, "dead_letter_queue": "dead"});
+    gateway.create_with("q", &json!({"settings": settings})).await;
+    let messages = [
+        json!({"message": {"n": "exits", "exits": true}}),
+        json!({"message": {"n": "beside", "seconds": 1}}),
+    ];
+    let batch = json!({"messages": messages}).to_string();
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    let mut worker = Worker::start(&programs::python().await, &gateway);
+    worker.says("done beside").await;
+    eventually("both are settled", async || {
+        (gateway.all("q").await.is_empty() && gateway.all("dead").await.len() == 1).then_some(())
+    })
+    .await;
+    gateway.send("q", r#"{"message":{"n":"next"}}"#).await;
+    worker.says("done next").await;
+    assert!(worker.stop().await.is_empty());
+}
+
+/// Others have a limit of their HTTP client's for all that they do.
+#[tokio::test]
+async fn a_receive_in_node_that_hangs_is_given_up() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.send("q", r#"{"message":{"n":1}}"#).await;
+    let address = gateway.gateway.address().expect("TCP");
+    let hanging = Hanging::before(address, "GET", 1).await;
+    let program = programs::node().await;
+    let mut command = command(&program.with_handler, &gateway);
+    let mut worker = Worker::of(&program, command.env("GATEWAY", hanging.url()));
+    let done = async {
+        while worker.lines.next_line().await.expect("text").expect("more to come") != "done 1" {}
+    };
+    timeout(3 * PATIENCE, done).await.expect("it has tried again");
+    assert_eq!(hanging.met(), 1);
+    assert!(worker.stop().await.is_empty());
+}
+
 macro_rules! in_every_language {
     ($($language:ident),*) => {
         $(mod $language {
@@ -227,6 +306,11 @@ macro_rules! in_every_language {
             #[tokio::test]
             async fn it_tries_again_what_is_refused() {
                 super::tries_again($language().await).await;
+            }
+
+            #[tokio::test]
+            async fn it_goes_on_while_heartbeats_hang() {
+                super::goes_on_while_heartbeats_hang($language().await).await;
             }
 
             #[tokio::test]
