@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use nix::{sys::signal::Signal, unistd::User};
@@ -118,6 +118,51 @@ async fn a_shutdown_answers_those_who_wait_and_ends_well() {
     assert!(gateway.ended().await, "{}", gateway.log());
     assert!(gateway.log().contains("stopped"), "{}", gateway.log());
     assert_eq!(postmasters(&directory), 0);
+}
+
+/// Whoever runs it without a terminal means that it should read its files again.
+#[tokio::test]
+async fn without_a_terminal_a_hangup_ends_nothing() {
+    let directory = new_directory();
+    let mut command = embedded(&directory, &[], &[]);
+    command.stdin(Stdio::null());
+    let mut gateway = Program::start(command);
+    let client = gateway.client().await;
+    gateway.signal(Signal::SIGHUP);
+    eventually("it says so", async || gateway.log().contains("SIGHUP").then_some(())).await;
+    client.get("/readyz").await.expect(200);
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.ended().await, "{}", gateway.log());
+}
+
+/// Its terminal is closed while somebody waits.
+#[tokio::test]
+async fn a_terminal_that_goes_ends_it_as_a_signal_to_stop_does() {
+    let directory = new_directory();
+    let mut command = Command::new("python3");
+    command
+        .arg("-c")
+        .arg("import os, pty, sys; os.dup2(2, 1); pty.spawn(sys.argv[1:])")
+        .arg(env!("CARGO_BIN_EXE_pgmq-gateway"))
+        .stdin(Stdio::null());
+    let json = [("PGMQ_GATEWAY__LOG__FORMAT", "json")];
+    let like = embedded(&directory, &[], &json);
+    command.env_clear();
+    for (name, value) in like.get_envs() {
+        command.envs(value.map(|value| (name, value)));
+    }
+    let mut terminal = Program::start(command);
+    let client = terminal.client().await;
+    client.create("q").await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/queues/q/messages?wait=20").await }
+    });
+    client.wait_for_waiters("q", 1).await;
+    terminal.signal(Signal::SIGKILL);
+    assert!(waiting.await.expect("no panic").expect(200).messages().is_empty());
+    eventually("its PostgreSQL is stopped", async || (postmasters(&directory) == 0).then_some(()))
+        .await;
 }
 
 /// During the delay readiness has gone, and requests are still served.
