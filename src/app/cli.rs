@@ -21,6 +21,7 @@ use super::{
     database::Database,
     dry_run,
     keys::{self, KeyCommand},
+    output::{print, print_done},
     serve,
 };
 
@@ -69,7 +70,7 @@ enum Command {
     },
     /// Make, list, rotate and revoke the keys with which clients are let in.
     ///
-    /// They are kept in the database, hashed, and are in force on every gateway within a second.
+    /// They are kept in the database, hashed, and gateways look at them every second.
     Keys {
         #[command(subcommand)]
         command: KeyCommand,
@@ -156,7 +157,7 @@ async fn execute(cli: Cli, sources: &Sources) -> Result<ExitCode, Failure> {
             let database = Database::open(&loaded.settings).await?;
             let outcome = database.migrate(&loaded.settings, grant_to.as_deref()).await;
             database.stop().await;
-            print(&format!("PGMQ {}; schema pgmq_gateway is up to date\n", outcome?))?;
+            print_done(&format!("PGMQ {}; schema pgmq_gateway is up to date", outcome?))?;
         }
         Command::Keys { command } => {
             tell(&loaded.warnings);
@@ -199,12 +200,4 @@ fn effective(loaded: &Loaded) -> String {
         lines.push(format!("{setting:<42} # {}", entry.source));
     }
     lines.join("\n") + "\n"
-}
-
-fn print(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // As with `| head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
-    }
 }

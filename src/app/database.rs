@@ -78,6 +78,17 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// What was asked for cannot be printed.
+    #[error("cannot write to standard output: {0}")]
+    Output(std::io::Error),
+    /// What is done cannot be told where it should.
+    #[error("{done}, which could not be written to standard output: {source}")]
+    Untold {
+        /// What it is.
+        done: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Nothing can be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -17,12 +17,17 @@ use crate::{
     store::{self, ListedKey},
 };
 
-use super::{StartError, database::Database};
+use super::{
+    StartError,
+    database::Database,
+    output::{print, print_done},
+};
 
 /// Time for a gateway to load the keys.
 const TIME_TO_LOAD: Duration = Duration::from_millis(500);
 
-/// What to do with the keys in the database. A change is known to the gateways on it when the command ends.
+/// What to do with the keys in the database. A command that changes them ends when gateways have had the time to look
+/// at them again.
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
     /// Make a key, and print it: it is shown this once, and only its hash is kept.
@@ -84,8 +89,7 @@ async fn administer(
     let prepared = store::prepare(&options, settings.database.install_pgmq).await?;
     // Asked for by those alone who need it: a key can be revoked where its file is gone.
     let master = || master_key(&settings.sqs, prepared.master_key.clone());
-    let is_change = !matches!(command, KeyCommand::List);
-    let (said, has_secret) = match command {
+    match command {
         KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
             let made = Made::new(&id, aws.then_some(&master))?;
@@ -98,40 +102,43 @@ async fn administer(
                 limits: KeyLimits { requests_per_second, max_waiters },
             };
             store::create_key(&options, &new).await?;
-            (made.shown, Some(id))
+            show(id, &made)?;
         }
-        KeyCommand::List => (table(&store::list_keys(&options).await?), None),
+        KeyCommand::List => {
+            return print(&(table(&store::list_keys(&options).await?) + "\n"));
+        }
         KeyCommand::Revoke { id } => {
             store::revoke_key(&options, &id).await?;
-            (format!("{id} is revoked"), None)
+            print_done(&format!("{id} is revoked"))?;
         }
         KeyCommand::Rotate { id, overlap, aws } => {
             let made = Made::new(&id, aws.then_some(&master))?;
             let hash = KeyHash::of(&made.key);
             store::rotate_key(&options, &id, hash, delta(overlap)).await?;
-            (made.shown, Some(id))
+            show(id, &made)?;
         }
-    };
-    let mut stdout = io::stdout();
-    let written = writeln!(stdout, "{said}").and_then(|()| stdout.flush());
-    // Otherwise it is as with `| head`; a secret is seen now or never.
-    if let (Err(source), Some(id)) = (written, has_secret) {
-        return Err(StartError::NotShown { id, source });
     }
-    if is_change {
-        until_known(settings).await;
-    }
+    until_looked_at(settings).await;
     Ok(())
 }
 
-/// Waits until every gateway has looked at the keys once more, and says so: what comes next in a script can use them.
-async fn until_known(settings: &Settings) {
+/// Shows a secret. A closed pipe is an error here, as nobody sees it later.
+fn show(id: String, made: &Made) -> Result<(), StartError> {
+    let mut stdout = io::stdout();
+    let written = writeln!(stdout, "{}", made.shown).and_then(|()| stdout.flush());
+    written.map_err(|source| StartError::NotShown { id, source })
+}
+
+/// Waits until gateways have looked at the keys once more, so that what comes next in a script can use them, and says
+/// what is known of that: none has been asked.
+async fn until_looked_at(settings: &Settings) {
     let interval = settings.auth.refresh_interval();
     sleep(interval + TIME_TO_LOAD).await;
     let every = interval.as_millis();
     let _ = writeln!(
         io::stderr(),
-        "every gateway on this database knows by now, unless its auth.refresh_interval_ms is more than {every}"
+        "it is in the database, at which gateways look every {every} ms (auth.refresh_interval_ms); one that cannot \
+         goes by the keys that it knew, and its log says so"
     );
 }
 

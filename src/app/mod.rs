@@ -10,6 +10,7 @@ mod gateway;
 mod key_sync;
 mod keys;
 mod memory_limit;
+mod output;
 mod pages;
 mod preflight;
 mod serve;

@@ -179,7 +179,7 @@ async fn a_key_is_known_to_all_gateways_when_its_command_ends() {
         let arguments: Vec<&str> =
             std::iter::once("keys").chain(arguments.iter().copied()).collect();
         let (fine, said, errors) = run(program(&arguments, &[("DATABASE_URL", &url)]));
-        assert!(fine && errors.contains("every gateway on this database knows"), "{errors}");
+        assert!(fine && errors.contains("gateways look every 1000 ms"), "{errors}");
         said.trim().to_owned()
     };
     let key = keys(&["create", "--name", "shop", "--grant", "admin"]);
