@@ -1,44 +1,41 @@
 //! `check`: what a start would find, without serving and without changing anything.
 
-use std::io::{self, Write};
-
 use crate::{
     config::Settings,
     embedded::EmbeddedServer,
     store::{self, Inspection},
 };
 
-use super::{Database, StartError, capacity, preflight};
+use super::{Database, StartError, capacity, output::print, preflight};
 
 /// Looks at everything in turn and says what it found; the first thing that would stop a start is the error.
 pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
-    say("configuration", "fine");
+    say("configuration", "fine")?;
     let settings = &capacity::fit(settings)?;
-    let in_use = preflight::places_in_use(settings).await?;
-    for place in &in_use {
-        let found = format!("{place} is in use: fine if it is by the gateway to be replaced");
-        say("listeners", &found);
+    let found = preflight::listeners(settings).await?;
+    for found in &found {
+        say("listeners", found)?;
     }
-    if in_use.is_empty() {
-        say("listeners", "free");
+    if found.is_empty() {
+        say("listeners", "free")?;
     }
     preflight::before_a_new_one(settings).await?;
     let access = preflight::access(settings).await?;
-    say("keys", "those of the configuration can be used");
+    preflight::master_key(settings)?;
+    say("keys", "those of the configuration can be used")?;
     if settings.database.url.is_none() {
+        EmbeddedServer::inspect(&settings.embedded)?;
         let is_new = EmbeddedServer::is_new(&settings.embedded)?;
         let found = if is_new { "is made by the first start" } else { "is there" };
-        say("database", &format!("none is configured: a private PostgreSQL {found}"));
-        return Ok(());
+        return say("database", &format!("none is configured: a private PostgreSQL {found}"));
     }
     let database = Database::open(settings).await?;
     database.reach_all(settings).await?;
     let direct = database.direct_options(settings)?;
     let found = store::inspect(&direct, settings.database.install_pgmq).await?;
-    say("database", &describe(&found));
+    say("database", &describe(&found))?;
     preflight::before_the_schema(settings, &access, &direct).await?;
-    say("rights", "sufficient");
-    Ok(())
+    say("rights", "sufficient")
 }
 
 fn describe(found: &Inspection) -> String {
@@ -51,7 +48,6 @@ fn describe(found: &Inspection) -> String {
     format!("{pgmq}; schema pgmq_gateway {schema}")
 }
 
-fn say(what: &str, found: &str) {
-    // As with `| head`.
-    let _ = writeln!(io::stdout(), "{what}: {found}");
+fn say(what: &str, found: &str) -> Result<(), StartError> {
+    print(&format!("{what}: {found}\n"))
 }

@@ -12,47 +12,71 @@ use crate::{
     store::{self, ConnectOptions},
 };
 
-use super::StartError;
+use super::{StartError, keys};
 
-/// Looks whether the listeners can be had, and, where a private PostgreSQL is yet to be made, whether clients could be
-/// let in at all.
+/// Looks whether the listeners and the files can be had, and, where a private PostgreSQL is yet to be made, whether
+/// clients could be let in at all.
 pub(super) async fn before_the_database(settings: &Settings) -> Result<(), StartError> {
+    master_key(settings)?;
     let clients = for_clients(settings).await?;
     let operations = Listener::for_operations(settings).await?;
     drop((clients, operations));
     before_a_new_one(settings).await
 }
 
+/// TLS, as a server and as a client, takes the provider of cryptography that the process has.
+fn provide_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// The listener for clients.
 async fn for_clients(settings: &Settings) -> Result<Listener, ListenError> {
-    // TLS takes the provider of cryptography that the process has.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    provide_cryptography();
     Listener::for_clients(settings).await
 }
 
-/// Looks at each listener by itself, and returns where one is in use: by the gateway to be replaced, perhaps.
-pub(super) async fn places_in_use(settings: &Settings) -> Result<Vec<String>, StartError> {
+/// Looks whether the file of the master key can be used, where there is one.
+pub(super) fn master_key(settings: &Settings) -> Result<(), StartError> {
+    keys::master_key(&settings.sqs, None).map(drop)
+}
+
+/// Looks at each listener by itself, and returns what there is to say: where one is in use, by the gateway to be
+/// replaced perhaps, and what a start would remove.
+pub(super) async fn listeners(settings: &Settings) -> Result<Vec<String>, StartError> {
+    provide_cryptography();
+    if let Some(path) = &settings.server.unix_socket {
+        let clients = match Listener::inspect_unix(path, settings).await {
+            Ok(true) => Some(format!(
+                "{} is left by a process that is gone: a start removes it",
+                path.display()
+            )),
+            Ok(false) => None,
+            Err(error) => Some(place_in_use(error)?),
+        };
+        let operations = Listener::for_operations(settings).await.err().map(place_in_use);
+        return Ok(clients.into_iter().chain(operations.transpose()?).collect());
+    }
     let clients = for_clients(settings).await;
     let operations = Listener::for_operations(settings).await.map(drop);
     let was_free = clients.is_ok();
-    let clients = place_in_use(clients)?;
+    let clients = clients.err().map(place_in_use).transpose()?;
     let operations = match operations {
         // It was the other that was in the way, and nobody is to be replaced.
         Err(error) if was_free && Listener::for_operations(settings).await.is_ok() => {
             return Err(error.into());
         }
-        operations => place_in_use(operations)?,
+        operations => operations.err().map(place_in_use).transpose()?,
     };
     Ok([clients, operations].into_iter().flatten().collect())
 }
 
-fn place_in_use<L>(listener: Result<L, ListenError>) -> Result<Option<String>, ListenError> {
-    match listener {
-        Ok(_) => Ok(None),
-        Err(ListenError::Socket { place, source, .. }) if source.kind() == ErrorKind::AddrInUse => {
-            Ok(Some(place))
+/// What there is to say of a listener that cannot be had as somebody else has it.
+fn place_in_use(error: ListenError) -> Result<String, ListenError> {
+    match error {
+        ListenError::Socket { place, source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            Ok(format!("{place} is in use: fine if it is by the gateway to be replaced"))
         }
-        Err(error) => Err(error),
+        error => Err(error),
     }
 }
 

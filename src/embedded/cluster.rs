@@ -46,18 +46,17 @@ pub(super) struct Cluster {
     _lock: File,
 }
 
+/// What a directory can be opened with.
+pub(super) struct Found {
+    dir: PathBuf,
+    owner: Owner,
+    binaries: Binaries,
+}
+
 impl Cluster {
     /// Makes what is missing; fails if another gateway is at home there.
     pub(super) fn open(settings: &config::Embedded) -> Result<Self, EmbeddedError> {
-        let dir = directory(settings)?;
-        let owner = Owner::find(settings.user.as_deref())?;
-        let found = Directory::find(&dir, owner)?.map(|top| top.open(DATA)).transpose()?.flatten();
-        let version = found.as_ref().and_then(binaries::version_of);
-        let made_by = version.map(|version| (dir.join(DATA), version));
-        let binaries = Binaries::find(settings.bin_dir.as_deref(), made_by)?;
-        if socket_file(&dir, settings.port).as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(EmbeddedError::PathTooLong(dir));
-        }
+        let Found { dir, owner, binaries } = Self::inspect(settings)?;
         let top = Directory::make(&dir, owner)?;
         let lock = lock(&top)?;
         let (run, log) = (top.make_private("run")?, top.make_private("log")?);
@@ -67,6 +66,20 @@ impl Cluster {
         };
         let tcp_port = settings.port;
         Ok(Self { top, data, run, log, binaries, owner, tcp_port, _lock: lock })
+    }
+
+    /// Looks at all that it takes, or says what of it is missing. Changes nothing.
+    pub(super) fn inspect(settings: &config::Embedded) -> Result<Found, EmbeddedError> {
+        let dir = directory(settings)?;
+        let owner = Owner::find(settings.user.as_deref())?;
+        let data = Directory::find(&dir, owner)?.map(|top| top.open(DATA)).transpose()?.flatten();
+        let version = data.as_ref().and_then(binaries::version_of);
+        let made_by = version.map(|version| (dir.join(DATA), version));
+        let binaries = Binaries::find(settings.bin_dir.as_deref(), made_by)?;
+        if socket_file(&dir, settings.port).as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(EmbeddedError::PathTooLong(dir));
+        }
+        Ok(Found { dir, owner, binaries })
     }
 
     /// Whether there is no data yet. Changes nothing.

@@ -86,6 +86,11 @@ impl EmbeddedServer {
         Ok(socket_url(&directory, port))
     }
 
+    /// Looks at all that a start needs, or says what of it is missing. Changes nothing.
+    pub fn inspect(embedded: &config::Embedded) -> Result<(), EmbeddedError> {
+        Cluster::inspect(embedded).map(drop)
+    }
+
     /// Whether there is none yet: the next start would make it. Changes nothing.
     pub fn is_new(embedded: &config::Embedded) -> Result<bool, EmbeddedError> {
         Cluster::is_new(embedded)

@@ -1,6 +1,6 @@
 //! The listeners: accepting connections, and letting go of them.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::FutureExt;
@@ -100,11 +100,7 @@ impl Listener {
                 return Err(ListenError::TlsOnUnixSocket);
             }
             let socket = Socket::unix(path, server.unix_socket_permissions()).await;
-            let socket = socket.map_err(|source| ListenError::Socket {
-                place: path.display().to_string(),
-                source,
-                remedy: "server.unix_socket sets another path",
-            })?;
+            let socket = socket.map_err(|source| not_at(path, source))?;
             return Ok(Self { socket, endpoint: Endpoint::Unix(path.clone()), tls: None });
         }
         let tls = files.map(Tls::load).transpose()?;
@@ -116,6 +112,15 @@ impl Listener {
             None => Endpoint::Http(address),
         };
         Ok(Self { socket, endpoint, tls })
+    }
+
+    /// Whether a start would remove a Unix socket that is left there, where clients can be listened to. Changes
+    /// nothing.
+    pub async fn inspect_unix(path: &Path, settings: &Settings) -> Result<bool, ListenError> {
+        if settings.tls.files().is_some() {
+            return Err(ListenError::TlsOnUnixSocket);
+        }
+        unix::inspect(path).await.map_err(|source| not_at(path, source))
     }
 
     /// The listener for operations, where one is wished.
@@ -179,6 +184,11 @@ impl Listener {
             warn!(open, "requests were still in hand when the time for shutting down was up");
         }
     }
+}
+
+fn not_at(path: &Path, source: io::Error) -> ListenError {
+    let remedy = "server.unix_socket sets another path";
+    ListenError::Socket { place: path.display().to_string(), source, remedy }
 }
 
 async fn bind(

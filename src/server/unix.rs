@@ -3,13 +3,17 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt},
+        net::SocketAddr,
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{
     fcntl::AT_FDCWD,
     sys::stat::{FchmodatFlags, Mode, fchmodat},
+    unistd::{AccessFlags, access},
 };
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::{info, warn};
@@ -38,11 +42,31 @@ pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, So
     Ok((socket.listen(BACKLOG)?, file))
 }
 
+/// Whether there is a socket that a process left behind, where it can be listened at a path. Changes nothing.
+pub(super) async fn inspect(path: &Path) -> io::Result<bool> {
+    let is_stale = is_stale(path).await?;
+    // As the system would say if it were tried.
+    SocketAddr::from_pathname(path)?;
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let rights = AccessFlags::W_OK | AccessFlags::X_OK;
+    access(directory.unwrap_or(Path::new(".")), rights)?;
+    Ok(is_stale)
+}
+
 /// Removes a socket that a process left behind.
 async fn remove_stale(path: &Path) -> io::Result<()> {
+    if !is_stale(path).await? {
+        return Ok(());
+    }
+    info!(path = %path.display(), "removing a socket that nobody listens on");
+    fs::remove_file(path)
+}
+
+/// Whether there is a socket that nobody listens on; an error is whatever else may be in the way.
+async fn is_stale(path: &Path) -> io::Result<bool> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
@@ -51,10 +75,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match UnixStream::connect(path).await {
         Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another process listens there")),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            info!(path = %path.display(), "removing a socket that nobody listens on");
-            fs::remove_file(path)
-        }
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -88,14 +109,25 @@ mod tests {
         let error = bind(&path, 0o600).await.expect_err("it is in use");
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
 
+        let error = inspect(&path).await.expect_err("it is in use");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+
         // As a process does that is killed.
         std::mem::forget(file);
         drop(listener);
+        assert!(inspect(&path).await.expect("it would be removed"));
         assert!(path.exists());
         let (listener, file) = bind(&path, 0o660).await.expect("nobody is there");
         drop(listener);
         drop(file);
         assert!(!path.exists(), "it goes with its owner");
+        assert!(!inspect(&path).await.expect("it would be made"));
+        assert!(!path.exists(), "it was made");
+        for path in [directory.path().join("none/socket"), directory.path().join("a".repeat(200))] {
+            let (inspected, bound) = (inspect(&path).await, bind(&path, 0o600).await);
+            let (inspected, bound) = (inspected.expect_err("no"), bound.expect_err("no"));
+            assert_eq!(inspected.kind(), bound.kind());
+        }
 
         fs::write(&path, "precious").expect("written");
         let error = bind(&path, 0o660).await.expect_err("not a socket");

@@ -1,6 +1,12 @@
 //! Commands beside `serve`: looking before a start, examples, and what the command line says of settings.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    process::Command,
+};
 
 use crate::support::{
     TestDatabase, TestGateway,
@@ -103,6 +109,100 @@ async fn check_looks_at_everything_where_a_port_is_in_use() {
         assert!(!fine && errors.contains(named), "{more:?}: {said}{errors}");
     }
     assert!(!directory.exists());
+}
+
+/// What a start would refuse after it has installed PGMQ, or could not do.
+#[tokio::test]
+async fn check_and_a_start_refuse_the_same() {
+    let database = TestDatabase::empty().await;
+    let url = database.url();
+    let short = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(short.path(), "short").expect("written");
+    let short = short.path().display().to_string();
+    for (file, reason) in [("/no/such.key", "No such file"), (&short, "fewer than")] {
+        let environment = [
+            ("DATABASE_URL", &*url),
+            ("PGMQ_GATEWAY__SERVER__PORT", "0"),
+            ("PGMQ_GATEWAY__SQS__MASTER_KEY_FILE", file),
+        ];
+        for arguments in [&["check"][..], &[]] {
+            let (fine, said, errors) = run(program(arguments, &environment));
+            assert!(!fine && errors.contains("sqs.master_key_file"), "{said}{errors}");
+            assert!(errors.contains(file) && errors.contains(reason), "{errors}");
+        }
+    }
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'pgmq%'";
+    assert_eq!(database.value::<i64>(schemas).await, 0, "it has installed something");
+
+    let (directory, empty) = (new_directory(), tempfile::tempdir().expect("a directory"));
+    let programs = empty.path().display().to_string();
+    for arguments in [&["check"][..], &[]] {
+        let mut command = program(arguments, &[]);
+        command.envs(embedded_environment(&directory));
+        command.env("PGMQ_GATEWAY__EMBEDDED__BIN_DIR", &programs);
+        let (fine, said, errors) = run(command);
+        assert!(!fine && errors.contains("no PostgreSQL is installed"), "{said}{errors}");
+        assert!(!directory.exists(), "a private PostgreSQL was begun");
+    }
+}
+
+#[tokio::test]
+async fn check_leaves_a_socket_where_it_is() {
+    let database = TestDatabase::new().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let named = path.display().to_string();
+    let check_with = |more: &[(&str, &str)]| {
+        let url = database.url();
+        let environment = [("DATABASE_URL", &*url), ("PGMQ_GATEWAY__SERVER__UNIX_SOCKET", &named)];
+        run(program(&["check"], &[&environment[..], more].concat()))
+    };
+    let check = || check_with(&[]);
+    let (fine, said, errors) = check();
+    assert!(fine && said.contains("listeners: free") && !path.exists(), "{said}{errors}");
+    // What is looked at after it.
+    let (fine, _, errors) = check_with(&[
+        ("PGMQ_GATEWAY__JWT__JWKS", "https://127.0.0.1:1/keys"),
+        ("PGMQ_GATEWAY__JWT__ISSUER", "i"),
+        ("PGMQ_GATEWAY__JWT__AUDIENCE", "a"),
+    ]);
+    assert!(!fine && errors.contains("jwt.jwks") && !errors.contains("panic"), "{errors}");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let (fine, said, errors) = check();
+    assert!(fine && said.contains("is in use: fine if"), "{said}{errors}");
+    drop(listener);
+    let (fine, said, errors) = check();
+    assert!(fine && said.contains("a start removes it") && path.exists(), "{said}{errors}");
+    fs::remove_file(&path).expect("there");
+    fs::write(&path, "precious").expect("written");
+    let (fine, _, errors) = check();
+    assert!(!fine && errors.contains("not a socket"), "{errors}");
+}
+
+/// What cannot be printed has not been told: the exit code and standard error say so.
+#[tokio::test]
+async fn what_cannot_be_printed_is_no_success() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let create = ["keys", "create", "--name", "a", "--grant", "admin"];
+    let (_, key, _) = run(program(&create, &[("DATABASE_URL", &url)]));
+    let id = key.split('_').nth(1).expect("an id");
+    for (arguments, told) in [
+        (&["openapi"][..], "cannot write to standard output"),
+        (&["config"], "cannot write to standard output"),
+        (&["config", "--example"], "cannot write to standard output"),
+        (&["check", "--port", "0"], "cannot write to standard output"),
+        (&["keys", "list"], "cannot write to standard output"),
+        (&["migrate"], "schema pgmq_gateway is up to date, which could not be written"),
+        (&["keys", "revoke", id], "is revoked, which could not be written"),
+    ] {
+        let mut command = program(arguments, &[("DATABASE_URL", &url)]);
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+        let output = command.stdout(full).output().expect("it ran");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(told), "{arguments:?}: {said}");
+    }
 }
 
 #[tokio::test]
