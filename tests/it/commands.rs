@@ -10,8 +10,9 @@ use std::{
 
 use crate::support::{
     TestDatabase, TestGateway,
-    postgres::new_directory,
+    postgres::{new_directory, start_on},
     process::{Program, embedded_environment, program},
+    proxies::free_port,
 };
 
 /// Whether a command succeeds, what it prints, and what it says beside that.
@@ -203,6 +204,38 @@ async fn what_cannot_be_printed_is_no_success() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains(told), "{arguments:?}: {said}");
     }
+}
+
+/// A password in the environment may have any characters, and the URL that goes with it has none.
+#[tokio::test]
+async fn the_composition_of_containers_takes_any_password() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compose = fs::read_to_string(root.join("docker-compose.yml")).expect("text");
+    let value = |name: &str| {
+        let mut lines = compose.lines().map(str::trim);
+        let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        found.unwrap_or_else(|| panic!("{name}"))
+    };
+    assert!(!value("DATABASE_URL").contains('$'), "{}", value("DATABASE_URL"));
+    assert_eq!(value("PGPASSWORD"), value("POSTGRES_PASSWORD"));
+
+    let port = free_port();
+    let server = start_on(Some(port), &new_directory(), &[]).await;
+    let password = "a@b/c:d#e%20f?g&h";
+    let change = format!("ALTER ROLE postgres PASSWORD '{password}'");
+    TestDatabase::at(server.url().expose()).execute(&change).await;
+    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+    let check = |password: &str| {
+        run(program(
+            &["check", "--port", "0"],
+            &[("DATABASE_URL", &*url), ("PGPASSWORD", password)],
+        ))
+    };
+    let (fine, _, errors) = check(password);
+    assert!(fine, "{errors}");
+    let (fine, _, errors) = check("another");
+    assert!(!fine && errors.contains("PGPASSWORD"), "{errors}");
+    server.stop().await;
 }
 
 #[tokio::test]
