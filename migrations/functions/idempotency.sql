@@ -5,11 +5,12 @@
 -- large when it is used, so plans that read them as a whole are ruled out.
 
 -- Claims keys for this transaction, each for the first request that has it, and returns the places of those
--- requests (from 1). A request without a key has a null there. What is not claimed was done before, or is of
+-- requests (from 1), all of which are for the `queue`,
+-- null for several. A request without a key has a null there. What is not claimed was done before, or is of
 -- another request of these. Keys are taken in their own order, so that two statements don't wait for each
 -- other; one that another transaction has is waited for as `lock_timeout` says.
 CREATE FUNCTION pgmq_gateway.claim_idempotency_keys(
-    scopes text[], keys text[], fingerprints bytea[], lifetimes integer[], key_queue_id bigint
+    queue text, scopes text[], keys text[], fingerprints bytea[], lifetimes integer[], key_queue_id bigint
 ) RETURNS integer[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     claimed_places integer[];
@@ -25,7 +26,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
         SET fingerprint = excluded.fingerprint, queue_id = excluded.queue_id, answer = NULL,
             created_at = excluded.created_at
-        WHERE k.queue_id <> excluded.queue_id
+        WHERE k.queue_id <> excluded.queue_id AND NOT pgmq_gateway.is_id_of(queue, k.queue_id)
            OR k.created_at < now() - (SELECT make_interval(secs => w.lifetime) FROM wanted w
                                       WHERE w.scope = excluded.scope AND w.key = excluded.key)
         RETURNING k.scope, k.key
@@ -181,7 +182,7 @@ BEGIN
             END IF;
         END;
     END IF;
-    to_do := pgmq_gateway.claim_idempotency_keys(scopes, keys, fingerprints, lifetimes, this_queue);
+    to_do := pgmq_gateway.claim_idempotency_keys(queue, scopes, keys, fingerprints, lifetimes, this_queue);
     is_partial := cardinality(to_do) < cardinality(keys);
     IF is_partial THEN
         -- Those without a key are always done.

@@ -1,7 +1,8 @@
 -- Which queue it is: across restores from a dump, and when another one is made under its name.
 --
 -- A queue is identified by the moment when it was made, as the database had it in which the gateway saw it
--- first (`queue_created_at`). Its row in queue_settings counts for the queue that was made at
+-- first (`queue_created_at`). Queues that were made in one transaction have one moment: there it is raised by less
+-- than a second (see `raised_moment`). Its row in queue_settings counts for the queue that was made at
 -- `bound_created_at` in the database `database_stamp`; where that is another database, for the queue that has
 -- the name here, as the row came by a restore.
 
@@ -43,179 +44,130 @@ RETURNS bigint LANGUAGE sql STABLE AS $$
                 ELSE 0 END
 $$;
 
--- What tells a queue from an earlier or later one of the same name: the moment when it was made, in
--- microseconds since 1970. 0 for a table that PGMQ does not list. What is asked for is written down, so that
--- a dump carries it.
+-- A number of up to 56 bits for a name, the same for all names of a table and on every server.
+CREATE FUNCTION pgmq_gateway.name_hash(queue text)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT ('x' || left(encode(sha256(convert_to(pgmq_gateway.folded(queue), getdatabaseencoding())), 'hex'), 14)
+           )::bit(56)::bigint
+$$;
+
+-- Whether a moment can tell queues apart: it has microseconds, and can be raised.
+CREATE FUNCTION pgmq_gateway.tells_apart(made timestamptz)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(made > '-infinity'::timestamptz AND made < '290000-01-01 00:00:00+00'::timestamptz, false)
+$$;
+
+-- What tells a queue from every other one, and from an earlier or later one of the same name: the moment when it was
+-- made, as it is written down, in microseconds since 1970. A table that PGMQ does not list has none: its id is made
+-- of its name, and below 0.
+CREATE FUNCTION pgmq_gateway.own_id(queue text, made timestamptz)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN pgmq_gateway.tells_apart(made) THEN pgmq_gateway.queue_id_of(made)
+                ELSE -1 - pgmq_gateway.name_hash(queue) END
+$$;
+
+-- The same of a queue by its name. What is asked for is written down, so that a dump carries it.
 CREATE FUNCTION pgmq_gateway.queue_id(queue text)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     made timestamptz;
-    is_known boolean;
+    written timestamptz;
 BEGIN
-    SELECT coalesce(s.queue_created_at, m.created_at), s.queue_name IS NOT NULL INTO made, is_known
+    SELECT m.created_at, s.queue_created_at INTO made, written
     FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s
       ON s.queue_name = m.queue_name
      AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
     WHERE m.queue_name = queue;
-    IF NOT is_known AND has_table_privilege('pgmq_gateway.queue_settings', 'INSERT, UPDATE')
+    IF made IS NULL OR written IS NOT NULL THEN
+        RETURN pgmq_gateway.own_id(queue, written);
+    END IF;
+    IF has_table_privilege('pgmq_gateway.queue_settings', 'INSERT')
+       AND has_table_privilege('pgmq_gateway.queue_settings', 'UPDATE')
        AND NOT current_setting('transaction_read_only')::boolean THEN
         BEGIN
             PERFORM pgmq_gateway.register_queue(queue);
+            written := (SELECT s.queue_created_at FROM pgmq_gateway.queue_settings s
+                        WHERE s.queue_name = queue AND s.bound_created_at = made);
         EXCEPTION WHEN OTHERS THEN
             -- Whoever asks next tries again.
             NULL;
         END;
     END IF;
-    RETURN pgmq_gateway.queue_id_of(made);
+    -- What will be written down, most likely.
+    RETURN pgmq_gateway.own_id(queue, coalesce(written, CASE WHEN pgmq_gateway.shares_moment(queue, made)
+                                                             THEN pgmq_gateway.raised_moment(queue, made)
+                                                             ELSE made END));
 END
 $$;
 
--- Writes down which queue has a name now, unless that is known. What was written down for an earlier
--- queue of this name is forgotten; what came here from another database counts for the queue that has the
--- name here.
-CREATE FUNCTION pgmq_gateway.register_queue(queue text)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    is_fifo boolean := coalesce(
-        pgmq_gateway.has_fifo_index(pgmq_gateway.find_queue_table(queue)), false);
+-- Whether PGMQ lists another queue that was made at the same moment.
+CREATE FUNCTION pgmq_gateway.shares_moment(queue text, made timestamptz)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    INSERT INTO pgmq_gateway.queue_settings AS s (
-        queue_name, queue_created_at, bound_created_at, database_stamp, settings, fifo)
-    SELECT m.queue_name, m.created_at, m.created_at, pgmq_gateway.database_stamp(), '{}', is_fifo
-    FROM pgmq.meta m WHERE m.queue_name = queue
-    ON CONFLICT (queue_name) DO UPDATE
-    SET (bound_created_at, database_stamp, fifo, retention_cursor, missing_since,
-         queue_created_at, settings) = (
-        SELECT excluded.bound_created_at, excluded.database_stamp, excluded.fifo, 0, NULL::timestamptz,
-               CASE WHEN c.counts THEN s.queue_created_at ELSE excluded.queue_created_at END,
-               CASE WHEN c.counts THEN s.settings ELSE '{}'::jsonb END
-        FROM pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
-                                     excluded.bound_created_at) AS c (counts))
-    WHERE s.bound_created_at <> excluded.bound_created_at
-       OR s.database_stamp <> excluded.database_stamp OR s.missing_since IS NOT NULL;
+    RETURN pgmq_gateway.tells_apart(made)
+       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.created_at = made AND m.queue_name <> queue);
 END
 $$;
 
--- Writes down which queues there are, and takes over what came from another database: returns the names of
--- the queues that did. What belongs to no queue is kept for a day: it may be on its way here.
-CREATE FUNCTION pgmq_gateway.register_queues()
-RETURNS SETOF text LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
-DECLARE
-    stamp text := pgmq_gateway.database_stamp();
-    unknown record;
+-- The moment by which a queue goes that shares its own: the same whoever asks, so that those who may not write it
+-- down say the same.
+CREATE FUNCTION pgmq_gateway.raised_moment(queue text, made timestamptz)
+RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT made + (1 + pgmq_gateway.name_hash(queue) % 999999) * interval '1 microsecond'
+$$;
+
+-- Whether another queue is known by a moment, or was.
+CREATE FUNCTION pgmq_gateway.is_moment_of_another(queue text, moment timestamptz)
+RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    FOR unknown IN
-        SELECT m.queue_name, s.database_stamp <> stamp AS is_restored
-        FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
-        WHERE pgmq_gateway.is_name(m.queue_name)
-          AND (s.queue_name IS NULL OR s.bound_created_at <> m.created_at
-               OR s.database_stamp <> stamp OR s.missing_since IS NOT NULL)
-    LOOP
-        BEGIN
-            PERFORM pgmq_gateway.register_queue(unknown.queue_name);
-            IF unknown.is_restored THEN
-                RETURN NEXT unknown.queue_name;
-            END IF;
-        EXCEPTION WHEN lock_not_available THEN
-            -- The next round tries again.
-            NULL;
-        END;
+    RETURN EXISTS (SELECT FROM pgmq_gateway.queue_settings s
+                   WHERE s.queue_name <> queue AND (s.queue_created_at = moment OR s.former_created_at = moment));
+END
+$$;
+
+-- The raised moment or, where another queue has that one, the next that none has. Whoever takes one has the others
+-- wait for the end of the transaction.
+CREATE FUNCTION pgmq_gateway.free_moment(queue text, made timestamptz)
+RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    moment timestamptz := pgmq_gateway.raised_moment(queue, made);
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('pgmq_gateway.identities'));
+    WHILE pgmq_gateway.is_moment_of_another(queue, moment) LOOP
+        moment := moment + interval '1 microsecond';
     END LOOP;
-    -- Indexes that were made or dropped by others, or whose maker did not come to say so.
-    FOR unknown IN
-        SELECT m.queue_name FROM pgmq.meta m
-        JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name AND s.database_stamp = stamp
-        JOIN pg_catalog.pg_class c ON c.relnamespace = 'pgmq'::regnamespace
-                                  AND c.relname = 'q_' || pgmq_gateway.folded(m.queue_name::text)
-        WHERE pgmq_gateway.is_name(m.queue_name)
-          -- Few have one of the kind; the others need not be asked.
-          AND (s.fifo OR EXISTS (SELECT FROM pg_catalog.pg_index i
-                                 WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL))
-          AND s.fifo <> pgmq_gateway.has_fifo_index(c.oid)
-    LOOP
-        BEGIN
-            PERFORM pgmq_gateway.note_fifo(unknown.queue_name);
-        EXCEPTION WHEN lock_not_available OR SQLSTATE 'PGW40' THEN
-            -- The next round tries again.
-            NULL;
-        END;
-    END LOOP;
-    -- Who is not shown every queue cannot tell which are gone.
-    IF NOT row_security_active('pgmq.meta') THEN
-        WITH missing AS (
-            SELECT s.queue_name FROM pgmq_gateway.queue_settings s
-            WHERE s.database_stamp = stamp AND s.missing_since IS NULL
-              AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
-            FOR UPDATE SKIP LOCKED
-        )
-        UPDATE pgmq_gateway.queue_settings s SET missing_since = now() FROM missing g
-        WHERE s.queue_name = g.queue_name;
-        WITH gone AS (
-            SELECT s.queue_name FROM pgmq_gateway.queue_settings s
-            WHERE s.database_stamp = stamp AND s.missing_since < now() - interval '1 day'
-              AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
-            FOR UPDATE SKIP LOCKED
-        )
-        DELETE FROM pgmq_gateway.queue_settings s USING gone g WHERE s.queue_name = g.queue_name;
-    END IF;
-    PERFORM pgmq_gateway.restore_notify_throttles();
+    RETURN moment;
 END
 $$;
 
--- Before a row is inserted into queue_settings: one that this database did not write itself comes by a
--- restore of data. It takes the place of what was written down here, if only in this moment, and counts for the queue
--- that has the name, or will.
-CREATE OR REPLACE FUNCTION pgmq_gateway.take_restored_settings()
-RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Whether an id is, or was, that of a queue. What was given out while it shared its moment, or was known by none,
+-- still counts.
+CREATE FUNCTION pgmq_gateway.is_id_of(queue text, id bigint)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    stamp text := pgmq_gateway.database_stamp();
-    is_own boolean := false;
+    made timestamptz;
+    written timestamptz;
+    former timestamptz;
 BEGIN
-    IF current_setting('pgmq_gateway.restored_queue', true) = NEW.queue_name THEN
-        RETURN NEW;
-    END IF;
-    -- Older dumps have neither.
-    NEW.bound_created_at := coalesce(NEW.bound_created_at, NEW.queue_created_at);
-    NEW.database_stamp := coalesce(NEW.database_stamp, 'restored');
-    IF NEW.database_stamp = stamp AND to_regclass('pgmq.meta') IS NOT NULL THEN
-        PERFORM FROM pgmq.meta m
-        WHERE m.queue_name = NEW.queue_name AND m.created_at = NEW.bound_created_at;
-        is_own := FOUND;
-    END IF;
-    IF is_own AND NEW.settings = '{}' THEN
-        -- As register_queue writes it.
-        PERFORM FROM pgmq_gateway.queue_settings s
-        WHERE s.queue_name = NEW.queue_name AND s.bound_created_at = NEW.bound_created_at
-          AND s.database_stamp = stamp;
-        IF FOUND THEN
-            RETURN NULL;
-        END IF;
-        RETURN NEW;
-    ELSIF NEW.database_stamp = stamp AND NOT is_own THEN
-        NEW.database_stamp := 'restored';
-    END IF;
-    -- Not by the row as it is: a gateway may write one down in this moment, for which that would not wait.
-    PERFORM set_config('pgmq_gateway.restored_queue', NEW.queue_name, true);
-    INSERT INTO pgmq_gateway.queue_settings AS s SELECT NEW.*
-    ON CONFLICT (queue_name) DO UPDATE
-    SET queue_created_at = excluded.queue_created_at, bound_created_at = excluded.bound_created_at,
-        database_stamp = excluded.database_stamp, settings = excluded.settings, fifo = excluded.fifo,
-        retention_cursor = 0, missing_since = excluded.missing_since;
-    PERFORM set_config('pgmq_gateway.restored_queue', '', true);
-    RETURN NULL;
+    SELECT m.created_at, s.queue_created_at, s.former_created_at INTO made, written, former
+    FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s
+      ON s.queue_name = m.queue_name
+     AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+    WHERE m.queue_name = queue;
+    RETURN id = pgmq_gateway.queue_id_of(coalesce(written, made))
+        OR former IS NOT NULL AND id = pgmq_gateway.queue_id_of(former);
 END
 $$;
 
--- Before a row is inserted into secret: the key that a restore brings takes the place of the one that was
--- made here, as receipts that were signed with it are still out there.
-CREATE OR REPLACE FUNCTION pgmq_gateway.take_restored_secret()
-RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The ids that receipts for a queue have, with its own in place of one that it had before.
+CREATE FUNCTION pgmq_gateway.present_ids(queue text, this_queue bigint, ids bigint[])
+RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    UPDATE pgmq_gateway.secret s SET value = NEW.value WHERE s.name = NEW.name;
-    IF FOUND THEN
-        RETURN NULL;
+    IF this_queue = ALL (array_remove(ids, NULL)) THEN
+        RETURN ids;
     END IF;
-    RETURN NEW;
+    RETURN ARRAY(SELECT CASE WHEN i.id <> this_queue AND pgmq_gateway.is_id_of(queue, i.id) THEN this_queue
+                             ELSE i.id END
+                 FROM unnest(ids) WITH ORDINALITY AS i (id, place) ORDER BY i.place);
 END
 $$;

@@ -64,7 +64,7 @@ BEGIN
     RETURN ARRAY(
         SELECT k.id FROM unnest(queues) WITH ORDINALITY AS u (queue, place)
         LEFT JOIN LATERAL (
-            SELECT pgmq_gateway.queue_id_of(s.queue_created_at) AS id
+            SELECT pgmq_gateway.own_id(u.queue, s.queue_created_at) AS id
             FROM pgmq.meta m JOIN pgmq_gateway.queue_settings s
               ON s.queue_name = m.queue_name AND s.bound_created_at = m.created_at
             WHERE m.queue_name = u.queue LIMIT 1

@@ -144,7 +144,7 @@ BEGIN
             IF keys[n] IS NOT NULL THEN
                 outcome := 'key_failed';
                 IF cardinality(pgmq_gateway.claim_idempotency_keys(
-                       scopes[n:n], keys[n:n], fingerprints[n:n], lifetimes[n:n], key_queue_id)) > 0
+                       queue, scopes[n:n], keys[n:n], fingerprints[n:n], lifetimes[n:n], key_queue_id)) > 0
                 THEN
                     outcome := 'done';
                 ELSE

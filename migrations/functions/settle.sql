@@ -197,6 +197,7 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
         this_queue := pgmq_gateway.queue_id(queue);
+        queue_ids := pgmq_gateway.present_ids(queue, this_queue, queue_ids);
     END IF;
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,

@@ -217,7 +217,7 @@ BEGIN
 
     IF keys IS NOT NULL THEN
         claimed_places := pgmq_gateway.claim_idempotency_keys(
-            scopes, ARRAY(SELECT CASE WHEN outcomes[k.n] = 'ready' THEN k.key END
+            NULL, scopes, ARRAY(SELECT CASE WHEN outcomes[k.n] = 'ready' THEN k.key END
                           FROM unnest(keys) WITH ORDINALITY AS k (key, n) ORDER BY k.n),
             fingerprints, lifetimes, 0);
         FOR n IN 1..cardinality(keys) LOOP

@@ -107,18 +107,22 @@ BEGIN
 END
 $$;
 
--- Whether another queue than this one has this id (see `queue_id`).
-CREATE FUNCTION pgmq_gateway.is_id_of_another(queue text, id bigint)
-RETURNS boolean LANGUAGE plpgsql
+-- Whether an id (see `queue_id`) is that of this queue, `own`, of `another` one, or of `none`.
+CREATE FUNCTION pgmq_gateway.whose_id(queue text, id bigint)
+RETURNS text LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     -- The common case first, as the other one looks at every queue.
-    RETURN pgmq_gateway.queue_id(queue) <> id AND EXISTS (
+    IF pgmq_gateway.queue_id(queue) = id OR pgmq_gateway.is_id_of(queue, id) THEN
+        RETURN 'own';
+    END IF;
+    RETURN CASE WHEN EXISTS (
         SELECT FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s
           ON s.queue_name = m.queue_name
          AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
         WHERE m.queue_name <> queue
-          AND pgmq_gateway.queue_id_of(coalesce(s.queue_created_at, m.created_at)) = id);
+          AND pgmq_gateway.own_id(m.queue_name, coalesce(s.queue_created_at, m.created_at)) = id)
+    THEN 'another' ELSE 'none' END;
 END
 $$;
 
@@ -127,7 +131,8 @@ CREATE FUNCTION pgmq_gateway.queue_ids(queues text[])
 RETURNS SETOF bigint LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
-    RETURN QUERY SELECT pgmq_gateway.queue_id(q.name)
+    RETURN QUERY SELECT CASE WHEN pgmq_gateway.find_queue_table(q.name) IS NULL THEN 0
+                             ELSE pgmq_gateway.queue_id(q.name) END
                  FROM unnest(queues) WITH ORDINALITY q (name, place) ORDER BY q.place;
 END
 $$;

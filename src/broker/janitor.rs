@@ -129,16 +129,24 @@ impl Janitor {
     }
 
     async fn register_queues(&self) -> store::Result<()> {
-        let restored =
-            store::register_queues(&mut *self.broker.db.background_conn().await?).await?;
-        // A restore may leave sequences behind; whoever meets that first need not.
-        for queue in restored.iter().filter_map(|queue| QueueName::parse(queue).ok()) {
+        let mut after = String::new();
+        loop {
             let mut conn = self.broker.db.background_conn().await?;
-            if let Err(error) = store::advance_sequence(&mut conn, &queue, None).await {
-                debug!(%queue, %error, "cannot look at the sequence of a restored queue");
+            let step = store::register_queues(&mut conn, &after).await?;
+            drop(conn);
+            // A restore may leave sequences behind; whoever meets that first need not.
+            for queue in step.restored.iter().filter_map(|queue| QueueName::parse(queue).ok()) {
+                let mut conn = self.broker.db.background_conn().await?;
+                if let Err(error) = store::advance_sequence(&mut conn, &queue, None).await {
+                    debug!(%queue, %error, "cannot look at the sequence of a restored queue");
+                }
             }
+            match step.after {
+                Some(last) => after = last,
+                None => return Ok(()),
+            }
+            sleep(STEP_PAUSE).await;
         }
-        Ok(())
     }
 
     async fn note_row_security(&self) -> store::Result<()> {

@@ -58,7 +58,7 @@ use crate::{
 pub use crate::{
     engine::{Delivery, LaneLoad, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState,
+        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState, IdOwner,
         ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch, MessageSource, MoveTask,
         NamedQueue, Page, Position, QueueAttributes, TableHealth,
     },

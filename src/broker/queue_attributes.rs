@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{Call, QueueName},
-    store::{self, AttributesChange, NamedQueue, QueueAttributes},
+    store::{self, AttributesChange, IdOwner, NamedQueue, QueueAttributes},
 };
 
 use super::{Broker, Error, Result};
@@ -194,19 +194,19 @@ impl Broker {
         .await
     }
 
-    /// Whether a receipt was given out for another queue than this one, which is there; false for what is no receipt.
-    pub async fn is_receipt_of_another(
+    /// Which queue a receipt was given out for, seen from this one; nobody's is what is no receipt.
+    pub async fn owner_of_receipt(
         &self,
         call: &Arc<Call>,
         queue: &QueueName,
         receipt: &str,
-    ) -> Result<bool> {
-        let Some(delivered) = self.delivery_of(receipt) else { return Ok(false) };
+    ) -> Result<IdOwner> {
+        let Some(delivered) = self.delivery_of(receipt) else { return Ok(IdOwner::Nobody) };
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
             let (queue, id) = (&queue, delivered.queue_id);
             let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
-                store::is_id_of_another(&mut conn, queue, id).await
+                store::whose_id(&mut conn, queue, id).await
             });
             Ok(found.await??)
         })

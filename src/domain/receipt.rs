@@ -23,8 +23,9 @@ pub struct DeliveryId {
     pub msg_id: i64,
     /// The number of the delivery.
     pub read_ct: i32,
-    /// The queue that the message stands in: when it was made, in microseconds since 1970. One that is
-    /// dropped and made anew has another; one that is restored from a dump has the same.
+    /// The queue that the message stands in: when it was made, in microseconds since 1970, give or take what tells it
+    /// from others of that moment. One that is dropped and made anew has another; one that is restored from a dump has
+    /// the same. Of a table that PGMQ does not list it is below 0, and says its name.
     pub queue_id: i64,
     /// What tells the delivery from another with the same number, which there is once it was taken back: bits
     /// of its time, 0 where that is not known.

@@ -1,7 +1,7 @@
 //! DeleteMessage, ChangeMessageVisibility, and their batches.
 
 use crate::{
-    broker::{self, Action, Settle, SettleTarget},
+    broker::{self, Action, IdOwner, Settle, SettleTarget},
     domain::{Delay, Visibility},
     http::{Caller, QueuePermit, right},
 };
@@ -178,21 +178,24 @@ async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<Le
         return Err(SqsError::receipt(handle));
     };
     let now = permit.broker.now();
-    match permit.broker.message(&permit.call, name.queue.clone(), id).await {
-        // It has the same number alone.
-        Ok(message) if message.queue_id != delivered.queue_id => {
-            let (broker, call) = (&permit.broker, &permit.call);
-            if broker.is_receipt_of_another(call, &name.queue, handle).await? {
-                return Err(SqsError::receipt(handle));
-            }
-            Ok(Lease::Gone)
+    let (broker, call) = (&permit.broker, &permit.call);
+    let message = match broker.message(call, name.queue.clone(), id).await {
+        Ok(message) => message,
+        Err(broker::Error::MessageNotFound { .. }) => return Ok(Lease::Mine),
+        Err(error) => return Err(error.into()),
+    };
+    if message.queue_id != delivered.queue_id {
+        match broker.owner_of_receipt(call, &name.queue, handle).await? {
+            IdOwner::Own => {}
+            IdOwner::Another => return Err(SqsError::receipt(handle)),
+            // It has the same number alone.
+            IdOwner::Nobody => return Ok(Lease::Gone),
         }
-        Ok(message) if message.read_ct == delivered.read_ct && message.vt <= now => {
-            Err(SqsError::value(handle, "ReceiptHandle", EXPIRED))
-        }
-        Ok(_) | Err(broker::Error::MessageNotFound { .. }) => Ok(Lease::Mine),
-        Err(error) => Err(error.into()),
     }
+    if message.read_ct == delivered.read_ct && message.vt <= now {
+        return Err(SqsError::value(handle, "ReceiptHandle", EXPIRED));
+    }
+    Ok(Lease::Mine)
 }
 
 /// Refuses the handle of another queue: where it means no message here, the one that it means is still there.
@@ -205,10 +208,10 @@ async fn refuse_foreign(
     use broker::Error as E;
     let Some(E::MessageNotFound { .. } | E::ReceiptStale { .. }) = error else { return Ok(()) };
     let (broker, call) = (&permit.broker, &permit.call);
-    if broker.is_receipt_of_another(call, &name.queue, handle).await? {
-        return Err(SqsError::receipt(handle));
+    match broker.owner_of_receipt(call, &name.queue, handle).await? {
+        IdOwner::Another => Err(SqsError::receipt(handle)),
+        IdOwner::Own | IdOwner::Nobody => Ok(()),
     }
-    Ok(())
 }
 
 /// A message that is gone is deleted, by whomever; one that was delivered to somebody else since is theirs.

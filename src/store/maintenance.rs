@@ -23,11 +23,24 @@ pub struct QueueRetention {
     pub archive: Option<i64>,
 }
 
-/// Writes down which queues there are, so that a dump carries it, and puts right what a restore or a crash
-/// of the server left behind. Returns the names of those that came here by a restore.
-pub async fn register_queues(conn: &mut Conn) -> Result<Vec<String>> {
-    let query = sqlx::query("/* register_queues */ SELECT pgmq_gateway.register_queues() AS queue");
-    conn.look(query).await?.iter().map(|row| text(row, "queue")).collect()
+/// What a step of writing down which queues there are came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterStep {
+    /// The names of the queues that came here by a restore.
+    pub restored: Vec<String>,
+    /// Where to go on, if there may be more.
+    pub after: Option<String>,
+}
+
+/// Writes down which queues there are, some at a time, so that a dump carries it, and puts right what a restore or a
+/// crash of the server left behind.
+pub async fn register_queues(conn: &mut Conn, after: &str) -> Result<RegisterStep> {
+    let query = sqlx::query("/* register_queues */ SELECT * FROM pgmq_gateway.register_queues($1)");
+    let rows = conn.look(query.bind(after)).await?;
+    let row = only_row(&rows)?;
+    let more: bool = get(row, "more")?;
+    let after = more.then(|| text(row, "last_queue")).transpose()?;
+    Ok(RegisterStep { restored: get(row, "restored")?, after })
 }
 
 /// The queues for whose tables row-level security policies are in force.

@@ -75,7 +75,7 @@ pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, pre
 pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
 pub use keys::{ListedKey, LoadedKeys, any_keys, keys_used, list_keys, load_keys, shown_keys};
 pub use maintenance::{
-    ExpiryStep, QueueRetention, delete_expired_archive, delete_expired_keys,
+    ExpiryStep, QueueRetention, RegisterStep, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
 pub use messages::{Looked, SendOutcome, advance_sequence, look, message, peek, send, send_each};
@@ -90,9 +90,9 @@ pub use multi_queue::{
 pub use once::{Idempotency, SendRequest, Sent, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{
-    AttributesChange, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,
+    AttributesChange, IdOwner, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,
     change_queue_attributes, dead_letter_sources, delete_expired_attributes, first_message_ids,
-    is_id_of_another, is_purged, list_aliases, note_purge, queue_attributes, queue_ids,
+    is_purged, list_aliases, note_purge, queue_attributes, queue_ids, whose_id,
 };
 pub use queues::{
     CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,

@@ -11,7 +11,7 @@ use crate::domain::QueueName;
 use super::{
     Conn,
     decode::{Text, get, only_row, text, time_option},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// Bytes of an attribute or a tag. What SQL has stored beyond that is not there: it would be kept in memory.
@@ -153,14 +153,27 @@ pub async fn queue_ids(conn: &mut Conn, queues: &[&str]) -> Result<Vec<i64>> {
     rows.iter().map(|row| get(row, "id")).collect()
 }
 
-/// Whether another queue than this one has this id: see [`crate::domain::DeliveryId::queue_id`].
-pub async fn is_id_of_another(conn: &mut Conn, queue: &QueueName, id: i64) -> Result<bool> {
-    let query = sqlx::query(
-        "/* is_id_of_another */ SELECT pgmq_gateway.is_id_of_another($1, $2) AS is_another",
-    );
+/// Which queue has an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdOwner {
+    /// The one that was asked about; it may have had the id before.
+    Own,
+    /// Another one.
+    Another,
+    /// None that is there.
+    Nobody,
+}
+
+/// Which queue has this id, seen from this one: see [`crate::domain::DeliveryId::queue_id`].
+pub async fn whose_id(conn: &mut Conn, queue: &QueueName, id: i64) -> Result<IdOwner> {
+    let query = sqlx::query("/* whose_id */ SELECT pgmq_gateway.whose_id($1, $2) AS owner");
     let rows = conn.look(query.bind(queue.as_str()).bind(id)).await?;
-    rows.first()
-        .map_or(Ok(false), |row| Ok(get::<Option<bool>>(row, "is_another")?.unwrap_or(false)))
+    Ok(match get(only_row(&rows)?, "owner")? {
+        "own" => IdOwner::Own,
+        "another" => IdOwner::Another,
+        "none" => IdOwner::Nobody,
+        other => return Err(Error::unexpected_word(other)),
+    })
 }
 
 /// What the senders of messages with these headers were told as their ids, in order.

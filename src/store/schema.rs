@@ -13,6 +13,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/rules.sql"),
     include_str!("../../migrations/functions/shapes.sql"),
     include_str!("../../migrations/functions/identity.sql"),
+    include_str!("../../migrations/functions/registration.sql"),
     include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
     include_str!("../../migrations/functions/settings.sql"),
@@ -141,7 +142,23 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::E
     if functions_are_current(connection).await? {
         return Ok(());
     }
-    apply_functions(connection).await
+    apply_functions(connection).await?;
+    separate_queues(connection).await
+}
+
+/// Gives queues that have one identity between them one each, before a gateway serves them. What is locked is left to
+/// the janitor.
+async fn separate_queues(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    const STEP: i32 = 50;
+    loop {
+        let separated: i32 = sqlx::query_scalar("SELECT pgmq_gateway.separate_queues($1)")
+            .bind(STEP)
+            .fetch_one(&mut *connection)
+            .await?;
+        if separated < STEP {
+            return Ok(());
+        }
+    }
 }
 
 /// Replaces all functions, in one transaction: nobody ever sees some of them.

@@ -131,6 +131,7 @@ mod settle_dead_letter;
 mod settle_uncounted;
 mod several_gateways;
 mod shared_commits;
+mod shared_moments;
 mod shared_receives;
 mod shared_sends;
 mod shared_settles;
