@@ -82,7 +82,9 @@ DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
 BEGIN
     -- A role that was granted its rights before there were such ids has none to work on them.
-    IF has_table_privilege('pgmq_gateway.deduplication_ids', 'SELECT, DELETE') THEN
+    -- Each is asked for alone: of several, one would do.
+    IF has_table_privilege('pgmq_gateway.deduplication_ids', 'SELECT')
+       AND has_table_privilege('pgmq_gateway.deduplication_ids', 'DELETE') THEN
         EXECUTE format(
             'DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = $1 AND d.msg_id <= $2
              AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = d.msg_id)', pgmq_gateway.queue_table(queue)
@@ -377,7 +379,8 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     deleted integer;
 BEGIN
-    IF NOT (has_table_privilege('pgmq_gateway.deduplication_ids', 'UPDATE, DELETE')
+    IF NOT (has_table_privilege('pgmq_gateway.deduplication_ids', 'UPDATE')
+            AND has_table_privilege('pgmq_gateway.deduplication_ids', 'DELETE')
             AND has_table_privilege('pgmq_gateway.move_tasks', 'DELETE')
             AND has_table_privilege('pgmq_gateway.queue_attributes', 'DELETE')) THEN
         RETURN false;

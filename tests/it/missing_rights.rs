@@ -84,3 +84,16 @@ async fn a_right_on_the_archive_that_is_missing_is_told() {
     assert_eq!(settled["deleted"], json!([2]), "that is not its business");
     assert_eq!(gateway.ids("q_q").await, [1]);
 }
+
+/// The role may look at them, and no more.
+#[tokio::test]
+async fn a_queue_is_emptied_without_the_right_to_forget_what_was_sent_to_it() {
+    let gateway = Guarded::start("SELECT pgmq.send('q', '1'), pgmq.send('other', '1')").await;
+    change(&gateway, "REVOKE DELETE ON pgmq_gateway.deduplication_ids FROM %I").await;
+    change(&gateway, "REVOKE TRUNCATE ON pgmq.q_q FROM %I").await;
+    change(&gateway, "GRANT TRUNCATE ON pgmq.q_other TO %I").await;
+    for queue in ["q", "other"] {
+        let purged = gateway.post(&format!("/queues/{queue}/purge"), "").await.expect(200).json();
+        assert_eq!(purged["purged"], 1, "{queue}");
+    }
+}
