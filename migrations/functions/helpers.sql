@@ -19,11 +19,13 @@ BEGIN
 END
 $$;
 
--- The table of a queue, null if there is none.
+-- The table of a queue, null if there is none. Of what people write into tables and headers some is no name, which
+-- PGMQ's function for it refuses.
 CREATE FUNCTION pgmq_gateway.find_queue_table(queue text)
 RETURNS regclass LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    relation regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
+    relation regclass := CASE WHEN queue !~ '[$;'']|--' THEN
+        to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q'))) END;
 BEGIN
     RETURN CASE WHEN pgmq_gateway.is_whole_table(relation) THEN relation END;
 END

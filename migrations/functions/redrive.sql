@@ -17,7 +17,8 @@ DECLARE
     origin text := '$3';
     -- What a header says is the name of a queue only if there is one of that name. What cannot go anywhere does not
     -- count among the messages of a step.
-    is_known text := '$3 <> $4 AND EXISTS (SELECT FROM pgmq.meta k WHERE k.queue_name = $3)';
+    is_known text := '$3 <> $4 AND EXISTS (SELECT FROM pgmq.meta k
+                                           WHERE k.queue_name = $3 AND pgmq_gateway.is_name(k.queue_name))';
     looked_at bigint[] := '{}';
     batch record;
     step record;
@@ -31,6 +32,7 @@ BEGIN
     ELSIF target IS NULL THEN
         origin := 'm.headers ->> ''x-dead-letter-queue''';
         is_known := format('EXISTS (SELECT FROM pgmq.meta k WHERE k.queue_name = %1$s AND k.queue_name <> $4
+                                    AND pgmq_gateway.is_name(k.queue_name)
                                     AND ($5 IS NULL OR k.queue_name ~ $5))', origin);
     END IF;
     IF up_to IS NULL THEN

@@ -145,7 +145,12 @@ BEGIN
          AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
         WHERE s.queue_name = queue);
     max_receives := pgmq_gateway.setting_number(settings, 'max_receives', 1, 1000);
+    -- As the gateway reads it: what it takes for no setting is none here, either.
     target := CASE WHEN jsonb_typeof(settings -> 'dead_letter_queue') = 'string'
+                    AND settings ->> 'dead_letter_queue' <> queue
+                    AND char_length(settings ->> 'dead_letter_queue') BETWEEN 1 AND 47
+                    AND settings ->> 'dead_letter_queue' !~ '[[:cntrl:]]'
+                    AND pgmq_gateway.is_name(settings ->> 'dead_letter_queue')
                    THEN settings ->> 'dead_letter_queue' END;
 EXCEPTION WHEN lock_not_available THEN
     NULL;

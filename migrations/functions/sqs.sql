@@ -161,7 +161,8 @@ BEGIN
     JOIN pgmq.meta m ON m.queue_name = s.queue_name
      AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
     LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = s.queue_name
-    WHERE s.settings ->> 'dead_letter_queue' = target AND pgmq_gateway.is_name(s.queue_name)
+    WHERE s.settings ->> 'dead_letter_queue' = target AND s.queue_name <> target
+      AND pgmq_gateway.is_name(s.queue_name)
       AND m.queue_name::text COLLATE "C" > behind
     ORDER BY m.queue_name::text COLLATE "C" LIMIT max_rows;
 END

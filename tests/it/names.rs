@@ -328,3 +328,31 @@ async fn names_that_no_table_can_have_trouble_no_other() {
     gateway.delete("/queues/other").await.expect(204);
     gateway.delete("/queues/gone").await.expect(204);
 }
+
+/// PGMQ makes no table of it, and its function for tables' names raises an error.
+#[tokio::test]
+async fn a_name_that_is_none_in_pgmqs_list_costs_nobody_anything() {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "dlq"] {
+        gateway.create(queue).await;
+    }
+    gateway
+        .database
+        .execute(
+            "INSERT INTO pgmq.meta (queue_name, is_partitioned, is_unlogged) VALUES ('a$b', false, false);
+             SELECT pgmq_gateway.register_queues();
+             UPDATE pgmq_gateway.queue_settings SET settings = '{\"dead_letter_queue\": \"a$b\"}'
+             WHERE queue_name = 'q'",
+        )
+        .await;
+    gateway.get("/queues").await.expect(200);
+    gateway.get("/queues/q").await.expect(200);
+    for origin in ["a$b", "q", "a$b"] {
+        let body = json!({"message": origin, "headers": {"x-dead-letter-queue": origin}});
+        gateway.send("dlq", &body.to_string()).await;
+    }
+    let redriven = gateway.post("/queues/dlq/redrive", r#"{"limit":1}"#).await.expect(200).json();
+    assert_eq!(redriven["moved"], 1, "{redriven}");
+    assert_eq!(gateway.receive_one("q", "").await["message"], "q");
+    assert_eq!(gateway.all("dlq").await.len(), 2);
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Holder, TestGateway};
+use crate::support::{Client, Holder, TestGateway, eventually};
 
 async fn settled(client: &Client, body: Value) -> Value {
     client.post("/queues/q/messages/settle", &body.to_string()).await.expect(200).json()
@@ -141,4 +141,41 @@ async fn a_reason_that_cannot_be_kept_is_refused_and_nothing_is_done() {
     }
     let fits = json!({"dead_letter": [{"msg_id": 1, "reason": "x".repeat(1_024)}]});
     assert_eq!(settled(&gateway, fits).await["dead_lettered"], json!([1]));
+}
+
+/// A setting that is none, as SQL may write it: it does not count for those who move dead letters, either.
+#[tokio::test]
+async fn where_no_dead_letter_queue_is_meant_the_archive_is() {
+    let long = "x".repeat(48);
+    for named in ["q", "a;b", "a--b", "", &long] {
+        let gateway = TestGateway::start().await;
+        gateway.create("q").await;
+        let settings = json!({"max_receives": 1, "dead_letter_queue": named});
+        gateway
+            .database
+            .execute(&format!("UPDATE pgmq_gateway.queue_settings SET settings = '{settings}'"))
+            .await;
+        eventually("it is known", async || {
+            let shown = gateway.get("/queues/q").await.expect(200).json();
+            (shown["settings"]["max_receives"] == 1).then_some(())
+        })
+        .await;
+        for n in 1..=2 {
+            gateway.send("q", &json!({"message": n}).to_string()).await;
+        }
+        let settle = r#"{"dead_letter":[{"msg_id":2}]}"#;
+        let settled = gateway.post("/queues/q/messages/settle", settle).await.expect(200).json();
+        assert_eq!(settled["dead_lettered"], json!([2]), "{named}: {settled}");
+        let mut delivered = 0;
+        eventually("it is delivered no more", async || {
+            let received = gateway.receive("q", "vt=0").await;
+            delivered += received.len();
+            received.is_empty().then_some(())
+        })
+        .await;
+        assert!(delivered > 0, "{named}");
+        let archived = gateway.get("/queues/q/archive").await.expect(200).messages();
+        assert_eq!(archived.len(), 2, "{named}: {archived:?}");
+        assert!(gateway.all("q").await.is_empty(), "{named}");
+    }
 }
