@@ -226,6 +226,11 @@ impl Error {
             // A table's name became a number, as it was dropped in that moment; the last of them where the
             // catalogues were left behind.
             "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(error.into()),
+            // The server's queue of notifications is full, as a session that listens does not come to read them: that
+            // passes, and a commit that has some is undone until then.
+            "54000" if database.routine() == Some("PreCommit_Notify") => {
+                Self::Unavailable(Some(error.into()))
+            }
             // What is to be sent grew too large, or cannot be written in UTF-8.
             "54000" | "22021" | "22P05" => Self::Unreadable,
             "57014" => Self::Timeout,

@@ -18,8 +18,9 @@ use nix::{
 use pgmq_gateway::{app::Gateway, embedded::EmbeddedServer};
 
 use serde_json::json;
+use sqlx::Executor;
 
-use crate::support::{Client, eventually, gateway::try_start, postgres};
+use crate::support::{Client, TestDatabase, eventually, gateway::try_start, postgres};
 
 /// A gateway on a server of the test's own, which is started on the test's thread and so ends with
 /// it.
@@ -158,4 +159,41 @@ fn crash(directory: &Path) {
     let file = fs::read_to_string(directory.join("data/postmaster.pid")).expect("running");
     let pid = file.lines().next().and_then(|line| line.parse().ok()).expect("a pid");
     kill(Pid::from_raw(pid), Signal::SIGQUIT).expect("signalled");
+}
+
+/// PostgreSQL keeps notifications until everybody who listens has read them: one who does not come to it fills the room
+/// that there is for them.
+#[tokio::test]
+async fn a_full_queue_of_notifications_is_waited_for() {
+    let version = "SELECT current_setting('server_version_num')::integer";
+    if TestDatabase::empty().await.value::<i32>(version).await < 170_000 {
+        // Before, the room is of gigabytes.
+        return;
+    }
+    let directory = postgres::new_directory();
+    let server = postgres::start(&directory, &[("max_notify_queue_pages", "64")]).await;
+    let database = TestDatabase::at(server.url().expose());
+    let gateway = try_start(server.url().expose(), |_| {}).await.expect("started");
+    let client = Client::new(&gateway.url());
+    client.create_with("q", &json!({"settings": {"notify": {"throttle_ms": 0}}})).await;
+    let mut idle = database.connect().await;
+    for statement in ["LISTEN x", "BEGIN", "SELECT 1"] {
+        idle.execute(statement).await.expect("done");
+    }
+    for size in [7_000, 10] {
+        let notify = format!(
+            "SELECT pg_notify('x', n || repeat('y', {size})) FROM generate_series(1, 10) n"
+        );
+        while database.connect().await.execute(&*notify).await.is_ok() {}
+    }
+    let refused = client.post("/queues/q/messages", r#"{"message":1}"#).await;
+    refused.problem(503, "database_unavailable");
+    assert!(client.all("q").await.is_empty());
+    idle.execute("ROLLBACK").await.expect("ended");
+    eventually("there is room again", async || {
+        let answer = client.post("/queues/q/messages", r#"{"message":1}"#).await;
+        (answer.status == 201).then_some(())
+    })
+    .await;
+    server.stop().await;
 }
