@@ -185,6 +185,7 @@ DECLARE
     context text;
     step record;
     update_statement text;
+    nothing text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     dead := 0;
@@ -222,7 +223,8 @@ BEGIN
             msg_id := NULL;
             BEGIN
                 EXECUTE update_statement
-                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
+                     nothing, nothing, nothing
                 USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
                 PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

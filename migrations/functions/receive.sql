@@ -67,6 +67,7 @@ DECLARE
     has_triggers boolean;
     has_stamps boolean;
     has_headers boolean;
+    nothing text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     SELECT c.relkind = 'p' OR c.relhassubclass, c.relhastriggers,
@@ -132,8 +133,10 @@ BEGIN
             BEGIN
                 EXECUTE lock_statement INTO is_ours USING candidate, filter, max_receives;
                 CONTINUE WHEN is_ours IS NULL;
+                -- As many as it returns: plpgsql.extra_errors may ask for that.
                 EXECUTE update_statement
-                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id
+                INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
+                     nothing, nothing, nothing
                 USING hide_seconds, candidate, NULL, NULL, this_queue;
                 PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// What is an operator's to decide is not here: `default_transaction_read_only` (a switch-over),
 /// `synchronous_commit`, `row_security`, and whatever the planner goes by.
-const PINNED: [(&str, &str); 20] = [
+const PINNED: [(&str, &str); 22] = [
     // No schema of anybody's stands between a name and what it means.
     ("search_path", "pg_catalog"),
     ("default_transaction_isolation", "read committed"),
@@ -41,6 +41,9 @@ const PINNED: [(&str, &str); 20] = [
     ("transform_null_equals", "off"),
     ("gin_fuzzy_search_limit", "0"),
     ("exit_on_error", "off"),
+    // Where these are asked for, what PGMQ's functions and other people's triggers do is an error, or in the log.
+    ("plpgsql.extra_errors", "none"),
+    ("plpgsql.extra_warnings", "none"),
     // How values read as text.
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),

@@ -340,3 +340,27 @@ async fn what_triggers_say_is_not_asked_for() {
     })
     .await;
 }
+
+/// What warns developers of SQL, or stops them, where it is set for a whole database.
+#[tokio::test]
+async fn plpgsqls_checks_for_developers_fail_no_receive() {
+    let database = TestDatabase::new().await;
+    let set = format!("ALTER DATABASE {} SET plpgsql.extra_errors = 'all'", database.name);
+    database.execute(&set).await;
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    for queue in ["q", "grouped", "fair"] {
+        let body = json!({"fifo": queue == "grouped", "settings": {"fair": queue == "fair"}});
+        gateway.create_with(queue, &body).await;
+        // Too many values for what takes them, which is what a check is for.
+        database
+            .execute(&format!(
+                "CREATE OR REPLACE FUNCTION public.touch() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ DECLARE i integer; BEGIN EXECUTE 'SELECT 1, 2' INTO i; RETURN NEW; END $$;
+                 CREATE TRIGGER t BEFORE UPDATE ON pgmq.q_{queue} FOR EACH ROW EXECUTE FUNCTION public.touch()"
+            ))
+            .await;
+        gateway.send(queue, r#"{"message":1}"#).await;
+        let fifo = if queue == "grouped" { "fifo=grouped" } else { "" };
+        assert_eq!(gateway.receive_one(queue, fifo).await["message"], 1, "{queue}");
+    }
+}
