@@ -71,8 +71,8 @@ BEGIN
     RETURN QUERY SELECT DISTINCT b.queue_name::text FROM pgmq.topic_bindings b
                  WHERE CASE
                      WHEN left(b.pattern, 1) NOT IN ('*', '#', left(routing_key, 1)) THEN false
-                     WHEN routing_key NOT LIKE translate(replace(replace(replace(
-                              b.pattern, '_', '\_'), '.#', '#'), '#.', '#'), '*#', '%%') THEN false
+                     WHEN routing_key NOT LIKE translate(replace(replace(replace(replace(
+                              b.pattern, '\', '\\'), '_', '\_'), '.#', '#'), '#.', '#'), '*#', '%%') THEN false
                      WHEN b.queue_name !~ allowed_queues THEN false
                      -- No table has such a name.
                      WHEN b.queue_name ~ '[$;'']|--' THEN false

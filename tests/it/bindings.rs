@@ -221,3 +221,21 @@ async fn lists_of_bindings_have_a_bound() {
     let page = browser.get("/ui/topics?page=100").await.expect(200).text;
     assert!(page.contains("pay.#") && !page.contains("There are more"), "{page}");
 }
+
+/// PGMQ's own functions take it for a letter that no routing key has.
+#[tokio::test]
+async fn a_pattern_that_sql_wrote_with_a_backslash_fails_no_publication() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.create("odd").await;
+    bind(&gateway, "q", "t.#").await.expect(201);
+    gateway
+        .database
+        .execute(r"INSERT INTO pgmq.topic_bindings (pattern, queue_name) VALUES ('#\', 'odd'), ('t\', 'odd')")
+        .await;
+    for (path, count) in [("/topics/t.x/messages", 1), ("/topics/t/messages", 0)] {
+        let answer = gateway.post(path, r#"{"message":1}"#).await;
+        assert_eq!(deliveries(&answer), count, "{path}: {}", answer.text);
+    }
+    assert_eq!(gateway.get("/topics/t.x/queues").await.expect(200).json()["queues"], json!(["q"]));
+}
