@@ -1,10 +1,13 @@
 -- Topics: queues bound to patterns, and messages that a routing key leads to them.
 
--- Refuses topics where PGMQ has none.
+-- Refuses topics where PGMQ has none. Where PGMQ itself is gone, it may come back.
 CREATE FUNCTION pgmq_gateway.need_topics()
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF to_regclass('pgmq.topic_bindings') IS NULL THEN
+        IF to_regclass('pgmq.meta') IS NULL THEN
+            RAISE undefined_table USING MESSAGE = 'relation pgmq.meta is gone';
+        END IF;
         RAISE EXCEPTION 'topics need PGMQ 1.11.0 or later' USING ERRCODE = 'PGW01';
     END IF;
 END

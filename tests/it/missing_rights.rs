@@ -53,6 +53,9 @@ async fn pgmq_that_is_gone_is_waited_for() {
         ("GET", "/queues/q/messages", String::new()),
         ("GET", "/queues/q/peek", String::new()),
         ("GET", "/queues", String::new()),
+        ("GET", "/bindings", String::new()),
+        ("GET", "/queues/q/bindings", String::new()),
+        ("GET", "/topics/a/queues", String::new()),
         ("PUT", "/queues/new", String::new()),
         ("GET", "/readyz", String::new()),
     ] {
