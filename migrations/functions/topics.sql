@@ -95,11 +95,10 @@ BEGIN
 END
 $$;
 
--- The bindings of all queues whose names the regular expression `allowed_queues` matches, or of one; to all
--- patterns, or to one. Null is all of them. Of more than `max_bindings`, any so many, so that none that is left out has to
--- be sorted.
+-- The bindings of all queues whose names the regular expression `allowed_queues` matches, or of one. Null is all of
+-- them. Of more than `max_bindings`, any so many, so that none that is left out has to be sorted.
 CREATE FUNCTION pgmq_gateway.bindings(
-    only_queue text, only_pattern text, allowed_queues text, max_bindings integer
+    only_queue text, allowed_queues text, max_bindings integer
 ) RETURNS TABLE (pattern text, queue text, bound_at timestamptz) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
@@ -109,7 +108,6 @@ BEGIN
         FROM (
             SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
             WHERE (only_queue IS NULL OR b.queue_name = only_queue)
-              AND (only_pattern IS NULL OR b.pattern = only_pattern)
               AND (allowed_queues IS NULL OR b.queue_name ~ allowed_queues)
               AND pgmq_gateway.is_name(b.queue_name) AND pgmq_gateway.is_text(b.pattern)
             LIMIT max_bindings
@@ -118,17 +116,18 @@ BEGIN
 END
 $$;
 
--- Binds a queue to a pattern: `bound`, `exists`, `no_queue` or, where it has `max_bindings`, `full`; of
--- several that ask at once, one binds. Raises PGW42 for a pattern that PGMQ refuses.
-CREATE FUNCTION pgmq_gateway.bind(queue text, topic_pattern text, max_bindings integer)
-RETURNS text LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+-- Binds a queue to a pattern: `bound` or `exists`, and since when, `no_queue` or, where it has `max_bindings`,
+-- `full`; of several that ask at once, one binds. Raises PGW42 for a pattern that PGMQ refuses.
+CREATE FUNCTION pgmq_gateway.bind(
+    queue text, topic_pattern text, max_bindings integer, OUT outcome text, OUT since timestamptz
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     PERFORM pgmq_gateway.lock_queue(queue);
     IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
        OR pgmq_gateway.find_queue_table(queue) IS NULL THEN
-        RETURN 'no_queue';
+        outcome := 'no_queue';
+        RETURN;
     END IF;
     BEGIN
         IF NOT pgmq.validate_topic_pattern(topic_pattern) THEN
@@ -137,20 +136,23 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW42';
     END;
-    IF EXISTS (SELECT FROM pgmq.topic_bindings b
-               WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
-        RETURN 'exists';
+    SELECT 'exists', b.bound_at INTO outcome, since FROM pgmq.topic_bindings b
+    WHERE b.pattern = topic_pattern AND b.queue_name = queue;
+    IF outcome IS NOT NULL THEN
+        RETURN;
     ELSIF (SELECT count(*) FROM pgmq.topic_bindings b WHERE b.queue_name = queue) >= max_bindings THEN
-        RETURN 'full';
+        outcome := 'full';
+        RETURN;
     END IF;
     PERFORM pgmq.bind_topic(topic_pattern, queue);
-    IF NOT EXISTS (SELECT FROM pgmq.topic_bindings b
-                   WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
+    SELECT 'bound', b.bound_at INTO outcome, since FROM pgmq.topic_bindings b
+    WHERE b.pattern = topic_pattern AND b.queue_name = queue;
+    IF outcome IS NULL THEN
         RAISE EXCEPTION 'INSERT on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
     END IF;
-    RETURN 'bound';
 EXCEPTION WHEN foreign_key_violation THEN
-    RETURN 'no_queue';
+    outcome := 'no_queue';
+    since := NULL;
 END
 $$;
 

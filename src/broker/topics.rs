@@ -83,8 +83,7 @@ impl Broker {
             let policy = broker.policies.of(queue).await?;
             let bound =
                 broker.on_queue(Kind::Define, queue, &policy, &call, |mut conn| async move {
-                    let outcome = store::bind(&mut conn, queue, pattern, most).await?;
-                    Ok((outcome, store::binding_to(&mut conn, queue, pattern).await?))
+                    store::bind(&mut conn, queue, pattern, most).await
                 });
             let (outcome, bound) = bound.await?.map_err(Error::of_changing(queue))?;
             let new = match outcome {

@@ -114,7 +114,7 @@ pub use shared_sends::{SentTogether, send_together};
 pub use shared_transactions::{SharedOutcome, SharedRequest, transact_each};
 pub use size_limited_rows::Page;
 pub use table_health::{CleanupHolder, TableHealth, cleanup_holders, table_health};
-pub use topics::{BindOutcome, Binding, bind, binding_to, bindings, route, unbind};
+pub use topics::{BindOutcome, Binding, bind, bindings, route, unbind};
 pub use transactions::{Operation, PublishLimits, Transacted, transact};
 pub use wakeups::{
     Notification, NotificationListener, Swept, committed, notify, sweep, sweep_again,

@@ -7,7 +7,7 @@ use crate::domain::{QueueName, Scope};
 
 use super::{
     Conn,
-    decode::{Text, get, only_row, text, time},
+    decode::{Text, get, only_row, text, time, time_option},
     error::{Error, Result},
 };
 
@@ -43,23 +43,11 @@ pub async fn bindings(
     within: &Scope,
     limit: usize,
 ) -> Result<Vec<Binding>> {
-    let query = sqlx::query("/* bindings */ SELECT * FROM pgmq_gateway.bindings($1, NULL, $2, $3)")
+    let query = sqlx::query("/* bindings */ SELECT * FROM pgmq_gateway.bindings($1, $2, $3)")
         .bind(queue.map(QueueName::as_str))
         .bind(within.to_regex())
         .bind(i32::try_from(limit).unwrap_or(i32::MAX));
     conn.look(query).await?.iter().map(binding).collect()
-}
-
-/// The binding of a queue to a pattern, if there is one.
-pub async fn binding_to(
-    conn: &mut Conn,
-    queue: &QueueName,
-    pattern: &str,
-) -> Result<Option<Binding>> {
-    let query = sqlx::query("/* binding */ SELECT * FROM pgmq_gateway.bindings($1, $2, NULL, 1)")
-        .bind(queue.as_str())
-        .bind(pattern);
-    conn.look(query).await?.first().map(binding).transpose()
 }
 
 fn binding(row: &PgRow) -> Result<Binding> {
@@ -67,25 +55,31 @@ fn binding(row: &PgRow) -> Result<Binding> {
     Ok(Binding { pattern, queue, bound_at: time(row, "bound_at")? })
 }
 
-/// Binds a queue to a pattern, if it has fewer than `max_bindings`.
+/// Binds a queue to a pattern, if it has fewer than `max_bindings`. The binding is there if it is bound now.
 pub async fn bind(
     conn: &mut Conn,
     queue: &QueueName,
     pattern: &str,
     max_bindings: usize,
-) -> Result<BindOutcome> {
-    let query = sqlx::query("/* bind */ SELECT pgmq_gateway.bind($1, $2, $3) AS outcome")
+) -> Result<(BindOutcome, Option<Binding>)> {
+    let query = sqlx::query("/* bind */ SELECT outcome, since FROM pgmq_gateway.bind($1, $2, $3)")
         .bind(queue.as_str())
         .bind(pattern)
         .bind(i32::try_from(max_bindings).unwrap_or(i32::MAX));
     let rows = conn.look(query).await?;
-    Ok(match word(&rows)? {
+    let outcome = match word(&rows)? {
         "bound" => BindOutcome::Done,
         "full" => BindOutcome::Full,
         "exists" => BindOutcome::AsBefore,
         "no_queue" => BindOutcome::NoQueue,
         other => return Err(Error::unexpected_word(other)),
-    })
+    };
+    let binding = time_option(only_row(&rows)?, "since")?.map(|bound_at| Binding {
+        pattern: pattern.to_owned(),
+        queue: queue.to_string(),
+        bound_at,
+    });
+    Ok((outcome, binding))
 }
 
 /// Ends a binding.

@@ -239,3 +239,14 @@ async fn a_pattern_that_sql_wrote_with_a_backslash_fails_no_publication() {
     }
     assert_eq!(gateway.get("/topics/t.x/queues").await.expect(200).json()["queues"], json!(["q"]));
 }
+
+/// What is answered is what the statement that bound it has said: another one may find it unbound by then.
+#[tokio::test]
+async fn who_binds_asks_for_no_list_of_bindings() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway.database.execute("DROP FUNCTION pgmq_gateway.bindings(text, text, integer)").await;
+    let first = bind(&gateway, "q", "t.#").await.expect(201).json();
+    assert!(first["bound_at"].is_string(), "{first}");
+    assert_eq!(bind(&gateway, "q", "t.#").await.expect(200).json(), first);
+}
