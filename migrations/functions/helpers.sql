@@ -284,15 +284,26 @@ BEGIN
 END
 $$;
 
--- Whether a table, or a partition of it, has triggers that are asked before a row is updated (16) or
+-- A table with its partitions, and the tables that inherit from it: what is done to its rows is done to theirs.
+CREATE FUNCTION pgmq_gateway.with_descendants(relation regclass)
+RETURNS SETOF oid LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY WITH RECURSIVE tables AS (
+        SELECT relation::oid AS relid
+        UNION
+        SELECT i.inhrelid FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relid
+    ) SELECT t.relid FROM tables t;
+END
+$$;
+
+-- Whether a table, or what belongs to it, has triggers that are asked before a row is updated (16) or
 -- deleted (8), and may keep it as it is without a word.
 CREATE FUNCTION pgmq_gateway.has_row_trigger(relation regclass, kind integer)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN EXISTS (
         SELECT FROM pg_catalog.pg_trigger t
-        WHERE (t.tgrelid = relation
-               OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p))
+        WHERE t.tgrelid IN (SELECT d FROM pgmq_gateway.with_descendants(relation) d)
           AND NOT t.tgisinternal AND t.tgenabled <> 'D'
           -- 1: for each row; 2: before.
           AND t.tgtype & 3 = 3 AND t.tgtype & kind <> 0);

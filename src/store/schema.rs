@@ -16,6 +16,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/registration.sql"),
     include_str!("../../migrations/functions/creation.sql"),
     include_str!("../../migrations/functions/queues.sql"),
+    include_str!("../../migrations/functions/purging.sql"),
     include_str!("../../migrations/functions/settings.sql"),
     include_str!("../../migrations/functions/sequences.sql"),
     include_str!("../../migrations/functions/send.sql"),

@@ -261,3 +261,30 @@ async fn a_message_that_lacks_something_is_settled_and_seen() {
     gateway.delete("/queues/q/messages/1").await.expect(204);
     assert_eq!(ids(&gateway.receive("q", "qty=5").await), [4]);
 }
+
+/// What a DELETE would leave, a purge leaves.
+#[tokio::test]
+async fn what_belongs_to_a_queues_table_is_not_emptied_past_what_keeps_it() {
+    const CHILD: &str = "
+        CREATE TABLE pgmq.child (PRIMARY KEY (msg_id)) INHERITS (pgmq.q_q);
+        INSERT INTO pgmq.child (msg_id, vt, message) VALUES (100, now(), '1')";
+    const KEPT: [&str; 2] = [
+        "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER t BEFORE DELETE ON pgmq.child FOR EACH ROW EXECUTE FUNCTION public.keep()",
+        "CREATE TABLE public.refers (id bigint REFERENCES pgmq.child (msg_id));
+         INSERT INTO public.refers VALUES (100)",
+    ];
+    for keeps in KEPT {
+        let gateway = TestGateway::start().await;
+        gateway.create("q").await;
+        gateway.database.execute(CHILD).await;
+        gateway.database.execute(keeps).await;
+        for n in 0..2 {
+            gateway.send("q", &json!({"message": n}).to_string()).await;
+        }
+        let purged = gateway.post("/queues/q/purge", "").await.expect(200).json();
+        assert_eq!(purged["purged"], 2, "{keeps}");
+        let ids = "SELECT array_agg(msg_id) FROM pgmq.q_q";
+        assert_eq!(gateway.database.value::<Vec<i64>>(ids).await, [100], "{keeps}");
+    }
+}
