@@ -236,41 +236,39 @@ async fn install_pgmq(
 }
 
 async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
-    match schema::migrate(connection).await {
-        Ok(()) => Ok(()),
-        Err(error) if is_forbidden(&error) => {
-            let names: (String, String) = sqlx::query_as(
-                "SELECT pg_catalog.quote_ident(current_user), \
-                            pg_catalog.quote_ident(pg_catalog.current_database())",
-            )
-            .fetch_one(connection)
-            .await
-            .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
-            let (role, database) = names;
-            Err(PrepareError::Forbidden {
-                what: "create or change schema pgmq_gateway",
-                target: target.to_owned(),
-                statement: format!(
-                    "GRANT CREATE ON DATABASE {database} TO {role}, or pgmq-gateway migrate \
-                     --grant-to {role}"
-                ),
-                role,
-            })
-        }
-        Err(source) => Err(PrepareError::Database { target: target.to_owned(), source }),
-    }
+    let failed = |source| PrepareError::Database { target: target.to_owned(), source };
+    let Err(error) = schema::migrate(connection).await else { return Ok(()) };
+    let Some(refused) = refusal(&error) else { return Err(failed(error)) };
+    let (role, database): (String, String) = sqlx::query_as(
+        "SELECT pg_catalog.quote_ident(current_user), \
+                pg_catalog.quote_ident(pg_catalog.current_database())",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    let statement = if refused.contains("pg_control_system") {
+        format!("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO {role}")
+    } else {
+        format!(
+            "GRANT CREATE ON DATABASE {database} TO {role}, or pgmq-gateway migrate --grant-to {role}"
+        )
+    };
+    let what = "create or change schema pgmq_gateway";
+    Err(PrepareError::Forbidden { role, what, target: target.to_owned(), statement })
 }
 
-fn is_forbidden(error: &sqlx::Error) -> bool {
+/// What the server says where a right is missing.
+fn refusal(error: &sqlx::Error) -> Option<String> {
     let source = match error {
         sqlx::Error::Migrate(migrate) => match &**migrate {
             sqlx::migrate::MigrateError::Execute(inner)
             | sqlx::migrate::MigrateError::ExecuteMigration(inner, _) => inner,
-            _ => return false,
+            _ => return None,
         },
         other => other,
     };
-    source.as_database_error().is_some_and(|e| e.code().is_some_and(|code| code == "42501"))
+    let error = source.as_database_error()?;
+    (error.code()? == "42501").then(|| error.message().to_owned())
 }
 
 /// What is there, asked of the catalogues, which every role may read. As the installer's history counts a

@@ -133,3 +133,21 @@ async fn a_database_that_cannot_be_reached_is_named_without_the_password() {
     assert!(error.contains("nowhere") && error.contains("127.0.0.1:1"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
 }
+
+#[tokio::test]
+async fn a_function_of_postgresql_that_nobody_may_call_is_named_with_what_would_help() {
+    let database = TestDatabase::empty().await;
+    let role = role(&database, "hardened").await;
+    database
+        .execute(&format!(
+            "GRANT CREATE ON DATABASE {} TO {role};
+             REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC",
+            database.name
+        ))
+        .await;
+    let error = try_start(&database.url_as(&role), |_| {}).await.expect_err("may not install");
+    let wanted = format!("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO {role}");
+    assert!(error.to_string().contains(&wanted), "{error}");
+    database.execute(&wanted).await;
+    try_start(&database.url_as(&role), |_| {}).await.expect("gateway started");
+}
