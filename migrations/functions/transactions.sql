@@ -182,13 +182,15 @@ BEGIN
 END
 $$;
 
--- What an operation came to that ended a message, or hid it until a moment.
+-- What an operation came to that ended a message, or hid it until a moment. What no calendar has, as triggers may set
+-- it, is the first or last moment there is, as elsewhere.
 CREATE FUNCTION pgmq_gateway.settled_result(action text, id bigint, hidden_until timestamptz)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     IF action <> 'hide' THEN
         RETURN jsonb_build_object('msg_id', id);
     END IF;
+    hidden_until := least(greatest(hidden_until, '0001-01-01 00:00:00+00'), '9999-12-31 00:00:00+00');
     RETURN jsonb_build_object('msg_id', id, 'vt', to_char(
         hidden_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
 END

@@ -343,3 +343,23 @@ async fn crossing_transactions_do_not_both_fail() {
         assert!(one.all("a").await.is_empty() && one.all("b").await.is_empty());
     }
 }
+
+/// As elsewhere, it is the last moment there is.
+#[tokio::test]
+async fn a_moment_that_no_calendar_has_is_told_as_the_last_one() {
+    let gateway = with_queues(&["q"]).await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.for_ever() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN NEW.vt := 'infinity'; RETURN NEW; END $$;
+             CREATE TRIGGER t BEFORE UPDATE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.for_ever()",
+        )
+        .await;
+    gateway.send("q", r#"{"message":1}"#).await;
+    let hide = json!([{"set_vt": {"queue": "q", "msg_id": 1, "vt": 60}}]);
+    let told = results(&gateway, hide).await[0]["vt"].clone();
+    assert_eq!(told, "9999-12-31T00:00:00.000000Z");
+    let shown = gateway.patch("/queues/q/messages/1", r#"{"vt":60}"#).await.expect(200).json();
+    assert_eq!(shown["vt"], told);
+}
