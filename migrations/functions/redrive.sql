@@ -66,13 +66,19 @@ $$;
 
 -- Moves messages from a table into a queue, as new ones: without the deliveries they had, and without
 -- what dead-lettering wrote into their headers. All, or none; those stay for which a `condition` on `q` does not hold.
+-- Where the queue is gone by now, that is said of it, and not of the one that they come from.
 CREATE FUNCTION pgmq_gateway.requeue(source regclass, target text, ids bigint[], condition text DEFAULT 'true')
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    destination regclass := pgmq_gateway.queue_table(target);
-    has_headers boolean := pgmq_gateway.has_column(source, 'headers')
-                       AND pgmq_gateway.has_column(destination, 'headers');
+    destination regclass := pgmq_gateway.find_queue_table(target);
+    has_headers boolean;
 BEGIN
+    IF destination IS NULL THEN
+        RAISE EXCEPTION '%', target
+            USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', 0);
+    END IF;
+    has_headers := pgmq_gateway.has_column(source, 'headers')
+               AND pgmq_gateway.has_column(destination, 'headers');
     PERFORM pgmq_gateway.require_unlocked(destination);
     IF pgmq_gateway.has_fifo_index(destination) THEN
         PERFORM pgmq_gateway.lock_send_order(target);

@@ -263,6 +263,8 @@ fn of_moving(from: &QueueName, to: Option<&QueueName>) -> impl Fn(store::Error) 
     let from = from.clone();
     move |error| match error {
         store::Error::Locked => Error::Locked(what.clone()),
+        // The queue that they were to go to is gone by now.
+        error @ store::Error::Refused { .. } => Error::from(error).without_operation(),
         other => Error::on(&from)(other),
     }
 }

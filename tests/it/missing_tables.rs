@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, TestGateway, guarded::Guarded};
+use crate::support::{
+    Answer, TestGateway,
+    guarded::Guarded,
+    holder::{Holder, wait_for_blocked},
+};
 
 async fn settle(gateway: &TestGateway, entries: Value) -> Value {
     let settled = gateway.post("/queues/q/messages/settle", &entries.to_string()).await;
@@ -310,4 +314,27 @@ async fn a_partitioned_queue_is_dropped_where_pg_partman_is_gone() {
                 AND c.relnamespace = 'pgmq'::regnamespace";
     assert_eq!(gateway.database.value::<i64>(left).await, 0);
     gateway.create("q").await;
+}
+
+/// It is the queue that they were to go to, and not the one that they come from.
+#[tokio::test]
+async fn a_queue_that_goes_while_messages_are_on_their_way_there_is_named() {
+    let gateway = TestGateway::start().await;
+    for queue in ["q", "other"] {
+        gateway.create(queue).await;
+    }
+    gateway.send("q", r#"{"message":1}"#).await;
+    gateway.post("/queues/q/messages/1/archive", "").await.expect(204);
+    let holder = Holder::of_tables(&gateway.database, &["a_q"], "ACCESS EXCLUSIVE").await;
+    let client = gateway.client.clone();
+    let replay =
+        tokio::spawn(
+            async move { client.post("/queues/q/archive/replay", r#"{"to":"other"}"#).await },
+        );
+    wait_for_blocked(&gateway.database, "/* replay */").await;
+    gateway.database.execute("SELECT pgmq.drop_queue('other')").await;
+    holder.rollback().await;
+    let refused = replay.await.expect("no panic").problem(404, "queue_not_found").detail();
+    assert!(refused.contains("`other`"), "{refused}");
+    assert_eq!(gateway.get("/queues/q/archive").await.expect(200).messages().len(), 1);
 }
