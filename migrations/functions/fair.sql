@@ -297,6 +297,8 @@ DECLARE
     step record;
     update_statement text;
     nothing text;
+    me name := current_user;
+    my_role text := current_setting('role');
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     dead := 0;
@@ -341,6 +343,10 @@ BEGIN
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing, nothing
                 USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
+                -- A trigger may have changed it for the rest of the transaction.
+                IF current_user <> me THEN
+                    PERFORM set_config('role', my_role, true);
+                END IF;
                 PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;

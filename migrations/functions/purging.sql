@@ -93,6 +93,8 @@ DECLARE
     code text;
     context text;
     outcome text;
+    me name := current_user;
+    my_role text := current_setting('role');
 BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'DELETE');
     EXECUTE format(
@@ -103,6 +105,10 @@ BEGIN
     BEGIN
         EXECUTE statement USING free;
         GET DIAGNOSTICS more = ROW_COUNT;
+        -- A trigger may have changed it for the rest of the transaction.
+        IF current_user <> me THEN
+            PERFORM set_config('role', my_role, true);
+        END IF;
         PERFORM pgmq_gateway.check_at_once();
         deleted := more;
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
@@ -117,6 +123,9 @@ BEGIN
             BEGIN
                 EXECUTE statement USING ARRAY[id];
                 GET DIAGNOSTICS more = ROW_COUNT;
+                IF current_user <> me THEN
+                    PERFORM set_config('role', my_role, true);
+                END IF;
                 PERFORM pgmq_gateway.check_at_once();
                 deleted := deleted + more;
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

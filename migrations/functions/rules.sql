@@ -29,12 +29,13 @@ $$;
 
 -- Moves rows as the callers do, in two statements: `chosen` are locked, stored in the other table and deleted, and
 -- returned are the ids of those that were. Raises PGW23 if one did not take what the other gave. `vals` may use $2
--- and $3.
+-- and $3. Raises PGW96 as move_rows does.
 CREATE FUNCTION pgmq_gateway.move_by_rules(
     source regclass, destination regclass, columns text, vals text, chosen bigint[], queue text, reasons jsonb,
     condition text
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
+    me name := current_user;
     stored integer;
     gone bigint[];
 BEGIN
@@ -50,6 +51,8 @@ BEGIN
     gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen, condition) d);
     IF stored <> cardinality(gone) THEN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(gone) USING ERRCODE = 'PGW23';
+    ELSIF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+        RAISE SQLSTATE 'PGW96';
     END IF;
     RETURN gone;
 END

@@ -42,6 +42,8 @@ DECLARE
     found_count integer := 0;
     found_bytes bigint := 0;
     bytes bigint;
+    me name := current_user;
+    my_role text := current_setting('role');
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     this_queue := pgmq_gateway.queue_id(queue);
@@ -112,6 +114,10 @@ BEGIN
                 EXECUTE delete_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, bytes
                 USING this_queue, candidate;
+                -- A trigger may have changed it for the rest of the transaction.
+                IF current_user <> me THEN
+                    PERFORM set_config('role', my_role, true);
+                END IF;
                 PERFORM pgmq_gateway.check_at_once();
                 IF found_count > 0 AND found_bytes + bytes > max_bytes THEN
                     RAISE SQLSTATE 'PGW15';

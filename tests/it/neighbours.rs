@@ -180,3 +180,28 @@ async fn a_role_that_may_not_ask_for_the_servers_name_takes_no_other_database_fo
     assert!(!is_of_here("'?/1%s'").await);
     assert!(!is_of_here("'7/%s'").await);
 }
+
+/// One that may call the gateway's functions, and may not work on its queues.
+#[tokio::test]
+async fn what_a_trigger_does_to_the_role_keeps_no_other_from_being_delivered() {
+    for (queue, path) in [
+        ("q", "/queues/q/messages?qty=3&vt=0"),
+        ("grouped", "/queues/grouped/messages?qty=3&vt=0&fifo=head"),
+        ("fair", "/queues/fair/messages?qty=3&vt=0"),
+        ("popped", "/queues/popped/messages/pop?qty=3"),
+    ] {
+        let gateway = TestGateway::start().await;
+        gateway.database.execute("GRANT USAGE ON SCHEMA pgmq_gateway TO pg_monitor").await;
+        let body = json!({"fifo": queue == "grouped", "settings": {"fair": queue == "fair"}});
+        gateway.create_with(queue, &body).await;
+        on_bad(&gateway, queue, "UPDATE OR DELETE", DEEDS[0]).await;
+        for (n, word) in ["bad", "good", "good"].iter().enumerate() {
+            let headers = json!({"x-pgmq-group": n.to_string()});
+            let body = json!({"message": word, "headers": headers}).to_string();
+            gateway.send(queue, &body).await;
+        }
+        let method = if queue == "popped" { "POST" } else { "GET" };
+        let answer = Answer::of(gateway.request(method, path)).await.expect(200);
+        assert_eq!(answer.messages().len(), 3, "{queue}: {}", answer.text);
+    }
+}
