@@ -23,6 +23,7 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
+    time::Instant,
 };
 
 use tracing::{Instrument, debug_span};
