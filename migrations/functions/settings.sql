@@ -70,6 +70,21 @@ BEGIN
 END
 $$;
 
+-- Refuses insert notifications of which this PGMQ knows nothing.
+CREATE FUNCTION pgmq_gateway.check_notify(throttle_ms integer)
+RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    IF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
+        RETURN;
+    ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
+        RAISE EXCEPTION 'insert notifications need PGMQ 1.7.0 or later' USING ERRCODE = 'PGW01';
+    ELSIF throttle_ms > 0 THEN
+        RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
+            USING ERRCODE = 'PGW01';
+    END IF;
+END
+$$;
+
 -- Turns PGMQ's insert notifications on, at most one in so many milliseconds, or off.
 CREATE FUNCTION pgmq_gateway.set_notify(queue text, throttle_ms integer)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -82,15 +97,13 @@ BEGIN
         RETURN;
     ELSIF throttle_ms IS NULL THEN
         PERFORM pgmq.disable_notify_insert(queue);
-    ELSIF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
-        PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
-    ELSIF to_regprocedure('pgmq.enable_notify_insert(text)') IS NULL THEN
-        RAISE EXCEPTION 'insert notifications need PGMQ 1.7.0 or later' USING ERRCODE = 'PGW01';
-    ELSIF throttle_ms > 0 THEN
-        RAISE EXCEPTION 'throttled insert notifications need PGMQ 1.8.0 or later'
-            USING ERRCODE = 'PGW01';
     ELSE
-        PERFORM pgmq.enable_notify_insert(queue);
+        PERFORM pgmq_gateway.check_notify(throttle_ms);
+        IF to_regprocedure('pgmq.enable_notify_insert(text, integer)') IS NOT NULL THEN
+            PERFORM pgmq.enable_notify_insert(queue, throttle_ms);
+        ELSE
+            PERFORM pgmq.enable_notify_insert(queue);
+        END IF;
     END IF;
     is_now := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
     IF throttle_ms IS DISTINCT FROM is_now THEN

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::broker::{Error, Part, Subject};
+use crate::broker::{Error, Part, Subject, partly_changed};
 
 /// Where in a body the message, or the operation, stands that an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,9 @@ fn at(error: &Error, place: Place) -> String {
             format!("`operations[{operation}]`: {source}; nothing was done")
         }
         Error::Shared(source) => at(source, place),
+        Error::PartlyChanged { queue, done, source } => {
+            partly_changed(queue, done, &at(source, place))
+        }
         Error::Invalid { part: Some(part), reason }
         | Error::MessageRejected { part: Some(part), reason } => {
             let colon = if reason.starts_with(':') { "" } else { " " };

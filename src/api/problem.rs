@@ -315,7 +315,9 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::QueueInUse { .. } => Code::QueueInUse,
         E::ReceiptStale { .. } => Code::ReceiptStale,
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
-        E::InOperation { source, .. } | E::InMessage { source, .. } => code_of(source),
+        E::InOperation { source, .. }
+        | E::InMessage { source, .. }
+        | E::PartlyChanged { source, .. } => code_of(source),
         E::Shared(source) => code_of(source),
         E::MessageTooLarge { .. } | E::MessageExpands { .. } | E::PublicationTooLarge { .. } => {
             Code::MessageTooLarge
@@ -330,7 +332,9 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::MessageConflict(_) => Code::MessageConflict,
         E::NotSupported(_) => Code::NotSupported,
         E::Overloaded(_) | E::Locked(_) => Code::Overloaded,
-        E::DatabaseUnavailable(_) | E::TriggerFailed(_) => Code::DatabaseUnavailable,
+        E::DatabaseUnavailable(_) | E::TookTooLong(_) | E::Undone(_) | E::TriggerFailed(_) => {
+            Code::DatabaseUnavailable
+        }
         E::OutcomeUnknown(_) => Code::OutcomeUnknown,
         E::Internal(_) | E::NoArchive(_) | E::ReadFails { .. } | E::IdsExhausted { .. } => {
             Code::InternalError

@@ -67,6 +67,7 @@ pub use archives::{Browse, Redrive, RedrivenThese, Replay};
 pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
+pub(crate) use error::partly_changed;
 pub use error::{Error, Part, Result, Subject};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};

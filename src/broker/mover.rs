@@ -118,6 +118,8 @@ impl Mover {
                 Error::Locked(_)
                 | Error::Overloaded(_)
                 | Error::DatabaseUnavailable(_)
+                | Error::TookTooLong(_)
+                | Error::Undone(_)
                 | Error::OutcomeUnknown(_)
                 | Error::TriggerFailed(_),
             ) => Step { moved: 0, status: "RUNNING", failure: None, pause: RETRY_PAUSE },

@@ -114,18 +114,9 @@ impl Broker {
             let policy = broker.policies.of(&queue).await?;
             let known = Known { queue: &queue, policy: &policy, call: &call };
             broker.check_change(known, &change).await?;
-            for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
-                broker.set_index(known, index, true).await?;
-            }
-            let outcome = broker.store_settings(known, &change.settings).await;
-            if !matches!(outcome, Err(Error::Locked(_))) {
-                broker.policies.forget(&queue);
-            }
-            outcome?;
-            for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
-                broker.set_index(known, index, false).await?;
-            }
-            let changed = broker.show(known).await?;
+            let mut done = Vec::new();
+            let changed = broker.apply_change(known, &change, &mut done).await;
+            let changed = changed.map_err(|error| error.behind(&queue, &done))?;
             broker.policies.note_pause(&queue, changed.settings.paused);
             broker.engine.tell(&queue);
             Ok(changed)
@@ -133,10 +124,42 @@ impl Broker {
         .await
     }
 
+    /// Changes what is to be changed, step by step: each commits on its own, and is `done` then.
+    async fn apply_change(
+        &self,
+        known: Known<'_>,
+        change: &QueueChange,
+        done: &mut Vec<&'static str>,
+    ) -> Result<Queue> {
+        for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
+            self.set_index(known, index, true, done).await?;
+        }
+        if change.settings != SettingsChange::default() {
+            let outcome = self.store_settings(known, &change.settings).await;
+            if !matches!(outcome, Err(Error::Locked(_))) {
+                self.policies.forget(known.queue);
+            }
+            outcome?;
+            done.push("its settings are changed");
+        }
+        for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
+            self.set_index(known, index, false, done).await?;
+        }
+        let changed = self.show(known).await?;
+        if changed.settings.fair && change.settings.fair.is_some() {
+            // Another gateway may have set it while this one dropped what it needs.
+            self.set_index(known, GroupIndex::Fair, true, done).await?;
+        }
+        Ok(changed)
+    }
+
     /// Refuses a change that cannot be made, before any of it is.
     async fn check_change(&self, known: Known<'_>, change: &QueueChange) -> Result<()> {
         let (Known { queue, policy, call }, settings) = (known, &change.settings);
         let missing = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
+            if let Some(Some(notify)) = &settings.notify {
+                store::check_notify(&mut conn, notify.0).await?;
+            }
             missing_dead_letter_queue(&mut conn, settings).await
         });
         if let Some(error) = missing.await?.map_err(Error::of_changing(queue))? {
@@ -155,6 +178,10 @@ impl Broker {
                 "queue `{queue}` is partitioned: PostgreSQL makes and drops an index of such a table while \
                  nobody else is at work there only, so `fifo` and `fair` are said when it is made"
             )));
+        }
+        for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
+            // One that is being made cannot be dropped, which is found out before anything is changed.
+            self.index_work(known, index, false).await?;
         }
         Ok(())
     }
@@ -181,18 +208,38 @@ impl Broker {
     }
 
     /// Makes an index, or drops it. Where there is nothing to do, that waits for nobody.
-    async fn set_index(&self, known: Known<'_>, index: GroupIndex, wanted: bool) -> Result<()> {
+    async fn set_index(
+        &self,
+        known: Known<'_>,
+        index: GroupIndex,
+        wanted: bool,
+        done: &mut Vec<&'static str>,
+    ) -> Result<()> {
         if !self.index_work(known, index, wanted).await?.is_empty() {
             self.work_on_index(known, index, wanted).await?;
-        }
-        let Known { queue, policy, call } = known;
-        if index == GroupIndex::Fifo {
-            let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-                store::note_fifo(&mut conn, queue).await
+            done.push(match (index, wanted) {
+                (GroupIndex::Fifo, true) => "its index for reading in groups is made",
+                (GroupIndex::Fifo, false) => "its index for reading in groups is dropped",
+                (GroupIndex::Fair, true) => "its index for groups that take turns is made",
+                (GroupIndex::Fair, false) => "its index for groups that take turns is dropped",
             });
-            noted.await?.map_err(Error::of_changing(queue))?;
         }
-        Ok(())
+        if index == GroupIndex::Fifo { self.note_fifo(known).await } else { Ok(()) }
+    }
+
+    async fn note_fifo(&self, Known { queue, policy, call }: Known<'_>) -> Result<()> {
+        let noted = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
+            store::note_fifo(&mut conn, queue).await
+        });
+        let noted = noted.await?;
+        if !matches!(noted, Err(store::Error::Locked)) {
+            self.policies.forget(queue);
+        }
+        match noted {
+            // The index is what counts: the janitor writes it down once nobody has the row.
+            Err(store::Error::Locked) => Ok(()),
+            noted => noted.map_err(Error::of_changing(queue)),
+        }
     }
 
     /// The statements that make or drop it, as it is now.

@@ -166,12 +166,9 @@ impl Broker {
                 ));
             }
         };
-        let shown = self.on_catalogue(call, queue.as_str(), |mut conn| async move {
-            store::show(&mut conn, queue).await
-        });
-        let shown = shown.await?.map_err(Error::on(queue))?;
-        let queue = shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))?;
-        let queue = self.complete(queue);
+        let done: &[&str] = if created { &["it is made"] } else { &[] };
+        let shown = self.show_made(call, queue).await;
+        let queue = self.complete(shown.map_err(|error| error.behind(queue, done))?);
         if created {
             self.policies.forget(&new.queue);
             self.policies.note_pause(&new.queue, queue.settings.paused);
@@ -179,6 +176,14 @@ impl Broker {
             self.check_alike(new, &queue)?;
         }
         Ok(Created { queue, created })
+    }
+
+    async fn show_made(&self, call: &Arc<Call>, queue: &QueueName) -> Result<Queue> {
+        let shown = self.on_catalogue(call, queue.as_str(), |mut conn| async move {
+            store::show(&mut conn, queue).await
+        });
+        let shown = shown.await?.map_err(Error::on(queue))?;
+        shown.ok_or_else(|| Error::QueueNotFound(queue.to_string()))
     }
 
     /// Lists queues by name.

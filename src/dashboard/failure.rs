@@ -95,6 +95,10 @@ impl Failure {
     fn again_in(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
+
+    fn saying(self, detail: String) -> Self {
+        Self { detail: shortened(detail), ..self }
+    }
 }
 
 impl WireError for Failure {
@@ -189,6 +193,7 @@ fn failure_of(error: &broker::Error) -> Failure {
     match error {
         E::InOperation { source, .. } | E::InMessage { source, .. } => failure_of(source),
         E::Shared(source) => failure_of(source),
+        E::PartlyChanged { source, .. } => failure_of(source).saying(error.to_string()),
         E::QueueNotFound(queue) => Failure::new(
             S::NOT_FOUND,
             "queue_not_found",
@@ -237,6 +242,10 @@ fn failure_of(error: &broker::Error) -> Failure {
         E::Locked(_) => as_it_says(S::SERVICE_UNAVAILABLE, "locked", "It is locked").again_in(1),
         E::OutcomeUnknown(_) => {
             as_it_says(S::SERVICE_UNAVAILABLE, "outcome_unknown", "It may be done").again_in(1)
+        }
+        E::TookTooLong(_) | E::Undone(_) => {
+            let title = "The database did not get it done";
+            as_it_says(S::SERVICE_UNAVAILABLE, "database_unavailable", title).again_in(2)
         }
         E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {
             let title = "The database does not answer";

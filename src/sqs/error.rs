@@ -203,11 +203,16 @@ fn kind_of(error: &broker::Error) -> Kind {
         E::NotSupported(_) | E::QueueInUse { .. } | E::TablesNeeded(_) | E::TableDiffers { .. } => {
             Kind::UnsupportedOperation
         }
-        E::Overloaded(_) | E::Locked(_) | E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {
-            Kind::ServiceUnavailable
-        }
+        E::Overloaded(_)
+        | E::Locked(_)
+        | E::DatabaseUnavailable(_)
+        | E::TookTooLong(_)
+        | E::Undone(_)
+        | E::TriggerFailed(_) => Kind::ServiceUnavailable,
         E::Shared(source) => kind_of(source),
-        E::InOperation { source, .. } | E::InMessage { source, .. } => kind_of(source),
+        E::InOperation { source, .. }
+        | E::InMessage { source, .. }
+        | E::PartlyChanged { source, .. } => kind_of(source),
         E::OutcomeUnknown(_)
         | E::Internal(_)
         | E::NoArchive(_)

@@ -105,7 +105,7 @@ pub use reads::{
 };
 pub use rejection::Rejection;
 pub use session::ConnectOptions;
-pub use settings::{Configured, all_settings, change_settings};
+pub use settings::{Configured, all_settings, change_settings, check_notify};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,
 };

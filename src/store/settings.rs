@@ -83,6 +83,12 @@ pub async fn change_settings(
     get(only_row(&conn.on(queue).look(query).await?)?, "changed")
 }
 
+/// Refuses insert notifications of which PGMQ in this database knows nothing.
+pub async fn check_notify(conn: &mut Conn, notify: Notify) -> Result<()> {
+    let query = sqlx::query("/* check_notify */ SELECT pgmq_gateway.check_notify($1)");
+    conn.look(query.bind(notify.throttle_ms.as_i32())).await.map(drop)
+}
+
 /// Settings as they were stored.
 pub(super) struct Parsed {
     pub(super) settings: QueueSettings,

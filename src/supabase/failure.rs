@@ -73,6 +73,10 @@ impl Failure {
     fn again_in(self, seconds: u32) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
+
+    fn saying(self, message: String) -> Self {
+        Self { message: shortened(message), ..self }
+    }
 }
 
 impl WireError for Failure {
@@ -154,6 +158,7 @@ fn failure_of(error: &broker::Error) -> Failure {
     match error {
         E::InOperation { source, .. } | E::InMessage { source, .. } => failure_of(source),
         E::Shared(source) => failure_of(source),
+        E::PartlyChanged { source, .. } => failure_of(source).saying(error.to_string()),
         E::QueueNotFound(queue) => Failure::no_relation('q', queue),
         E::NoArchive(queue) => Failure::no_relation('a', queue),
         // Of no part of the request: no queue can have the name.
@@ -183,8 +188,9 @@ fn failure_of(error: &broker::Error) -> Failure {
         E::NotSupported(_) => as_it_says(S::NOT_IMPLEMENTED, "0A000"),
         E::Overloaded(_) => as_it_says(S::SERVICE_UNAVAILABLE, "53000").again_in(1),
         E::Locked(_) => as_it_says(S::SERVICE_UNAVAILABLE, "55P03").again_in(1),
+        E::TookTooLong(_) => as_it_says(S::SERVICE_UNAVAILABLE, "57014").again_in(2),
         E::OutcomeUnknown(_) => as_it_says(S::SERVICE_UNAVAILABLE, "08007").again_in(1),
-        E::DatabaseUnavailable(_) | E::TriggerFailed(_) => {
+        E::DatabaseUnavailable(_) | E::TriggerFailed(_) | E::Undone(_) => {
             as_it_says(S::SERVICE_UNAVAILABLE, "PGRST000").again_in(2)
         }
         E::Internal(_) | E::ReadFails { .. } | E::IdsExhausted { .. } => {

@@ -92,6 +92,7 @@ mod operations;
 mod outages;
 mod owners;
 mod parity;
+mod partial_changes;
 mod partial_moves;
 mod pauses;
 mod permissions;

@@ -192,6 +192,16 @@ pub enum Error {
         /// Why, as the store says it.
         why: store::Rejection,
     },
+    /// A queue is changed in several steps, of which some are done.
+    #[error("{}", partly_changed(queue, done, &source.to_string()))]
+    PartlyChanged {
+        /// The queue.
+        queue: String,
+        /// What is done, in sentences.
+        done: String,
+        /// Why the rest is not.
+        source: Box<Error>,
+    },
     /// A trigger failed for a reason that may pass.
     #[error(
         "something that a trigger of the table of {0} needs is not available; nothing was done; \
@@ -282,6 +292,18 @@ pub enum Error {
     /// The database does not answer.
     #[error("the database is unavailable; try again in a moment")]
     DatabaseUnavailable(#[source] store::Error),
+    /// A statement took longer than it may.
+    #[error(
+        "the database did not finish this within `database.statement_timeout_ms`, or somebody cancelled it there; \
+         nothing was done"
+    )]
+    TookTooLong(#[source] store::Error),
+    /// What others did at the same time undid it, however often it was tried.
+    #[error(
+        "this met what others did at the same time, and the database undid it each time; nothing was done; try \
+         again in a moment"
+    )]
+    Undone(#[source] store::Error),
     /// It may or may not be done.
     #[error(
         "the connection to the database broke before the outcome was known: it may or may not be \
@@ -294,4 +316,10 @@ pub enum Error {
     /// A defect.
     #[error("an unexpected error; the log of the gateway tells more")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is said of a change of which some steps are done. What stopped it says of itself alone that it did nothing.
+pub(crate) fn partly_changed(queue: &str, done: &str, reason: &str) -> String {
+    let reason = reason.replace("; nothing was done", "").replace("; nothing was changed", "");
+    format!("queue `{queue}`: {done}, and the rest is not done: {reason}")
 }

@@ -161,6 +161,19 @@ impl Error {
         Self::invalid(None, format!("queue `{queue}`: {reason}"))
     }
 
+    /// The failure of a change of `queue` of which some steps are `done`.
+    pub(in crate::broker) fn behind(self, queue: &QueueName, done: &[&str]) -> Self {
+        // Where the queue is gone, so is what was done to it.
+        if done.is_empty() || matches!(self, Self::QueueNotFound(_)) {
+            return self;
+        }
+        Self::PartlyChanged {
+            queue: queue.to_string(),
+            done: done.join(", "),
+            source: Box::new(self),
+        }
+    }
+
     fn refused(reason: String) -> Self {
         Self::MessageRejected { part: None, reason }
     }
@@ -207,9 +220,9 @@ impl From<store::Error> for Error {
                 "as many clients wait as this gateway takes, of all or with this key, or receive in as many \
                  different ways; try again in a moment",
             ),
-            store::Error::Unavailable(_) | store::Error::Timeout | store::Error::Deadlock(_) => {
-                Self::DatabaseUnavailable(error)
-            }
+            store::Error::Unavailable(_) => Self::DatabaseUnavailable(error),
+            store::Error::Timeout => Self::TookTooLong(error),
+            store::Error::Deadlock(_) => Self::Undone(error),
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::Error::NotSupported(what) => {
                 Self::NotSupported(format!("{what}: upgrade PGMQ in this database to have this"))
@@ -238,5 +251,40 @@ impl From<store::Error> for Error {
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_too_long_is_no_database_that_is_away() {
+        let queue = QueueName::parse("q").expect("valid");
+        let slow = Error::on(&queue)(store::Error::Timeout);
+        assert!(slow.to_string().contains("`database.statement_timeout_ms`"), "{slow}");
+        assert!(!slow.to_string().contains("unavailable"), "{slow}");
+    }
+
+    #[test]
+    fn what_stopped_a_change_does_not_say_that_nothing_was_done() {
+        let queue = QueueName::parse("q").expect("valid");
+        let why = Rejection::Trigger("P0001".into());
+        for error in [
+            store::Error::Locked,
+            store::Error::Needed,
+            store::Error::Rejected(why),
+            store::Error::NoReplicaIdentity,
+            store::Error::Timeout,
+        ] {
+            let error = Error::of_changing(&queue)(error);
+            let alone = error.to_string();
+            assert!(alone.contains("; nothing was "), "{alone}");
+            let behind = error.behind(&queue, &["its settings are changed"]).to_string();
+            assert!(!behind.contains("nothing was"), "{behind}");
+            assert!(behind.starts_with("queue `q`: its settings are changed, and"), "{behind}");
+        }
+        let error = Error::of_changing(&queue)(store::Error::Locked).behind(&queue, &[]);
+        assert!(matches!(error, Error::Locked(_)));
     }
 }
