@@ -1,23 +1,54 @@
 -- The archive: looking at it, and taking back from it.
 
--- Archived messages in order of msg_id; with `readable_only`, those that can be written out.
+-- Archived messages in order of msg_id; with `readable_only`, those that can be written out. At most `max_rows` are
+-- looked at (null for any number): where that ends it, the last row is a mark that says where to go on.
 CREATE FUNCTION pgmq_gateway.browse_archive(
-    queue text, after_msg_id bigint, max_messages integer, since timestamptz, until timestamptz,
-    filter jsonb, readable_only boolean
+    queue text, after_msg_id bigint, max_messages integer, max_rows integer, since timestamptz, until timestamptz,
+    filter jsonb, ids bigint[], readable_only boolean
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
-    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, archived_at timestamptz
+    vt timestamptz, message jsonb, headers jsonb, queue_id bigint, archived_at timestamptz, is_mark boolean
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
+    bound bigint := pgmq_gateway.step_bound(a_table, after_msg_id, NULL, max_rows);
+    found integer;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
-        '/* pgmq_gateway */ SELECT %s, 0::bigint, m.archived_at FROM %s m WHERE m.msg_id > $1 AND %s %s
-         ORDER BY m.msg_id LIMIT $2',
+        '/* pgmq_gateway */ SELECT %s, 0::bigint, m.archived_at, false FROM %s m
+         WHERE m.msg_id > $1 AND ($8 IS NULL OR m.msg_id <= $8) AND %s %s ORDER BY m.msg_id LIMIT $2',
         pgmq_gateway.columns(a_table), a_table, pgmq_gateway.archive_condition(),
         CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($7, m.msg_id)' END
-    ) USING after_msg_id, max_messages, since, until, filter, NULL::bigint[], a_table;
+    ) USING after_msg_id, max_messages, since, until, filter, ids, a_table, bound;
+    GET DIAGNOSTICS found = ROW_COUNT;
+    IF found < max_messages AND bound IS NOT NULL THEN
+        msg_id := bound;
+        is_mark := true;
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- The id of the last of the next `max_rows` rows of a table, up to which a step looks; null where there are fewer, or
+-- without an index that leads there.
+CREATE FUNCTION pgmq_gateway.step_bound(relation regclass, after_msg_id bigint, up_to bigint, max_rows integer)
+RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    bound bigint;
+BEGIN
+    IF max_rows IS NULL OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = relation AND i.indisvalid AND i.indpred IS NULL AND a.attname = 'msg_id'
+    ) THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format(
+        '/* pgmq_gateway */ SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND ($2 IS NULL OR m.msg_id <= $2)
+         ORDER BY m.msg_id OFFSET $3 - 1 LIMIT 1', relation
+    ) INTO bound USING after_msg_id, up_to, max_rows;
+    RETURN bound;
 END
 $$;
 
@@ -28,35 +59,38 @@ RETURNS text LANGUAGE sql IMMUTABLE AS $$
             AND ($5 IS NULL OR m.message @> $5) AND ($6 IS NULL OR m.msg_id = ANY ($6))'
 $$;
 
--- How many archived messages are meant, at most `max_messages`.
+-- How many archived messages are meant, at most `max_messages`, and among the next `max_rows`, as for browse_archive:
+-- `last_id` is where to go on, null when there are no more.
 CREATE FUNCTION pgmq_gateway.count_archived(
-    queue text, max_messages bigint, since timestamptz, until timestamptz, filter jsonb,
-    ids bigint[]
-) RETURNS bigint LANGUAGE plpgsql STABLE
+    queue text, after_msg_id bigint, max_messages bigint, max_rows integer, since timestamptz, until timestamptz,
+    filter jsonb, ids bigint[], OUT counted bigint, OUT last_id bigint
+) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    counted bigint;
+    a_table regclass := pgmq_gateway.archive_table(queue);
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    last_id := pgmq_gateway.step_bound(a_table, after_msg_id, NULL, max_rows);
     EXECUTE format(
-        '/* pgmq_gateway */ SELECT count(*) FROM (SELECT FROM %s m WHERE m.msg_id > $1 AND %s LIMIT $2) c',
-        pgmq_gateway.archive_table(queue), pgmq_gateway.archive_condition()
-    ) INTO counted USING 0, max_messages, since, until, filter, ids;
-    RETURN counted;
+        '/* pgmq_gateway */ SELECT count(*) FROM (
+            SELECT FROM %s m WHERE m.msg_id > $1 AND ($7 IS NULL OR m.msg_id <= $7) AND %s LIMIT $2) c',
+        a_table, pgmq_gateway.archive_condition()
+    ) INTO counted USING after_msg_id, max_messages, since, until, filter, ids, last_id;
 END
 $$;
 
 -- Moves the next archived messages into a queue, as new ones. What the archive does not give or the
 -- queue does not take stays: of these `failed` says how many, `failed_code` and `failed_constraint` why.
--- `last_id` is where to go on, null when there are no more. What is archived later than the first step, as it was
--- replayed by it maybe, is behind `up_to`.
+-- `last_id` is where to go on, null when there are no more: at most `max_rows` are looked at, as for browse_archive.
+-- What is archived later than the first step, as it was replayed by it maybe, is behind `up_to`.
 CREATE FUNCTION pgmq_gateway.replay(
-    queue text, target text, after_msg_id bigint, max_messages integer, since timestamptz,
+    queue text, target text, after_msg_id bigint, max_messages integer, max_rows integer, since timestamptz,
     until timestamptz, filter jsonb, ids bigint[], INOUT up_to bigint, OUT moved integer, OUT last_id bigint,
     OUT failed integer, OUT failed_code text, OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
+    bound bigint;
     chosen bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
@@ -64,19 +98,18 @@ BEGIN
     IF up_to IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT coalesce(max(m.msg_id), 0) FROM %s m', a_table) INTO up_to;
     END IF;
+    bound := pgmq_gateway.step_bound(a_table, after_msg_id, up_to, max_rows);
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(c.msg_id) FROM (
             SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND m.msg_id <= $7 AND %s
             ORDER BY m.msg_id LIMIT $2 %s) c',
         a_table, pgmq_gateway.archive_condition(), pgmq_gateway.row_lock(a_table)
-    ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids, up_to;
+    ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids, coalesce(bound, up_to);
     SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
     INTO moved, failed, failed_code, failed_constraint
     FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}')) r;
     failed_queue := target;
-    IF cardinality(chosen) = max_messages THEN
-        last_id := chosen[max_messages];
-    END IF;
+    last_id := CASE WHEN cardinality(chosen) = max_messages THEN chosen[max_messages] ELSE bound END;
 END
 $$;
 

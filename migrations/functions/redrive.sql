@@ -5,10 +5,10 @@
 -- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
 -- not give or the other does not take: of these `failed` says how many, `failed_code` and
 -- `failed_constraint` why the first did, and `failed_queue` where it was to go. `last_id` is where to go on, null
--- when there are no more. What becomes a dead letter later than the first step, as it was moved by it maybe, is behind
--- `up_to`.
+-- when there are no more: at most `max_rows` are looked at. What becomes a dead letter later than the first step, as it
+-- was moved by it maybe, is behind `up_to`.
 CREATE FUNCTION pgmq_gateway.redrive(
-    queue text, target text, after_msg_id bigint, max_messages integer, allowed_queues text,
+    queue text, target text, after_msg_id bigint, max_messages integer, max_rows integer, allowed_queues text,
     INOUT up_to bigint, OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
     OUT failed_constraint text, OUT failed_queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
@@ -20,6 +20,7 @@ DECLARE
     is_known text := '$3 <> $4 AND EXISTS (SELECT FROM pgmq.meta k
                                            WHERE k.queue_name = $3 AND pgmq_gateway.is_name(k.queue_name))';
     looked_at bigint[] := '{}';
+    bound bigint;
     batch record;
     step record;
 BEGIN
@@ -38,13 +39,14 @@ BEGIN
     IF up_to IS NULL THEN
         EXECUTE format('/* pgmq_gateway */ SELECT coalesce(max(m.msg_id), 0) FROM %s m', source) INTO up_to;
     END IF;
+    bound := pgmq_gateway.step_bound(source, after_msg_id, up_to, max_rows);
     FOR batch IN EXECUTE format(
         '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
             SELECT %s AS origin, m.msg_id FROM %s m
             WHERE m.msg_id > $1 AND m.msg_id <= $6 AND m.vt <= statement_timestamp() AND %s
             ORDER BY m.msg_id LIMIT $2 %s) c
          GROUP BY c.origin ORDER BY c.origin', origin, source, is_known, pgmq_gateway.row_lock(source)
-    ) USING after_msg_id, max_messages, target, queue, allowed_queues, up_to LOOP
+    ) USING after_msg_id, max_messages, target, queue, allowed_queues, coalesce(bound, up_to) LOOP
         looked_at := looked_at || batch.ids;
         IF pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
             step := pgmq_gateway.requeue_each(
@@ -58,9 +60,8 @@ BEGIN
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;
     END LOOP;
-    IF cardinality(looked_at) = max_messages THEN
-        last_id := (SELECT max(id) FROM unnest(looked_at) AS l (id));
-    END IF;
+    last_id := CASE WHEN cardinality(looked_at) = max_messages
+                    THEN (SELECT max(id) FROM unnest(looked_at) AS l (id)) ELSE bound END;
 END
 $$;
 

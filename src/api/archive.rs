@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Archived, Browse, Page, Redrive, Replay},
+    broker::{Archived, Browse, MovedSome, Page, Redrive, Replay},
     domain::{Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp},
     http::{Caller, QueuePermit, json, right, room_for},
 };
@@ -64,7 +64,8 @@ struct BrowseParameters {
     filter: Option<Filter>,
 }
 
-/// Looks at archived messages in order of `msg_id`.
+/// Looks at archived messages in order of `msg_id`. A page can be short, or empty, and have a `next`, where it takes
+/// long to find what is meant.
 #[utoipa::path(
     get, path = "/queues/{queue}/archive", tag = TAG, operation_id = "browse_archive",
     params(("queue" = String, Path), BrowseParameters),
@@ -116,6 +117,9 @@ struct ReplayBody {
     /// The most messages to move, the oldest first; all if not given.
     #[schema(inline)]
     limit: Option<Limit>,
+    /// The `next` of the answer before: the `msg_id` behind which to begin.
+    #[schema(inline)]
+    after: Option<AnyId>,
     /// Whether to count them only.
     #[serde(default)]
     dry_run: bool,
@@ -132,10 +136,15 @@ fn known_to_postgresql(moment: Timestamp) -> DateTime<Utc> {
 struct Replayed {
     /// The number of messages.
     replayed: i64,
+    /// There if the time for a request was up before all had been looked at: what to pass as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 4711)]
+    next: Option<i64>,
 }
 
 /// Moves archived messages back, as new ones that have not been delivered yet. Many are moved in
-/// several transactions: if the request takes too long, asking again goes on from there.
+/// several transactions: if the request takes too long, its answer has a `next`, and asking again with that as
+/// `after` goes on from there.
 #[utoipa::path(
     post, path = "/queues/{queue}/archive/replay", tag = TAG, operation_id = "replay_archive",
     params(("queue" = String, Path)),
@@ -165,8 +174,10 @@ async fn replay(
     if to.as_ref().is_some_and(|to| *to != queue) {
         may_take(&caller, &queue)?;
     }
-    let what = Replay { queue, to, which, limit, dry_run: body.dry_run };
-    Ok(JsonAnswer(Replayed { replayed: broker.replay(&call, what).await? }))
+    let after = body.after.map(Bounded::get);
+    let what = Replay { queue, to, which, limit, after, dry_run: body.dry_run };
+    let MovedSome { count, next } = broker.replay(&call, what).await?;
+    Ok(JsonAnswer(Replayed { replayed: count, next }))
 }
 
 /// Which dead letters to deliver once more.
@@ -179,6 +190,9 @@ struct RedriveBody {
     /// The most messages to move, the oldest first; all if not given.
     #[schema(inline)]
     limit: Option<Limit>,
+    /// The `next` of the answer before: the `msg_id` behind which to begin.
+    #[schema(inline)]
+    after: Option<AnyId>,
 }
 
 /// Messages that are taken back are sent once more.
@@ -197,6 +211,10 @@ fn may_take(caller: &Caller, from: &QueueName) -> Result<(), Problem> {
 struct Moved {
     /// The number of messages.
     moved: i64,
+    /// There if the time for a request was up before all had been looked at: what to pass as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 4711)]
+    next: Option<i64>,
 }
 
 /// Moves dead letters back to where they came from, as new messages. Those that a consumer has in
@@ -217,12 +235,13 @@ async fn redrive(
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
 ) -> Result<JsonAnswer<Moved>, Problem> {
-    let (to, limit) = (body.to, body.limit.map(Bounded::get));
+    let (to, limit, after) = (body.to, body.limit.map(Bounded::get), body.after.map(Bounded::get));
     may_take(&caller, &queue)?;
     if let Some(to) = &to {
         may_send(&caller, to)?;
     }
     let within = caller.scope(Some(Right::Send));
-    let moved = broker.redrive(&call, Redrive { queue, to, within, limit }).await?;
-    Ok(JsonAnswer(Moved { moved }))
+    let what = Redrive { queue, to, within, limit, after };
+    let MovedSome { count, next } = broker.redrive(&call, what).await?;
+    Ok(JsonAnswer(Moved { moved: count, next }))
 }

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, Moved, Page},
+    store::{self, Archived, ArchivedCount, Moved, Page, Step},
     telemetry::MessageEvent,
 };
 
 use super::{
     Broker, Error, Part, Result,
+    archive_search::ArchiveSearch,
     move_steps::{MoveSteps, Redriven, refused_by},
+    policies::Policy,
     retry::Kind,
 };
 
@@ -38,6 +42,8 @@ pub struct Replay {
     pub which: Archived,
     /// The most messages to move.
     pub limit: Option<i64>,
+    /// The id behind which to begin; with the first where nothing is said.
+    pub after: Option<i64>,
     /// Whether to count them only.
     pub dry_run: bool,
 }
@@ -53,6 +59,8 @@ pub struct Redrive {
     pub within: Scope,
     /// The most messages to move.
     pub limit: Option<i64>,
+    /// The id behind which to begin; with the first where nothing is said.
+    pub after: Option<i64>,
 }
 
 /// What became of dead letters that were to be delivered once more.
@@ -66,8 +74,18 @@ pub struct RedrivenThese {
     pub why: Option<String>,
 }
 
+/// What became of messages that were to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedSome {
+    /// How many were moved or, where they were to be counted only, how many there are.
+    pub count: i64,
+    /// The id behind which to go on, where the time was up before all had been looked at.
+    pub next: Option<i64>,
+}
+
 impl Broker {
-    /// Archived messages in order of their ids.
+    /// Archived messages in order of their ids. Where it takes too long to find as many as are wanted, these are
+    /// fewer, and there may be more behind them.
     pub async fn browse_archive(
         &self,
         call: &Arc<Call>,
@@ -76,63 +94,64 @@ impl Broker {
         what.which.filter = what.which.filter.filter(Filter::is_selective);
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            let queue = &what.queue;
-            let (limit, most) = (what.limit.as_i32(), broker.limits.max_answer_bytes);
-            let (after, which) = (what.after, &what.which);
+            let policy = broker.policies.of(&what.queue).await?;
             let heavy = broker.engine.heavy_queues();
-            let policy = broker.policies.of(queue).await?;
-            let page =
-                broker.on_queue(Kind::Archive, queue, &policy, &call, |mut conn| async move {
-                    let mut limit = heavy.rows(queue, limit);
-                    let mut readable_only = false;
-                    loop {
-                        let page = store::browse_archive(
-                            &mut conn,
-                            queue,
-                            after,
-                            limit,
-                            which,
-                            most,
-                            readable_only,
-                        );
-                        match page.await {
-                            Err(store::Error::Timeout) if limit > 1 => {
-                                // With one it may be the search that takes so long.
-                                if which.filter.is_none() {
-                                    heavy.note(queue);
-                                }
-                                limit = 1;
-                            }
-                            // One that cannot be sent is left out, and hides no other.
-                            Err(store::Error::Unreadable) if !readable_only => readable_only = true,
-                            page => return page,
+            let limit = heavy.rows(&what.queue, what.limit.as_i32());
+            let mut search = ArchiveSearch::new(&what, limit, broker.limits.max_answer_bytes);
+            let deadline = Instant::now() + broker.request_timeout / 2;
+            loop {
+                let began = Instant::now();
+                let (queue, which, now) = (&what.queue, &what.which, &search);
+                let step =
+                    broker.on_queue(Kind::Archive, queue, &policy, &call, |mut conn| async move {
+                        let (step, room, readable) = (now.step(), now.room, now.readable_only);
+                        store::browse_archive(&mut conn, queue, step, which, room, readable).await
+                    });
+                let step = step.await?;
+                let is_late = Instant::now() >= deadline;
+                let goes_on = match step {
+                    Ok(step) => search.take(step, began.elapsed()) && !is_late,
+                    Err(store::Error::Timeout)
+                        if !(is_late && search.has_moved()) && search.narrow() =>
+                    {
+                        // With one it may be the search that takes so long.
+                        if which.filter.is_none() {
+                            heavy.note(queue);
                         }
+                        true
                     }
-                });
-            page.await?.map_err(Error::on(queue))
+                    // What was found until then is found.
+                    Err(store::Error::Timeout) if search.has_moved() => false,
+                    // One that cannot be sent is left out, and hides no other.
+                    Err(store::Error::Unreadable) if !search.readable_only => {
+                        search.readable_only = true;
+                        true
+                    }
+                    Err(error) => return Err(Error::on(queue)(error)),
+                };
+                if !goes_on {
+                    return Ok(search.page);
+                }
+            }
         })
         .await
     }
 
     /// Moves archived messages into a queue, as new ones, and says how many.
-    pub async fn replay(&self, call: &Arc<Call>, mut what: Replay) -> Result<i64> {
+    pub async fn replay(&self, call: &Arc<Call>, mut what: Replay) -> Result<MovedSome> {
         what.which.filter = what.which.filter.filter(Filter::is_selective);
         let to = what.to.clone().unwrap_or_else(|| what.queue.clone());
         self.must_exist(call, &to).await?;
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(!what.dry_run, async move {
-            let Replay { queue, which, limit, dry_run, .. } = what;
-            let (queue, to, which) = (&queue, &to, &which);
-            let policy = broker.policies.of(queue).await?;
-            if dry_run {
-                let limit = limit.unwrap_or(i64::MAX);
-                let counted =
-                    broker.on_queue(Kind::Archive, queue, &policy, &call, |mut conn| async move {
-                        store::count_archived(&mut conn, queue, limit, which).await
-                    });
-                return counted.await?.map_err(Error::on(queue));
+            let policy = broker.policies.of(&what.queue).await?;
+            let (queue, to, which) = (&what.queue, &to, &what.which);
+            let steps = broker.steps(what.limit, what.after);
+            if what.dry_run {
+                let steps = steps.counting().searching(which.msg_ids.is_none());
+                return broker.count_archived(&call, queue, which, &policy, steps).await;
             }
-            let mut steps = broker.steps(limit);
+            let mut steps = steps.searching(which.is_search());
             while let Some(step) = steps.next() {
                 let moved =
                     broker.on_queue(Kind::Replay, queue, &policy, &call, |mut conn| async move {
@@ -147,12 +166,41 @@ impl Broker {
         .await
     }
 
+    /// How many archived messages a replay would move.
+    async fn count_archived(
+        &self,
+        call: &Arc<Call>,
+        queue: &QueueName,
+        which: &Archived,
+        policy: &Policy,
+        mut steps: MoveSteps,
+    ) -> Result<MovedSome> {
+        while let Some(Step { after, rows, .. }) = steps.next() {
+            let limit = steps.wanted();
+            let counted =
+                self.on_queue(Kind::Archive, queue, policy, call, |mut conn| async move {
+                    store::count_archived(&mut conn, queue, after, limit, rows, which).await
+                });
+            let as_moved = |ArchivedCount { count, last_id }| Moved {
+                count,
+                failed: 0,
+                rejection: None,
+                destination: None,
+                last_id,
+                up_to: None,
+            };
+            let counted = counted.await;
+            steps.done(counted.and_then(|found| found.map(as_moved).map_err(Error::on(queue))));
+        }
+        steps.finish(queue)
+    }
+
     /// Moves dead letters back to where they came from, or into a queue, and says how many.
-    pub async fn redrive(&self, call: &Arc<Call>, what: Redrive) -> Result<i64> {
-        let redriven = self.redrive_some(call, what).await?;
-        match redriven.rejected {
-            Some(error) if redriven.moved == 0 => Err(error),
-            _ => Ok(redriven.moved),
+    pub async fn redrive(&self, call: &Arc<Call>, what: Redrive) -> Result<MovedSome> {
+        let Redriven { moved, next, rejected, .. } = self.redrive_some(call, what).await?;
+        match rejected {
+            Some(error) if moved == 0 => Err(error),
+            _ => Ok(MovedSome { count: moved, next }),
         }
     }
 
@@ -166,10 +214,10 @@ impl Broker {
         }
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
-            let Redrive { queue, to, within, limit } = what;
+            let Redrive { queue, to, within, limit, after } = what;
             let (queue, to, within) = (&queue, to.as_ref(), &within);
             let policy = broker.policies.of(queue).await?;
-            let mut steps = broker.steps(limit);
+            let mut steps = broker.steps(limit, after).searching(true);
             while let Some(step) = steps.next() {
                 let none_moved = steps.moved == 0;
                 let moved =
@@ -214,8 +262,8 @@ impl Broker {
         .await
     }
 
-    fn steps(&self, limit: Option<i64>) -> MoveSteps {
-        MoveSteps::new(limit, self.request_timeout / 2)
+    fn steps(&self, limit: Option<i64>, after: Option<i64>) -> MoveSteps {
+        MoveSteps::new(limit, after, self.request_timeout / 2)
     }
 
     fn moved_to(&self, queue: &QueueName, count: i64) {

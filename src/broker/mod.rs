@@ -2,6 +2,7 @@
 //!
 //! Knows no HTTP: each front end translates [`Error`] in one table of its own.
 
+mod archive_search;
 mod archives;
 mod browsing;
 mod caller;
@@ -26,6 +27,7 @@ mod queues;
 mod receiving;
 mod refusals;
 mod retry;
+mod row_budget;
 mod row_security;
 mod sending;
 mod sending_each;
@@ -63,7 +65,7 @@ pub use crate::{
         NamedQueue, Page, Position, QueueAttributes, TableHealth,
     },
 };
-pub use archives::{Browse, Redrive, RedrivenThese, Replay};
+pub use archives::{Browse, MovedSome, Redrive, RedrivenThese, Replay};
 pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;

@@ -100,7 +100,7 @@ impl Mover {
         let moved = async {
             let to = task.destination.as_deref().map(parse).transpose()?;
             let queue = parse(&task.source)?;
-            let what = Redrive { queue, to, within: Scope::ALL, limit: Some(limit) };
+            let what = Redrive { queue, to, within: Scope::ALL, limit: Some(limit), after: None };
             self.0.redrive_some(&Arc::default(), what).await
         };
         match moved.await {

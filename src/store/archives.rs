@@ -8,7 +8,7 @@ use crate::domain::{ArchivedMessage, Filter, QueueName, Scope};
 use super::{
     Conn, Rejection,
     decode::{Text, Timestamp, get, only_row},
-    error::{Error, Result},
+    error::Result,
     messages::try_decode,
     size_limited_rows::{Page, SizeLimitedRows},
 };
@@ -50,60 +50,108 @@ pub struct Step {
     pub after: i64,
     /// up to this one; without one, what is there now,
     pub up_to: Option<i64>,
-    /// and at most so many.
+    /// at most so many,
     pub limit: i32,
+    /// and among so many rows, if that is bounded.
+    pub rows: Option<i32>,
 }
 
-/// Archived messages behind `after`, in order of their ids: those that have at most `max_bytes`, and
+/// A part of a page of an archive.
+#[derive(Debug)]
+pub struct ArchiveStep {
+    /// What was found.
+    pub page: Page<ArchivedMessage>,
+    /// Whether it ended for no other reason than that it had looked at so many rows, the last of which is that of
+    /// [`Page::last_id`].
+    pub is_cut: bool,
+}
+
+/// A part of a count.
+#[derive(Clone, Copy, Debug)]
+pub struct ArchivedCount {
+    /// How many there were.
+    pub count: i64,
+    /// The id behind which to go on, if there may be more.
+    pub last_id: Option<i64>,
+}
+
+impl Archived {
+    /// Whether what does not fit is looked at, too, on the way to what does.
+    pub fn is_search(&self) -> bool {
+        let chooses = self.since.is_some() || self.until.is_some() || self.filter.is_some();
+        chooses && self.msg_ids.is_none()
+    }
+}
+
+/// Archived messages of a step, in order of their ids: those that have at most `max_bytes`, and
 /// at least one. Those that PostgreSQL cannot send fail the whole, unless they are left out by
 /// `readable_only`.
 pub async fn browse_archive(
     conn: &mut Conn,
     queue: &QueueName,
-    after: i64,
-    limit: i32,
+    step: Step,
     which: &Archived,
     max_bytes: u64,
     readable_only: bool,
-) -> Result<Page<ArchivedMessage>> {
+) -> Result<ArchiveStep> {
     let query = sqlx::query(
-        "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6, $7)",
+        "/* archive */ SELECT * FROM pgmq_gateway.browse_archive($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(queue.as_str())
-    .bind(after)
-    .bind(limit)
+    .bind(step.after)
+    .bind(step.limit)
+    .bind(step.rows)
     .bind(which.since)
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
+    .bind(which.msg_ids.as_deref())
     .bind(readable_only);
     let mut fitted = SizeLimitedRows::new(max_bytes);
+    let mut mark: Option<i64> = None;
     let decode = |row: &PgRow| {
         let Timestamp(archived_at) = row.try_get("archived_at")?;
         Ok(ArchivedMessage { message: try_decode(row)?, archived_at })
     };
-    let take = |row: PgRow| fitted.take(&row, decode);
+    let take = |row: PgRow| {
+        if row.try_get("is_mark")? {
+            mark = Some(row.try_get("msg_id")?);
+            return Ok(());
+        }
+        fitted.take(&row, decode)
+    };
     conn.on(queue).look_at_each(query, take).await?;
-    Ok(fitted.into_page(limit))
+    let mut page = fitted.into_page(step.limit);
+    let is_cut = mark.is_some() && !page.more;
+    if is_cut {
+        (page.more, page.last_id) = (true, mark);
+    }
+    Ok(ArchiveStep { page, is_cut })
 }
 
-/// How many archived messages are meant, counting no further than `limit`.
+/// How many archived messages of a step are meant, counting no further than `limit`.
 pub async fn count_archived(
     conn: &mut Conn,
     queue: &QueueName,
+    after: i64,
     limit: i64,
+    rows: Option<i32>,
     which: &Archived,
-) -> Result<i64> {
+) -> Result<ArchivedCount> {
     let query = sqlx::query(
-        "/* count_archived */ SELECT pgmq_gateway.count_archived($1, $2, $3, $4, $5, $6)",
+        "/* count_archived */ SELECT * FROM \
+         pgmq_gateway.count_archived($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(queue.as_str())
+    .bind(after)
     .bind(limit)
+    .bind(rows)
     .bind(which.since)
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(which.msg_ids.as_deref());
     let rows = conn.on(queue).look(query).await?;
-    only_row(&rows)?.try_get(0).map_err(Error::unexpected)
+    let row = only_row(&rows)?;
+    Ok(ArchivedCount { count: get(row, "counted")?, last_id: get(row, "last_id")? })
 }
 
 /// Moves the next archived messages into a queue, as new ones.
@@ -115,12 +163,13 @@ pub async fn replay(
     which: &Archived,
 ) -> Result<Moved> {
     let query = sqlx::query(
-        "/* replay */ SELECT * FROM pgmq_gateway.replay($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "/* replay */ SELECT * FROM pgmq_gateway.replay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(queue.as_str())
     .bind(to.as_str())
     .bind(step.after)
     .bind(step.limit)
+    .bind(step.rows)
     .bind(which.since)
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
@@ -139,11 +188,12 @@ pub async fn redrive(
     step: Step,
 ) -> Result<Moved> {
     let query =
-        sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5, $6)")
+        sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5, $6, $7)")
             .bind(queue.as_str())
             .bind(to.map(QueueName::as_str))
             .bind(step.after)
             .bind(step.limit)
+            .bind(step.rows)
             .bind(within.to_regex())
             .bind(step.up_to);
     moved_step(&conn.on(queue).change(query).await?)

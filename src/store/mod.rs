@@ -54,7 +54,8 @@ mod verdict;
 mod wakeups;
 
 pub use archives::{
-    Archived, Moved, Step, browse_archive, count_archived, redrive, redrive_these, replay,
+    ArchiveStep, Archived, ArchivedCount, Moved, Step, browse_archive, count_archived, redrive,
+    redrive_these, replay,
 };
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};

@@ -8,6 +8,7 @@ mod support;
 mod altered_sessions;
 mod altered_tables;
 mod archive;
+mod archive_search;
 mod auth;
 mod bindings;
 mod browsers;

@@ -332,9 +332,10 @@ async fn replay(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Resu
         to: None,
         which: Archived { msg_ids: Some(ids), ..Archived::default() },
         limit: None,
+        after: None,
         dry_run: false,
     };
-    outcome.done += work.broker.replay(work.call, what).await?;
+    outcome.done += work.broker.replay(work.call, what).await?.count;
     Ok(())
 }
 
