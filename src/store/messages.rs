@@ -188,11 +188,11 @@ pub async fn peek(
 
 /// One message by its id, leasing nothing.
 pub async fn message(conn: &mut Conn, queue: &QueueName, id: MsgId) -> Result<Option<Message>> {
-    let found = peek(conn, queue, id.get() - 1, 1, 0, false).await?;
-    if found.unreadable.contains(&id.get()) {
+    let found = look(conn, queue, &[id.get()], u64::MAX).await?;
+    if found.left_out.contains(&id.get()) {
         return Err(Error::Unreadable);
     }
-    Ok(found.messages.into_iter().find(|message| message.msg_id == id.get()))
+    Ok(found.messages.into_iter().next())
 }
 
 /// Those of the messages with these ids that are there, in order of their ids, leasing nothing: those that have

@@ -161,7 +161,8 @@ async fn a_crowd_that_looks_shares_statements_and_each_sees_its_own() {
     nowhere.problem(404, "queue_not_found");
 }
 
-/// Large ones are not all held at once, and one that cannot be read fails who wants it.
+/// Large ones are not all held at once, and one that cannot be read fails who wants it; not who wants the one before
+/// it, which is gone.
 #[tokio::test]
 async fn a_message_that_is_in_the_way_of_a_look_concerns_who_wants_it() {
     let gateway = TestGateway::with(|settings| settings.limits.max_answer_bytes = 4_000).await;
@@ -172,12 +173,17 @@ async fn a_message_that_is_in_the_way_of_a_look_concerns_who_wants_it() {
     let ones = format!("[{}0]", "1e131071,".repeat(9_000));
     gateway
         .database
-        .execute(&format!("INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '{ones}')"))
+        .execute(&format!(
+            "INSERT INTO pgmq.q_q (vt, message) VALUES (now(), '{ones}');
+             DELETE FROM pgmq.q_q WHERE msg_id = 20"
+        ))
         .await;
     let looks = (1..=21).map(|id| look(&gateway, id)).collect();
     for (n, answer) in all(looks).await.into_iter().enumerate() {
         if n == 20 {
             answer.problem(422, "message_rejected");
+        } else if n == 19 {
+            answer.problem(404, "message_not_found");
         } else {
             assert_eq!(answer.expect(200).json()["message"][0], n);
         }

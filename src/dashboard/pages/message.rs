@@ -140,7 +140,8 @@ async fn in_archive(
         queue: queue.clone(),
         after: id.get() - 1,
         limit: PageSize::saturating(1),
-        which: Archived::default(),
+        // Not the next one: that may be one that nobody can read.
+        which: Archived { msg_ids: Some(vec![id.get()]), ..Archived::default() },
     };
     let call = Arc::clone(&permit.call);
     let page = permit.broker.browse_archive(&call, what).await?;
