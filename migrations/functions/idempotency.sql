@@ -96,6 +96,22 @@ BEGIN
 END
 $$;
 
+-- The same where the key still stands for a request to this queue; nothing otherwise.
+CREATE FUNCTION pgmq_gateway.answer_in_force(
+    queue text, key_scope text, key_text text, request_fingerprint bytea, lifetime integer,
+    OUT outcome text, OUT ids bigint[]
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' SET enable_seqscan = off AS $$
+BEGIN
+    PERFORM pgmq_gateway.require_own_session();
+    IF EXISTS (SELECT FROM pgmq_gateway.idempotency_keys k
+               WHERE k.scope = key_scope AND k.key = key_text AND k.queue_id = pgmq_gateway.queue_id(queue)
+                 AND k.created_at >= now() - make_interval(secs => lifetime)) THEN
+        SELECT e.outcome, e.ids INTO outcome, ids
+        FROM pgmq_gateway.earlier_answer(key_scope, key_text, request_fingerprint) e;
+    END IF;
+END
+$$;
+
 -- Whether none of these keys is known, and none stands there twice. Who claims one in this moment does not show.
 CREATE FUNCTION pgmq_gateway.are_new_keys(scopes text[], keys text[])
 RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$

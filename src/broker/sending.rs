@@ -16,8 +16,12 @@ use crate::{
 use super::{
     Broker, Error, Part, Result, Sent, Subject,
     policies::Policy,
-    sending_each::{deduplicated, sent},
+    retry::Kind,
+    sending_each::{self, deduplicated},
 };
+
+/// Refuses what must not be stored in a queue.
+type Check = fn(&Broker, &[NewMessage], &Policy) -> Result<()>;
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
@@ -55,12 +59,9 @@ impl Broker {
         new: NewMessage,
         once: Option<Once>,
     ) -> Result<Replayable<i64>> {
-        let policy = self.policies.of(&queue).await?;
-        let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
-        let checked =
-            self.cpu_pool.run(new.bytes(), move || broker.check_new(&new, &of_queue).map(|()| new));
-        let new = checked.await??;
-        let sent = self.store(call, &queue, vec![new], &policy, once).await?;
+        let check: Check =
+            |broker, batch, policy| batch.iter().try_for_each(|new| broker.check_new(new, policy));
+        let sent = self.check_and_store(call, &queue, vec![new], once, check).await?;
         let id = sent.result.first().map(|sent| sent.msg_id);
         let id = id.ok_or_else(|| Error::Internal("no id for a stored message".into()))?;
         Ok(sent.map(|_| id))
@@ -75,13 +76,60 @@ impl Broker {
         batch: Vec<NewMessage>,
         once: Option<Once>,
     ) -> Result<Replayable<Vec<Sent>>> {
-        let policy = self.policies.of(&queue).await?;
+        self.check_and_store(call, &queue, batch, once, Self::check_batch).await
+    }
+
+    async fn check_and_store(
+        &self,
+        call: &Arc<Call>,
+        queue: &QueueName,
+        batch: Vec<NewMessage>,
+        once: Option<Once>,
+        check: Check,
+    ) -> Result<Replayable<Vec<Sent>>> {
+        let policy = self.policies.of(queue).await?;
         let (broker, of_queue) = (self.clone(), Arc::clone(&policy));
         let bytes = batch.iter().map(NewMessage::bytes).sum();
-        let checked =
-            self.cpu_pool.run(bytes, move || broker.check_batch(&batch, &of_queue).map(|()| batch));
-        let batch = checked.await??;
-        self.store(call, &queue, batch, &policy, once).await
+        let checked = self.cpu_pool.run(bytes, move || match check(&broker, &batch, &of_queue) {
+            Ok(()) => Ok((batch, None)),
+            Err(error) => match check(&broker, &batch, &Policy::default()) {
+                Ok(()) => Ok((batch, Some(error))),
+                Err(_) => Err(error),
+            },
+        });
+        let (batch, over_queues_limit) = checked.await??;
+        match (over_queues_limit, once) {
+            (None, once) => self.store(call, queue, batch, &policy, once).await,
+            (Some(error), None) => Err(error),
+            // It may have been stored while the queue's limit was another one.
+            (Some(error), Some(once)) => {
+                let earlier = self.earlier_answer(call, queue, policy, once, &batch).await?;
+                earlier.ok_or(error)
+            }
+        }
+    }
+
+    /// What was answered to an earlier request with the same key.
+    async fn earlier_answer(
+        &self,
+        call: &Arc<Call>,
+        queue: &QueueName,
+        policy: Arc<Policy>,
+        once: Once,
+        batch: &[NewMessage],
+    ) -> Result<Option<Replayable<Vec<Sent>>>> {
+        let (once, count, flags) = (self.idempotency(once), batch.len(), deduplicated(batch));
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
+        self.run(false, async move {
+            let (queue, once) = (&queue, &once);
+            let earlier =
+                broker.on_queue(Kind::Look, queue, &policy, &call, |mut conn| async move {
+                    store::earlier_answer(&mut conn, queue, once, count).await
+                });
+            let earlier = earlier.await?.map_err(Error::of_sending(queue))?;
+            earlier.map(|earlier| answered(earlier, flags)).transpose()
+        })
+        .await
     }
 
     /// Refuses a batch that is empty, too long, or has something in it that must not be stored.
@@ -123,19 +171,14 @@ impl Broker {
         let once = once.map(|once| self.idempotency(once));
         let flags = deduplicated(&messages);
         let stored = self.engine.send(queue, messages, policy.fifo, once, None, call);
-        match self.within_time(stored).await.map_err(Error::of_sending(queue))? {
-            store::Sent::Stored(ids) => {
-                let sent = sent(ids, flags);
-                let stored = sent.iter().filter(|sent| !sent.is_duplicate).count();
-                self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
-                Ok(Replayable { replayed: stored == 0, result: sent })
-            }
-            store::Sent::Replayed(ids) => {
-                Ok(Replayable { result: sent(ids, flags), replayed: true })
-            }
-            store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
-            store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),
+        let stored = self.within_time(stored).await.map_err(Error::of_sending(queue))?;
+        let is_new = matches!(stored, store::Sent::Stored(_));
+        let answer = answered(stored, flags)?;
+        if is_new {
+            let stored = answer.result.iter().filter(|sent| !sent.is_duplicate).count();
+            self.metrics.messages(queue.as_str(), MessageEvent::Sent, stored);
         }
+        Ok(answer)
     }
 
     pub(super) fn idempotency(&self, once: Once) -> Idempotency {
@@ -194,6 +237,21 @@ impl Broker {
         }
         let latest = Bounded::<0, MAX_SECONDS>::MAX;
         Err(Error::invalid(part, format!("must be at most {latest} seconds from now")))
+    }
+}
+
+/// What the answer to a request is that stores messages.
+fn answered(sent: store::Sent, flags: Vec<bool>) -> Result<Replayable<Vec<Sent>>> {
+    match sent {
+        store::Sent::Stored(ids) => {
+            let result = sending_each::sent(ids, flags);
+            Ok(Replayable { replayed: result.iter().all(|sent| sent.is_duplicate), result })
+        }
+        store::Sent::Replayed(ids) => {
+            Ok(Replayable { result: sending_each::sent(ids, flags), replayed: true })
+        }
+        store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
+        store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),
     }
 }
 

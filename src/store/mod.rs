@@ -88,7 +88,7 @@ pub use move_tasks::{
 pub use multi_queue::{
     QueueOutcome, QueueRead, end_in_queues, receive_from_queues, send_to_queues,
 };
-pub use once::{Idempotency, SendRequest, Sent, send_once};
+pub use once::{Idempotency, SendRequest, Sent, earlier_answer, send_once};
 pub use pool::Pool;
 pub use queue_attributes::{
     AttributesChange, IdOwner, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,

@@ -13,7 +13,7 @@ use crate::domain::{NewMessage, QueueName};
 
 use super::{
     Conn,
-    decode::get,
+    decode::{get, only_row},
     error::{Error, Result},
     messages::{SendOutcome, moments, visibility},
 };
@@ -170,6 +170,32 @@ pub async fn send_once(
 fn are_distinct(once: &[Option<&Idempotency>]) -> bool {
     let mut seen = HashSet::with_capacity(once.len());
     once.iter().flatten().all(|once| seen.insert((&*once.scope, &*once.key)))
+}
+
+/// What became of an earlier request with the same key, which was about so many messages; nothing if there is none.
+pub async fn earlier_answer(
+    conn: &mut Conn,
+    queue: &QueueName,
+    once: &Idempotency,
+    messages: usize,
+) -> Result<Option<Sent>> {
+    let query = sqlx::query(
+        "/* earlier_answer */ SELECT * FROM pgmq_gateway.answer_in_force($1, $2, $3, $4, $5)",
+    )
+    .bind(queue.as_str())
+    .bind(&once.scope)
+    .bind(&once.key)
+    .bind(&once.fingerprint[..])
+    .bind(once.seconds());
+    let rows = conn.on(queue).look(query).await?;
+    let row = only_row(&rows)?;
+    match get(row, "outcome")? {
+        None | Some("locked") => Ok(None),
+        Some(word) => match Sent::from_row(word, row, messages)? {
+            Some(sent) => Ok(Some(sent)),
+            None => Err(Error::unexpected_word(word)),
+        },
+    }
 }
 
 /// A place as PostgreSQL counts them.

@@ -367,3 +367,28 @@ async fn a_gateway_that_is_killed_sends_nothing_twice() {
         assert_eq!(other.all("q").await.len(), round + 1, "round {round}");
     }
 }
+
+/// What was stored is stored, whatever its queue takes by now.
+#[tokio::test]
+async fn a_limit_that_is_lowered_takes_back_no_answer() {
+    let gateway = with_queue().await;
+    let batches = format!("{MESSAGES}/batch");
+    let large = json!({"message": "x".repeat(2_000)});
+    let batch = json!({"messages": [{"message": 1}, large]}).to_string();
+    let body = large.to_string();
+    let one = post(&gateway, MESSAGES, "one", &body).await;
+    let many = post(&gateway, &batches, "many", &batch).await;
+    is_first(&one, 201);
+    is_first(&many, 201);
+    gateway.configure("q", json!({"max_message_bytes": 1_024})).await.expect(200);
+    is_replay(&post(&gateway, MESSAGES, "one", &body).await, &one);
+    is_replay(&post(&gateway, &batches, "many", &batch).await, &many);
+    let other = body.replace('x', "y");
+    post(&gateway, MESSAGES, "one", &other).await.problem(409, "idempotency_conflict");
+    post(&gateway, MESSAGES, "new", &body).await.problem(413, "message_too_large");
+    gateway.post(MESSAGES, &body).await.problem(413, "message_too_large");
+    let old = "UPDATE pgmq_gateway.idempotency_keys SET created_at = now() - interval '2 days'";
+    gateway.database.execute(old).await;
+    post(&gateway, MESSAGES, "one", &body).await.problem(413, "message_too_large");
+    assert_eq!(gateway.all("q").await.len(), 3);
+}
