@@ -1,6 +1,7 @@
 //! What a form, or the part of a URL behind the `?`, says.
 
 use axum::extract::Request;
+use percent_encoding::percent_decode;
 
 use crate::http::{Gate, read_up_to};
 
@@ -27,9 +28,12 @@ impl Form {
     }
 
     fn parse(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(text).map_err(|_| {
-            Failure::invalid("The form cannot be read: it is not as a browser sends one.")
-        })?;
+        let unreadable =
+            || Failure::invalid("The form cannot be read: it is not as a browser sends one.");
+        // What is no UTF-8 would come to be other text.
+        percent_decode(text).decode_utf8().map_err(|_| unreadable())?;
+        let fields: Vec<(String, String)> =
+            serde_urlencoded::from_bytes(text).map_err(|_| unreadable())?;
         if let Some((name, _)) = fields.iter().find(|(name, _)| !known.contains(&&**name)) {
             let known = known.join("`, `");
             return Err(Failure::invalid(format!(

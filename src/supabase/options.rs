@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use url::form_urlencoded;
 
-use crate::domain::Wait;
+use crate::{domain::Wait, http::check_query};
 
 use super::{failure::Failure, function::SCHEMA, record::Column};
 
@@ -33,15 +33,15 @@ impl Options {
     /// Of a call of `function`.
     pub(super) fn of(parts: &Parts, function: &str) -> Result<Self, Failure> {
         check_schema(parts)?;
+        let query = parts.uri.query().unwrap_or_default();
+        check_query(query)?;
         let single = accepts(&parts.headers)?;
         let mut options =
             Self { single, counted: false, wait: None, select: None, descending: None };
         options.read_preferences(&parts.headers);
         // Of a GET the others are arguments.
         let is_read = matches!(parts.method, Method::GET | Method::HEAD);
-        for (name, value) in
-            form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-        {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "select" => options.select = columns(&value, function)?,
                 "order" => options.descending = Some(descending(&value)?),

@@ -84,3 +84,26 @@ async fn the_document_says_what_a_filter_may_have() {
         assert!(said.contains("4096 bytes") && said.contains("16 array elements"), "{said}");
     }
 }
+
+/// A text in another encoding would be compared as one that nobody wrote.
+#[tokio::test]
+async fn a_query_that_is_no_utf8_is_refused_at_every_door() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let filter = "filter=%7B%22name%22%3A%22caf%E9%22%7D";
+    for path in [
+        format!("/queues/q/messages?wait=1&{filter}"),
+        format!("/queues/q/archive?{filter}"),
+        "/queues?prefix=%E9".to_owned(),
+    ] {
+        let refused = gateway.get(&path).await.problem(400, "invalid_request");
+        assert!(refused.detail().contains("UTF-8"), "{}", refused.detail());
+    }
+    gateway.get(&format!("/ui/queues/q/messages?{filter}")).await.expect(400);
+    let function = "pop?columns=%E9";
+    super::supabase::call(&gateway, function, json!({"queue_name": "q"})).await.expect(400);
+    gateway
+        .get(&format!("/queues/q/messages?{}", filter.replace("%E9", "%C3%A9")))
+        .await
+        .expect(200);
+}

@@ -6,6 +6,8 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{Deserialize, Deserializer, de};
 use url::form_urlencoded;
 
+use crate::http::check_query;
+
 use super::super::problem::Problem;
 
 /// The query's parameters; one that is unknown or given twice is refused.
@@ -20,6 +22,7 @@ impl<S: Send + Sync, T: de::DeserializeOwned> FromRequestParts<S> for Query<T> {
 }
 
 fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    check_query(query)?;
     let pairs = form_urlencoded::parse(query.as_bytes());
     let deserializer = serde_urlencoded::Deserializer::new(pairs);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -110,6 +113,7 @@ mod tests {
             ("since=yesterday", "`since` must be a time such as `2026"),
             ("since=2026-01-01T00:00:00+01:00", "write it as %2B"),
             ("filter=[1]", "`filter` must be a JSON object"),
+            ("name=caf%E9", "no UTF-8"),
         ] {
             let problem = read::<Parameters>(query).err().expect("refused");
             assert!(problem.detail.contains(named), "{query}: {}", problem.detail);
