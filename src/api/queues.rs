@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Error, ListQueues, NewQueue, QueueChange},
+    broker::{Error, ListQueues, NewQueue, Purged, QueueChange},
     domain::{JsonObject, Partition, QueueKind, QueueName, QueuePageSize, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, right},
 };
@@ -307,28 +307,34 @@ fn named(error: Error, caller: &Caller) -> Problem {
 
 /// How many messages were deleted.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"purged": 3}))]
-struct Purged {
+#[schema(as = Purged, example = json!({"purged": 3}))]
+struct PurgedView {
     /// The number of messages.
     purged: i64,
+    /// There, and true, if the time for a request was up before all were deleted: asking again goes on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    more: bool,
 }
 
-/// Deletes every message of a queue; its archive stays.
+/// Deletes every message of a queue; its archive stays. Where others are at work there it is done step by step, as far as
+/// the time for a request goes.
 #[utoipa::path(
     post, path = "/queues/{queue}/purge", tag = TAG, operation_id = "purge_queue",
     params(("queue" = String, Path)),
     responses(
-        (status = 200, description = "How many there were", body = Purged),
-        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
+        (status = 200, description = "How many there were", body = PurgedView),
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::RequestTimeout,
+        errors::NotSupported,
     )
 )]
 async fn purge(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
-) -> Result<JsonAnswer<Purged>, Problem> {
-    let purged = broker.purge_queue(&call, queue).await?;
-    Ok(JsonAnswer(Purged { purged }))
+) -> Result<JsonAnswer<PurgedView>, Problem> {
+    let Purged { count, more } = broker.purge_queue(&call, queue).await?;
+    Ok(JsonAnswer(PurgedView { purged: count, more }))
 }
 
 /// Counts a queue's messages: exact, and therefore slow on a long queue.

@@ -74,6 +74,7 @@ pub use error::{Error, Part, Result, Subject};
 pub use janitor::Janitor;
 pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
 pub use overview::QueueOverview;
+pub use purging::Purged;
 use queue_changes::IndexBuilds;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};

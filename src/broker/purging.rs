@@ -15,9 +15,18 @@ use super::{Broker, Error, Result, move_steps::hides, policies::Policy, retry::K
 /// Messages that are deleted in one transaction where a queue cannot be emptied at once.
 const PURGE_STEP: i32 = 5_000;
 
+/// What emptying a queue came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Purged {
+    /// How many messages were deleted.
+    pub count: i64,
+    /// Whether the time was up before all were.
+    pub more: bool,
+}
+
 impl Broker {
     /// Deletes every message of a queue and says how many there were.
-    pub async fn purge_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<i64> {
+    pub async fn purge_queue(&self, call: &Arc<Call>, queue: QueueName) -> Result<Purged> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let queue = &queue;
@@ -27,7 +36,7 @@ impl Broker {
                     store::truncate(&mut conn, queue).await
                 });
             match truncated.await?.map_err(Error::of_changing(queue))? {
-                Some(purged) => Ok(purged),
+                Some(count) => Ok(Purged { count, more: false }),
                 None => broker.delete_all(queue, &policy, &call).await,
             }
         })
@@ -40,7 +49,7 @@ impl Broker {
         queue: &QueueName,
         policy: &Policy,
         call: &Arc<Call>,
-    ) -> Result<i64> {
+    ) -> Result<Purged> {
         let last = self.on_queue(Kind::Purge, queue, policy, call, |mut conn| async move {
             store::last_id(&mut conn, queue).await
         });
@@ -64,7 +73,7 @@ impl Broker {
                 // What the steps before it deleted is deleted.
                 Err(error) => {
                     warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
-                    next = None;
+                    break;
                 }
             }
         }
@@ -75,7 +84,7 @@ impl Broker {
             Some(Settled::Failed) if purged == 0 => {
                 Err(Error::TriggerFailed(format!("queue `{queue}`")))
             }
-            _ => Ok(purged),
+            _ => Ok(Purged { count: purged, more: next.is_some() }),
         }
     }
 }

@@ -109,6 +109,7 @@ mod problem_bodies;
 mod prometheus;
 mod proxies;
 mod publications;
+mod purges;
 mod put_off_checks;
 mod put_off_locks;
 mod queue_changes;

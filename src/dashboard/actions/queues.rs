@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{Broker, QueueChange},
+    broker::{Broker, Purged, QueueChange},
     domain::{Call, QueueName, SettingsChange},
 };
 
@@ -90,9 +90,10 @@ pub(in super::super) async fn perform_on_queue(
     };
     Ok(match action {
         QueueAction::Purge => {
-            let purged = broker.purge_queue(call, queue.clone()).await?;
-            let said = text::counted(purged, "message was deleted.", "messages were deleted.");
-            (said, Some(purged))
+            let Purged { count, more } = broker.purge_queue(call, queue.clone()).await?;
+            let said = text::counted(count, "message was deleted.", "messages were deleted.");
+            let left = if more { " Others are left: purge it again to go on." } else { "" };
+            (said + left, Some(count))
         }
         QueueAction::Pause | QueueAction::Resume => {
             let is_paused = pause(action == QueueAction::Pause).await?;
