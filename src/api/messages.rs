@@ -278,8 +278,8 @@ impl ReceiptParameter {
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses(
         (status = 204, description = "It is gone"),
-        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale,
-        errors::MessageUnreadable,
+        errors::InternalError, errors::MessageNotFound, errors::ReceiptStale, errors::RequestTimeout,
+        errors::MessageUnreadable, errors::NotSupported,
     )
 )]
 async fn delete(
@@ -356,8 +356,8 @@ pub(super) fn visibility(
     params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses(
         (status = 204, description = "It is in the archive"),
-        errors::InternalError, errors::MessageNotFound, errors::ArchiveConflict,
-        errors::MessageUnreadable,
+        errors::InternalError, errors::MessageNotFound, errors::ArchiveConflict, errors::RequestTimeout,
+        errors::MessageUnreadable, errors::NotSupported,
     )
 )]
 async fn archive(

@@ -266,7 +266,8 @@ struct DropParameters {
     params(("queue" = String, Path), DropParameters),
     responses(
         (status = 204, description = "It is gone"),
-        errors::InternalError, errors::QueueNotFound, errors::QueueInUse, errors::NotSupported,
+        errors::InternalError, errors::QueueNotFound, errors::QueueInUse, errors::RequestTimeout,
+        errors::NotSupported,
     )
 )]
 async fn drop_queue(

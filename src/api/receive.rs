@@ -138,7 +138,8 @@ struct PopParameters {
     responses(
         (status = 200, description = "The messages; none if there were none",
          body = MessageList<'_>),
-        errors::InternalError, errors::QueueNotFound, errors::QueueConflict,
+        errors::InternalError, errors::QueueNotFound, errors::QueueConflict, errors::RequestTimeout,
+        errors::NotSupported,
     )
 )]
 async fn pop(

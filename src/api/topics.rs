@@ -182,7 +182,8 @@ struct UnbindParameters {
     params(("queue" = String, Path), UnbindParameters),
     responses(
         (status = 204, description = "It is gone"),
-        errors::InternalError, errors::BindingNotFound, errors::QueueConflict, errors::NotSupported,
+        errors::InternalError, errors::BindingNotFound, errors::QueueConflict, errors::RequestTimeout,
+        errors::NotSupported,
     )
 )]
 async fn unbind(

@@ -1,6 +1,7 @@
 //! The OpenAPI document and the pages that show it.
 
 pub(super) mod errors;
+mod headers;
 mod pages;
 mod refine;
 
@@ -57,6 +58,7 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         for operation in operations(item) {
             let needs_key = !PROBES.contains(&&**path);
             errors::add_common(operation, needs_key);
+            headers::add(operation);
             shorten_summary(operation);
             if !needs_key {
                 operation.security = Some(Vec::new());
