@@ -24,6 +24,10 @@ use super::{
 /// the price of one without.
 const WORTH_ANOTHER_ONCE: usize = 16;
 
+/// Requests in a statement from which on their keys are taken for new ones: to look for each costs more than to undo
+/// it all now and then. Fewer have no id wasted by a repeated one.
+const CROWD: usize = 8;
+
 /// Storing messages; a request brings one, or several that are stored all or none.
 pub(super) struct Send {
     pub(super) news: Arc<Notifier>,
@@ -107,7 +111,7 @@ impl Send {
         inputs: &[&NewMessages],
         in_turn: bool,
     ) -> Result<Vec<SendOutcome>> {
-        let look_first = self.repeated.holds();
+        let look_first = inputs.len() < CROWD || self.repeated.holds();
         let outcomes =
             store::send_once(conn, queue, &requests(inputs), in_turn, look_first).await?;
         if outcomes.iter().any(|outcome| !matches!(outcome, Ok(Sent::Stored(_)))) {

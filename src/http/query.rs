@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::Rejection;
+use super::rejection::Rejection;
 
 /// Refuses what is no UTF-8 once it is decoded: whoever reads it later would find other characters there.
 pub(crate) fn check_query(query: &str) -> Result<(), Rejection> {
