@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, MovedSome, Page, Redrive, Replay},
-    domain::{Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp},
+    domain::{AnyMsgId, Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp},
     http::{Caller, QueuePermit, json, right, room_for},
 };
 
@@ -27,10 +27,8 @@ const MAX_IDS: usize = 1_000;
 
 /// How many messages are to be moved at most.
 type Limit = Bounded<1, 1_000_000_000>;
-/// An id, or a number that is none.
-type AnyId = Bounded<{ i64::MIN }, { i64::MAX }>;
 /// The ids that a replay names.
-type Ids = Limited<AnyId, 0, MAX_IDS>;
+type Ids = Limited<AnyMsgId, 0, MAX_IDS>;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(browse)).routes(routes!(replay)).routes(routes!(redrive))
@@ -119,7 +117,7 @@ struct ReplayBody {
     limit: Option<Limit>,
     /// The `next` of the answer before: the `msg_id` behind which to begin.
     #[schema(inline)]
-    after: Option<AnyId>,
+    after: Option<AnyMsgId>,
     /// Whether to count them only.
     #[serde(default)]
     dry_run: bool,
@@ -192,7 +190,7 @@ struct RedriveBody {
     limit: Option<Limit>,
     /// The `next` of the answer before: the `msg_id` behind which to begin.
     #[schema(inline)]
-    after: Option<AnyId>,
+    after: Option<AnyMsgId>,
 }
 
 /// Messages that are taken back are sent once more.

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{Delay, JsonObject, Limited},
+    domain::{AnyMsgId, Delay, JsonObject, Limited},
     http::{QueuePermit, right},
 };
 
@@ -64,7 +64,8 @@ pub(super) struct SettleBody {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// Its id, whatever delivery it was.
-    msg_id: Option<i64>,
+    #[schema(inline)]
+    msg_id: Option<AnyMsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
 }
@@ -74,7 +75,8 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct DeadLetter {
     /// Its id, whatever delivery it was.
-    msg_id: Option<i64>,
+    #[schema(inline)]
+    msg_id: Option<AnyMsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Why, for people: it becomes the header `x-dead-letter-reason`. At most 1024 bytes.
@@ -87,7 +89,8 @@ struct DeadLetter {
 #[serde(deny_unknown_fields)]
 struct Retry {
     /// Its id, whatever delivery it was.
-    msg_id: Option<i64>,
+    #[schema(inline)]
+    msg_id: Option<AnyMsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
@@ -135,8 +138,9 @@ impl SettleBody {
     /// What to settle; `within` is what stands before the names of its lists in what is said of them.
     pub(super) fn into_settle(self, within: &str) -> Result<Settle, Problem> {
         let mut entries = Vec::new();
-        let mut add = |list: &str, index: usize, action, msg_id, receipt| {
-            let target = target(msg_id, receipt, &|| format!("{within}{list}[{index}]"));
+        let mut add = |list: &str, index: usize, action, msg_id: Option<AnyMsgId>, receipt| {
+            let target =
+                target(msg_id.map(AnyMsgId::get), receipt, &|| format!("{within}{list}[{index}]"));
             target.map(|target| entries.push((action, target)))
         };
         for (index, JsonObject(entry)) in self.delete.0.into_iter().enumerate() {

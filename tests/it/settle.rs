@@ -261,6 +261,9 @@ async fn ids_below_one_are_like_others() {
     let refused = gateway.post("/queues/q/messages/settle", body).await;
     let detail = refused.problem(400, "invalid_request").detail();
     assert!(detail.contains("msg_id"), "{detail}");
+    // As JSON has it.
+    let answer = settled(&gateway, json!({"delete": [{"msg_id": 2.0}]})).await;
+    assert_eq!(answer["deleted"], json!([2]));
 }
 
 /// Both ask for everything, at two gateways: each message is deleted by one of them.

@@ -35,7 +35,7 @@ async fn word_that_is_not_known_is_no_success() {
         FROM generate_series(1, cardinality(sizes)) n;";
     replace(&gateway, "send_each", places).await;
     replace(&gateway, "transact", "outcome := 'perhaps'; results := '[{\"msg_id\": 1}]';").await;
-    replace(&gateway, "bind", "RETURN 'perhaps';").await;
+    replace(&gateway, "bind", "outcome := 'perhaps';").await;
     replace(&gateway, "unbind", "RETURN 'perhaps';").await;
     replace(&gateway, "put_queue", "outcome := 'perhaps';").await;
 
