@@ -22,14 +22,16 @@ RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- The statement that stores messages in a table: those of $1 with the headers of $2, each visible after
--- the seconds of $3 or, where it is set, at the moment of $4; it returns an id for each in order.
+-- the seconds of $3 or, where it is set, at the moment of $4, as `moment` has it: it is planned each time, and to look
+-- into a function is dear then. It returns an id for each in order.
 CREATE FUNCTION pgmq_gateway.insert_statement(relation regclass, has_headers boolean)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN format(
         $query$/* pgmq_gateway */
         INSERT INTO %s (vt, message %s)
-        SELECT pgmq_gateway.moment(new.visible_at, new.delay),
+        SELECT CASE WHEN new.visible_at IS NULL THEN clock_timestamp() + make_interval(secs => new.delay)
+                    ELSE greatest(new.visible_at, clock_timestamp()) END,
                new.message %s
         FROM (SELECT unnest($1) AS message, unnest($2) AS headers, unnest($3) AS delay,
                      unnest($4) AS visible_at) new
@@ -73,7 +75,7 @@ BEGIN
         PERFORM pgmq_gateway.need_headers();
     END IF;
     -- The queue may be read in groups since a moment ago.
-    IF EXISTS (SELECT FROM unnest(headers) h WHERE h ? 'x-deduplication-id')
+    IF headers IS NOT NULL AND EXISTS (SELECT FROM unnest(headers) h WHERE h ? 'x-deduplication-id')
        AND (in_turn OR pgmq_gateway.has_fifo_index(relation)) THEN
         IF NOT in_turn THEN
             PERFORM set_config('lock_timeout', '250ms', true);
@@ -85,8 +87,15 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
         RETURN;
     END IF;
-    RETURN QUERY EXECUTE pgmq_gateway.insert_statement(relation, has_headers)
-    USING messages, headers, delays, visible_at;
+    IF cardinality(messages) = 1 AND headers IS NULL THEN
+        -- For one on its own, planning that would take longer than all the rest.
+        RETURN QUERY EXECUTE format(
+            '/* pgmq_gateway */ INSERT INTO %s (vt, message) VALUES ($1, $2) RETURNING msg_id', relation)
+        USING pgmq_gateway.moment(visible_at[1], delays[1]), messages[1];
+    ELSE
+        RETURN QUERY EXECUTE pgmq_gateway.insert_statement(relation, has_headers AND headers IS NOT NULL)
+        USING messages, headers, delays, visible_at;
+    END IF;
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF stored <> cardinality(messages) THEN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(messages)
