@@ -104,7 +104,8 @@ CREATE FUNCTION pgmq_gateway.answer_in_force(
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     IF EXISTS (SELECT FROM pgmq_gateway.idempotency_keys k
-               WHERE k.scope = key_scope AND k.key = key_text AND k.queue_id = pgmq_gateway.queue_id(queue)
+               WHERE k.scope = key_scope AND k.key = key_text
+                 AND (k.queue_id = pgmq_gateway.queue_id(queue) OR pgmq_gateway.is_id_of(queue, k.queue_id))
                  AND k.created_at >= now() - make_interval(secs => lifetime)) THEN
         SELECT e.outcome, e.ids INTO outcome, ids
         FROM pgmq_gateway.earlier_answer(key_scope, key_text, request_fingerprint) e;
