@@ -65,19 +65,31 @@ DECLARE
     found_count integer := 0;
     is_partitioned boolean;
     has_triggers boolean;
+    runs_others_code boolean;
     has_stamps boolean;
     has_headers boolean;
     nothing text;
     me name := current_user;
     my_role text := current_setting('role');
 BEGIN
-    PERFORM pgmq_gateway.require_own_session();
+    IF pgmq_gateway.session_has_changed() THEN
+        PERFORM pgmq_gateway.require_own_session();
+    END IF;
+    -- All that is asked of the catalogue, and the queue's identity where it is written down, in one: the first time that
+    -- a transaction comes by, to begin a statement or a call takes longer than what it does.
     SELECT c.relkind = 'p' OR c.relhassubclass, c.relhastriggers,
+           c.relkind = 'p' OR c.relhassubclass OR c.relhastriggers OR c.relhasrules OR c.relrowsecurity
+               OR c.relchecks > 0,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'last_read_at' AND NOT a.attisdropped),
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
-                   AND a.attname = 'headers' AND NOT a.attisdropped)
-    INTO is_partitioned, has_triggers, has_stamps, has_headers
+                   AND a.attname = 'headers' AND NOT a.attisdropped),
+           (SELECT CASE WHEN pgmq_gateway.tells_apart(s.queue_created_at)
+                        THEN pgmq_gateway.queue_id_of(s.queue_created_at) END
+            FROM pgmq.meta m JOIN pgmq_gateway.queue_settings s
+              ON s.queue_name = m.queue_name AND s.bound_created_at = m.created_at
+            WHERE m.queue_name = queue)
+    INTO is_partitioned, has_triggers, runs_others_code, has_stamps, has_headers, this_queue
     FROM pg_catalog.pg_class c
     WHERE c.oid = q_table AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
     IF is_partitioned IS NULL THEN
@@ -90,11 +102,13 @@ BEGIN
     ELSIF has_triggers OR is_partitioned THEN
         one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
     END IF;
-    this_queue := pgmq_gateway.queue_id(queue);
+    IF this_queue IS NULL THEN
+        this_queue := pgmq_gateway.queue_id(queue);
+    END IF;
     dead := 0;
     kept := 0;
     by_id := by_id OR is_partitioned;
-    since := CASE WHEN NOT by_id THEN since END;
+    since := CASE WHEN NOT by_id AND isfinite(since) THEN since END;
     IF max_receives IS NOT NULL THEN
         SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
         FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
@@ -103,12 +117,15 @@ BEGIN
     candidates := format(
         'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
         CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END, q_table,
-        pgmq_gateway.deliverable(q_table, filter, max_receives, since),
+        CASE WHEN one_by_one OR filter IS NOT NULL OR max_receives IS NOT NULL
+             THEN pgmq_gateway.deliverable(q_table, filter, max_receives, since)
+             WHEN since IS NOT NULL THEN 'q.vt <= $6 AND q.vt >= $7'
+             ELSE 'q.vt <= $6' END,
         CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     update_statement := format(
         $query$/* pgmq_gateway */
         UPDATE %1$s m
-        SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
+        SET vt = $1, read_ct = m.read_ct + 1 %2$s
         WHERE m.%3$s = ANY (ARRAY(%4$s))
         RETURNING m.msg_id, m.read_ct, m.enqueued_at, %5$s, m.vt, m.message, %6$s, $5::bigint,
                   NULL::float8, NULL::integer, NULL::integer, NULL::text
@@ -121,10 +138,13 @@ BEGIN
         CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END);
     IF NOT one_by_one THEN
         RETURN QUERY EXECUTE update_statement
-        USING hide_seconds, max_messages, filter, max_receives, this_queue;
+        USING clock_timestamp() + make_interval(secs => hide_seconds), max_messages, filter, max_receives,
+              this_queue, statement_timestamp(), since;
         GET DIAGNOSTICS found_count = ROW_COUNT;
-        -- As in `send`.
-        EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
+        IF runs_others_code THEN
+            -- As in `send`.
+            EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
+        END IF;
     ELSE
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
@@ -139,7 +159,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing
-                USING hide_seconds, candidate, NULL, NULL, this_queue;
+                USING clock_timestamp() + make_interval(secs => hide_seconds), candidate, NULL, NULL, this_queue;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);
@@ -167,7 +187,9 @@ BEGIN
         msg_id := NULL;
         RETURN NEXT;
     END IF;
-    PERFORM pgmq_gateway.answer_in_utf8();
+    IF runs_others_code THEN
+        PERFORM pgmq_gateway.answer_in_utf8();
+    END IF;
 END
 $$;
 

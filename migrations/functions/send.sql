@@ -57,7 +57,9 @@ DECLARE
     has_headers boolean;
     stored integer;
 BEGIN
-    PERFORM pgmq_gateway.require_own_session();
+    IF pgmq_gateway.session_has_changed() THEN
+        PERFORM pgmq_gateway.require_own_session();
+    END IF;
     SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                    AND a.attname = 'headers' AND NOT a.attisdropped)
     INTO has_headers
@@ -87,11 +89,15 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
         RETURN;
     END IF;
-    IF cardinality(messages) = 1 AND headers IS NULL THEN
-        -- For one on its own, planning that would take longer than all the rest.
+    IF headers IS NULL AND cardinality(messages) = 1 THEN
+        -- What is planned each time is kept simple: for most of these, planning takes longer than all the rest.
         RETURN QUERY EXECUTE format(
             '/* pgmq_gateway */ INSERT INTO %s (vt, message) VALUES ($1, $2) RETURNING msg_id', relation)
         USING pgmq_gateway.moment(visible_at[1], delays[1]), messages[1];
+    ELSIF headers IS NULL AND visible_at IS NULL AND delays[1] = ALL (delays) THEN
+        RETURN QUERY EXECUTE format(
+            '/* pgmq_gateway */ INSERT INTO %s (vt, message) SELECT $1, unnest($2) RETURNING msg_id', relation)
+        USING pgmq_gateway.moment(NULL, delays[1]), messages;
     ELSE
         RETURN QUERY EXECUTE pgmq_gateway.insert_statement(relation, has_headers AND headers IS NOT NULL)
         USING messages, headers, delays, visible_at;

@@ -6,10 +6,21 @@ CREATE FUNCTION pgmq_gateway.delete(queue text, ids bigint[])
 RETURNS TABLE (id bigint, outcome text) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
-    q_table regclass := pgmq_gateway.queue_table(queue);
+    q_table regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
+    runs_others_code boolean;
     deleted integer;
 BEGIN
-    PERFORM pgmq_gateway.require_own_session();
+    IF pgmq_gateway.session_has_changed() THEN
+        PERFORM pgmq_gateway.require_own_session();
+    END IF;
+    -- As in `receive`.
+    SELECT c.relkind = 'p' OR c.relhassubclass OR c.relhastriggers OR c.relhasrules OR c.relrowsecurity
+    INTO runs_others_code
+    FROM pg_catalog.pg_class c
+    WHERE c.oid = q_table AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    IF runs_others_code IS NULL THEN
+        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+    END IF;
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
          RETURNING q.msg_id, ''done''::text', q_table
@@ -20,8 +31,10 @@ BEGIN
             'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
-    -- As in `send`.
-    EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
+    IF runs_others_code THEN
+        -- As in `send`.
+        EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
+    END IF;
 END
 $$;
 
