@@ -1,9 +1,15 @@
 //! What the program takes of memory, whatever it is asked for. The bounds are far from what it takes,
 //! and from what it took when it held everything at once.
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{Response, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use super::support::{
     Answer, Client, TestDatabase,
     process::{Program, program},
+    raw,
 };
 
 /// Runs the program on a database, with a queue `q`, and tells by how many MiB its peak grew during
@@ -20,6 +26,43 @@ async fn growth(database: &TestDatabase, work: impl AsyncFnOnce(&Client)) -> u64
     let before = gateway.peak_memory();
     work(&client).await;
     gateway.peak_memory() - before
+}
+
+/// Asks for a path many times on one connection, and takes nothing of the answers but their heads. They stay
+/// on their way for as long as what is returned is kept.
+async fn asked_and_not_taken(client: &Client, path: &str, times: usize) -> Vec<Response<Incoming>> {
+    let address = client.base.trim_start_matches("http://").parse().expect("an address");
+    let stream = TokioIo::new(raw::dial(address).await);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let handshake = builder.initial_stream_window_size(0).handshake(stream);
+    let (mut sender, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..times {
+        let request = hyper::Request::get(format!("http://localhost{path}"));
+        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        answers.push(sender.send_request(request).await.expect("a head"));
+    }
+    answers
+}
+
+/// Nobody needs a key for them.
+#[tokio::test]
+async fn pages_that_are_asked_for_and_not_taken_are_there_once() {
+    let database = TestDatabase::new().await;
+    let pages = async |client: &Client| {
+        let mut answers = Vec::new();
+        for path in ["/docs/swagger-ui-bundle.js", "/openapi.json", "/docs/openapi.json"] {
+            let of_path = asked_and_not_taken(client, path, 100).await;
+            for answer in &of_path {
+                assert_eq!(answer.status(), 200, "{path}");
+                assert!(answer.headers().contains_key("content-length"), "{path}");
+            }
+            answers.push(of_path);
+        }
+    };
+    let growth = growth(&database, pages).await;
+    assert!(growth < 40, "{growth} MiB");
 }
 
 #[tokio::test]

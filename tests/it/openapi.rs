@@ -59,13 +59,13 @@ fn no_route_goes_without_documentation() {
     assert_eq!(
         found,
         [
-            ".route(\"/docs/\", get(async move || page(\"\", index)))",
-            ".route(\"/docs/{*file}\", get(async move |Path(file): Path<String>| page(&file, config)))",
+            ".route(\"/docs/\", get(async move || index.page(INDEX)))",
+            ".route(\"/docs/{*file}\", get(async move |Path(file): Path<String>| pages.page(&file)))",
             ".route(PAGES, get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, \"docs/\")])))",
             "Router::new().route(\"/\", get(start)).route(\"/favicon.ico\", get(icon))",
             "let router = router.route(receive::PATH, head(receive::refuse_head));",
             "let served = Router::new().route(DOCUMENT, get(served));",
-            "served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))",
+            "served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(of_pages.at(\"..\"))))",
         ]
     );
 }

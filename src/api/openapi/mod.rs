@@ -3,6 +3,7 @@
 pub(super) mod errors;
 mod headers;
 mod pages;
+mod parts;
 mod refine;
 
 use utoipa::{

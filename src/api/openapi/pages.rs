@@ -1,6 +1,6 @@
 //! The document as it is served, the pages to browse it, and what stands at `/`.
 
-use std::sync::Arc;
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
@@ -17,11 +17,14 @@ use utoipa_swagger_ui::Config;
 
 use crate::http::BasePath;
 
-use super::super::{
-    extract::{NoParameters, Query},
-    problem::{Code, Problem},
-    response::json_answer,
-    state::Api,
+use super::{
+    super::{
+        extract::{NoParameters, Query},
+        problem::{Code, Problem},
+        response::json_answer,
+        state::Api,
+    },
+    parts::Parts,
 };
 
 /// Where the document is served.
@@ -53,22 +56,23 @@ impl Document {
         Self { before: before.to_owned().into(), after: after.to_owned().into() }
     }
 
-    /// The document, saying where the API is.
-    fn at(&self, url: &str) -> Bytes {
-        let url = json!(url).to_string();
-        [&*self.before, url.as_bytes(), &self.after].concat().into()
+    /// The document, saying where the API is. What is long in it is there once, however many ask for it and do
+    /// not take it: anybody may.
+    fn at(&self, url: &str) -> Body {
+        let url = json!(url).to_string().into();
+        Body::new(Parts::new([self.before.clone(), url, self.after.clone()]))
     }
 }
 
 /// Serves the document, which is written out once.
 pub(in crate::api) fn document_route(document: &OpenApi) -> Router<Api> {
     let document = Document::new(document);
-    let (here, at_root) = (document.at(".."), document.at("/"));
+    let of_pages = document.clone();
     let served = async move |BasePath(base): BasePath, _: Query<NoParameters>| {
-        json_answer(if base.is_empty() { at_root } else { document.at(&base) }.into())
+        json_answer(document.at(if base.is_empty() { "/" } else { &base }))
     };
     let served = Router::new().route(DOCUMENT, get(served));
-    served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(here.into())))
+    served.route(DOCUMENT_OF_PAGES, get(async move || json_answer(of_pages.at(".."))))
 }
 
 /// Serves `/`: browsers are led on, to the dashboard where there is one, and programs told what this is.
@@ -117,35 +121,71 @@ pub(in crate::api) fn browser() -> Router<Api> {
         .persist_authorization(true)
         .default_models_expand_depth(0)
         .display_request_duration(true);
-    let config = Arc::new(config);
-    let index = Arc::clone(&config);
+    let pages = Arc::new(Pages::new(config));
+    let index = Arc::clone(&pages);
     Router::new()
         .route(PAGES, get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, "docs/")])))
-        .route("/docs/", get(async move || page("", index)))
-        .route("/docs/{*file}", get(async move |Path(file): Path<String>| page(&file, config)))
+        .route("/docs/", get(async move || index.page(INDEX)))
+        .route("/docs/{*file}", get(async move |Path(file): Path<String>| pages.page(&file)))
+}
+
+/// The page to begin with, and the script that says what it shows.
+const INDEX: &str = "index.html";
+const INITIALIZER: &str = "swagger-initializer.js";
+
+/// The files of the pages. None is copied for whoever asks for it: anybody may, and need not take it.
+struct Pages {
+    config: Arc<Config<'static>>,
+    /// Those that are not as they come, made once.
+    made: HashMap<&'static str, Bytes>,
+}
+
+impl Pages {
+    fn new(config: Config<'static>) -> Self {
+        let config = Arc::new(config);
+        let found = |name| {
+            let found = utoipa_swagger_ui::serve(name, Arc::clone(&config)).ok().flatten();
+            found.map(|found| found.bytes)
+        };
+        let index = found(INDEX).map(|page| (INDEX, furnish(&page).into()));
+        let initializer = found(INITIALIZER).map(|file| (INITIALIZER, file.into_owned().into()));
+        let made = index.into_iter().chain(initializer).collect();
+        Self { config, made }
+    }
+
+    /// The bytes of a file as it is sent.
+    fn bytes(&self, file: &str, found: Cow<'static, [u8]>) -> Bytes {
+        match (self.made.get(file), found) {
+            (Some(made), _) => made.clone(),
+            (None, Cow::Borrowed(bytes)) => Bytes::from_static(bytes),
+            (None, Cow::Owned(bytes)) => bytes.into(),
+        }
+    }
+
+    fn page(&self, file: &str) -> Result<Response, Problem> {
+        let found = utoipa_swagger_ui::serve(file, Arc::clone(&self.config));
+        let found = found.map_err(|error| Problem {
+            source: Some(error.to_string().into()),
+            ..Problem::new(Code::InternalError, "the page could not be made")
+        })?;
+        let found = found.ok_or_else(|| {
+            Problem::new(
+                Code::RouteNotFound,
+                format!("there is no /docs/{file}; /docs/ shows what there is"),
+            )
+        })?;
+        let body = self.bytes(file, found.bytes).into();
+        Ok(page(body, &found.content_type, found.gzpipped))
+    }
 }
 
 /// A file of the pages. They are nobody's to frame: a click in them can empty a queue.
-fn page(file: &str, config: Arc<Config<'_>>) -> Result<Response, Problem> {
-    let found = utoipa_swagger_ui::serve(file, config).map_err(|error| Problem {
-        source: Some(error.to_string().into()),
-        ..Problem::new(Code::InternalError, "the page could not be made")
-    })?;
-    let found = found.ok_or_else(|| {
-        Problem::new(
-            Code::RouteNotFound,
-            format!("there is no /docs/{file}; /docs/ shows what there is"),
-        )
-    })?;
-    let bytes = match file {
-        "" | "index.html" => furnish(&found.bytes),
-        _ => found.bytes.into_owned(),
-    };
-    let mut response = Response::new(Body::from(bytes));
+fn page(body: Body, kind: &str, is_gzipped: bool) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
-    let kind = HeaderValue::from_str(&found.content_type);
+    let kind = HeaderValue::from_str(kind);
     headers.insert(header::CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("text/plain")));
-    if found.gzpipped {
+    if is_gzipped {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     let unframed = HeaderValue::from_static("frame-ancestors 'none'");
@@ -154,7 +194,7 @@ fn page(file: &str, config: Arc<Config<'_>>) -> Result<Response, Problem> {
     // By which the pages show, over plain HTTP, that what they ask for is asked from here.
     let referrer = HeaderValue::from_static("same-origin");
     headers.insert(header::REFERRER_POLICY, referrer);
-    Ok(response)
+    response
 }
 
 /// The page with a title of its own, an icon, and what makes it readable on a phone.
