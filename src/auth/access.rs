@@ -249,6 +249,16 @@ impl Access {
         &self,
         credential: Option<&Credential>,
     ) -> Result<Arc<Principal>, Unauthenticated> {
+        let principal = self.find(credential)?;
+        if self.is_required() {
+            principal.used();
+        }
+        Ok(principal)
+    }
+
+    /// Whose credential this is, where it was named and not shown: it does not count as used before
+    /// [`Principal::used`].
+    pub fn find(&self, credential: Option<&Credential>) -> Result<Arc<Principal>, Unauthenticated> {
         if !self.is_required() {
             return Ok(Arc::clone(&self.anyone));
         }
@@ -260,9 +270,7 @@ impl Access {
             }
             Proof::Session(session) => self.find_session(session, now),
         };
-        let principal = found.ok_or(Unauthenticated)?;
-        principal.used(now);
-        Ok(principal)
+        found.ok_or(Unauthenticated)
     }
 }
 

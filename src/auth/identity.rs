@@ -1,6 +1,6 @@
 //! What tells one caller from every other, however alike their names are.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -75,6 +75,17 @@ impl Identity {
 }
 
 impl Fingerprint {
+    /// Whoever names a key from some address, and has yet to prove that it is theirs. Of addresses of which a
+    /// client has many, all are one.
+    pub fn of_claim(key_id: &str, address: Option<IpAddr>) -> Self {
+        let network = match address {
+            Some(IpAddr::V4(address)) => address.octets().to_vec(),
+            Some(IpAddr::V6(address)) => address.octets()[..8].to_vec(),
+            None => Vec::new(),
+        };
+        Self::of("claim", &[key_id.as_bytes(), &network])
+    }
+
     /// Of parts, each with its length, so that no two lists of them read the same.
     fn of(kind: &str, parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
@@ -155,6 +166,22 @@ mod tests {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             assert!(text.len() == 43 && text.chars().all(plain), "{text}");
         }
+    }
+
+    #[test]
+    fn a_claim_is_of_a_key_and_a_network() {
+        let of = |key, address: &str| Fingerprint::of_claim(key, address.parse().ok());
+        assert_eq!(of("a", "2001:db8::1"), of("a", "2001:db8::2"));
+        let claims = [
+            of("a", "192.0.2.1"),
+            of("a", "192.0.2.2"),
+            of("b", "192.0.2.1"),
+            of("a", "2001:db8::1"),
+            of("a", "2001:db8:0:1::1"),
+            of("a", "a socket"),
+            Identity::of_stored_key("a", "a").fingerprint(),
+        ];
+        assert_eq!(HashSet::from(claims).len(), claims.len());
     }
 
     #[test]

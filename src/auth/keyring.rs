@@ -314,12 +314,12 @@ mod tests {
     #[test]
     fn only_keys_that_were_used_are_noted_and_once() {
         let ring = ring(vec![stored("a", "s"), stored("b", "s")]);
-        ring.find("pgk_a_s", Utc::now()).expect("a key").used(Utc::now());
+        ring.find("pgk_a_s", Utc::now()).expect("a key").used();
         let used = ring.take_used();
         assert_eq!(used.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a"]);
         assert!(ring.take_used().is_empty());
         // A change does not lose it.
-        ring.find("pgk_b_s", Utc::now()).expect("a key").used(Utc::now());
+        ring.find("pgk_b_s", Utc::now()).expect("a key").used();
         ring.replace(vec![StoredKey { revoked: true, ..stored("b", "s") }]);
         assert_eq!(ring.take_used().len(), 1);
     }

@@ -154,8 +154,9 @@ impl Principal {
         self.ended.cancel();
     }
 
-    pub(super) fn used(&self, now: DateTime<Utc>) {
-        self.last_used.store(now.timestamp(), Relaxed);
+    /// Notes that it is used now.
+    pub fn used(&self) {
+        self.last_used.store(Utc::now().timestamp(), Relaxed);
     }
 
     /// When it was last used, if it was since this was last asked.

@@ -53,6 +53,11 @@ impl Call {
         *self.held() = Some(Box::new(what));
     }
 
+    /// Works on what is kept, if it is of this type.
+    pub fn with_held<T: Any, R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.held().as_mut()?.downcast_mut::<T>().map(work)
+    }
+
     /// Lets go of it earlier: nobody works with what the request brought any more.
     pub fn release(&self) {
         *self.held() = None;

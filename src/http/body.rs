@@ -6,8 +6,8 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::{
-    access::{recheck_credential, too_many},
-    admission::{Exhausted, MemoryPermit},
+    access::{recheck_credential, too_many, too_many_bytes},
+    admission::MemoryPermit,
     context::context,
     gate::Gate,
     rejection::Rejection,
@@ -35,12 +35,13 @@ pub(crate) async fn read_up_to(
         return Err(Rejection::BodyTooLarge(limit));
     }
     let context = context(&parts);
-    let mut held = gate.memory.hold(gate.usage(&context.call));
+    let usage = context.counts_as().map(|caller| gate.concurrency.usage(caller));
+    let mut held = gate.memory.hold(usage);
     let collected =
         timeout(gate.body_timeout, collect(gate, body, announced.unwrap_or(0), limit, &mut held))
             .await;
     let collected = collected.unwrap_or(Err(Rejection::BodyTooSlow(gate.body_timeout)));
-    recheck_credential(&context, gate).await?;
+    recheck_credential(&context, gate)?;
     context.holds_body(held);
     let body = collected?;
     context.body_is_here().map_err(|full| too_many(gate, full))?;
@@ -70,23 +71,4 @@ async fn collect(
         kept.extend_from_slice(&data);
     }
     Ok(kept.freeze())
-}
-
-/// Also for responses.
-pub(super) fn too_many_bytes(gate: &Gate, exhausted: Exhausted) -> Rejection {
-    match exhausted {
-        Exhausted::ForAll => {
-            gate.metrics.refused("max_in_flight_bytes");
-            let detail = "the requests in hand hold as many bytes as this gateway has room for; try \
-                          again in a moment";
-            Rejection::Overloaded(detail.into())
-        }
-        Exhausted::ForCaller(most) => {
-            gate.metrics.refused("key_in_flight_bytes");
-            let detail = format!(
-                "the requests of this key hold {most} bytes, as many as may be; try again in a moment"
-            );
-            Rejection::Overloaded(detail.into())
-        }
-    }
 }

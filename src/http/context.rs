@@ -9,10 +9,10 @@ use axum::http::{HeaderValue, request::Parts};
 
 use crate::{
     auth::{Credential, Fingerprint, Identity, Principal},
-    domain::{Call, QueueName, Right, Scope},
+    domain::{Call, CallerId, QueueName, Right, Scope},
 };
 
-use super::admission::{CallerUsage, Full, InFlightGuard, MemoryPermit};
+use super::admission::{CallerUsage, Exhausted, Full, InFlightGuard, MemoryPermit};
 
 /// One request, from its headers to its log line.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct RequestContext {
     pub(super) queue: OnceLock<String>,
     /// Whose it is, where that is asked.
     pub(super) caller: OnceLock<Arc<Principal>>,
+    /// As whose it counts until they have proven who they are.
+    pub(super) claimed: OnceLock<CallerId>,
     /// As whom it was let in, and for what.
     pub(super) leave: OnceLock<Leave>,
     /// Its id, as answers have it.
@@ -83,6 +85,23 @@ impl RequestContext {
     /// It turned out whose it is.
     pub(super) fn belongs_to(&self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         self.lock().as_mut().map_or(Ok(()), |counted| counted.belongs_to(caller))
+    }
+
+    /// As whose it counts by now, where callers are told apart.
+    pub(super) fn counts_as(&self) -> Option<CallerId> {
+        self.call.caller().or_else(|| self.claimed.get().copied())
+    }
+
+    /// It was counted as another's, and so was its body.
+    pub(super) fn moves_to(&self, caller: &Arc<CallerUsage>) -> Result<(), Full> {
+        let moved = |counted: &mut InFlightGuard| counted.moves_to(Arc::clone(caller));
+        self.lock().as_mut().map_or(Ok(()), moved)
+    }
+
+    /// The same of its body.
+    pub(super) fn body_moves_to(&self, caller: &Arc<CallerUsage>) -> Result<(), Exhausted> {
+        let moved = |body: &mut MemoryPermit| body.moves_to(Arc::clone(caller));
+        self.call.with_held(moved).unwrap_or(Ok(()))
     }
 
     /// Whether a body is to come, or to be read.

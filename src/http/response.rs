@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::domain::{Call, Message};
 
-use super::{admission::MemoryPermit, body::too_many_bytes, gate::Gate, rejection::Rejection};
+use super::{access::too_many_bytes, admission::MemoryPermit, gate::Gate, rejection::Rejection};
 
 /// Room for messages, if there is some.
 pub(crate) fn room_for<'a>(

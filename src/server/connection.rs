@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::ready,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 
 use axum::{
     Router,
+    extract::ConnectInfo,
     http::{HeaderMap, HeaderName, HeaderValue, Version, header},
     response::Response,
 };
@@ -141,13 +143,13 @@ impl Connections {
     async fn serve_http1(&self, stream: Stream, opening: Preface) -> hyper::Result<Option<&str>> {
         let request_wait = RequestWait::new(self.header_timeout, self.keep_alive_timeout);
         let exchange = Arc::new(Exchange::new(self.write_timeout, request_wait));
-        let told = Some(Arc::clone(&exchange));
+        let (told, peer) = (Some(Arc::clone(&exchange)), stream.peer());
         let stream = TokioIo::new(Patient::new(stream, opening, told, self.write_timeout));
         let service = service_fn(async |request: hyper::Request<Incoming>| {
             let has_body = !request.body().is_end_stream();
             let is_kept = request.version() == Version::HTTP_11 && !closes(request.headers());
             exchange.begin();
-            let mut response = answer(&self.router, request).await;
+            let mut response = answer(&self.router, request, peer).await;
             if is_kept && !closes(response.headers()) && !self.stop.is_cancelled() {
                 response.headers_mut().insert(KEEP_ALIVE, self.keep_alive.clone());
             }
@@ -208,7 +210,7 @@ impl Connections {
 
     /// Says why it ended the connection, if it did.
     async fn serve_http2(&self, stream: Stream, opening: Preface) -> hyper::Result<Option<&str>> {
-        let answers = Arc::new(ResponseTracker::new(self.write_timeout));
+        let (answers, peer) = (Arc::new(ResponseTracker::new(self.write_timeout)), stream.peer());
         let stream = TokioIo::new(Patient::new(stream, opening, None, self.write_timeout));
         let (router, unserved) = (self.router.clone(), self.unserved.clone());
         let counting = Arc::clone(&answers);
@@ -216,7 +218,7 @@ impl Connections {
             let in_hand = counting.request();
             let answer = match unserved.refuse_head(&request) {
                 Some(refusal) => Either::Left(ready(refusal)),
-                None => Either::Right(answer(&router, request)),
+                None => Either::Right(answer(&router, request, peer)),
             };
             async move { Ok::<_, Infallible>(in_hand.answer(answer.await)) }
         });
@@ -258,8 +260,10 @@ fn keep_alive(time: Duration) -> HeaderValue {
 
 fn answer(
     router: &Router,
-    request: hyper::Request<Incoming>,
+    mut request: hyper::Request<Incoming>,
+    peer: Option<IpAddr>,
 ) -> impl Future<Output = Response> + use<> {
+    request.extensions_mut().insert(ConnectInfo(peer));
     let answer = router.clone().call(request);
     async move {
         let Ok(response) = answer.await;

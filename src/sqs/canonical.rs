@@ -8,6 +8,9 @@ use crate::http::UNRESERVED;
 /// What stays as it is in a path.
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
+/// The header in which a client says the SHA-256 of the body.
+pub(super) const CONTENT_HASH: &str = "x-amz-content-sha256";
+
 /// A request, as far as it is signed.
 #[derive(Debug)]
 pub(super) struct Signed<'a> {
@@ -30,7 +33,7 @@ impl Signed<'_> {
             return None;
         }
         // `UNSIGNED-PAYLOAD` too: who does what is in the body.
-        let said = self.headers.get("x-amz-content-sha256").and_then(|said| said.to_str().ok());
+        let said = self.headers.get(CONTENT_HASH).and_then(|said| said.to_str().ok());
         if said.is_some_and(|said| said != body_hash) {
             return None;
         }

@@ -185,15 +185,23 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let (mut parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);
     let Ok(BasePath(base_path)) = BasePath::from_request_parts(&mut parts, &sqs).await;
-    // Whose key is not known need not send a body, which counts against their share.
+    // Whose key is not known need not send a body.
     let signed = verification::signature(&sqs, &parts)?;
-    let credential = match &signed {
-        Some((_, key)) => Some(key.credential.clone()),
-        None => bearer(&parts.headers),
+    let (caller, is_proven) = match &signed {
+        Some((signature, key)) => {
+            let id = &signature.access_key_id;
+            let claimed = Caller::claimed(&parts, &sqs, key.credential.clone(), id)?;
+            let announced = verification::announced_hash(&parts);
+            if let Some(hash) = announced {
+                verification::verify(&sqs, signature, key, &parts, &base_path, hash)?;
+                claimed.prove()?;
+            }
+            (claimed, announced.is_some())
+        }
+        None => (Caller::authenticate(&parts, &sqs, bearer(&parts.headers)).await?, true),
     };
-    let claimed = Caller::claimed(&parts, &sqs, credential).await?;
     // What may be done is asked again once the body is there.
-    let permit = MultiQueuePermit::new(claimed);
+    let permit = MultiQueuePermit::new(caller);
     let body = read(request, &sqs).await?;
     let context = crate::http::context(&parts);
     let call = Call {
@@ -206,9 +214,12 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let bytes = body.len() as u64;
     let understand = move |caller: Caller| {
         if let Some((signature, key)) = &signed {
-            verification::verify(&sqs, signature, key, &parts, &base_path, &body)?;
+            let hash = verification::hash(&body);
+            verification::verify(&sqs, signature, key, &parts, &base_path, &hash)?;
         }
-        caller.check_rates()?;
+        if !is_proven {
+            caller.prove()?;
+        }
         Ok::<_, SqsError>((caller, request::action(protocol, &parts, &body)?))
     };
     let (caller, action) = permit.caller.on_text(bytes, understand).await?;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    canonical::{Signed, normalized},
+    canonical::{CONTENT_HASH, Signed, normalized},
     digest::hex,
     error::{Kind, Result, SqsError},
     front::{Sqs, host},
@@ -50,7 +50,17 @@ fn signed<'a>(parts: &'a Parts, host: &'a str, path: &'a str) -> Signed<'a> {
     Signed { method: &parts.method, path, query, headers: &parts.headers, host }
 }
 
-/// Refuses a request that is not signed with its key. What a proxy has changed is looked at as the client may
+/// The SHA-256 of the body of a request, where its client says it before: then that is what is signed.
+pub(super) fn announced_hash(parts: &Parts) -> Option<&str> {
+    parts.headers.get(CONTENT_HASH)?.to_str().ok()
+}
+
+/// The SHA-256 of a body as it came.
+pub(super) fn hash(body: &[u8]) -> String {
+    hex(&Sha256::digest(body))
+}
+
+/// Refuses a request that is not signed with its key, with a body of this SHA-256 in hexadecimal digits. What a proxy has changed is looked at as the client may
 /// have written it.
 pub(super) fn verify(
     sqs: &Sqs,
@@ -58,13 +68,12 @@ pub(super) fn verify(
     key: &SigningKey,
     parts: &Parts,
     base_path: &str,
-    body: &[u8],
+    body_hash: &str,
 ) -> Result<()> {
-    let hash = hex(&Sha256::digest(body));
     let paths = paths(parts.uri.path(), base_path);
     for host in hosts(parts) {
         for path in &paths {
-            if signature.is_of(&key.secret, &signed(parts, &host, path), &hash) {
+            if signature.is_of(&key.secret, &signed(parts, &host, path), body_hash) {
                 return Ok(());
             }
         }

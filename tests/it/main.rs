@@ -146,6 +146,7 @@ mod slow_queues;
 mod slow_reads;
 mod spans;
 mod sqs;
+mod sqs_claims;
 mod sqs_clients;
 mod sqs_errors;
 mod sqs_fifo;

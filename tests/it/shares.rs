@@ -35,7 +35,7 @@ async fn start(queues: &[&str], change: impl FnOnce(&mut Settings)) -> (TestGate
 }
 
 /// What was refused for the sake of a limit.
-async fn refused(admin: &Client, limit: &str) -> u64 {
+pub async fn refused(admin: &Client, limit: &str) -> u64 {
     let text = admin.get("/metrics").await.expect(200).text;
     let name = format!("pgmq_gateway_refused_total{{limit=\"{limit}\"}} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
@@ -310,7 +310,7 @@ async fn a_key_has_one_dear_read_at_a_time() {
     reads.shutdown().await;
 }
 
-/// At the door of SQS a body is read before it is known who signed it: it counts against the key that is named.
+/// At the door of SQS, too, a body is read as that of whoever has shown a key.
 #[tokio::test]
 async fn a_key_has_its_share_at_the_door_of_sqs_too() {
     let (gateway, [admin, ..]) = start(&["q"], |settings| {

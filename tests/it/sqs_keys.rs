@@ -122,7 +122,7 @@ async fn a_signature_lets_in_whose_it_is_and_nobody_else() {
     assert_eq!(gateway.with_key(&admin_key(&admin)).all("orders").await.len(), 2);
 }
 
-fn admin_key(key: &AccessKey) -> String {
+pub fn admin_key(key: &AccessKey) -> String {
     format!("pgk_{}_{}", key.id[4..14].to_lowercase(), key.secret)
 }
 

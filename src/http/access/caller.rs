@@ -1,20 +1,23 @@
 //! Who asks.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::{
+    extract::ConnectInfo,
+    http::{HeaderMap, header, request::Parts},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    auth::{Credential, Principal, Refusal, WaitingPlace},
+    auth::{Credential, Fingerprint, Principal, Refusal, Unauthenticated, WaitingPlace},
     broker,
-    domain::{QueueName, RawJson, Right, Scope, SettingsChange},
+    domain::{CallerId, QueueName, RawJson, Right, Scope, SettingsChange},
 };
 
 use super::{
     super::{
-        admission::Full,
+        admission::{Exhausted, Full},
         context::{Leave, Purpose, RequestContext, context},
         gate::Gate,
         rejection::Rejection,
@@ -38,36 +41,78 @@ impl Caller {
         gated: &GatedBroker,
         credential: Option<Credential>,
     ) -> Result<Self, Rejection> {
-        let caller = Self::claimed(parts, gated, credential).await?;
+        let found = gated.access.authenticate(credential.as_ref()).await;
+        let caller = Self::new(parts, gated, credential, found)?;
+        if gated.access.is_required() {
+            let usage = gated.concurrency.usage(caller.note_identity());
+            let counted = caller.context.belongs_to(usage);
+            counted.map_err(|full| too_many(gated, full))?;
+        }
+        caller.begin()?;
         caller.check_rates()?;
         Ok(caller)
     }
 
-    /// The same for one who has yet to prove who they are, by a signature of the body: it is read as theirs, so
-    /// that it counts against their share. Nothing may be done for them before [`Self::check_rates`].
-    pub(crate) async fn claimed(
+    /// The same for one who names a key, and has yet to prove by a signature of the body that it is theirs: the id
+    /// of a key is no secret. Until [`Self::prove`] nothing may be done for them, and what they send counts as that
+    /// of whoever names this key from where they are, and takes nothing from its owner.
+    pub(crate) fn claimed(
+        parts: &Parts,
+        gated: &GatedBroker,
+        credential: Credential,
+        key_id: &str,
+    ) -> Result<Self, Rejection> {
+        let found = gated.access.find(Some(&credential));
+        let caller = Self::new(parts, gated, Some(credential), found)?;
+        let peer = parts.extensions.get::<ConnectInfo<Option<IpAddr>>>();
+        let id = Fingerprint::of_claim(key_id, peer.and_then(|peer| peer.0)).caller_id();
+        // Set once: a request names one key.
+        let _ = caller.context.claimed.set(id);
+        let counted = caller.context.belongs_to(gated.concurrency.usage(id));
+        counted.map_err(|full| too_many(gated, full))?;
+        caller.begin()?;
+        Ok(caller)
+    }
+
+    /// They have proven who they are: from now on the request and its body count as theirs, and against what they
+    /// and all together may do in a second.
+    pub(crate) fn prove(&self) -> Result<(), Rejection> {
+        self.principal.used();
+        let usage = self.gated.concurrency.usage(self.note_identity());
+        self.context.moves_to(&usage).map_err(|full| too_many(&self.gated, full))?;
+        let moved = self.context.body_moves_to(&usage);
+        moved.map_err(|exhausted| too_many_bytes(&self.gated, exhausted))?;
+        self.check_rates()
+    }
+
+    fn new(
         parts: &Parts,
         gated: &GatedBroker,
         credential: Option<Credential>,
+        found: Result<Arc<Principal>, Unauthenticated>,
     ) -> Result<Self, Rejection> {
-        let found = gated.access.authenticate(credential.as_ref()).await;
         let principal = found.map_err(|_| {
             gated.metrics.refused("unauthenticated");
             Rejection::Unauthenticated
         })?;
-        let context = context(parts);
-        if gated.access.is_required() {
-            // Set once: a request has one caller.
-            let _ = context.caller.set(Arc::clone(&principal));
-            let id = principal.identity().fingerprint().caller_id();
-            context.call.set_caller(id);
-            let counted = context.belongs_to(gated.concurrency.usage(id));
-            counted.map_err(|full| too_many(gated, full))?;
+        Ok(Self { gated: gated.clone(), context: context(parts), principal, credential })
+    }
+
+    /// Notes whose request it is, and tells what stands for them.
+    fn note_identity(&self) -> CallerId {
+        // Set once: a request has one caller.
+        let _ = self.context.caller.set(Arc::clone(&self.principal));
+        let id = self.principal.identity().fingerprint().caller_id();
+        self.context.call.set_caller(id);
+        id
+    }
+
+    /// Counts a request that has no body among those that are served.
+    fn begin(&self) -> Result<(), Rejection> {
+        if self.context.has_body() {
+            return Ok(());
         }
-        if !context.has_body() {
-            context.body_is_here().map_err(|full| too_many(gated, full))?;
-        }
-        Ok(Self { gated: gated.clone(), context, principal, credential })
+        self.context.body_is_here().map_err(|full| too_many(&self.gated, full))
     }
 
     /// Counts a request whose body has to be read before it is known whose it is: all who have yet to say who
@@ -82,7 +127,7 @@ impl Caller {
     }
 
     /// Counts the request against what they and all together may do in a second.
-    pub(crate) fn check_rates(&self) -> Result<(), Rejection> {
+    fn check_rates(&self) -> Result<(), Rejection> {
         // Their own first: what is over that costs nobody else.
         self.principal.admit().map_err(|refusal| self.refused(refusal))?;
         self.gated.concurrency.check_rate().map_err(|wait| {
@@ -270,14 +315,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<Credential> {
 
 /// Refuses whoever has been let in, and would not be any more now that they have said it all: every body
 /// that is read comes by here.
-pub(in crate::http) async fn recheck_credential(
+pub(in crate::http) fn recheck_credential(
     context: &RequestContext,
     gate: &Gate,
 ) -> Result<(), Rejection> {
     let Some(leave) = context.leave.get().filter(|leave| leave.principal.is_over()) else {
         return Ok(());
     };
-    let again = gate.access.authenticate(leave.credential.as_ref()).await;
+    let again = gate.access.find(leave.credential.as_ref());
     let again = again.map_err(|_| Rejection::Unauthenticated)?;
     match &leave.purpose {
         Purpose::Queue(right, queue) if !again.may(*right, queue.as_str()) => {
@@ -296,6 +341,25 @@ pub(in crate::http) fn too_many(gate: &Gate, full: Full) -> Rejection {
     let (limit, detail) = full.explain();
     gate.metrics.refused(limit);
     Rejection::Overloaded(detail.into())
+}
+
+/// The same of bytes.
+pub(in crate::http) fn too_many_bytes(gate: &Gate, exhausted: Exhausted) -> Rejection {
+    match exhausted {
+        Exhausted::ForAll => {
+            gate.metrics.refused("max_in_flight_bytes");
+            let detail = "the requests in hand hold as many bytes as this gateway has room for; try \
+                          again in a moment";
+            Rejection::Overloaded(detail.into())
+        }
+        Exhausted::ForCaller(most) => {
+            gate.metrics.refused("key_in_flight_bytes");
+            let detail = format!(
+                "the requests of this key hold {most} bytes, as many as may be; try again in a moment"
+            );
+            Rejection::Overloaded(detail.into())
+        }
+    }
 }
 
 fn lacks_on(right: Option<Right>, queue: &QueueName) -> String {

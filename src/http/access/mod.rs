@@ -10,6 +10,6 @@ mod permit;
 pub(crate) mod right;
 
 pub(crate) use caller::{Caller, bearer, key_of};
-pub(super) use caller::{recheck_credential, too_many};
+pub(super) use caller::{recheck_credential, too_many, too_many_bytes};
 pub use gated_broker::GatedBroker;
 pub(crate) use permit::{MultiQueuePermit, QueuePermit, ScopePermit};

@@ -113,6 +113,23 @@ impl InFlightGuard {
         Ok(())
     }
 
+    /// It turned out whose it is, after it was counted as another's.
+    pub(crate) fn moves_to(&mut self, caller: Arc<CallerUsage>) -> Result<(), Full> {
+        let RequestLimits { share, arriving, served, .. } = self.counts.most;
+        if self.is_here {
+            if !add(&caller.served, 1, share.of(served)) {
+                return Err(Full::ServedOfCaller(share.of(served)));
+            }
+        } else if !add(&caller.arriving, 1, share.of(arriving)) {
+            return Err(Full::ArrivingOfCaller(share.of(arriving)));
+        }
+        if let Some(before) = self.caller.replace(caller) {
+            let count = if self.is_here { &before.served } else { &before.arriving };
+            count.fetch_sub(1, Relaxed);
+        }
+        Ok(())
+    }
+
     /// Its body is there, or it has none.
     pub(crate) fn body_is_here(&mut self) -> Result<(), Full> {
         if self.is_here {
@@ -206,6 +223,29 @@ mod tests {
         assert_eq!(limit.len(), 1);
         drop(second);
         assert_eq!(limit.len(), 0);
+    }
+
+    #[test]
+    fn a_request_counts_as_its_owners_once_that_is_known() {
+        let limit = ConcurrencyLimit::new(limits(2, 2));
+        let [seeming, owner] = [1, 2].map(|n| limit.usage(CallerId([n; 32])));
+        let counts =
+            |usage: &CallerUsage| (usage.arriving.load(Relaxed), usage.served.load(Relaxed));
+        let mut first = limit.enter().expect("room");
+        first.belongs_to(Arc::clone(&seeming)).expect("room");
+        first.moves_to(Arc::clone(&owner)).expect("room");
+        assert_eq!((counts(&seeming), counts(&owner)), ((0, 0), (1, 0)));
+        first.body_is_here().expect("room");
+        let mut second = limit.enter().expect("room");
+        second.belongs_to(Arc::clone(&seeming)).expect("room");
+        second.body_is_here().expect("room");
+        assert_eq!(second.moves_to(Arc::clone(&owner)), Err(Full::ServedOfCaller(1)));
+        assert_eq!((counts(&seeming), counts(&owner)), ((0, 1), (0, 1)));
+        drop(first);
+        second.moves_to(Arc::clone(&owner)).expect("room again");
+        assert_eq!((counts(&seeming), counts(&owner)), ((0, 0), (0, 1)));
+        drop(second);
+        assert_eq!((counts(&owner), limit.len()), ((0, 0), 0));
     }
 
     #[test]

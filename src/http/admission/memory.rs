@@ -89,6 +89,18 @@ impl MemoryPermit {
         Ok(())
     }
 
+    /// It turned out whose they are, after they were counted as another's.
+    pub(crate) fn moves_to(&mut self, caller: Arc<CallerUsage>) -> Result<(), Exhausted> {
+        let most = self.budget.of_caller;
+        if !add(&caller.bytes, self.bytes, most) {
+            return Err(Exhausted::ForCaller(most));
+        }
+        if let Some(before) = self.caller.replace(caller) {
+            before.bytes.fetch_sub(self.bytes, Relaxed);
+        }
+        Ok(())
+    }
+
     /// How many are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -183,6 +195,22 @@ mod tests {
         // The largest request is taken, whatever a share is.
         let budget = MemoryBudget::new(4 * STEP as u64, HALF, 3 * STEP as u64);
         budget.hold(Some(a)).grow_to(3 * STEP).expect("room");
+    }
+
+    #[test]
+    fn bytes_count_as_their_owners_once_that_is_known() {
+        let budget = budget(2 * STEP);
+        let [seeming, owner] = [Arc::<CallerUsage>::default(), Arc::default()];
+        let mut held = budget.hold(Some(Arc::clone(&seeming)));
+        held.grow_to(STEP).expect("room");
+        held.moves_to(Arc::clone(&owner)).expect("room");
+        assert_eq!((seeming.bytes.load(Relaxed), owner.bytes.load(Relaxed)), (0, STEP));
+        let mut more = budget.hold(Some(Arc::clone(&seeming)));
+        more.grow_to(STEP).expect("room");
+        assert_eq!(more.moves_to(Arc::clone(&owner)), Err(Exhausted::ForCaller(STEP)));
+        drop((held, more));
+        let left = (seeming.bytes.load(Relaxed), owner.bytes.load(Relaxed), budget.held());
+        assert_eq!(left, (0, 0, 0));
     }
 
     #[test]
