@@ -4,11 +4,15 @@ use std::error::Error as StdError;
 
 use askama::Template;
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 
-use crate::http::{WireError, error_response};
+use crate::{
+    domain::Call,
+    http::{Gate, Rejection, WireError, error_response, room_for_bytes},
+};
 
 use super::{assets, place};
 
@@ -43,11 +47,30 @@ impl Frame {
     }
 }
 
+const HTML: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+
 /// A page, made whole before its first byte is sent.
 pub(super) fn html(page: &impl Template) -> Response {
+    (HTML, text(page)).into_response()
+}
+
+/// One that may be long: it counts until it is sent.
+pub(super) fn long_html(
+    gate: &Gate,
+    call: &Call,
+    page: &impl Template,
+) -> Result<Response, Rejection> {
+    Ok((HTML, counted(gate, call, page)?).into_response())
+}
+
+fn text(page: &impl Template) -> String {
     // Into a string: templates have nothing that fails.
-    let text = page.render().unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response()
+    page.render().unwrap_or_default()
+}
+
+fn counted(gate: &Gate, call: &Call, page: &impl Template) -> Result<Bytes, Rejection> {
+    let text = text(page);
+    room_for_bytes(gate, call, text.len()).map(|held| held.keep(text.into_bytes()))
 }
 
 /// A page that says that something did not work, with its form to try again.
@@ -55,7 +78,7 @@ pub(super) fn html(page: &impl Template) -> Response {
 struct Refused {
     status: StatusCode,
     code: &'static str,
-    text: String,
+    text: Bytes,
 }
 
 impl WireError for Refused {
@@ -68,13 +91,22 @@ impl WireError for Refused {
     }
 
     fn render(&self, _: &str) -> Response {
-        let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-        (self.status, kind, self.text.clone()).into_response()
+        (self.status, HTML, self.text.clone()).into_response()
     }
 }
 
 /// A page with the status of an error; `code` is the word for it in the log.
 pub(super) fn refused(status: StatusCode, code: &'static str, page: &impl Template) -> Response {
-    let text = page.render().unwrap_or_default();
-    error_response(status, Refused { status, code, text })
+    error_response(status, Refused { status, code, text: text(page).into() })
+}
+
+/// One that may be long: it counts until it is sent.
+pub(super) fn long_refused(
+    gate: &Gate,
+    call: &Call,
+    (status, code): (StatusCode, &'static str),
+    page: &impl Template,
+) -> Result<Response, Rejection> {
+    let text = counted(gate, call, page)?;
+    Ok(error_response(status, Refused { status, code, text }))
 }

@@ -126,6 +126,27 @@ async fn a_page_holds_what_it_is_and_not_what_its_message_is() {
     browser.get("/ui/queues/q/messages/2").await.expect(503);
 }
 
+/// Lists, too.
+#[tokio::test]
+async fn a_long_page_counts_until_it_is_sent() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 1 << 16;
+        settings.limits.max_body_bytes = 1 << 16;
+        settings.limits.max_answer_bytes = 1 << 16;
+        settings.limits.max_in_flight_bytes = 1 << 16;
+    })
+    .await;
+    gateway.create("q").await;
+    let browser = Browser::new(&gateway.base);
+    let list = "/ui/queues/q/messages?list=all";
+    browser.get(list).await.expect(200);
+    let many = "SELECT pgmq.send('q', to_jsonb(repeat('<', 400)),
+            jsonb_build_object('a', repeat('<', 400))) FROM generate_series(1, 100)";
+    gateway.database.execute(many).await;
+    let refused = browser.get(list).await.expect(503).text;
+    assert!(refused.contains("Too much at once"), "{refused}");
+}
+
 #[tokio::test]
 async fn the_table_that_refuses_a_dead_letter_is_the_one_that_is_named() {
     let gateway = TestGateway::start().await;

@@ -114,6 +114,21 @@ async fn a_form_that_is_sent_twice_stores_one_message() {
     assert_eq!(gateway.all("q").await.len(), 2);
 }
 
+/// What is shown again is sent again: a part of a message would be another one.
+#[tokio::test]
+async fn what_was_wrong_is_shown_again_whole_or_not_at_all() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    let browser = Browser::new(&gateway.base);
+    for (length, is_shown) in [(60_000, true), (70_000, false)] {
+        let message = format!("no JSON {}", "x".repeat(length));
+        let refused = browser.post(SEND, &[("message", &*message)]).await.expect(422).text;
+        assert_eq!(refused.contains(&message), is_shown, "{length}");
+        assert_eq!(refused.contains("no JSON x"), is_shown, "{length}");
+        assert_eq!(refused.contains("too long to be shown again"), !is_shown, "{length}");
+    }
+}
+
 #[tokio::test]
 async fn a_message_of_an_odd_id_is_said_to_be_stored() {
     let gateway = TestGateway::start().await;

@@ -65,6 +65,30 @@ async fn pages_that_are_asked_for_and_not_taken_are_there_once() {
     assert!(growth < 40, "{growth} MiB");
 }
 
+/// In a second, and on one of the threads that serve everybody, it was a hundred times as much.
+#[tokio::test]
+async fn a_form_of_the_dashboard_takes_a_few_times_its_text() {
+    let database = TestDatabase::new().await;
+    let forms = async |client: &Client| {
+        let large = (16 << 20) - 16;
+        let no_json = format!("message={}", "<".repeat(large));
+        for (form, status, told) in [
+            ("a&".repeat(large / 2), 400, "There is no field"),
+            ("delay&".repeat(large / 6), 400, "more than 1100 fields"),
+            (no_json, 422, "too long to be shown again"),
+        ] {
+            let request = client.request("POST", "/ui/queues/q/send");
+            let request = request.header("sec-fetch-site", "same-origin");
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            let page = Answer::of(request.body(form)).await.expect(status).text;
+            assert!(page.contains(told), "{told}: {page:.2000}");
+            assert!(page.len() < 100_000, "{told}: {} bytes", page.len());
+        }
+    };
+    let growth = growth(&database, forms).await;
+    assert!(growth < 100, "{growth} MiB");
+}
+
 #[tokio::test]
 async fn a_long_list_takes_no_more_than_its_text() {
     let database = TestDatabase::new().await;

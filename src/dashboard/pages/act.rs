@@ -24,7 +24,7 @@ use super::{
         },
         failure::Failure,
         form::Form,
-        frame::{Frame, html},
+        frame::{Frame, html, long_html},
         place,
         search::{FIELDS, List, Place, Search, read_position, write_position},
         state::Dashboard,
@@ -144,7 +144,7 @@ pub(in super::super) async fn preview(
             head,
         },
     };
-    Ok(html(&page))
+    Ok(long_html(&state, &allowed.call, &page)?)
 }
 
 /// How many messages an action touches, and whether all were looked at.

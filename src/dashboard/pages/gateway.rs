@@ -11,7 +11,7 @@ use crate::{
 
 use super::super::{
     failure::Failure,
-    frame::{Frame, html},
+    frame::{Frame, long_html},
     state::Dashboard,
     text,
     viewer::Viewer,
@@ -64,13 +64,14 @@ pub(in super::super) async fn show(
     let now = Utc::now();
     let errors = state.recent_errors.newest_first();
     let errors = errors.into_iter().map(|error| Row::new(error, now)).collect();
-    Ok(html(&Page {
+    let page = Page {
         frame,
         version: env!("CARGO_PKG_VERSION"),
         figures: figures(&state, &permit, now),
         errors,
         settings: state.shared().settings.clone(),
-    }))
+    };
+    Ok(long_html(&state, &permit.call, &page)?)
 }
 
 fn figures(

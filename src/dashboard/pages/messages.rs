@@ -20,7 +20,7 @@ use super::{
         actions::Action,
         failure::Failure,
         form::Form,
-        frame::{Frame, html},
+        frame::{Frame, long_html},
         place,
         search::{FIELDS, List, Place, Search, read_position, write_position},
         state::Dashboard,
@@ -126,7 +126,7 @@ pub(in super::super) async fn list(
         let fields = serde_urlencoded::to_string(fields).unwrap_or_default();
         format!("{}/messages?{fields}", place::queue(&name))
     });
-    Ok(html(&Page {
+    let page = Page {
         head: QueueHead::new(&queue, Tab::Messages, rights, overview.paused),
         actions: actions(&permit, list, &at, &frame),
         is_archive: at.is_archive(),
@@ -140,7 +140,8 @@ pub(in super::super) async fn list(
         search,
         rows,
         next,
-    }))
+    };
+    Ok(long_html(&state, &permit.call, &page)?)
 }
 
 /// Looks on where few are found, for as long as somebody waits for a page.

@@ -17,7 +17,7 @@ use crate::{
 use super::super::{
     failure::Failure,
     form::Form,
-    frame::{Frame, html},
+    frame::{Frame, long_html},
     overview::{Row, Sum},
     place,
     state::Dashboard,
@@ -160,7 +160,7 @@ pub(in super::super) async fn show(
         let sorted = is_this.then_some(if sort.down { "descending" } else { "ascending" });
         Column { title, hint, is_number: word != "name", query: query(next, 1), sorted }
     });
-    Ok(html(&Page {
+    let page = Page {
         from: if rows.is_empty() { 0 } else { first + 1 },
         to: first + rows.len(),
         before: (page > 1).then(|| query(sort, page - 1)),
@@ -177,7 +177,8 @@ pub(in super::super) async fn show(
         search,
         show,
         may_create,
-    }))
+    };
+    Ok(long_html(&state, &permit.call, &page)?)
 }
 
 /// From memory; where nobody collects what is there, or has not done so yet, the names are asked for, and it is said

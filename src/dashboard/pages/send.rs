@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     broker::{Once, Replayable},
     domain::{Delay, NewMessage, QueueName, RawJson, Visibility},
-    http::{QueuePermit, RequestContext, right},
+    http::{Caller, QueuePermit, RequestContext, right},
 };
 
 use super::{
@@ -36,6 +36,8 @@ const FIELDS: [&str; 4] = ["message", "headers", "delay", "once"];
 /// Characters of what stands for one form, and the most of what is taken for that.
 const ONCE: usize = 24;
 const MAX_ONCE: usize = 64;
+/// The most bytes of a form that are shown again where it was wrong.
+const MAX_SHOWN: usize = 64 << 10;
 
 #[derive(Template)]
 #[template(path = "send.html")]
@@ -92,30 +94,26 @@ pub(in super::super) async fn send(
     let context = request.extensions().get::<Arc<RequestContext>>();
     let caller = context.map_or_else(RequestContext::nobody, |context| context.fingerprint());
     let form = Form::read(request, &state, limit, &FIELDS).await?;
-    let is_paused = permit.broker.overview_of(&queue).paused;
-    let rights = rights(&permit.caller, &name, frame.read_only);
-    let page = |error| Page {
-        head: QueueHead::new(&queue, Tab::Send, rights, is_paused),
-        message: form.raw("message").to_owned(),
-        headers: form.raw("headers").to_owned(),
-        delay: form.raw("delay").to_owned(),
-        once: new_once(),
-        error: Some(error),
-        stored: None,
-        frame,
-    };
+    let QueuePermit { broker, call, caller: sender, .. } = permit;
+    let is_paused = broker.overview_of(&queue).paused;
+    let rights = rights(&sender, &name, frame.read_only);
+    let written = Written::of(&form);
     let sent = async {
-        let new = new_message(&form)?;
-        permit.caller.authorize_origin_headers(new.headers.as_ref(), "")?;
-        let once = once(&form, &queue, &caller.to_string())?;
+        let (bytes, to) = (form.bytes() as u64, queue.clone());
+        let read = move |sender: Caller| {
+            let new = new_message(&form)?;
+            sender.authorize_origin_headers(new.headers.as_ref(), "")?;
+            Ok::<_, Failure>((new, once(&form, &to, &caller.to_string())?))
+        };
+        let (new, once) = sender.on_text(bytes, read).await?;
         let deed = Deed::new(&who, "send", queue.as_str());
-        let (work, call, queue) = (permit.broker.clone(), Arc::clone(&permit.call), queue.clone());
+        let (work, call, queue) = (broker.clone(), Arc::clone(&call), queue.clone());
         let work = async move { Ok(work.send(&call, queue, new, once).await?) };
         let tally = |sent: &Replayable<i64>| {
             let done = i64::from(!sent.replayed);
             Tally { asked: Some(1), done: Some(done), error: None }
         };
-        audited(&permit.broker, deed, tally, Box::pin(work)).await
+        audited(&broker, deed, tally, Box::pin(work)).await
     };
     match sent.await {
         Ok(sent) => {
@@ -124,10 +122,39 @@ pub(in super::super) async fn send(
         }
         // What was written is not lost where it was wrong.
         Err(failure) if failure.is_clients() => {
-            let page = page(failure.detail().to_owned());
-            Ok(frame::refused(StatusCode::UNPROCESSABLE_ENTITY, "message_rejected", &page))
+            let head = QueueHead::new(&queue, Tab::Send, rights, is_paused);
+            let page = written.again(frame, head, failure.detail());
+            let refusal = (StatusCode::UNPROCESSABLE_ENTITY, "message_rejected");
+            Ok(frame::long_refused(&state, &call, refusal, &page)?)
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// What is shown again of a form where it was wrong: all of it, or nothing, as a part of a message is another one.
+#[derive(Default)]
+struct Written {
+    message: String,
+    headers: String,
+    delay: String,
+    left_out: bool,
+}
+
+impl Written {
+    fn of(form: &Form) -> Self {
+        if form.bytes() > MAX_SHOWN {
+            return Self { left_out: true, ..Self::default() };
+        }
+        let field = |name| form.raw(name).to_owned();
+        let (message, headers, delay) = (field("message"), field("headers"), field("delay"));
+        Self { message, headers, delay, left_out: false }
+    }
+
+    fn again(self, frame: Frame, head: QueueHead, error: &str) -> Page {
+        let note = " What was written is too long to be shown again: go back to have it.";
+        let Self { message, headers, delay, left_out } = self;
+        let error = Some(format!("{error}{}", if left_out { note } else { "" }));
+        Page { frame, head, message, headers, delay, once: new_once(), error, stored: None }
     }
 }
 

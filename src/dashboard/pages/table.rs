@@ -17,7 +17,7 @@ use super::{
         actions::{Deed, Tally, audited},
         failure::Failure,
         form::Form,
-        frame::{Frame, html},
+        frame::{Frame, long_html},
         place,
         state::Dashboard,
         tabs::{QueueHead, Tab},
@@ -58,6 +58,7 @@ struct Holder {
 
 /// Asks the database.
 pub(in super::super) async fn show(
+    State(state): State<Dashboard>,
     Path(name): Path<String>,
     viewer: Viewer,
 ) -> Result<Response, Failure> {
@@ -85,7 +86,7 @@ pub(in super::super) async fn show(
     // Whose sessions these are concerns those who run the gateway.
     let holders = if frame.is_operator { holders } else { Vec::new() };
     let holders = holders.into_iter().map(|holder| Holder::new(holder, now)).collect();
-    Ok(html(&Page {
+    let page = Page {
         head: QueueHead::new(&queue, Tab::Table, rights, there.settings.paused),
         row_security: there.row_security,
         dead_letters_missing: there.dead_letter_queue_missing,
@@ -94,7 +95,8 @@ pub(in super::super) async fn show(
         holders,
         bindings,
         is_cut,
-    }))
+    };
+    Ok(long_html(&state, &permit.call, &page)?)
 }
 
 fn of_table(

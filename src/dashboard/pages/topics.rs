@@ -1,7 +1,10 @@
 //! Topics: which patterns lead where, and where a routing key leads.
 
 use askama::Template;
-use axum::{extract::Request, response::Response};
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
 
 use crate::{
     broker::{Binding, Bindings, Error},
@@ -11,8 +14,10 @@ use crate::{
 use super::super::{
     failure::Failure,
     form::Form,
-    frame::{Frame, html},
-    place, text,
+    frame::{Frame, long_html},
+    place,
+    state::Dashboard,
+    text,
     viewer::Viewer,
 };
 
@@ -67,7 +72,11 @@ impl Page {
 }
 
 /// Bindings of the queues that somebody may see.
-pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<Response, Failure> {
+pub(in super::super) async fn show(
+    State(state): State<Dashboard>,
+    viewer: Viewer,
+    request: Request,
+) -> Result<Response, Failure> {
     let form = Form::of_query(request.uri().query(), &["key", "page"])?;
     let page = form.get("page").and_then(|page| page.parse::<usize>().ok());
     let frame = viewer.frame.clone();
@@ -87,5 +96,6 @@ pub(in super::super) async fn show(viewer: Viewer, request: Request) -> Result<R
             Err(other) => return Err(other.into()),
         }
     }
-    Ok(html(&Page { frame, bindings, key, leads_to, error, base: place::base() }))
+    let page = Page { frame, bindings, key, leads_to, error, base: place::base() };
+    Ok(long_html(&state, &permit.call, &page)?)
 }
