@@ -15,7 +15,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Delivery, Receive},
     domain::{FifoMode, Filter, Quantity, QueueName, VisibilityTimeout, Wait},
-    http::{DeliveryCount, LeasedBody, QueuePermit, json, right, room_for},
+    http::{
+        DeliveryCount, LeasedBody, QueuePermit, json, right, room_for, room_of_taken, room_to_take,
+    },
 };
 
 use super::{
@@ -149,10 +151,9 @@ async fn pop(
     _: NoBody,
 ) -> Result<Response, Problem> {
     let qty = parameters.qty.unwrap_or(Quantity::saturating(1));
+    let held = room_to_take(&api, &call, usize::try_from(qty.get()).unwrap_or(1))?;
     let messages = broker.pop(&call, queue.clone(), qty).await?;
-    // They are deleted, so they are answered even where there is no room for them.
-    let held = room_for(&api, &call, messages.iter());
-    let held = held.unwrap_or_else(|_| api.memory.hold(None));
+    let held = room_of_taken(held, &messages);
     let bytes = json(held, &MessageList::from(&*messages))?;
     let delivered = delivered(&api, queue, messages.len());
     Ok(json_answer(Body::new(LeasedBody::without_lease(bytes, delivered))))

@@ -156,6 +156,12 @@ impl Broker {
     ) -> Result<Vec<Message>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
+            if !call.has_room() {
+                return Err(Error::Overloaded(
+                    "the requests in hand, of all or of this key, hold as many bytes as may be; try again in a \
+                     moment",
+                ));
+            }
             let (engine, what, queue) = (&broker.engine, &what, &what.queue);
             let popped = broker.on_queue(Kind::Pop, queue, &policy, &call, |mut conn| async move {
                 engine.pop_alone(&mut conn, what).await

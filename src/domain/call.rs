@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    fmt,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -21,7 +22,17 @@ pub struct Call {
     waited_us: AtomicU64,
     caller: OnceLock<CallerId>,
     held: Mutex<Option<Box<dyn Any + Send>>>,
+    room: OnceLock<Room>,
     span: OnceLock<Span>,
+}
+
+/// Tells whether there is room for what comes of a request.
+struct Room(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Room")
+    }
 }
 
 impl Call {
@@ -34,6 +45,17 @@ impl Call {
     /// Whose request it is; nobody's in particular where no key is needed.
     pub fn caller(&self) -> Option<CallerId> {
         self.caller.get().copied()
+    }
+
+    /// Says how it is told whether there is room for what comes of it; once.
+    pub fn set_room(&self, has_room: impl Fn() -> bool + Send + Sync + 'static) {
+        // A request has one answer.
+        let _ = self.room.set(Room(Box::new(has_room)));
+    }
+
+    /// Whether there is room for what comes of it: asked before something is done that cannot be taken back.
+    pub fn has_room(&self) -> bool {
+        self.room.get().is_none_or(|room| (room.0)())
     }
 
     /// Says to which span belongs what is done and logged for it; once.

@@ -274,7 +274,8 @@ impl Engine {
         let lanes = self.lanes.of(&what.queue);
         let rows = usize::try_from(what.qty).unwrap_or(1);
         let size = Size { rows, bytes: rows * ROW_BYTES };
-        let popped = lanes.pop.submit(PopRequest { pop: what, unblocks }, size, call).await;
+        let request = PopRequest { pop: what, unblocks, call: Arc::clone(call) };
+        let popped = lanes.pop.submit(request, size, call).await;
         lanes.note(&popped);
         popped
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Message, MsgId, QueueName},
+    domain::{Call, Message, MsgId, QueueName},
     store::{self, Conn, Error, Pop, Popped, Result},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct PopRequest {
     pub(super) pop: Pop,
     /// Whether others can be delivered then, of the same groups.
     pub(super) unblocks: bool,
+    /// Tells whether there is room for what it gets.
+    pub(super) call: Arc<Call>,
 }
 
 /// Looking at messages by their ids.
@@ -69,23 +71,8 @@ impl Popping {
         Ok(popped)
     }
 
-    /// Deals messages out in order of arrival.
-    fn deal(inputs: &[&PopRequest], messages: Vec<Message>) -> Vec<Shareable<Vec<Message>>> {
-        let mut messages = messages.into_iter();
-        let share = |input: &&PopRequest| {
-            let qty = usize::try_from(input.pop.qty).unwrap_or(0);
-            Shareable::Done(messages.by_ref().take(qty).collect())
-        };
-        inputs.iter().map(share).collect()
-    }
-}
-
-impl BatchStatement for Popping {
-    type Input = PopRequest;
-    type Output = Shareable<Vec<Message>>;
-    const NAME: &'static str = "pop";
-
-    async fn run(
+    /// Pops for those for whom there is room.
+    async fn pop_for(
         &self,
         conn: &mut Conn,
         queue: &QueueName,
@@ -123,6 +110,37 @@ impl BatchStatement for Popping {
             }
         }
         Ok(dealt)
+    }
+
+    /// Deals messages out in order of arrival.
+    fn deal(inputs: &[&PopRequest], messages: Vec<Message>) -> Vec<Shareable<Vec<Message>>> {
+        let mut messages = messages.into_iter();
+        let share = |input: &&PopRequest| {
+            let qty = usize::try_from(input.pop.qty).unwrap_or(0);
+            Shareable::Done(messages.by_ref().take(qty).collect())
+        };
+        inputs.iter().map(share).collect()
+    }
+}
+
+impl BatchStatement for Popping {
+    type Input = PopRequest;
+    type Output = Shareable<Vec<Message>>;
+    const NAME: &'static str = "pop";
+
+    async fn run(
+        &self,
+        conn: &mut Conn,
+        queue: &QueueName,
+        inputs: &[&PopRequest],
+    ) -> Result<Vec<Shareable<Vec<Message>>>> {
+        // What is popped cannot be put back, and a request may have stood in line while the room was used up.
+        let fit: Vec<bool> = inputs.iter().map(|input| input.call.has_room()).collect();
+        let served: Vec<&PopRequest> =
+            inputs.iter().zip(&fit).filter(|(_, fits)| **fits).map(|(input, _)| *input).collect();
+        let mut dealt = self.pop_for(conn, queue, &served).await?.into_iter();
+        let share = |fits: bool| if fits { dealt.next() } else { None };
+        Ok(fit.into_iter().map(share).map(|share| share.unwrap_or(Shareable::Alone)).collect())
     }
 
     async fn run_each(

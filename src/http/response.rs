@@ -23,6 +23,34 @@ pub(crate) fn room_for<'a>(
     Ok(held)
 }
 
+/// What a message that is taken out of a queue is reckoned to have, until it is known.
+const EXPECTED: usize = 16 << 10;
+
+/// Room for messages that are about to be taken out of a queue, and cannot be put back: what they are reckoned to
+/// have. It is looked for once more when their turn comes; see [`crate::domain::Call::has_room`].
+pub(crate) fn room_to_take(
+    gate: &Gate,
+    call: &Call,
+    messages: usize,
+) -> Result<MemoryPermit, Rejection> {
+    let usage = gate.usage(call);
+    let mut held = gate.memory.hold(usage.clone());
+    let most = usize::try_from(gate.max_answer_bytes).unwrap_or(usize::MAX);
+    // More than what is free: one that takes has to find room.
+    let expected = messages.saturating_mul(EXPECTED).min(most).max(EXPECTED + 1);
+    make_room(gate, &mut held, expected)?;
+    let gate = gate.clone();
+    call.set_room(move || gate.memory.has_room(usage.as_deref()));
+    Ok(held)
+}
+
+/// The room that messages take that were taken out, whatever that comes to.
+pub(crate) fn room_of_taken(mut held: MemoryPermit, messages: &[Message]) -> MemoryPermit {
+    let bytes = messages.iter().map(Message::bytes).sum::<u64>();
+    held.set_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+    held
+}
+
 /// Room for so many bytes, if there is some.
 pub(crate) fn room_for_bytes(
     gate: &Gate,

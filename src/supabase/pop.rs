@@ -7,7 +7,9 @@ use axum::{body::Body, response::Response};
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
     domain::{Message, Quantity, VisibilityTimeout, Wait},
-    http::{DeliveryCount, LeasedBody, QueuePermit, right},
+    http::{
+        DeliveryCount, LeasedBody, MemoryPermit, QueuePermit, right, room_of_taken, room_to_take,
+    },
 };
 
 use super::{
@@ -27,14 +29,13 @@ pub(super) async fn pop(
     options: &Options,
 ) -> Result<Response, Failure> {
     let one = Quantity::saturating(1);
+    let held = room_to_take(state, &permit.call, 1)?;
     let mut messages = permit.broker.pop(&permit.call, permit.queue.clone(), one).await?;
+    let mut held = room_of_taken(held, &messages);
     if messages.is_empty() && options.wait.is_some_and(|wait| wait.get() > 0) {
-        messages = wait_for_one(&permit, options).await?;
+        (messages, held) = wait_for_one(state, &permit, options).await?;
     }
     check_single(options, messages.len())?;
-    // They are deleted, so they are answered even where there is no room for them.
-    let held = room(state, &permit.call, &messages);
-    let held = held.unwrap_or_else(|_| state.memory.hold(None));
     let (bytes, rows) = (records(options, held, &messages)?, messages.len());
     let delivered =
         DeliveryCount { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
@@ -42,11 +43,13 @@ pub(super) async fn pop(
     Ok(waited(options, reply(options, rows, body)))
 }
 
-/// Leases the first message that comes, and deletes it. A client that leaves before has leased nothing.
+/// Leases the first message that comes, and deletes it if there is room for it. A client that leaves before has
+/// leased nothing.
 async fn wait_for_one(
+    state: &Supabase,
     permit: &QueuePermit<right::Receive>,
     options: &Options,
-) -> Result<Vec<Message>, Failure> {
+) -> Result<(Vec<Message>, MemoryPermit), Failure> {
     let what = Receive {
         queue: permit.queue.clone(),
         qty: Quantity::saturating(1),
@@ -58,18 +61,19 @@ async fn wait_for_one(
     let _place = permit.wait()?;
     let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
-    let Some(message) = delivery.messages.pop() else { return Ok(Vec::new()) };
+    let held = room(state, &permit.call, &delivery.messages)?;
+    let Some(message) = delivery.messages.pop() else { return Ok((Vec::new(), held)) };
     let receipt = message.receipt.as_ref().map(ToString::to_string);
     let target = SettleTarget { msg_id: Some(message.msg_id), receipt };
     let (broker, call) = (&permit.broker, &permit.call);
     match broker.delete(call, permit.queue.clone(), target).await {
         Ok(()) => {
             delivery.lease.taken();
-            Ok(vec![message])
+            Ok((vec![message], held))
         }
         // Somebody else took it meanwhile.
         Err(broker::Error::MessageNotFound { .. } | broker::Error::ReceiptStale { .. }) => {
-            Ok(Vec::new())
+            Ok((Vec::new(), held))
         }
         Err(error) => Err(error.into()),
     }

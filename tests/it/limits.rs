@@ -1,10 +1,12 @@
 //! What a request may take, and what a client is told that takes more.
 
+use bytes::Bytes;
+use http_body_util::Empty;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 
-use super::support::{TestGateway, eventually, holder};
+use super::support::{TestGateway, eventually, holder, raw};
 
 /// `count` entries, and then one that is none.
 fn spoiled(entry: &str, count: usize) -> String {
@@ -138,6 +140,44 @@ async fn bytes_in_hand_are_bounded() {
         (answer.status == 200 && answer.messages().len() == 2).then_some(())
     })
     .await;
+}
+
+/// What is popped cannot be given back: where there is no room it stays.
+#[tokio::test]
+async fn nothing_is_popped_where_there_is_no_room() {
+    let gateway = TestGateway::with(|settings| {
+        settings.supabase.enabled = true;
+        settings.limits.max_message_bytes = 1_000_000;
+        settings.limits.max_body_bytes = 1 << 20;
+        settings.limits.max_answer_bytes = 1 << 20;
+        settings.limits.max_in_flight_bytes = 1 << 20;
+    })
+    .await;
+    gateway.create("q").await;
+    let large = json!({"message": "a".repeat(700_000)}).to_string();
+    for _ in 0..5 {
+        gateway.send("q", &large).await;
+    }
+    let left = async || gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_q").await;
+    // The second is more than there is room for, and whoever comes then is told so.
+    let mut client = raw::unwilling(gateway.gateway.address().expect("TCP")).await;
+    let mut answers = Vec::new();
+    for status in [200, 200, 503, 503] {
+        let request = hyper::Request::post("http://localhost/queues/q/messages/pop");
+        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        let answer = client.send_request(request).await.expect("answered");
+        assert_eq!(answer.status(), status);
+        answers.push(answer);
+    }
+    assert_eq!(left().await, 3);
+    gateway.post("/rest/v1/rpc/pop", r#"{"queue_name":"q"}"#).await.expect(503);
+    assert_eq!(left().await, 3);
+    drop((answers, client));
+    nothing_in_hand(&gateway).await;
+    for _ in 0..3 {
+        gateway.post("/queues/q/messages/pop", "").await.expect(200);
+    }
+    assert_eq!(left().await, 0);
 }
 
 async fn nothing_in_hand(gateway: &TestGateway) {

@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::{Response, body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{Response, body::Incoming};
 
 use super::support::{
     Answer, Client, TestDatabase,
@@ -32,11 +31,7 @@ async fn growth(database: &TestDatabase, work: impl AsyncFnOnce(&Client)) -> u64
 /// on their way for as long as what is returned is kept.
 async fn asked_and_not_taken(client: &Client, path: &str, times: usize) -> Vec<Response<Incoming>> {
     let address = client.base.trim_start_matches("http://").parse().expect("an address");
-    let stream = TokioIo::new(raw::dial(address).await);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    let handshake = builder.initial_stream_window_size(0).handshake(stream);
-    let (mut sender, connection) = handshake.await.expect("HTTP/2");
-    tokio::spawn(connection);
+    let mut sender = raw::unwilling(address).await;
     let mut answers = Vec::new();
     for _ in 0..times {
         let request = hyper::Request::get(format!("http://localhost{path}"));

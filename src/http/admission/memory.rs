@@ -62,6 +62,12 @@ impl MemoryBudget {
         MemoryPermit { budget: self.clone(), caller, bytes: 0 }
     }
 
+    /// Whether no more is held than may be, by anybody and by this caller.
+    pub(crate) fn has_room(&self, caller: Option<&CallerUsage>) -> bool {
+        let of_caller = caller.map_or(0, |caller| caller.bytes.load(Relaxed));
+        self.held() <= self.most && of_caller <= self.of_caller
+    }
+
     /// Bytes that are held.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
@@ -80,8 +86,20 @@ impl MemoryPermit {
         self.grow(bytes, add_alone)
     }
 
+    /// Holds so many bytes from now on, be it more than may be held: of what cannot be given back. Whoever comes
+    /// next finds that there is no room.
+    pub(crate) fn set_to(&mut self, bytes: usize) {
+        let wanted = rounded(bytes);
+        let counts = [Some(&*self.budget.held), self.caller.as_ref().map(|caller| &caller.bytes)];
+        for count in counts.into_iter().flatten() {
+            count.fetch_add(wanted, Relaxed);
+            count.fetch_sub(self.bytes, Relaxed);
+        }
+        self.bytes = wanted;
+    }
+
     fn grow(&mut self, bytes: usize, add: Add) -> Result<(), Exhausted> {
-        let wanted = if bytes <= FREE { 0 } else { bytes.next_multiple_of(STEP) };
+        let wanted = rounded(bytes);
         if wanted > self.bytes {
             self.take(wanted - self.bytes, add)?;
             self.bytes = wanted;
@@ -125,6 +143,11 @@ impl MemoryPermit {
     pub(crate) fn keep(self, bytes: Vec<u8>) -> Bytes {
         if self.bytes == 0 { bytes.into() } else { Bytes::from_owner(Kept { bytes, _held: self }) }
     }
+}
+
+/// As bytes are counted.
+fn rounded(bytes: usize) -> usize {
+    if bytes <= FREE { 0 } else { bytes.next_multiple_of(STEP) }
 }
 
 impl Drop for MemoryPermit {
@@ -195,6 +218,24 @@ mod tests {
         // The largest request is taken, whatever a share is.
         let budget = MemoryBudget::new(4 * STEP as u64, HALF, 3 * STEP as u64);
         budget.hold(Some(a)).grow_to(3 * STEP).expect("room");
+    }
+
+    #[test]
+    fn what_cannot_be_given_back_counts_beyond_the_bound() {
+        let budget = budget(4 * STEP);
+        let caller = Arc::<CallerUsage>::default();
+        let mut held = budget.hold(Some(Arc::clone(&caller)));
+        held.grow_to(2 * STEP).expect("room");
+        assert!(budget.has_room(Some(&caller)), "it has what it may have");
+        held.set_to(3 * STEP);
+        assert!(!budget.has_room(Some(&caller)) && budget.has_room(None));
+        held.set_to(5 * STEP);
+        assert!(!budget.has_room(None));
+        assert!(budget.hold(None).grow_to(STEP).is_err());
+        held.set_to(STEP);
+        assert!(budget.has_room(Some(&caller)));
+        held.set_to(1);
+        assert_eq!((caller.bytes.load(Relaxed), budget.held()), (0, 0));
     }
 
     #[test]

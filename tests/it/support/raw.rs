@@ -2,6 +2,10 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -17,6 +21,17 @@ pub async fn connect(gateway: &TestGateway) -> TcpStream {
 
 pub async fn dial(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("connected")
+}
+
+/// A client of HTTP/2 that takes nothing of its answers but their heads. They stay on their way for as long as
+/// the client has them.
+pub async fn unwilling(address: SocketAddr) -> http2::SendRequest<Empty<Bytes>> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let builder = builder.initial_stream_window_size(0);
+    let handshake = builder.handshake(TokioIo::new(dial(address).await)).await;
+    let (sender, connection) = handshake.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 /// Asks for a path on a connection that is closed behind it, and returns all that is said.
