@@ -17,7 +17,9 @@ use crate::{
         Bounded, Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
         Timestamp, Visibility, VisibilityTimeout,
     },
-    http::{BasePath, Caller, QueuePermit, UNRESERVED, json, right, room_for},
+    http::{
+        BasePath, Caller, QueuePermit, UNRESERVED, any_room, json, json_of_done, right, room_for,
+    },
 };
 
 use super::{
@@ -187,6 +189,7 @@ struct SentBatch {
     )
 )]
 async fn send_batch(
+    State(api): State<Api>,
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Send>,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
@@ -195,7 +198,8 @@ async fn send_batch(
     let msg_ids = sent.result.iter().map(|sent| sent.msg_id).collect();
     let duplicates = sent.result.iter().filter(|sent| sent.is_duplicate);
     let duplicates = duplicates.map(|sent| sent.msg_id).collect();
-    let answer = (StatusCode::CREATED, JsonAnswer(SentBatch { msg_ids, duplicates }));
+    let json = json_of_done(any_room(&api, &call), &SentBatch { msg_ids, duplicates })?;
+    let answer = (StatusCode::CREATED, json_answer(json.into()));
     Ok(mark(sent.replayed, answer.into_response()))
 }
 

@@ -14,7 +14,10 @@ use crate::{
     http::{Rejection, WireError, error_response, shortened},
 };
 
-use super::{error_text, settled::Settled};
+use super::{
+    error_text,
+    settled::{Settled, WrittenSettled},
+};
 
 /// What a client without a valid key is told to show.
 const CHALLENGE: &str = "Bearer realm=\"pgmq-gateway\", Basic realm=\"pgmq-gateway\"";
@@ -128,7 +131,7 @@ pub(super) struct Problem {
     /// The operation of a transaction that is to blame.
     pub(super) operation: Option<usize>,
     /// What was settled before it failed, and stays so.
-    pub(super) settled: Option<Box<Settled>>,
+    pub(super) settled: Option<WrittenSettled>,
     /// Seconds after which trying again makes sense, where that is known.
     pub(super) retry_after: Option<u64>,
     /// For the log alone.
@@ -167,7 +170,8 @@ pub(super) struct ProblemBody<'a> {
     index: Option<usize>,
     /// Of a receive that settles first: what was settled, and stays so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    settled: Option<&'a Settled>,
+    #[schema(value_type = Option<Settled>)]
+    settled: Option<&'a WrittenSettled>,
 }
 
 impl Problem {
@@ -202,7 +206,7 @@ impl Problem {
             instance: request_id,
             code,
             index: self.operation,
-            settled: self.settled.as_deref(),
+            settled: self.settled.as_ref(),
         }
     }
 }
@@ -219,6 +223,10 @@ impl WireError for Problem {
     fn render(&self, request_id: &str) -> Response {
         // Strings and a number: this cannot fail.
         let body = serde_json::to_vec(&self.body(request_id)).unwrap_or_default();
+        let body = match &self.settled {
+            Some(settled) => settled.within(body),
+            None => body.into(),
+        };
         let mut response = (self.code.parts().0, body).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::{Json as JsonAnswer, http::StatusCode};
+use axum::{Json as JsonAnswer, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Error, ListQueues, NewQueue, Purged, QueueChange},
     domain::{JsonObject, Partition, QueueKind, QueueName, QueuePageSize, SettingsChange},
-    http::{Caller, QueuePermit, ScopePermit, right},
+    http::{Caller, QueuePermit, ScopePermit, long_json, right},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     openapi::errors,
     problem::Problem,
     queue_view::{KindView, MetricsView, QueueView, queue_example},
+    response::json_answer,
     settings_view::ChangeView,
     state::Api,
 };
@@ -175,9 +176,10 @@ struct QueueList {
     )
 )]
 async fn list(
+    State(api): State<Api>,
     ScopePermit { broker, call, scope, .. }: ScopePermit<right::Any>,
     Query(parameters): Query<ListParameters>,
-) -> Result<JsonAnswer<QueueList>, Problem> {
+) -> Result<Response, Problem> {
     for (name, text) in [("prefix", &parameters.prefix), ("after", &parameters.after)] {
         check_text(name, text.as_deref().unwrap_or_default())?;
     }
@@ -189,7 +191,8 @@ async fn list(
     };
     let page = broker.list_queues(&call, what).await?;
     let queues = page.queues.into_iter().map(QueueView::from).collect();
-    Ok(JsonAnswer(QueueList { queues, next: page.next }))
+    let list = QueueList { queues, next: page.next };
+    Ok(json_answer(long_json(&api, &call, &list)?.into()))
 }
 
 /// Shows a queue.

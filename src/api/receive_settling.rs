@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Delivery, Receive, Settle},
     domain::{FifoMode, Filter, JsonObject, Quantity, VisibilityTimeout, Wait},
-    http::{LeasedBody, QueuePermit, json, right, room_for},
+    http::{LeasedBody, QueuePermit, any_room, json, make_room, right, room_for},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     receive::{delivered, received},
     response::json_answer,
     settle::{SettleBody, settled_of},
-    settled::Settled,
+    settled::{Settled, WrittenSettled, room_for_outcome},
     state::Api,
 };
 
@@ -62,7 +62,8 @@ struct SettleAndReceive {
 }))]
 struct SettledAndReceived<'a> {
     /// The ids of messages by what became of them.
-    settled: &'a Settled,
+    #[schema(value_type = Settled)]
+    settled: &'a WrittenSettled,
     /// In the order they were sent; none if there were none in time.
     messages: Vec<MessageView<'a>>,
 }
@@ -108,14 +109,16 @@ async fn settle_and_receive(
 ) -> Result<Response, Problem> {
     let (settle, receive) = body.check(&leave)?;
     let (settled, next) = if settle.entries.is_empty() {
-        (Settled::default(), None)
+        let held = any_room(&api, &leave.call);
+        (WrittenSettled::new(&Settled::default(), held)?, None)
     } else {
+        let held = room_for_outcome(&api, &leave.call, &settle)?;
         let done = leave.broker.settle_and_receive(&leave.call, settle, &receive).await?;
-        (settled_of(done.0), done.1)
+        (WrittenSettled::new(&settled_of(done.0), held)?, done.1)
     };
     match answer(&api, &leave, receive, &settled, next).await {
         Ok(response) => Ok(response),
-        Err(problem) => Err(Problem { settled: Some(Box::new(settled)), ..problem }),
+        Err(problem) => Err(Problem { settled: Some(settled), ..problem }),
     }
 }
 
@@ -124,7 +127,7 @@ async fn answer(
     api: &Api,
     leave: &QueuePermit<right::Receive>,
     receive: Receive,
-    settled: &Settled,
+    settled: &WrittenSettled,
     next: Option<Delivery>,
 ) -> Result<Response, Problem> {
     let is_answer = |next: &Delivery| !next.messages.is_empty() || receive.wait.get() == 0;
@@ -135,7 +138,9 @@ async fn answer(
     // What is over it is given back.
     delivery.keep_within(api.max_answer_bytes);
     let messages = &delivery.messages;
-    let held = room_for(api, &leave.call, messages.iter())?;
+    let mut held = room_for(api, &leave.call, messages.iter())?;
+    let bytes = held.bytes() + settled.bytes();
+    make_room(api, &mut held, bytes)?;
     let bytes = json(held, &SettledAndReceived { settled, messages: views(messages) })?;
     let delivered = delivered(api, leave.queue.clone(), messages.len());
     Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonAnswer;
+use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
     domain::{AnyMsgId, Delay, JsonObject, Limited},
-    http::{QueuePermit, right},
+    http::{QueuePermit, json_of_done, right},
 };
 
 use super::{
@@ -19,7 +19,8 @@ use super::{
     messages::TAG,
     openapi::errors,
     problem::{Problem, code_of},
-    settled::{Failed, Settled},
+    response::json_answer,
+    settled::{Failed, Settled, room_for_outcome},
     state::Api,
 };
 
@@ -194,10 +195,13 @@ pub(super) fn settled_of(entries: Vec<SettledEntry>) -> Settled {
     )
 )]
 async fn settle(
+    State(api): State<Api>,
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Receive>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<SettleBody>,
-) -> Result<JsonAnswer<Settled>, Problem> {
-    let settled = broker.settle(&call, queue, body.into_settle("")?).await?;
-    Ok(JsonAnswer(settled_of(settled)))
+) -> Result<Response, Problem> {
+    let settle = body.into_settle("")?;
+    let held = room_for_outcome(&api, &call, &settle)?;
+    let settled = broker.settle(&call, queue, settle).await?;
+    Ok(json_answer(json_of_done(held, &settled_of(settled))?.into()))
 }

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{self, MAX_BINDINGS, Topic, TopicDelivery},
     domain::{Call, Scope, Timestamp},
-    http::{QueuePermit, ScopePermit, json, right, room_for_bytes},
+    http::{QueuePermit, ScopePermit, any_room, json, json_of_done, right, room_for_bytes},
 };
 
 use super::{
@@ -215,14 +215,19 @@ struct Delivery {
     msg_id: i64,
 }
 
-fn deliveries(published: broker::Replayable<Vec<TopicDelivery>>) -> Response {
+fn deliveries(
+    api: &Api,
+    call: &Call,
+    published: broker::Replayable<Vec<TopicDelivery>>,
+) -> Result<Response, Problem> {
     let delivery = |delivery: TopicDelivery| {
         let TopicDelivery { queue, msg_id } = delivery;
         Delivery { queue, msg_id }
     };
     let deliveries = published.result.into_iter().map(delivery).collect();
-    let answer = (StatusCode::CREATED, JsonAnswer(Deliveries { deliveries }));
-    mark(published.replayed, answer.into_response())
+    let json = json_of_done(any_room(api, call), &Deliveries { deliveries })?;
+    let answer = (StatusCode::CREATED, json_answer(json.into()));
+    Ok(mark(published.replayed, answer.into_response()))
 }
 
 /// Stores a message in every queue with a pattern that the routing key matches, once in each, in one
@@ -238,13 +243,14 @@ fn deliveries(published: broker::Replayable<Vec<TopicDelivery>>) -> Response {
     )
 )]
 async fn publish(
+    State(api): State<Api>,
     ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let (new, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
-    Ok(deliveries(broker.publish(&call, topic, new, once).await?))
+    deliveries(&api, &call, broker.publish(&call, topic, new, once).await?)
 }
 
 /// As for one message, for 1 to 1000 of them.
@@ -260,13 +266,14 @@ async fn publish(
     )
 )]
 async fn publish_batch(
+    State(api): State<Api>,
     ScopePermit { broker, call, scope, caller, .. }: ScopePermit<right::Send>,
     RoutingKey(routing_key): RoutingKey,
     Query(NoParameters {}): Query<NoParameters>,
     OnceJson(body, once): OnceJson<Batch>,
 ) -> Result<Response, Problem> {
     let (batch, topic) = (body.check(caller).await?, Topic { routing_key, within: scope });
-    Ok(deliveries(broker.publish_batch(&call, topic, batch, once).await?))
+    deliveries(&api, &call, broker.publish_batch(&call, topic, batch, once).await?)
 }
 
 /// Queues that a message would go to.

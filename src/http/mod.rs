@@ -46,7 +46,8 @@ pub use origin::OriginPolicy;
 pub(crate) use query::check_query;
 pub(crate) use rejection::Rejection;
 pub(crate) use response::{
-    json, make_room, room_for, room_for_bytes, room_of_taken, room_to_take,
+    any_room, json, json_of_done, long_json, make_room, room_for, room_for_bytes, room_of_taken,
+    room_to_take,
 };
 pub(crate) use unreserved::UNRESERVED;
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

@@ -71,13 +71,37 @@ pub(crate) fn make_room(
     held.grow_to(bytes).map_err(|exhausted| too_many_bytes(gate, exhausted))
 }
 
+/// Room that nobody looked for: what is put into it counts whatever others hold.
+pub(crate) fn any_room(gate: &Gate, call: &Call) -> MemoryPermit {
+    gate.memory.hold(gate.usage(call))
+}
+
 /// Messages, or the like, as JSON, which is held until its last byte is gone.
 pub(crate) fn json(held: MemoryPermit, messages: &impl Serialize) -> Result<Bytes, Rejection> {
     // Growing a large one would copy it again and again.
-    let mut json = Vec::with_capacity(held.bytes());
-    serde_json::to_writer(&mut json, messages).map_err(|error| Rejection::Internal {
-        detail: "the messages could not be written as JSON",
+    let json = Vec::with_capacity(held.bytes());
+    Ok(held.keep(write(json, messages)?))
+}
+
+/// The same of what is not known how long it is before it is written.
+pub(crate) fn long_json(
+    gate: &Gate,
+    call: &Call,
+    value: &impl Serialize,
+) -> Result<Bytes, Rejection> {
+    let json = write(Vec::new(), value)?;
+    Ok(room_for_bytes(gate, call, json.len())?.keep(json))
+}
+
+/// The same of what was done, which is said whatever others hold.
+pub(crate) fn json_of_done(held: MemoryPermit, done: &impl Serialize) -> Result<Bytes, Rejection> {
+    Ok(held.keep_all(write(Vec::new(), done)?))
+}
+
+fn write(mut json: Vec<u8>, value: &impl Serialize) -> Result<Vec<u8>, Rejection> {
+    serde_json::to_writer(&mut json, value).map_err(|error| Rejection::Internal {
+        detail: "the answer could not be written as JSON",
         source: error.into(),
     })?;
-    Ok(held.keep(json))
+    Ok(json)
 }

@@ -14,7 +14,7 @@ use crate::{
     domain::Message,
     http::{
         BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
-        RequestContext, WireError, bearer, error_response, read, room_for,
+        RequestContext, WireError, any_room, bearer, error_response, read, room_for,
     },
 };
 
@@ -228,6 +228,8 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
         Outcome::Done(output) => {
             let request_id = context.request_id();
             let body = write(protocol, name, output.as_ref(), request_id);
+            // What was done is said whatever others hold.
+            let body = any_room(&call.gated, &context.call).keep_all(body.into_bytes());
             Ok(answer(protocol, request_id, body.into()))
         }
         Outcome::Messages(received) => deliver(call, context, protocol, *received).await,

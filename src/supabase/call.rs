@@ -14,7 +14,9 @@ use percent_encoding::percent_decode_str;
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
     domain::{Delay, MsgId, NewMessage, Quantity, QueueName, Visibility, VisibilityTimeout, Wait},
-    http::{Caller, DeliveryCount, LeasedBody, MultiQueuePermit, QueuePermit, read, right},
+    http::{
+        Caller, DeliveryCount, LeasedBody, MultiQueuePermit, QueuePermit, any_room, read, right,
+    },
 };
 
 use super::{
@@ -129,7 +131,7 @@ fn visible(delay: i32) -> Result<Visibility, Failure> {
 async fn run(state: &Supabase, caller: Caller, what: What, options: &Options) -> Outcome {
     match what {
         What::Send(queue, messages, batch) => {
-            send(QueuePermit::new(caller, queue)?, messages, &batch, options).await
+            send(state, QueuePermit::new(caller, queue)?, messages, &batch, options).await
         }
         What::Read { queue, vt, n } => {
             receive(state, QueuePermit::new(caller, queue)?, vt, n, options).await
@@ -151,6 +153,7 @@ async fn run(state: &Supabase, caller: Caller, what: What, options: &Options) ->
 }
 
 async fn send(
+    state: &Supabase,
     permit: QueuePermit<right::Send>,
     messages: Vec<NewMessage>,
     batch: &Batch,
@@ -171,6 +174,7 @@ async fn send(
     };
     let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let body = if options.single { list } else { format!("[{list}]") };
+    let body = any_room(state, &call).keep_all(body.into_bytes());
     Ok(reply(options, ids.len(), body.into()))
 }
 

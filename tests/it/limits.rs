@@ -1,7 +1,7 @@
 //! What a request may take, and what a client is told that takes more.
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
@@ -52,13 +52,13 @@ async fn a_problem_repeats_little_of_what_was_sent() {
 }
 
 /// A figure of the gateway's.
-async fn figure(gateway: &TestGateway, name: &str) -> f64 {
+pub async fn figure(gateway: &TestGateway, name: &str) -> f64 {
     let text = gateway.get("/metrics").await.expect(200).text;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or("0").parse().expect("a number")
 }
 
-async fn bytes_in_hand(gateway: &TestGateway) -> f64 {
+pub async fn bytes_in_hand(gateway: &TestGateway) -> f64 {
     figure(gateway, "pgmq_gateway_in_flight_bytes").await
 }
 
@@ -164,7 +164,7 @@ async fn nothing_is_popped_where_there_is_no_room() {
     let mut answers = Vec::new();
     for status in [200, 200, 503, 503] {
         let request = hyper::Request::post("http://localhost/queues/q/messages/pop");
-        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        let request = request.body(Full::<Bytes>::default()).expect("a request");
         let answer = client.send_request(request).await.expect("answered");
         assert_eq!(answer.status(), status);
         answers.push(answer);

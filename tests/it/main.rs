@@ -75,6 +75,7 @@ mod locks_lists;
 mod locks_moves;
 mod locks_tables;
 mod logs;
+mod long_answers;
 mod long_poll;
 mod looked_at_again;
 mod memory;

@@ -2,7 +2,7 @@
 //! and from what it took when it held everything at once.
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::{Response, body::Incoming};
 
 use super::support::{
@@ -35,7 +35,7 @@ async fn asked_and_not_taken(client: &Client, path: &str, times: usize) -> Vec<R
     let mut answers = Vec::new();
     for _ in 0..times {
         let request = hyper::Request::get(format!("http://localhost{path}"));
-        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        let request = request.body(Full::<Bytes>::default()).expect("a request");
         answers.push(sender.send_request(request).await.expect("a head"));
     }
     answers

@@ -139,6 +139,12 @@ impl MemoryPermit {
         Ok(())
     }
 
+    /// Bytes that say what was done: they are on their way whatever others hold, and count for as long.
+    pub(crate) fn keep_all(mut self, bytes: Vec<u8>) -> Bytes {
+        self.set_to(bytes.len());
+        self.keep(bytes)
+    }
+
     /// Bytes that are on their way, and held for as long.
     pub(crate) fn keep(self, bytes: Vec<u8>) -> Bytes {
         if self.bytes == 0 { bytes.into() } else { Bytes::from_owner(Kept { bytes, _held: self }) }

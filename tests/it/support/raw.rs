@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
@@ -25,7 +25,7 @@ pub async fn dial(address: SocketAddr) -> TcpStream {
 
 /// A client of HTTP/2 that takes nothing of its answers but their heads. They stay on their way for as long as
 /// the client has them.
-pub async fn unwilling(address: SocketAddr) -> http2::SendRequest<Empty<Bytes>> {
+pub async fn unwilling(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     let builder = builder.initial_stream_window_size(0);
     let handshake = builder.handshake(TokioIo::new(dial(address).await)).await;
