@@ -169,9 +169,7 @@ async fn replay(
     };
     let (to, limit) = (body.to, body.limit.map(Bounded::get));
     may_send(&caller, to.as_ref().unwrap_or(&queue))?;
-    if to.as_ref().is_some_and(|to| *to != queue) {
-        may_take(&caller, &queue)?;
-    }
+    may_take(&caller, &queue)?;
     let after = body.after.map(Bounded::get);
     let what = Replay { queue, to, which, limit, after, dry_run: body.dry_run };
     let MovedSome { count, next } = broker.replay(&call, what).await?;
@@ -198,7 +196,7 @@ fn may_send(caller: &Caller, to: &QueueName) -> Result<(), Problem> {
     Ok(caller.require(Some(Right::Send), to)?)
 }
 
-/// Messages that are moved elsewhere can be read there.
+/// Messages that are moved elsewhere can be read there, and whoever chooses by what is in them learns it.
 fn may_take(caller: &Caller, from: &QueueName) -> Result<(), Problem> {
     Ok(caller.require(Some(Right::Receive), from)?)
 }

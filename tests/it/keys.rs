@@ -25,7 +25,7 @@ fn keys(database: &TestDatabase, arguments: &[&str]) -> (bool, String, String) {
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-fn made(database: &TestDatabase, arguments: &[&str]) -> String {
+pub fn made(database: &TestDatabase, arguments: &[&str]) -> String {
     let (fine, key, said) = keys(database, arguments);
     assert!(fine && key.starts_with("pgk_"), "{key} {said}");
     key

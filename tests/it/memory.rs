@@ -5,10 +5,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, body::Incoming};
 
-use super::support::{
-    Answer, Client, TestDatabase,
-    process::{Program, program},
-    raw,
+use super::{
+    keys::made,
+    support::{
+        Answer, Client, TestDatabase, eventually,
+        process::{Program, program},
+        raw,
+    },
 };
 
 /// Runs the program on a database, with a queue `q`, and tells by how many MiB its peak grew during
@@ -133,6 +136,34 @@ async fn a_request_of_sqs_takes_a_few_times_its_text() {
     };
     let growth = growth(&database, requests).await;
     assert!(growth < 60, "{growth} MiB");
+}
+
+/// Where a header says that a message comes from, of one whose key may not send everywhere.
+#[tokio::test]
+async fn a_header_that_is_no_text_is_not_taken_to_pieces() {
+    let database = TestDatabase::new().await;
+    let sends = async |client: &Client| {
+        let key = made(&database, &["create", "--name", "k", "--grant", "send:q"]);
+        let sender = client.with_key(&key);
+        eventually("a key is needed, and this one is known", async || {
+            let known = sender.get("/queues/q").await.status == 200;
+            (known && client.get("/queues/q").await.status == 401).then_some(())
+        })
+        .await;
+        let body = |origin: &str| {
+            format!(r#"{{"message":1,"headers":{{"x-dead-letter-queue":{origin}}}}}"#)
+        };
+        let list = format!("[{}0]", "0,".repeat(7 << 20));
+        for origin in [&*list, "{}", "1", r#""other""#] {
+            let refused = sender.post("/queues/q/messages", &body(origin)).await;
+            refused.problem(403, "forbidden");
+        }
+        for origin in [r#""q""#, r#""q""#, "null"] {
+            sender.send("q", &body(origin)).await;
+        }
+    };
+    let growth = growth(&database, sends).await;
+    assert!(growth < 100, "{growth} MiB");
 }
 
 /// Messages that are small as SQL clients store them, and of which an answer holds one once they are written
