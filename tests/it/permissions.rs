@@ -32,7 +32,7 @@ const NEEDED: [(&str, &str); 32] = [
     ("settle_and_receive", "receive"),
     ("transact", "send"),
     ("browse_archive", "receive"),
-    ("replay_archive", "manage and send"),
+    ("replay_archive", "manage, receive and send"),
     ("redrive", "manage and receive"),
     ("list_bindings", "any"),
     ("queue_bindings", "any"),
@@ -143,7 +143,14 @@ fn expected(needed: &str, may: &[&str], in_force: bool, over_all: bool) -> &'sta
         _ if !in_force => "401",
         // Lists leave out what the key may not see, and are no secret themselves.
         "any" if over_all => "yes",
-        needed if needed.split(" and ").all(|right| may.contains(&right)) => "yes",
+        needed
+            if needed
+                .split(" and ")
+                .flat_map(|some| some.split(", "))
+                .all(|right| may.contains(&right)) =>
+        {
+            "yes"
+        }
         _ => "403",
     }
 }
