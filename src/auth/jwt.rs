@@ -24,7 +24,7 @@ use super::{
     session::TokenSubject,
 };
 
-/// Tokens whose signature was checked are remembered, so many of them.
+/// Tokens whose signature was checked are remembered, so many of them beside those that are in use.
 const REMEMBERED: usize = 10_000;
 /// Time within which an unknown key has the signer's set loaded at most once.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
@@ -47,12 +47,19 @@ struct State {
     asked: Instant,
     /// Whether it was said that they cannot be loaded again.
     failing: bool,
-    remembered: HashMap<[u8; 32], Arc<Principal>>,
+    remembered: Remembered,
     /// Those who logged in with a token, by its hash. Apart from the above: that a log-in is good says nothing
     /// of the signature of a token that is shown.
-    sessions: HashMap<[u8; 32], Arc<Principal>>,
+    sessions: Remembered,
     /// What is bounded for a subject, however many tokens they have, or for a token without one.
     subjects: HashMap<Fingerprint, Arc<Shares>>,
+}
+
+/// Whose tokens they are, by their hashes.
+struct Remembered {
+    known: HashMap<[u8; 32], Arc<Principal>>,
+    /// With how many it is looked which of them are needed.
+    most: usize,
 }
 
 /// A token that is signed as it should be.
@@ -85,8 +92,8 @@ impl Verifier {
             as_of,
             asked: as_of,
             failing: false,
-            remembered: HashMap::new(),
-            sessions: HashMap::new(),
+            remembered: Remembered::default(),
+            sessions: Remembered::default(),
             subjects: HashMap::new(),
         };
         let (state, loading) = (Mutex::new(state), AsyncMutex::default());
@@ -101,7 +108,7 @@ impl Verifier {
     ) -> Option<Arc<Principal>> {
         self.give_up_old_keys();
         let fingerprint = *KeyHash::of(token).as_bytes();
-        if let Some(known) = self.lock().remembered.get(&fingerprint) {
+        if let Some(known) = self.lock().remembered.known.get(&fingerprint) {
             return Some(Arc::clone(known)).filter(|principal| !principal.is_expired(now));
         }
         let Checked { claims, keys, .. } = self.check(token)?;
@@ -158,7 +165,7 @@ impl Verifier {
         if !keys.has(&subject.signer_key) || subject.checked_as != self.checked_as() {
             return None;
         }
-        let known = self.lock().sessions.get(&subject.hash).map(Arc::clone);
+        let known = self.lock().sessions.known.get(&subject.hash).map(Arc::clone);
         let principal = known.unwrap_or_else(|| {
             let principal = self.principal(&subject.claims, &subject.hash);
             self.remember(&keys, |state| &mut state.sessions, subject.hash, &principal, now);
@@ -266,7 +273,7 @@ impl Verifier {
     fn remember(
         &self,
         keys: &Arc<KeySet>,
-        among: fn(&mut State) -> &mut HashMap<[u8; 32], Arc<Principal>>,
+        among: fn(&mut State) -> &mut Remembered,
         hash: [u8; 32],
         principal: &Arc<Principal>,
         now: DateTime<Utc>,
@@ -274,16 +281,9 @@ impl Verifier {
         let mut state = self.lock();
         // Checked with keys that are not the signer's any more.
         if !Arc::ptr_eq(&state.keys, keys) {
-            return;
+            return principal.end();
         }
-        let known = among(&mut state);
-        if known.len() >= REMEMBERED {
-            known.retain(|_, principal| !principal.is_expired(now));
-        }
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(hash, Arc::clone(principal));
+        among(&mut state).add(hash, Arc::clone(principal), now);
     }
 
     fn keys(&self) -> Arc<KeySet> {
@@ -298,8 +298,29 @@ impl Verifier {
 impl State {
     fn set_keys(&mut self, keys: KeySet) {
         self.keys = Arc::new(keys);
-        let known = self.remembered.drain().chain(self.sessions.drain());
+        let known = self.remembered.known.drain().chain(self.sessions.known.drain());
         known.for_each(|(_, principal)| principal.end());
+    }
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { known: HashMap::new(), most: REMEMBERED }
+    }
+}
+
+impl Remembered {
+    /// Where there are many, those go that nobody uses. Whoever waits with one has to be told when the signer's keys
+    /// change.
+    fn add(&mut self, hash: [u8; 32], principal: Arc<Principal>, now: DateTime<Utc>) {
+        if self.known.len() >= self.most {
+            self.known.retain(|_, principal| !principal.is_expired(now));
+            if self.known.len() >= REMEMBERED {
+                self.known.retain(|_, principal| Arc::strong_count(principal) > 1);
+            }
+            self.most = REMEMBERED.max(2 * self.known.len());
+        }
+        self.known.insert(hash, principal);
     }
 }
 
@@ -335,6 +356,36 @@ mod tests {
         for typ in ["", "JOSE", "logout+jwt", "secevent+jwt", "dpop+jwt", "application/", "JWT "] {
             assert!(!is_access_token(Some(typ)), "{typ:?}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_in_use_is_not_forgotten_among_many() {
+        let mut remembered = Remembered::default();
+        let principal = |_| {
+            let limits = KeyLimits::default();
+            Principal::new(Identity::anonymous(), Grants::default(), None, limits)
+        };
+        let hash = |n: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            hash
+        };
+        let in_use: Vec<_> = (0..3).map(principal).collect();
+        for (n, used) in in_use.iter().enumerate() {
+            remembered.add(hash(n), Arc::clone(used), Utc::now());
+        }
+        for n in 3..3 * REMEMBERED {
+            remembered.add(hash(n), principal(n), Utc::now());
+        }
+        assert!(remembered.known.len() <= REMEMBERED);
+        assert!((0..3).all(|n| remembered.known.contains_key(&hash(n))));
+        // Where all are in use, all stay, and it is not looked each time.
+        let all: Vec<_> = (0..2 * REMEMBERED).map(principal).collect();
+        for (n, used) in all.iter().enumerate() {
+            remembered.add(hash(n), Arc::clone(used), Utc::now());
+        }
+        assert!((0..all.len()).all(|n| remembered.known.contains_key(&hash(n))));
+        assert!(remembered.most > REMEMBERED);
     }
 
     #[test]
