@@ -77,6 +77,11 @@ impl Lease {
         })));
     }
 
+    /// Whether there is something to give back.
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The client has the messages.
     pub fn taken(&mut self) {
         self.0 = None;

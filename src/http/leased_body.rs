@@ -17,8 +17,12 @@ use crate::{
 
 /// Bytes that a client is waiting for. If the connection is gone before they are asked for, they
 /// are dropped together with the lease, which gives the messages back. What was handed over is counted.
+///
+/// With HTTP/2 a first part is asked for whether or not its client takes anything, and the next one once that is on
+/// its way. So what is leased goes out in two parts, and is taken when the second is asked for.
 pub(crate) struct LeasedBody {
-    bytes: Option<Bytes>,
+    first: Option<Bytes>,
+    rest: Option<Bytes>,
     lease: Lease,
     delivered: DeliveryCount,
 }
@@ -31,8 +35,9 @@ pub(crate) struct DeliveryCount {
 }
 
 impl LeasedBody {
-    pub(crate) fn new(bytes: Bytes, lease: Lease, delivered: DeliveryCount) -> Self {
-        Self { bytes: Some(bytes), lease, delivered }
+    pub(crate) fn new(mut bytes: Bytes, lease: Lease, delivered: DeliveryCount) -> Self {
+        let first = (lease.is_open() && bytes.len() > 1).then(|| bytes.split_to(1));
+        Self { first, rest: Some(bytes), lease, delivered }
     }
 
     /// Of messages that are deleted already, and cannot be given back.
@@ -49,20 +54,24 @@ impl Body for LeasedBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let bytes = self.bytes.take();
-        if bytes.is_some() {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        let rest = self.rest.take();
+        if rest.is_some() {
             self.lease.taken();
             let DeliveryCount { metrics, queue, messages } = &self.delivered;
             metrics.messages(queue.as_str(), MessageEvent::Received, *messages);
         }
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        let parts = self.first.iter().chain(&self.rest);
+        SizeHint::with_exact(parts.map(|part| part.len() as u64).sum())
     }
 }

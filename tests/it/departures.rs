@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
@@ -90,6 +90,28 @@ async fn a_client_of_http2_that_leaves_is_counted() {
     let response = request("/queues/q").await.expect("answered");
     assert_eq!(response.status(), 200);
     response.into_body().collect().await.expect("all of it");
+}
+
+/// One that takes nothing of an answer has not got its messages.
+#[tokio::test]
+async fn a_client_of_http2_that_leaves_before_it_takes_a_byte_has_got_nothing() {
+    let gateway = with_queue().await;
+    let id = gateway.send("q", r#"{"message":1}"#).await;
+    let mut client = raw::unwilling(gateway.gateway.address().expect("TCP")).await;
+    let request = hyper::Request::get("http://localhost/queues/q/messages?vt=600");
+    let request = request.body(Full::<Bytes>::default()).expect("a request");
+    let answer = client.send_request(request).await.expect("answered");
+    assert_eq!(answer.status(), 200);
+    let length = answer.headers()["content-length"].to_str().expect("text");
+    assert!(length.parse::<u64>().expect("a number") > 10, "{length}");
+    assert!(gateway.receive("q", "").await.is_empty(), "it is on its way");
+    assert!(received(&gateway).await < 0.1);
+    // The stream ends, and the connection stays.
+    drop(answer);
+    let again = gateway.receive_one("q", "wait=20&vt=600").await;
+    assert_eq!((&again["msg_id"], &again["read_ct"]), (&id.into(), &1.into()));
+    assert!((received(&gateway).await - 1.0).abs() < 0.1);
+    drop(client);
 }
 
 /// What it asked for may be done all the same.
