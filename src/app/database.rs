@@ -189,8 +189,9 @@ impl Database {
         grant_to: Option<&str>,
     ) -> Result<PgmqInstall, StartError> {
         let options = self.direct_options(settings)?;
-        store::connect(&options, settings.database.connect_timeout()).await?;
-        let pgmq = store::prepare(&options, true).await?.pgmq;
+        let patience = settings.database.connect_timeout();
+        store::connect(&options, patience).await?;
+        let pgmq = store::prepare(&options, true, patience).await?.pgmq;
         if let Some(role) = grant_to {
             store::grant_to(&options, role).await?;
         }

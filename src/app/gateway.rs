@@ -51,7 +51,8 @@ impl Gateway {
         let access = preflight::access(settings).await?;
         database.reach_all(settings).await?;
         preflight::before_the_schema(settings, &access, &direct).await?;
-        let prepared = store::prepare(&direct, limits.install_pgmq).await?;
+        let patience = limits.connect_timeout();
+        let prepared = store::prepare(&direct, limits.install_pgmq, patience).await?;
         let connections = database.connections(settings)?;
         info!(pgmq = %prepared.pgmq, connections, "database is ready");
         let master_key = master_key(&settings.sqs, prepared.master_key)?;

@@ -86,7 +86,8 @@ async fn administer(
     command: KeyCommand,
 ) -> Result<(), StartError> {
     let options = database.direct_options(settings)?;
-    let prepared = store::prepare(&options, settings.database.install_pgmq).await?;
+    let limits = &settings.database;
+    let prepared = store::prepare(&options, limits.install_pgmq, limits.connect_timeout()).await?;
     // Asked for by those alone who need it: a key can be revoked where its file is gone.
     let master = || master_key(&settings.sqs, prepared.master_key.clone());
     match command {

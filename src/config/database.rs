@@ -21,7 +21,7 @@ pub struct Database {
     pub install_pgmq: bool,
     /// Connections in the shared pool.
     pub max_connections: u32,
-    /// Seconds to keep trying to reach the database at the start.
+    /// Seconds to keep trying to reach the database at the start, and to change what others have locked there.
     pub connect_timeout_seconds: u64,
     /// Milliseconds a request waits for a connection.
     pub acquire_timeout_ms: u64,
@@ -45,7 +45,7 @@ impl Default for Database {
 }
 
 impl Database {
-    /// Time to keep trying to reach the database at the start.
+    /// Time to keep trying to reach the database at the start, and to change what others have locked there.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout_seconds)
     }

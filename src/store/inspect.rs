@@ -3,8 +3,8 @@
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    ConnectOptions,
-    install::{PgmqInstall, PrepareError, check_rights, features, is_ours_and_old, look},
+    ConnectOptions, PrepareError,
+    install::{PgmqInstall, check_rights, features, is_ours_and_old, look},
     schema, trust,
 };
 

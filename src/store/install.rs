@@ -1,18 +1,20 @@
 //! Finding out what is in the database, and installing what is missing.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use pgmq::PgmqError;
 use sqlx::{Connection, PgConnection, Row};
 use tracing::{info, warn};
 
 use crate::domain::{MasterKey, PeerKey, ReceiptKey};
 
-use super::{ConnectOptions, schema, trust};
+use super::{
+    ConnectOptions, PrepareError, schema, trust,
+    upgrade_locks::{LockWait, Locked, is_locked, said},
+};
 
 /// The version of PGMQ that the gateway installs.
 const EMBEDDED_VERSION: (u32, u32, u32) = (1, 11, 1);
-/// The key of the advisory lock under which gateways install, one at a time.
-const INSTALL_LOCK: i64 = 0x7067_6d71_6777; // "pgmqgw"
 
 /// How PGMQ came into the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,69 +58,6 @@ pub struct Prepared {
     pub master_key: Option<MasterKey>,
 }
 
-/// Why the database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
-    /// PGMQ is missing and may not be installed.
-    #[error(
-        "PGMQ is not installed in {target}, and database.install_pgmq is false: have an \
-         administrator run CREATE EXTENSION pgmq, or pgmq-gateway migrate"
-    )]
-    Missing {
-        /// Host, port and database.
-        target: String,
-    },
-    /// PGMQ lacks something that the gateway calls.
-    #[error("PGMQ {found} in {target} is too old, 1.4.4 or later is needed: {remedy}")]
-    TooOld {
-        /// The version found.
-        found: String,
-        /// Host, port and database.
-        target: String,
-        /// Who has to do what.
-        remedy: &'static str,
-    },
-    /// A right is missing.
-    #[error(
-        "the database role {role} may not {what} in {target}: have an administrator run \
-         {statement}"
-    )]
-    Forbidden {
-        /// The role the gateway connects as.
-        role: String,
-        /// What was tried.
-        what: &'static str,
-        /// Host, port and database.
-        target: String,
-        /// What would help.
-        statement: String,
-    },
-    /// Somebody else may have put something there that would run as this role.
-    #[error("{target} is not what it should be: {reason}")]
-    Untrusted {
-        /// Host, port and database.
-        target: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The installer failed.
-    #[error("cannot install PGMQ in {target}: {reason}")]
-    Install {
-        /// Host, port and database.
-        target: String,
-        /// What it said.
-        reason: String,
-    },
-    /// Anything else that the database said.
-    #[error("cannot prepare {target}: {source}")]
-    Database {
-        /// Host, port and database.
-        target: String,
-        /// What it said.
-        source: sqlx::Error,
-    },
-}
-
 impl fmt::Display for PgmqInstall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match self.source {
@@ -132,12 +71,18 @@ impl fmt::Display for PgmqInstall {
 
 /// Makes the database ready: PGMQ where it is missing (or old and ours to upgrade) and `install` is
 /// true, then our own schema. What is there already is not touched, so that a role that may only
-/// use it will do. Gateways that start together take turns.
-pub async fn prepare(options: &ConnectOptions, install: bool) -> Result<Prepared, PrepareError> {
+/// use it will do. Gateways that start together take turns, and what others have locked is tried for as
+/// long as `patience`.
+pub async fn prepare(
+    options: &ConnectOptions,
+    install: bool,
+    patience: Duration,
+) -> Result<Prepared, PrepareError> {
     let target = options.describe_target();
     let failed = |source| PrepareError::Database { target: target.clone(), source };
     let mut connection = options.connect().await.map_err(failed)?;
-    let outcome = prepare_on(&mut connection, options, install, &target).await;
+    let wait = LockWait::new(&target, patience);
+    let outcome = prepare_on(&mut connection, options, install, wait, &target).await;
     let _ = connection.close().await;
     outcome
 }
@@ -146,6 +91,7 @@ async fn prepare_on(
     connection: &mut PgConnection,
     options: &ConnectOptions,
     install: bool,
+    mut wait: LockWait<'_>,
     target: &str,
 ) -> Result<Prepared, PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
@@ -154,14 +100,10 @@ async fn prepare_on(
     let found = look(connection).await.map_err(failed)?;
     let settled = found.as_ref().is_some_and(|pgmq| !(install && is_ours_and_old(pgmq)));
     if !settled || !schema::is_current(connection).await.map_err(failed)? {
-        sqlx::query("SELECT pg_catalog.pg_advisory_lock($1)")
-            .bind(INSTALL_LOCK)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+        wait.turn(connection).await?;
         // Another gateway may have done it while this one waited.
-        install_pgmq(connection, options, install, target).await?;
-        migrate(connection, target).await?;
+        install_pgmq(connection, options, install, &mut wait, target).await?;
+        migrate(connection, &mut wait, target).await?;
     }
     let pgmq = look(connection).await.map_err(failed)?;
     let pgmq = pgmq.ok_or_else(|| PrepareError::Missing { target: target.to_owned() })?;
@@ -196,6 +138,7 @@ async fn install_pgmq(
     connection: &mut PgConnection,
     options: &ConnectOptions,
     install: bool,
+    wait: &mut LockWait<'_>,
     target: &str,
 ) -> Result<(), PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
@@ -228,16 +171,41 @@ async fn install_pgmq(
         let statement = format!("GRANT CREATE ON DATABASE {database} TO {role}");
         return Err(PrepareError::Forbidden { role, what, target: target.to_owned(), statement });
     }
-    // The installer takes a pool.
-    let pool = options.single_connection_pool();
-    let outcome = pgmq::install::install_sql_from_embedded(&pool).await;
-    pool.close().await;
-    outcome.map_err(|e| PrepareError::Install { target: target.to_owned(), reason: e.to_string() })
+    loop {
+        let Err(error) = run_installer(options).await else { return Ok(()) };
+        if !matches!(&error, PgmqError::DatabaseError(error) if is_locked(error)) {
+            let (target, reason) = (target.to_owned(), error.to_string());
+            return Err(PrepareError::Install { target, reason });
+        }
+        wait.pause(connection, Locked::Pgmq).await?;
+    }
 }
 
-async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
+/// All of it is one transaction. It changes the tables of all queues: see [`LockWait::SHORTLY`].
+async fn run_installer(options: &ConnectOptions) -> Result<(), PgmqError> {
+    // The installer takes a pool, which is of one connection.
+    let pool = options.single_connection_pool();
+    let outcome = match sqlx::query(LockWait::SHORTLY).execute(&pool).await {
+        Ok(_) => pgmq::install::install_sql_from_embedded(&pool).await,
+        Err(error) => Err(error.into()),
+    };
+    pool.close().await;
+    outcome
+}
+
+async fn migrate(
+    connection: &mut PgConnection,
+    wait: &mut LockWait<'_>,
+    target: &str,
+) -> Result<(), PrepareError> {
     let failed = |source| PrepareError::Database { target: target.to_owned(), source };
-    let Err(error) = schema::migrate(connection).await else { return Ok(()) };
+    let error = loop {
+        match schema::migrate(connection).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_locked(&error) => wait.pause(connection, Locked::OwnSchema).await?,
+            Err(error) => break error,
+        }
+    };
     let Some(refused) = refusal(&error) else { return Err(failed(error)) };
     let (role, database): (String, String) = sqlx::query_as(
         "SELECT pg_catalog.quote_ident(current_user), \
@@ -259,15 +227,7 @@ async fn migrate(connection: &mut PgConnection, target: &str) -> Result<(), Prep
 
 /// What the server says where a right is missing.
 fn refusal(error: &sqlx::Error) -> Option<String> {
-    let source = match error {
-        sqlx::Error::Migrate(migrate) => match &**migrate {
-            sqlx::migrate::MigrateError::Execute(inner)
-            | sqlx::migrate::MigrateError::ExecuteMigration(inner, _) => inner,
-            _ => return None,
-        },
-        other => other,
-    };
-    let error = source.as_database_error()?;
+    let error = said(error)?;
     (error.code()? == "42501").then(|| error.message().to_owned())
 }
 

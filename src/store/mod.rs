@@ -31,6 +31,7 @@ mod multi_queue;
 mod once;
 mod pool;
 mod pooler;
+mod prepare_error;
 mod progress;
 mod queue_attributes;
 mod queues;
@@ -50,6 +51,7 @@ mod table_health;
 mod topics;
 mod transactions;
 mod trust;
+mod upgrade_locks;
 mod verdict;
 mod wakeups;
 
@@ -72,7 +74,7 @@ pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
 pub use inspect::{Inspection, inspect};
-pub use install::{Features, PgmqInstall, PgmqSource, PrepareError, Prepared, prepare};
+pub use install::{Features, PgmqInstall, PgmqSource, Prepared, prepare};
 pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
 pub use keys::{ListedKey, LoadedKeys, any_keys, keys_used, list_keys, load_keys, shown_keys};
 pub use maintenance::{
@@ -90,6 +92,7 @@ pub use multi_queue::{
 };
 pub use once::{Idempotency, SendRequest, Sent, earlier_answer, send_once};
 pub use pool::Pool;
+pub use prepare_error::PrepareError;
 pub use queue_attributes::{
     AttributesChange, IdOwner, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,
     change_queue_attributes, dead_letter_sources, delete_expired_attributes, first_message_ids,

@@ -4,6 +4,8 @@
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Row, error::DatabaseError, migrate::Migrator};
 
+use super::upgrade_locks::LockWait;
+
 static TABLES: Migrator = sqlx::migrate!("./migrations/tables");
 
 /// The functions by topic. Their order is of no concern: bodies are not checked while they are made.
@@ -124,9 +126,11 @@ fn hash() -> String {
     format!("{:x}", hasher.finalize())
 }
 
-/// Brings the schema up to date. Call it on a connection that is closed afterwards: it changes the
-/// search path, so that the history of migrations stands in our schema.
+/// Brings the schema up to date. Call it on a connection that has the turn to install and is closed afterwards: it
+/// changes the search path, so that the history of migrations stands in our schema. What is locked is waited for
+/// shortly; what was done by then is done, and another call goes on.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(LockWait::SHORTLY).execute(&mut *connection).await?;
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'pgmq_gateway')",
     )
@@ -137,14 +141,15 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::E
         sqlx::query("CREATE SCHEMA pgmq_gateway").execute(&mut *connection).await?;
     }
     sqlx::query("SET search_path = pgmq_gateway, pg_temp").execute(&mut *connection).await?;
-    // The steps of the set before this one, 1 to 14, are on record and not in the program any more.
-    let migrator = Migrator { ignore_missing: true, ..tables() };
+    // The steps of the set before this one, 1 to 14, are on record and not in the program any more. The turn to install
+    // is a lock that is enough.
+    let migrator = Migrator { ignore_missing: true, locking: false, ..tables() };
     migrator.run(&mut *connection).await?;
-    if functions_are_current(connection).await? {
-        return Ok(());
+    if !functions_are_current(connection).await? {
+        apply_functions(connection).await?;
+        separate_queues(connection).await?;
     }
-    apply_functions(connection).await?;
-    separate_queues(connection).await
+    sqlx::query(LockWait::AS_EVER).execute(connection).await.map(drop)
 }
 
 /// Gives queues that have one identity between them one each, before a gateway serves them. What is locked is left to

@@ -4,7 +4,7 @@
 
 use sqlx::PgConnection;
 
-use super::install::PrepareError;
+use super::PrepareError;
 
 /// The roles `r` in whose schemas this role installs and upgrades: itself, superusers and, unless it is one
 /// of those, roles whose rights it has anyway.
