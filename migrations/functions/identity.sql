@@ -21,10 +21,14 @@ $$;
 -- Whether a stamp is this database's. Roles that may not ask for the server's identifier go by the rest.
 CREATE FUNCTION pgmq_gateway.is_of_here(stamp text)
 RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT stamp = d.here
-        OR (left(stamp, 2) = '?/' OR left(d.here, 2) = '?/')
-           AND split_part(stamp, '/', 2) = split_part(d.here, '/', 2)
-    FROM pgmq_gateway.database_stamp() AS d (here)
+    SELECT pgmq_gateway.is_same_database(stamp, d.here) FROM pgmq_gateway.database_stamp() AS d (here)
+$$;
+
+-- The same where the stamp of this database is known, which is read from a file.
+CREATE FUNCTION pgmq_gateway.is_same_database(stamp text, here text)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT stamp = here
+        OR (left(stamp, 2) = '?/' OR left(here, 2) = '?/') AND split_part(stamp, '/', 2) = split_part(here, '/', 2)
 $$;
 
 -- Whether a row of queue_settings counts for the queue of its name that was made at `created_at`. One that

@@ -102,6 +102,11 @@ BEGIN
     PERFORM pgmq_gateway.require_own_session();
     IF pg_is_in_recovery() THEN
         throttle := said;
+    ELSIF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL
+          AND NOT (has_column_privilege('pgmq.notify_insert_throttle', 'queue_name', 'SELECT')
+                   AND has_column_privilege('pgmq.notify_insert_throttle', 'throttle_interval_ms', 'SELECT')) THEN
+        -- What is not to be seen there is no reason to show no queue at all.
+        throttle := said;
     ELSIF to_regclass('pgmq.notify_insert_throttle') IS NOT NULL THEN
         throttle := format('coalesce((SELECT n.throttle_interval_ms FROM pgmq.notify_insert_throttle n
                                       WHERE n.queue_name = m.queue_name), %s)', said);

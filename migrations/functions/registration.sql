@@ -12,8 +12,8 @@ DECLARE
 BEGIN
     IF made IS NULL OR EXISTS (
         SELECT FROM pgmq_gateway.queue_settings s
-        WHERE s.queue_name = queue AND s.bound_created_at = made AND s.database_stamp = stamp
-          AND s.missing_since IS NULL) THEN
+        WHERE s.queue_name = queue AND s.bound_created_at = made
+          AND pgmq_gateway.is_same_database(s.database_stamp, stamp) AND s.missing_since IS NULL) THEN
         RETURN;
     END IF;
     IF pgmq_gateway.tells_apart(made)
@@ -35,16 +35,28 @@ BEGIN
         FROM pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
                                      excluded.bound_created_at) AS c (counts))
     WHERE s.bound_created_at <> excluded.bound_created_at
-       OR s.database_stamp <> excluded.database_stamp OR s.missing_since IS NOT NULL;
+       OR NOT pgmq_gateway.is_same_database(s.database_stamp, excluded.database_stamp)
+       OR s.missing_since IS NOT NULL;
+END
+$$;
+
+-- Whether an error is about the queue alone that was to be written down: the others may fare better.
+CREATE FUNCTION pgmq_gateway.is_of_one_queue(code text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN left(code, 2) NOT IN ('25', '53', '57', '58', 'XX')
+       AND has_table_privilege('pgmq_gateway.queue_settings', 'INSERT')
+       AND has_table_privilege('pgmq_gateway.queue_settings', 'UPDATE');
 END
 $$;
 
 -- Writes down which queues there are, and takes over what came from another database, whose names are `restored`. Some
 -- at a time, in order of their names: `more` says that there may be others, behind `last_queue`. What belongs to no
--- queue is kept for a day: it may be on its way here.
+-- queue is kept for a day: it may be on its way here. What a policy, a trigger or a missing right keeps as it is keeps
+-- nothing else from being done: `kept_code` says why one of them is.
 CREATE FUNCTION pgmq_gateway.register_queues(
     after text DEFAULT '', max_queues integer DEFAULT 50,
-    OUT restored text[], OUT last_queue text, OUT more boolean
+    OUT restored text[], OUT last_queue text, OUT more boolean, OUT kept_code text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     stamp text := pgmq_gateway.database_stamp();
@@ -55,11 +67,11 @@ BEGIN
     restored := '{}';
     last_queue := after;
     FOR unknown IN
-        SELECT m.queue_name::text, s.database_stamp <> stamp AS is_restored
+        SELECT m.queue_name::text, NOT pgmq_gateway.is_same_database(s.database_stamp, stamp) AS is_restored
         FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
         WHERE pgmq_gateway.is_name(m.queue_name) AND m.queue_name::text COLLATE "C" > after
           AND (s.queue_name IS NULL OR s.bound_created_at <> m.created_at
-               OR s.database_stamp <> stamp OR s.missing_since IS NOT NULL)
+               OR NOT pgmq_gateway.is_same_database(s.database_stamp, stamp) OR s.missing_since IS NOT NULL)
         ORDER BY m.queue_name::text COLLATE "C" LIMIT max_queues
     LOOP
         looked_at := looked_at + 1;
@@ -69,9 +81,15 @@ BEGIN
             IF unknown.is_restored THEN
                 restored := restored || unknown.queue_name;
             END IF;
-        EXCEPTION WHEN lock_not_available THEN
-            -- The next round tries again.
-            NULL;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                -- The next round tries again.
+                NULL;
+            WHEN OTHERS THEN
+                IF NOT pgmq_gateway.is_of_one_queue(SQLSTATE) THEN
+                    RAISE;
+                END IF;
+                kept_code := SQLSTATE;
         END;
     END LOOP;
     more := looked_at = max_queues;
@@ -81,7 +99,8 @@ BEGIN
     -- Indexes that were made or dropped by others, or whose maker did not come to say so.
     FOR unknown IN
         SELECT m.queue_name FROM pgmq.meta m
-        JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name AND s.database_stamp = stamp
+        JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
+         AND pgmq_gateway.is_same_database(s.database_stamp, stamp)
         JOIN pg_catalog.pg_class c ON c.relnamespace = 'pgmq'::regnamespace
                                   AND c.relname = 'q_' || pgmq_gateway.folded(m.queue_name::text)
         WHERE pgmq_gateway.is_name(m.queue_name)
@@ -94,9 +113,15 @@ BEGIN
         BEGIN
             PERFORM pgmq_gateway.note_fifo(unknown.queue_name);
             noted := noted + 1;
-        EXCEPTION WHEN lock_not_available OR SQLSTATE 'PGW40' THEN
-            -- The next round tries again.
-            NULL;
+        EXCEPTION
+            WHEN lock_not_available OR SQLSTATE 'PGW40' THEN
+                -- The next round tries again.
+                NULL;
+            WHEN OTHERS THEN
+                IF NOT pgmq_gateway.is_of_one_queue(SQLSTATE) THEN
+                    RAISE;
+                END IF;
+                kept_code := SQLSTATE;
         END;
     END LOOP;
     more := noted = max_queues
@@ -104,25 +129,45 @@ BEGIN
     IF more THEN
         RETURN;
     END IF;
-    -- Who is not shown every queue cannot tell which are gone.
-    IF NOT row_security_active('pgmq.meta') THEN
-        WITH missing AS (
-            SELECT s.queue_name FROM pgmq_gateway.queue_settings s
-            WHERE s.database_stamp = stamp AND s.missing_since IS NULL
-              AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
-            FOR UPDATE SKIP LOCKED
-        )
-        UPDATE pgmq_gateway.queue_settings s SET missing_since = now() FROM missing g
-        WHERE s.queue_name = g.queue_name;
-        WITH gone AS (
-            SELECT s.queue_name FROM pgmq_gateway.queue_settings s
-            WHERE s.database_stamp = stamp AND s.missing_since < now() - interval '1 day'
-              AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
-            FOR UPDATE SKIP LOCKED
-        )
-        DELETE FROM pgmq_gateway.queue_settings s USING gone g WHERE s.queue_name = g.queue_name;
+    BEGIN
+        PERFORM pgmq_gateway.note_missing_queues(stamp);
+    EXCEPTION
+        WHEN lock_not_available THEN
+            NULL;
+        WHEN OTHERS THEN
+            IF NOT pgmq_gateway.is_of_one_queue(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            kept_code := SQLSTATE;
+    END;
+    kept_code := coalesce(pgmq_gateway.restore_notify_throttles(), kept_code);
+END
+$$;
+
+-- Notes since when a queue is missing, and forgets one that has been for a day. Who is not shown every queue cannot
+-- tell which are gone.
+CREATE FUNCTION pgmq_gateway.note_missing_queues(stamp text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF row_security_active('pgmq.meta') THEN
+        RETURN;
     END IF;
-    PERFORM pgmq_gateway.restore_notify_throttles();
+    WITH missing AS (
+        SELECT s.queue_name FROM pgmq_gateway.queue_settings s
+        WHERE pgmq_gateway.is_same_database(s.database_stamp, stamp) AND s.missing_since IS NULL
+          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE pgmq_gateway.queue_settings s SET missing_since = now() FROM missing g
+    WHERE s.queue_name = g.queue_name;
+    WITH gone AS (
+        SELECT s.queue_name FROM pgmq_gateway.queue_settings s
+        WHERE pgmq_gateway.is_same_database(s.database_stamp, stamp)
+          AND s.missing_since < now() - interval '1 day'
+          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = s.queue_name)
+        FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM pgmq_gateway.queue_settings s USING gone g WHERE s.queue_name = g.queue_name;
 END
 $$;
 
@@ -150,9 +195,11 @@ BEGIN
         BEGIN
             PERFORM pgmq_gateway.separate_queue(shared.queue_name, shared.queue_created_at);
             separated := separated + 1;
-        EXCEPTION WHEN lock_not_available THEN
+        EXCEPTION WHEN OTHERS THEN
             -- The next round tries again.
-            NULL;
+            IF NOT pgmq_gateway.is_of_one_queue(SQLSTATE) THEN
+                RAISE;
+            END IF;
         END;
     END LOOP;
     RETURN separated;

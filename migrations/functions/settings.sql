@@ -114,9 +114,10 @@ $$;
 
 -- PGMQ keeps the throttle of insert notifications in an unlogged table, which a crash empties; without a
 -- row there its trigger says nothing. It is restored for some at a time, first for one that is named. A queue that
--- somebody changes in this moment is left alone: what is turned off would have a row again.
+-- somebody changes in this moment is left alone: what is turned off would have a row again. Where a missing right, a
+-- policy or a trigger is in the way, that is nobody else's trouble: the error of one is returned.
 CREATE FUNCTION pgmq_gateway.restore_notify_throttles(first_queue text DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     lacking text := '
         FROM pg_catalog.pg_trigger t
@@ -125,22 +126,35 @@ DECLARE
         LEFT JOIN pgmq_gateway.queue_settings s ON s.queue_name = m.queue_name
         WHERE t.tgname = ''trigger_notify_queue_insert_listeners'' AND pgmq_gateway.is_name(m.queue_name)
           AND NOT EXISTS (SELECT FROM pgmq.notify_insert_throttle n WHERE n.queue_name = m.queue_name) ';
-    queues text[];
+    queue text;
+    kept_code text;
 BEGIN
-    IF to_regclass('pgmq.notify_insert_throttle') IS NULL
-       OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT') THEN
-        RETURN;
+    -- A standby has nothing of what is not logged.
+    IF to_regclass('pgmq.notify_insert_throttle') IS NULL OR pg_is_in_recovery()
+       OR NOT has_table_privilege('pgmq.notify_insert_throttle', 'INSERT')
+       OR NOT has_column_privilege('pgmq.notify_insert_throttle', 'queue_name', 'SELECT') THEN
+        RETURN NULL;
     END IF;
-    EXECUTE 'SELECT array_agg(l.queue_name) FROM (SELECT m.queue_name::text' || lacking
-        || 'ORDER BY m.queue_name IS DISTINCT FROM $1 LIMIT 100) l' INTO queues USING first_queue;
-    queues := ARRAY(SELECT q.queue FROM unnest(queues) AS q (queue)
-                    WHERE pgmq_gateway.try_lock_queue(q.queue));
-    IF queues <> '{}' THEN
-        EXECUTE 'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
-                 SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(
-                            s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)' || lacking
-            || 'AND m.queue_name = ANY ($1) ON CONFLICT DO NOTHING' USING queues;
-    END IF;
+    -- In any order: those that are refused are not to stand in front of the others for ever.
+    FOR queue IN EXECUTE 'SELECT m.queue_name::text' || lacking
+        || 'ORDER BY m.queue_name IS DISTINCT FROM $1, random() LIMIT 100' USING first_queue LOOP
+        CONTINUE WHEN NOT pgmq_gateway.try_lock_queue(queue);
+        BEGIN
+            EXECUTE 'INSERT INTO pgmq.notify_insert_throttle (queue_name, throttle_interval_ms)
+                     SELECT m.queue_name, coalesce(pgmq_gateway.setting_number(
+                                s.settings -> ''notify'', ''throttle_ms'', 0, 86400000), 250)' || lacking
+                || 'AND m.queue_name = $1 ON CONFLICT DO NOTHING' USING queue;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                -- Those behind it would stand there, too.
+                EXIT;
+            WHEN OTHERS THEN
+                kept_code := SQLSTATE;
+        END;
+    END LOOP;
+    RETURN kept_code;
+EXCEPTION WHEN OTHERS THEN
+    RETURN nullif(SQLSTATE, '55P03');
 END
 $$;
 

@@ -71,6 +71,14 @@ enum Failure {
     Error(store::Error),
     /// Messages stay that are past their retention.
     Kept(Kept),
+    /// A row of what PGMQ or the gateway keeps of queues was not written, with this SQLSTATE.
+    Refused(String),
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Error(error)
+    }
 }
 
 impl Janitor {
@@ -104,7 +112,7 @@ impl Janitor {
 
     async fn round(&mut self) {
         let registered = self.register_queues().await;
-        self.report(Task::Register, registered.map_err(Failure::Error));
+        self.report(Task::Register, registered);
         let guarded = self.note_row_security().await;
         self.report(Task::RowSecurity, guarded.map_err(Failure::Error));
         let keys = self.delete_expired_keys().await;
@@ -128,12 +136,13 @@ impl Janitor {
         }
     }
 
-    async fn register_queues(&self) -> store::Result<()> {
-        let mut after = String::new();
+    async fn register_queues(&self) -> Result<(), Failure> {
+        let (mut after, mut kept_code) = (String::new(), None);
         loop {
             let mut conn = self.broker.db.background_conn().await?;
             let step = store::register_queues(&mut conn, &after).await?;
             drop(conn);
+            kept_code = step.kept_code.or(kept_code);
             // A restore may leave sequences behind; whoever meets that first need not.
             for queue in step.restored.iter().filter_map(|queue| QueueName::parse(queue).ok()) {
                 let mut conn = self.broker.db.background_conn().await?;
@@ -143,7 +152,7 @@ impl Janitor {
             }
             match step.after {
                 Some(last) => after = last,
-                None => return Ok(()),
+                None => return kept_code.map_or(Ok(()), |code| Err(Failure::Refused(code))),
             }
             sleep(STEP_PAUSE).await;
         }
@@ -272,6 +281,11 @@ impl Failure {
                 what = %task, messages = count, sqlstate = code.as_deref().unwrap_or("none"),
                 "what is past its retention cannot be deleted: a trigger, a policy or a constraint of its \
                  table keeps it"
+            ),
+            Self::Refused(sqlstate) => warn!(
+                what = %task, %sqlstate,
+                "something cannot be written there: a trigger, a policy or a missing right on a table of pgmq or \
+                 pgmq_gateway keeps it; the rest is done"
             ),
         }
     }

@@ -30,6 +30,8 @@ pub struct RegisterStep {
     pub restored: Vec<String>,
     /// Where to go on, if there may be more.
     pub after: Option<String>,
+    /// The SQLSTATE with which something was kept as it is; the rest is done.
+    pub kept_code: Option<String>,
 }
 
 /// Writes down which queues there are, some at a time, so that a dump carries it, and puts right what a restore or a
@@ -40,7 +42,7 @@ pub async fn register_queues(conn: &mut Conn, after: &str) -> Result<RegisterSte
     let row = only_row(&rows)?;
     let more: bool = get(row, "more")?;
     let after = more.then(|| text(row, "last_queue")).transpose()?;
-    Ok(RegisterStep { restored: get(row, "restored")?, after })
+    Ok(RegisterStep { restored: get(row, "restored")?, after, kept_code: get(row, "kept_code")? })
 }
 
 /// The queues for whose tables row-level security policies are in force.

@@ -120,6 +120,7 @@ mod receipts;
 mod receive_settling;
 mod redrive_trouble;
 mod refused_starts;
+mod registration;
 mod restores;
 mod retry_backoff;
 mod rights;
