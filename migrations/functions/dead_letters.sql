@@ -33,6 +33,10 @@ CREATE FUNCTION pgmq_gateway.move_rows(
 ) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     me name := current_user;
+    -- Of other columns the role may see nothing.
+    used text := (SELECT string_agg('q.' || c.name, ', ')
+                  FROM unnest('{msg_id,read_ct,enqueued_at,last_read_at,vt,message,headers}'::text[]) AS c (name)
+                  WHERE c.name = 'msg_id' OR strpos(vals, c.name) > 0);
     gone integer;
     stored integer;
 BEGIN
@@ -42,10 +46,10 @@ BEGIN
     END IF;
     EXECUTE format(
         '/* pgmq_gateway */
-         WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s RETURNING q.*),
+         WITH gone AS (DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s RETURNING %s),
               stored AS (INSERT INTO %s (%s) SELECT %s FROM gone ORDER BY msg_id RETURNING 1)
          SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM stored)',
-        source, condition, destination, columns, vals
+        source, condition, used, destination, columns, vals
     ) INTO gone, stored USING ids, queue, reasons;
     IF gone <> stored THEN
         RAISE EXCEPTION '% of % rows were stored', stored, gone USING ERRCODE = 'PGW23';
@@ -236,6 +240,7 @@ DECLARE
     most integer := greatest(max_messages, 10);
     at_once integer;
     until timestamptz := clock_timestamp() + interval '250 ms';
+    locate text;
     order_column text := CASE WHEN by_id THEN 'q.msg_id' ELSE 'q.vt' END;
     chosen text := format('q.vt <= statement_timestamp() %s %s',
         CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
@@ -252,6 +257,9 @@ BEGIN
     IF is_near IS NULL THEN
         RETURN;
     END IF;
+    -- By where they stand, as in receive, unless the role may not see that; and a condition on vt that no index is read
+    -- for: PostgreSQL may believe that less is visible than there are ids.
+    locate := CASE WHEN by_id OR NOT has_column_privilege(q_table, 'ctid', 'SELECT') THEN 'msg_id' ELSE 'ctid' END;
     -- A trigger may take as long as it likes for each.
     at_once := CASE WHEN pgmq_gateway.has_triggers(queue, target) THEN 1 ELSE most END;
     -- Bounded: whoever comes next goes on.
@@ -259,14 +267,13 @@ BEGIN
         EXECUTE format(
             '/* pgmq_gateway */ SELECT array_agg(d.msg_id) FROM (
                 SELECT q.msg_id FROM %1$s q WHERE q.%5$s = ANY (ARRAY(
-                    SELECT q.%5$s FROM (
-                        SELECT q.ctid, q.* FROM %1$s q WHERE %2$s ORDER BY %3$s LIMIT $1) q
+                    SELECT q.place FROM (
+                        SELECT q.%5$s AS place, q.msg_id, q.read_ct %6$s FROM %1$s q
+                        WHERE %2$s ORDER BY %3$s LIMIT $1) q
                     WHERE %4$s AND q.msg_id <> ALL ($4)))
                   AND (q.vt <= statement_timestamp()) IS TRUE AND %4$s LIMIT $5 FOR UPDATE SKIP LOCKED) d',
-            q_table, chosen, order_column, pgmq_gateway.exhausted_condition(q_table, '$2'),
-            -- By where they stand, as in receive; and a condition on vt that no index is read for: PostgreSQL may
-            -- believe that less is visible than there are ids.
-            CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END
+            q_table, chosen, order_column, pgmq_gateway.exhausted_condition(q_table, '$2'), locate,
+            CASE WHEN pgmq_gateway.has_column(q_table, 'headers') THEN ', q.headers' END
         ) INTO exhausted
         USING most + cardinality(stayed), max_receives, filter, stayed, at_once;
         EXIT WHEN exhausted IS NULL;

@@ -151,7 +151,7 @@ BEGIN
             UPDATE %1$s m
             SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
             WHERE m.msg_id = ANY ($2)
-            RETURNING m.*
+            RETURNING m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message %5$s
         )
         SELECT %3$s, $3::bigint, %4$s
         FROM delivered m JOIN unnest($2) WITH ORDINALITY AS c (id, place) ON c.id = m.msg_id
@@ -160,7 +160,11 @@ BEGIN
         q_table,
         CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
              THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-        pgmq_gateway.columns(q_table), nothing);
+        pgmq_gateway.columns(q_table), nothing,
+        -- By name: of other columns the role may see nothing.
+        (SELECT string_agg(', m.' || c.name, '')
+         FROM unnest('{last_read_at,headers}'::text[]) AS c (name)
+         WHERE pgmq_gateway.has_column(q_table, c.name)));
 END
 $$;
 

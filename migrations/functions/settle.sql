@@ -212,10 +212,11 @@ BEGIN
         this_queue := pgmq_gateway.queue_id(queue);
         queue_ids := pgmq_gateway.present_ids(queue, this_queue, queue_ids);
     END IF;
+    -- By name: of other columns the role may see nothing.
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
-                array_agg(%1$s) AS stamps FROM (
-            SELECT q.* FROM %2$s q WHERE q.msg_id = ANY ($1)
+                array_agg(q.stamp) AS stamps FROM (
+            SELECT q.msg_id, q.read_ct, %1$s AS stamp FROM %2$s q WHERE q.msg_id = ANY ($1)
             ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table
     ) INTO locked USING ids;
     -- What is there all the same has been locked by somebody else, or must not be updated.

@@ -100,3 +100,46 @@ async fn a_queue_is_emptied_without_the_right_to_forget_what_was_sent_to_it() {
         assert_eq!(purged["purged"], 1, "{queue}");
     }
 }
+
+/// The table has one column more, which is nobody's business.
+#[tokio::test]
+async fn rights_on_the_columns_of_pgmq_are_enough() {
+    let note = "ALTER TABLE pgmq.q_q ADD note text; ALTER TABLE pgmq.a_q ADD note text";
+    let gateway = Guarded::start(note).await;
+    let columns = "msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers";
+    for (table, columns) in [("q_q", columns), ("a_q", &format!("{columns}, archived_at"))] {
+        change(&gateway, &format!("REVOKE SELECT ON pgmq.{table} FROM %I")).await;
+        change(&gateway, &format!("GRANT SELECT ({columns}) ON pgmq.{table} TO %I")).await;
+    }
+    gateway.send("q", r#"{"message":1}"#).await;
+    let delivered = gateway.receive_one("q", "vt=600").await;
+    let receipt = delivered["receipt"].as_str().expect("a receipt");
+    let messages: Vec<_> = (2..=8).map(|n| json!({"message": n})).collect();
+    let batch = json!({"messages": messages}).to_string();
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    let shown = gateway.patch("/queues/q/messages/1", r#"{"vt":60}"#).await.expect(200).json();
+    assert_eq!(shown["read_ct"], 1, "{shown}");
+    gateway.delete(&format!("/queues/q/messages/1?receipt={receipt}")).await.expect(204);
+    let entries = json!({
+        "delete": [{"msg_id": 2}], "archive": [{"msg_id": 3}], "retry": [{"msg_id": 4, "delay": 0}],
+        "dead_letter": [{"msg_id": 5, "reason": "bad"}],
+    });
+    let settled = gateway.post("/queues/q/messages/settle", &entries.to_string()).await;
+    assert_eq!(settled.expect(200).json()["failed"], json!([]));
+    assert_eq!(gateway.ids("a_q").await, [3, 5]);
+    let replayed = gateway.post("/queues/q/archive/replay", r#"{"msg_ids":[3]}"#).await;
+    assert_eq!(replayed.expect(200).json()["replayed"], 1);
+
+    // What was delivered twice goes elsewhere.
+    let rule = json!({"max_receives": 2, "dead_letter_queue": "other"});
+    gateway.configure("q", rule).await.expect(200);
+    for query in ["vt=0&qty=10", "vt=0&qty=10&fifo=grouped"] {
+        assert_eq!(gateway.receive("q", query).await.len(), 5, "{query}");
+    }
+    assert_eq!(gateway.receive("q", "vt=0&qty=10").await.len(), 0);
+    assert_eq!(gateway.ids("q_other").await.len(), 5);
+    let moved = gateway.post("/queues/other/redrive", "").await.expect(200).json();
+    assert_eq!(moved["moved"], 5, "{moved}");
+    let popped = gateway.post("/queues/q/messages/pop?qty=2", "").await.expect(200).json();
+    assert_eq!(popped["messages"].as_array().map(Vec::len), Some(2), "{popped}");
+}
