@@ -71,7 +71,7 @@ BEGIN
     END IF;
     -- Where nothing goes, as all is kept, what was sent is not forgotten.
     IF coalesce(kept, 'done') = 'done' THEN
-        PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to));
+        PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to), ids);
     END IF;
 END
 $$;

@@ -75,20 +75,26 @@ END
 $$;
 
 -- Forgets which ids were sent to a queue that is emptied up to `up_to`: those of messages that are not there any
--- more.
-CREATE FUNCTION pgmq_gateway.forget_deduplication(queue text, up_to bigint)
+-- more. Where policies are in force, what is not to be seen may be there: then it is about those alone that were `seen`
+-- before.
+CREATE FUNCTION pgmq_gateway.forget_deduplication(queue text, up_to bigint, seen bigint[] DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     this_queue bigint := pgmq_gateway.queue_id(queue);
+    q_table regclass := pgmq_gateway.queue_table(queue);
+    is_gone text := 'd.msg_id <= $2';
 BEGIN
+    IF row_security_active(q_table) THEN
+        is_gone := 'd.msg_id = ANY ($3)';
+    END IF;
     -- A role that was granted its rights before there were such ids has none to work on them.
     -- Each is asked for alone: of several, one would do.
     IF has_table_privilege('pgmq_gateway.deduplication_ids', 'SELECT')
        AND has_table_privilege('pgmq_gateway.deduplication_ids', 'DELETE') THEN
         EXECUTE format(
-            'DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = $1 AND d.msg_id <= $2
-             AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = d.msg_id)', pgmq_gateway.queue_table(queue)
-        ) USING this_queue, up_to;
+            'DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.queue_id = $1 AND %s
+             AND NOT EXISTS (SELECT FROM %s q WHERE q.msg_id = d.msg_id)', is_gone, q_table
+        ) USING this_queue, up_to, coalesce(seen, '{}');
     END IF;
 END
 $$;

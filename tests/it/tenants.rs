@@ -108,6 +108,19 @@ async fn what_is_hidden_is_neither_shown_nor_purged_and_that_is_said() {
     assert_eq!(owner.post("/queues/q/purge", "").await.expect(200).json()["purged"], 3);
 }
 
+/// The ids by which senders are told that something was sent before.
+#[tokio::test]
+async fn what_a_purge_is_not_shown_is_not_forgotten() {
+    let gateway = Guarded::start(OWN_ROWS).await;
+    store(&gateway, "abba").await;
+    let note = "INSERT INTO pgmq_gateway.deduplication_ids (queue_id, key, msg_id, sent_at) \
+                SELECT pgmq_gateway.queue_id('q'), m.msg_id::text, m.msg_id, now() FROM pgmq.q_q m";
+    gateway.database.execute(note).await;
+    assert_eq!(gateway.post("/queues/q/purge", "").await.expect(200).json()["purged"], 2);
+    let noted = "SELECT array_agg(msg_id ORDER BY msg_id) FROM pgmq_gateway.deduplication_ids";
+    assert_eq!(gateway.database.value::<Vec<i64>>(noted).await, [2, 3]);
+}
+
 #[tokio::test]
 async fn what_policies_keep_is_left_and_the_others_are_dealt_with() {
     let gateway = Guarded::start(OWN_CHANGES).await;
