@@ -10,10 +10,26 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT coalesce(a.alias, queue), coalesce(a.attributes, '{}'), coalesce(a.tags, '{}'), a.modified_at
+    SELECT coalesce(a.alias, queue), pgmq_gateway.kept_texts(a.attributes), pgmq_gateway.kept_texts(a.tags),
+           a.modified_at
     FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.queue_attributes a
       ON a.queue_name = queue AND a.queue_id = pgmq_gateway.queue_id(queue);
 END
+$$;
+
+-- What is kept as an attribute or a tag, if it is one: a text of up to 8 KiB. What SQL has stored otherwise is not
+-- there: it would be kept in memory.
+CREATE FUNCTION pgmq_gateway.kept_text(value jsonb)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN jsonb_typeof(value) = 'string' AND octet_length(value #>> '{}') <= 8192 THEN value #>> '{}' END
+$$;
+
+-- Those of an object that are.
+CREATE FUNCTION pgmq_gateway.kept_texts(kept jsonb)
+RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}')
+    FROM jsonb_each(CASE jsonb_typeof(kept) WHEN 'object' THEN kept ELSE '{}' END) e
+    WHERE pgmq_gateway.kept_text(e.value) IS NOT NULL
 $$;
 
 -- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue; null,
@@ -43,7 +59,7 @@ BEGIN
         tags = CASE WHEN a.queue_id = excluded.queue_id
                THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END
     WHERE NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
-                      CASE WHEN a.queue_id = this_queue THEN a.attributes ->> s.key END);
+                      CASE WHEN a.queue_id = this_queue THEN pgmq_gateway.kept_text(a.attributes -> s.key) END);
     RETURN CASE WHEN FOUND THEN true END;
 END
 $$;

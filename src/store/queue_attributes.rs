@@ -14,7 +14,7 @@ use super::{
     error::{Error, Result},
 };
 
-/// Bytes of an attribute or a tag. What SQL has stored beyond that is not there: it would be kept in memory.
+/// Bytes of an attribute or a tag. What SQL has stored beyond that is not there (see `pgmq_gateway.kept_text`).
 pub const MAX_ATTRIBUTE_BYTES: usize = 8_192;
 
 /// What is kept of a queue beside PGMQ and its settings.
@@ -70,12 +70,10 @@ fn decode(row: &PgRow) -> Result<QueueAttributes> {
     })
 }
 
-/// The members that are texts, and not too long: SQL may have put others there.
+/// The members that are texts, as all of them are.
 fn texts(object: &Value) -> BTreeMap<String, String> {
     let members = object.as_object().into_iter().flatten();
-    let texts = members.filter_map(|(name, value)| Some((name, value.as_str()?)));
-    let short = texts.filter(|(_, text)| text.len() <= MAX_ATTRIBUTE_BYTES);
-    short.map(|(name, text)| (name.clone(), text.to_owned())).collect()
+    members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// Changes what is kept of a queue; false where there is none, and nothing where it is not still as it must be.

@@ -71,11 +71,21 @@ async fn a_policy_that_is_too_long_is_not_there() {
     let gateway = TestGateway::start().await;
     let sqs = Sqs(&gateway);
     sqs.create("q", &json!({"ReceiveMessageWaitTimeSeconds": "1"})).await;
-    let long = "UPDATE pgmq_gateway.queue_attributes \
-                SET attributes = attributes || jsonb_build_object('Policy', repeat('x', 8193))";
-    gateway.database.execute(long).await;
     let wished =
         json!({"QueueUrl": "q", "AttributeNames": ["Policy", "ReceiveMessageWaitTimeSeconds"]});
-    let shown = sqs.done("GetQueueAttributes", &wished).await;
-    assert_eq!(shown["Attributes"], json!({"ReceiveMessageWaitTimeSeconds": "1"}));
+    for odd in ["repeat('x', 8193)", "7"] {
+        let store = format!(
+            "UPDATE pgmq_gateway.queue_attributes \
+             SET attributes = attributes || jsonb_build_object('Policy', {odd})"
+        );
+        gateway.database.execute(&store).await;
+        let shown = sqs.done("GetQueueAttributes", &wished).await;
+        assert_eq!(shown["Attributes"], json!({"ReceiveMessageWaitTimeSeconds": "1"}), "{odd}");
+        // Nor is it in the way of another one.
+        let permission = json!({
+            "QueueUrl": "q", "Label": "l", "AWSAccountIds": ["111111111111"], "Actions": ["SendMessage"],
+        });
+        sqs.done("AddPermission", &permission).await;
+        assert_eq!(labels(&gateway).await.len(), 1, "{odd}");
+    }
 }
