@@ -33,9 +33,11 @@ RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue; null,
--- and nothing is changed, where an attribute is not as `still` has it any more.
+-- and nothing is changed, where an attribute is not as `still` has it any more or, with `first_only`, where something
+-- is kept already.
 CREATE FUNCTION pgmq_gateway.change_queue_attributes(
-    queue text, new_alias text, new_attributes jsonb, new_tags jsonb, still jsonb DEFAULT '{}'
+    queue text, new_alias text, new_attributes jsonb, new_tags jsonb, still jsonb DEFAULT '{}',
+    first_only boolean DEFAULT false
 ) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
@@ -58,8 +60,9 @@ BEGIN
                      THEN jsonb_strip_nulls(a.attributes || new_attributes) ELSE excluded.attributes END,
         tags = CASE WHEN a.queue_id = excluded.queue_id
                THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END
-    WHERE NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
-                      CASE WHEN a.queue_id = this_queue THEN pgmq_gateway.kept_text(a.attributes -> s.key) END);
+    WHERE NOT (first_only AND a.queue_id = this_queue)
+      AND NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
+                          CASE WHEN a.queue_id = this_queue THEN pgmq_gateway.kept_text(a.attributes -> s.key) END);
     RETURN CASE WHEN FOUND THEN true END;
 END
 $$;

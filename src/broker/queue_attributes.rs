@@ -96,7 +96,7 @@ impl Broker {
         .await
     }
 
-    /// Changes what is kept of a queue; false, and nothing is changed, where it is not still as it must be.
+    /// Changes what is kept of a queue; false, and nothing is changed, where it is not as it must be for that.
     pub async fn change_attributes(
         &self,
         call: &Arc<Call>,

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     broker::{AttributesChange, NamedQueue, NewQueue},
-    domain::{Bounded, QueueKind, Scope, SettingsChange},
+    domain::{Bounded, Queue, QueueKind, Scope, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, right},
 };
 
@@ -26,6 +26,8 @@ use super::{
 const MAX_LISTED: i64 = 1_000;
 /// An attribute that belongs to a key.
 const REUSE_PERIOD: &str = "KmsDataKeyReusePeriodSeconds";
+/// How often it is looked whether a queue is there that others may be making.
+const CREATE_ATTEMPTS: u32 = 5;
 /// Seconds after which a queue can be emptied again.
 const PURGE_PAUSE: i32 = 60;
 
@@ -41,60 +43,89 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     tags::check(&tags)?;
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
-    match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
-        Ok(queue) => {
-            // Another one may be read in groups all the same, as REST makes it.
-            if name.is_fifo() && !queue.fifo {
-                return Err(exists_otherwise("FifoQueue"));
-            }
-            let mut there = queue_attributes::of(call, &permit, &name, &queue).await?;
-            let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
-            // Shown only beside a key, and kept without one.
-            let hidden = kept.attributes.get(REUSE_PERIOD).map_or("300", String::as_str);
-            there.entry(REUSE_PERIOD.to_owned()).or_insert_with(|| hidden.to_owned());
-            if kept.modified_at.is_some() {
-                check_alike(&given, &there)?;
-                return Ok(Some(url(call, &name)));
-            }
-            // Made elsewhere, or the one that made it broke off: what is kept beside it is yet to be written.
-            let missing = given.iter().filter(|(key, _)| change.attributes.contains_key(*key));
-            there.extend(missing.map(|(key, value)| (key.clone(), value.clone())));
-            check_alike(&given, &there)?;
-            keep(&permit, &name, change.attributes, tags).await?;
-            return Ok(Some(url(call, &name)));
-        }
-        Err(crate::broker::Error::QueueNotFound(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    queue_attributes::check_dead_letters(&permit, &name, &given).await?;
     let retention = Some(Some(Bounded::saturating(DEFAULT_RETENTION)));
-    let settings = SettingsChange {
-        message_retention: change.settings.message_retention.or(retention),
-        ..change.settings
-    };
     let new = NewQueue {
         queue: name.queue.clone(),
         kind: QueueKind::Standard,
         partition: None,
         fifo: Some(name.is_fifo()),
-        settings,
+        settings: SettingsChange {
+            message_retention: change.settings.message_retention.or(retention),
+            ..change.settings
+        },
     };
-    permit.broker.create_queue(&permit.call, new).await?;
-    keep(&permit, &name, change.attributes, tags).await?;
-    Ok(Some(url(call, &name)))
+    let wished = Wished { given, attributes: change.attributes, tags };
+    for _ in 0..CREATE_ATTEMPTS {
+        let is_new = match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
+            Ok(queue) if wished.is_kept(call, &permit, &name, &queue).await? => {
+                return Ok(Some(url(call, &name)));
+            }
+            Ok(_) => true,
+            Err(crate::broker::Error::QueueNotFound(_)) => {
+                queue_attributes::check_dead_letters(&permit, &name, &wished.given).await?;
+                permit.broker.create_queue(&permit.call, new.clone()).await?.created
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // Who comes second at either finds it there, and looks at it as such.
+        if is_new && wished.keep_first(&permit, &name).await? {
+            return Ok(Some(url(call, &name)));
+        }
+    }
+    let message = "Others make and delete this queue at the same time: try again.";
+    Err(SqsError::new(Kind::ServiceUnavailable, message))
 }
 
-/// Writes what is kept beside a queue that is new here.
-async fn keep(
-    permit: &QueuePermit<right::Manage>,
-    name: &SqsName,
+/// What a new queue is to have, and is kept beside it.
+struct Wished {
+    /// All attributes as they were given.
+    given: BTreeMap<String, String>,
     attributes: BTreeMap<String, Option<String>>,
     tags: BTreeMap<String, String>,
-) -> Result<()> {
-    let tags = tags.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    let kept = AttributesChange { attributes, tags, ..AttributesChange::default() };
-    permit.broker.change_attributes(&permit.call, &name.queue, name.name.clone(), kept).await?;
-    Ok(())
+}
+
+impl Wished {
+    /// Whether a queue that is there has all of it; false where nothing was kept beside it so far. Refuses one that is
+    /// otherwise.
+    async fn is_kept(
+        &self,
+        call: &Call,
+        permit: &QueuePermit<right::Manage>,
+        name: &SqsName,
+        queue: &Queue,
+    ) -> Result<bool> {
+        // Another one may be read in groups all the same, as REST makes it.
+        if name.is_fifo() && !queue.fifo {
+            return Err(exists_otherwise("FifoQueue"));
+        }
+        let mut there = queue_attributes::of(call, permit, name, queue).await?;
+        let kept = permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
+        // Shown only beside a key, and kept without one.
+        let hidden = kept.attributes.get(REUSE_PERIOD).map_or("300", String::as_str);
+        there.entry(REUSE_PERIOD.to_owned()).or_insert_with(|| hidden.to_owned());
+        let is_kept = kept.modified_at.is_some();
+        if !is_kept {
+            // Made elsewhere, or the one that made it broke off: what is kept beside it is yet to be written.
+            let missing = self.given.iter().filter(|(key, _)| self.attributes.contains_key(*key));
+            there.extend(missing.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        check_alike(&self.given, &there)?;
+        Ok(is_kept)
+    }
+
+    /// Writes it beside a queue that is new here; false where somebody else has done so.
+    async fn keep_first(
+        &self,
+        permit: &QueuePermit<right::Manage>,
+        name: &SqsName,
+    ) -> Result<bool> {
+        let tags = self.tags.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+        let attributes = self.attributes.clone();
+        let change =
+            AttributesChange { attributes, tags, first_only: true, ..AttributesChange::default() };
+        let (broker, alias) = (&permit.broker, name.name.clone());
+        Ok(broker.change_attributes(&permit.call, &name.queue, alias, change).await?)
+    }
 }
 
 fn exists_otherwise(attribute: &str) -> SqsError {

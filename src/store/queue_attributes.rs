@@ -39,6 +39,8 @@ pub struct AttributesChange {
     pub tags: BTreeMap<String, Option<String>>,
     /// Attributes as they must still be, for nothing is changed otherwise.
     pub still: BTreeMap<String, Option<String>>,
+    /// Nothing is changed where something is kept already.
+    pub first_only: bool,
 }
 
 /// A queue with its name in another protocol.
@@ -85,13 +87,14 @@ pub async fn change_queue_attributes(
 ) -> Result<Option<bool>> {
     let query = sqlx::query(
         "/* change_queue_attributes */ \
-         SELECT pgmq_gateway.change_queue_attributes($1, $2, $3, $4, $5) AS changed",
+         SELECT pgmq_gateway.change_queue_attributes($1, $2, $3, $4, $5, $6) AS changed",
     )
     .bind(queue.as_str())
     .bind(alias)
     .bind(Json(&change.attributes))
     .bind(Json(&change.tags))
-    .bind(Json(&change.still));
+    .bind(Json(&change.still))
+    .bind(change.first_only);
     get(only_row(&conn.look(query).await?)?, "changed")
 }
 

@@ -160,6 +160,7 @@ mod sqs_matrix;
 mod sqs_moves;
 mod sqs_outcomes;
 mod sqs_permissions;
+mod sqs_races;
 mod sqs_refusals;
 mod sqs_signatures;
 mod standbys;
