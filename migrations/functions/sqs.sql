@@ -118,9 +118,11 @@ BEGIN
 END
 $$;
 
--- Queues by what clients of SQS call them, in order of the names' bytes.
-CREATE FUNCTION pgmq_gateway.list_aliases(prefix text, behind text, max_rows integer)
-RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
+-- Queues by what clients of SQS call them, in order of the names' bytes: of those whose own names the regular
+-- expression `allowed_queues` matches; null is all of them.
+CREATE FUNCTION pgmq_gateway.list_aliases(
+    prefix text, behind text, max_rows integer, allowed_queues text DEFAULT NULL
+) RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     RETURN QUERY
@@ -128,6 +130,7 @@ BEGIN
         SELECT coalesce(a.alias, m.queue_name::text) AS alias, m.queue_name::text AS queue_name
         FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = m.queue_name
         WHERE m.queue_name ~ '^[a-z0-9][a-z0-9._-]*$'
+          AND (allowed_queues IS NULL OR m.queue_name ~ allowed_queues)
     ) n
     WHERE starts_with(n.alias, prefix) AND n.alias COLLATE "C" > behind
     ORDER BY n.alias COLLATE "C" LIMIT max_rows;
@@ -175,9 +178,11 @@ BEGIN
 END
 $$;
 
--- The queues whose dead letters go to a queue, in order of their names' bytes.
-CREATE FUNCTION pgmq_gateway.dead_letter_sources(target text, behind text, max_rows integer)
-RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
+-- The queues whose dead letters go to a queue, in order of their names' bytes, as far as they are allowed (see
+-- list_aliases).
+CREATE FUNCTION pgmq_gateway.dead_letter_sources(
+    target text, behind text, max_rows integer, allowed_queues text DEFAULT NULL
+) RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     RETURN QUERY
@@ -189,6 +194,7 @@ BEGIN
     WHERE s.settings ->> 'dead_letter_queue' = target AND s.queue_name <> target
       AND pgmq_gateway.is_name(s.queue_name)
       AND m.queue_name::text COLLATE "C" > behind
+      AND (allowed_queues IS NULL OR m.queue_name ~ allowed_queues)
     ORDER BY m.queue_name::text COLLATE "C" LIMIT max_rows;
 END
 $$;

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Call, QueueName},
+    domain::{Call, QueueName, Scope},
     store::{self, AttributesChange, IdOwner, NamedQueue, QueueAttributes},
 };
 
@@ -156,38 +156,44 @@ impl Broker {
         .await
     }
 
-    /// Queues whose aliases begin with `prefix` and come behind `after`, at most `limit` of them.
+    /// Queues `within` what is allowed whose aliases begin with `prefix` and come behind `after`, at most `limit` of
+    /// them.
     pub async fn list_aliases(
         &self,
         call: &Arc<Call>,
         prefix: String,
         after: String,
+        within: &Scope,
         limit: i32,
     ) -> Result<Vec<NamedQueue>> {
-        let (broker, call) = (self.clone(), Arc::clone(call));
+        let (broker, call, within) = (self.clone(), Arc::clone(call), within.clone());
         self.run(false, async move {
-            let (prefix, after) = (&*prefix, &*after);
+            let _leave = broker.leave_to_list(&within, &call).await?;
+            let (prefix, after, within) = (&*prefix, &*after, &within);
             let found = broker.on_catalogue(&call, "queues", |mut conn| async move {
-                store::list_aliases(&mut conn, prefix, after, limit).await
+                store::list_aliases(&mut conn, prefix, after, within, limit).await
             });
             Ok(found.await??)
         })
         .await
     }
 
-    /// The queues whose dead letters go to a queue, behind the name `after`.
+    /// The queues `within` what is allowed whose dead letters go to a queue, behind the name `after`.
     pub async fn dead_letter_sources(
         &self,
         call: &Arc<Call>,
         queue: &QueueName,
         after: String,
+        within: &Scope,
         limit: i32,
     ) -> Result<Vec<NamedQueue>> {
-        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
+        let (broker, call) = (self.clone(), Arc::clone(call));
+        let (queue, within) = (queue.clone(), within.clone());
         self.run(false, async move {
-            let (queue, after) = (&queue, &*after);
+            let _leave = broker.leave_to_list(&within, &call).await?;
+            let (queue, after, within) = (&queue, &*after, &within);
             let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
-                store::dead_letter_sources(&mut conn, queue, after, limit).await
+                store::dead_letter_sources(&mut conn, queue, after, within, limit).await
             });
             Ok(found.await??)
         })

@@ -7,6 +7,7 @@ use crate::{
         Bounded, Call, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
         QueuePageSize, Scope, SettingsChange,
     },
+    engine::DearRead,
     store::{self, Conn, CreateOutcome},
 };
 
@@ -190,9 +191,7 @@ impl Broker {
     pub async fn list_queues(&self, call: &Arc<Call>, what: ListQueues) -> Result<QueuePage> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
-            // Who is shown a few of many has all of them looked at.
-            let _leave =
-                if what.visible.is_all() { None } else { Some(broker.dear(None, &call).await?) };
+            let _leave = broker.leave_to_list(&what.visible, &call).await?;
             let what = &what;
             // One more than asked for tells whether there is a rest.
             let limit = usize::try_from(what.limit.get()).unwrap_or(usize::MAX);
@@ -207,6 +206,18 @@ impl Broker {
             Ok(QueuePage { queues, next })
         })
         .await
+    }
+
+    /// Leave to list queues: who is shown a few of many has all of them looked at.
+    pub(super) async fn leave_to_list(
+        &self,
+        visible: &Scope,
+        call: &Call,
+    ) -> store::Result<Option<DearRead>> {
+        if visible.is_all() {
+            return Ok(None);
+        }
+        self.dear(None, call).await.map(Some)
     }
 
     /// One queue.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     broker::{Error, FAILED_QUEUE_NOT_FOUND, MoveTask},
-    domain::Right,
+    domain::{Right, Scope},
     http::{Caller, QueuePermit, right},
 };
 
@@ -65,7 +65,9 @@ pub(super) async fn start(caller: Caller, input: StartMessageMoveTask) -> Result
         must_exist(&permit, destination, "DestinationArn").await?;
     }
     let call = &permit.call;
-    let sources = permit.broker.dead_letter_sources(call, &source.queue, String::new(), 1).await?;
+    let (broker, queue) = (&permit.broker, &source.queue);
+    // That there is one is no secret.
+    let sources = broker.dead_letter_sources(call, queue, String::new(), &Scope::ALL, 1).await?;
     if sources.is_empty() {
         return Err(SqsError::invalid("Source queue must be configured as a Dead Letter Queue."));
     }

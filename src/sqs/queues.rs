@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use crate::{
-    broker::{AttributesChange, NamedQueue, NewQueue},
-    domain::{Bounded, Queue, QueueKind, Scope, SettingsChange},
+    broker::{AttributesChange, Error, NamedQueue, NewQueue},
+    domain::{Bounded, Queue, QueueKind, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, right},
 };
 
@@ -24,6 +24,8 @@ use super::{
 
 /// Queues of one page of a list.
 const MAX_LISTED: i64 = 1_000;
+/// Queues that are asked for at a time: a page, and one more that tells of a rest.
+const MAX_ROWS: i32 = 1_001;
 /// An attribute that belongs to a key.
 const REUSE_PERIOD: &str = "KmsDataKeyReusePeriodSeconds";
 /// How often it is looked whether a queue is there that others may be making.
@@ -61,7 +63,7 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
                 return Ok(Some(url(call, &name)));
             }
             Ok(_) => true,
-            Err(crate::broker::Error::QueueNotFound(_)) => {
+            Err(Error::QueueNotFound(_)) => {
                 queue_attributes::check_dead_letters(&permit, &name, &wished.given).await?;
                 permit.broker.create_queue(&permit.call, new.clone()).await?.created
             }
@@ -119,7 +121,8 @@ impl Wished {
         permit: &QueuePermit<right::Manage>,
         name: &SqsName,
     ) -> Result<bool> {
-        let tags = self.tags.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+        let tags =
+            self.tags.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         let attributes = self.attributes.clone();
         let change =
             AttributesChange { attributes, tags, first_only: true, ..AttributesChange::default() };
@@ -163,21 +166,9 @@ pub(super) async fn list(call: &Call, caller: Caller, input: ListQueues) -> Resu
     let after = token(input.next_token.as_ref())?;
     let permit = ScopePermit::<right::Any>::new(caller)?;
     let prefix = input.queue_name_prefix.unwrap_or_default();
-    let mut page = Page::new(limit);
-    let mut after = after;
-    loop {
-        let rows = i32::try_from(MAX_LISTED).unwrap_or(i32::MAX);
-        let (prefix, behind) = (prefix.clone(), after.clone());
-        let found = permit.broker.list_aliases(&permit.call, prefix, behind, rows).await?;
-        let is_last = found.len() < usize::try_from(MAX_LISTED).unwrap_or(usize::MAX);
-        if let Some(last) = found.last() {
-            after.clone_from(&last.alias);
-        }
-        page.add(found, &permit.scope);
-        if is_last || page.is_full() {
-            break;
-        }
-    }
+    let (broker, scope) = (&permit.broker, &permit.scope);
+    let more = |behind| broker.list_aliases(&permit.call, prefix.clone(), behind, scope, MAX_ROWS);
+    let page = Page::read(limit, after, |queue| &queue.alias, more).await?;
     Ok(Some(page.output(call, "QueueUrls", input.max_results.is_some(), |queue| &queue.alias)))
 }
 
@@ -193,10 +184,9 @@ pub(super) async fn list_sources(
     let permit = QueuePermit::<right::Any>::new(caller, name.queue.clone())?;
     permit.broker.fresh_attributes(&permit.call, &name.queue).await?;
     let scope = permit.caller.scope(None);
-    let mut page = Page::new(limit);
-    let rows = i32::try_from(MAX_LISTED + 1).unwrap_or(i32::MAX);
-    let found = permit.broker.dead_letter_sources(&permit.call, &name.queue, after, rows).await?;
-    page.add(found, &scope);
+    let (broker, queue) = (&permit.broker, &name.queue);
+    let more = |behind| broker.dead_letter_sources(&permit.call, queue, behind, &scope, MAX_ROWS);
+    let page = Page::read(limit, after, |queue| &queue.queue, more).await?;
     // The model spells this one in another way.
     Ok(Some(page.output(call, "queueUrls", input.max_results.is_some(), |queue| &queue.queue)))
 }
@@ -221,18 +211,37 @@ struct Page {
 }
 
 impl Page {
-    fn new(limit: usize) -> Self {
-        Self { limit, queues: Vec::new() }
+    /// Reads it behind a name, which is the `key` of a queue: `more` are those behind another one.
+    async fn read<F>(
+        limit: usize,
+        mut behind: String,
+        key: fn(&NamedQueue) -> &str,
+        more: impl Fn(String) -> F,
+    ) -> Result<Self>
+    where
+        F: Future<Output = crate::broker::Result<Vec<NamedQueue>>>,
+    {
+        let mut page = Self { limit, queues: Vec::new() };
+        loop {
+            let found = more(behind.clone()).await?;
+            let is_last = found.len() < usize::try_from(MAX_ROWS).unwrap_or(usize::MAX);
+            if let Some(last) = found.last() {
+                key(last).clone_into(&mut behind);
+            }
+            page.add(found);
+            if is_last || page.is_full() {
+                return Ok(page);
+            }
+        }
     }
 
-    /// Adds those that the caller may see, and that an action finds by that name: one of REST or SQL may have a
-    /// name that stands for another queue here.
-    fn add(&mut self, found: Vec<NamedQueue>, visible: &Scope) {
+    /// Adds those that an action finds by that name: one of REST or SQL may have a name that stands for another queue
+    /// here.
+    fn add(&mut self, found: Vec<NamedQueue>) {
         let is_found = |queue: &NamedQueue| {
             SqsName::parse(&queue.alias).is_some_and(|name| name.queue.as_str() == queue.queue)
         };
-        let found = found.into_iter().filter(|queue| visible.contains(&queue.queue));
-        self.queues.extend(found.filter(is_found));
+        self.queues.extend(found.into_iter().filter(is_found));
         self.queues.truncate(self.limit + 1);
     }
 

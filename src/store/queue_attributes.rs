@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, value::RawValue};
 use sqlx::{postgres::PgRow, types::Json};
 
-use crate::domain::QueueName;
+use crate::domain::{QueueName, Scope};
 
 use super::{
     Conn,
@@ -110,29 +110,34 @@ pub async fn note_purge(conn: &mut Conn, queue: &QueueName, alias: &str) -> Resu
     conn.change(query.bind(queue.as_str()).bind(alias)).await.map(drop)
 }
 
-/// Queues whose aliases begin with `prefix` and come behind `after`, in order of the aliases' bytes.
+/// Queues `within` what is allowed whose aliases begin with `prefix` and come behind `after`, in order of the aliases'
+/// bytes.
 pub async fn list_aliases(
     conn: &mut Conn,
     prefix: &str,
     after: &str,
+    within: &Scope,
     limit: i32,
 ) -> Result<Vec<NamedQueue>> {
     let query =
-        sqlx::query("/* list_aliases */ SELECT * FROM pgmq_gateway.list_aliases($1, $2, $3)");
-    named(&conn.look(query.bind(prefix).bind(after).bind(limit)).await?)
+        sqlx::query("/* list_aliases */ SELECT * FROM pgmq_gateway.list_aliases($1, $2, $3, $4)");
+    let query = query.bind(prefix).bind(after).bind(limit).bind(within.to_regex());
+    named(&conn.look(query).await?)
 }
 
-/// The queues whose dead letters go to `queue`, from the name `after` on.
+/// The queues `within` what is allowed whose dead letters go to `queue`, behind the name `after`.
 pub async fn dead_letter_sources(
     conn: &mut Conn,
     queue: &QueueName,
     after: &str,
+    within: &Scope,
     limit: i32,
 ) -> Result<Vec<NamedQueue>> {
     let query = sqlx::query(
-        "/* dead_letter_sources */ SELECT * FROM pgmq_gateway.dead_letter_sources($1, $2, $3)",
+        "/* dead_letter_sources */ SELECT * FROM pgmq_gateway.dead_letter_sources($1, $2, $3, $4)",
     );
-    named(&conn.look(query.bind(queue.as_str()).bind(after).bind(limit)).await?)
+    let query = query.bind(queue.as_str()).bind(after).bind(limit).bind(within.to_regex());
+    named(&conn.look(query).await?)
 }
 
 fn named(rows: &[PgRow]) -> Result<Vec<NamedQueue>> {

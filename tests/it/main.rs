@@ -155,6 +155,7 @@ mod sqs_fifo;
 mod sqs_fifo_crashes;
 mod sqs_ids;
 mod sqs_keys;
+mod sqs_lists;
 mod sqs_locks;
 mod sqs_matrix;
 mod sqs_moves;
