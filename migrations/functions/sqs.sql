@@ -404,17 +404,18 @@ END
 $$;
 
 -- Forgets what does not count any more: ids that were sent long ago, tasks that ended, and queues that are
--- gone. True if there may be more.
+-- gone; what somebody has locked is left for later. True if there may be more.
 CREATE FUNCTION pgmq_gateway.delete_expired_attributes(max_rows integer)
 RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     deleted integer;
+    more boolean;
 BEGIN
-    IF NOT (has_table_privilege('pgmq_gateway.deduplication_ids', 'UPDATE')
-            AND has_table_privilege('pgmq_gateway.deduplication_ids', 'DELETE')
-            AND has_table_privilege('pgmq_gateway.move_tasks', 'DELETE')
-            AND has_table_privilege('pgmq_gateway.queue_attributes', 'DELETE')) THEN
+    -- To lock rows takes the right to update them.
+    IF EXISTS (SELECT FROM unnest('{deduplication_ids,move_tasks,queue_attributes}'::text[]) AS t (name),
+                           unnest('{UPDATE,DELETE}'::text[]) AS p (privilege)
+               WHERE NOT has_table_privilege('pgmq_gateway.' || t.name, p.privilege)) THEN
         RETURN false;
     END IF;
     DELETE FROM pgmq_gateway.deduplication_ids d WHERE d.ctid = ANY (ARRAY(
@@ -422,17 +423,26 @@ BEGIN
         WHERE o.sent_at < clock_timestamp() - interval '6 minutes'
         ORDER BY o.sent_at LIMIT max_rows FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM pgmq_gateway.move_tasks t
-    WHERE t.status <> 'RUNNING' AND t.started_at < now() - interval '7 days';
+    more := deleted = max_rows;
+    DELETE FROM pgmq_gateway.move_tasks t WHERE t.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM pgmq_gateway.move_tasks o
+        WHERE o.status <> 'RUNNING' AND o.started_at < now() - interval '7 days'
+        LIMIT max_rows FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    more := more OR deleted = max_rows;
     -- Who is not shown every queue cannot tell which are gone; of those that are missing for a short while only,
     -- as a restore may have it, the settings are there.
     IF NOT row_security_active('pgmq.meta') THEN
-        DELETE FROM pgmq_gateway.queue_attributes a
-        WHERE a.modified_at < now() - interval '1 day'
-          AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = a.queue_name)
-          AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s WHERE s.queue_name = a.queue_name);
+        DELETE FROM pgmq_gateway.queue_attributes a WHERE a.ctid = ANY (ARRAY(
+            SELECT o.ctid FROM pgmq_gateway.queue_attributes o
+            WHERE o.modified_at < now() - interval '1 day'
+              AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = o.queue_name)
+              AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s WHERE s.queue_name = o.queue_name)
+            LIMIT max_rows FOR UPDATE SKIP LOCKED));
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        more := more OR deleted = max_rows;
     END IF;
-    RETURN deleted = max_rows;
+    RETURN more;
 END
 $$;
 

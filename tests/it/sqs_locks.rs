@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::{Holder, TestGateway, sqs::Sqs};
+use crate::support::{Holder, TestDatabase, TestGateway, sqs::Sqs};
 
 fn entry(body: &str, group: &str) -> Value {
     json!({"Id": body, "MessageBody": body, "MessageGroupId": group, "MessageDeduplicationId": body})
@@ -92,4 +92,33 @@ async fn what_is_behind_a_locked_message_of_its_group_is_not_stored_before_it() 
     for (message, expected) in all.iter().zip(order) {
         assert!(message["message"].to_string().contains(expected), "{all:?}");
     }
+}
+
+/// What does not count any more, each time a row that somebody has locked and one that nobody has.
+const EXPIRED: &str = "
+    INSERT INTO pgmq_gateway.deduplication_ids (queue_id, key, msg_id, sent_at)
+    SELECT 1, k, 1, now() - interval '1 hour' FROM unnest('{free,locked}'::text[]) k;
+    INSERT INTO pgmq_gateway.move_tasks (id, source, status, to_move, started_at)
+    SELECT k, k, 'COMPLETED', 1, now() - interval '8 days' FROM unnest('{free,locked}'::text[]) k;
+    INSERT INTO pgmq_gateway.queue_attributes (queue_name, queue_id, alias, modified_at)
+    SELECT k, 1, k, now() - interval '2 days' FROM unnest('{free,locked}'::text[]) k";
+const LOCKED: &str = "
+    SELECT FROM pgmq_gateway.deduplication_ids WHERE key = 'locked' FOR UPDATE;
+    SELECT FROM pgmq_gateway.move_tasks WHERE id = 'locked' FOR UPDATE;
+    SELECT FROM pgmq_gateway.queue_attributes WHERE queue_name = 'locked' FOR UPDATE";
+const LEFT: &str =
+    "SELECT concat_ws(' ', (SELECT string_agg(key, ' ') FROM pgmq_gateway.deduplication_ids),
+    (SELECT string_agg(id, ' ') FROM pgmq_gateway.move_tasks),
+    (SELECT string_agg(queue_name, ' ') FROM pgmq_gateway.queue_attributes))";
+
+#[tokio::test]
+async fn a_row_that_is_locked_is_cleaned_up_later_and_the_others_are_at_once() {
+    let database = TestDatabase::new().await;
+    database.execute(EXPIRED).await;
+    let holder = Holder::of(&database, LOCKED).await;
+    database.execute("SELECT pgmq_gateway.delete_expired_attributes(100)").await;
+    assert_eq!(database.value::<String>(LEFT).await, "locked locked locked");
+    holder.rollback().await;
+    database.execute("SELECT pgmq_gateway.delete_expired_attributes(100)").await;
+    assert_eq!(database.value::<String>(LEFT).await, "");
 }
