@@ -12,6 +12,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
     partitioned boolean;
+    is_marked boolean;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
@@ -31,6 +32,7 @@ BEGIN
     IF in_the_way IS NOT NULL THEN
         RETURN;
     END IF;
+    is_marked := partitioned;
     partitioned := partitioned AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_partman');
     IF pgmq_gateway.find_queue_table(queue) IS NULL THEN
         -- PGMQ leaves the archive of a queue whose table is gone.
@@ -38,9 +40,10 @@ BEGIN
             EXECUTE format('DROP TABLE %s', a_table);
         END IF;
     ELSIF to_regprocedure('pgmq.drop_queue(text)') IS NOT NULL THEN
-        -- PGMQ would ask pg_partman, which is not there any more.
-        UPDATE pgmq.meta m SET is_partitioned = false
-        WHERE m.queue_name = queue AND m.is_partitioned AND NOT partitioned;
+        -- PGMQ would ask pg_partman, which is not there any more. Without need that would take a right.
+        IF is_marked AND NOT partitioned THEN
+            UPDATE pgmq.meta m SET is_partitioned = false WHERE m.queue_name = queue;
+        END IF;
         PERFORM pgmq.drop_queue(queue);
     ELSE
         PERFORM pgmq.drop_queue(queue, partitioned);

@@ -255,6 +255,9 @@ async fn a_right_that_is_missing_half_way_leaves_nothing_behind() {
         tenant.client.delete("/queues/q").await.expect(204);
     }
     tenant.client.create("q").await;
+    tenant.database.execute(&format!("REVOKE UPDATE ON pgmq.meta FROM {role}")).await;
+    tenant.client.delete("/queues/q").await.expect(204);
+    tenant.client.create("q").await;
     tenant
         .database
         .execute(&format!("REVOKE INSERT, DELETE ON pgmq.topic_bindings FROM {role}"))
