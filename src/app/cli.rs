@@ -154,7 +154,7 @@ async fn execute(cli: Cli, sources: &Sources) -> Result<ExitCode, Failure> {
         Command::Healthcheck { live } => return Ok(check::run(&loaded.settings, live).await),
         Command::Migrate { grant_to } => {
             init_logs(&loaded);
-            let database = Database::open(&loaded.settings).await?;
+            let database = Database::open_briefly(&loaded.settings).await?;
             let outcome = database.migrate(&loaded.settings, grant_to.as_deref()).await;
             database.stop().await;
             print_done(&format!("PGMQ {}; schema pgmq_gateway is up to date", outcome?))?;

@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::{
     auth::AccessError,
     config::{Secret, Settings, Strategy},
-    embedded::{EmbeddedError, EmbeddedServer},
+    embedded::{EmbeddedError, EmbeddedServer, Turn},
     server::ListenError,
     store::{self, ConnectError, ConnectOptions, GrantError, KeyError, PgmqInstall, PrepareError},
 };
@@ -16,6 +17,10 @@ use crate::{
 const EXTRA_CONNECTIONS: u32 = 4;
 /// Time for one statement of an installation, which may wait for another gateway's.
 const PREPARE_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time for a command that uses our private PostgreSQL to end before that is stopped.
+const COMMAND_TIME: Duration = Duration::from_secs(5);
+/// Time between two attempts to reach a private PostgreSQL whose gateway has just died.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why the gateway does not start: one line for the person who started it.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,12 @@ pub enum StartError {
     /// The private PostgreSQL does not run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// There is nothing to look at.
+    #[error(
+        "no database is configured, and there is no private PostgreSQL in {}: set DATABASE_URL, or start the gateway \
+         once", .0.display()
+    )]
+    NoDatabase(PathBuf),
     /// The database is out of reach.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -103,32 +114,76 @@ pub struct Database {
     url: Secret,
     direct_url: Option<Secret>,
     server: Option<EmbeddedServer>,
+    /// Kept by commands: nobody starts or stops the private PostgreSQL meanwhile.
+    turn: Option<Turn>,
 }
 
 impl Database {
     /// Starts a private PostgreSQL if no database is configured.
     pub async fn open(settings: &Settings) -> Result<Self, StartError> {
-        if let Some(url) = &settings.database.url {
-            let direct_url = settings.database.direct_url.clone();
-            return Ok(Self { url: url.clone(), direct_url, server: None });
+        let database = Self::open_briefly(settings).await?;
+        // It stays: commands may use it beside this process from now on.
+        Ok(Self { turn: None, ..database })
+    }
+
+    /// As [`Database::open`], for a command, which stops it soon.
+    pub(super) async fn open_briefly(settings: &Settings) -> Result<Self, StartError> {
+        if let Some(configured) = Self::configured(settings) {
+            return Ok(configured);
         }
+        let turn = Turn::wait(&settings.embedded, settings.database.connect_timeout()).await?;
+        let server = Self::start_server(settings).await?;
+        Ok(Self { url: server.url(), direct_url: None, server: Some(server), turn: Some(turn) })
+    }
+
+    fn configured(settings: &Settings) -> Option<Self> {
+        let url = settings.database.url.clone()?;
+        let direct_url = settings.database.direct_url.clone();
+        Some(Self { url, direct_url, server: None, turn: None })
+    }
+
+    async fn start_server(settings: &Settings) -> Result<EmbeddedServer, EmbeddedError> {
         let connections = settings.database.max_connections
             + settings.long_poll.max_connections
             + EXTRA_CONNECTIONS;
         let server = EmbeddedServer::start(&settings.embedded, connections, &[]).await?;
         info!(data = %server.dir().display(), psql = server.psql(), "no database configured: using a private PostgreSQL");
-        Ok(Self { url: server.url(), direct_url: None, server: Some(server) })
+        Ok(server)
     }
 
-    /// As [`Database::open`], for short work beside a gateway that may run already.
+    /// As [`Database::open_briefly`], beside a gateway that may run already.
     pub(super) async fn reach(settings: &Settings) -> Result<Self, StartError> {
-        match Self::open(settings).await {
-            Err(StartError::Embedded(EmbeddedError::InUse(_))) => {
-                let url = EmbeddedServer::url_of_running(&settings.embedded)?;
-                Ok(Self { url, direct_url: None, server: None })
-            }
-            outcome => outcome,
+        if let Some(configured) = Self::configured(settings) {
+            return Ok(configured);
         }
+        let limit = settings.database.connect_timeout();
+        let turn = Turn::wait(&settings.embedded, limit).await?;
+        let deadline = Instant::now() + limit;
+        let (url, server) = loop {
+            match Self::start_server(settings).await {
+                Ok(server) => break (server.url(), Some(server)),
+                Err(EmbeddedError::InUse(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let url = EmbeddedServer::url_of_running(&settings.embedded)?;
+            let options = ConnectOptions::new(url.expose(), PREPARE_STATEMENT_TIMEOUT, false)?;
+            match store::connect(&options, Duration::ZERO).await {
+                Ok(()) => break (url, None),
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                // Its gateway has stopped it, or has just died: the next attempt may start it.
+                Err(_) => sleep(RETRY_INTERVAL).await,
+            }
+        };
+        Ok(Self { url, direct_url: None, server, turn: Some(turn) })
+    }
+
+    /// Where the private PostgreSQL is, if no database is configured, and whether it is yet to be made.
+    pub(super) fn private(settings: &Settings) -> Result<Option<(PathBuf, bool)>, EmbeddedError> {
+        if settings.database.url.is_some() {
+            return Ok(None);
+        }
+        let directory = EmbeddedServer::directory(&settings.embedded)?;
+        Ok(Some((directory, EmbeddedServer::is_new(&settings.embedded)?)))
     }
 
     /// Options for the pools.
@@ -152,10 +207,10 @@ impl Database {
 
     /// Waits until the database can be reached, and looks at what leads there.
     pub(super) async fn reach_all(&self, settings: &Settings) -> Result<(), ConnectError> {
-        let patience = settings.database.connect_timeout();
-        store::connect(&self.options(settings)?, patience).await?;
+        let limit = settings.database.connect_timeout();
+        store::connect(&self.options(settings)?, limit).await?;
         match self.direct_url {
-            Some(_) => store::connect(&self.direct_options(settings)?, patience).await,
+            Some(_) => store::connect(&self.direct_options(settings)?, limit).await,
             None => Ok(()),
         }
     }
@@ -198,6 +253,11 @@ impl Database {
         Ok(pgmq)
     }
 
+    /// Whether the server is ours, so that no gateway is on it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// The server, if it is ours.
     pub(super) fn server(&mut self) -> Option<&mut EmbeddedServer> {
         self.server.as_mut()
@@ -205,8 +265,14 @@ impl Database {
 
     /// Stops the server, if it is ours.
     pub async fn stop(self) {
-        if let Some(server) = self.server {
+        let Self { server, mut turn, .. } = self;
+        if let Some(server) = server {
+            if turn.is_none() {
+                // A command is let end; one that takes its time is not waited for.
+                turn = server.turn(COMMAND_TIME).await.ok();
+            }
             server.stop().await;
         }
+        drop(turn);
     }
 }

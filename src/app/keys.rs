@@ -25,6 +25,8 @@ use super::{
 
 /// Time for a gateway to load the keys.
 const TIME_TO_LOAD: Duration = Duration::from_millis(500);
+/// The shortest life that a key can be given.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 /// What to do with the keys in the database. A command that changes them ends when gateways have had the time to look
 /// at them again.
@@ -40,7 +42,7 @@ pub(super) enum KeyCommand {
         #[arg(long = "grant", value_name = "RIGHTS:QUEUES", required = true)]
         grants: Vec<Grant>,
         /// The end of its life, such as 90days or 12h from now; none if not given.
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
         expires_in: Option<humantime::Duration>,
         /// Requests in a second.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -72,12 +74,41 @@ pub(super) enum KeyCommand {
     },
 }
 
+impl KeyCommand {
+    /// Whether there is something for it to do where no key has been made yet.
+    fn makes_the_first(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+
+    /// Whether it takes the schema as this program knows it; to the others the table of the keys is enough.
+    fn takes_the_schema(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Rotate { aws: true, .. })
+    }
+}
+
 /// Does it.
 pub(super) async fn run(settings: &Settings, command: KeyCommand) -> Result<(), StartError> {
+    if let Some((directory, is_new)) = Database::private(settings)? {
+        if is_new && !command.makes_the_first() {
+            return Err(StartError::NoDatabase(directory));
+        }
+        let made = if is_new { ", which is made now" } else { "" };
+        tell(&format!(
+            "no database is configured: this is about the private PostgreSQL in {}{made}",
+            directory.display()
+        ));
+    }
     let database = Database::reach(settings).await?;
+    let is_change = !matches!(command, KeyCommand::List);
     let outcome = administer(&database, settings, command).await;
+    // No gateway is on a server that was started for this.
+    let is_known = database.is_ours();
     database.stop().await;
-    outcome
+    outcome?;
+    if is_change && !is_known {
+        until_looked_at(settings).await;
+    }
+    Ok(())
 }
 
 async fn administer(
@@ -87,9 +118,15 @@ async fn administer(
 ) -> Result<(), StartError> {
     let options = database.direct_options(settings)?;
     let limits = &settings.database;
-    let prepared = store::prepare(&options, limits.install_pgmq, limits.connect_timeout()).await?;
+    let kept = if command.takes_the_schema() {
+        let install = limits.install_pgmq;
+        store::prepare(&options, install, limits.connect_timeout()).await?.master_key
+    } else {
+        store::check_keys(&options).await?;
+        None
+    };
     // Asked for by those alone who need it: a key can be revoked where its file is gone.
-    let master = || master_key(&settings.sqs, prepared.master_key.clone());
+    let master = || master_key(&settings.sqs, kept.clone());
     match command {
         KeyCommand::Create { name, grants, expires_in, requests_per_second, max_waiters, aws } => {
             let id = auth::new_key_id();
@@ -105,9 +142,7 @@ async fn administer(
             store::create_key(&options, &new).await?;
             show(id, &made)?;
         }
-        KeyCommand::List => {
-            return print(&(table(&store::list_keys(&options).await?) + "\n"));
-        }
+        KeyCommand::List => print(&(table(&store::list_keys(&options).await?) + "\n"))?,
         KeyCommand::Revoke { id } => {
             store::revoke_key(&options, &id).await?;
             print_done(&format!("{id} is revoked"))?;
@@ -119,7 +154,6 @@ async fn administer(
             show(id, &made)?;
         }
     }
-    until_looked_at(settings).await;
     Ok(())
 }
 
@@ -136,11 +170,15 @@ async fn until_looked_at(settings: &Settings) {
     let interval = settings.auth.refresh_interval();
     sleep(interval + TIME_TO_LOAD).await;
     let every = interval.as_millis();
-    let _ = writeln!(
-        io::stderr(),
+    tell(&format!(
         "it is in the database, at which gateways look every {every} ms (auth.refresh_interval_ms); one that cannot \
          goes by the keys that it knew, and its log says so"
-    );
+    ));
+}
+
+/// Tells a person what is no part of what was asked for.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A new key, and what its owner is shown of it.
@@ -179,6 +217,16 @@ pub(super) fn master_key(
     let key = MasterKey::new(bytes.trim_ascii_end());
     let reason = || fails(format!("it has fewer than {} bytes", MasterKey::MIN_BYTES));
     key.map(Some).ok_or_else(reason)
+}
+
+/// The life of a new key, which is not over at its beginning.
+fn lifetime(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration =
+        text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    if *time < MIN_LIFETIME {
+        return Err("a key lives for a second at least".to_owned());
+    }
+    Ok(time)
 }
 
 fn delta(time: humantime::Duration) -> TimeDelta {

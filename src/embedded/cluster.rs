@@ -27,6 +27,9 @@ const SOCKET_PORT: u16 = 5432;
 /// PostgreSQL's data, and where it is made.
 const DATA: &str = "data";
 const UNFINISHED: &str = "data.unfinished";
+/// The files that are locked: by whoever runs it, and by whoever is about to.
+const LOCK: &str = "lock";
+const TURN_LOCK: &str = "turn.lock";
 
 /// A directory with everything in place, locked for this process.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Cluster {
     pub(super) fn open(settings: &config::Embedded) -> Result<Self, EmbeddedError> {
         let Found { dir, owner, binaries } = Self::inspect(settings)?;
         let top = Directory::make(&dir, owner)?;
-        let lock = lock(&top)?;
+        let lock = lock(&top, LOCK)?;
         let (run, log) = (top.make_private("run")?, top.make_private("log")?);
         let data = match top.open(DATA)?.filter(|data| data.has("PG_VERSION")) {
             Some(data) => data,
@@ -66,6 +69,17 @@ impl Cluster {
         };
         let tcp_port = settings.port;
         Ok(Self { top, data, run, log, binaries, owner, tcp_port, _lock: lock })
+    }
+
+    /// The directory of everything, made if it is missing, where all else that it takes is there.
+    pub(super) fn make_top(settings: &config::Embedded) -> Result<Directory, EmbeddedError> {
+        let Found { dir, owner, .. } = Self::inspect(settings)?;
+        Directory::make(&dir, owner)
+    }
+
+    /// The directory of everything.
+    pub(super) fn top(&self) -> &Directory {
+        &self.top
     }
 
     /// Looks at all that it takes, or says what of it is missing. Changes nothing.
@@ -95,7 +109,7 @@ impl Cluster {
         Ok((socket_dir(&directory(settings)?), settings.port.unwrap_or(SOCKET_PORT)))
     }
 
-    /// The directory of everything.
+    /// Where it is.
     pub(super) fn dir(&self) -> &Path {
         self.top.path()
     }
@@ -164,7 +178,8 @@ fn write_password(top: &Directory) -> Result<PathBuf, EmbeddedError> {
     Ok(path)
 }
 
-fn directory(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
+/// Where it is, or is going to be.
+pub(super) fn directory(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
     let dir = settings.data_dir.clone().map_or_else(default_dir, Ok)?;
     // The programs are not started where the gateway was.
     let dir = std::path::absolute(&dir).map_err(failed("cannot find", &dir))?;
@@ -182,13 +197,18 @@ fn socket_file(dir: &Path, port: Option<u16>) -> PathBuf {
     socket_dir(dir).join(format!(".s.PGSQL.{}", port.unwrap_or(SOCKET_PORT)))
 }
 
-fn lock(top: &Directory) -> Result<File, EmbeddedError> {
-    let file = top.file("lock")?;
+/// The lock of whoever's turn it is; fails if it is another's.
+pub(super) fn turn_lock(top: &Directory) -> Result<File, EmbeddedError> {
+    lock(top, TURN_LOCK)
+}
+
+fn lock(top: &Directory, name: &str) -> Result<File, EmbeddedError> {
+    let file = top.file(name)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(top.path().to_owned())),
         Err(TryLockError::Error(error)) => {
-            Err(failed("cannot lock", &top.path().join("lock"))(error))
+            Err(failed("cannot lock", &top.path().join(name))(error))
         }
     }
 }

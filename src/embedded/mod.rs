@@ -10,7 +10,7 @@ mod process;
 
 use std::{io, path::PathBuf};
 
-pub use process::EmbeddedServer;
+pub use process::{EmbeddedServer, Turn};
 
 /// Why the private PostgreSQL does not run.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Seek},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::config::{self, Secret};
 
 use super::{
     EmbeddedError,
-    cluster::{Cluster, last_lines},
+    cluster::{self, Cluster, last_lines},
     directory::Directory,
     failed, leftovers,
 };
@@ -43,6 +43,32 @@ const SPARE_CONNECTIONS: u32 = 30;
 /// Where the server writes until it keeps a log, and the most bytes of it that are repeated.
 const STARTUP_LOG: &str = "startup.log";
 const MAX_LOG: u64 = 64 << 10;
+
+/// The turn to start, stop or shortly use a private PostgreSQL, which one process has at a time.
+#[derive(Debug)]
+pub struct Turn {
+    /// Released by the system when the process ends, however it does.
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits for it, for as long as `limit`. A gateway that serves does not have it.
+    pub async fn wait(embedded: &config::Embedded, limit: Duration) -> Result<Self, EmbeddedError> {
+        Self::wait_in(&Cluster::make_top(embedded)?, limit).await
+    }
+
+    async fn wait_in(top: &Directory, limit: Duration) -> Result<Self, EmbeddedError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match cluster::turn_lock(top) {
+                Ok(lock) => return Ok(Self { _lock: lock }),
+                Err(EmbeddedError::InUse(_)) if Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
 
 /// A private PostgreSQL, while it runs. Dropped, it is left to end with the process.
 #[derive(Debug)]
@@ -96,6 +122,11 @@ impl EmbeddedServer {
         Cluster::is_new(embedded)
     }
 
+    /// Where it is, or is going to be.
+    pub fn directory(embedded: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
+        cluster::directory(embedded)
+    }
+
     /// The command with which a person gets to it.
     pub fn psql(&self) -> String {
         let directory = self.cluster.run.path();
@@ -116,6 +147,11 @@ impl EmbeddedServer {
     /// Waits until it ends by itself, which it should not.
     pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// Waits until nobody else uses it shortly, for as long as `limit`.
+    pub async fn turn(&self, limit: Duration) -> Result<Turn, EmbeddedError> {
+        Turn::wait_in(self.cluster.top(), limit).await
     }
 
     /// Stops it: open transactions are rolled back, and everything committed is on disk.

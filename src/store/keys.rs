@@ -9,10 +9,11 @@ use tracing::warn;
 use crate::domain::{Grant, Grants, KeyHash, KeyLimits, StoredKey};
 
 use super::{
-    Conn, ConnectOptions, DatabaseClock, KeyError,
+    Conn, ConnectOptions, DatabaseClock, KeyError, PrepareError,
     decode::{Text, Timestamp, get, text, time, time_option},
     error,
     reports::Reports,
+    trust,
 };
 
 /// A key as it is listed.
@@ -46,6 +47,24 @@ pub async fn any_keys(options: &ConnectOptions) -> Result<bool, KeyError> {
     let any = is_there && sqlx::query_scalar(any).fetch_one(&mut connection).await?;
     let _ = connection.close().await;
     Ok(any)
+}
+
+/// Looks whether there is a table of keys, and whether it can be trusted. Changes nothing.
+pub async fn check_keys(options: &ConnectOptions) -> Result<(), PrepareError> {
+    let target = options.describe_target();
+    let failed = |source| PrepareError::Database { target: target.clone(), source };
+    let mut connection = options.connect().await.map_err(failed)?;
+    trust::check(&mut connection, &target).await?;
+    let is_there: bool = sqlx::query_scalar(
+        "/* check_keys */ SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'pgmq_gateway' AND c.relname = 'api_keys')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .map_err(failed)?;
+    let _ = connection.close().await;
+    if is_there { Ok(()) } else { Err(PrepareError::NoKeys { target }) }
 }
 
 /// Every key, the newest last.

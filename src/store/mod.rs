@@ -76,7 +76,9 @@ pub use indexes::{GroupIndex, group_index_work, note_fifo};
 pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, Prepared, prepare};
 pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
-pub use keys::{ListedKey, LoadedKeys, any_keys, keys_used, list_keys, load_keys, shown_keys};
+pub use keys::{
+    ListedKey, LoadedKeys, any_keys, check_keys, keys_used, list_keys, load_keys, shown_keys,
+};
 pub use maintenance::{
     ExpiryStep, QueueRetention, RegisterStep, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,

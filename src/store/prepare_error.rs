@@ -22,6 +22,12 @@ pub enum PrepareError {
         /// Who has to do what.
         remedy: &'static str,
     },
+    /// There is no table of keys.
+    #[error("there are no keys in {target}: no gateway has been started on it, and no key made")]
+    NoKeys {
+        /// Host, port and database.
+        target: String,
+    },
     /// A right is missing.
     #[error(
         "the database role {role} may not {what} in {target}: have an administrator run \

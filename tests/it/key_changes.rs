@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> &str {
 /// A server on which all is in place, and commits wait from now on for a standby that there is not.
 async fn without_standby() -> Server {
     let server = Server::new(&[]).await;
-    let prepared = run(&server.url(), &["keys", "list"]).await;
+    let prepared = run(&server.url(), &["migrate"]).await;
     assert!(prepared.status.success(), "{}", text(&prepared.stderr));
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     server.execute("SELECT pg_reload_conf()").await;

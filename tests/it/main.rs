@@ -63,6 +63,7 @@ mod keep_alive;
 mod kept;
 mod key_changes;
 mod keys;
+mod keys_embedded;
 mod known_tables;
 mod layers;
 mod leaving;

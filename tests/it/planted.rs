@@ -121,10 +121,10 @@ async fn a_directory_that_was_given_away_is_taken_back() {
     give_away();
     runs(&directory).await;
     assert_eq!(fs::metadata(&directory).expect("there").uid(), 0, "taken back");
-    for name in ["log", "run", "data", "lock"] {
+    for name in ["log", "run", "data", "lock", "turn.lock"] {
         give_away();
         let planted = directory.join(name);
-        let target = if name == "lock" { &roots.file } else { roots.directory.path() };
+        let target = if name.ends_with("lock") { &roots.file } else { roots.directory.path() };
         plant(&planted, target);
         let said = refuses(&directory);
         roots.assert_untouched();
