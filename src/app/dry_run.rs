@@ -35,7 +35,8 @@ pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
     let found = store::inspect(&direct, settings.database.install_pgmq).await?;
     say("database", &describe(&found))?;
     preflight::before_the_schema(settings, &access, &direct).await?;
-    say("rights", "sufficient")
+    let missing = found.missing_rights();
+    say("rights", missing.as_deref().unwrap_or("sufficient"))
 }
 
 fn describe(found: &Inspection) -> String {

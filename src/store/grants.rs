@@ -4,11 +4,8 @@ use sqlx::{Connection, Executor, PgConnection, postgres::types::Oid};
 
 use super::{
     ConnectOptions,
-    missing_grants::{MissingGrant, missing_grants},
+    missing_grants::{MissingGrant, missing_grants, named},
 };
-
-/// How many of the missing rights are named.
-const MAX_NAMED: usize = 10;
 
 /// Why the rights could not be granted.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +30,6 @@ pub enum GrantError {
     /// The database refused.
     #[error("cannot grant: {0}")]
     Database(#[from] sqlx::Error),
-}
-
-/// The first few, in one line.
-fn named(missing: &[MissingGrant]) -> String {
-    let mut named: Vec<_> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-    let more = missing.len().saturating_sub(MAX_NAMED);
-    if more > 0 {
-        named.push(format!("what {more} more take"));
-    }
-    named.join("; ")
 }
 
 /// A role that is granted something.

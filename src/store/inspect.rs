@@ -1,10 +1,11 @@
 //! What a start would find in the database, asked without changing anything.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, postgres::types::Oid};
 
 use super::{
     ConnectOptions, PrepareError,
     install::{PgmqInstall, check_rights, features, is_ours_and_old, look},
+    missing_grants::{MissingGrant, missing_grants, named},
     schema, trust,
 };
 
@@ -17,6 +18,24 @@ pub struct Inspection {
     pub installs: bool,
     /// Whether a start would make or change schema `pgmq_gateway`.
     pub migrates: bool,
+    /// The role, as a quoted identifier.
+    role: String,
+    missing: Vec<MissingGrant>,
+}
+
+impl Inspection {
+    /// What the role lacks with which the gateway would start and refuse some requests, and what would help.
+    pub fn missing_rights(&self) -> Option<String> {
+        if self.missing.is_empty() {
+            return None;
+        }
+        let (role, missing) = (&self.role, named(&self.missing));
+        Some(format!("{role} lacks {missing}: have an administrator run {}", remedy(role)))
+    }
+}
+
+fn remedy(role: &str) -> String {
+    format!("pgmq-gateway migrate --grant-to {role}")
 }
 
 /// Looks at all that a start needs, or says what of it is missing. `install` is whether it may install PGMQ.
@@ -46,11 +65,32 @@ async fn inspect_on(
         features(connection, pgmq, target).await?;
     }
     let migrates = !schema::is_current(connection).await.map_err(failed)?;
-    check_queues(connection, target).await?;
+    let (role, missing) = missing_rights(connection).await.map_err(failed)?;
+    if missing.iter().any(MissingGrant::closes_a_queue) {
+        return Err(PrepareError::Forbidden {
+            what: "use the tables of every queue",
+            target: target.to_owned(),
+            statement: remedy(&role),
+            role,
+        });
+    }
     if installs || migrates {
         check_create(connection, target).await?;
     }
-    Ok(Inspection { pgmq, installs, migrates })
+    Ok(Inspection { pgmq, installs, migrates, role, missing })
+}
+
+/// This role, as a quoted identifier, and what it lacks of what is there.
+async fn missing_rights(
+    connection: &mut PgConnection,
+) -> Result<(String, Vec<MissingGrant>), sqlx::Error> {
+    let (oid, role): (Oid, String) = sqlx::query_as(
+        "SELECT oid, pg_catalog.quote_ident(rolname) FROM pg_catalog.pg_roles \
+         WHERE rolname = current_user",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    Ok((role, missing_grants(connection, oid).await?))
 }
 
 /// Whether the role may make the schemas that are missing.
@@ -73,33 +113,6 @@ async fn check_create(connection: &mut PgConnection, target: &str) -> Result<(),
         statement: format!(
             "GRANT CREATE ON DATABASE {database} TO {role}, or pgmq-gateway migrate --grant-to {role}"
         ),
-        role,
-    })
-}
-
-/// Whether the role may use the tables of the queues that are there.
-async fn check_queues(connection: &mut PgConnection, target: &str) -> Result<(), PrepareError> {
-    let (fine, role): (bool, String) = sqlx::query_as(
-        "/* inspect_queues */ SELECT NOT EXISTS ( \
-            SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-            WHERE n.nspname = 'pgmq' AND c.relkind IN ('r', 'p') \
-              AND c.relname OPERATOR(pg_catalog.~) '^[qa]_' \
-              AND NOT (pg_catalog.has_table_privilege(c.oid, 'SELECT') \
-                       AND pg_catalog.has_table_privilege(c.oid, 'INSERT') \
-                       AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') \
-                       AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))), \
-            pg_catalog.quote_ident(current_user)",
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(|source| PrepareError::Database { target: target.to_owned(), source })?;
-    if fine {
-        return Ok(());
-    }
-    Err(PrepareError::Forbidden {
-        what: "use the tables of every queue",
-        target: target.to_owned(),
-        statement: format!("pgmq-gateway migrate --grant-to {role}"),
         role,
     })
 }

@@ -4,9 +4,14 @@ use std::fmt;
 
 use sqlx::{PgConnection, postgres::types::Oid};
 
+/// How many of the missing rights are named.
+const MAX_NAMED: usize = 10;
+
 /// What of its rights on something the role does not have.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct MissingGrant {
+    /// Whether it is the table of a queue or of its archive, of which messages are sent and received.
+    of_queue: bool,
     /// What it is, as in GRANT.
     kind: String,
     /// Its quoted name.
@@ -21,11 +26,26 @@ impl MissingGrant {
     pub(super) fn statement(&self, role: &str) -> String {
         format!("GRANT {} ON {} {} TO {role}", self.privileges, self.kind, self.name)
     }
+
+    /// Whether a queue that is there cannot be used without it; to empty one takes TRUNCATE besides.
+    pub(super) fn closes_a_queue(&self) -> bool {
+        self.of_queue && self.privileges != "TRUNCATE"
+    }
+}
+
+/// The first few, in one line.
+pub(super) fn named(missing: &[MissingGrant]) -> String {
+    let mut named: Vec<_> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    if more > 0 {
+        named.push(format!("what {more} more take"));
+    }
+    named.join("; ")
 }
 
 impl fmt::Display for MissingGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, name, owner, privileges } = self;
+        let Self { kind, name, owner, privileges, .. } = self;
         write!(f, "{privileges} on {} {name} of {owner}", kind.to_ascii_lowercase())
     }
 }
@@ -75,6 +95,7 @@ pub(super) async fn missing_grants(
 ) -> Result<Vec<MissingGrant>, sqlx::Error> {
     let query = format!(
         "/* missing_grants */ SELECT m.kind, m.name, pg_catalog.quote_ident(r.rolname) AS owner, \
+                m.kind = 'TABLE' AND m.name OPERATOR(pg_catalog.~) '^pgmq[.]\"?[qa]_' AS of_queue, \
                 pg_catalog.string_agg(m.privilege, ', ' ORDER BY m.privilege) AS privileges \
          FROM ({NEEDED}) m JOIN pg_catalog.pg_roles r ON r.oid = m.owner WHERE NOT m.granted \
          GROUP BY m.kind, m.name, r.rolname \

@@ -52,6 +52,21 @@ async fn check_tells_what_a_start_would_find_and_changes_nothing() {
         ),
     ] {
         if grant != "SELECT" {
+
+    // A start will do, and some requests would be refused.
+    let of_queues = format!("GRANT ALL ON ALL TABLES IN SCHEMA pgmq TO {role}");
+    database.execute(&of_queues).await;
+    let (fine, said, errors) = check(&database.url_as(&role), ("A", "b"));
+    assert!(fine && !said.contains("sufficient"), "{said}{errors}");
+    for missing in ["on table pgmq_gateway.idempotency_keys", "CREATE on schema pgmq", "--grant-to"]
+    {
+        assert!(said.contains(missing), "{missing}: {said}");
+    }
+    let granted = program(&["migrate", "--grant-to", &role], &[("DATABASE_URL", &*database.url())]);
+    let (fine, _, errors) = run(granted);
+    assert!(fine, "{errors}");
+    let (fine, said, errors) = check(&database.url_as(&role), ("A", "b"));
+    assert!(fine && said.contains("rights: sufficient"), "{said}{errors}");
             let sql = format!("GRANT {}", grant.replace(';', &format!(" TO {role};")));
             database.execute(&format!("{sql} TO {role}")).await;
         }
