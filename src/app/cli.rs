@@ -185,7 +185,8 @@ fn tell(warnings: &[String]) {
     }
 }
 
-/// The settings as TOML, each with its source behind it.
+/// The settings as TOML, each with its source behind it. What is not set or not shown is commented out, so that a
+/// file of it can be used.
 fn effective(loaded: &Loaded) -> String {
     let mut lines = Vec::new();
     let mut section = "";
@@ -195,7 +196,7 @@ fn effective(loaded: &Loaded) -> String {
             lines.push(format!("[{in_section}]"));
             section = in_section;
         }
-        let comment = if matches!(&*entry.value, "unset" | "(hidden)") { "# " } else { "" };
+        let comment = if entry.is_whole() { "" } else { "# " };
         let setting = format!("{comment}{name} = {}", entry.value);
         lines.push(format!("{setting:<42} # {}", entry.source));
     }

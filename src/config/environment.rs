@@ -9,7 +9,7 @@ use config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use crate::domain::spelling::{closest, folded};
 
-use super::load::{ConfigError, KEYS, ROLES, unknown};
+use super::refusal::{ConfigError, KEYS, ROLES, unknown};
 
 /// What every variable of the gateway's begins with.
 const PREFIX: &str = "PGMQ_GATEWAY__";

@@ -7,15 +7,14 @@ use config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use super::{
     Log, LogFormat, Settings,
     environment::{Environment, near_misses, said_of},
+    refusal::{ConfigError, KEYS, one_line, unknown},
 };
 
 /// Settings that are never shown.
 const SECRETS: [&str; 4] =
     ["database.url", "database.direct_url", "receipts.signing_key", "auth.admin_key"];
-/// A list of tables, some of whose values are secrets.
-pub(super) const KEYS: &str = "auth.keys";
-/// A list of tables, none of whose values is a secret.
-pub(super) const ROLES: &str = "jwt.roles";
+/// What stands in place of one, or of a part of one.
+const HIDDEN: &str = "(hidden)";
 
 /// Where settings come from, weakest first; the defaults stand before them.
 #[derive(Clone, Debug, Default)]
@@ -27,12 +26,6 @@ pub struct Sources {
     /// What was given on the command line: the setting, the option's name, and the value.
     pub options: Vec<(&'static str, &'static str, String)>,
 }
-
-/// Why the configuration was refused: one line that names the setting, its source and what is
-/// allowed.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", one_line(.0))]
-pub struct ConfigError(pub(super) String);
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -54,6 +47,13 @@ pub struct Effective {
     pub value: String,
     /// `default`, a file or an environment variable.
     pub source: String,
+}
+
+impl Effective {
+    /// Whether a file with the value would mean the same: it has one, and nothing of it is hidden.
+    pub fn is_whole(&self) -> bool {
+        self.value != "unset" && !self.value.contains("hidden)")
+    }
 }
 
 /// How the log looks, as far as that can be told where [`load`] refuses the rest.
@@ -168,8 +168,25 @@ fn flat_json(settings: &Settings) -> Result<BTreeMap<String, serde_json::Value>,
 fn shown(key: &str, value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => "unset".to_owned(),
-        _ if SECRETS.contains(&key) => "(hidden)".to_owned(),
-        other => other.to_string(),
+        _ if SECRETS.contains(&key) => HIDDEN.to_owned(),
+        other => as_toml(other),
+    }
+}
+
+/// A value as TOML in one line. What is not set in a table is left out, as there is no null.
+fn as_toml(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(as_toml).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(table) => {
+            let set = table.iter().filter(|(_, value)| !value.is_null());
+            let set = set.map(|(name, value)| format!("{name} = {}", as_toml(value)));
+            format!("{{ {} }}", set.collect::<Vec<_>>().join(", "))
+        }
+        // The two differ in this character alone.
+        other => other.to_string().replace('\u{7f}', "\\u007F"),
     }
 }
 
@@ -182,20 +199,6 @@ fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         flatten(&key, value, into);
     }
-}
-
-pub(super) fn unknown(key: &str, source: &str, known: &[String]) -> ConfigError {
-    let section = key.split('.').next().unwrap_or(key);
-    let siblings: Vec<_> =
-        known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
-    let allowed = if siblings.is_empty() {
-        let mut sections: Vec<_> = known.iter().filter_map(|k| k.split('.').next()).collect();
-        sections.dedup();
-        format!("the sections are {}", sections.join(", "))
-    } else {
-        format!("known are {}", siblings.join(", "))
-    };
-    ConfigError(format!("unknown setting `{key}` from {source}: {allowed}"))
 }
 
 fn reason(error: &config::ConfigError) -> String {
@@ -247,12 +250,6 @@ fn without_lines(error: &config::ConfigError) -> String {
         line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|')
     };
     error.to_string().lines().filter(|line| !shows(line)).collect::<Vec<_>>().join(" ")
-}
-
-/// Without what would end the line, or write over it.
-fn one_line(text: &str) -> String {
-    let ends = |c: char| c.is_whitespace() || c.is_control();
-    text.split(ends).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ fn neither_a_key_nor_its_hash_is_shown() {
     let loaded = load(&sources).expect("valid");
     assert_eq!(loaded.settings.auth.keys[0].sha256.as_deref(), Some(hash));
     let shown = loaded.effective.iter().find(|e| e.key == "auth.keys").expect("listed");
-    assert!(shown.value.contains(r#""sha256":"(hidden)""#), "{shown:?}");
+    assert!(shown.value.contains(r#"sha256 = "(hidden)""#), "{shown:?}");
     assert!(!shown.value.contains(hash), "{shown:?}");
 }
 
