@@ -15,7 +15,7 @@ help: ## Say what there is
 .PHONY: run
 run: setup ## Build, and serve with a private PostgreSQL on http://127.0.0.1:8080; says what it installs
 	$(CARGO) build --release --locked
-	exec target/release/pgmq-gateway
+	exec $(CARGO) run --release --locked --quiet
 
 .PHONY: test
 test: setup setup-test lint ## Run every check and every test
@@ -30,7 +30,8 @@ test-clients: setup setup-test ## Run further clients of SQS against the gateway
 lint: setup-test ## Check the format, lint with warnings denied, and check what is depended on
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	bash -n tools/setup .ci/run
+	for script in tools/setup tools/screenshots .ci/run; do bash -n "$$script"; done
+	python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' tools/postman
 	target/tools/bin/cargo-deny --locked check bans licenses sources
 
 .PHONY: fmt

@@ -5,7 +5,7 @@ use tokio::process::Command;
 use super::auth::{ADMIN, key, with_admin};
 use crate::support::{
     TestGateway,
-    programs::{at, installed, run},
+    programs::{at, has_browser, installed, run},
     report,
 };
 
@@ -13,6 +13,9 @@ const FEW: &str = "the-key-of-one-who-receives";
 
 #[tokio::test]
 async fn every_page_and_action_works_in_a_browser() {
+    if !has_browser() {
+        return;
+    }
     let gateway = TestGateway::with(|settings| {
         with_admin(settings);
         settings.auth.keys = vec![key("few", FEW, &["receive:emails"])];

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::support::{
     TestGateway,
-    programs::{at, installed, run},
+    programs::{at, has_browser, installed, run},
     report,
 };
 
@@ -15,6 +15,9 @@ const SCREENSHOTS: &str = "target/screenshots";
 
 #[tokio::test]
 async fn a_newcomer_sends_and_receives_with_nothing_typed_but_a_name() {
+    if !has_browser() {
+        return;
+    }
     let gateway = TestGateway::start().await;
     let directory = at(SCREENSHOTS);
     fs::create_dir_all(&directory).expect("made");

@@ -135,6 +135,7 @@ mod settings;
 mod settle;
 mod settle_dead_letter;
 mod settle_uncounted;
+mod setup;
 mod several_gateways;
 mod shared_commits;
 mod shared_moments;

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, process::Command};
 use super::auth::{ADMIN, with_admin};
 use crate::support::{
     TestGateway,
-    programs::{at, installed, run},
+    programs::{at, has_browser, installed, run},
     report,
 };
 
@@ -34,6 +34,9 @@ async fn site() -> u16 {
 /// The sites have names of their own, as pages of one host with two ports count as one site to browsers.
 #[tokio::test]
 async fn a_page_of_an_allowed_site_sends_and_reads_and_one_of_another_site_is_refused() {
+    if !has_browser() {
+        return;
+    }
     let ours = format!("http://app.example:{}", site().await);
     let others = format!("http://evil.example:{}", site().await);
     let gateway = TestGateway::with(|settings| {

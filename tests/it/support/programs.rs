@@ -23,6 +23,16 @@ pub fn installed(path: &str) -> PathBuf {
     found
 }
 
+/// Whether there is the browser that `tests/browser` drives; where there is none, a line says so.
+#[expect(clippy::print_stdout, reason = "says what was not tested")]
+pub fn has_browser() -> bool {
+    let is_there = Path::new("/usr/bin/chromium").exists();
+    if !is_there {
+        println!("skipped: there is no Chromium; tools/setup --test installs it where it can");
+    }
+    is_there
+}
+
 /// Runs a program to its end, which must be a good one; returns what it said.
 pub async fn run(program: Command) -> String {
     try_run(program).await.unwrap_or_else(|said| panic!("{said}"))
