@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::DRIVER;
 use crate::config::{LogFormat, Sources, load, log_format};
 
 fn sources(environment: &[(&str, &str)]) -> Sources {
@@ -67,5 +68,14 @@ fn the_form_of_the_log_is_known_however_its_variable_is_written() {
         // Where they contradict each other, programs may be reading.
         let other = ("PGMQ_GATEWAY__log__FORMAT", "text");
         assert_eq!(log_format(&sources(&[other, variable])), format, "{variable:?}");
+    }
+}
+
+/// They are the driver's affair, and whoever sets them must know that they count.
+#[test]
+fn the_variables_of_the_driver_stand_in_the_documents() {
+    let page = include_str!("../../docs/database.md");
+    for name in DRIVER {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }

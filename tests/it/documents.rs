@@ -1,10 +1,11 @@
 //! The README and the documents: commands are run as they are written, and links lead somewhere.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
+use reqwest::StatusCode;
 use tokio::process::Command;
 
-use crate::support::{TestGateway, eventually};
+use crate::support::{TestGateway, eventually, process::program};
 
 /// A command and what a document prints beneath it.
 struct Example {
@@ -71,11 +72,13 @@ fn documents() -> Vec<(String, String)> {
         .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "md"))
         .collect();
     names.sort();
-    let first = ["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(str::to_owned);
+    let first =
+        ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "migrations/README.md"];
     let read = |name: String| {
         let text = fs::read_to_string(root.join(&name)).expect("text");
         (name, text)
     };
+    let first = first.map(str::to_owned);
     first.into_iter().chain(names).map(read).collect()
 }
 
@@ -139,6 +142,83 @@ fn every_route_stands_in_the_description() {
             let route = format!("`{} {path}`", method.to_uppercase());
             assert!(api.contains(&route), "{route} is missing");
         }
+    }
+}
+
+/// The blocks of a document that are in this language.
+fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
+    let fence = format!("```{language}\n");
+    let parts: Vec<&str> = text.split(&*fence).skip(1).collect();
+    parts.into_iter().map(|part| part.split("```").next().unwrap_or_default())
+}
+
+#[test]
+fn settings_can_be_loaded_as_they_stand() {
+    let mut count = 0;
+    for (name, text) in documents() {
+        for block in blocks(&text, "toml") {
+            count += 1;
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            fs::write(file.path(), block).expect("written");
+            let path = file.path().display().to_string();
+            let output = program(&["config", "--config", &path], &[]).output().expect("it ran");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{name}: {block}\n{said}");
+        }
+    }
+    assert!(count >= 5, "there are {count} only");
+}
+
+/// The codes of errors in the source, each with its status where that stands beside it.
+fn codes_of_the_source() -> BTreeMap<String, Option<u16>> {
+    let mut codes = BTreeMap::new();
+    for file in ["src/api/problem.rs", "src/server/problem.rs"] {
+        let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        let source = source.expect("text");
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let line = code.split_whitespace().collect::<Vec<_>>().join(" ");
+        // A code stands between its status and its title.
+        for (at, _) in line.match_indices(", \"") {
+            let Some((code, rest)) = line[at + 3..].split_once('"') else { continue };
+            let is_code = code.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            if is_code && rest.starts_with(", \"") {
+                let status = line[..at].rsplit([':', '(', ' ']).next().unwrap_or_default();
+                let known = codes.entry(code.to_owned()).or_insert(None);
+                *known = known.or(status_named(status));
+            }
+        }
+    }
+    codes
+}
+
+/// The number of `NOT_FOUND` and the like.
+fn status_named(name: &str) -> Option<u16> {
+    (100..600).find(|number| {
+        let status = StatusCode::from_u16(*number).ok();
+        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
+        reason.to_uppercase().replace(' ', "_") == name
+    })
+}
+
+#[test]
+fn every_error_stands_in_the_table_with_its_status() {
+    let source = codes_of_the_source();
+    let (_, api) = documents().into_iter().find(|(name, _)| name == "docs/api.md").expect("there");
+    let table = api.split("| status | `code` | when |").nth(1).expect("a table");
+    let mut listed = BTreeMap::new();
+    for row in table.lines().skip(2).map_while(|line| line.strip_prefix("| ")) {
+        let mut cells = row.split(" | ");
+        let statuses = cells.next().expect("statuses");
+        let statuses: Vec<u16> = statuses.split(", ").filter_map(|s| s.parse().ok()).collect();
+        let codes = cells.next().expect("codes").split(", ").map(|code| code.trim_matches('`'));
+        for (at, code) in codes.enumerate() {
+            listed.insert(code.to_owned(), statuses.get(at).or(statuses.last()).copied());
+        }
+    }
+    assert!(source.len() > 20, "{source:?}");
+    assert!(source.keys().eq(listed.keys()), "{source:?}\n{listed:?}");
+    for (code, status) in source {
+        assert!(status.is_none() || listed[&code] == status, "{code}: {status:?}");
     }
 }
 

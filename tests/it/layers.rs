@@ -68,6 +68,31 @@ fn every_module_uses_only_its_layers() {
     }
 }
 
+/// The table in docs/architecture.md, for people.
+#[test]
+fn the_document_has_the_same_table() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let page = fs::read_to_string(page).expect("text");
+    let (_, table) = page.split_once("| module | what lives there | may use |").expect("a table");
+    let mut above: Vec<&str> = Vec::new();
+    let mut listed = Vec::new();
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [module, _, may_use] = cells[..] else { panic!("{row}") };
+        let module = module.trim_matches('`');
+        let mut used: Vec<&str> = match may_use {
+            "–" => Vec::new(),
+            "all" | "all of the above" => above.clone(),
+            names => names.split(", ").map(|name| name.trim_matches('`')).collect(),
+        };
+        used.sort_unstable();
+        listed.push((module, used));
+        above.push(module);
+    }
+    let table = LAYERS.map(|(module, used)| (module, used.to_vec()));
+    assert_eq!(listed, table);
+}
+
 pub fn files(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(directory).expect("a directory").flatten();
     entries

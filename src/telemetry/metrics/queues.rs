@@ -35,7 +35,7 @@ const COUNTERS: [(&str, &str); 7] = [
     ),
     (
         "pgmq_gateway_messages_dead_lettered",
-        "Messages moved away because they had been delivered often enough.",
+        "Messages moved away: delivered often enough, or given up by a worker.",
     ),
     (
         "pgmq_gateway_maintenance_failures",
@@ -58,7 +58,7 @@ pub enum MessageEvent {
     Archived,
     /// Archived by the gateway because they could not be read or, where the archive does not take them, hidden.
     Quarantined,
-    /// Moved away by the gateway because they had been delivered often enough.
+    /// Moved away: delivered often enough, or given up by a worker.
     DeadLettered,
 }
 

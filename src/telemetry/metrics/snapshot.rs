@@ -26,7 +26,7 @@ pub struct QueueCounts {
     pub deleted: u64,
     /// Archived by consumers.
     pub archived: u64,
-    /// Moved away because they had been delivered often enough.
+    /// Moved away: delivered often enough, or given up by a worker.
     pub dead_lettered: u64,
 }
 
