@@ -1,6 +1,6 @@
 //! `/queues/{queue}/archive` and dead letters: looking at what is over, and taking it back.
 
-use axum::{Json as JsonAnswer, extract::State, response::Response};
+use axum::{Json as JsonResponse, extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -158,7 +158,7 @@ async fn replay(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<ReplayBody>,
-) -> Result<JsonAnswer<Replayed>, Problem> {
+) -> Result<JsonResponse<Replayed>, Problem> {
     let filter = body.filter.map(|filter| filter.get().parse::<Filter>());
     let filter = filter.transpose().map_err(|e| Problem::invalid(format!("`filter` {e}")))?;
     let which = Archived {
@@ -173,7 +173,7 @@ async fn replay(
     let after = body.after.map(Bounded::get);
     let what = Replay { queue, to, which, limit, after, dry_run: body.dry_run };
     let MovedSome { count, next } = broker.replay(&call, what).await?;
-    Ok(JsonAnswer(Replayed { replayed: count, next }))
+    Ok(JsonResponse(Replayed { replayed: count, next }))
 }
 
 /// Which dead letters to deliver once more.
@@ -230,7 +230,7 @@ async fn redrive(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     OptionalJson(body): OptionalJson<RedriveBody>,
-) -> Result<JsonAnswer<Moved>, Problem> {
+) -> Result<JsonResponse<Moved>, Problem> {
     let (to, limit, after) = (body.to, body.limit.map(Bounded::get), body.after.map(Bounded::get));
     may_take(&caller, &queue)?;
     if let Some(to) = &to {
@@ -239,5 +239,5 @@ async fn redrive(
     let within = caller.scope(Some(Right::Send));
     let what = Redrive { queue, to, within, limit, after };
     let MovedSome { count, next } = broker.redrive(&call, what).await?;
-    Ok(JsonAnswer(Moved { moved: count, next }))
+    Ok(JsonResponse(Moved { moved: count, next }))
 }

@@ -1,7 +1,7 @@
 //! `/queues/{queue}/messages`: sending, looking, settling. Receiving stands in `receive`.
 
 use axum::{
-    Json as JsonAnswer,
+    Json as JsonResponse,
     extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -120,7 +120,7 @@ async fn send(
     let sent = broker.send(&call, queue, new, once).await?;
     let msg_id = sent.result;
     let location = format!("{base}/queues/{location}/messages/{msg_id}");
-    let mut response = (StatusCode::CREATED, JsonAnswer(Sent { msg_id })).into_response();
+    let mut response = (StatusCode::CREATED, JsonResponse(Sent { msg_id })).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -77,7 +77,7 @@ async fn metrics(
     State(api): State<Api>,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> ([(HeaderName, HeaderValue); 1], String) {
-    api.metrics.in_hand(api.concurrency.len(), api.memory.held());
+    api.metrics.in_flight(api.concurrency.len(), api.memory.held());
     let kind = HeaderValue::from_static(Metrics::CONTENT_TYPE);
     ([(header::CONTENT_TYPE, kind)], api.metrics.render())
 }

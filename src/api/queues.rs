@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::{Json as JsonAnswer, extract::State, http::StatusCode, response::Response};
+use axum::{Json as JsonResponse, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -127,7 +127,7 @@ async fn create(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(parameters): Query<CreateParameters>,
     OptionalJson(body): OptionalJson<CreateQueue>,
-) -> Result<(StatusCode, JsonAnswer<QueueView>), Problem> {
+) -> Result<(StatusCode, JsonResponse<QueueView>), Problem> {
     let partition = body.partition.map(|partition| partition.0.into_partition()).transpose()?;
     let kind = body.kind.map_or(QueueKind::Standard, QueueKind::from);
     let (fifo, settings) = (body.fifo, SettingsChange::from(body.settings.unwrap_or_default().0));
@@ -138,7 +138,7 @@ async fn create(
         None => broker.create_queue(&call, new).await?,
     };
     let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, JsonAnswer(created.queue.into())))
+    Ok((status, JsonResponse(created.queue.into())))
 }
 
 /// Which queues to list.
@@ -207,8 +207,8 @@ async fn list(
 async fn show(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<QueueView>, Problem> {
-    Ok(JsonAnswer(broker.show_queue(&call, queue).await?.into()))
+) -> Result<JsonResponse<QueueView>, Problem> {
+    Ok(JsonResponse(broker.show_queue(&call, queue).await?.into()))
 }
 
 /// Body of `PATCH /queues/{queue}`.
@@ -242,14 +242,14 @@ async fn change_settings(
     QueuePermit { broker, call, queue, caller, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<ChangeSettings>,
-) -> Result<JsonAnswer<QueueView>, Problem> {
+) -> Result<JsonResponse<QueueView>, Problem> {
     if body.settings.is_none() && body.fifo.is_none() {
         return Err(Problem::invalid("the body must have `settings` or `fifo`"));
     }
     let settings = SettingsChange::from(body.settings.unwrap_or_default().0);
     caller.authorize_dead_letter_target(&queue, &settings)?;
     let change = QueueChange { settings, fifo: body.fifo };
-    Ok(JsonAnswer(broker.change_queue(&call, queue, change).await?.into()))
+    Ok(JsonResponse(broker.change_queue(&call, queue, change).await?.into()))
 }
 
 /// How to drop a queue.
@@ -336,9 +336,9 @@ async fn purge(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
-) -> Result<JsonAnswer<PurgedView>, Problem> {
+) -> Result<JsonResponse<PurgedView>, Problem> {
     let Purged { count, more } = broker.purge_queue(&call, queue).await?;
-    Ok(JsonAnswer(PurgedView { purged: count, more }))
+    Ok(JsonResponse(PurgedView { purged: count, more }))
 }
 
 /// Counts a queue's messages: exact, and therefore slow on a long queue.
@@ -353,7 +353,7 @@ async fn purge(
 async fn metrics(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Any>,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<JsonAnswer<MetricsView>, Problem> {
+) -> Result<JsonResponse<MetricsView>, Problem> {
     let (metrics, waiters) = broker.queue_metrics(&call, queue).await?;
-    Ok(JsonAnswer(MetricsView::new(metrics, waiters)))
+    Ok(JsonResponse(MetricsView::new(metrics, waiters)))
 }

@@ -1,7 +1,7 @@
 //! `/bindings` and `/topics`: messages that go to every queue whose patterns match.
 
 use axum::{
-    Json as JsonAnswer,
+    Json as JsonResponse,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -159,11 +159,11 @@ async fn bind(
     QueuePermit { broker, call, queue, .. }: QueuePermit<right::Manage>,
     Query(NoParameters {}): Query<NoParameters>,
     Json(body): Json<Bind>,
-) -> Result<(StatusCode, JsonAnswer<Binding>), Problem> {
+) -> Result<(StatusCode, JsonResponse<Binding>), Problem> {
     check_text("pattern", &body.pattern)?;
     let (new, binding) = broker.bind(&call, queue, body.pattern).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, JsonAnswer(binding.into())))
+    Ok((status, JsonResponse(binding.into())))
 }
 
 /// Which binding to end.

@@ -1,7 +1,7 @@
 //! `POST /transactions`: several operations across queues, all or none.
 
 use axum::{
-    Json as JsonAnswer,
+    Json as JsonResponse,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -247,7 +247,7 @@ async fn transact(
     let (broker, call) = across.for_all(wishes.iter().map(needed)).map_err(refused)?;
     let done = broker.transact(&call, wishes, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();
-    Ok(mark(done.replayed, JsonAnswer(Results { results }).into_response()))
+    Ok(mark(done.replayed, JsonResponse(Results { results }).into_response()))
 }
 
 /// What is refused for the sake of one operation.

@@ -6,12 +6,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 /// Tasks with names. They are stopped when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct BackgroundTasks {
     running: JoinSet<()>,
     names: HashMap<Id, &'static str>,
 }
 
-impl Parts {
+impl BackgroundTasks {
     /// Has a task run.
     pub(super) fn spawn(
         &mut self,
@@ -22,8 +22,7 @@ impl Parts {
         self.names.insert(id, name);
     }
 
-    /// Waits for the first that ends, and says how it came to grief if it did; `None` once there is
-    /// none left.
+    /// Waits for the first that ends, and says how it failed if it did; `None` once there is none left.
     pub(super) async fn next_end(&mut self) -> Option<(&'static str, Option<JoinError>)> {
         let (id, error) = match self.running.join_next_with_id().await? {
             Ok((id, ())) => (id, None),
@@ -52,24 +51,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_comes_to_grief_is_named() {
-        let mut parts = Parts::default();
-        parts.spawn("steady", pending());
-        parts.spawn("broken", async { panic!("as it must not") });
-        let (name, error) = parts.next_end().await.expect("one ends");
+    async fn a_task_that_fails_is_named() {
+        let mut tasks = BackgroundTasks::default();
+        tasks.spawn("steady", pending());
+        tasks.spawn("broken", async { panic!("as it must not") });
+        let (name, error) = tasks.next_end().await.expect("one ends");
         assert_eq!((name, error.expect("it panicked").is_panic()), ("broken", true));
-        assert!(parts.join("broken").await.is_none(), "it is known to have ended");
+        assert!(tasks.join("broken").await.is_none(), "it is known to have ended");
     }
 
     #[tokio::test]
     async fn one_is_waited_for_whatever_becomes_of_the_others() {
-        let mut parts = Parts::default();
-        parts.spawn("others", async { panic!("before") });
-        parts.spawn("last", async { tokio::task::yield_now().await });
-        parts.spawn("steady", pending());
-        assert!(parts.join("last").await.is_none());
-        assert_eq!(parts.names.into_values().collect::<Vec<_>>(), ["steady"]);
-        let mut none = Parts::default();
+        let mut tasks = BackgroundTasks::default();
+        tasks.spawn("others", async { panic!("before") });
+        tasks.spawn("last", async { tokio::task::yield_now().await });
+        tasks.spawn("steady", pending());
+        assert!(tasks.join("last").await.is_none());
+        assert_eq!(tasks.names.into_values().collect::<Vec<_>>(), ["steady"]);
+        let mut none = BackgroundTasks::default();
         none.spawn("only", ready(()));
         none.next_end().await.expect("it ends");
         assert!(none.next_end().await.is_none());

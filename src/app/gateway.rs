@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{self, Operations},
+    auth::Access,
     broker::{Broker, BrokerParts, Collector, Janitor, Mover},
     config::{Http, Settings},
     dashboard::{self, DashboardParts, History},
@@ -15,17 +16,17 @@ use crate::{
     http::{GateParts, GatedBroker, Hosts, OriginPolicy},
     server::{ConnectionOptions, Endpoint, Listener},
     sqs::{self, SqsPlace},
-    store::{self, Db, Health, Pool},
+    store::{self, ConnectOptions, Db, Features, Health, Pool, Prepared},
     supabase,
     telemetry::Metrics,
 };
 
 use super::{
-    Database, StartError, background_tasks::Parts, key_sync::KeySync, keys::master_key, pages,
-    preflight,
+    Database, StartError, background_tasks::BackgroundTasks, key_sync::KeySync, keys::master_key,
+    pages, preflight,
 };
 
-/// The part that serves clients.
+/// The task that serves clients.
 const LISTENER: &str = "listener";
 
 /// A gateway that serves.
@@ -36,7 +37,7 @@ pub struct Gateway {
     broker: Broker,
     draining: CancellationToken,
     stop: CancellationToken,
-    parts: Parts,
+    tasks: BackgroundTasks,
     shutdown_delay: Duration,
     shutdown_timeout: Duration,
 }
@@ -44,100 +45,49 @@ pub struct Gateway {
 impl Gateway {
     /// Prepares the database and begins to serve.
     pub async fn start(settings: &Settings, database: &Database) -> Result<Self, StartError> {
-        let limits = &settings.database;
-        let options = database.options(settings)?;
-        let direct = database.direct_options(settings)?;
-        preflight::before_the_database(settings).await?;
-        let access = preflight::access(settings).await?;
-        database.reach_all(settings).await?;
-        preflight::before_the_schema(settings, &access, &direct).await?;
-        let patience = limits.connect_timeout();
-        let prepared = store::prepare(&direct, limits.install_pgmq, patience).await?;
-        let connections = database.connections(settings)?;
-        info!(pgmq = %prepared.pgmq, connections, "database is ready");
-        let master_key = master_key(&settings.sqs, prepared.master_key)?;
-        if settings.sqs.enabled && master_key.is_none() {
-            warn!(
-                "this role may not read pgmq_gateway.master_key, and sqs.master_key_file names no other: \
-                 signatures of SQS clients cannot be checked, and are refused where keys are needed"
-            );
-        }
-        let key = &settings.receipts.signing_key;
-        let receipt_key = key
-            .as_ref()
-            .map_or(prepared.receipt_key, |key| ReceiptKey::new(key.expose().as_bytes()));
-        let session_key = settings.dashboard.enabled.then(|| receipt_key.session_key());
-        let access = access.with_master_key(master_key).with_session_key(session_key);
-        let access = Arc::new(access);
-        let pool = Pool::new(&options, limits.max_connections, limits.acquire_timeout());
-        let waiting = pool.another(settings.long_poll.max_connections);
-        let health = Arc::new(Health::new(pool.clone()));
-        let metrics = Arc::new(Metrics::new());
-        let (timeout, features) = (limits.statement_timeout(), prepared.features);
-        let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
-        let (db, waiting) = (db(pool), db(waiting));
-        let key_sync = KeySync::new(&access, db.clone(), settings);
+        let Ready { access, prepared, receipt_key } = make_ready(settings, database).await?;
+        let pools = Pools::new(settings, &database.options(settings)?, prepared.features);
+        let key_sync = KeySync::new(&access, pools.db.clone(), settings);
         key_sync.load().await?;
-        let server = &settings.server;
         let address = preflight::address(settings);
         access.check(address)?;
         let listener = Listener::for_clients(settings).await?;
         let operations = Listener::for_operations(settings).await?;
-        let parts = BrokerParts { db, waiting, health, metrics: Arc::clone(&metrics), receipt_key };
-        let broker = Broker::new(parts, settings);
-        let collector = Collector::new(broker.clone(), settings.metrics.clone());
-        let janitor = Janitor::new(broker.clone(), settings.maintenance.clone());
+        let metrics = Arc::new(Metrics::new());
+        let broker = Broker::new(pools.into_parts(&metrics, receipt_key), settings);
         let listen = database.listen_options(settings)?;
         let listen = listen.map(|options| (options, prepared.peer_key));
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let rules = ConnectionOptions::new(settings, Arc::clone(&metrics));
-        let gate = GateParts {
-            access,
-            metrics,
-            max_body_bytes: settings.limits.max_body_bytes,
-            max_answer_bytes: settings.limits.max_answer_bytes,
-            max_in_flight_bytes: settings.limits.max_in_flight_bytes,
-            max_requests: settings.limits.max_requests,
-            max_arriving_requests: settings.limits.max_arriving_requests,
-            share_per_key: settings.limits.max_share_per_key_percent,
-            requests_per_second: settings.limits.requests_per_second,
-            body_timeout: settings.server.request_timeout(),
-            origins: origin_policy(
-                &settings.http,
-                address.filter(|_| settings.tls.files().is_none()),
-            ),
-            path_prefix: settings.http.path_prefix.clone(),
-            draining: draining.clone(),
-        };
+        let gate = gate_parts(settings, access, metrics, draining.clone());
         let gated = GatedBroker::new(gate, broker.clone());
+        let history = History::new(Arc::clone(broker.metrics()));
+        let doors = Doors::new(settings, &gated, &history);
         let endpoint = listener.endpoint().clone();
         let operations_endpoint = operations.as_ref().map(|listener| listener.endpoint().clone());
-        let names = origin_policy(&settings.http, Some((server.operations_host, 0).into()));
+        let names =
+            origin_policy(&settings.http, Some((settings.server.operations_host, 0).into()));
         let operations = operations.map(|listener| (listener, names));
-        let mut parts = Parts::default();
-        let history = History::new(Arc::clone(broker.metrics()));
-        let doors = Doors {
-            supabase: settings.supabase.enabled,
-            sqs: sqs_place(settings),
-            dashboard: pages::dashboard_parts(settings, &gated, &history),
-        };
+
+        let mut tasks = BackgroundTasks::default();
         if settings.dashboard.enabled {
-            parts.spawn("history of figures", history.run());
+            tasks.spawn("history of figures", history.run());
         }
-        parts.spawn(LISTENER, serve(listener, operations, gated, doors, rules, stop.clone()));
-        parts.spawn("mover of dead letters", Mover::new(broker.clone()).run());
-        parts.spawn("collector of figures", collector.run());
-        parts.spawn("janitor", janitor.run());
-        parts.spawn("doorkeeper", key_sync.run());
+        tasks.spawn(LISTENER, serve(listener, operations, gated, doors, rules, stop.clone()));
+        tasks.spawn("mover of dead letters", Mover::new(broker.clone()).run());
+        let collector = Collector::new(broker.clone(), settings.metrics.clone());
+        tasks.spawn("collector of figures", collector.run());
+        tasks.spawn("janitor", Janitor::new(broker.clone(), settings.maintenance.clone()).run());
+        tasks.spawn("key sync", key_sync.run());
         let waking = broker.clone();
-        parts.spawn("waker", async move { waking.wake_waiters(listen).await });
+        tasks.spawn("waker", async move { waking.wake_waiters(listen).await });
         Ok(Self {
             endpoint,
             operations: operations_endpoint,
             broker,
             draining,
             stop,
-            parts,
+            tasks,
             shutdown_delay: settings.server.shutdown_delay(),
             shutdown_timeout: settings.server.shutdown_timeout(),
         })
@@ -173,13 +123,13 @@ impl Gateway {
         self.broker.stop_waiting();
     }
 
-    /// Waits until a part of it comes to grief. Nobody is better off with the rest: without the
-    /// doorkeeper, say, a key that is revoked would stay in force.
-    pub async fn breaks(&mut self) {
-        while let Some((part, outcome)) = self.parts.next_end().await {
+    /// Waits until one of its tasks fails. The rest alone does more harm than good: without the look at the
+    /// keys, say, one that is revoked would stay in force.
+    pub async fn first_failure(&mut self) {
+        while let Some((task, outcome)) = self.tasks.next_end().await {
             // One that has nothing to do is done.
             if let Some(panic) = outcome {
-                error!(part, %panic, "a part of the gateway has failed");
+                error!(task, %panic, "a task of the gateway has failed");
                 return;
             }
         }
@@ -191,13 +141,95 @@ impl Gateway {
         self.draining.cancel();
         self.broker.stop_waiting();
         self.stop.cancel();
-        if let Some(error) = self.parts.join(LISTENER).await {
+        if let Some(error) = self.tasks.join(LISTENER).await {
             warn!(%error, "the listener failed");
         }
-        drop(self.parts);
+        drop(self.tasks);
         if timeout(self.shutdown_timeout, self.broker.close()).await.is_err() {
             warn!("the database's connections could not be closed in time");
         }
+    }
+}
+
+/// What a database that is ready gives.
+struct Ready {
+    access: Arc<Access>,
+    prepared: Prepared,
+    receipt_key: ReceiptKey,
+}
+
+/// Looks at all that a start needs, prepares the database, and learns the keys that are kept there.
+async fn make_ready(settings: &Settings, database: &Database) -> Result<Ready, StartError> {
+    let direct = database.direct_options(settings)?;
+    preflight::before_the_database(settings).await?;
+    let access = preflight::access(settings).await?;
+    database.reach_all(settings).await?;
+    preflight::before_the_schema(settings, &access, &direct).await?;
+    let limits = &settings.database;
+    let prepared = store::prepare(&direct, limits.install_pgmq, limits.connect_timeout()).await?;
+    let connections = database.connections(settings)?;
+    info!(pgmq = %prepared.pgmq, connections, "database is ready");
+    let master_key = master_key(&settings.sqs, prepared.master_key.clone())?;
+    if settings.sqs.enabled && master_key.is_none() {
+        warn!(
+            "this role may not read pgmq_gateway.master_key, and sqs.master_key_file names no other: \
+             signatures of SQS clients cannot be checked, and are refused where keys are needed"
+        );
+    }
+    let signing_key = settings.receipts.signing_key.as_ref();
+    let signing_key = signing_key.map(|key| ReceiptKey::new(key.expose().as_bytes()));
+    let receipt_key = signing_key.unwrap_or_else(|| prepared.receipt_key.clone());
+    let session_key = settings.dashboard.enabled.then(|| receipt_key.session_key());
+    let access = access.with_master_key(master_key).with_session_key(session_key);
+    Ok(Ready { access: Arc::new(access), prepared, receipt_key })
+}
+
+/// The connections to the database.
+struct Pools {
+    db: Db,
+    waiting: Db,
+    health: Arc<Health>,
+}
+
+impl Pools {
+    fn new(settings: &Settings, options: &ConnectOptions, features: Features) -> Self {
+        let limits = &settings.database;
+        let pool = Pool::new(options, limits.max_connections, limits.acquire_timeout());
+        let waiting = pool.another(settings.long_poll.max_connections);
+        let health = Arc::new(Health::new(pool.clone()));
+        let timeout = limits.statement_timeout();
+        let db = |pool| Db::new(pool, Arc::clone(&health), timeout, features);
+        Self { db: db(pool), waiting: db(waiting), health }
+    }
+
+    fn into_parts(self, metrics: &Arc<Metrics>, receipt_key: ReceiptKey) -> BrokerParts {
+        let Self { db, waiting, health } = self;
+        BrokerParts { db, waiting, health, metrics: Arc::clone(metrics), receipt_key }
+    }
+}
+
+fn gate_parts(
+    settings: &Settings,
+    access: Arc<Access>,
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+) -> GateParts {
+    let limits = &settings.limits;
+    let address = preflight::address(settings).filter(|_| settings.tls.files().is_none());
+    GateParts {
+        access,
+        metrics,
+        max_body_bytes: limits.max_body_bytes,
+        max_answer_bytes: limits.max_answer_bytes,
+        max_in_flight_bytes: limits.max_in_flight_bytes,
+        max_requests: limits.max_requests,
+        max_arriving_requests: limits.max_arriving_requests,
+        share_per_key: limits.max_share_per_key_percent,
+        requests_per_second: limits.requests_per_second,
+        body_timeout: settings.server.request_timeout(),
+        origins: origin_policy(&settings.http, address),
+        path_prefix: settings.http.path_prefix.clone(),
+        draining,
     }
 }
 
@@ -232,6 +264,16 @@ struct Doors {
     supabase: bool,
     sqs: Option<SqsPlace>,
     dashboard: Option<DashboardParts>,
+}
+
+impl Doors {
+    fn new(settings: &Settings, gated: &GatedBroker, history: &Arc<History>) -> Self {
+        Self {
+            supabase: settings.supabase.enabled,
+            sqs: sqs_place(settings),
+            dashboard: pages::dashboard_parts(settings, gated, history),
+        }
+    }
 }
 
 /// Serves clients, and operations where they have a listener of their own, which goes last: it tells

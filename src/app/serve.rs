@@ -8,7 +8,7 @@ use crate::{config::Settings, server::Signals};
 
 use super::{Database, Gateway, StartError, capacity, preflight};
 
-/// Serves until a signal, or until the private PostgreSQL ends or a part of the gateway fails.
+/// Serves until a signal, or until the private PostgreSQL ends or a task of the gateway fails.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
     let settings = &capacity::fit(settings)?;
     let mut signals = Signals::new()?;
@@ -41,7 +41,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, StartError> {
             ExitCode::SUCCESS
         }
         () = database_ends(&mut database) => ExitCode::FAILURE,
-        () = gateway.breaks() => ExitCode::FAILURE,
+        () = gateway.first_failure() => ExitCode::FAILURE,
     };
     let rest = async {
         gateway.drain().await;

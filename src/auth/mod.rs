@@ -3,6 +3,7 @@
 //! Knows no HTTP beyond the text of a credential, and no SQL: the keys in the database are handed in.
 
 mod access;
+mod access_error;
 mod credential;
 mod identity;
 mod jwks;
@@ -15,7 +16,8 @@ use rand::{Rng, distr::Alphanumeric};
 
 use crate::domain::{AccessKeyId, ApiKey};
 
-pub use access::{Access, AccessError, SigningKey, Unauthenticated};
+pub use access::{Access, SigningKey, Unauthenticated};
+pub use access_error::AccessError;
 pub use credential::Credential;
 pub use identity::{Fingerprint, Identity};
 pub use principal::{Principal, Refusal, WaitingPlace};

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_ends_when_it_is_ended_or_expires() {
+    async fn a_principal_ends_when_it_is_ended_or_expires() {
         let principal = limited(KeyLimits::default());
         let soon = Utc::now() + Duration::from_secs(5);
         let limits = KeyLimits::default();

@@ -79,7 +79,7 @@ pub(super) struct TokenSubject {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Said {
+struct SignedPart {
     version: u8,
     /// In seconds since 1970.
     ends_at: i64,
@@ -97,7 +97,7 @@ impl Session {
     ) -> Result<LogIn, LogInError> {
         let last = now + TimeDelta::hours(LIFETIME_HOURS);
         let ends_at = credential_ends_at.map_or(last, |end| end.min(last));
-        let said = Said { version: VERSION, ends_at: ends_at.timestamp(), subject };
+        let said = SignedPart { version: VERSION, ends_at: ends_at.timestamp(), subject };
         // Strings and numbers: this cannot fail.
         let said = serde_json::to_vec(&said).unwrap_or_default();
         let signature = key.sign(&said, bound_to);
@@ -117,7 +117,7 @@ impl Session {
         let (said, signature) = text.split_once('.')?;
         let said = URL_SAFE_NO_PAD.decode(said).ok()?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let Said { version, ends_at, subject } = serde_json::from_slice(&said).ok()?;
+        let SignedPart { version, ends_at, subject } = serde_json::from_slice(&said).ok()?;
         let ends_at = DateTime::from_timestamp(ends_at, 0).filter(|_| version == VERSION)?;
         Some(Self { subject, ends_at, said, signature })
     }

@@ -187,7 +187,7 @@ async fn without_a_dead_letter_queue_it_goes_to_the_archive() {
 }
 
 #[tokio::test]
-async fn popping_honours_it_too() {
+async fn popping_honours_max_receives() {
     for way in WAYS {
         let gateway = TestGateway::with(way).await;
         make_queues(&gateway, 1).await;

@@ -113,7 +113,7 @@ async fn reads_do_not_walk_what_is_dead() {
 }
 
 #[tokio::test]
-async fn neither_do_reads_of_other_kinds() {
+async fn no_other_kind_of_read_walks_what_is_dead() {
     let (gateway, _snapshot) = prepared().await;
     gateway.create("dead").await;
     let limits = json!({"max_receives": 2, "dead_letter_queue": "dead"});
@@ -130,7 +130,7 @@ async fn neither_do_reads_of_other_kinds() {
 }
 
 #[tokio::test]
-async fn nor_do_those_of_groups_that_take_turns() {
+async fn reads_in_fair_turns_do_not_walk_what_is_dead() {
     let (gateway, _snapshot) = prepared_with(json!({"settings": {"fair": true}})).await;
     begins_by(&gateway, "vt=600").await;
 }

@@ -197,15 +197,15 @@ async fn every_operation_asks_for_the_right_that_it_takes() {
     check_committed(&table);
 }
 
-/// The table stands in the documents. `UPDATE_DOCS=1 cargo test permissions` writes it there.
+/// The table stands in the documents. `TEST_UPDATE=1 cargo test permissions` writes it there.
 fn check_committed(table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
     let text = fs::read_to_string(&path).expect("docs/permissions.md");
     let (head, _) = text.split_once("| operation |").expect("a table");
     let whole = format!("{head}{table}");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("TEST_UPDATE").is_some() {
         fs::write(&path, whole).expect("written");
     } else {
-        assert!(text == whole, "docs/permissions.md is out of date: UPDATE_DOCS=1 writes it");
+        assert!(text == whole, "docs/permissions.md is out of date: TEST_UPDATE=1 writes it");
     }
 }

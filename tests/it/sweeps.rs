@@ -172,7 +172,7 @@ async fn after_a_stall_on_the_way_a_message_is_found_within_a_second() {
 }
 
 #[tokio::test]
-async fn after_a_long_stall_too() {
+async fn after_a_long_stall_on_the_way_a_message_is_found_within_a_second() {
     after_a_stall(Duration::from_secs(13)).await;
 }
 

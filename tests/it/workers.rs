@@ -294,7 +294,7 @@ macro_rules! in_every_language {
             use super::programs::$language;
 
             #[tokio::test]
-            async fn it_works() {
+            async fn the_worker_settles_what_it_has_done() {
                 super::works($language().await).await;
             }
 

@@ -46,8 +46,8 @@ pub struct Metrics {
     scan_floors: Gauge,
     connections: Gauge,
     database_connections: Family<StaticLabels<2>, Gauge>,
-    requests_in_hand: Gauge,
-    bytes_in_hand: Gauge,
+    requests_in_flight: Gauge,
+    in_flight_bytes: Gauge,
     queues: Arc<QueueCollector>,
     process: Arc<ProcessCollector>,
     hasher: RandomState,
@@ -159,13 +159,13 @@ impl Metrics {
                 "Database connections",
                 Family::default(),
             ),
-            requests_in_hand: register(
+            requests_in_flight: register(
                 &mut registry,
                 "pgmq_gateway_requests_in_flight",
                 "Requests that are served at this moment, those that wait left out",
                 Gauge::default(),
             ),
-            bytes_in_hand: register(
+            in_flight_bytes: register(
                 &mut registry,
                 "pgmq_gateway_in_flight_bytes",
                 "Bytes of large bodies and answers at this moment",
@@ -222,9 +222,9 @@ impl Metrics {
     }
 
     /// Sets how many requests are served at this moment, and how many bytes they hold.
-    pub fn in_hand(&self, requests: usize, bytes: usize) {
-        self.requests_in_hand.set(whole(requests));
-        self.bytes_in_hand.set(whole(bytes));
+    pub fn in_flight(&self, requests: usize, bytes: usize) {
+        self.requests_in_flight.set(whole(requests));
+        self.in_flight_bytes.set(whole(bytes));
     }
 
     /// Counts messages of a queue that is there.

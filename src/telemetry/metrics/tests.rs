@@ -47,7 +47,7 @@ fn full() -> Metrics {
     }
     metrics.connection_closed();
     metrics.statement_cancelled();
-    metrics.in_hand(2, 4096);
+    metrics.in_flight(2, 4096);
     metrics.pool("shared", 5, 2);
     metrics.waiters(8);
     metrics.queues_in_use(3);
