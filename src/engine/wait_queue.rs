@@ -303,11 +303,9 @@ impl<R> WaitQueue<R> {
     /// Ends a look that failed: returns everyone whom it was for.
     pub(super) fn fail_look(&mut self, look: &Look) -> Vec<R> {
         self.is_over(look);
-        if !self.in_vain.is_empty() {
-            // What it had taken hold of is there again.
-            self.in_vain.clear();
-            self.news();
-        }
+        // What it had taken hold of is there again: for whoever came later, and found nothing beside it.
+        self.in_vain.clear();
+        self.news();
         let failed = self.dismiss::<()>(0..look.before, |_| true);
         failed.into_iter().map(|served| served.reply).collect()
     }

@@ -112,8 +112,6 @@ impl World {
             prop_assert!(ticket.is_some_and(|ticket| ticket < look.before));
         }
         self.put_back(found.unwrap_or_default());
-        // A sweep finds that.
-        self.line.news();
         Ok(())
     }
 

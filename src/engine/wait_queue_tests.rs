@@ -178,6 +178,37 @@ fn who_waits_for_an_earlier_look_is_looked_for_again_when_that_fails() {
 }
 
 #[test]
+fn who_found_nothing_beside_a_look_that_was_held_up_is_looked_for_again_when_that_fails() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(2, true, "a");
+    let slow = line.begin_look(2, 100).expect("due");
+    line.hold_up(&slow);
+    line.join(1, true, "b");
+    let look = line.begin_look(2, 100).expect("due");
+    assert!(line.end_look::<()>(&look, Vec::new()).0.is_empty());
+    assert_eq!(line.begin_look(2, 100), None, "there is no news");
+    assert_eq!(line.fail_look(&slow), ["a"]);
+    let look = line.begin_look(2, 100).expect("what the slow one had taken hold of is there again");
+    let (served, _) = line.end_look(&look, vec![1]);
+    assert_eq!(replies(&served), ["b"]);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn who_joins_those_that_wait_in_vain_is_looked_for_when_the_look_before_it_fails() {
+    let mut line = WaitQueue::new(0, false);
+    line.join(1, true, "a");
+    let look = line.begin_look(2, 100).expect("due");
+    line.end_look::<()>(&look, Vec::new());
+    line.news();
+    let look = line.begin_look(2, 100).expect("there is news");
+    line.join(1, true, "b");
+    assert_eq!(line.begin_look(2, 100), None, "it waits with a");
+    assert_eq!(line.fail_look(&look), ["a"]);
+    assert!(line.begin_look(2, 100).is_some(), "what that had taken hold of is there again");
+}
+
+#[test]
 fn a_look_that_was_held_up_and_is_sent_again_is_under_way_again() {
     for exclusive in [false, true] {
         let mut line = WaitQueue::new(0, exclusive);
