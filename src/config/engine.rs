@@ -12,7 +12,7 @@ pub struct Engine {
     pub max_batch_rows: usize,
     /// Bytes in one statement, of requests that came together.
     pub max_batch_bytes: usize,
-    /// Statements of one kind that a queue has under way at the same time.
+    /// Statements of one kind that a queue has under way at the same time, without those that take long.
     pub statements_per_lane: usize,
     /// Rows that stand in line for a queue, by kind; more are refused.
     pub max_pending_rows: usize,

@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     Shared,
+    held_up::HeldUpPlaces,
     lane::{Lane, Place},
     multi_queue::MultiQueues,
     notifier::Notifier,
@@ -178,9 +179,11 @@ impl QueueLanes {
     ) -> Arc<Self> {
         let statements = Arc::new(Semaphore::new(shared.statements_per_queue));
         let table = TableLock::new(queue, shared);
-        let receive = Receivers::new(queue, shared, &statements, &table, peers, many);
+        let held_up = HeldUpPlaces::new(shared.held_up_per_queue, &shared.held_up);
+        let place =
+            Place { queue, shared, statements: &statements, held_up: &held_up, table: &table };
+        let receive = Receivers::new(place, peers, many);
         let news = Notifier::new(queue, &receive, peers);
-        let place = Place { queue, shared, statements: &statements, table: &table };
         let end = |action| End::new(action, Arc::clone(&news));
         Arc::new(Self {
             send: Lane::new(Send::new(Arc::clone(&news)), place, many.send.clone()),

@@ -7,6 +7,7 @@ mod fair_line;
 mod floors;
 mod given_back;
 mod heavy;
+mod held_up;
 mod lane;
 mod lanes;
 mod loads;

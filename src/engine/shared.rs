@@ -20,6 +20,7 @@ use super::{
     floors::Floors,
     given_back::GivenBack,
     heavy::HeavyQueues,
+    held_up::HeldUpBounds,
     pauses::Pauses,
     shares::{DearReads, KeyedCounts, KeyedSlots},
     thorough::KeptReports,
@@ -40,6 +41,10 @@ pub struct Shared {
     /// Statements that one queue has under way at the same time, of all kinds together: fewer than
     /// the pool has connections, so that no queue takes all of them.
     pub statements_per_queue: usize,
+    /// Statements of one queue that take long and leave room for others, of all kinds together.
+    pub(super) held_up_per_queue: usize,
+    /// Places for those of all queues.
+    pub(super) held_up: Arc<Semaphore>,
     /// Statements for several queues that are under way at the same time, of one kind.
     pub(super) multi_queue_statements: usize,
     /// The most queues of such a statement. One where nothing is shared.
@@ -126,6 +131,9 @@ impl Shared {
             rows: settings.max_batch_rows / queues_per_statement,
             bytes: settings.max_batch_bytes / queues_per_statement,
         };
+        let statements_per_queue = (connections * 3 / 4).max(1);
+        let held_up =
+            HeldUpBounds::new(connections, statements_per_queue, settings.statements_per_lane);
         Self {
             floors: Arc::new(Floors::new(&db, &parts.metrics)),
             db,
@@ -133,7 +141,9 @@ impl Shared {
             multi_queue_statements: (connections / 4).max(1),
             queues_per_statement,
             share_of_queue,
-            statements_per_queue: (connections * 3 / 4).max(1),
+            statements_per_queue,
+            held_up_per_queue: held_up.of_queue,
+            held_up: Arc::new(Semaphore::new(held_up.of_all)),
             retries: Arc::new(Semaphore::new((connections / 4).max(1))),
             max_waiters: long_poll.max_waiters,
             max_waiters_per_queue: long_poll.max_waiters_per_queue,

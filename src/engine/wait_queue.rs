@@ -140,7 +140,8 @@ impl<R> WaitQueue<R> {
     }
 
     /// Begins a look, if one is due and fewer than `max_looks` are under way. It asks for what all
-    /// want together and no other look was sent for, at most `max_messages`.
+    /// want together and no other look was sent for, at most `max_messages`. Each that is held up takes the
+    /// place of one, and leaves room for one beside all of them: whoever holds them up bounds how many there are.
     pub(super) fn begin_look(&mut self, max_looks: usize, max_messages: usize) -> Option<Look> {
         let (_, first) = self.waiters.first_key_value()?;
         let wanted = if self.exclusive { first.wants } else { self.wanted };
@@ -164,7 +165,7 @@ impl<R> WaitQueue<R> {
 
     fn has_room(&self, max_looks: usize) -> bool {
         let is_free = !self.exclusive || self.active.is_empty();
-        is_free && self.active.len() + self.held_up.len() < max_looks
+        is_free && self.active.len() < max_looks.saturating_sub(self.held_up.len()).max(1)
     }
 
     /// Messages that the looks under way have been sent for.

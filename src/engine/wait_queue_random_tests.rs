@@ -8,7 +8,9 @@ use super::*;
 
 type Outcome = Result<(), TestCaseError>;
 
-const LOOKS: usize = 3;
+const LOOKS: usize = 2;
+/// Looks that are held up, at most.
+const HELD_UP: usize = 2;
 const ROWS: usize = 7;
 
 /// A queue, a line, and what is between them.
@@ -98,6 +100,9 @@ impl World {
 
     fn hold_up(&mut self, n: usize) -> Outcome {
         let Some((look, _)) = self.looks.get(n) else { return Ok(()) };
+        if self.line.held_up.len() >= HELD_UP {
+            return Ok(());
+        }
         for client in self.line.hold_up(look) {
             let ticket = self.standing.remove(&client).expect("stands there");
             prop_assert!(self.impatient.contains(&ticket), "who waits was sent away");
@@ -192,7 +197,7 @@ proptest! {
     #[test]
     fn everyone_is_served_or_waits_for_good_reason(
         steps in prop::collection::vec((0u8..9, 1usize..5, any::<bool>()), 1..300),
-        order in prop::collection::vec(0usize..LOOKS, 1..5),
+        order in prop::collection::vec(0usize..LOOKS + HELD_UP, 1..5),
         (exclusive, all_take_long) in any::<(bool, bool)>(),
     ) {
         let mut world = World::new(exclusive);

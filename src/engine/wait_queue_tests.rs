@@ -240,9 +240,28 @@ fn in_an_exclusive_line_nobody_waits_for_a_look_that_is_held_up() {
     let (served, _) = line.end_look(&look, vec![1, 2]);
     assert_eq!(replies(&served), ["a"]);
     let look = line.begin_look(2, 100).expect("there may be more");
+    assert!(!line.is_due(2), "one at a time");
     line.hold_up(&look);
-    assert!(!line.is_due(2), "there is no room");
-    assert!(line.is_due(3));
+    assert!(line.is_due(2), "each may be at a row of its own");
+}
+
+#[test]
+fn looks_that_are_held_up_leave_room_for_one_however_many_they_are() {
+    for exclusive in [false, true] {
+        let mut line = WaitQueue::new(0, exclusive);
+        line.join(1, true, "a");
+        for _ in 0..5 {
+            let slow = line.begin_look(2, 100).expect("none waits for those that are held up");
+            assert!(!line.is_due(2), "one at a time");
+            line.hold_up(&slow);
+            assert!(line.is_due(2));
+        }
+        let look = line.begin_look(2, 100).expect("due");
+        line.join(200, true, "b");
+        assert_eq!(line.begin_look(2, 100), None, "they have taken the place of the second one");
+        let (served, _) = line.end_look(&look, vec![1]);
+        assert_eq!(replies(&served), ["a"]);
+    }
 }
 
 #[test]

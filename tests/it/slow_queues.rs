@@ -161,15 +161,23 @@ fn send_word(gateway: &TestGateway, word: &str) -> impl Future<Output = Answer> 
     Answer::of(gateway.request("POST", "/queues/q/messages").body(body))
 }
 
+fn receive(gateway: &TestGateway, query: &str) -> impl Future<Output = Answer> + use<> {
+    Answer::of(gateway.request("GET", &format!("/queues/q/messages?{query}")))
+}
+
 fn delete(gateway: &TestGateway, id: i64) -> impl Future<Output = Answer> + use<> {
     Answer::of(gateway.request("DELETE", &format!("/queues/q/messages/{id}")))
 }
 
 pub(crate) async fn wait_at_gate(database: &TestDatabase) {
+    wait_for_all_at_gate(database, 1).await;
+}
+
+async fn wait_for_all_at_gate(database: &TestDatabase, count: i64) {
     let sql = "SELECT count(*) FROM pg_stat_activity \
                WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    eventually("one stands at the gate", async || {
-        (database.value::<i64>(sql).await > 0).then_some(())
+    eventually("they stand at the gate", async || {
+        (database.value::<i64>(sql).await >= count).then_some(())
     })
     .await;
 }
@@ -196,6 +204,26 @@ async fn sends_do_not_wait_for_a_slow_message() {
     assert!(!slow.is_finished());
     gateway.database.execute("DELETE FROM public.gate").await;
     slow.await.expect("no panic").expect(201);
+}
+
+/// As many as others go beside.
+#[tokio::test]
+async fn sends_do_not_wait_for_several_slow_messages() {
+    let gateway = start_with_slow_message("INSERT", 60_000).await;
+    let mut slow = JoinSet::new();
+    for count in 1..=3 {
+        slow.spawn(send_word(&gateway, "slow"));
+        wait_for_all_at_gate(&gateway.database, count).await;
+    }
+    send_word(&gateway, "alone").await.expect(201);
+    for answer in together(20, |_| send_word(&gateway, "together")).await {
+        answer.expect(201);
+    }
+    assert!(slow.try_join_next().is_none());
+    gateway.database.execute("DELETE FROM public.gate").await;
+    for answer in slow.join_all().await {
+        answer.expect(201);
+    }
 }
 
 #[tokio::test]
@@ -235,13 +263,49 @@ async fn deletes_do_not_wait_for_a_slow_message() {
 }
 
 #[tokio::test]
+async fn deletes_do_not_wait_for_several_slow_messages() {
+    let gateway = start_with_slow_message("DELETE", 60_000).await;
+    let ids = send_all(&gateway, &["slow", "slow", "slow", "1", "2"]).await;
+    let mut slow = JoinSet::new();
+    for (id, count) in ids[..3].iter().zip(1..) {
+        slow.spawn(delete(&gateway, *id));
+        wait_for_all_at_gate(&gateway.database, count).await;
+    }
+    for id in &ids[3..] {
+        delete(&gateway, *id).await.expect(204);
+    }
+    assert!(slow.try_join_next().is_none());
+    gateway.database.execute("DELETE FROM public.gate").await;
+    for answer in slow.join_all().await {
+        answer.expect(204);
+    }
+}
+
+#[tokio::test]
+async fn receives_do_not_wait_for_several_slow_messages() {
+    let gateway = start_with_slow_message("UPDATE", 60_000).await;
+    send_all(&gateway, &["slow", "slow", "slow", "1", "2"]).await;
+    for word in ["1", "2"] {
+        let received = receive(&gateway, "qty=1&vt=60").await.expect(200).messages();
+        assert_eq!(received[0]["message"], word);
+    }
+    wait_for_all_at_gate(&gateway.database, 3).await;
+    // Another queue, and what else is done to this one, have their connections.
+    gateway.create("other").await;
+    send_word(&gateway, "3").await.expect(201);
+    gateway.database.execute("DELETE FROM public.gate").await;
+    let mut received = Vec::new();
+    while received.len() < 4 {
+        received.extend(receive(&gateway, "qty=10&vt=60&wait=20").await.expect(200).messages());
+    }
+    assert!(received.iter().all(|message| message["read_ct"] == 1));
+}
+
+#[tokio::test]
 async fn receives_do_not_wait_for_a_slow_message() {
     let gateway = start_with_slow_message("UPDATE", 60_000).await;
     send_all(&gateway, &["slow", "1", "2", "3"]).await;
-    let receive = |query: &str| {
-        let path = format!("/queues/q/messages?vt=60&{query}");
-        Answer::of(gateway.request("GET", &path))
-    };
+    let receive = |query: &str| receive(&gateway, &format!("vt=60&{query}"));
     // The slow one comes first, and is in nobody's way.
     for word in ["1", "2"] {
         let received = receive("qty=1").await.expect(200).messages();

@@ -36,6 +36,7 @@ use crate::{
 use super::{
     Shared,
     batch::{Full, Gathering, Size, WORTH_ANOTHER},
+    held_up::HeldUpPlaces,
     lock_backoff::LockBackoff,
     separation::Separation,
     table_lock::{Intent, TableLock},
@@ -114,6 +115,8 @@ pub(super) struct Lane<W: BatchStatement> {
     shared: Shared,
     /// Statements of this queue, of all kinds.
     statements: Arc<Semaphore>,
+    /// Places for those that take long.
+    held_up: HeldUpPlaces,
     table: Arc<TableLock>,
     /// Statements for several queues, and the most that the lane brings to one.
     shared_statements: Option<Arc<dyn SharedStatements<W>>>,
@@ -129,13 +132,14 @@ pub(super) struct Place<'a> {
     pub(super) queue: &'a QueueName,
     pub(super) shared: &'a Shared,
     pub(super) statements: &'a Arc<Semaphore>,
+    pub(super) held_up: &'a HeldUpPlaces,
     pub(super) table: &'a Arc<TableLock>,
 }
 
 struct State<W: BatchStatement> {
     gathering: Gathering<Request<W>>,
     workers: usize,
-    /// How many of them have a statement under way that takes long.
+    /// How many of them have a statement under way that takes long, and a place for that.
     held_up: usize,
     /// For how long each request has a statement of its own.
     one_by_one: Separation,
@@ -167,7 +171,7 @@ impl<W: BatchStatement> Lane<W> {
         place: Place<'_>,
         shared_statements: Option<Arc<dyn SharedStatements<W>>>,
     ) -> Arc<Self> {
-        let Place { queue, shared, statements, table } = place;
+        let Place { queue, shared, statements, held_up, table } = place;
         let settings = &shared.settings;
         let batch = Size { rows: settings.max_batch_rows, bytes: settings.max_batch_bytes };
         let capacity = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
@@ -176,6 +180,7 @@ impl<W: BatchStatement> Lane<W> {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
+            held_up: held_up.clone(),
             table: Arc::clone(table),
             share: shared.share_of_queue,
             shared_statements,
@@ -221,14 +226,15 @@ impl<W: BatchStatement> Lane<W> {
     /// Has somebody work on what stands in line, or one more if that is worth it.
     fn ensure_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) {
         let settings = &self.shared.settings;
-        let served_by = state.workers + usize::from(state.sharing.is_member);
-        let worth_it = served_by == 0
-            || state.is_worth_another()
-            || served_by == state.held_up && state.goes_beside();
+        let (served_by, active) = (state.served_by(), state.active());
+        // Those that take long take the places of others, but for one.
+        let places = settings.statements_per_lane.saturating_sub(state.held_up).max(1);
+        let worth_it = active == 0 || state.is_worth_another();
+        let goes = state.held_up == 0 || state.goes_beside();
         // Large statements of a queue go one after the other: they would take every processor.
         let has_room = state.under_way < settings.max_batch_bytes;
-        let is_needed = !state.gathering.is_empty() && worth_it && has_room;
-        if !is_needed || served_by >= settings.statements_per_lane {
+        let is_needed = !state.gathering.is_empty() && worth_it && goes && has_room;
+        if !is_needed || active >= places {
             return;
         }
         if served_by == 0 && self.join(&mut state) {
@@ -293,6 +299,10 @@ impl<W: BatchStatement> Lane<W> {
             if self.shared.db.is_exhausted() {
                 // Others wait for one.
                 conn = None;
+            }
+            if self.lock().active() > self.shared.settings.statements_per_lane {
+                // Others went beside it while it was held up.
+                break;
             }
         }
     }

@@ -3,7 +3,10 @@
 
 use std::{pin::pin, sync::Arc};
 
-use tokio::time::{Duration, timeout};
+use tokio::{
+    select,
+    time::{Duration, timeout},
+};
 
 use super::{BatchStatement, Lane, Request, State, load::UnderWay};
 
@@ -13,8 +16,8 @@ pub(in crate::engine) const LONG: Duration = Duration::from_millis(250);
 const ONE_BY_ONE: Duration = Duration::from_secs(10);
 
 impl<W: BatchStatement> Lane<W> {
-    /// Does a worker's work on a batch. Where that takes long, the worker no longer counts as one who serves the
-    /// line, nor what it does as under way.
+    /// Does a worker's work on a batch. Where that takes long, what it does no longer counts as under way nor, as
+    /// soon as there is a place for it, the worker as one who serves the line.
     pub(super) async fn serve(
         self: &Arc<Self>,
         work: impl Future<Output = ()>,
@@ -23,6 +26,11 @@ impl<W: BatchStatement> Lane<W> {
         let mut work = pin!(work);
         if timeout(LONG, &mut work).await.is_err() {
             drop(under_way);
+            let _place = select! {
+                biased;
+                () = &mut work => return,
+                place = self.held_up.enter() => place,
+            };
             let _held_up = HeldUp::new(self);
             work.await;
         }
@@ -47,6 +55,16 @@ impl<W: BatchStatement> Lane<W> {
 }
 
 impl<W: BatchStatement> State<W> {
+    /// Who works on what stands in line, or goes with others for it.
+    pub(super) fn served_by(&self) -> usize {
+        self.workers + usize::from(self.sharing.is_member)
+    }
+
+    /// The same without those that are held up.
+    pub(super) fn active(&self) -> usize {
+        self.served_by() - self.held_up
+    }
+
     /// Whether what stands in line is worth a statement beside those under way.
     pub(super) fn is_worth_another(&self) -> bool {
         self.gathering.front().is_some_and(|(request, _)| {

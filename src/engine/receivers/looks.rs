@@ -1,8 +1,14 @@
 //! Looking for messages on behalf of a line, and dealing out what was found.
 
-use std::{iter, pin::pin, sync::Arc, time::Duration};
+use std::{
+    iter,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
+    select,
     task::yield_now,
     time::{Instant, timeout},
 };
@@ -137,17 +143,31 @@ impl Receivers {
         let outcome = {
             let read = self.read(conn, key, wanted, one_by_one);
             let mut read = pin!(read.instrument(span));
-            if let Ok(outcome) = timeout(LONG, &mut read).await {
-                outcome
-            } else {
-                self.hold_up(key, in_flight);
-                read.await
+            match timeout(LONG, &mut read).await {
+                Ok(outcome) => outcome,
+                Err(_) => self.end_slowly(read, key, in_flight).await,
             }
         };
         if matches!(outcome, Err(store::Error::Locked)) {
             self.table.look(conn).await;
         }
         outcome
+    }
+
+    /// Waits for a read that takes long. As soon as there is a place for it, others look meanwhile.
+    async fn end_slowly(
+        self: &Arc<Self>,
+        mut read: Pin<&mut impl Future<Output = Result<Found>>>,
+        key: &Arc<Key>,
+        in_flight: &mut InFlightRead<'_>,
+    ) -> Result<Found> {
+        let _place = select! {
+            biased;
+            outcome = &mut read => return outcome,
+            place = self.held_up.enter() => place,
+        };
+        self.hold_up(key, in_flight);
+        read.await
     }
 
     /// Has others look meanwhile, who are not kept waiting by the row that it may be.

@@ -24,6 +24,8 @@ use crate::{
 
 use super::{
     Delivery, Shared,
+    held_up::HeldUpPlaces,
+    lane::Place,
     multi_queue::{MultiQueue, MultiQueues},
     peers::Peers,
     separation::Separation,
@@ -51,6 +53,8 @@ pub(super) struct Receivers {
     queue: QueueName,
     shared: Shared,
     statements: Arc<Semaphore>,
+    /// Places for looks that take long.
+    held_up: HeldUpPlaces,
     table: Arc<TableLock>,
     /// Who is told that clients wait here.
     peers: Arc<OnceLock<Arc<Peers>>>,
@@ -128,13 +132,11 @@ fn unanswered() -> Result<Delivery> {
 
 impl Receivers {
     pub(super) fn new(
-        queue: &QueueName,
-        shared: &Shared,
-        statements: &Arc<Semaphore>,
-        table: &Arc<TableLock>,
+        place: Place<'_>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
         many: &MultiQueues,
     ) -> Arc<Self> {
+        let Place { queue, shared, statements, held_up, table } = place;
         let state = State {
             lines: HashMap::new(),
             first_ticket: 0,
@@ -150,6 +152,7 @@ impl Receivers {
             queue: queue.clone(),
             shared: shared.clone(),
             statements: Arc::clone(statements),
+            held_up: held_up.clone(),
             table: Arc::clone(table),
             peers: Arc::clone(peers),
             shared_reads: many.receive.clone(),
