@@ -174,7 +174,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.receive_fifo(
     queue text, mode text, hide_seconds integer, max_messages integer, want_due boolean,
     max_receives integer, dead_letter_queue text, one_by_one boolean,
-    since timestamptz DEFAULT NULL
+    since timestamptz DEFAULT NULL, passed_over bigint[] DEFAULT NULL, passed_over_of bigint DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
@@ -186,6 +186,7 @@ DECLARE
     tried bigint[] := '{}';
     blocked integer[];
     found_count integer := 0;
+    began timestamptz;
     context text;
     step record;
     update_statement text;
@@ -226,7 +227,14 @@ BEGIN
         blocked := '{}';
         FOR n IN 1..cardinality(step.chosen) LOOP
             CONTINUE WHEN step.groups[n] = ANY (blocked);
+            IF step.chosen[n] = ANY (passed_over) AND passed_over_of = this_queue THEN
+                kept := kept + 1;
+                kept_code := '57014';
+                blocked := blocked || step.groups[n];
+                CONTINUE;
+            END IF;
             msg_id := NULL;
+            began := clock_timestamp();
             BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
@@ -240,6 +248,9 @@ BEGIN
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
+                    IF passed_over IS NOT NULL THEN
+                        PERFORM pgmq_gateway.end_at_row(kept_code, step.chosen[n], this_queue, began);
+                    END IF;
                     RAISE;
                 END IF;
                 msg_id := NULL;

@@ -43,10 +43,13 @@ $$;
 --
 -- A row that its table refuses to update fails the whole, unless it is done `one_by_one`, as it is where
 -- a trigger may keep a row as it is: then it is left, and `kept` says how many there are, `kept_code` why.
+--
+-- So are those left that are `passed_over`, if they are of the queue `passed_over_of`. Whoever passes them has a
+-- statement that runs out of time say at which message it was (`end_at_row`).
 CREATE FUNCTION pgmq_gateway.receive(
     queue text, hide_seconds integer, max_messages integer, filter jsonb, by_id boolean,
     want_due boolean, max_receives integer, dead_letter_queue text, one_by_one boolean,
-    since timestamptz DEFAULT NULL
+    since timestamptz DEFAULT NULL, passed_over bigint[] DEFAULT NULL, passed_over_of bigint DEFAULT NULL
 ) RETURNS TABLE (
     msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz,
     vt timestamptz, message jsonb, headers jsonb, queue_id bigint, due_in float8, dead integer,
@@ -61,6 +64,7 @@ DECLARE
     candidates text;
     candidate bigint;
     is_ours boolean;
+    began timestamptz;
     context text;
     found_count integer := 0;
     is_partitioned boolean;
@@ -151,7 +155,13 @@ BEGIN
         FOR candidate IN EXECUTE replace(replace(candidates, '$3', '$1'), '$4', '$2')
                          USING filter, max_receives LOOP
             EXIT WHEN found_count >= max_messages OR kept >= 1000;
+            IF candidate = ANY (passed_over) AND passed_over_of = this_queue THEN
+                kept := kept + 1;
+                kept_code := '57014';
+                CONTINUE;
+            END IF;
             msg_id := NULL;
+            began := clock_timestamp();
             BEGIN
                 EXECUTE lock_statement INTO is_ours USING candidate, filter, max_receives;
                 CONTINUE WHEN is_ours IS NULL;
@@ -168,6 +178,9 @@ BEGIN
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
+                    IF passed_over IS NOT NULL THEN
+                        PERFORM pgmq_gateway.end_at_row(kept_code, candidate, this_queue, began);
+                    END IF;
                     RAISE;
                 END IF;
                 msg_id := NULL;
@@ -189,6 +202,19 @@ BEGIN
     END IF;
     IF runs_others_code THEN
         PERFORM pgmq_gateway.answer_in_utf8();
+    END IF;
+END
+$$;
+
+-- Ends a statement that ran out of time, naming the message at which it was since it `began` there; nothing where
+-- that did not take most of the time.
+CREATE FUNCTION pgmq_gateway.end_at_row(code text, id bigint, queue_id bigint, began timestamptz)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF code = '57014' AND clock_timestamp() - began > began - statement_timestamp() THEN
+        RAISE query_canceled
+        USING MESSAGE = 'a message took too long',
+              DETAIL = json_build_object('msg_id', id, 'queue_id', queue_id)::text;
     END IF;
 END
 $$;

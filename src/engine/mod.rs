@@ -23,6 +23,7 @@ mod separation;
 mod settling;
 mod shared;
 mod shares;
+mod slow_rows;
 mod spans;
 mod statements;
 mod sweeper;

@@ -129,14 +129,16 @@ impl Settling {
     }
 
     /// The read for as many as can share one, and how many messages each of them wants; none where others
-    /// stand in line, who came first.
+    /// stand in line, who came first, or a message takes too long.
     fn shared_read(
         &self,
         queue: &QueueName,
         inputs: &[&SettleRequest],
     ) -> Option<(Read, Vec<i32>)> {
         let mut read = inputs.iter().find_map(|input| input.plain_read())?.clone();
-        let is_free = !self.receivers.has_patient() && !self.shared.pauses.is_paused(queue);
+        let is_free = !self.receivers.has_patient()
+            && !self.shared.pauses.is_paused(queue)
+            && !self.shared.slow_rows.has_any(queue);
         if !is_free || !inputs.iter().all(|input| input.is_ends()) {
             return None;
         }

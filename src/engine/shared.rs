@@ -23,6 +23,7 @@ use super::{
     held_up::HeldUpBounds,
     pauses::Pauses,
     shares::{DearReads, KeyedCounts, KeyedSlots},
+    slow_rows::SlowRows,
     thorough::KeptReports,
     turns::Turns,
 };
@@ -85,6 +86,8 @@ pub struct Shared {
     pub(super) waiters_of: KeyedCounts<(QueueName, CallerId)>,
     /// The queues of which one message at a time is read.
     pub(super) heavy: Arc<HeavyQueues>,
+    /// Messages that reads pass over for a while.
+    pub(super) slow_rows: Arc<SlowRows>,
     /// What was said of messages that their table keeps.
     pub(super) kept: Arc<KeptReports>,
     /// The queues of which nothing is delivered for the time being.
@@ -160,6 +163,7 @@ impl Shared {
             distinct: KeyedCounts::default(),
             waiters_of: KeyedCounts::default(),
             heavy: Arc::default(),
+            slow_rows: Arc::default(),
             kept: Arc::default(),
             pauses: Arc::default(),
             given_back: Arc::default(),

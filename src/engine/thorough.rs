@@ -22,14 +22,16 @@ use super::{Shared, UnreadableSearch, quarantine::take_away};
 pub(super) const BESIDE_KEPT: Duration = Duration::from_millis(500);
 /// How often a read is tried again that others undo.
 const MOST_UNDONE: u32 = 2;
+/// How often a read runs out of time at a message before it is given up on.
+const MOST_SLOW: u32 = 2;
 
 /// Time between two looks for messages that a read which was given up on may have locked still, and how often
 /// that is done.
 const PAUSE: Duration = Duration::from_millis(250);
 const MOST_PAUSES: u32 = 20;
 
-/// Reads; where a row is in the way, without it. One that the table does not let go is left, one that cannot
-/// be read is taken out of the way.
+/// Reads; where a row is in the way, without it. One that the table does not let go is left, one that takes too long
+/// is passed over for a while, one that cannot be read is taken out of the way.
 pub(super) async fn read_thoroughly(
     conn: &mut Conn,
     read: &Read,
@@ -43,6 +45,7 @@ pub(super) async fn read_thoroughly(
     let queue = read.queue.clone();
     let mut search = UnreadableSearch::new(&queue, read.filter.as_ref(), &shared.metrics);
     let (mut undone, mut gave_up, mut tries, mut reads_fully) = (0, false, 0, false);
+    let mut slow = 0;
     loop {
         if read.fifo == Some(FifoMode::Fair) {
             read.after_group = shared.turns.after(&queue);
@@ -52,8 +55,16 @@ pub(super) async fn read_thoroughly(
         }
         // Whoever keeps the floor says when the next one is due.
         let want_due = want_due && read.since.is_none();
-        let mut outcome = store::read(conn, &read, want_due, one_by_one).await;
+        let passed_over = shared.slow_rows.of(&queue);
+        let mut outcome = store::read(conn, &read, want_due, one_by_one, &passed_over).await;
         match &mut outcome {
+            Err(Error::TimeoutAt { msg_id, queue_id }) => {
+                shared.slow_rows.note(&queue, *queue_id, *msg_id);
+                slow += 1;
+                if slow >= MOST_SLOW {
+                    return Err(Error::Timeout);
+                }
+            }
             Err(Error::Timeout) if read.qty > 1 => {
                 // With one it may be the search that takes so long.
                 if read.filter.is_none() {

@@ -66,6 +66,14 @@ pub enum Error {
     /// The statement took longer than allowed; what it did is rolled back, now or soon.
     #[error("the statement took too long")]
     Timeout,
+    /// The same of a read, most of whose time went by at one message.
+    #[error("the statement took too long at message {msg_id}")]
+    TimeoutAt {
+        /// The message.
+        msg_id: i64,
+        /// The identity of its queue.
+        queue_id: i64,
+    },
     /// It waited for another one that waited for it, or was overtaken: undone, and worth another try.
     #[error("the statement was undone because of what others did at the same time")]
     Deadlock(#[source] Arc<sqlx::Error>),
@@ -159,6 +167,7 @@ struct Detail {
     /// The place of an operation in a transaction, from 0.
     operation: Option<usize>,
     msg_id: Option<i64>,
+    queue_id: Option<i64>,
     bytes: Option<u64>,
     deliveries: Option<u64>,
     limit: Option<u64>,
@@ -166,6 +175,12 @@ struct Detail {
     code: Option<String>,
     constraint: Option<String>,
     differs: Option<String>,
+}
+
+impl Detail {
+    fn of(error: &PgDatabaseError) -> Self {
+        error.detail().and_then(|detail| serde_json::from_str(detail).ok()).unwrap_or_default()
+    }
 }
 
 /// Whether a statement changes something that must not be repeated blindly.
@@ -233,7 +248,7 @@ impl Error {
             }
             // What is to be sent grew too large, or cannot be written in UTF-8.
             "54000" | "22021" | "22P05" => Self::Unreadable,
-            "57014" => Self::Timeout,
+            "57014" => Self::timeout(database),
             "42501" => Self::Forbidden(error.into()),
             "55P03" | "55006" => Self::Locked,
             "2BP01" => Self::Needed,
@@ -260,8 +275,7 @@ impl Error {
     fn own(code: &str, error: &PgDatabaseError) -> Option<Self> {
         let kind = code.strip_prefix("PGW").filter(|_| !rejection::is_by_trigger(error))?;
         let message = || error.message().to_owned();
-        let detail: Detail =
-            error.detail().and_then(|detail| serde_json::from_str(detail).ok()).unwrap_or_default();
+        let detail = Detail::of(error);
         let refused = |refusal| Self::Refused { operation: detail.operation.unwrap_or(0), refusal };
         let msg_id = detail.msg_id.unwrap_or(0);
         Some(match kind {
@@ -306,6 +320,15 @@ impl Error {
             }
             _ => return None,
         })
+    }
+
+    fn timeout(error: &PgDatabaseError) -> Self {
+        match Detail::of(error) {
+            Detail { msg_id: Some(msg_id), queue_id: Some(queue_id), .. } => {
+                Self::TimeoutAt { msg_id, queue_id }
+            }
+            _ => Self::Timeout,
+        }
     }
 
     /// Whether a table that is not as it should be may be to blame.

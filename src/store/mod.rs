@@ -106,8 +106,8 @@ pub use queues::{
     truncate,
 };
 pub use reads::{
-    DeadLetters, Found, Kept, Pop, Popped, Quarantined, Read, pop, quarantine, quarantine_these,
-    read, read_with_poll, release,
+    DeadLetters, Found, Kept, PassedOver, Pop, Popped, Quarantined, Read, pop, quarantine,
+    quarantine_these, read, read_with_poll, release,
 };
 pub use rejection::Rejection;
 pub use session::ConnectOptions;

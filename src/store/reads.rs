@@ -100,15 +100,31 @@ pub struct Kept {
     pub code: Option<String>,
 }
 
+/// Messages of a queue that a read leaves where they are, and counts among those that are [`Kept`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The identity of the queue: another one of its name has other messages.
+    pub queue_id: Option<i64>,
+    /// Their ids.
+    pub ids: Vec<i64>,
+}
+
 /// Reads what can be delivered now, and hides it; what does not fit is given back. With `want_due`,
 /// and fewer messages than asked for, tells when the next hidden one is visible.
 ///
-/// A row that its table refuses to update fails the whole, unless they are leased `one_by_one`.
-pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool) -> Result<Found> {
+/// A row that its table refuses to update fails the whole, unless they are leased `one_by_one`. Where a trigger may
+/// take long for a row, some can be `passed_over`.
+pub async fn read(
+    conn: &mut Conn,
+    read: &Read,
+    want_due: bool,
+    one_by_one: bool,
+    passed_over: &PassedOver,
+) -> Result<Found> {
     let (max_receives, target) = dead_letters(read.dead_letters.as_ref());
     let query = if read.fifo == Some(FifoMode::Fair) {
         sqlx::query(
-            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "/* read_fair */ SELECT * FROM pgmq_gateway.receive_fair($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -119,9 +135,11 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(read.after_group.as_deref())
         .bind(one_by_one)
         .bind(read.since)
+        .bind(&passed_over.ids)
+        .bind(passed_over.queue_id)
     } else if let Some(mode) = read.fifo {
         sqlx::query(
-            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "/* read_fifo */ SELECT * FROM pgmq_gateway.receive_fifo($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(read.queue.as_str())
         .bind(mode.as_str())
@@ -132,6 +150,8 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(target)
         .bind(one_by_one)
         .bind(read.since)
+        .bind(&passed_over.ids)
+        .bind(passed_over.queue_id)
     } else if read.as_pgmq && read.is_plain() && conn.is_modern() && !one_by_one {
         sqlx::query(
             "/* read */ SELECT m.*, NULL::float8 AS due_in, NULL::integer AS dead, \
@@ -145,7 +165,7 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
     } else {
         sqlx::query(
             "/* read_indexed */ \
-             SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ORDER BY msg_id",
+             SELECT * FROM pgmq_gateway.receive($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ORDER BY msg_id",
         )
         .bind(read.queue.as_str())
         .bind(read.vt)
@@ -157,6 +177,8 @@ pub async fn read(conn: &mut Conn, read: &Read, want_due: bool, one_by_one: bool
         .bind(target)
         .bind(one_by_one)
         .bind(read.since)
+        .bind(&passed_over.ids)
+        .bind(passed_over.queue_id)
     };
     let (mut found, mut fitted) = (Found::default(), SizeLimitedRows::new(read.max_bytes));
     let take = |row: PgRow| {

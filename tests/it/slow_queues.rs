@@ -326,6 +326,40 @@ async fn receives_do_not_wait_for_a_slow_message() {
     assert_eq!((&received[0]["message"], &received[0]["read_ct"]), (&json!("slow"), &json!(1)));
 }
 
+/// More than others go beside, and each takes all the time that there is, each time.
+#[tokio::test]
+async fn messages_behind_many_slow_ones_are_received() {
+    for (is_fair, query) in [(false, ""), (false, "&fifo=head"), (true, "")] {
+        let gateway = start_with_slow_message("UPDATE", 2_000).await;
+        let before = "DROP TRIGGER slow ON pgmq.q_q; CREATE TRIGGER slow BEFORE UPDATE ON pgmq.q_q FOR EACH ROW \
+                      WHEN (NEW.message = '\"slow\"') EXECUTE FUNCTION wait_at_gate()";
+        gateway.database.execute(before).await;
+        if is_fair {
+            gateway.configure("q", json!({"fair": true})).await.expect(200);
+        }
+        for n in 0..11 {
+            let word = if n < 8 { "slow".to_owned() } else { n.to_string() };
+            let group = json!({"x-pgmq-group": n.to_string()});
+            gateway.send("q", &json!({"message": word, "headers": group}).to_string()).await;
+        }
+        let mut received = Vec::new();
+        eventually("the others are received", async || {
+            let answer = receive(&gateway, &format!("qty=1&vt=600{query}")).await;
+            if answer.status == 200 {
+                received.extend(answer.messages().iter().map(|one| one["message"].clone()));
+            } else {
+                answer.problem(503, "database_unavailable");
+            }
+            (received.len() == 3).then_some(())
+        })
+        .await;
+        assert!(received.iter().all(|word| word != "slow"), "{received:?}");
+        // They are as they were.
+        let left = "SELECT count(*) FROM pgmq.q_q WHERE read_ct = 0 AND vt <= now()";
+        assert_eq!(gateway.database.value::<i64>(left).await, 8);
+    }
+}
+
 #[tokio::test]
 async fn who_is_sent_with_a_message_that_takes_too_long_is_stored() {
     let gateway = start_with_slow_message("INSERT", 3_000).await;

@@ -221,7 +221,7 @@ impl From<store::Error> for Error {
                  different ways; try again in a moment",
             ),
             store::Error::Unavailable(_) => Self::DatabaseUnavailable(error),
-            store::Error::Timeout => Self::TookTooLong(error),
+            store::Error::Timeout | store::Error::TimeoutAt { .. } => Self::TookTooLong(error),
             store::Error::Deadlock(_) => Self::Undone(error),
             store::Error::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
             store::Error::NotSupported(what) => {

@@ -79,6 +79,7 @@ impl Receivers {
         if !is_plain
             || self.shared.settings.read != ReadMode::Indexed
             || self.shared.heavy.is_heavy(&self.queue)
+            || self.shared.slow_rows.has_any(&self.queue)
             || self.shared.floors.since(&self.queue).is_some()
             || self.is_blocked()
         {
