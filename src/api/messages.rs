@@ -256,7 +256,8 @@ async fn show(
     OneMessage(id): OneMessage,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    one_message(&api, &call, &broker.message(&call, queue, id).await?)
+    let message = broker.message(&call, queue, id).await?;
+    one_message(&api, &call, &message)
 }
 
 /// For which delivery a consumer speaks.

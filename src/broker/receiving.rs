@@ -177,7 +177,12 @@ impl Broker {
     }
 
     /// One message, without leasing it.
-    pub async fn message(&self, call: &Arc<Call>, queue: QueueName, id: MsgId) -> Result<Message> {
+    pub async fn message(
+        &self,
+        call: &Arc<Call>,
+        queue: QueueName,
+        id: MsgId,
+    ) -> Result<Arc<Message>> {
         let policy = self.policies.of(&queue).await?;
         self.check_name_unambiguous(&queue, &policy, call).await?;
         let looked = timeout(self.request_timeout, self.engine.look(&queue, id, call)).await;
@@ -195,7 +200,7 @@ impl Broker {
         queue: QueueName,
         policy: Arc<Policy>,
         id: MsgId,
-    ) -> Result<Message> {
+    ) -> Result<Arc<Message>> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(false, async move {
             let one = &queue;
@@ -203,7 +208,7 @@ impl Broker {
                 store::message(&mut conn, one, id).await
             });
             match found.await? {
-                Ok(Some(message)) => Ok(message),
+                Ok(Some(message)) => Ok(Arc::new(message)),
                 Ok(None) => Err(not_found(&queue, id.get())),
                 Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
                 Err(error) => Err(Error::on(&queue)(error)),

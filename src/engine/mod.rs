@@ -288,7 +288,7 @@ impl Engine {
         queue: &QueueName,
         id: MsgId,
         call: &Arc<Call>,
-    ) -> Result<Shareable<Option<Message>>> {
+    ) -> Result<Shareable<Option<Arc<Message>>>> {
         if self.shared.heavy.is_heavy(queue) {
             return Ok(Shareable::Alone);
         }

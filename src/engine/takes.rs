@@ -38,6 +38,9 @@ pub(super) struct Looking {
     max_bytes: u64,
 }
 
+/// What one is told who looks at a message.
+type Looked = Shareable<Option<Arc<Message>>>;
+
 /// What a statement for several came to for one of them.
 #[derive(Debug)]
 pub enum Shareable<T> {
@@ -162,11 +165,23 @@ impl Looking {
     pub(super) fn new(shared: &Shared) -> Self {
         Self { heavy: Arc::clone(&shared.heavy), max_bytes: shared.max_answer_bytes }
     }
+
+    /// Gives each what it looks for. Several may want the same, which is there once.
+    fn deal(inputs: &[&MsgId], looked: store::Looked) -> Vec<Looked> {
+        let of_id = |message: Message| (message.msg_id, Arc::new(message));
+        let found: HashMap<i64, Arc<Message>> = looked.messages.into_iter().map(of_id).collect();
+        let outcome = |id: &&MsgId| match found.get(&id.get()) {
+            Some(message) => Shareable::Done(Some(Arc::clone(message))),
+            None if looked.left_out.contains(&id.get()) => Shareable::Alone,
+            None => Shareable::Done(None),
+        };
+        inputs.iter().map(outcome).collect()
+    }
 }
 
 impl BatchStatement for Looking {
     type Input = MsgId;
-    type Output = Shareable<Option<Message>>;
+    type Output = Looked;
     const NAME: &'static str = "look";
 
     const INTENT: Intent = Intent::Look;
@@ -176,7 +191,7 @@ impl BatchStatement for Looking {
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&MsgId],
-    ) -> Result<Vec<Shareable<Option<Message>>>> {
+    ) -> Result<Vec<Looked>> {
         let mut ids: Vec<i64> = inputs.iter().map(|id| id.get()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -190,18 +205,7 @@ impl BatchStatement for Looking {
             }
             Err(error) => return Err(error),
         };
-        let mut found: HashMap<i64, Message> =
-            looked.messages.into_iter().map(|message| (message.msg_id, message)).collect();
-        // Several may want the same; mostly each is for one alone.
-        let is_for_one = ids.len() == inputs.len();
-        let mut take =
-            |id: i64| if is_for_one { found.remove(&id) } else { found.get(&id).cloned() };
-        let outcome = |id: &&MsgId| match take(id.get()) {
-            Some(message) => Shareable::Done(Some(message)),
-            None if looked.left_out.contains(&id.get()) => Shareable::Alone,
-            None => Shareable::Done(None),
-        };
-        Ok(inputs.iter().map(outcome).collect())
+        Ok(Self::deal(inputs, looked))
     }
 
     async fn run_each(
@@ -209,11 +213,11 @@ impl BatchStatement for Looking {
         conn: &mut Conn,
         queue: &QueueName,
         inputs: &[&MsgId],
-    ) -> Result<Vec<Shareable<Option<Message>>>> {
+    ) -> Result<Vec<Looked>> {
         self.run(conn, queue, inputs).await
     }
 
-    fn is_locked(_: &Shareable<Option<Message>>) -> bool {
+    fn is_locked(_: &Looked) -> bool {
         // To look takes no lock on a message.
         false
     }
@@ -224,4 +228,37 @@ fn is_in_the_way(error: &Error) -> bool {
     let is_everybodys =
         matches!(error, Error::Locked | Error::Deadlock(_) | Error::TableDiffers { .. });
     matches!(error, Error::Timeout) || error.is_about_rows() && !is_everybodys
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn message(msg_id: i64) -> Message {
+        Message {
+            msg_id,
+            read_ct: 0,
+            enqueued_at: DateTime::UNIX_EPOCH,
+            last_read_at: None,
+            vt: DateTime::UNIX_EPOCH,
+            message: serde_json::from_str("1").expect("JSON"),
+            headers: None,
+            queue_id: 0,
+            receipt: None,
+        }
+    }
+
+    #[test]
+    fn those_who_look_at_the_same_message_have_it_together() {
+        let ids = [1, 2, 1, 3, 1].map(MsgId::saturating);
+        let inputs: Vec<&MsgId> = ids.iter().collect();
+        let looked = store::Looked { messages: vec![message(1)], left_out: vec![3] };
+        let dealt = Looking::deal(&inputs, looked);
+        let Shareable::Done(Some(first)) = &dealt[0] else { panic!("it is there") };
+        assert_eq!((first.msg_id, Arc::strong_count(first)), (1, 3));
+        assert!(matches!(dealt[1], Shareable::Done(None)), "it is not there");
+        assert!(matches!(dealt[3], Shareable::Alone), "it did not fit");
+    }
 }

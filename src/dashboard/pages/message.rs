@@ -90,7 +90,7 @@ pub(in super::super) async fn show(
             Err(error) => return Err(error.into()),
         }
     };
-    let mut held = room_for(&state, &permit.call, std::iter::once(&message))?;
+    let mut held = room_for(&state, &permit.call, std::iter::once(&*message))?;
     let now = permit.broker.now();
     let page = Page {
         frame,
@@ -135,7 +135,7 @@ async fn in_archive(
     permit: &QueuePermit<right::Receive>,
     queue: &QueueName,
     id: MsgId,
-) -> Result<(Message, Option<DateTime<Utc>>), Failure> {
+) -> Result<(Arc<Message>, Option<DateTime<Utc>>), Failure> {
     let what = Browse {
         queue: queue.clone(),
         after: id.get() - 1,
@@ -149,7 +149,7 @@ async fn in_archive(
     if page.unreadable.contains(&id.get()) {
         return Err(Error::MessageUnreadable(id.get()).into());
     }
-    found.map(|found| (found.message, Some(found.archived_at))).ok_or_else(|| {
+    found.map(|found| (Arc::new(found.message), Some(found.archived_at))).ok_or_else(|| {
         Failure::not_found(format!(
             "Message {id} is neither in queue `{queue}` nor in its archive: it was never there, or is deleted."
         ))
