@@ -2,11 +2,15 @@
 
 use std::collections::VecDeque;
 
+use crate::domain::CallerId;
+
+use super::pending::{Bounds, Full, Pending};
+
 /// Rows that are worth a statement beside those under way.
 pub(super) const WORTH_ANOTHER: usize = 96;
 
 /// How much of something there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Size {
     /// Rows of a statement.
     pub(super) rows: usize,
@@ -17,94 +21,89 @@ pub(super) struct Size {
 /// Requests in line, with the bounds on a batch and on the line.
 #[derive(Debug)]
 pub(super) struct Gathering<U> {
-    line: VecDeque<(U, Size)>,
+    line: VecDeque<(U, Weight)>,
     held: Size,
-    /// What counts as pending and stands elsewhere.
-    aside: Size,
+    /// That, and what stands elsewhere and counts as if it were in line.
+    pending: Pending<CallerId>,
     batch: Size,
-    capacity: Size,
 }
 
-/// The line is full.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+/// What a request weighs, and on whose account.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight {
+    pub(super) size: Size,
+    pub(super) caller: Option<CallerId>,
+}
 
 impl<U> Gathering<U> {
-    pub(super) fn new(batch: Size, capacity: Size) -> Self {
-        let none = Size { rows: 0, bytes: 0 };
-        Self { line: VecDeque::new(), held: none, aside: none, batch, capacity }
+    pub(super) fn new(batch: Size, bounds: Bounds) -> Self {
+        let (line, held, pending) = (VecDeque::new(), Size::default(), Pending::new(bounds));
+        Self { line, held, pending, batch }
     }
 
     /// Puts a request in line. One is always let in when nobody stands there, however large.
-    pub(super) fn push(&mut self, unit: U, size: Size) -> Result<(), Full> {
-        let held = self.held.plus(size);
-        let is_first = self.line.is_empty() && self.aside.rows == 0;
-        if !is_first && !held.plus(self.aside).fits(self.capacity) {
-            return Err(Full);
-        }
-        self.held = held;
-        self.line.push_back((unit, size));
+    pub(super) fn push(&mut self, unit: U, weight: Weight) -> Result<(), Full> {
+        self.pending.check(weight.caller, weight.size)?;
+        self.push_again(unit, weight);
         Ok(())
     }
 
     /// Puts a request in line that was let in before.
-    pub(super) fn push_again(&mut self, unit: U, size: Size) {
-        self.held = self.held.plus(size);
-        self.line.push_back((unit, size));
+    pub(super) fn push_again(&mut self, unit: U, weight: Weight) {
+        self.set_aside(weight);
+        self.held = self.held.plus(weight.size);
+        self.line.push_back((unit, weight));
     }
 
     /// Takes the next batch, in order of arrival: as many as fit, and at least one if there is one.
     pub(super) fn take(&mut self) -> Vec<U> {
-        let (mut taken, mut batch) = (Vec::new(), Size { rows: 0, bytes: 0 });
-        while let Some((_, size)) = self.line.front() {
-            let with = batch.plus(*size);
+        let (mut taken, mut batch) = (Vec::new(), Size::default());
+        while let Some((_, weight)) = self.line.front() {
+            let with = batch.plus(weight.size);
             if !taken.is_empty() && !with.fits(self.batch) {
                 break;
             }
-            let Some((unit, size)) = self.line.pop_front() else { break };
-            self.held = self.held.minus(size);
             batch = with;
-            taken.push(unit);
+            taken.extend(self.take_first());
         }
         taken
     }
 
     /// Takes the first alone.
     pub(super) fn take_first(&mut self) -> Option<U> {
-        let (unit, size) = self.line.pop_front()?;
-        self.held = self.held.minus(size);
+        let (unit, weight) = self.line.pop_front()?;
+        self.held = self.held.minus(weight.size);
+        self.take_back(weight);
         Some(unit)
     }
 
     /// Who is next, and what it weighs.
     pub(super) fn front(&self) -> Option<(&U, Size)> {
-        self.line.front().map(|(unit, size)| (unit, *size))
+        self.line.front().map(|(unit, weight)| (unit, weight.size))
     }
 
     /// Takes a part of a batch, in order of arrival: as many as fit into it, up to the first that `is_fit`
     /// does not hold of; none if the first one is too large.
     pub(super) fn take_part(&mut self, most: Size, is_fit: impl Fn(&U) -> bool) -> Vec<U> {
-        let (mut taken, mut part) = (Vec::new(), Size { rows: 0, bytes: 0 });
-        while let Some((_, size)) = self.line.front().filter(|(unit, _)| is_fit(unit)) {
-            part = part.plus(*size);
+        let (mut taken, mut part) = (Vec::new(), Size::default());
+        while let Some((_, weight)) = self.line.front().filter(|(unit, _)| is_fit(unit)) {
+            part = part.plus(weight.size);
             if !part.fits(most) {
                 break;
             }
-            let Some((unit, size)) = self.line.pop_front() else { break };
-            self.held = self.held.minus(size);
-            taken.push(unit);
+            taken.extend(self.take_first());
         }
         taken
     }
 
     /// Counts what was taken as pending again, as it could not be done yet.
-    pub(super) fn set_aside(&mut self, size: Size) {
-        self.aside = self.aside.plus(size);
+    pub(super) fn set_aside(&mut self, weight: Weight) {
+        self.pending.add(weight.caller, weight.size);
     }
 
     /// Ends that.
-    pub(super) fn take_back(&mut self, size: Size) {
-        self.aside = self.aside.minus(size);
+    pub(super) fn take_back(&mut self, weight: Weight) {
+        self.pending.remove(weight.caller, weight.size);
     }
 
     /// Whether so much has gathered that it is worth a statement beside those under way, which takes so many rows:
@@ -146,29 +145,40 @@ impl Size {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::domain::Share;
+
     use super::*;
 
     const BATCH: Size = Size { rows: 10, bytes: 100 };
     const CAPACITY: Size = Size { rows: 30, bytes: 300 };
 
+    fn gathering<U>() -> Gathering<U> {
+        Gathering::new(BATCH, Bounds::new(CAPACITY, Share(50)))
+    }
+
     fn size(rows: usize, bytes: usize) -> Size {
         Size { rows, bytes }
     }
 
+    /// Of nobody in particular.
+    fn weight(rows: usize, bytes: usize) -> Weight {
+        Weight { size: size(rows, bytes), caller: None }
+    }
+
     #[test]
     fn a_lone_request_is_a_batch_however_large() {
-        let mut line = Gathering::new(BATCH, CAPACITY);
-        assert_eq!(line.push("large", size(1_000, 1_000)), Ok(()));
-        assert_eq!(line.push("next", size(1, 1)), Err(Full));
+        let mut line = gathering();
+        assert_eq!(line.push("large", weight(1_000, 1_000)), Ok(()));
+        assert_eq!(line.push("next", weight(1, 1)), Err(Full::ForAll));
         assert_eq!(line.take(), ["large"]);
-        assert_eq!(line.push("next", size(1, 1)), Ok(()));
+        assert_eq!(line.push("next", weight(1, 1)), Ok(()));
     }
 
     #[test]
     fn a_batch_is_bounded_in_rows_and_in_bytes() {
-        let mut line = Gathering::new(BATCH, CAPACITY);
+        let mut line = gathering();
         for (name, rows, bytes) in [("a", 6, 1), ("b", 4, 1), ("c", 1, 60), ("d", 1, 41)] {
-            line.push(name, size(rows, bytes)).expect("room");
+            line.push(name, weight(rows, bytes)).expect("room");
         }
         assert_eq!(line.take(), ["a", "b"]);
         assert_eq!(line.take(), ["c"]);
@@ -178,9 +188,9 @@ mod tests {
 
     #[test]
     fn the_first_is_taken_alone() {
-        let mut line = Gathering::new(BATCH, CAPACITY);
+        let mut line = gathering();
         for name in ["a", "b"] {
-            line.push(name, size(1, 1)).expect("room");
+            line.push(name, weight(1, 1)).expect("room");
         }
         assert_eq!((line.take_first(), line.rows()), (Some("a"), 1));
         assert_eq!((line.take_first(), line.take_first()), (Some("b"), None));
@@ -188,11 +198,11 @@ mod tests {
 
     #[test]
     fn a_part_is_what_fits_and_no_more() {
-        let mut line = Gathering::new(BATCH, CAPACITY);
+        let mut line = gathering();
         for (name, rows, bytes) in
             [("a", 2, 1), ("b", 1, 1), ("c", 1, 1), ("large", 3, 1), ("d", 1, 1)]
         {
-            line.push(name, size(rows, bytes)).expect("room");
+            line.push(name, weight(rows, bytes)).expect("room");
         }
         assert_eq!(line.front().map(|(name, size)| (*name, size.rows)), Some(("a", 2)));
         assert_eq!(line.take_part(size(3, 100), |_| true), ["a", "b"]);
@@ -205,29 +215,48 @@ mod tests {
 
     #[test]
     fn what_is_set_aside_counts_as_pending() {
-        let mut line = Gathering::new(BATCH, CAPACITY);
-        line.set_aside(size(25, 1));
-        assert_eq!(line.push("small", size(5, 1)), Ok(()));
-        assert_eq!(line.push("next", size(1, 1)), Err(Full));
+        let mut line = gathering();
+        line.set_aside(weight(25, 1));
+        assert_eq!(line.push("small", weight(5, 1)), Ok(()));
+        assert_eq!(line.push("next", weight(1, 1)), Err(Full::ForAll));
         assert_eq!(line.take(), ["small"]);
-        line.set_aside(size(5, 1));
-        assert_eq!(line.push("another", size(1, 1)), Err(Full), "though nobody stands in line");
-        line.take_back(size(25, 1));
-        assert_eq!(line.push("another", size(25, 1)), Ok(()));
+        line.set_aside(weight(5, 1));
+        assert_eq!(
+            line.push("another", weight(1, 1)),
+            Err(Full::ForAll),
+            "though nobody stands in line"
+        );
+        line.take_back(weight(25, 1));
+        assert_eq!(line.push("another", weight(25, 1)), Ok(()));
+    }
+
+    #[test]
+    fn a_caller_that_stands_there_with_its_share_leaves_the_rest_to_others() {
+        let [a, b] = [1, 2].map(|n| Some(CallerId([n; 32])));
+        let of = |caller, rows| Weight { size: size(rows, 1), caller };
+        let mut line = gathering();
+        assert_eq!(line.push(1, of(a, 10)), Ok(()));
+        line.set_aside(of(a, 5));
+        assert_eq!(line.push(2, of(a, 1)), Err(Full::ForCaller), "what is set aside counts");
+        assert_eq!(line.push(3, of(b, 1)), Ok(()));
+        assert_eq!(line.take(), [1]);
+        assert_eq!(line.push(4, of(a, 10)), Ok(()), "what was taken does not");
+        assert_eq!((line.take(), line.take()), (vec![3], vec![4]));
+        assert_eq!(line.held, size(0, 0));
     }
 
     proptest! {
         /// Nobody is forgotten, nobody is taken twice, and the order is kept.
         #[test]
         fn everyone_is_taken_once_in_order(steps in prop::collection::vec((0u8..3, 1usize..8, 1usize..80), 1..200)) {
-            let mut line = Gathering::new(BATCH, CAPACITY);
+            let mut line = gathering();
             let (mut admitted, mut taken) = (Vec::new(), Vec::new());
             for (number, (step, rows, bytes)) in steps.into_iter().enumerate() {
                 if step == 0 {
                     let batch = line.take();
                     prop_assert!(line.is_empty() || !batch.is_empty());
                     taken.extend(batch);
-                } else if line.push(number, size(rows, bytes)).is_ok() {
+                } else if line.push(number, weight(rows, bytes)).is_ok() {
                     admitted.push(number);
                 }
                 prop_assert!(line.held.fits(CAPACITY) || line.line.len() <= 1);

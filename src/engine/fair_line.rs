@@ -5,39 +5,41 @@ use std::{
     hash::Hash,
 };
 
-use super::batch::{Full, Size};
+use super::{
+    batch::Size,
+    pending::{Bounds, Full, Pending},
+};
 
 /// Requests in line, taken from each caller in turn, with the bounds on a batch and on the line.
 #[derive(Debug)]
 pub(super) struct FairLine<C, U> {
-    callers: HashMap<C, VecDeque<(U, Size)>>,
+    /// Those without a key are one.
+    callers: HashMap<Option<C>, VecDeque<(U, Size)>>,
     /// Whose turn it is; each stands here once that has something in line.
-    turns: VecDeque<C>,
+    turns: VecDeque<Option<C>>,
     count: usize,
     held: Size,
+    pending: Pending<C>,
     batch: Size,
-    capacity: Size,
 }
 
-impl<C: Clone + Eq + Hash, U> FairLine<C, U> {
-    pub(super) fn new(batch: Size, capacity: Size) -> Self {
-        let held = Size { rows: 0, bytes: 0 };
+impl<C: Copy + Eq + Hash, U> FairLine<C, U> {
+    pub(super) fn new(batch: Size, bounds: Bounds) -> Self {
         let (callers, turns) = (HashMap::new(), VecDeque::new());
-        Self { callers, turns, count: 0, held, batch, capacity }
+        let (held, pending) = (Size::default(), Pending::new(bounds));
+        Self { callers, turns, count: 0, held, pending, batch }
     }
 
     /// Puts a request in line. One is always let in when nobody stands there, however large.
-    pub(super) fn push(&mut self, caller: C, unit: U, size: Size) -> Result<(), Full> {
-        let held = self.held.plus(size);
-        if self.count > 0 && !held.fits(self.capacity) {
-            return Err(Full);
-        }
-        let line = self.callers.entry(caller.clone()).or_default();
+    pub(super) fn push(&mut self, caller: Option<C>, unit: U, size: Size) -> Result<(), Full> {
+        self.pending.check(caller, size)?;
+        self.pending.add(caller, size);
+        let line = self.callers.entry(caller).or_default();
         if line.is_empty() {
             self.turns.push_back(caller);
         }
         line.push_back((unit, size));
-        self.held = held;
+        self.held = self.held.plus(size);
         self.count += 1;
         Ok(())
     }
@@ -45,7 +47,7 @@ impl<C: Clone + Eq + Hash, U> FairLine<C, U> {
     /// Takes the next batch, the next one of each caller in turn: as many as fit, and at least one if there is
     /// one.
     pub(super) fn take(&mut self) -> Vec<U> {
-        let (mut taken, mut batch) = (Vec::new(), Size { rows: 0, bytes: 0 });
+        let (mut taken, mut batch) = (Vec::new(), Size::default());
         while let Some((unit, size)) = self.next_within(batch, taken.is_empty()) {
             batch = batch.plus(size);
             taken.push(unit);
@@ -69,6 +71,7 @@ impl<C: Clone + Eq + Hash, U> FairLine<C, U> {
             self.turns.push_back(caller);
         }
         self.held = self.held.minus(next.1);
+        self.pending.remove(caller, next.1);
         self.count -= 1;
         Some(next)
     }
@@ -86,15 +89,17 @@ impl<C: Clone + Eq + Hash, U> FairLine<C, U> {
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::Share;
+
     use super::*;
 
     const BATCH: Size = Size { rows: 4, bytes: 100 };
     const CAPACITY: Size = Size { rows: 10, bytes: 300 };
 
     fn line(units: &[(char, u32, usize)]) -> FairLine<char, u32> {
-        let mut line = FairLine::new(BATCH, CAPACITY);
+        let mut line = FairLine::new(BATCH, Bounds::new(CAPACITY, Share(80)));
         for (caller, unit, rows) in units {
-            line.push(*caller, *unit, Size { rows: *rows, bytes: 1 }).expect("room");
+            line.push(Some(*caller), *unit, Size { rows: *rows, bytes: 1 }).expect("room");
         }
         line
     }
@@ -119,14 +124,24 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_does_not_fill_the_line() {
+        let mut line = line(&[('a', 1, 7)]);
+        let small = |rows| Size { rows, bytes: 1 };
+        assert_eq!(line.push(Some('a'), 2, small(2)), Err(Full::ForCaller));
+        assert_eq!(line.push(Some('b'), 3, small(2)), Ok(()));
+        assert_eq!(line.take(), [1]);
+        assert_eq!(line.push(Some('a'), 4, small(2)), Ok(()));
+    }
+
+    #[test]
     fn the_line_is_bounded_unless_nobody_stands_there() {
         let mut line = line(&[('a', 1, 9)]);
         let (small, large) = (Size { rows: 1, bytes: 1 }, Size { rows: 99, bytes: 999 });
-        assert_eq!(line.push('b', 2, small), Ok(()));
-        assert_eq!(line.push('c', 3, small), Err(Full));
+        assert_eq!(line.push(Some('b'), 2, small), Ok(()));
+        assert_eq!(line.push(Some('c'), 3, small), Err(Full::ForAll));
         while !line.take().is_empty() {}
-        assert_eq!(line.push('c', 3, large), Ok(()));
-        assert_eq!(line.push('c', 4, small), Err(Full));
+        assert_eq!(line.push(Some('c'), 3, large), Ok(()));
+        assert_eq!(line.push(Some('c'), 4, small), Err(Full::ForAll));
         assert_eq!(line.take(), [3]);
     }
 }

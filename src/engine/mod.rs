@@ -16,6 +16,7 @@ mod multi_queue;
 mod notifier;
 mod pauses;
 mod peers;
+mod pending;
 mod poller;
 mod quarantine;
 mod receivers;

@@ -299,6 +299,7 @@ fn is_for_one_alone(error: &Error, inputs: &[&SettleRequest]) -> bool {
             | Error::Deadlock(_)
             | Error::QueueNotFound
             | Error::Overloaded
+            | Error::TooManyPending
             | Error::Unavailable(_)
             | Error::OutcomeUnknown(_)
     );

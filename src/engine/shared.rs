@@ -22,6 +22,7 @@ use super::{
     heavy::HeavyQueues,
     held_up::HeldUpBounds,
     pauses::Pauses,
+    pending::Bounds,
     shares::{DearReads, KeyedCounts, KeyedSlots},
     slow_rows::SlowRows,
     thorough::KeptReports,
@@ -126,6 +127,13 @@ pub struct SharedParts {
 }
 
 impl Shared {
+    /// The bounds on a line.
+    pub(super) fn pending_bounds(&self) -> Bounds {
+        let Self { settings, share, .. } = self;
+        let all = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
+        Bounds::new(all, *share)
+    }
+
     /// Divides what there is among the lanes.
     pub fn new(parts: SharedParts) -> Self {
         let SharedParts { db, settings, connections, long_poll, max_answer_bytes, .. } = parts;

@@ -77,6 +77,9 @@ pub enum Error {
     /// It waited for another one that waited for it, or was overtaken: undone, and worth another try.
     #[error("the statement was undone because of what others did at the same time")]
     Deadlock(#[source] Arc<sqlx::Error>),
+    /// As much stands in line as may.
+    #[error("too much stands in line")]
+    TooManyPending,
     /// As many clients wait as may.
     #[error("too many clients wait")]
     TooManyWaiters,

@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::auth::{ADMIN, key, with_admin};
-use crate::support::{Answer, Client, TestGateway, eventually, holder, raw};
+use crate::{
+    slow_queues::GATE,
+    support::{Answer, Client, TestGateway, eventually, holder, raw},
+};
 
 const GREEDY: &str = "the-key-of-somebody-greedy";
 const OTHER: &str = "the-key-of-somebody-else";
@@ -105,6 +108,45 @@ async fn all_who_log_in_have_the_share_of_one_key() {
     })
     .await;
     drop(half);
+}
+
+/// Each has a statement of its own, that waits, and the line has places for twenty.
+#[tokio::test]
+async fn one_key_does_not_fill_the_line_of_a_queue() {
+    let (gateway, [admin, greedy, other]) = start(&["q"], |settings| {
+        settings.engine.max_batch_rows = 1;
+        settings.engine.max_pending_rows = 20;
+        settings.database.statement_timeout_ms = 60_000;
+        settings.server.request_timeout_seconds = 90;
+    })
+    .await;
+    let slow = "CREATE TRIGGER slow BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";
+    gateway.database.execute(&format!("{GATE}; {slow}")).await;
+    let send = |client: &Client| {
+        Answer::of(client.request("POST", "/queues/q/messages").body(r#"{"message":1}"#))
+    };
+    let mut sends = JoinSet::new();
+    for _ in 0..80 {
+        sends.spawn(send(&greedy));
+    }
+    let mut refusals = 0;
+    while refusals < 50 {
+        let answer = sends.join_next().await.expect("a send").expect("no panic");
+        let answer = answer.problem(503, "overloaded");
+        assert!(answer.detail().contains("in line"), "{}", answer.detail());
+        refusals += 1;
+    }
+    let others = tokio::spawn(send(&other));
+    eventually("the greedy one has its share", async || {
+        (refused(&admin, "key_max_pending").await >= 60).then_some(())
+    })
+    .await;
+    assert_eq!(refused(&admin, "max_pending").await, 0);
+    gateway.database.execute("DELETE FROM public.gate").await;
+    others.await.expect("no panic").expect(201);
+    for answer in sends.join_all().await {
+        assert!(matches!(answer.status, 201 | 503));
+    }
 }
 
 /// Requests that wait for a table, so many at a time as one wishes.

@@ -216,6 +216,10 @@ impl From<store::Error> for Error {
             store::Error::Overloaded => {
                 Self::Overloaded("every database connection was in use; try again in a moment")
             }
+            store::Error::TooManyPending => Self::Overloaded(
+                "as much stands in line for this as this gateway takes, of all or with this key; nothing was done; try \
+                 again in a moment",
+            ),
             store::Error::TooManyWaiters => Self::Overloaded(
                 "as many clients wait as this gateway takes, of all or with this key, or receive in as many \
                  different ways; try again in a moment",

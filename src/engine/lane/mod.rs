@@ -35,7 +35,7 @@ use crate::{
 
 use super::{
     Shared,
-    batch::{Full, Gathering, Size, WORTH_ANOTHER},
+    batch::{Gathering, Size, WORTH_ANOTHER, Weight},
     held_up::HeldUpPlaces,
     lock_backoff::LockBackoff,
     separation::Separation,
@@ -158,7 +158,7 @@ struct State<W: BatchStatement> {
 
 struct Request<W: BatchStatement> {
     input: W::Input,
-    size: Size,
+    weight: Weight,
     call: Arc<Call>,
     reply: oneshot::Sender<Result<W::Output>>,
     /// Set since it met a lock.
@@ -174,7 +174,6 @@ impl<W: BatchStatement> Lane<W> {
         let Place { queue, shared, statements, held_up, table } = place;
         let settings = &shared.settings;
         let batch = Size { rows: settings.max_batch_rows, bytes: settings.max_batch_bytes };
-        let capacity = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
         Arc::new(Self {
             work,
             queue: queue.clone(),
@@ -185,7 +184,7 @@ impl<W: BatchStatement> Lane<W> {
             share: shared.share_of_queue,
             shared_statements,
             state: Mutex::new(State {
-                gathering: Gathering::new(batch, capacity),
+                gathering: Gathering::new(batch, shared.pending_bounds()),
                 workers: 0,
                 held_up: 0,
                 one_by_one: Separation::default(),
@@ -209,12 +208,13 @@ impl<W: BatchStatement> Lane<W> {
         call: &Arc<Call>,
     ) -> Result<W::Output> {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { input, size, call: Arc::clone(call), reply, backoff: None };
+        let weight = Weight { size, caller: call.caller() };
+        let request = Request { input, weight, call: Arc::clone(call), reply, backoff: None };
         {
             let mut state = self.lock();
-            state.gathering.push(request, size).map_err(|Full| {
-                self.shared.metrics.refused("max_pending");
-                Error::Overloaded
+            state.gathering.push(request, weight).map_err(|full| {
+                self.shared.metrics.refused(full.limit());
+                Error::TooManyPending
             })?;
             self.ensure_worker(state);
         }

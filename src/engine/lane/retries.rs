@@ -36,7 +36,7 @@ impl<W: BatchStatement> Lane<W> {
                 drop(request.reply.send(Err(Error::Locked)));
                 continue;
             };
-            state.gathering.set_aside(request.size);
+            state.gathering.set_aside(request.weight);
             state.locked.push(Instant::now() + pause, request);
         }
         if state.retrying {
@@ -93,9 +93,9 @@ impl<W: BatchStatement> Lane<W> {
         let mut state = self.lock();
         state.blocked = false;
         for request in state.locked.take_due(None, |_| true) {
-            let size = request.size;
-            state.gathering.take_back(size);
-            state.gathering.push_again(request, size);
+            let weight = request.weight;
+            state.gathering.take_back(weight);
+            state.gathering.push_again(request, weight);
         }
         self.ensure_worker(state);
     }
@@ -136,7 +136,7 @@ impl<W: BatchStatement> Lane<W> {
         let mut state = self.lock();
         let overdue = state.locked.remove(is_over);
         for request in overdue {
-            state.gathering.take_back(request.size);
+            state.gathering.take_back(request.weight);
             drop(request.reply.send(Err(Error::Locked)));
         }
     }
@@ -157,9 +157,10 @@ impl<W: BatchStatement> Lane<W> {
         let settings = &self.shared.settings;
         let (mut rows, mut bytes) = (settings.max_batch_rows, settings.max_batch_bytes);
         let fits = |request: &Request<W>| {
-            let fits = request.size.rows <= rows && request.size.bytes <= bytes;
-            rows = rows.saturating_sub(request.size.rows);
-            bytes = bytes.saturating_sub(request.size.bytes);
+            let size = request.weight.size;
+            let fits = size.rows <= rows && size.bytes <= bytes;
+            rows = rows.saturating_sub(size.rows);
+            bytes = bytes.saturating_sub(size.bytes);
             fits
         };
         let by = (!self.shared.closing.is_cancelled()).then(Instant::now);
@@ -167,7 +168,7 @@ impl<W: BatchStatement> Lane<W> {
         let gone = state.locked.remove(|request| request.reply.is_closed());
         let due = state.locked.take_due(by, fits);
         for request in gone.iter().chain(&due) {
-            state.gathering.take_back(request.size);
+            state.gathering.take_back(request.weight);
         }
         due
     }

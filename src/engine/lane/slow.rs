@@ -47,8 +47,8 @@ impl<W: BatchStatement> Lane<W> {
         let mut state = self.lock();
         state.one_by_one.begin(ONE_BY_ONE);
         for request in requests {
-            let size = request.size;
-            state.gathering.push_again(request, size);
+            let weight = request.weight;
+            state.gathering.push_again(request, weight);
         }
         self.ensure_worker(state);
     }

@@ -30,13 +30,7 @@ use crate::{
     store::{self, Error, Idempotency, Operation, SharedOutcome, SharedRequest, Transacted},
 };
 
-use super::{
-    Shared,
-    apart::Apart,
-    batch::{Full, Size},
-    fair_line::FairLine,
-    spans,
-};
+use super::{Shared, apart::Apart, batch::Size, fair_line::FairLine, spans};
 
 use size::{size_of, subjects};
 use slots::Slots;
@@ -80,7 +74,7 @@ struct Inner<T: Send + DeserializeOwned + 'static> {
 
 #[derive(Debug)]
 struct State<T: Send + DeserializeOwned + 'static> {
-    line: FairLine<Option<CallerId>, Request<T>>,
+    line: FairLine<CallerId, Request<T>>,
     /// When each statement under way began, by its number.
     under_way: Vec<(u64, Instant)>,
     next_number: u64,
@@ -127,7 +121,6 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             rows: settings.max_batch_rows.min(MOST_ROWS),
             bytes: settings.max_batch_bytes.min(MOST_BYTES),
         };
-        let capacity = Size { rows: settings.max_pending_rows, bytes: settings.max_pending_bytes };
         Self(Arc::new(Inner {
             shared: shared.clone(),
             slots: Slots::new(slots, shared.share),
@@ -137,7 +130,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             fast: Apart::default(),
             excluded_from_sends: Apart::default(),
             state: Mutex::new(State {
-                line: FairLine::new(batch, capacity),
+                line: FairLine::new(batch, shared.pending_bounds()),
                 under_way: Vec::new(),
                 next_number: 0,
                 crowded: false,
@@ -172,9 +165,9 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
                 call: Arc::clone(call),
                 reply,
             };
-            if state.line.push(call.caller(), request, size) == Err(Full) {
-                self.0.shared.metrics.refused("max_pending");
-                return Turn::Failed(Error::Overloaded);
+            if let Err(full) = state.line.push(call.caller(), request, size) {
+                self.0.shared.metrics.refused(full.limit());
+                return Turn::Failed(Error::TooManyPending);
             }
         }
         loop {
