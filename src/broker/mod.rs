@@ -261,7 +261,19 @@ impl Broker {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(Error::Internal(panic.into())),
             Err(_) if changes => Err(store::Error::OutcomeUnknown(None).into()),
-            Err(_) => Err(store::Error::Unavailable(None).into()),
+            Err(_) => Err(self.not_in_time().await),
+        }
+    }
+
+    /// What to say where the time of a request was over before it was done, and nothing is left of it. Maybe no
+    /// statement was ever sent for it.
+    async fn not_in_time(&self) -> Error {
+        match self.db.not_in_time().await {
+            store::Error::Overloaded => Error::Overloaded(
+                "this was not done within `server.request_timeout_seconds`, as what stands in line before it, or the \
+                 database, takes long; nothing was done; try again in a moment",
+            ),
+            error => error.into(),
         }
     }
 

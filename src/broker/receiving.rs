@@ -85,8 +85,10 @@ impl Broker {
         if delivery.is_ok() {
             waiting.end();
         }
-        // Whatever comes too late is given back.
-        let delivery = delivery.unwrap_or(Err(store::Error::Timeout));
+        let Ok(delivery) = delivery else {
+            // Whatever comes too late is given back.
+            return Err(self.not_in_time().await);
+        };
         Ok(self.signed(delivery.map_err(Error::on(queue))?))
     }
 
@@ -186,7 +188,7 @@ impl Broker {
         let policy = self.policies.of(&queue).await?;
         self.check_name_unambiguous(&queue, &policy, call).await?;
         let looked = timeout(self.request_timeout, self.engine.look(&queue, id, call)).await;
-        let looked = looked.unwrap_or(Err(store::Error::Unavailable(None)));
+        let Ok(looked) = looked else { return Err(self.not_in_time().await) };
         match looked.map_err(Error::on(&queue))? {
             Shareable::Done(found) => found.ok_or_else(|| not_found(&queue, id.get())),
             Shareable::Alone => self.message_alone(call, queue, policy, id).await,

@@ -396,3 +396,20 @@ async fn who_is_deleted_with_a_message_that_takes_too_long_is_gone() {
     let left: i64 = gateway.database.value("SELECT sum(msg_id)::bigint FROM pgmq.q_q").await;
     assert_eq!(left, ids[20]);
 }
+
+#[tokio::test]
+async fn who_is_not_served_in_time_is_told_so() {
+    let gateway = TestGateway::with(|settings| {
+        settings.database.statement_timeout_ms = 60_000;
+        settings.server.request_timeout_seconds = 3;
+    })
+    .await;
+    gateway.create("q").await;
+    let trigger = "CREATE TRIGGER slow BEFORE UPDATE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";
+    gateway.database.execute(&format!("{GATE}; {trigger}")).await;
+    gateway.send("q", r#"{"message":"slow"}"#).await;
+    let answer = receive(&gateway, "qty=1").await.problem(503, "overloaded");
+    assert!(answer.detail().contains("`server.request_timeout_seconds`"), "{}", answer.detail());
+    assert!(!answer.detail().contains("statement_timeout"), "{}", answer.detail());
+    gateway.database.execute("DELETE FROM public.gate").await;
+}

@@ -306,8 +306,8 @@ pub enum Error {
     Undone(#[source] store::Error),
     /// It may or may not be done.
     #[error(
-        "the connection to the database broke before the outcome was known: it may or may not be \
-         done"
+        "the connection to the database broke, or the time of the request was over, before the outcome was known: \
+         it may or may not be done"
     )]
     OutcomeUnknown(#[source] store::Error),
     /// What others are told, too, who asked the same.
