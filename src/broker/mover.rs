@@ -143,12 +143,12 @@ impl Broker {
         destination: Option<&QueueName>,
         max_per_second: Option<i32>,
     ) -> Result<Option<String>> {
-        let (metrics, _) = self.queue_metrics(call, source.clone()).await?;
+        let count = self.about_counts(call, source).await?.length;
         let (broker, call) = (self.clone(), Arc::clone(call));
         let (source, destination) = (source.to_string(), destination.map(QueueName::to_string));
         self.run(true, async move {
             let id = Uuid::now_v7().to_string();
-            let (to, count) = (destination.as_deref(), metrics.queue_length);
+            let to = destination.as_deref();
             let (new, source) = (&*id, &*source);
             let started = broker.on_catalogue(&call, source, |mut conn| async move {
                 store::start_move_task(&mut conn, new, source, to, max_per_second, count).await

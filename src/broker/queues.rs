@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Bounded, Call, InvalidQueueName, Partition, Queue, QueueKind, QueueMetrics, QueueName,
-        QueuePageSize, Scope, SettingsChange,
+        Bounded, Call, InvalidQueueName, Partition, Queue, QueueKind, QueueName, QueuePageSize,
+        Scope, SettingsChange,
     },
     engine::DearRead,
     store::{self, Conn, CreateOutcome},
@@ -284,40 +284,6 @@ impl Broker {
             return Err(Error::QueueDiffers { queue: name.to_string(), how });
         }
         Ok(())
-    }
-
-    /// Exact figures of a queue, and how many clients of this gateway wait for its messages.
-    pub async fn queue_metrics(
-        &self,
-        call: &Arc<Call>,
-        queue: QueueName,
-    ) -> Result<(QueueMetrics, usize)> {
-        let waiters = self.engine.waiters_on(&queue);
-        let (broker, call) = (self.clone(), Arc::clone(call));
-        self.run(false, async move {
-            let count = {
-                let (broker, call, queue) = (broker.clone(), Arc::clone(&call), queue.clone());
-                move || {
-                    let (broker, call, queue) = (broker.clone(), Arc::clone(&call), queue.clone());
-                    async move { broker.count(&call, &queue).await.map_err(Arc::new) }
-                }
-            };
-            // A crowd that asks with the same key is answered together.
-            let counted = broker.figures.get((queue, call.caller()), count).await;
-            let counted = counted.unwrap_or_else(|| {
-                Err(Arc::new(Error::Internal("the count ended without an answer".into())))
-            });
-            Ok((counted.map_err(Error::Shared)?, waiters))
-        })
-        .await
-    }
-
-    async fn count(&self, call: &Arc<Call>, queue: &QueueName) -> Result<QueueMetrics> {
-        let policy = self.policies.of(queue).await?;
-        let metrics = self.on_queue(Kind::Browse, queue, &policy, call, |mut conn| async move {
-            store::metrics(&mut conn, queue).await
-        });
-        metrics.await?.map_err(Error::on(queue))
     }
 }
 

@@ -49,10 +49,10 @@ pub(super) async fn get(call: &Call, caller: Caller, input: GetQueueAttributes) 
         all = of(call, &permit, &name, &queue).await?;
     }
     if COMPUTED[..3].iter().any(|name| wants(name)) {
-        let (counts, _) = permit.broker.queue_metrics(&permit.call, name.queue.clone()).await?;
-        let delayed = counts.queue_length - counts.queue_visible_length - counts.in_flight;
+        let counts = permit.broker.message_counts(&permit.call, &name.queue).await?;
+        let delayed = counts.length - counts.visible - counts.in_flight;
         let [visible, hidden, in_flight] = [COMPUTED[0], COMPUTED[1], COMPUTED[2]];
-        all.insert(visible.to_owned(), counts.queue_visible_length.to_string());
+        all.insert(visible.to_owned(), counts.visible.to_string());
         all.insert(hidden.to_owned(), delayed.max(0).to_string());
         all.insert(in_flight.to_owned(), counts.in_flight.to_string());
     }

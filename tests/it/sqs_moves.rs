@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{TestGateway, eventually, sqs::Sqs};
+use crate::support::{TestGateway, eventually, guarded::Guarded, sqs::Sqs};
 
 const ARN: &str = "arn:aws:sqs:us-east-1:000000000000:dead";
 
@@ -67,4 +67,39 @@ async fn a_task_ends_with_its_queue() {
         eventually("all are back", async || gateway.all("dead").await.is_empty().then_some(()))
             .await;
     }
+}
+
+/// Far back is a message that takes longer to read than a statement may: all of them cannot be counted.
+const UNCOUNTABLE: &str =
+    "INSERT INTO pgmq.q_q (vt, message) SELECT now(), '1' FROM generate_series(1, 100200);
+    ANALYZE pgmq.q_q;
+    CREATE FUNCTION public.slow() RETURNS boolean LANGUAGE plpgsql COST 1000000 AS
+    'BEGIN PERFORM pg_sleep(60); RETURN true; END';
+    ALTER TABLE pgmq.q_q ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY all_of_them ON pgmq.q_q USING (msg_id <= 100150 OR public.slow())";
+
+/// What is about so many everywhere else need not be exact here.
+#[tokio::test]
+async fn a_queue_that_cannot_be_counted_has_about_so_many_messages() {
+    let gateway = Guarded::with(UNCOUNTABLE, |settings| {
+        settings.database.statement_timeout_ms = 2_000;
+    })
+    .await;
+    let settings = json!({"max_receives": 1, "dead_letter_queue": "q"});
+    gateway.configure("other", settings).await.expect(200);
+    gateway.get("/queues/q/metrics").await.problem(503, "database_unavailable");
+    let sqs = Sqs(&gateway);
+    let mut input = sqs.done("GetQueueUrl", &json!({"QueueName": "q"})).await;
+    input["AttributeNames"] = json!(["All"]);
+    let attributes = sqs.done("GetQueueAttributes", &input).await["Attributes"].clone();
+    let visible = attributes["ApproximateNumberOfMessages"].as_str().expect("a number");
+    assert!(visible.parse::<i64>().expect("a number") > 100_000, "{attributes}");
+    assert_eq!(attributes["ApproximateNumberOfMessagesNotVisible"], "0", "{attributes}");
+    let source = json!({"SourceArn": "arn:aws:sqs:us-east-1:000000000000:q"});
+    sqs.done("StartMessageMoveTask", &source).await;
+    let tasks = sqs.done("ListMessageMoveTasks", &source).await["Results"].clone();
+    assert!(
+        tasks[0]["ApproximateNumberOfMessagesToMove"].as_i64().expect("a number") > 100_000,
+        "{tasks}"
+    );
 }

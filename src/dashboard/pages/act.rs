@@ -171,8 +171,9 @@ async fn touched(
     if let Some(figures) = known.filter(|figures| figures.length > allowed.count_limit) {
         return Ok(format!("About {} messages.", text::count(figures.length)));
     }
-    let (metrics, _) = allowed.broker.queue_metrics(&allowed.call, queue.clone()).await?;
-    Ok(format!("{}.", text::counted(metrics.queue_length, "message", "messages")))
+    let counts = allowed.broker.message_counts(&allowed.call, queue).await?;
+    let number = text::counted(counts.length, "message", "messages");
+    Ok(if counts.is_exact { format!("{number}.") } else { format!("About {number}.") })
 }
 
 /// Does it, and says what was done.
