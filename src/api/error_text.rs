@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::broker::{Error, Part, Subject, partly_changed};
+use crate::broker::{Error, Part, Subject, changed_unseen, partly_changed};
 
 /// Where in a body the message, or the operation, stands that an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,10 @@ fn at(error: &Error, place: Place) -> String {
         }
         Error::Shared(source) => at(source, place),
         Error::PartlyChanged { queue, done, source } => {
-            partly_changed(queue, done, &at(source, place))
+            partly_changed(queue, done, source, &at(source, place))
+        }
+        Error::ChangedUnseen { queue, done, source } => {
+            changed_unseen(queue, done, &at(source, place))
         }
         Error::Invalid { part: Some(part), reason }
         | Error::MessageRejected { part: Some(part), reason } => {

@@ -325,7 +325,8 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         E::IdempotencyConflict | E::IdempotencyAnswerLost => Code::IdempotencyConflict,
         E::InOperation { source, .. }
         | E::InMessage { source, .. }
-        | E::PartlyChanged { source, .. } => code_of(source),
+        | E::PartlyChanged { source, .. }
+        | E::ChangedUnseen { source, .. } => code_of(source),
         E::Shared(source) => code_of(source),
         E::MessageTooLarge { .. } | E::MessageExpands { .. } | E::PublicationTooLarge { .. } => {
             Code::MessageTooLarge

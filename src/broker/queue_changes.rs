@@ -109,17 +109,24 @@ impl Broker {
     ) -> Result<Queue> {
         self.check_settings(&queue, &change.settings)?;
         let (broker, call) = (self.clone(), Arc::clone(call));
-        let may_take_long = !change.indexes().is_empty();
-        self.run(may_take_long, async move {
+        let changes = change.settings != SettingsChange::default() || !change.indexes().is_empty();
+        self.run(changes, async move {
             let policy = broker.policies.of(&queue).await?;
             let known = Known { queue: &queue, policy: &policy, call: &call };
             broker.check_change(known, &change).await?;
             let mut done = Vec::new();
             let changed = broker.apply_change(known, &change, &mut done).await;
-            let changed = changed.map_err(|error| error.behind(&queue, &done))?;
-            broker.policies.note_pause(&queue, changed.settings.paused);
             broker.engine.tell(&queue);
-            Ok(changed)
+            changed.map_err(|error| error.behind(&queue, &done))?;
+            let shown = broker.show(known).await;
+            let shown = shown.map_err(|error| error.of_look_behind(&queue, &done))?;
+            broker.policies.note_pause(&queue, shown.settings.paused);
+            if shown.settings.fair && change.settings.fair.is_some() {
+                // Another gateway may have set it while this one dropped what it needs.
+                let made = broker.set_index(known, GroupIndex::Fair, true, &mut done).await;
+                made.map_err(|error| error.behind(&queue, &done))?;
+            }
+            Ok(shown)
         })
         .await
     }
@@ -130,7 +137,7 @@ impl Broker {
         known: Known<'_>,
         change: &QueueChange,
         done: &mut Vec<&'static str>,
-    ) -> Result<Queue> {
+    ) -> Result<()> {
         for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| *wanted) {
             self.set_index(known, index, true, done).await?;
         }
@@ -141,16 +148,14 @@ impl Broker {
             }
             outcome?;
             done.push("its settings are changed");
+            if let Some(paused) = change.settings.paused {
+                self.policies.note_pause(known.queue, paused.unwrap_or(false));
+            }
         }
         for (index, _) in change.indexes().into_iter().filter(|(_, wanted)| !*wanted) {
             self.set_index(known, index, false, done).await?;
         }
-        let changed = self.show(known).await?;
-        if changed.settings.fair && change.settings.fair.is_some() {
-            // Another gateway may have set it while this one dropped what it needs.
-            self.set_index(known, GroupIndex::Fair, true, done).await?;
-        }
-        Ok(changed)
+        Ok(())
     }
 
     /// Refuses a change that cannot be made, before any of it is.

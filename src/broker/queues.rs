@@ -123,6 +123,10 @@ impl Broker {
                 // Whatever was counted was another queue's that had its name.
                 self.metrics.forget_queue(queue.as_str());
                 self.metrics.know_queue(queue.as_str());
+                // Whether it can be looked at or not: it does not go by defaults.
+                self.policies.forget(queue);
+                let paused = new.settings.paused.flatten().unwrap_or(false);
+                self.policies.note_pause(queue, paused);
                 true
             }
             CreateOutcome::Exists => false,
@@ -169,11 +173,8 @@ impl Broker {
         };
         let done: &[&str] = if created { &["it is made"] } else { &[] };
         let shown = self.show_made(call, queue).await;
-        let queue = self.complete(shown.map_err(|error| error.behind(queue, done))?);
-        if created {
-            self.policies.forget(&new.queue);
-            self.policies.note_pause(&new.queue, queue.settings.paused);
-        } else if alike {
+        let queue = self.complete(shown.map_err(|error| error.of_look_behind(queue, done))?);
+        if !created && alike {
             self.check_alike(new, &queue)?;
         }
         Ok(Created { queue, created })

@@ -193,7 +193,9 @@ fn failure_of(error: &broker::Error) -> Failure {
     match error {
         E::InOperation { source, .. } | E::InMessage { source, .. } => failure_of(source),
         E::Shared(source) => failure_of(source),
-        E::PartlyChanged { source, .. } => failure_of(source).saying(error.to_string()),
+        E::PartlyChanged { source, .. } | E::ChangedUnseen { source, .. } => {
+            failure_of(source).saying(error.to_string())
+        }
         E::QueueNotFound(queue) => Failure::new(
             S::NOT_FOUND,
             "queue_not_found",

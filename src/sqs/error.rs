@@ -212,7 +212,8 @@ fn kind_of(error: &broker::Error) -> Kind {
         E::Shared(source) => kind_of(source),
         E::InOperation { source, .. }
         | E::InMessage { source, .. }
-        | E::PartlyChanged { source, .. } => kind_of(source),
+        | E::PartlyChanged { source, .. }
+        | E::ChangedUnseen { source, .. } => kind_of(source),
         E::OutcomeUnknown(_)
         | E::Internal(_)
         | E::NoArchive(_)

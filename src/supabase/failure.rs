@@ -158,7 +158,9 @@ fn failure_of(error: &broker::Error) -> Failure {
     match error {
         E::InOperation { source, .. } | E::InMessage { source, .. } => failure_of(source),
         E::Shared(source) => failure_of(source),
-        E::PartlyChanged { source, .. } => failure_of(source).saying(error.to_string()),
+        E::PartlyChanged { source, .. } | E::ChangedUnseen { source, .. } => {
+            failure_of(source).saying(error.to_string())
+        }
         E::QueueNotFound(queue) => Failure::no_relation('q', queue),
         E::NoArchive(queue) => Failure::no_relation('a', queue),
         // Of no part of the request: no queue can have the name.

@@ -126,3 +126,23 @@ async fn a_queue_that_two_change_at_once_is_fair_with_its_index_or_not_at_all() 
     assert_eq!(queue["settings"]["fair"], true);
     assert_eq!(one.database.value::<i64>(INDEXES).await, 1);
 }
+
+/// One that is made goes by its settings at once, whether it could be shown or not.
+#[tokio::test]
+async fn a_queue_that_is_made_and_cannot_be_looked_at_is_made() {
+    let gateway = TestGateway::start().await;
+    gateway.create("other").await;
+    let hide = "CREATE FUNCTION public.hides() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            ALTER FUNCTION pgmq_gateway.list_queues RENAME TO hidden;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER hides AFTER INSERT ON pgmq.meta FOR EACH ROW EXECUTE FUNCTION public.hides()";
+    gateway.database.execute(hide).await;
+    gateway.send("other", r#"{"message":"has settings loaded"}"#).await;
+    let made = gateway.put("/queues/q", r#"{"settings":{"delay":600}}"#).await;
+    assert!(made.status >= 500, "{}", made.text);
+    tells_of(&made.detail(), "it is made, as was asked");
+    gateway.send("q", r#"{"message":1}"#).await;
+    let hidden = "SELECT count(*) FROM pgmq.q_q WHERE vt > now() + interval '1 minute'";
+    assert_eq!(gateway.database.value::<i64>(hidden).await, 1);
+}

@@ -193,13 +193,23 @@ pub enum Error {
         why: store::Rejection,
     },
     /// A queue is changed in several steps, of which some are done.
-    #[error("{}", partly_changed(queue, done, &source.to_string()))]
+    #[error("{}", partly_changed(queue, done, source, &source.to_string()))]
     PartlyChanged {
         /// The queue.
         queue: String,
         /// What is done, in sentences.
         done: String,
         /// Why the rest is not.
+        source: Box<Error>,
+    },
+    /// A queue is changed as it was to be, and cannot be shown.
+    #[error("{}", changed_unseen(queue, done, &source.to_string()))]
+    ChangedUnseen {
+        /// The queue.
+        queue: String,
+        /// What is done, in sentences.
+        done: String,
+        /// Why it cannot be shown.
         source: Box<Error>,
     },
     /// A trigger failed for a reason that may pass.
@@ -318,8 +328,22 @@ pub enum Error {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What is said of a change of which some steps are done. What stopped it says of itself alone that it did nothing.
-pub(crate) fn partly_changed(queue: &str, done: &str, reason: &str) -> String {
-    let reason = reason.replace("; nothing was done", "").replace("; nothing was changed", "");
-    format!("queue `{queue}`: {done}, and the rest is not done: {reason}")
+/// What is said of a change of which some steps are done, and of why the rest is not.
+pub(crate) fn partly_changed(queue: &str, done: &str, source: &Error, reason: &str) -> String {
+    let rest = match source {
+        Error::OutcomeUnknown(_) => "whether the rest is done is not known",
+        _ => "the rest is not done",
+    };
+    format!("queue `{queue}`: {done}, and {rest}: {}", of_one_step(reason))
+}
+
+/// What is said of a change that is done, of a queue that could not be looked at since.
+pub(crate) fn changed_unseen(queue: &str, done: &str, reason: &str) -> String {
+    let reason = of_one_step(reason);
+    format!("queue `{queue}`: {done}, as was asked; it could not be looked at since: {reason}")
+}
+
+/// What stopped a change says of itself alone that it did nothing.
+fn of_one_step(reason: &str) -> String {
+    reason.replace("; nothing was done", "").replace("; nothing was changed", "")
 }

@@ -174,6 +174,16 @@ impl Error {
         }
     }
 
+    /// The failure of a look at `queue` behind a change, of which these steps were to be `done` and are.
+    pub(in crate::broker) fn of_look_behind(self, queue: &QueueName, done: &[&str]) -> Self {
+        match self.behind(queue, done) {
+            Self::PartlyChanged { queue, done, source } => {
+                Self::ChangedUnseen { queue, done, source }
+            }
+            other => other,
+        }
+    }
+
     fn refused(reason: String) -> Self {
         Self::MessageRejected { part: None, reason }
     }
@@ -290,5 +300,18 @@ mod tests {
         }
         let error = Error::of_changing(&queue)(store::Error::Locked).behind(&queue, &[]);
         assert!(matches!(error, Error::Locked(_)));
+        let unknown = Error::from(store::Error::OutcomeUnknown(None));
+        let unknown = unknown.behind(&queue, &["its settings are changed"]).to_string();
+        assert!(unknown.contains("whether the rest is done is not known"), "{unknown}");
+    }
+
+    #[test]
+    fn a_look_that_fails_behind_a_change_does_not_say_that_any_of_it_is_not_done() {
+        let queue = QueueName::parse("q").expect("valid");
+        let look = || Error::of_changing(&queue)(store::Error::Locked);
+        let said = look().of_look_behind(&queue, &["its settings are changed"]).to_string();
+        assert!(said.starts_with("queue `q`: its settings are changed, as was asked;"), "{said}");
+        assert!(!said.contains("the rest") && !said.contains("nothing was"), "{said}");
+        assert!(matches!(look().of_look_behind(&queue, &[]), Error::Locked(_)));
     }
 }
