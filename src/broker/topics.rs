@@ -78,7 +78,7 @@ impl Broker {
         check_wildcards(&pattern)?;
         let (broker, call) = (self.clone(), Arc::clone(call));
         let most = self.limits.max_bindings_per_queue;
-        self.run(false, async move {
+        self.run(true, async move {
             let (queue, pattern) = (&queue, &*pattern);
             let policy = broker.policies.of(queue).await?;
             let bound =

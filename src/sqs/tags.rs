@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    broker::{AttributesChange, MAX_ATTRIBUTE_BYTES},
+    broker::{AttributesChange, Error, MAX_ATTRIBUTE_BYTES},
     http::{Caller, QueuePermit, right},
 };
 
@@ -177,19 +177,26 @@ pub(super) async fn forbid(call: &Call, caller: Caller, input: RemovePermission)
     .await
 }
 
-/// Changes the statements of a policy as they are by then: where somebody else has changed them meanwhile, they
-/// are looked at again. `change` says whether there is anything to be written; behind the first attempt there may
-/// not be, as one whose answer was lost is made twice.
+/// Changes the statements of a policy as they are by then: where somebody else has changed them meanwhile, or an answer
+/// was lost, they are looked at again. `change` says whether there is anything to be written; behind the first attempt
+/// there may not be, as that one did it.
 async fn edit(
     call: &Call,
     permit: &Permit,
     name: &SqsName,
     change: impl Fn(&mut Vec<Value>, bool) -> Result<bool>,
 ) -> Result<Output> {
+    let mut lost = None;
     for attempt in 0..ATTEMPTS {
-        let mut policy = Policy::of(call, permit, name).await?;
-        if !change(&mut policy.statements, attempt > 0)? || policy.store(permit, name).await? {
+        let policy = Policy::of(call, permit, name).await;
+        let mut policy = policy.map_err(|error| lost.take().unwrap_or(error))?;
+        if !change(&mut policy.statements, attempt > 0)? {
             return Ok(None);
+        }
+        match policy.store(permit, name).await? {
+            Stored::Yes => return Ok(None),
+            Stored::No => {}
+            Stored::Unknown(error) => lost = Some(error),
         }
     }
     let message = "Others change the policy of this queue at the same time: try again.";
@@ -220,6 +227,15 @@ fn one_or_all(mut values: Vec<String>) -> Value {
     if values.len() == 1 { values.remove(0).into() } else { values.into() }
 }
 
+/// What became of a policy that was to be stored.
+enum Stored {
+    Yes,
+    /// Somebody else has changed it since it was read.
+    No,
+    /// What is to be told if that cannot be found out.
+    Unknown(SqsError),
+}
+
 /// The attribute `Policy`.
 struct Policy {
     /// As it was read.
@@ -245,8 +261,8 @@ impl Policy {
         Ok(Self { text, whole, statements })
     }
 
-    /// Whether it was still as it was read, and is changed.
-    async fn store(mut self, permit: &Permit, name: &SqsName) -> Result<bool> {
+    /// Stores it if it is still as it was read.
+    async fn store(mut self, permit: &Permit, name: &SqsName) -> Result<Stored> {
         let policy = if self.statements.is_empty() {
             None
         } else {
@@ -260,6 +276,11 @@ impl Policy {
         let (attributes, still) = (attribute(policy), attribute(self.text));
         let change = AttributesChange { attributes, still, ..AttributesChange::default() };
         let (broker, alias) = (&permit.broker, name.name.clone());
-        Ok(broker.change_attributes(&permit.call, &name.queue, alias, change).await?)
+        match broker.change_attributes(&permit.call, &name.queue, alias, change).await {
+            Ok(true) => Ok(Stored::Yes),
+            Ok(false) => Ok(Stored::No),
+            Err(error @ Error::OutcomeUnknown(_)) => Ok(Stored::Unknown(error.into())),
+            Err(error) => Err(error.into()),
+        }
     }
 }

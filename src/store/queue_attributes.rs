@@ -95,7 +95,7 @@ pub async fn change_queue_attributes(
     .bind(Json(&change.tags))
     .bind(Json(&change.still))
     .bind(change.first_only);
-    get(only_row(&conn.look(query).await?)?, "changed")
+    get(only_row(&conn.change(query).await?)?, "changed")
 }
 
 /// Whether it was noted less than so many seconds ago that a queue was emptied.

@@ -80,7 +80,7 @@ pub async fn change_settings(
     let query =
         sqlx::query("/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed");
     let query = query.bind(queue.as_str()).bind(Json(change.to_json()));
-    get(only_row(&conn.on(queue).look(query).await?)?, "changed")
+    get(only_row(&conn.on(queue).change(query).await?)?, "changed")
 }
 
 /// Refuses insert notifications of which PGMQ in this database knows nothing.

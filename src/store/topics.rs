@@ -66,7 +66,7 @@ pub async fn bind(
         .bind(queue.as_str())
         .bind(pattern)
         .bind(i32::try_from(max_bindings).unwrap_or(i32::MAX));
-    let rows = conn.look(query).await?;
+    let rows = conn.change(query).await?;
     let outcome = match word(&rows)? {
         "bound" => BindOutcome::Done,
         "full" => BindOutcome::Full,

@@ -182,6 +182,7 @@ mod topics;
 mod transactions;
 mod triggers;
 mod triggers_elsewhere;
+mod unknown_changes;
 mod unknown_leases;
 mod unknown_words;
 mod unwanted_bodies;

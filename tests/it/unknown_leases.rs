@@ -14,7 +14,7 @@ use crate::support::{
 /// Messages in each queue.
 const SENT: i64 = 6;
 
-async fn start(strategy: Strategy) -> (Server, Gateway, Client) {
+pub async fn start(strategy: Strategy) -> (Server, Gateway, Client) {
     let server = Server::new(&[]).await;
     let gateway = try_start(&server.url(), |settings| settings.long_poll.strategy = strategy);
     let gateway = gateway.await.expect("gateway started");
@@ -30,7 +30,7 @@ async fn create(client: &Client, queue: &str) {
 }
 
 /// From now on commits wait for a standby that there is not, or for none.
-async fn wait_for(server: &Server, standby: &str) {
+pub async fn wait_for(server: &Server, standby: &str) {
     server.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'")).await;
     server.execute("SELECT pg_reload_conf()").await;
     let set = format!(
@@ -40,7 +40,7 @@ async fn wait_for(server: &Server, standby: &str) {
 }
 
 /// Ends the sessions that wait for the standby, once one of these statements is among them.
-async fn cut_off(server: &Server, statement: &str) {
+pub async fn cut_off(server: &Server, statement: &str) {
     let waiting =
         "FROM pg_stat_activity WHERE application_name = 'pgmq-gateway' AND wait_event = 'SyncRep'";
     let ours = format!("SELECT count(*) {waiting} AND query LIKE '/* {statement}%'");
