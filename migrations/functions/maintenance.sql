@@ -22,12 +22,13 @@ END
 $$;
 
 -- Deletes those of the next messages that are past their retention and that nobody has in hand, and
--- remembers where to go on. `more` says that there were some, and there are messages behind them; `kept`
+-- remembers where to go on: of `max_rows` that are looked at, `max_deleted`, as a trigger may take as long as it likes for
+-- each. `chosen` says how many that was to be, `more` that there were some, and there are messages behind them; `kept`
 -- counts those that their table does not let go, `kept_code` says with which error. Another gateway that is
 -- at the same queue is left to it.
 CREATE FUNCTION pgmq_gateway.delete_expired_messages(
-    queue text, retention_seconds bigint, max_rows integer,
-    OUT more boolean, OUT kept bigint, OUT kept_code text
+    queue text, retention_seconds bigint, max_rows integer, max_deleted integer,
+    OUT chosen integer, OUT more boolean, OUT kept bigint, OUT kept_code text
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -35,8 +36,10 @@ DECLARE
     begins_behind bigint;
     goes_on bigint;
     looked record;
+    expired bigint[];
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    chosen := 0;
     more := false;
     kept := 0;
     PERFORM pgmq_gateway.require_unlocked(q_table);
@@ -49,27 +52,30 @@ BEGIN
     WHERE s.queue_name = queue;
     EXECUTE format(
         'SELECT count(*) = $2 AS is_full, max(n.msg_id) AS last,
-                coalesce(array_agg(n.msg_id) FILTER (WHERE n.expired), ''{}'') AS expired
+                coalesce(array_agg(n.msg_id ORDER BY n.msg_id) FILTER (WHERE n.expired), ''{}'') AS expired
          FROM (SELECT q.msg_id, q.enqueued_at < now() - make_interval(secs => $3) AND q.vt <= now()
                                 AS expired
                FROM %s q WHERE q.msg_id > $1 ORDER BY q.msg_id LIMIT $2) n', q_table
     ) INTO looked USING coalesce(begins_behind, 0), max_rows, retention_seconds;
+    expired := looked.expired[:max_deleted];
+    chosen := cardinality(expired);
     SELECT d.kept, d.kept_code INTO kept, kept_code
-    FROM pgmq_gateway.delete_rows(q_table, looked.expired, 'q.vt <= now()') d;
-    goes_on := CASE WHEN looked.is_full THEN looked.last ELSE 0 END;
+    FROM pgmq_gateway.delete_rows(q_table, expired, 'q.vt <= now()') d;
+    goes_on := CASE WHEN cardinality(looked.expired) > max_deleted THEN expired[max_deleted]
+                    WHEN looked.is_full THEN looked.last ELSE 0 END;
     UPDATE pgmq_gateway.queue_settings s SET retention_cursor = goes_on
     WHERE s.ctid = ANY (ARRAY(
         SELECT n.ctid FROM pgmq_gateway.queue_settings n
         WHERE n.queue_name = queue AND n.retention_cursor <> goes_on FOR UPDATE SKIP LOCKED));
-    more := looked.is_full AND looked.expired <> '{}';
+    more := goes_on > 0 AND chosen > 0;
 END
 $$;
 
 -- Deletes archived messages past their retention, beginning behind the first `skipped`. `more` says that
 -- there may be more; the rest is as above.
 CREATE FUNCTION pgmq_gateway.delete_expired_archive(
-    queue text, retention_seconds bigint, max_rows integer, skipped bigint,
-    OUT more boolean, OUT kept bigint, OUT kept_code text
+    queue text, retention_seconds bigint, max_deleted integer, skipped bigint,
+    OUT chosen integer, OUT more boolean, OUT kept bigint, OUT kept_code text
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -83,10 +89,11 @@ BEGIN
         'SELECT coalesce(array_agg(a.msg_id), ''{}'') FROM (
              SELECT a.msg_id FROM %s a WHERE a.archived_at < now() - make_interval(secs => $1)
              ORDER BY a.archived_at LIMIT $2 OFFSET $3 %s) a', a_table, pgmq_gateway.row_lock(a_table)
-    ) INTO expired USING retention_seconds, max_rows, skipped;
+    ) INTO expired USING retention_seconds, max_deleted, skipped;
     SELECT d.kept, d.kept_code INTO kept, kept_code
     FROM pgmq_gateway.delete_rows(a_table, expired) d;
-    more := cardinality(expired) = max_rows;
+    chosen := cardinality(expired);
+    more := chosen = max_deleted;
 END
 $$;
 

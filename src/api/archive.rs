@@ -133,11 +133,15 @@ fn known_to_postgresql(moment: Timestamp) -> DateTime<Utc> {
 #[schema(example = json!({"replayed": 3}))]
 struct Replayed {
     /// The number of messages.
-    replayed: i64,
+    #[serde(rename = "replayed")]
+    count: i64,
     /// There if the time for a request was up before all had been looked at: what to pass as `after` to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 4711)]
     next: Option<i64>,
+    /// There if messages stayed that were to be moved: why the first of them did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// Moves archived messages back, as new ones that have not been delivered yet. Many are moved in
@@ -172,8 +176,8 @@ async fn replay(
     may_take(&caller, &queue)?;
     let after = body.after.map(Bounded::get);
     let what = Replay { queue, to, which, limit, after, dry_run: body.dry_run };
-    let MovedSome { count, next } = broker.replay(&call, what).await?;
-    Ok(JsonResponse(Replayed { replayed: count, next }))
+    let MovedSome { count, next, reason } = broker.replay(&call, what).await?;
+    Ok(JsonResponse(Replayed { count, next, reason }))
 }
 
 /// Which dead letters to deliver once more.
@@ -206,11 +210,15 @@ fn may_take(caller: &Caller, from: &QueueName) -> Result<(), Problem> {
 #[schema(example = json!({"moved": 3}))]
 struct Moved {
     /// The number of messages.
-    moved: i64,
+    #[serde(rename = "moved")]
+    count: i64,
     /// There if the time for a request was up before all had been looked at: what to pass as `after` to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 4711)]
     next: Option<i64>,
+    /// There if messages stayed that were to be moved: why the first of them did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// Moves dead letters back to where they came from, as new messages. Those that a consumer has in
@@ -238,6 +246,6 @@ async fn redrive(
     }
     let within = caller.scope(Some(Right::Send));
     let what = Redrive { queue, to, within, limit, after };
-    let MovedSome { count, next } = broker.redrive(&call, what).await?;
-    Ok(JsonResponse(Moved { moved: count, next }))
+    let MovedSome { count, next, reason } = broker.redrive(&call, what).await?;
+    Ok(JsonResponse(Moved { count, next, reason }))
 }

@@ -32,7 +32,7 @@ impl ArchiveSearch {
             readable_only: false,
             from: what.after,
             limit,
-            rows: what.which.is_search().then(RowBudget::new),
+            rows: what.which.is_search().then(RowBudget::of_search),
         }
     }
 
@@ -58,7 +58,7 @@ impl ArchiveSearch {
         self.page.more = page.more;
         self.page.last_id = page.last_id.or(self.page.last_id);
         if let Some(rows) = &mut self.rows {
-            rows.note(took, !is_cut);
+            rows.note_search(took, !is_cut);
         }
         is_cut
     }

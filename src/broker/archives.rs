@@ -16,6 +16,7 @@ use super::{
     move_steps::{MoveSteps, Redriven, refused_by},
     policies::Policy,
     retry::Kind,
+    these_steps::TheseSteps,
 };
 
 /// A page of an archive.
@@ -64,7 +65,7 @@ pub struct Redrive {
 }
 
 /// What became of dead letters that were to be delivered once more.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RedrivenThese {
     /// How many were moved.
     pub moved: i64,
@@ -72,15 +73,30 @@ pub struct RedrivenThese {
     pub failed: i64,
     /// Why; nothing where somebody had locked what was needed.
     pub why: Option<String>,
+    /// How many are as they were, as the time was up.
+    pub left: i64,
 }
 
 /// What became of messages that were to be moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MovedSome {
     /// How many were moved or, where they were to be counted only, how many there are.
     pub count: i64,
     /// The id behind which to go on, where the time was up before all had been looked at.
     pub next: Option<i64>,
+    /// Why one stayed.
+    pub reason: Option<String>,
+}
+
+impl MovedSome {
+    /// That of so many, with why one was `kept`. Where that is all that there is to tell it is the answer; what is
+    /// behind, at `next`, may fare better.
+    pub(super) fn new(count: i64, next: Option<i64>, kept: Option<Error>) -> Result<Self> {
+        match kept {
+            Some(error) if count == 0 && next.is_none() => Err(error),
+            kept => Ok(Self { count, next, reason: kept.map(|error| error.to_string()) }),
+        }
+    }
 }
 
 impl Broker {
@@ -153,9 +169,11 @@ impl Broker {
             }
             let mut steps = steps.searching(which.is_search());
             while let Some(step) = steps.next() {
+                let is_widest = steps.is_widest();
                 let moved =
                     broker.on_queue(Kind::Replay, queue, &policy, &call, |mut conn| async move {
-                        unlocked(store::replay(&mut conn, queue, to, step, which).await?)
+                        let step = store::replay(&mut conn, queue, to, step, which).await?;
+                        if is_widest || step.last_id.is_none() { unlocked(step) } else { Ok(step) }
                     });
                 let moved = moved.await;
                 steps.done(moved.and_then(|step| step.map_err(of_moving(queue, Some(to)))));
@@ -197,49 +215,58 @@ impl Broker {
 
     /// Moves dead letters back to where they came from, or into a queue, and says how many.
     pub async fn redrive(&self, call: &Arc<Call>, what: Redrive) -> Result<MovedSome> {
-        let Redriven { moved, next, rejected, .. } = self.redrive_some(call, what).await?;
-        match rejected {
-            Some(error) if moved == 0 => Err(error),
-            _ => Ok(MovedSome { count: moved, next }),
-        }
-    }
-
-    /// The same, for those who go on until they are through.
-    pub(super) async fn redrive_some(&self, call: &Arc<Call>, what: Redrive) -> Result<Redriven> {
-        if what.to.as_ref() == Some(&what.queue) {
-            return Err(Error::invalid(Part::Destination, "must be another queue than this"));
-        }
-        if let Some(to) = &what.to {
-            self.must_exist(call, to).await?;
-        }
+        self.check_redrive(call, &what).await?;
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
-            let Redrive { queue, to, within, limit, after } = what;
-            let (queue, to, within) = (&queue, to.as_ref(), &within);
-            let policy = broker.policies.of(queue).await?;
-            let mut steps = broker.steps(limit, after).searching(true);
-            while let Some(step) = steps.next() {
-                let none_moved = steps.moved == 0;
-                let moved =
-                    broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
-                        let step = store::redrive(&mut conn, queue, to, within, step).await?;
-                        // Of several queues that they go to, one that is locked keeps none from the others.
-                        let is_all = none_moved && step.last_id.is_none();
-                        if to.is_some() || is_all { unlocked(step) } else { Ok(step) }
-                    });
-                let moved = moved.await;
-                steps.done(moved.and_then(|step| step.map_err(of_moving(queue, to))));
-            }
-            if let Some(to) = to {
-                broker.moved_to(to, steps.moved);
-            }
-            steps.redriven(queue, to)
+            let mut steps = broker.steps(what.limit, what.after).searching(true);
+            let Redriven { moved, next, kept, .. } =
+                broker.redrive_steps(&call, &what, &mut steps).await?;
+            MovedSome::new(moved, next, kept)
         })
         .await
     }
 
-    /// Moves those of these dead letters back to where they came from that nobody has in hand. What came from a
-    /// queue that is gone, or not `within`, stays.
+    /// Refuses to move dead letters where that cannot be.
+    pub(super) async fn check_redrive(&self, call: &Arc<Call>, what: &Redrive) -> Result<()> {
+        if what.to.as_ref() == Some(&what.queue) {
+            return Err(Error::invalid(Part::Destination, "must be another queue than this"));
+        }
+        match &what.to {
+            Some(to) => self.must_exist(call, to).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes these steps, which somebody else may go on with.
+    pub(super) async fn redrive_steps(
+        &self,
+        call: &Arc<Call>,
+        what: &Redrive,
+        steps: &mut MoveSteps,
+    ) -> Result<Redriven> {
+        let (queue, to, within) = (&what.queue, what.to.as_ref(), &what.within);
+        let policy = self.policies.of(queue).await?;
+        while let Some(step) = steps.next() {
+            let (none_moved, is_widest) = (steps.moved == 0, steps.is_widest());
+            let moved = self.on_queue(Kind::Move, queue, &policy, call, |mut conn| async move {
+                let step = store::redrive(&mut conn, queue, to, within, step).await?;
+                // Of several queues that they go to, one that is locked keeps none from the others.
+                let is_last = step.last_id.is_none();
+                let is_all =
+                    if to.is_some() { is_widest || is_last } else { none_moved && is_last };
+                if is_all { unlocked(step) } else { Ok(step) }
+            });
+            let moved = moved.await;
+            steps.done(moved.and_then(|step| step.map_err(of_moving(queue, to))));
+        }
+        if let Some(to) = to {
+            self.moved_to(to, steps.moved);
+        }
+        steps.redriven(queue, to)
+    }
+
+    /// Moves those of these dead letters back to where they came from that nobody has in hand, as far as the time goes.
+    /// What came from a queue that is gone, or not `within`, stays.
     pub async fn redrive_these(
         &self,
         call: &Arc<Call>,
@@ -249,15 +276,18 @@ impl Broker {
     ) -> Result<RedrivenThese> {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
-            let (queue, ids, within) = (&queue, &ids, &within);
+            let (queue, within) = (&queue, &within);
             let policy = broker.policies.of(queue).await?;
-            let moved = broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
-                store::redrive_these(&mut conn, queue, ids, within).await
-            });
-            let moved = moved.await?.map_err(of_moving(queue, None))?;
-            let refused = |why| refused_by(queue, moved.destination.as_deref(), &why).to_string();
-            let why = moved.rejection.map(refused);
-            Ok(RedrivenThese { moved: moved.count, failed: moved.failed, why })
+            let mut steps = TheseSteps::new(ids, broker.request_timeout / 2);
+            while let Some(ids) = steps.next() {
+                let moved =
+                    broker.on_queue(Kind::Move, queue, &policy, &call, |mut conn| async move {
+                        store::redrive_these(&mut conn, queue, ids, within).await
+                    });
+                let moved = moved.await.and_then(|moved| moved.map_err(of_moving(queue, None)));
+                steps.done(moved, |why, to| refused_by(queue, to, why))?;
+            }
+            Ok(steps.outcome())
         })
         .await
     }

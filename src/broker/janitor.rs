@@ -12,12 +12,13 @@ use crate::{
     store::{self, ExpiryStep, Kept, QueueRetention},
 };
 
-use super::Broker;
+use super::{Broker, row_budget::RowBudget};
 
-/// Rows of one step.
+/// The most rows of one step: that are looked at, and that are deleted.
 const STEP_ROWS: i32 = 1_000;
-/// Steps at one queue before it is the next one's turn.
+/// Steps at one queue, and the time for them, before it is the next one's turn.
 const STEPS_IN_TURN: u32 = 50;
+const TURN_TIME: Duration = Duration::from_secs(10);
 /// Rows that a queue's table does not let go after which it is the next one's turn.
 const MOST_KEPT: i64 = 5_000;
 /// Pause between two steps when there is more to do.
@@ -35,6 +36,15 @@ pub struct Janitor {
     settings: config::Maintenance,
     /// What failed when it was last tried, of which that was said.
     failing: HashMap<Task, Pause>,
+    /// How many rows of a queue go in one step, going by the steps before.
+    step_rows: HashMap<String, StepRows>,
+}
+
+/// Of its messages, and of its archive.
+#[derive(Debug)]
+struct StepRows {
+    messages: RowBudget,
+    archive: RowBudget,
 }
 
 /// What there is to do.
@@ -84,7 +94,7 @@ impl From<store::Error> for Failure {
 impl Janitor {
     /// A janitor for a broker.
     pub fn new(broker: Broker, settings: config::Maintenance) -> Self {
-        Self { broker, settings, failing: HashMap::new() }
+        Self { broker, settings, failing: HashMap::new(), step_rows: HashMap::new() }
     }
 
     /// Works until it is dropped.
@@ -126,12 +136,15 @@ impl Janitor {
             Task::Queue(name) => queues.iter().any(|queue| queue.queue == *name),
             _ => true,
         });
+        self.step_rows.retain(|name, _| queues.iter().any(|queue| queue.queue == *name));
         for queue in queues {
             let task = Task::Queue(queue.queue.clone());
             if self.failing.get_mut(&task).is_some_and(Pause::goes_on) {
                 continue;
             }
-            let outcome = self.tend(&queue).await;
+            let mut rows = self.step_rows.remove(&queue.queue).unwrap_or_default();
+            let outcome = self.tend(&queue, &mut rows).await;
+            self.step_rows.insert(queue.queue, rows);
             self.report(task, outcome);
         }
     }
@@ -186,28 +199,45 @@ impl Janitor {
 
     /// Deletes what is past its time in one queue and in its archive, up to a bound. Neither is in the way
     /// of the other.
-    async fn tend(&self, retention: &QueueRetention) -> Result<(), Failure> {
+    async fn tend(&self, retention: &QueueRetention, rows: &mut StepRows) -> Result<(), Failure> {
         let Ok(queue) = QueueName::parse(&retention.queue) else { return Ok(()) };
         let messages = match retention.messages {
-            Some(seconds) => self.delete_expired(&queue, Part::Messages(seconds)).await,
+            Some(seconds) => {
+                self.delete_expired(&queue, Part::Messages(seconds), &mut rows.messages).await
+            }
             None => Ok(()),
         };
         let archive = match retention.archive {
-            Some(seconds) => self.delete_expired(&queue, Part::Archive(seconds)).await,
+            Some(seconds) => {
+                self.delete_expired(&queue, Part::Archive(seconds), &mut rows.archive).await
+            }
             None => Ok(()),
         };
         messages.and(archive)
     }
 
-    async fn delete_expired(&self, queue: &QueueName, part: Part) -> Result<(), Failure> {
+    async fn delete_expired(
+        &self,
+        queue: &QueueName,
+        part: Part,
+        rows: &mut RowBudget,
+    ) -> Result<(), Failure> {
         let (mut kept, mut code) = (0, None);
+        let turn = Instant::now();
         for _ in 0..STEPS_IN_TURN {
-            let step = self.step(queue, part, kept).await.map_err(Failure::Error)?;
+            let began = Instant::now();
+            let step = match self.step(queue, part, rows.rows(), kept).await {
+                Ok(step) => step,
+                // The others first: it has had its time.
+                Err(store::Error::Timeout) if rows.shrink() => break,
+                Err(error) => return Err(Failure::Error(error)),
+            };
+            rows.note_change(began.elapsed(), step.chosen.into());
             if let Some(more) = step.kept {
                 kept += i64::from(more.count);
                 code = more.code.or(code);
             }
-            if !step.more || kept >= MOST_KEPT {
+            if !step.more || kept >= MOST_KEPT || turn.elapsed() >= TURN_TIME {
                 break;
             }
             sleep(STEP_PAUSE).await;
@@ -217,14 +247,20 @@ impl Janitor {
     }
 
     /// One step, where so many messages stayed in those before it.
-    async fn step(&self, queue: &QueueName, part: Part, kept: i64) -> store::Result<ExpiryStep> {
+    async fn step(
+        &self,
+        queue: &QueueName,
+        part: Part,
+        most: i32,
+        kept: i64,
+    ) -> store::Result<ExpiryStep> {
         let mut conn = self.broker.db.background_conn().await?;
         match part {
             Part::Messages(seconds) => {
-                store::delete_expired_messages(&mut conn, queue, seconds, STEP_ROWS).await
+                store::delete_expired_messages(&mut conn, queue, seconds, STEP_ROWS, most).await
             }
             Part::Archive(seconds) => {
-                store::delete_expired_archive(&mut conn, queue, seconds, STEP_ROWS, kept).await
+                store::delete_expired_archive(&mut conn, queue, seconds, most, kept).await
             }
         }
     }
@@ -246,6 +282,13 @@ impl Janitor {
                 self.failing.entry(task).or_default().begin();
             }
         }
+    }
+}
+
+impl Default for StepRows {
+    fn default() -> Self {
+        let rows = RowBudget::of_changes(STEP_ROWS);
+        Self { messages: rows, archive: rows }
     }
 }
 

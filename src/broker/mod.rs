@@ -33,6 +33,7 @@ mod row_security;
 mod sending;
 mod sending_each;
 mod settling;
+mod these_steps;
 mod topics;
 mod transactions;
 

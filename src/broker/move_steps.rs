@@ -12,19 +12,22 @@ use crate::{
 
 use super::{Error, Result, archives::MovedSome, row_budget::RowBudget};
 
-/// Messages that are moved in one transaction.
-const STEP: i64 = 500;
+/// The most messages that are moved in one transaction.
+pub(super) const STEP: i32 = 500;
 
 /// Moving messages in transactions of a bounded size, until there are no more, the limit is reached,
 /// or the time is over: then it says where to go on.
+#[derive(Debug)]
 pub(super) struct MoveSteps {
     /// How many were moved so far.
     pub(super) moved: i64,
     /// Why the first one stayed that was to be moved.
     stayed: Option<Stayed>,
+    /// Whether one stayed that was locked, or whose destination was.
+    is_any_locked: bool,
     limit: Option<i64>,
-    /// The most messages of a step.
-    most: i64,
+    /// The most messages of a step; no bound where they are only counted.
+    most: Option<RowBudget>,
     from: i64,
     after: i64,
     /// What comes later than the first step is none of theirs.
@@ -49,11 +52,12 @@ pub(super) struct Redriven {
     pub(super) is_through: bool,
     /// The id behind which to go on, where the time was up.
     pub(super) next: Option<i64>,
-    /// Why one stayed that no queue takes.
-    pub(super) rejected: Option<Error>,
+    /// Why one stayed.
+    pub(super) kept: Option<Error>,
 }
 
 /// Why a message stayed that was to be moved.
+#[derive(Debug)]
 enum Stayed {
     Locked,
     /// Why, and to which queue it was to go.
@@ -67,8 +71,9 @@ impl MoveSteps {
         Self {
             moved: 0,
             stayed: None,
+            is_any_locked: false,
             limit,
-            most: STEP,
+            most: Some(RowBudget::of_changes(STEP)),
             from,
             after: from,
             up_to: None,
@@ -83,12 +88,22 @@ impl MoveSteps {
 
     /// For those that may have to pass over many to find one.
     pub(super) fn searching(self, is_search: bool) -> Self {
-        Self { rows: is_search.then(RowBudget::new), ..self }
+        Self { rows: is_search.then(RowBudget::of_search), ..self }
     }
 
     /// For those that move none.
     pub(super) fn counting(self) -> Self {
-        Self { most: i64::MAX, ..self }
+        Self { most: None, ..self }
+    }
+
+    /// The same later on, from where it has come to. Behind the last one it begins anew, for those that were locked.
+    pub(super) fn resume(&mut self, limit: i64, time: Duration) {
+        if self.is_through {
+            (self.after, self.stayed, self.is_any_locked) = (i64::MIN, None, false);
+        }
+        (self.moved, self.limit, self.from) = (0, Some(limit), self.after);
+        (self.is_through, self.is_over, self.failed, self.up_to) = (false, false, None, None);
+        self.deadline = Instant::now() + time;
     }
 
     /// The next step, if there is one.
@@ -105,29 +120,36 @@ impl MoveSteps {
 
     /// The most messages of the next step.
     pub(super) fn wanted(&self) -> i64 {
-        self.limit.map_or(self.most, |limit| (limit - self.moved).min(self.most))
+        let most = self.most.map_or(i64::MAX, |most| most.rows().into());
+        self.limit.map_or(most, |limit| (limit - self.moved).min(most))
     }
 
-    /// What moving dead letters came to: an error if somebody has locked what none of them could go past.
-    pub(super) fn redriven(self, from: &QueueName, to: Option<&QueueName>) -> Result<Redriven> {
-        let (moved, next) = (self.moved, self.next_id());
-        if let Some(error) = self.failed {
+    /// What moving dead letters came to: an error if somebody has locked what none of them could go past, and there are
+    /// no others behind.
+    pub(super) fn redriven(
+        &mut self,
+        from: &QueueName,
+        to: Option<&QueueName>,
+    ) -> Result<Redriven> {
+        if let Some(error) = self.failed.take() {
             return Err(error);
         }
         let what = || match to {
             Some(to) => format!("queue `{to}`"),
             None => format!("a queue to which messages of `{from}` go back"),
         };
-        let (is_through, rejected) = match self.stayed {
-            Some(Stayed::Locked) if moved == 0 => return Err(Error::Locked(what())),
-            Some(Stayed::Locked) => (false, None),
-            Some(Stayed::Rejected(rejection, destination)) => {
-                let error = refused_by(from, destination.as_deref(), &rejection);
-                (self.is_through, Some(error))
+        let (moved, next) = (self.moved, self.next_id());
+        let kept = match &self.stayed {
+            Some(Stayed::Locked) if moved == 0 && next.is_none() => {
+                return Err(Error::Locked(what()));
             }
-            None => (self.is_through, None),
+            Some(Stayed::Locked) if moved == 0 => Some(Error::Locked(what())),
+            Some(Stayed::Rejected(rejection, destination)) => {
+                Some(refused_by(from, destination.as_deref(), rejection))
+            }
+            Some(Stayed::Locked) | None => None,
         };
-        Ok(Redriven { moved, is_through, next, rejected })
+        Ok(Redriven { moved, is_through: self.is_through && !self.is_any_locked, next, kept })
     }
 
     /// Takes a step into account. One that took too long is tried with fewer rows. One that failed is the end, whether it
@@ -149,13 +171,28 @@ impl MoveSteps {
         }
     }
 
+    /// Whether a step has as many messages as one can have.
+    pub(super) fn is_widest(&self) -> bool {
+        self.most.is_none_or(|most| most.rows() >= STEP)
+    }
+
     fn add(&mut self, step: Moved) {
-        let wanted = self.wanted();
+        let is_locked = step.count == 0 && step.failed > 0 && step.rejection.is_none();
+        if is_locked && step.last_id.is_some() && self.most.as_mut().is_some_and(RowBudget::widen) {
+            // Of those behind some may not be.
+            self.up_to = step.up_to;
+            return;
+        }
+        let (wanted, found) = (self.wanted(), step.count + step.failed);
         if let Some(rows) = &mut self.rows {
-            rows.note(self.began.elapsed(), step.count + step.failed >= wanted);
+            rows.note_search(self.began.elapsed(), found >= wanted);
+        }
+        if let Some(most) = &mut self.most {
+            most.note_change(self.began.elapsed(), found);
         }
         self.moved += step.count;
         if step.failed > 0 {
+            self.is_any_locked |= step.rejection.is_none();
             let rejected = |why| Stayed::Rejected(why, step.destination);
             self.stayed.get_or_insert(step.rejection.map_or(Stayed::Locked, rejected));
         }
@@ -165,11 +202,14 @@ impl MoveSteps {
         self.is_over = Instant::now() >= self.deadline;
     }
 
-    /// Whether to try a step again that took too long, with fewer rows.
+    /// Has the next step move fewer messages, and look at fewer rows, after one that took too long; false if that is not
+    /// worth a try, or not yet.
     fn narrow(&mut self) -> bool {
+        let is_fewer = self.most.as_mut().is_some_and(RowBudget::shrink)
+            | self.rows.as_mut().is_some_and(RowBudget::shrink);
         // Whoever asks again has more time for it.
         let is_late = Instant::now() >= self.deadline && self.is_begun();
-        !is_late && self.rows.as_mut().is_some_and(RowBudget::shrink)
+        is_fewer && !is_late
     }
 
     fn is_begun(&self) -> bool {
@@ -181,19 +221,18 @@ impl MoveSteps {
         (!self.is_through && self.wanted() > 0).then_some(self.after)
     }
 
-    /// How many were moved. If none was, as `to` took none, that is the answer.
+    /// How many were moved. If none was, as `to` took none, that is the answer, unless there are others behind.
     pub(super) fn finish(self, to: &QueueName) -> Result<MovedSome> {
-        let next = self.next_id();
+        let (count, next) = (self.moved, self.next_id());
         if let Some(error) = self.failed {
             return Err(error);
         }
-        match self.stayed {
-            Some(Stayed::Rejected(rejection, _)) if self.moved == 0 => {
-                Err(Error::rejected(to.as_str(), &rejection))
-            }
-            Some(Stayed::Locked) if self.moved == 0 => Err(Error::Locked(format!("queue `{to}`"))),
-            _ => Ok(MovedSome { count: self.moved, next }),
-        }
+        let kept = match self.stayed {
+            Some(Stayed::Rejected(rejection, _)) => Some(Error::rejected(to.as_str(), &rejection)),
+            Some(Stayed::Locked) if count == 0 => Some(Error::Locked(format!("queue `{to}`"))),
+            Some(Stayed::Locked) | None => None,
+        };
+        MovedSome::new(count, next, kept)
     }
 }
 
@@ -216,106 +255,4 @@ pub(super) fn refused_by(
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use crate::store;
-
-    use super::*;
-
-    fn step(count: i64, last_id: Option<i64>) -> Moved {
-        let (rejection, destination) = (None, None);
-        Moved { count, failed: 0, rejection, destination, last_id, up_to: Some(1_000) }
-    }
-
-    fn steps() -> MoveSteps {
-        MoveSteps::new(None, None, Duration::from_secs(15)).searching(true)
-    }
-
-    fn too_long() -> Error {
-        Error::TookTooLong(store::Error::Timeout)
-    }
-
-    fn queue() -> QueueName {
-        QueueName::parse("q").expect("valid")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_the_time_is_up_it_says_where_to_go_on() {
-        let mut steps = steps();
-        assert_eq!(steps.next().expect("one").after, i64::MIN);
-        steps.done(Ok(step(3, Some(500))));
-        let next = steps.next().expect("another");
-        assert_eq!((next.after, next.up_to), (500, Some(1_000)));
-        advance(Duration::from_secs(20)).await;
-        steps.done(Ok(step(0, Some(800))));
-        assert!(steps.next().is_none());
-        let moved = steps.finish(&queue()).expect("moved");
-        assert_eq!(moved, MovedSome { count: 3, next: Some(800) });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_is_through_or_has_enough_says_nothing_of_the_kind() {
-        let mut steps = steps();
-        steps.done(Ok(step(3, None)));
-        assert!(steps.next().is_none());
-        let moved = steps.finish(&queue()).expect("moved");
-        assert_eq!(moved, MovedSome { count: 3, next: None });
-        let mut steps = MoveSteps::new(Some(3), Some(7), Duration::from_secs(15));
-        assert_eq!(steps.next().expect("one").after, 7);
-        steps.done(Ok(step(3, Some(9))));
-        assert!(steps.next().is_none());
-        assert_eq!(steps.finish(&queue()).expect("moved").next, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_takes_too_long_is_tried_with_fewer_rows() {
-        let mut steps = steps();
-        let rows = steps.next().expect("one").rows;
-        steps.done(Err(too_long()));
-        assert!(steps.next().expect("one").rows < rows);
-        while steps.rows.as_mut().is_some_and(RowBudget::shrink) {}
-        let mut other = self::steps();
-        while other.rows.as_mut().is_some_and(RowBudget::shrink) {}
-        other.done(Err(too_long()));
-        assert!(other.next().is_none());
-        assert!(
-            matches!(other.finish(&queue()), Err(Error::TookTooLong(_))),
-            "nothing was looked at"
-        );
-        steps.done(Ok(step(0, Some(40))));
-        while steps.rows.as_mut().is_some_and(RowBudget::shrink) {}
-        steps.done(Err(too_long()));
-        let moved = steps.finish(&queue()).expect("looked at");
-        assert_eq!(moved, MovedSome { count: 0, next: Some(40) });
-    }
-
-    #[test]
-    fn what_was_moved_is_the_answer_whatever_keeps_the_next_step_from_beginning() {
-        for error in [
-            store::Error::Overloaded.into(),
-            store::Error::Unavailable(None).into(),
-            Error::Locked("a queue".to_owned()),
-        ] {
-            let mut steps = self::steps();
-            steps.done(Ok(step(500, Some(500))));
-            steps.done(Err(error));
-            assert!(steps.next().is_none(), "it is the end");
-            assert_eq!(steps.finish(&queue()).expect("a number").count, 500);
-        }
-        let mut steps = self::steps();
-        steps.done(Err(store::Error::Overloaded.into()));
-        assert!(matches!(steps.finish(&queue()), Err(Error::Overloaded(_))));
-    }
-
-    #[test]
-    fn what_was_moved_for_certain_is_known_though_the_answer_is_that_it_is_not() {
-        let mut steps = self::steps();
-        steps.done(Ok(step(500, Some(500))));
-        steps.done(Err(store::Error::OutcomeUnknown(None).into()));
-        assert!(steps.next().is_none(), "it is the end");
-        assert_eq!(steps.moved, 500);
-        let redriven = steps.redriven(&queue(), None);
-        assert!(matches!(redriven, Err(Error::OutcomeUnknown(_))), "{redriven:?}");
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
 //! Moves dead letters back, as tasks in the database say. One gateway at a time is at a task; where that one
 //! ends, another goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -12,109 +13,209 @@ use crate::{
     store::{self, MoveTask},
 };
 
-use super::{Broker, Error, Redrive, Result, move_steps::Redriven};
+use super::{
+    Broker, Error, Redrive, Result,
+    move_steps::{MoveSteps, Redriven},
+};
 
 /// Time between two looks for tasks that other gateways began, or left.
 const POLL: Duration = Duration::from_secs(2);
 /// Seconds for which a gateway has a task for itself.
 const CLAIM_SECONDS: i32 = 60;
-/// Messages that are moved between two notes of how far a task has come.
-const STEP: i64 = 500;
-/// Seconds before a task goes on that met a lock or the like.
-const RETRY_PAUSE: f64 = 1.0;
+/// Tasks that are worked on at the same time: one that is held up is in nobody's way.
+const MOST_AT_ONCE: usize = 4;
+/// Messages that are moved, at most, between two notes of how far a task has come, and the time after which no step of
+/// them begins: so long do others wait.
+const PART: i64 = 500;
+const PART_TIME: Duration = Duration::from_secs(2);
+/// The shortest and the longest pause of a task that met a lock or the like, and how many times longer it is than what
+/// that took.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const PAUSE_FACTOR: u32 = 10;
+/// How often it is tried to note what came of a part.
+const NOTE_ATTEMPTS: u32 = 5;
+/// Time after which it is forgotten how far a task has come that another gateway is at, or that was cancelled.
+const MEMORY: Duration = Duration::from_secs(600);
 
 /// What a task failed of that is told in a word: a queue that is not there any more.
 pub const FAILED_QUEUE_NOT_FOUND: &str = "queue_not_found";
 
 /// Works on the tasks.
 #[derive(Debug)]
-pub struct Mover(Broker);
+pub struct Mover {
+    broker: Broker,
+    /// The parts of tasks that are worked on. A shutdown waits for them.
+    parts: FuturesUnordered<BoxFuture<'static, (String, Result<Done>)>>,
+    /// The tasks of these, and where others go on.
+    tasks: HashMap<String, Place>,
+    /// When tasks are due that pause.
+    due: Vec<Instant>,
+    complained: bool,
+}
+
+/// Where a task is.
+#[derive(Debug)]
+enum Place {
+    InHand,
+    /// It has come so far by then.
+    Left(Box<MoveSteps>, Instant),
+}
+
+/// A part of a task is done.
+struct Done {
+    /// How to go on, if there is more to do.
+    steps: Option<Box<MoveSteps>>,
+    pause: Duration,
+}
 
 /// What came of a part of a task.
-struct Step {
+struct Outcome {
     moved: i64,
     status: &'static str,
     failure: Option<String>,
-    pause: f64,
+    pause: Duration,
 }
 
 impl Mover {
     /// For the tasks in the broker's database.
     pub fn new(broker: Broker) -> Self {
-        Self(broker)
+        let (parts, tasks, due) = (FuturesUnordered::new(), HashMap::new(), Vec::new());
+        Self { broker, parts, tasks, due, complained: false }
     }
 
     /// Works until it is dropped.
-    pub async fn run(self) {
-        let mut complained = false;
-        // The shortest pause of a task since the last time that none could be worked on.
-        let mut pause = POLL;
+    pub async fn run(mut self) {
         loop {
-            match self.step().await {
-                Ok(Some(of_task)) => {
-                    if of_task > Duration::ZERO {
-                        pause = pause.min(of_task);
-                    }
-                    continue;
-                }
-                Ok(None) => complained = false,
-                Err(error) if !complained => {
-                    warn!(%error, "tasks that move dead letters cannot be worked on");
-                    complained = true;
-                }
-                Err(_) => {}
+            let claimed = self.claim().await;
+            self.complain(claimed.as_ref().err());
+            let now = Instant::now();
+            self.due.retain(|due| *due > now);
+            let look = self.due.iter().min().map_or(now + POLL, |due| (now + POLL).min(*due));
+            tokio::select! {
+                Some((task, done)) = self.parts.next() => self.end(task, done),
+                // Either there is a new one, or it is time to look.
+                () = self.broker.move_tasks.notified(), if self.has_room() => {}
+                () = sleep_until(look), if self.has_room() => {}
             }
-            // Either there is a new one, or it is time to look.
-            let _ =
-                timeout(std::mem::replace(&mut pause, POLL), self.0.move_tasks.notified()).await;
         }
     }
 
-    /// Does a part of a task, and says for how long it pauses then; nothing if there is none to be worked on.
-    async fn step(&self) -> Result<Option<Duration>> {
-        let task = {
-            let mut conn = self.0.db.background_conn().await?;
-            store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
-        };
-        let Some(task) = task else { return Ok(None) };
-        let step = self.move_some(&task).await;
-        let mut conn = self.0.db.background_conn().await?;
-        let failure = step.failure.as_deref();
-        let noted = store::advance_move_task(
-            &mut conn,
-            &task.id,
-            step.moved,
-            step.status,
-            failure,
-            step.pause,
-        );
-        noted.await?;
-        Ok(Some(Duration::from_secs_f64(step.pause)))
+    fn has_room(&self) -> bool {
+        self.parts.len() < MOST_AT_ONCE
     }
 
-    async fn move_some(&self, task: &MoveTask) -> Step {
-        let limit = task.max_per_second.map_or(STEP, i64::from);
-        let pause = if task.max_per_second.is_some() { 1.0 } else { 0.0 };
+    /// Begins with what there is to be worked on.
+    async fn claim(&mut self) -> Result<()> {
+        while self.has_room() {
+            let task = {
+                let mut conn = self.broker.db.background_conn().await?;
+                store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
+            };
+            let Some(task) = task else { break };
+            let steps = match self.tasks.insert(task.id.clone(), Place::InHand) {
+                // It takes longer than this gateway had it for.
+                Some(Place::InHand) => continue,
+                Some(Place::Left(steps, _)) => Some(steps),
+                None => None,
+            };
+            let (broker, id) = (self.broker.clone(), task.id.clone());
+            let part = self.broker.tasks.spawn(async move { broker.do_part(&task, steps).await });
+            let part = async move {
+                (id, part.await.unwrap_or_else(|panic| Err(Error::Internal(panic.into()))))
+            };
+            self.parts.push(part.boxed());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, task: String, done: Result<Done>) {
+        let now = Instant::now();
+        self.tasks.remove(&task);
+        match done {
+            Ok(Done { steps, pause }) => {
+                self.due.push(now + pause);
+                if let Some(steps) = steps {
+                    self.tasks.insert(task, Place::Left(steps, now));
+                }
+            }
+            Err(error) => self.complain(Some(&error)),
+        }
+        self.tasks.retain(|_, place| match place {
+            Place::InHand => true,
+            Place::Left(_, since) => now - *since < MEMORY,
+        });
+    }
+
+    /// Says what is wrong once, until it is right again.
+    fn complain(&mut self, error: Option<&Error>) {
+        if let Some(error) = error
+            && !self.complained
+        {
+            warn!(%error, "tasks that move dead letters cannot be worked on");
+        }
+        self.complained = error.is_some();
+    }
+}
+
+impl Broker {
+    /// Does a part of a task, beginning where the last one ended, and notes what came of it.
+    async fn do_part(&self, task: &MoveTask, steps: Option<Box<MoveSteps>>) -> Result<Done> {
+        let limit = task.max_per_second.map_or(PART, i64::from);
+        let mut steps = steps.unwrap_or_else(|| {
+            Box::new(MoveSteps::new(None, None, Duration::ZERO).searching(true))
+        });
+        steps.resume(limit, PART_TIME);
+        let began = Instant::now();
+        let redriven = self.redrive_part(task, &mut steps).await;
+        let outcome = Outcome::of(task, redriven, steps.moved, began.elapsed());
+        let mut attempts = 1;
+        while let Err(error) = self.note_part(task, &outcome).await {
+            // What was moved is to be counted, and once.
+            let is_known = !matches!(error, store::Error::OutcomeUnknown(_));
+            if attempts == NOTE_ATTEMPTS || !is_known || self.closing.is_cancelled() {
+                return Err(error.into());
+            }
+            attempts += 1;
+            sleep(RETRY_PAUSE).await;
+        }
+        Ok(Done { steps: (outcome.status == RUNNING).then_some(steps), pause: outcome.pause })
+    }
+
+    async fn note_part(&self, task: &MoveTask, outcome: &Outcome) -> store::Result<()> {
+        let Outcome { moved, status, failure, pause } = outcome;
+        let (failure, pause) = (failure.as_deref(), pause.as_secs_f64());
+        let mut conn = self.db.background_conn().await?;
+        store::advance_move_task(&mut conn, &task.id, *moved, status, failure, pause).await
+    }
+
+    /// Without a bound on its time but that of its steps: what was moved is to be counted.
+    async fn redrive_part(&self, task: &MoveTask, steps: &mut MoveSteps) -> Result<Redriven> {
         let parse =
             |name: &str| QueueName::parse(name).map_err(|_| Error::QueueNotFound(name.to_owned()));
-        let moved = async {
-            let to = task.destination.as_deref().map(parse).transpose()?;
-            let queue = parse(&task.source)?;
-            let what = Redrive { queue, to, within: Scope::ALL, limit: Some(limit), after: None };
-            self.0.redrive_some(&Arc::default(), what).await
-        };
-        match moved.await {
-            Ok(Redriven { moved, is_through: false, .. }) => {
-                Step { moved, status: "RUNNING", failure: None, pause }
+        let to = task.destination.as_deref().map(parse).transpose()?;
+        let (queue, within) = (parse(&task.source)?, Scope::ALL);
+        let what = Redrive { queue, to, within, limit: None, after: None };
+        let call = Arc::default();
+        self.check_redrive(&call, &what).await?;
+        self.redrive_steps(&call, &what, steps).await
+    }
+}
+
+const RUNNING: &str = "RUNNING";
+
+impl Outcome {
+    fn of(task: &MoveTask, redriven: Result<Redriven>, moved: i64, took: Duration) -> Self {
+        let held_up = (took * PAUSE_FACTOR).clamp(RETRY_PAUSE, LONGEST_PAUSE);
+        let (status, failure, pause) = match redriven {
+            Ok(Redriven { is_through: false, .. }) if moved > 0 => {
+                let pause = task.max_per_second.map_or(0, |_| 1);
+                (RUNNING, None, Duration::from_secs(pause))
             }
-            Ok(Redriven { moved, rejected: Some(error), .. }) => {
-                let failure = Some(error.to_string());
-                Step { moved, status: "FAILED", failure, pause: 0.0 }
-            }
-            Ok(Redriven { moved, .. }) => {
-                Step { moved, status: "COMPLETED", failure: None, pause: 0.0 }
-            }
-            Err(
+            // All that it has looked at stays: what is behind may not.
+            Ok(Redriven { is_through: false, next: Some(_), .. }) => (RUNNING, None, RETRY_PAUSE),
+            Ok(Redriven { is_through: false, .. })
+            | Err(
                 Error::Locked(_)
                 | Error::Overloaded(_)
                 | Error::DatabaseUnavailable(_)
@@ -122,15 +223,17 @@ impl Mover {
                 | Error::Undone(_)
                 | Error::OutcomeUnknown(_)
                 | Error::TriggerFailed(_),
-            ) => Step { moved: 0, status: "RUNNING", failure: None, pause: RETRY_PAUSE },
-            Err(error) => {
-                let failure = match &error {
-                    Error::QueueNotFound(_) => FAILED_QUEUE_NOT_FOUND.to_owned(),
-                    other => other.to_string(),
-                };
-                Step { moved: 0, status: "FAILED", failure: Some(failure), pause: 0.0 }
+            ) => (RUNNING, None, held_up),
+            Ok(Redriven { kept: Some(error), .. }) => {
+                ("FAILED", Some(error.to_string()), Duration::ZERO)
             }
-        }
+            Ok(Redriven { .. }) => ("COMPLETED", None, Duration::ZERO),
+            Err(Error::QueueNotFound(_)) => {
+                ("FAILED", Some(FAILED_QUEUE_NOT_FOUND.to_owned()), Duration::ZERO)
+            }
+            Err(error) => ("FAILED", Some(error.to_string()), Duration::ZERO),
+        };
+        Self { moved, status, failure, pause }
     }
 }
 
@@ -189,5 +292,53 @@ impl Broker {
             Ok(found.await??)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn outcome(redriven: Result<Redriven>, moved: i64, seconds: u64) -> Outcome {
+        let task = MoveTask {
+            id: "1".to_owned(),
+            source: "dead".to_owned(),
+            destination: None,
+            max_per_second: None,
+            status: RUNNING.to_owned(),
+            moved: 0,
+            to_move: 9,
+            failure: None,
+            started_at: DateTime::UNIX_EPOCH,
+        };
+        Outcome::of(&task, redriven, moved, Duration::from_secs(seconds))
+    }
+
+    fn redriven(moved: i64, is_through: bool, next: Option<i64>) -> Redriven {
+        Redriven { moved, is_through, next, kept: None }
+    }
+
+    #[test]
+    fn one_that_is_held_up_pauses_for_longer_than_it_took() {
+        let locked = || Err(Error::Locked("q".to_owned()));
+        for (took, pause) in [(0, 1), (3, 30), (50, 60)] {
+            let outcome = outcome(locked(), 0, took);
+            assert_eq!((outcome.status, outcome.pause), (RUNNING, Duration::from_secs(pause)));
+        }
+        let counted = outcome(Err(store::Error::OutcomeUnknown(None).into()), 7, 1);
+        assert_eq!((counted.status, counted.moved), (RUNNING, 7));
+    }
+
+    #[test]
+    fn one_that_moves_something_goes_on_at_once_and_one_that_finds_nothing_soon() {
+        assert_eq!(outcome(Ok(redriven(3, false, Some(7))), 3, 9).pause, Duration::ZERO);
+        assert_eq!(outcome(Ok(redriven(0, false, Some(7))), 0, 9).pause, RETRY_PAUSE);
+        assert_eq!(outcome(Ok(redriven(3, true, None)), 3, 9).status, "COMPLETED");
+        let kept = Some(Error::QueueConflict("as the test wishes".to_owned()));
+        let failed = outcome(Ok(Redriven { moved: 3, is_through: true, next: None, kept }), 3, 9);
+        assert_eq!(failed.failure.as_deref(), Some("as the test wishes"));
+        assert_eq!((failed.status, failed.moved), ("FAILED", 3));
     }
 }

@@ -7,12 +7,14 @@ use tracing::warn;
 
 use crate::{
     domain::{Call, QueueName, Settled},
-    store,
+    store::{self, Deleted},
 };
 
-use super::{Broker, Error, Result, move_steps::hides, policies::Policy, retry::Kind};
+use super::{
+    Broker, Error, Result, move_steps::hides, policies::Policy, retry::Kind, row_budget::RowBudget,
+};
 
-/// Messages that are deleted in one transaction where a queue cannot be emptied at once.
+/// The most messages that are deleted in one transaction where a queue cannot be emptied at once.
 const PURGE_STEP: i32 = 5_000;
 
 /// What emptying a queue came to.
@@ -54,21 +56,33 @@ impl Broker {
             store::last_id(&mut conn, queue).await
         });
         let up_to = last.await?.map_err(Error::on(queue))?;
+        let mut most = RowBudget::of_changes(PURGE_STEP);
         let (mut purged, mut next, mut kept) = (0, Some(i64::MIN), None);
         let deadline = Instant::now() + self.request_timeout / 2;
-        while let Some(after) = next.filter(|_| Instant::now() < deadline) {
+        let mut is_over = false;
+        while let Some(after) = next.filter(|_| !is_over) {
+            let (began, rows) = (Instant::now(), most.rows());
             let step = self.on_queue(Kind::Purge, queue, policy, call, |mut conn| async move {
-                let step = store::delete_next(&mut conn, queue, after, up_to, PURGE_STEP).await?;
+                let step = store::delete_next(&mut conn, queue, after, up_to, rows).await?;
                 // All that is left is locked, maybe for a moment.
-                let is_locked = step.count == 0 && step.kept == Some(Settled::Locked);
-                if is_locked { Err(store::Error::Locked) } else { Ok(step) }
+                let is_all = step.last_id.is_none() || rows >= PURGE_STEP;
+                if is_locked(&step) && is_all { Err(store::Error::Locked) } else { Ok(step) }
             });
-            match step.await.and_then(|step| step.map_err(Error::on(queue))) {
+            let step = step.await.and_then(|step| step.map_err(Error::on(queue)));
+            let is_late = Instant::now() >= deadline;
+            match step {
+                // Those behind may not be.
+                Ok(step) if is_locked(&step) && most.widen() => {}
                 Ok(step) => {
+                    most.note_change(began.elapsed(), rows.into());
                     purged += step.count;
                     next = step.last_id;
                     kept = kept.or(step.kept);
+                    is_over = is_late;
                 }
+                Err(Error::TookTooLong(_)) if most.shrink() && !(is_late && after > i64::MIN) => {}
+                // Whoever asks again has more time for it.
+                Err(Error::TookTooLong(_)) if after > i64::MIN => is_over = true,
                 Err(error) if hides(purged, &error) => return Err(error),
                 // What the steps before it deleted is deleted.
                 Err(error) => {
@@ -78,13 +92,16 @@ impl Broker {
             }
         }
         match kept {
-            Some(Settled::Kept | Settled::Conflict) if purged == 0 => {
-                Err(Error::QueueKept(queue.to_string()))
-            }
-            Some(Settled::Failed) if purged == 0 => {
-                Err(Error::TriggerFailed(format!("queue `{queue}`")))
-            }
-            _ => Ok(Purged { count: purged, more: next.is_some() }),
+            // Where the time was up, others may be behind them.
+            _ if purged > 0 || next.is_some() => Ok(Purged { count: purged, more: next.is_some() }),
+            Some(Settled::Kept | Settled::Conflict) => Err(Error::QueueKept(queue.to_string())),
+            Some(Settled::Failed) => Err(Error::TriggerFailed(format!("queue `{queue}`"))),
+            _ => Ok(Purged { count: 0, more: false }),
         }
     }
+}
+
+/// Whether all that a step came to is locked.
+fn is_locked(step: &Deleted) -> bool {
+    step.count == 0 && step.kept == Some(Settled::Locked)
 }

@@ -293,7 +293,13 @@ pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
             format!("Only one PurgeQueue operation on {} is allowed every 60 seconds.", name.name),
         ));
     }
-    broker.purge_queue(&permit.call, name.queue.clone()).await?;
+    let purged = broker.purge_queue(&permit.call, name.queue.clone()).await?;
+    if purged.more {
+        // There is no other way to say so, and clients ask again.
+        let message =
+            format!("{} messages were deleted; the others need another request.", purged.count);
+        return Err(SqsError::new(Kind::ServiceUnavailable, message));
+    }
     // Behind it: one that failed may be asked for again at once. Without the note it may be, too, and it is done.
     if let Err(error) = broker.note_purge(&permit.call, &name.queue, alias).await {
         warn!(queue = %name.queue, %error, "a queue was emptied, which could not be noted");

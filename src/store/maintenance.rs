@@ -72,24 +72,28 @@ pub async fn queues_with_retention(conn: &mut Conn) -> Result<Vec<QueueRetention
 /// What a step of deleting came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpiryStep {
+    /// How many were to be deleted.
+    pub chosen: i32,
     /// Whether there may be more to delete.
     pub more: bool,
     /// What the table did not let go.
     pub kept: Option<Kept>,
 }
 
-/// Deletes some of a queue's messages that are past their retention.
+/// Deletes some of a queue's messages that are past their retention: of `max_rows` that are looked at, `max_deleted`.
 pub async fn delete_expired_messages(
     conn: &mut Conn,
     queue: &QueueName,
     retention_seconds: i64,
     max_rows: i32,
+    max_deleted: i32,
 ) -> Result<ExpiryStep> {
     let query = sqlx::query(
         "/* delete_expired_messages */ \
-         SELECT more, kept, kept_code FROM pgmq_gateway.delete_expired_messages($1, $2, $3)",
+         SELECT chosen, more, kept, kept_code \
+         FROM pgmq_gateway.delete_expired_messages($1, $2, $3, $4)",
     );
-    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows);
+    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows).bind(max_deleted);
     expiry_step(&conn.on(queue).look(query).await?)
 }
 
@@ -98,14 +102,15 @@ pub async fn delete_expired_archive(
     conn: &mut Conn,
     queue: &QueueName,
     retention_seconds: i64,
-    max_rows: i32,
+    max_deleted: i32,
     skipped: i64,
 ) -> Result<ExpiryStep> {
     let query = sqlx::query(
         "/* delete_expired_archive */ \
-         SELECT more, kept, kept_code FROM pgmq_gateway.delete_expired_archive($1, $2, $3, $4)",
+         SELECT chosen, more, kept, kept_code \
+         FROM pgmq_gateway.delete_expired_archive($1, $2, $3, $4)",
     );
-    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows).bind(skipped);
+    let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_deleted).bind(skipped);
     expiry_step(&conn.on(queue).look(query).await?)
 }
 
@@ -119,7 +124,7 @@ fn expiry_step(rows: &[PgRow]) -> Result<ExpiryStep> {
         }),
         None => None,
     };
-    Ok(ExpiryStep { more: get(row, "more")?, kept })
+    Ok(ExpiryStep { chosen: get(row, "chosen")?, more: get(row, "more")?, kept })
 }
 
 /// Deletes some idempotency keys that are past their lifetime; true if there may be more.

@@ -101,9 +101,9 @@ pub use queue_attributes::{
     is_purged, list_aliases, note_purge, queue_attributes, queue_ids, whose_id,
 };
 pub use queues::{
-    CreateOutcome, DropOutcome, LookLimits, QueueFigures, TableAccess, create, delete_next,
-    drop_queue, exists, figures, last_id, list, metrics, names, read_refusal, show, table_access,
-    truncate,
+    CreateOutcome, Deleted, DropOutcome, LookLimits, QueueFigures, TableAccess, create,
+    delete_next, drop_queue, exists, figures, last_id, list, metrics, names, read_refusal, show,
+    table_access, truncate,
 };
 pub use reads::{
     DeadLetters, Found, Kept, PassedOver, Pop, Popped, Quarantined, Read, pop, quarantine,

@@ -148,6 +148,7 @@ mod shares;
 mod slips;
 mod slow_queues;
 mod slow_reads;
+mod slow_tables;
 mod spans;
 mod sqs;
 mod sqs_claims;

@@ -2,15 +2,15 @@
 
 use crate::support::TestGateway;
 
-/// How many are deleted in a step.
-const STEP: i64 = 5_000;
+/// How many are deleted in a first step, which may take as long as it likes.
+const STEP: i64 = 50;
 
 #[tokio::test]
 async fn a_purge_that_leaves_messages_says_so() {
     let gateway = TestGateway::with(|settings| settings.server.request_timeout_seconds = 8).await;
     gateway.create("q").await;
     // With a trigger it is emptied step by step; each takes longer than half of a request's time.
-    let slow = "INSERT INTO pgmq.q_q (vt, message) SELECT now(), '1' FROM generate_series(1, 7000);
+    let slow = "INSERT INTO pgmq.q_q (vt, message) SELECT now(), '1' FROM generate_series(1, 70);
         CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN PERFORM pg_sleep(4.1); RETURN NULL; END';
         CREATE TRIGGER slow AFTER DELETE ON pgmq.q_q EXECUTE FUNCTION public.slow()";
@@ -18,5 +18,5 @@ async fn a_purge_that_leaves_messages_says_so() {
     let first = gateway.post("/queues/q/purge", "").await.expect(200).json();
     assert_eq!(first, serde_json::json!({"purged": STEP, "more": true}));
     let second = gateway.post("/queues/q/purge", "").await.expect(200).json();
-    assert_eq!(second, serde_json::json!({"purged": 7_000 - STEP}));
+    assert_eq!(second, serde_json::json!({"purged": 70 - STEP}));
 }

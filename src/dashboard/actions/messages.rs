@@ -35,6 +35,7 @@ const MOST_LOOKS: usize = 20;
 
 /// What is said of those of which nobody knows.
 const MAY_BE_DONE: &str = "may be done or not";
+const NOT_IN_TIME: &str = "were left, as the time was up";
 
 /// Which messages are meant.
 #[derive(Clone, Debug)]
@@ -322,11 +323,13 @@ async fn redrive(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Res
         |why| format!("could not be moved ({why})"),
     );
     outcome.not(why, moved.failed);
+    outcome.not(NOT_IN_TIME, moved.left);
     Ok(())
 }
 
 async fn replay(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Result<(), Failure> {
-    let ids = ids.into_iter().map(MsgId::get).collect();
+    let ids: Vec<i64> = ids.into_iter().map(MsgId::get).collect();
+    let all = ids.clone();
     let what = Replay {
         queue: work.queue.clone(),
         to: None,
@@ -335,7 +338,10 @@ async fn replay(work: &Work<'_>, ids: Vec<MsgId>, outcome: &mut Outcome) -> Resu
         after: None,
         dry_run: false,
     };
-    outcome.done += work.broker.replay(work.call, what).await?.count;
+    let moved = work.broker.replay(work.call, what).await?;
+    outcome.done += moved.count;
+    let left = all.iter().filter(|id| moved.next.is_some_and(|next| **id > next)).count();
+    outcome.not(NOT_IN_TIME, i64::try_from(left).unwrap_or(0));
     Ok(())
 }
 
