@@ -259,42 +259,6 @@ async fn the_example_is_printed_and_can_be_used() {
     assert!(fine, "{errors}");
 }
 
-/// Whatever was set, and wherever.
-#[tokio::test]
-async fn settings_that_are_printed_can_be_used_as_a_file() {
-    let keys = r#"[{"name":"a "b"","key_file":"/run/key","grants":["send:q","receive:a*"],"max_waiters":5}]"#;
-    let roles = r#"[{"role":"authenticated","grants":["send:a*"]},{"role":"x","grants":[]}]"#;
-    let environment = [
-        ("DATABASE_URL", "postgres://h/d"),
-        ("PGMQ_GATEWAY__AUTH__KEYS", keys),
-        ("PGMQ_GATEWAY__AUTH__ADMIN_KEY", "the-key-of-the-administrator"),
-        ("PGMQ_GATEWAY__JWT__ROLES", roles),
-        ("PGMQ_GATEWAY__JWT__JWKS", "https://h/keys?token=s3cret"),
-        ("PGMQ_GATEWAY__JWT__ISSUER", "i\u{7f}\tx"),
-        ("PGMQ_GATEWAY__JWT__AUDIENCE", "a"),
-        ("PGMQ_GATEWAY__HTTP__CORS_ORIGINS", "https://a.example,https://b.example"),
-    ];
-    let (fine, printed, errors) = run(program(&["config"], &environment));
-    assert!(fine && !printed.contains("s3cret"), "{printed}{errors}");
-    assert!(!printed.contains("administrator"), "{printed}");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), &printed).expect("written");
-    let path = file.path().display().to_string();
-    let (fine, again, errors) = run(program(&["config", "--config", &path], &[]));
-    assert!(fine, "{errors}{printed}");
-    // What is hidden is not in the file.
-    for hidden in ["url = (hidden)", "admin_key = (hidden)", "jwks = "] {
-        assert!(printed.contains(&format!("\n# {hidden}")), "{hidden}: {printed}");
-    }
-    // Without where it came from.
-    let value =
-        |line: &str| line.rsplit_once(" # ").map_or(line, |(value, _)| value).trim_end().to_owned();
-    let values = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.starts_with('#')).map(value).collect()
-    };
-    assert_eq!(values(&again), values(&printed));
-}
-
 /// As every other variable, it counts as unset where it is empty: a composition of containers sets it so.
 #[tokio::test]
 async fn the_file_is_named_by_a_variable_that_may_be_empty() {
