@@ -94,6 +94,11 @@ pub(super) async fn read_thoroughly(
             // The connection broke: no row is to blame for that.
             Err(Error::OutcomeUnknown(_)) => return outcome,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
+            // Another read is at it, which clears it away: this one goes on without.
+            Err(Error::Unreadable) if tries < MOST_PAUSES => {
+                tries += 1;
+                sleep(PAUSE).await;
+            }
             Err(_) => return outcome,
             Ok(found) if found.is_empty() && is_to_begin_anew(read.since, &queue, shared) => {
                 (read.since, reads_fully) = (None, true);
