@@ -129,7 +129,7 @@ BEGIN
     update_statement := format(
         $query$/* pgmq_gateway */
         UPDATE %1$s m
-        SET vt = $1, read_ct = m.read_ct + 1 %2$s
+        SET vt = clock_timestamp() + $1, read_ct = m.read_ct + 1 %2$s
         WHERE m.%3$s = ANY (ARRAY(%4$s))
         RETURNING m.msg_id, m.read_ct, m.enqueued_at, %5$s, m.vt, m.message, %6$s, $5::bigint,
                   NULL::float8, NULL::integer, NULL::integer, NULL::text
@@ -142,7 +142,8 @@ BEGIN
         CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END);
     IF NOT one_by_one THEN
         RETURN QUERY EXECUTE update_statement
-        USING clock_timestamp() + make_interval(secs => hide_seconds), max_messages, filter, max_receives,
+        -- Counted from when a row is taken: to find it may have taken long.
+        USING make_interval(secs => hide_seconds), max_messages, filter, max_receives,
               this_queue, statement_timestamp(), since;
         GET DIAGNOSTICS found_count = ROW_COUNT;
         IF runs_others_code THEN
@@ -169,7 +170,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing
-                USING clock_timestamp() + make_interval(secs => hide_seconds), candidate, NULL, NULL, this_queue;
+                USING make_interval(secs => hide_seconds), candidate, NULL, NULL, this_queue;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);
@@ -395,7 +396,7 @@ $$;
 
 -- Takes messages that cannot be delivered out of the way: into the archive or, where that does not take
 -- them, to the end of all days. Returns those of `ids` that were, and which of the two.
-CREATE FUNCTION pgmq_gateway.quarantine_these(queue text, ids bigint[])
+CREATE FUNCTION pgmq_gateway.quarantine_these(queue text, ids bigint[], patience text DEFAULT '50ms')
 RETURNS TABLE (id bigint, is_archived boolean) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -403,6 +404,7 @@ DECLARE
     outcome text;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
+    PERFORM set_config('lock_timeout', patience, true);
     FOREACH id IN ARRAY ids LOOP
         outcome := (pgmq_gateway.settle_alone(queue, q_table, 'archive', id, NULL, NULL)).outcome;
         is_archived := outcome = 'done';
@@ -444,6 +446,7 @@ BEGIN
              ORDER BY q.msg_id LIMIT $1))
          AND %2$s', q_table, condition, CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $4' END
     ) INTO unreadable USING max_messages, max_expanded, q_table, filter;
-    RETURN QUERY SELECT * FROM pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'));
+    -- Another read may be at them, and in vain as well: who waits comes before the next one.
+    RETURN QUERY SELECT * FROM pgmq_gateway.quarantine_these(queue, coalesce(unreadable, '{}'), '5s');
 END
 $$;

@@ -37,10 +37,15 @@ impl<'a> UnreadableSearch<'a> {
     /// block those behind them. True a few times at most.
     pub async fn cleared(&mut self, conn: &mut Conn, error: Option<&Error>) -> Result<bool> {
         let worth_a_look = matches!(error, Some(Error::Unreadable | Error::Timeout));
-        if !worth_a_look || self.found >= MOST_FOUND {
+        if !worth_a_look || self.is_used_up() {
             return Ok(false);
         }
         self.clear(conn).await
+    }
+
+    /// Whether it has found so many that it looks no more.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.found >= MOST_FOUND
     }
 
     /// Searches for unreadable messages, however the read ended; whether there were some.

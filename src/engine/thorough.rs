@@ -29,6 +29,8 @@ const MOST_SLOW: u32 = 2;
 /// that is done.
 const PAUSE: Duration = Duration::from_millis(250);
 const MOST_PAUSES: u32 = 20;
+/// Time after which no other read is waited for that is at an unreadable message: maybe none is.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Reads; where a row is in the way, without it. One that the table does not let go is left, one that takes too long
 /// is passed over for a while, one that cannot be read is taken out of the way.
@@ -45,7 +47,7 @@ pub(super) async fn read_thoroughly(
     let queue = read.queue.clone();
     let mut search = UnreadableSearch::new(&queue, read.filter.as_ref(), &shared.metrics);
     let (mut undone, mut gave_up, mut tries, mut reads_fully) = (0, false, 0, false);
-    let mut slow = 0;
+    let (mut slow, began) = (0, Instant::now());
     loop {
         if read.fifo == Some(FifoMode::Fair) {
             read.after_group = shared.turns.after(&queue);
@@ -95,7 +97,12 @@ pub(super) async fn read_thoroughly(
             Err(Error::OutcomeUnknown(_)) => return outcome,
             Err(error) if search.cleared(conn, Some(error)).await? => {}
             // Another read is at it, which clears it away: this one goes on without.
-            Err(Error::Unreadable) if tries < MOST_PAUSES => {
+            Err(Error::Unreadable)
+                if tries < MOST_PAUSES
+                    && !search.is_used_up()
+                    && began.elapsed() < LONGEST_WAIT
+                    && !shared.closing.is_cancelled() =>
+            {
                 tries += 1;
                 sleep(PAUSE).await;
             }

@@ -177,7 +177,7 @@ async fn the_read_uses_the_index() {
         SELECT count(*) FROM pgmq_gateway.receive('q', 30, 200, NULL, false, true, NULL, NULL, false)";
     let psql = Command::new("psql").args(["-X", "-d", &database.url(), "-c", explain]).output();
     let said = String::from_utf8_lossy(&psql.expect("psql").stderr).into_owned();
-    assert!(said.contains("Index Cond: (vt <= statement_timestamp())"), "{said}");
+    assert!(said.contains("Index Cond: (vt <= '"), "{said}");
     assert!(said.contains("Index Cond: (vt > statement_timestamp())"), "{said}");
     assert!(!said.contains("Seq Scan on q_q"), "{said}");
 }
