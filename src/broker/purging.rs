@@ -92,11 +92,14 @@ impl Broker {
             }
         }
         match kept {
-            // Where the time was up, others may be behind them.
-            _ if purged > 0 || next.is_some() => Ok(Purged { count: purged, more: next.is_some() }),
-            Some(Settled::Kept | Settled::Conflict) => Err(Error::QueueKept(queue.to_string())),
-            Some(Settled::Failed) => Err(Error::TriggerFailed(format!("queue `{queue}`"))),
-            _ => Ok(Purged { count: 0, more: false }),
+            // Whoever asks again begins with these again, though the time was up before all had been looked at.
+            Some(Settled::Kept | Settled::Conflict) if purged == 0 => {
+                Err(Error::QueueKept(queue.to_string()))
+            }
+            Some(Settled::Failed) if purged == 0 => {
+                Err(Error::TriggerFailed(format!("queue `{queue}`")))
+            }
+            _ => Ok(Purged { count: purged, more: next.is_some() }),
         }
     }
 }
