@@ -15,7 +15,7 @@ use crate::{
 
 /// Connections besides the pools': health, installer.
 const EXTRA_CONNECTIONS: u32 = 4;
-/// Time for one statement of an installation, which may wait for another gateway's.
+/// Time for one statement of an installation.
 const PREPARE_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time for a command that uses our private PostgreSQL to end before that is stopped.
 const COMMAND_TIME: Duration = Duration::from_secs(5);

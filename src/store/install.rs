@@ -189,6 +189,8 @@ async fn run_installer(options: &ConnectOptions) -> Result<(), PgmqError> {
         Ok(_) => pgmq::install::install_sql_from_embedded(&pool).await,
         Err(error) => Err(error.into()),
     };
+    // Behind a pooler, the session is somebody else's next.
+    let _ = sqlx::query(LockWait::AS_EVER).execute(&pool).await;
     pool.close().await;
     outcome
 }

@@ -131,6 +131,13 @@ fn hash() -> String {
 /// shortly; what was done by then is done, and another call goes on.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(LockWait::SHORTLY).execute(&mut *connection).await?;
+    let done = take_steps(connection).await;
+    // Also where it failed: behind a pooler, the session is somebody else's next.
+    let undone = sqlx::query(LockWait::AS_EVER).execute(connection).await.map(drop);
+    done.and(undone)
+}
+
+async fn take_steps(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'pgmq_gateway')",
     )
@@ -149,7 +156,7 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::E
         apply_functions(connection).await?;
         separate_queues(connection).await?;
     }
-    sqlx::query(LockWait::AS_EVER).execute(connection).await.map(drop)
+    Ok(())
 }
 
 /// Gives queues that have one identity between them one each, before a gateway serves them. What is locked is left to

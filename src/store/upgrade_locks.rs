@@ -13,6 +13,8 @@ use super::{PrepareError, backoff::Backoff};
 
 /// The key of the advisory lock under which gateways install, one at a time.
 const INSTALL_LOCK: i64 = 0x7067_6d71_6777; // "pgmqgw"
+/// The least time for another gateway to install, which is at work and not in the way.
+const TURN_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Who holds the advisory lock $1 or, where that is null, a lock on a table of schema $2: what tells the transaction
 /// from others, and what is said of it; that of the longest first.
@@ -70,10 +72,14 @@ impl<'a> LockWait<'a> {
 
     /// Waits for the turn to install, which the session has until its end.
     pub(super) async fn turn(&mut self, connection: &mut PgConnection) -> Result<(), PrepareError> {
+        let patience = self.patience;
+        self.patience = patience.max(TURN_PATIENCE);
         // A statement that waited for it would have a snapshot meanwhile, and come to its time.
         while !self.try_turn(connection).await.map_err(|error| self.failed(error))? {
             self.pause(connection, Locked::Turn).await?;
         }
+        // What is locked otherwise is waited for from now on.
+        (self.patience, self.started) = (patience, Instant::now());
         Ok(())
     }
 
