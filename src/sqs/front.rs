@@ -215,7 +215,11 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
     let understand = move |caller: Caller| {
         if let Some((signature, key)) = &signed {
             let hash = verification::hash(&body);
-            verification::verify(&sqs, signature, key, &parts, &base_path, &hash)?;
+            match verification::announced_hash(&parts) {
+                // With which the signature was verified.
+                Some(announced) => verification::check_hash(&sqs, announced, &hash)?,
+                None => verification::verify(&sqs, signature, key, &parts, &base_path, &hash)?,
+            }
         }
         if !is_proven {
             caller.prove()?;

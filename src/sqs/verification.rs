@@ -60,8 +60,17 @@ pub(super) fn hash(body: &[u8]) -> String {
     hex(&Sha256::digest(body))
 }
 
-/// Refuses a request that is not signed with its key, with a body of this SHA-256 in hexadecimal digits. What a proxy has changed is looked at as the client may
-/// have written it.
+/// Refuses a body that is not the one that was announced and signed.
+pub(super) fn check_hash(sqs: &Sqs, announced: &str, hash: &str) -> Result<()> {
+    if announced == hash {
+        return Ok(());
+    }
+    sqs.metrics.refused("unauthenticated");
+    Err(mismatch(MISMATCH))
+}
+
+/// Refuses a request that is not signed with its key, with a body of this SHA-256 in hexadecimal digits. What a proxy
+/// has changed is looked at as the client may have written it.
 pub(super) fn verify(
     sqs: &Sqs,
     signature: &Signature,
