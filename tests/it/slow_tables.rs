@@ -142,6 +142,18 @@ async fn a_queue_is_purged_as_far_as_the_time_goes() {
     assert_eq!(purged, LETTERS);
 }
 
+/// To ask again would begin with the same messages.
+#[tokio::test]
+async fn a_purge_that_deletes_nothing_in_its_time_says_why() {
+    let gateway = start("q_q").await;
+    let keep = "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN PERFORM pg_sleep(0.04); RETURN NULL; END';
+                CREATE TRIGGER keep BEFORE DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.keep()";
+    gateway.database.execute(keep).await;
+    gateway.post("/queues/q/purge", "").await.problem(403, "forbidden");
+    assert_eq!(count(&gateway, "q_q").await, LETTERS);
+}
+
 /// It has no other way to say that there are more.
 #[tokio::test]
 async fn a_queue_that_is_purged_in_part_over_sqs_is_asked_for_again() {
