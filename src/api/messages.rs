@@ -1,7 +1,6 @@
 //! `/queues/{queue}/messages`: sending, looking, settling. Receiving stands in `receive`.
 
 use axum::{
-    Json as JsonResponse,
     extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -19,6 +18,7 @@ use crate::{
     },
     http::{
         BasePath, Caller, QueuePermit, UNRESERVED, any_room, json, json_of_done, right, room_for,
+        short_json,
     },
 };
 
@@ -116,12 +116,15 @@ async fn send(
     OnceJson(body, once): OnceJson<NewMessageBody>,
 ) -> Result<Response, Problem> {
     let new = body.check(caller).await?;
-    let location = utf8_percent_encode(queue.as_str(), UNRESERVED).to_string();
+    let mut location = base + "/queues/";
+    location.extend(utf8_percent_encode(queue.as_str(), UNRESERVED));
     let sent = broker.send(&call, queue, new, once).await?;
     let msg_id = sent.result;
-    let location = format!("{base}/queues/{location}/messages/{msg_id}");
-    let mut response = (StatusCode::CREATED, JsonResponse(Sent { msg_id })).into_response();
-    if let Ok(location) = HeaderValue::from_str(&location) {
+    location.push_str("/messages/");
+    location.push_str(&msg_id.to_string());
+    let mut response = json_answer(short_json(&Sent { msg_id })?.into());
+    *response.status_mut() = StatusCode::CREATED;
+    if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(mark(sent.replayed, response))

@@ -13,7 +13,7 @@ use crate::{
     config::{Http, Settings},
     dashboard::{self, DashboardParts, History},
     domain::ReceiptKey,
-    http::{GateParts, GatedBroker, Hosts, OriginPolicy},
+    http::{GateParts, GatedBroker, Hosts, OriginPolicy, app},
     server::{ConnectionOptions, Endpoint, Listener},
     sqs::{self, SqsPlace},
     store::{self, ConnectOptions, Db, Features, Health, Pool, Prepared},
@@ -291,7 +291,7 @@ async fn serve(
     let operations = operations.map(|listener| {
         let (listener, names) = listener;
         let router = api::operations_router(gated.clone(), &names);
-        let serve = listener.serve(router, rules.for_operations(), stop_operations.clone());
+        let serve = listener.serve(app(router), rules.for_operations(), stop_operations.clone());
         tokio::spawn(serve)
     });
     let mut router = api::router(gated.clone(), place, doors.dashboard.is_some());
@@ -301,10 +301,11 @@ async fn serve(
     if let Some(parts) = doors.dashboard {
         router = router.merge(dashboard::router(parts));
     }
-    if let Some(place) = doors.sqs {
-        router = sqs::router(&gated, place, router);
-    }
-    clients.serve(router, rules, stop).await;
+    let app = match doors.sqs {
+        Some(place) => sqs::app(&gated, place, router),
+        None => app(router),
+    };
+    clients.serve(app, rules, stop).await;
     stop_operations.cancel();
     if let Some(operations) = operations
         && let Err(error) = operations.await

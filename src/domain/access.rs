@@ -67,6 +67,9 @@ impl QueuePattern {
 
     /// Whether a queue is among those it is about.
     fn matches(&self, name: &str) -> bool {
+        if self.is_all() {
+            return true;
+        }
         let mut parts = self.0.split('*');
         let Some(rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
             return false;

@@ -1,5 +1,7 @@
 //! Which well-formed JSON PostgreSQL's `jsonb` can store, and give back afterwards.
 
+use memchr::memchr2;
+
 /// Digits before the decimal point that PostgreSQL's `numeric` holds.
 const MAX_INTEGER_DIGITS: i64 = 131_072;
 /// Digits after the decimal point that PostgreSQL's `numeric` holds.
@@ -98,15 +100,15 @@ pub fn expanded_length(json: &str) -> u64 {
 
 /// Checks a string from behind its opening quote; returns the index behind the closing one.
 fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, Unstorable> {
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => return Ok(at + 1),
-            b'\\' if bytes.get(at + 1) == Some(&b'u') => at = check_escape(bytes, at)?,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(ahead) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += ahead;
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'"', _) => return Ok(at + 1),
+            (_, Some(b'u')) => at = check_escape(bytes, at)?,
+            _ => at += 2,
         }
     }
-    Ok(at)
+    Ok(bytes.len())
 }
 
 /// Checks the `\uXXXX` at `at`, with its other half where it is one; returns the index behind it.

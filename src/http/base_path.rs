@@ -27,6 +27,9 @@ impl<S: Deref<Target = GatedBroker> + Send + Sync> FromRequestParts<S> for BaseP
 
 /// What proxies say, the outermost first; nothing if it is no path.
 fn forwarded(headers: &HeaderMap) -> Option<String> {
+    if !headers.contains_key(FORWARDED_PREFIX) {
+        return None;
+    }
     let mut path = String::new();
     for value in headers.get_all(FORWARDED_PREFIX) {
         for part in value.to_str().ok()?.split(',') {
@@ -37,8 +40,7 @@ fn forwarded(headers: &HeaderMap) -> Option<String> {
     let is_path = path.is_empty() || (path.starts_with('/') && !path.contains("//"));
     let fits =
         path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%+@:".contains(&byte));
-    let is_said = headers.contains_key(FORWARDED_PREFIX);
-    (is_said && is_path && fits && path.len() <= MAX_BYTES).then_some(path)
+    (is_path && fits && path.len() <= MAX_BYTES).then_some(path)
 }
 
 #[cfg(test)]

@@ -27,12 +27,14 @@ impl Hosts {
     /// machine, and the name gives it away.
     pub(super) fn check(&self, request: &Request) -> Result<(), Rejection> {
         let Some(given) = given(request) else { return Ok(()) };
-        let name = String::from_utf8_lossy(given).to_ascii_lowercase();
+        let name = String::from_utf8_lossy(given);
         let name = without_port(&name);
         let is_known = match self {
             Self::Any => true,
             Self::Loopback => is_loopback(name),
-            Self::Named(names) => names.iter().any(|known| known == "*" || known == name),
+            Self::Named(names) => {
+                names.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(name))
+            }
         };
         if is_known {
             return Ok(());
@@ -57,7 +59,7 @@ pub(super) fn check_header(request: &Request) -> Result<(), Rejection> {
         }
         return Ok(());
     };
-    let is_name = host.is_empty()
+    let is_name = is_plain(host.as_bytes())
         || Authority::try_from(host.as_bytes())
             .is_ok_and(|name| !name.as_str().contains('@') && !name.host().is_empty());
     if !is_name {
@@ -74,6 +76,17 @@ pub(super) fn check_header(request: &Request) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// Whether this is a name of letters and digits, with or without a port, or nothing: most are, and there is
+/// nothing to take to pieces about it.
+fn is_plain(host: &[u8]) -> bool {
+    let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(end);
+    let is_named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let has_name = !name.is_empty() && name.iter().all(is_named);
+    let has_port = port.len() <= 6 && port.iter().skip(1).all(u8::is_ascii_digit);
+    host.is_empty() || (has_name && has_port)
+}
+
 /// The name and the port that a request is for.
 pub(super) fn given(request: &Request) -> Option<&[u8]> {
     let in_header = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
@@ -83,9 +96,11 @@ pub(super) fn given(request: &Request) -> Option<&[u8]> {
 
 /// Whether a name is this machine's, whoever says it.
 fn is_loopback(name: &str) -> bool {
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let address = address.parse::<IpAddr>();
-    name == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The host of `host:port`; that of IPv6 keeps its brackets.

@@ -8,6 +8,7 @@
 
 mod access;
 mod admission;
+mod app;
 mod base_path;
 mod body;
 mod context;
@@ -33,6 +34,7 @@ pub(crate) use access::{
     Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, key_of, right,
 };
 pub(crate) use admission::{Exhausted, MemoryPermit, Place, Places};
+pub use app::{App, app};
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
 pub(crate) use context::{RequestContext, context};
@@ -47,7 +49,7 @@ pub(crate) use query::check_query;
 pub(crate) use rejection::Rejection;
 pub(crate) use response::{
     any_room, json, json_of_done, long_json, make_room, room_for, room_for_bytes, room_of_taken,
-    room_to_take,
+    room_to_take, short_json,
 };
 pub(crate) use unreserved::UNRESERVED;
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

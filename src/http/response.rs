@@ -76,11 +76,19 @@ pub(crate) fn any_room(gate: &Gate, call: &Call) -> MemoryPermit {
     gate.memory.hold(gate.usage(call))
 }
 
+/// Bytes of what stands around a message or two.
+const AROUND: usize = 512;
+
 /// Messages, or the like, as JSON, which is held until its last byte is gone.
 pub(crate) fn json(held: MemoryPermit, messages: &impl Serialize) -> Result<Bytes, Rejection> {
-    // Growing a large one would copy it again and again.
-    let json = Vec::with_capacity(held.bytes());
+    // Growing a large one would copy it again and again, and a small one has more around it than in it.
+    let json = Vec::with_capacity(held.bytes() + AROUND);
     Ok(held.keep(write(json, messages)?))
+}
+
+/// What is too short to be counted.
+pub(crate) fn short_json(value: &impl Serialize) -> Result<Bytes, Rejection> {
+    write(Vec::with_capacity(64), value).map(Bytes::from)
 }
 
 /// The same of what is not known how long it is before it is written.

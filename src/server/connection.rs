@@ -11,12 +11,17 @@ use std::{
 };
 
 use axum::{
-    Router,
+    body::Body as AnyBody,
     extract::ConnectInfo,
     http::{HeaderMap, HeaderName, HeaderValue, Version, header},
     response::Response,
 };
-use futures_util::future::Either;
+use bytes::Bytes;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Either},
+    stream::FuturesUnordered,
+};
 use hyper::{
     body::{Body, Incoming},
     server::conn::{http1, http2},
@@ -31,12 +36,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 use tracing::debug;
+
+use crate::http::App;
 
 use super::{
     ConnectionOptions,
     exchange::Exchange,
+    last_part::{QuietBody, QuietConnection},
     linger::linger,
     preface::Preface,
     request_wait::{Expired, RequestWait},
@@ -56,7 +63,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(super) struct Connections {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    router: Router,
+    app: App,
     acceptor: Option<watch::Receiver<Arc<ServerConfig>>>,
     stop: CancellationToken,
     header_timeout: Duration,
@@ -71,14 +78,14 @@ impl Connections {
     /// One that asks of clients what the rules say, until `stop`.
     pub(super) fn new(
         rules: &ConnectionOptions,
-        router: Router,
+        app: App,
         acceptor: Option<watch::Receiver<Arc<ServerConfig>>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             http1: rules.http1(),
             http2: rules.http2(),
-            router,
+            app,
             acceptor,
             stop,
             header_timeout: rules.header_timeout,
@@ -149,37 +156,57 @@ impl Connections {
             let has_body = !request.body().is_end_stream();
             let is_kept = request.version() == Version::HTTP_11 && !closes(request.headers());
             exchange.begin();
-            let mut response = answer(&self.router, request, peer).await;
-            if is_kept && !closes(response.headers()) && !self.stop.is_cancelled() {
+            let mut response = answer(&self.app, request.map(QuietBody), peer).await;
+            let is_last = closes(response.headers());
+            if is_kept && !is_last && !self.stop.is_cancelled() {
                 response.headers_mut().insert(KEEP_ALIVE, self.keep_alive.clone());
             }
             exchange.confirm_client().await;
-            exchange.end(has_body && closes(response.headers()));
+            exchange.end(has_body && is_last);
             exchange.unwritten.add(&response);
             Ok::<_, Infallible>(response)
         });
-        let mut connection = self.http1.serve_connection(stream, service);
-        let mut late = pin!(exchange.unwritten.late());
-        let mut expired = pin!(exchange.request_wait.expired());
-        let (mut closing, mut idle) = (false, false);
+        let mut connection = QuietConnection::new(self.http1.serve_connection(stream, service));
+        let mut interrupts = self.interrupts(&exchange);
         let ended = loop {
             tokio::select! {
                 // First, so that it has read what there is before it is to take no more.
                 biased;
                 ended = &mut connection => break ended,
-                () = self.stop.cancelled(), if !closing => {}
-                () = &mut late => return Ok(Some("the client takes its answers too slowly")),
-                expired = &mut expired, if !idle => match expired {
-                    Expired::Headers => return Ok(Some("the client does not complete its request")),
-                    Expired::Idle => idle = true,
+                Some(interrupt) = interrupts.next() => match interrupt {
+                    Interrupt::End => {}
+                    Interrupt::Break(why) => return Ok(Some(why)),
                 },
             }
-            closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut connection.connection).graceful_shutdown();
         };
-        let stream = connection.into_parts().io.into_inner().into_inner();
+        drop(interrupts);
+        let stream = connection.connection.into_parts().io.into_inner().into_inner();
         Box::pin(self.close(stream, &exchange, ended.as_ref().err())).await;
         ended.map(|()| None)
+    }
+
+    /// What can happen beside what is served. Each is asked only when it has been woken, and not with every
+    /// request.
+    fn interrupts<'a>(
+        &'a self,
+        exchange: &'a Exchange,
+    ) -> FuturesUnordered<BoxFuture<'a, Interrupt>> {
+        let stopped = async {
+            self.stop.cancelled().await;
+            Interrupt::End
+        };
+        let late = async {
+            exchange.unwritten.late().await;
+            Interrupt::Break("the client takes its answers too slowly")
+        };
+        let expired = async {
+            match exchange.request_wait.expired().await {
+                Expired::Headers => Interrupt::Break("the client does not complete its request"),
+                Expired::Idle => Interrupt::End,
+            }
+        };
+        FuturesUnordered::from_iter([stopped.boxed(), late.boxed(), expired.boxed()])
     }
 
     /// Says what HTTP left unsaid, and closes so that it is heard.
@@ -212,13 +239,13 @@ impl Connections {
     async fn serve_http2(&self, stream: Stream, opening: Preface) -> hyper::Result<Option<&str>> {
         let (answers, peer) = (Arc::new(ResponseTracker::new(self.write_timeout)), stream.peer());
         let stream = TokioIo::new(Patient::new(stream, opening, None, self.write_timeout));
-        let (router, unserved) = (self.router.clone(), self.unserved.clone());
+        let (app, unserved) = (Arc::clone(&self.app), self.unserved.clone());
         let counting = Arc::clone(&answers);
         let service = service_fn(move |request| {
             let in_hand = counting.request();
             let answer = match unserved.refuse_head(&request) {
                 Some(refusal) => Either::Left(ready(refusal)),
-                None => Either::Right(answer(&router, request, peer)),
+                None => Either::Right(answer(&app, request, peer)),
             };
             async move { Ok::<_, Infallible>(in_hand.answer(answer.await)) }
         });
@@ -245,6 +272,14 @@ impl Connections {
     }
 }
 
+/// What happens to a connection of HTTP/1 beside what is served on it.
+enum Interrupt {
+    /// It takes no further request.
+    End,
+    /// It ends at once, for this reason.
+    Break(&'static str),
+}
+
 /// Whether a request or an answer says that it is the last on its connection, whatever else it says of it.
 fn closes(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONNECTION).iter();
@@ -258,13 +293,13 @@ fn keep_alive(time: Duration) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("timeout=1"))
 }
 
-fn answer(
-    router: &Router,
-    mut request: hyper::Request<Incoming>,
+fn answer<B: Body<Data = Bytes, Error = hyper::Error> + Send + 'static>(
+    app: &App,
+    mut request: hyper::Request<B>,
     peer: Option<IpAddr>,
-) -> impl Future<Output = Response> + use<> {
+) -> impl Future<Output = Response> + use<B> {
     request.extensions_mut().insert(ConnectInfo(peer));
-    let answer = router.clone().call(request);
+    let answer = app(request.map(AnyBody::new));
     async move {
         let Ok(response) = answer.await;
         response

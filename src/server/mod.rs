@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::Router;
 use futures_util::FutureExt;
 use tokio::{
     task::yield_now,
@@ -16,6 +15,7 @@ use tracing::warn;
 
 use crate::{
     config::Settings,
+    http::App,
     telemetry::{FloodGate, Line},
 };
 
@@ -25,6 +25,7 @@ mod connection_options;
 mod deadline;
 mod exchange;
 mod insecure_tls;
+mod last_part;
 mod linger;
 mod overload_responder;
 mod preface;
@@ -140,10 +141,10 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets requests in hand finish for as long as the rules say.
-    pub async fn serve(self, router: Router, rules: ConnectionOptions, stop: CancellationToken) {
+    pub async fn serve(self, app: App, rules: ConnectionOptions, stop: CancellationToken) {
         let acceptor = self.tls.as_ref().map(Tls::current);
         let _following = self.tls.map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
-        let door = Arc::new(Connections::new(&rules, router, acceptor, stop.clone()));
+        let door = Arc::new(Connections::new(&rules, app, acceptor, stop.clone()));
         let refusals = OverloadResponder::new(rules.max_lingering());
         let places = ConnectionLimit::new(rules.max_connections, rules.metrics);
         let (connections, flood_gate) = (TaskTracker::new(), FloodGate::default());

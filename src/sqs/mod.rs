@@ -33,4 +33,4 @@ mod verification;
 mod xml;
 
 pub use front::SqsPlace;
-pub use router::router;
+pub use router::app;

@@ -1,21 +1,15 @@
 //! Tells requests of SQS from those of REST before either is routed.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Request,
-    http::{HeaderName, Method, header, request::Parts},
-    response::Response,
+    http::{self, HeaderName, Method, header},
     routing::any,
 };
 use tower::Service;
 
-use crate::http::{FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
+use crate::http::{App, FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
 
 use super::front::{self, Failure, Sqs, SqsPlace};
 
@@ -73,7 +67,7 @@ fn rejected_as_xml(rejection: Rejection) -> Arc<dyn WireError> {
 }
 
 /// SQS, and `rest` for whatever is none of it.
-pub fn router(gated: &GatedBroker, place: SqsPlace, rest: Router) -> Router {
+pub fn app(gated: &GatedBroker, place: SqsPlace, rest: Router) -> App {
     let sqs = Sqs::new(gated.clone(), place);
     let layered = |router: Router<Sqs>, front_end| {
         layered(router, gated, front_end, &gated.origins, Served::default()).with_state(sqs.clone())
@@ -86,62 +80,40 @@ pub fn router(gated: &GatedBroker, place: SqsPlace, rest: Router) -> Router {
         .route(ROOT, any(front::query))
         .route(QUEUE, any(front::query))
         .fallback(front::query);
-    let split = Split { json: layered(json, JSON), query: layered(query, QUERY), rest };
-    Router::new().fallback_service(split)
-}
-
-/// The front ends.
-#[derive(Clone)]
-struct Split {
-    json: Router,
-    query: Router,
-    rest: Router,
-}
-
-impl Service<Request> for Split {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = <Router as Service<Request>>::Future;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A router always is.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let (parts, body) = request.into_parts();
-        let protocol = protocol_of(&parts);
-        let request = Request::from_parts(parts, body);
-        match protocol {
-            Some(Protocol::Json) => self.json.call(request),
-            Some(Protocol::Query) => self.query.call(request),
-            None => self.rest.call(request),
-        }
-    }
+    let (json, query) = (layered(json, JSON), layered(query, QUERY));
+    Arc::new(move |request| {
+        let router = match protocol_of(&request) {
+            Some(Protocol::Json) => &json,
+            Some(Protocol::Query) => &query,
+            None => &rest,
+        };
+        router.clone().call(request)
+    })
 }
 
 /// The protocol of SQS in which a request is written, if it is one.
-fn protocol_of(parts: &Parts) -> Option<Protocol> {
-    let text = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+fn protocol_of<B>(request: &http::Request<B>) -> Option<Protocol> {
+    let text =
+        |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     if text(&TARGET).is_some_and(|target| target.starts_with(TARGET_PREFIX)) {
         return Some(Protocol::Json);
     }
     // Behind a proxy that strips a prefix, an address with a slash at its end has two at its beginning.
-    let path = parts.uri.path().trim_start_matches('/');
+    let path = request.uri().path().trim_start_matches('/');
     let is_queue = is_queue(path);
     if !is_queue && !path.is_empty() {
         return None;
     }
     let names = text(&header::ACCESS_CONTROL_REQUEST_HEADERS);
-    if parts.method == Method::OPTIONS && names.is_some_and(|names| names.contains("x-amz-")) {
+    if *request.method() == Method::OPTIONS && names.is_some_and(|names| names.contains("x-amz-")) {
         // A browser asks whether its SDK may.
         return Some(Protocol::Json);
     }
-    let query = parts.uri.query().unwrap_or_default();
+    let query = request.uri().query().unwrap_or_default();
     let has_action = query.split('&').any(|pair| pair.starts_with("Action="));
     let is_form = text(&header::CONTENT_TYPE)
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    let is_posted = parts.method == Method::POST && is_form;
+    let is_posted = *request.method() == Method::POST && is_form;
     (is_queue || has_action || is_posted).then_some(Protocol::Query)
 }
 
@@ -163,7 +135,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        protocol_of(&request.body(()).expect("a request").into_parts().0)
+        protocol_of(&request.body(()).expect("a request"))
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Caller {
     /// Notes the queue that the request is about, for its log line.
     pub(super) fn names_queue(&self, queue: &QueueName) {
         // Set once: a request is about one queue.
-        let _ = self.context.queue.set(queue.to_string());
+        let _ = self.context.queue.set(queue.as_str().to_owned());
     }
 
     /// Does work on so many bytes for them, where much text is worked on.
