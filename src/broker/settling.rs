@@ -186,6 +186,10 @@ impl Broker {
             target.as_ref().ok().map(|target| (action.clone(), *target))
         };
         let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
+        // Where nothing is left to do, no statement says that there is no such queue.
+        if valid.is_empty() && read.is_none() && !self.exists(call, queue).await? {
+            return Err(Error::QueueNotFound(queue.to_string()));
+        }
         let outcome = self.settle_all(call, queue, valid, policy, read).await?;
         let mut settled = outcome.settled.into_iter();
         let result = |(action, target): (Action, Result<Target>)| match target {

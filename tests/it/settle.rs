@@ -62,6 +62,19 @@ fn failures(answer: &Value) -> Vec<(Option<i64>, String)> {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_not_there_is_told_so_whatever_is_left_to_do() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    for body in
+        [json!({}), json!({"delete": [{"receipt": "zz"}]}), json!({"delete": [{"msg_id": 1}]})]
+    {
+        let path = "/queues/none/messages/settle";
+        gateway.post(path, &body.to_string()).await.problem(404, "queue_not_found");
+        settle(&gateway, body).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn ids_and_receipts_are_settled_together() {
     let gateway = with_messages(7).await;
     let receipts = receipts(&gateway, "vt=600").await;
