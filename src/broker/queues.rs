@@ -306,7 +306,10 @@ pub(super) async fn missing_dead_letter_queue(
     if store::exists(conn, &name.0).await? {
         return Ok(None);
     }
-    Ok(Some(Error::NoDeadLetterQueue(name.0.to_string())))
+    Ok(Some(match name.0.check_creatable() {
+        Ok(()) => Error::NoDeadLetterQueue(name.0.to_string()),
+        Err(reason) => Error::invalid(Part::DeadLetterQueue, format!(": {reason}")),
+    }))
 }
 
 /// The first `count` of the queues that are asked for and shown. Who is shown a few of many has the

@@ -156,7 +156,11 @@ async fn wrong_settings_are_refused_by_name() {
         (json!({"max_receives": 0}), "max_receives"),
         (json!({"max_receives": 5_000_000_000_i64}), "max_receives"),
         (json!({"dead_letter_queue": 1}), "dead_letter_queue"),
-        (json!({"dead_letter_queue": "None"}), "dead_letter_queue"),
+        (json!({"dead_letter_queue": "none"}), "PUT /queues/none creates it"),
+        (
+            json!({"dead_letter_queue": "None"}),
+            "`settings.dead_letter_queue`: a queue name is lower case",
+        ),
         (json!({"message_retention": -1}), "message_retention"),
         (json!({"archive_retention": -1}), "archive_retention"),
         (json!({"notify": true}), "notify"),
