@@ -177,6 +177,8 @@ DECLARE
     chosen bigint[];
     archive_is_locked boolean := false;
     entry record;
+    -- The deliveries that a message of a dead-letter queue had there: those alone it waits for.
+    tries text := 'q.read_ct';
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     IF 'dead_letter' = ANY (actions) THEN
@@ -212,23 +214,28 @@ BEGIN
         this_queue := pgmq_gateway.queue_id(queue);
         queue_ids := pgmq_gateway.present_ids(queue, this_queue, queue_ids);
     END IF;
+    IF backoff IS NOT NULL AND pgmq_gateway.has_column(q_table, 'headers') THEN
+        tries := 'pgmq_gateway.deliveries(q.read_ct, q.headers)';
+    END IF;
     -- By name: of other columns the role may see nothing.
     EXECUTE format(
         '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
-                array_agg(q.stamp) AS stamps FROM (
-            SELECT q.msg_id, q.read_ct, %1$s AS stamp FROM %2$s q WHERE q.msg_id = ANY ($1)
-            ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table
+                array_agg(q.stamp) AS stamps, array_agg(q.tries) AS tries FROM (
+            SELECT q.msg_id, q.read_ct, %1$s AS stamp, %3$s AS tries FROM %2$s q WHERE q.msg_id = ANY ($1)
+            ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table, tries
     ) INTO locked USING ids;
     -- What is there all the same has been locked by somebody else, or must not be updated.
     chosen := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
                     WHERE i.id <> ALL (coalesce(locked.ids, '{}')));
     IF chosen <> '{}' THEN
         EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
-                               array_agg(%s) AS stamps FROM %s q WHERE q.msg_id = ANY ($1)',
-                       pgmq_gateway.read_stamp_of(q_table), q_table)
+                               array_agg(%s) AS stamps, array_agg(%s) AS tries
+                        FROM %s q WHERE q.msg_id = ANY ($1)',
+                       pgmq_gateway.read_stamp_of(q_table), tries, q_table)
         INTO held USING chosen;
     ELSE
-        SELECT NULL::bigint[] AS ids, NULL::integer[] AS counts, NULL::bigint[] AS stamps INTO held;
+        SELECT NULL::bigint[] AS ids, NULL::integer[] AS counts, NULL::bigint[] AS stamps,
+               NULL::integer[] AS tries INTO held;
     END IF;
 
     SELECT array_agg(CASE
@@ -241,7 +248,7 @@ BEGIN
                ELSE 'stale' END ORDER BY f.place),
            array_agg(CASE WHEN f.fits AND f.place <> f.ended THEN f.ended END ORDER BY f.place),
            array_agg(CASE WHEN f.action = 'hide' THEN
-               pgmq_gateway.hidden_until(f.visible_at, f.delay, f.read_ct, backoff) END ORDER BY f.place)
+               pgmq_gateway.hidden_until(f.visible_at, f.delay, f.tries, backoff) END ORDER BY f.place)
     INTO outcomes, ended_by, moments
     FROM (
         -- A partitioned table may have an id twice.
@@ -252,7 +259,7 @@ BEGIN
                         OVER (PARTITION BY e.msg_id) AS taken_back
         FROM (
             SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay,
-                   w.visible_at, l.read_ct, l.state,
+                   w.visible_at, l.read_ct, l.tries, l.state,
                    CASE WHEN w.action = ANY (to_archive) AND no_archive THEN 'no_archive'
                         WHEN uncounted[w.place] AND no_uncount THEN 'no_uncount'
                         WHEN reasons[w.place] IS NOT NULL AND no_reason THEN 'no_reason' END AS refused,
@@ -263,13 +270,15 @@ BEGIN
             FROM unnest(actions, ids, read_cts, read_stamps, queue_ids, delays, visible_at)
                  WITH ORDINALITY AS w (action, msg_id, read_ct, stamp, queue_id, delay, visible_at, place)
             LEFT JOIN (
-                SELECT a.msg_id, a.read_ct, a.stamp,
+                SELECT a.msg_id, a.read_ct, a.stamp, a.tries,
                        CASE WHEN one_by_one THEN 'alone' ELSE 'ready' END AS state
-                FROM unnest(locked.ids, locked.counts, locked.stamps) AS a (msg_id, read_ct, stamp)
+                FROM unnest(locked.ids, locked.counts, locked.stamps, locked.tries)
+                     AS a (msg_id, read_ct, stamp, tries)
                 UNION ALL
-                SELECT b.msg_id, b.read_ct, b.stamp,
+                SELECT b.msg_id, b.read_ct, b.stamp, b.tries,
                        CASE WHEN row_security_active(q_table) THEN 'alone' ELSE 'locked' END
-                FROM unnest(held.ids, held.counts, held.stamps) AS b (msg_id, read_ct, stamp)
+                FROM unnest(held.ids, held.counts, held.stamps, held.tries)
+                     AS b (msg_id, read_ct, stamp, tries)
             ) l ON l.msg_id = w.msg_id
         ) e ORDER BY e.place, e.fits DESC
     ) f;

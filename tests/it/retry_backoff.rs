@@ -70,6 +70,26 @@ async fn a_delay_that_is_given_counts_and_what_was_not_tried_comes_back_at_once(
     assert!(hidden_for(&gateway).await <= 0.0);
 }
 
+/// A dead letter has been delivered elsewhere: that is none of this queue's tries.
+#[tokio::test]
+async fn a_dead_letter_waits_for_the_deliveries_of_its_queue_alone() {
+    let gateway = with_backoff(json!({"min": 1_000, "max": 100_000, "factor": 10})).await;
+    let of = json!({"settings": {"max_receives": 1, "dead_letter_queue": "q"}});
+    gateway.create_with("work", &of).await;
+    gateway.send("work", r#"{"message":1}"#).await;
+    gateway.receive_one("work", "vt=0").await;
+    assert!(gateway.receive("work", "").await.is_empty());
+    for (receipts, base) in [(true, 1_000.0), (false, 10_000.0)] {
+        let received = gateway.receive_one("q", "vt=0").await;
+        let entry =
+            if receipts { json!({"receipt": received["receipt"]}) } else { json!({"msg_id": 1}) };
+        retry(&gateway, entry).await;
+        let waits = hidden_for(&gateway).await;
+        assert!((base * 0.8 - 60.0..=base * 1.2).contains(&waits), "{base}: {waits}");
+        retry(&gateway, json!({"msg_id": 1, "delay": 0})).await;
+    }
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let gateway = with_backoff(json!({"min": 1, "max": 3_600, "factor": 2.5})).await;
