@@ -135,7 +135,8 @@ pub async fn browse_messages(
     .bind(queue.as_str())
     .bind(search.source.as_str())
     .bind(after.map(|after| after.vt))
-    .bind(after.map_or(0, |after| after.msg_id))
+    // SQL can store messages under ids below those of PGMQ.
+    .bind(after.map_or(i64::MIN, |after| after.msg_id))
     .bind(limits.messages)
     .bind(limits.rows)
     .bind(search.since)

@@ -209,6 +209,10 @@ async fn ids_below_those_of_pgmq_are_moved_and_purged_as_others() {
          SELECT id, now(), '2' FROM unnest('{-5,0}'::bigint[]) id",
     )
     .await;
+    for list in ["all", "waiting"] {
+        let page = gateway.get(&format!("/ui/queues/q/messages?list={list}")).await.expect(200);
+        assert!(page.text.contains(">-5<"), "{list}: {}", page.text);
+    }
     let redriven = gateway.post("/queues/dead/redrive", "").await.expect(200).json();
     assert_eq!(redriven["moved"], 3);
     let purged = gateway.post("/queues/q/purge", "").await.expect(200).json();
