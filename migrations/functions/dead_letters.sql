@@ -150,17 +150,26 @@ DECLARE
     context text;
     patience text := current_setting('lock_timeout');
     rule record := pgmq_gateway.dead_letter_rule(queue, max_receives, target);
+    source regclass := pgmq_gateway.queue_table(queue);
+    condition text := 'true';
+    rows_of_id integer;
 BEGIN
     target := rule.target;
+    IF pgmq_gateway.repeats_ids(source) THEN
+        -- Another message of the same id may be in somebody's hand, or not be delivered yet.
+        condition := 'q.vt <= statement_timestamp() AND '
+                     || pgmq_gateway.exhausted_condition(source, max_receives::text);
+        ids := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id) ORDER BY i.id);
+    END IF;
     IF coalesce(rule.max_receives > max_receives, true) THEN
         SELECT 0, ids, '55P03' INTO moved, failed, failed_code;
         RETURN;
     END IF;
     failed := '{}';
     BEGIN
-        moved := pgmq_gateway.dead_letter(queue, ids, target);
+        moved := pgmq_gateway.dead_letter(queue, ids, target, condition => condition);
         -- What a policy or a trigger kept.
-        IF moved = cardinality(ids) THEN
+        IF moved >= cardinality(ids) THEN
             PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
@@ -186,9 +195,10 @@ BEGIN
     failed_code := NULL;
     FOREACH id IN ARRAY ids LOOP
         BEGIN
-            IF pgmq_gateway.dead_letter(queue, ARRAY[id], target) = 1 THEN
+            rows_of_id := pgmq_gateway.dead_letter(queue, ARRAY[id], target, condition => condition);
+            IF rows_of_id >= 1 THEN
                 PERFORM pgmq_gateway.check_at_once();
-                moved := moved + 1;
+                moved := moved + rows_of_id;
             ELSE
                 failed := failed || id;
             END IF;

@@ -185,10 +185,10 @@ END
 $$;
 
 -- Locks up to `share` visible messages of each of these groups, other than those `tried`: first the first of
--- each, then the second, and so on. Of each, `names` has the group.
+-- each, then the second, and so on. Of each, `names` has the group. Of an id that is there several times it is one.
 CREATE FUNCTION pgmq_gateway.take_of_each(
     q_table regclass, is_indexed boolean, groups text[], share integer, max_receives integer, since timestamptz,
-    tried bigint[], OUT ids bigint[], OUT names text[]
+    repeats_ids boolean, tried bigint[], OUT ids bigint[], OUT names text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     -- As bounds of both columns, as the planner would else take the index on the time alone where it thinks that
@@ -203,24 +203,26 @@ BEGIN
         SELECT coalesce(array_agg(t.msg_id ORDER BY t.number, t.turn), '{}'),
                coalesce(array_agg(t.name ORDER BY t.number, t.turn), '{}')
         FROM (
-            SELECT g.name, g.turn, l.msg_id, row_number() OVER (PARTITION BY g.turn ORDER BY l.vt) AS number
+            SELECT g.name, g.turn, l.msg_id, row_number() OVER (PARTITION BY g.turn ORDER BY l.vt) AS number %5$s
             FROM unnest($1) WITH ORDINALITY AS g (name, turn), LATERAL (
                 SELECT q.msg_id, q.vt FROM %1$s q
                 WHERE %2$s AND %3$s AND q.msg_id <> ALL ($3)
                 ORDER BY %4$s, q.vt LIMIT $2 FOR UPDATE SKIP LOCKED) l
-        ) t
+        ) t %6$s
         $query$, q_table, format(of_group, pgmq_gateway.group_of()),
-        pgmq_gateway.deliverable(q_table, NULL, max_receives, since), pgmq_gateway.group_of()
+        pgmq_gateway.deliverable(q_table, NULL, max_receives, since), pgmq_gateway.group_of(),
+        CASE WHEN repeats_ids THEN ', row_number() OVER (PARTITION BY l.msg_id ORDER BY g.turn) AS copy' END,
+        CASE WHEN repeats_ids THEN 'WHERE t.copy = 1' END
     ) INTO ids, names USING groups, share, tried, max_receives, since;
 END
 $$;
 
 -- Chooses messages that may be leased, other than those `tried`, and locks them: one of each group in turn,
 -- beginning behind `after_group`, and then more of each, as long as there are any. `last_group` is whose turn
--- it was last.
+-- it was last. `names` has the group of each.
 CREATE FUNCTION pgmq_gateway.choose_fairly(
     q_table regclass, after_group text, max_messages integer, max_receives integer, since timestamptz,
-    tried bigint[], OUT chosen bigint[], OUT last_group text
+    repeats_ids boolean, tried bigint[], OUT chosen bigint[], OUT names text[], OUT last_group text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     at text := after_group;
@@ -235,6 +237,7 @@ DECLARE
     missing integer := max_messages;
 BEGIN
     chosen := '{}';
+    names := '{}';
     last_group := after_group;
     WHILE missing > 0 LOOP
         IF few.are_all THEN
@@ -254,8 +257,9 @@ BEGIN
         END IF;
         at := groups[cardinality(groups)];
         taken := pgmq_gateway.take_of_each(
-            q_table, is_indexed, groups, 1, max_receives, since, tried || chosen);
+            q_table, is_indexed, groups, 1, max_receives, since, repeats_ids, tried || chosen);
         chosen := chosen || taken.ids;
+        names := names || taken.names;
         givers := givers || taken.names;
         missing := max_messages - cardinality(chosen);
     END LOOP;
@@ -263,9 +267,10 @@ BEGIN
     WHILE missing > 0 AND givers <> '{}' LOOP
         share := (missing + cardinality(givers) - 1) / cardinality(givers);
         taken := pgmq_gateway.take_of_each(
-            q_table, is_indexed, givers, share, max_receives, since, tried || chosen);
+            q_table, is_indexed, givers, share, max_receives, since, repeats_ids, tried || chosen);
         EXIT WHEN taken.ids = '{}';
         chosen := chosen || taken.ids[1:missing];
+        names := names || taken.names[1:missing];
         last_group := taken.names[least(missing, cardinality(taken.names))];
         missing := max_messages - cardinality(chosen);
         -- Who gave less than its share has no more.
@@ -291,6 +296,7 @@ DECLARE
     this_queue bigint;
     served text := convert_from(after_group, getdatabaseencoding());
     tried bigint[] := '{}';
+    repeats_ids boolean := pgmq_gateway.repeats_ids(q_table);
     kept_before integer;
     found_count integer := 0;
     began timestamptz;
@@ -324,14 +330,14 @@ BEGIN
             max_receives, dead_letter_queue, since) d;
     END IF;
     update_statement := pgmq_gateway.delivery_statement(
-        q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea');
+        q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea', repeats_ids);
     LOOP
         step := pgmq_gateway.choose_fairly(
-            q_table, served, max_messages - found_count, max_receives, since, tried);
+            q_table, served, max_messages - found_count, max_receives, since, repeats_ids, tried);
         served := step.last_group;
         tried := tried || step.chosen;
         IF NOT one_by_one THEN
-            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue;
+            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue, step.names;
             found_count := cardinality(step.chosen);
             PERFORM pgmq_gateway.check_at_once();
             EXIT;
@@ -349,7 +355,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing, nothing
-                USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
+                USING hide_seconds, ARRAY[step.chosen[n]], this_queue, ARRAY[step.names[n]];
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);

@@ -19,10 +19,10 @@ $$;
 -- messages that have been visible for longest or, with `everywhere`, of all groups; of the former at most `most`,
 -- the groups whose messages among those are the oldest. `all_seen` says that there are no others. Those messages
 -- begin at `since` (floor.sql): it decides which groups are looked at, and never what the first message of a
--- group is.
+-- group is. `names` has the group of each.
 CREATE FUNCTION pgmq_gateway.group_heads(
     q_table regclass, most integer, everywhere boolean, since timestamptz, OUT heads bigint[],
-    OUT all_seen boolean
+    OUT names text[], OUT all_seen boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
@@ -47,10 +47,10 @@ BEGIN
                     SELECT q.headers, q.msg_id FROM %2$s q WHERE q.vt <= statement_timestamp() %3$s
                     ORDER BY q.vt LIMIT 1000) q
              )
-             SELECT array_agg(c.msg_id ORDER BY c.msg_id),
+             SELECT array_agg(c.msg_id ORDER BY c.msg_id, c.g), array_agg(c.g ORDER BY c.msg_id, c.g),
                     (SELECT count(*) < 1000 FROM front) AND coalesce(count(*) < $1, true)
              -- In this order, a head is looked for only until there are enough.
-             FROM (SELECT h.msg_id FROM (
+             FROM (SELECT h.msg_id, f.g FROM (
                 SELECT f.g, min(f.msg_id) AS first FROM front f GROUP BY f.g ORDER BY min(f.msg_id)
              ) f, LATERAL (
                 -- Bounds of both columns have the index on both used: by another one, thought to be as good where
@@ -61,20 +61,23 @@ BEGIN
                 ORDER BY %1$s, q.msg_id LIMIT 1) h
              WHERE h.vt <= statement_timestamp() ORDER BY f.first LIMIT $1) c', group_of, q_table,
             CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END
-        ) INTO heads, all_seen USING most;
+        ) INTO heads, names, all_seen USING most;
         all_seen := coalesce(all_seen, true);
         RETURN;
     END IF;
-    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(w.msg_id ORDER BY w.msg_id) FROM (%s) w
-                    WHERE w.vt <= statement_timestamp()', walk) INTO heads;
+    EXECUTE format('/* pgmq_gateway */ SELECT array_agg(w.msg_id ORDER BY w.msg_id, w.g),
+                           array_agg(w.g ORDER BY w.msg_id, w.g) FROM (%s) w
+                    WHERE w.vt <= statement_timestamp()', walk) INTO heads, names;
 END
 $$;
 
 -- Locks the first messages of a group that may be delivered, if nobody else is at it: the lock on
--- the first one is the lock on the group. Moves those away that were delivered often enough.
+-- the first one is the lock on the group. Moves those away that were delivered often enough. Where ids are
+-- there several times, it is the group `of_group`, and an id is open if all of its messages in the group are.
 CREATE FUNCTION pgmq_gateway.lock_group_prefix(
     queue text, q_table regclass, head bigint, max_messages integer, max_receives integer,
-    dead_letter_queue text, OUT ids bigint[], OUT dead integer, OUT failed integer, OUT failed_code text
+    dead_letter_queue text, of_group text, OUT ids bigint[], OUT dead integer, OUT failed integer,
+    OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_of text := pgmq_gateway.group_of();
@@ -87,8 +90,10 @@ BEGIN
     dead := 0;
     failed := 0;
     EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q
-                    WHERE q.msg_id = $1 AND (q.vt <= statement_timestamp()) IS TRUE
-                    FOR UPDATE SKIP LOCKED', group_of, q_table) INTO name USING head;
+                    WHERE q.msg_id = $1 AND (q.vt <= statement_timestamp()) IS TRUE %s
+                    FOR UPDATE SKIP LOCKED', group_of, q_table,
+                   CASE WHEN of_group IS NOT NULL THEN format('AND %s = $2', group_of) END)
+    INTO name USING head, of_group;
     WHILE name IS NOT NULL LOOP
         -- A statement of its own sees what was committed before the lock was there. What somebody
         -- else has locked is as good as hidden.
@@ -99,7 +104,7 @@ BEGIN
                 ORDER BY %1$s, q.msg_id LIMIT $2
             ), locked AS MATERIALIZED (
                 SELECT q.msg_id, q.vt FROM %2$s q
-                WHERE q.msg_id = ANY (ARRAY(SELECT f.msg_id FROM first f))
+                WHERE q.msg_id = ANY (ARRAY(SELECT f.msg_id FROM first f)) %4$s
                 FOR UPDATE SKIP LOCKED
             ), open AS (
                 -- As it was when the lock was had, which may be later than what the statement sees.
@@ -111,7 +116,8 @@ BEGIN
             SELECT array_agg(o.msg_id ORDER BY o.msg_id) FILTER (WHERE NOT o.dead),
                    array_agg(o.msg_id) FILTER (WHERE o.dead)
             FROM open o WHERE o.open
-            $query$, group_of, q_table, is_exhausted
+            $query$, group_of, q_table, is_exhausted,
+            CASE WHEN of_group IS NOT NULL THEN format('AND %s = $1', group_of) END
         ) INTO ids, exhausted USING name, max_messages, max_receives;
         EXIT WHEN exhausted IS NULL;
         step := pgmq_gateway.dead_letter_each(queue, exhausted, max_receives, dead_letter_queue);
@@ -127,30 +133,44 @@ BEGIN
         EXIT WHEN dead >= 1000;
     END LOOP;
     ids := coalesce(ids, '{}');
+    IF of_group IS NOT NULL THEN
+        -- One of each id at a time: what is behind others of the same waits for them.
+        ids := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
+                     WHERE i.id <= ALL (ARRAY(SELECT u.id FROM unnest(ids) AS u (id)
+                                              GROUP BY u.id HAVING count(*) > 1)) ORDER BY i.id);
+    END IF;
 END
 $$;
 
 -- The statement that leases the messages of $2 for $1 seconds, in their order, as rows of a function: behind the
--- columns of a message stand $3, which queue it is, and what is nothing in such rows.
-CREATE FUNCTION pgmq_gateway.delivery_statement(q_table regclass, nothing text)
+-- columns of a message stand $3, which queue it is, and what is nothing in such rows. Where the table `repeats_ids`, it
+-- leases one message of each id, of the group that $4 has for it. The table has headers.
+CREATE FUNCTION pgmq_gateway.delivery_statement(q_table regclass, nothing text, repeats_ids boolean)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    stamps text := CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at') THEN 'm.last_read_at' END;
+    columns text := format('m.msg_id, m.read_ct, m.enqueued_at, %s, m.vt, m.message, m.headers',
+                           coalesce(stamps, 'NULL::timestamptz'));
+    read_at text := CASE WHEN stamps IS NOT NULL THEN ', last_read_at = clock_timestamp()' END;
+    visible text := format('FROM %s q WHERE q.vt <= statement_timestamp() AND %s = ', q_table, pgmq_gateway.group_of());
 BEGIN
     IF pgmq_gateway.has_rules(q_table) THEN
         -- One at a time, so that there is no order.
         RETURN format(
             '/* pgmq_gateway */ UPDATE %s m SET vt = clock_timestamp() + make_interval(secs => $1),
                                                 read_ct = m.read_ct + 1 %s
-             WHERE m.msg_id = ANY ($2) RETURNING %s, $3::bigint, %s', q_table,
-            CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
-                 THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-            pgmq_gateway.columns(q_table), nothing);
+             WHERE m.msg_id = ANY ($2) %s RETURNING %s, $3::bigint, %s', q_table,
+            read_at,
+            CASE WHEN repeats_ids
+                 THEN 'AND ' || pgmq_gateway.is_first_of(visible || '($4)[1] AND q.msg_id = ($2)[1]') END,
+            columns, nothing);
     END IF;
     RETURN format(
         $query$/* pgmq_gateway */
-        WITH delivered AS (
+        WITH %6$s delivered AS (
             UPDATE %1$s m
             SET vt = clock_timestamp() + make_interval(secs => $1), read_ct = m.read_ct + 1 %2$s
-            WHERE m.msg_id = ANY ($2)
+            %7$s
             RETURNING m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message %5$s
         )
         SELECT %3$s, $3::bigint, %4$s
@@ -158,13 +178,17 @@ BEGIN
         ORDER BY c.place
         $query$,
         q_table,
-        CASE WHEN pgmq_gateway.has_column(q_table, 'last_read_at')
-             THEN ', last_read_at = clock_timestamp()' ELSE '' END,
-        pgmq_gateway.columns(q_table), nothing,
+        read_at, columns, nothing,
         -- By name: of other columns the role may see nothing.
-        (SELECT string_agg(', m.' || c.name, '')
-         FROM unnest('{last_read_at,headers}'::text[]) AS c (name)
-         WHERE pgmq_gateway.has_column(q_table, c.name)));
+        concat(', ' || stamps, ', m.headers'),
+        CASE WHEN repeats_ids THEN format(
+            'chosen AS MATERIALIZED (
+                 SELECT c.id, r.* FROM unnest($2, $4) AS c (id, name), LATERAL (
+                     SELECT q.tableoid AS relation, q.ctid AS place %s LIMIT 1 FOR UPDATE SKIP LOCKED) r),',
+            visible || 'c.name AND q.msg_id = c.id') END,
+        CASE WHEN repeats_ids THEN 'FROM chosen c WHERE m.msg_id = c.id AND m.tableoid = c.relation
+                                                       AND m.ctid = c.place'
+             ELSE 'WHERE m.msg_id = ANY ($2)' END);
 END
 $$;
 
@@ -184,6 +208,8 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint;
     tried bigint[] := '{}';
+    tried_groups text[] := '{}';
+    repeats_ids boolean;
     blocked integer[];
     found_count integer := 0;
     began timestamptz;
@@ -209,17 +235,20 @@ BEGIN
     this_queue := pgmq_gateway.queue_id(queue);
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16)
                OR pgmq_gateway.has_rules(q_table);
-    update_statement := pgmq_gateway.delivery_statement(q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text');
+    repeats_ids := pgmq_gateway.repeats_ids(q_table);
+    update_statement := pgmq_gateway.delivery_statement(
+        q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text', repeats_ids);
     LOOP
         step := pgmq_gateway.choose_in_groups(
             queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, since,
-            tried);
+            repeats_ids, tried, tried_groups);
         dead := dead + step.dead;
         kept := kept + step.failed;
         kept_code := coalesce(step.failed_code, kept_code);
         tried := step.tried;
+        tried_groups := step.tried_groups;
         IF NOT one_by_one THEN
-            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue;
+            RETURN QUERY EXECUTE update_statement USING hide_seconds, step.chosen, this_queue, step.names;
             found_count := cardinality(step.chosen);
             PERFORM pgmq_gateway.check_at_once();
             EXIT;
@@ -239,7 +268,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing
-                USING hide_seconds, ARRAY[step.chosen[n]], this_queue;
+                USING hide_seconds, ARRAY[step.chosen[n]], this_queue, ARRAY[step.names[n]];
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);
@@ -278,10 +307,12 @@ END
 $$;
 
 -- Chooses messages that may be leased, and locks them: in the order of `mode`, at most `max_messages`, from
--- groups whose heads are not among those that were `tried`. `groups` has the number of each one's group.
+-- groups whose heads are not among those that were `tried`. `groups` has the number of each one's group. Where the
+-- table `repeats_ids` a group goes by its name: `names` has that of each one, and no id is chosen twice.
 CREATE FUNCTION pgmq_gateway.choose_in_groups(
     queue text, q_table regclass, mode text, max_messages integer, max_receives integer,
-    dead_letter_queue text, since timestamptz, INOUT tried bigint[], OUT chosen bigint[], OUT groups integer[],
+    dead_letter_queue text, since timestamptz, repeats_ids boolean, INOUT tried bigint[],
+    INOUT tried_groups text[], OUT chosen bigint[], OUT names text[], OUT groups integer[],
     OUT dead integer, OUT failed integer, OUT failed_code text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -290,6 +321,7 @@ DECLARE
     candidates record;
     taken record;
     head bigint;
+    name text;
 BEGIN
     chosen := '{}';
     groups := '{}';
@@ -299,24 +331,37 @@ BEGIN
         -- At first a few more than are wanted, as others may be at some of them.
         candidates := pgmq_gateway.group_heads(
             q_table, CASE WHEN attempt = 1 THEN max_messages + 16 END, attempt = 3, since);
-        FOREACH head IN ARRAY coalesce(candidates.heads, '{}') LOOP
+        FOR n IN 1..coalesce(cardinality(candidates.heads), 0) LOOP
+            head := candidates.heads[n];
+            name := CASE WHEN repeats_ids THEN candidates.names[n] END;
             EXIT WHEN CASE mode
                 WHEN 'grouped' THEN cardinality(chosen)
                 -- As many groups as messages are wanted: the first of each will do.
                 ELSE cardinality(array_positions(places, 1)) END >= max_messages;
-            CONTINUE WHEN head = ANY (tried);
+            CONTINUE WHEN CASE WHEN repeats_ids THEN name = ANY (tried_groups) ELSE head = ANY (tried) END;
             tried := tried || head;
+            IF repeats_ids THEN
+                tried_groups := tried_groups || name;
+            END IF;
             taken := pgmq_gateway.lock_group_prefix(
                 queue, q_table, head,
                 CASE mode WHEN 'head' THEN 1 WHEN 'grouped' THEN max_messages - cardinality(chosen)
                      ELSE max_messages END,
-                max_receives, dead_letter_queue);
+                max_receives, dead_letter_queue, name);
             dead := dead + taken.dead;
             failed := failed + taken.failed;
             failed_code := coalesce(taken.failed_code, failed_code);
-            -- What came in front meanwhile may have made a head of what is chosen already.
-            taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
-                               WHERE t.id <> ALL (chosen) ORDER BY t.id);
+            IF repeats_ids THEN
+                -- What is of another group comes next time, and what is behind it in this one.
+                taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
+                                   WHERE t.id < ALL (ARRAY(SELECT u.id FROM unnest(taken.ids) AS u (id)
+                                                           WHERE u.id = ANY (chosen))) ORDER BY t.id);
+                names := names || array_fill(name, ARRAY[cardinality(taken.ids)]);
+            ELSE
+                -- What came in front meanwhile may have made a head of what is chosen already.
+                taken.ids := ARRAY(SELECT t.id FROM unnest(taken.ids) AS t (id)
+                                   WHERE t.id <> ALL (chosen) ORDER BY t.id);
+            END IF;
             chosen := chosen || taken.ids;
             places := places || ARRAY(SELECT generate_series(1, cardinality(taken.ids)));
             groups := groups || array_fill(cardinality(tried), ARRAY[cardinality(taken.ids)]);
@@ -325,9 +370,10 @@ BEGIN
     END LOOP;
     IF mode = 'round_robin' THEN
         SELECT coalesce(array_agg(c.id ORDER BY c.place, c.id), '{}'),
-               coalesce(array_agg(c.number ORDER BY c.place, c.id), '{}')
-        INTO chosen, groups
-        FROM (SELECT * FROM unnest(chosen, places, groups) AS c (id, place, number)
+               coalesce(array_agg(c.number ORDER BY c.place, c.id), '{}'),
+               array_agg(c.name ORDER BY c.place, c.id)
+        INTO chosen, groups, names
+        FROM (SELECT * FROM unnest(chosen, places, groups, names) AS c (id, place, number, name)
               ORDER BY c.place, c.id LIMIT max_messages) c;
     END IF;
 END

@@ -310,6 +310,33 @@ BEGIN
 END
 $$;
 
+-- Whether an id can be in a table twice, as in one that is partitioned by time, which has no primary key; and the role
+-- may see where a row stands, by which those of an id are told apart. An index of a table is none of those that
+-- inherit from it.
+CREATE FUNCTION pgmq_gateway.repeats_ids(relation regclass)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index i, pg_catalog.pg_attribute a, pg_catalog.pg_class c
+        WHERE i.indrelid = relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1
+          AND a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname = 'msg_id'
+          AND c.oid = i.indrelid AND NOT (c.relkind = 'r' AND c.relhassubclass)
+    ) AND has_column_privilege(relation, 'ctid', 'SELECT');
+END
+$$;
+
+-- Where a row `q` stands, which tells it from others of its id for as long as it is locked.
+CREATE FUNCTION pgmq_gateway.place_of_row()
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT '(q.tableoid::text || q.ctid::text)'
+$$;
+
+-- The condition that a row `m` is the one that this finds first among rows `q`, and locks.
+CREATE FUNCTION pgmq_gateway.is_first_of(rows_from text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('(m.tableoid, m.ctid) = (SELECT q.tableoid, q.ctid %s LIMIT 1 FOR UPDATE SKIP LOCKED)', rows_from)
+$$;
+
 -- How rows are locked that are to be deleted. Where policies are in force they are not: a lock takes a policy
 -- for updates, which a delete does not.
 CREATE FUNCTION pgmq_gateway.row_lock(relation regclass)

@@ -7,13 +7,15 @@
 -- any other one, earlier and later ones of the same table included.
 --
 -- A trigger, a policy, a rule, a check, a computed column, an index on an expression, a default that calls
--- somebody's function or a type of somebody's own can take as long as it likes.
+-- somebody's function or a type of somebody's own can take as long as it likes. And where a queue has an id twice, it
+-- takes more than that to say which message is meant.
 CREATE FUNCTION pgmq_gateway.plain_tables(
     queues text[], prefix text, OUT tables text[], OUT is_there boolean[], OUT shapes integer[], OUT oids oid[],
     OUT versions text[]
 ) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT array_agg(CASE WHEN c.is_plain AND NOT a.is_costly
+                              AND (prefix = 'a' OR NOT pgmq_gateway.repeats_ids(q.relation))
                               AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = q.relation
                                               AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
                               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p

@@ -72,6 +72,9 @@ DECLARE
     runs_others_code boolean;
     has_stamps boolean;
     has_headers boolean;
+    -- Whether rows of one id have to be told apart.
+    repeats_ids boolean := false;
+    deliverable text;
     nothing text;
     me name := current_user;
     my_role text := current_setting('role');
@@ -118,28 +121,41 @@ BEGIN
         FROM pgmq_gateway.dead_letter_exhausted(queue, max_messages, filter, by_id, max_receives,
                                                 dead_letter_queue, since) d;
     END IF;
+    IF by_id OR one_by_one THEN
+        repeats_ids := pgmq_gateway.repeats_ids(q_table);
+        one_by_one := one_by_one OR repeats_ids AND pgmq_gateway.has_rules(q_table);
+    END IF;
+    deliverable := CASE
+        WHEN one_by_one OR filter IS NOT NULL OR max_receives IS NOT NULL
+        THEN pgmq_gateway.deliverable(q_table, filter, max_receives, since)
+        WHEN since IS NOT NULL THEN 'q.vt <= $6 AND q.vt >= $7'
+        ELSE 'q.vt <= $6' END;
     candidates := format(
-        'SELECT q.%s FROM %s q WHERE %s ORDER BY q.%s',
-        CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END, q_table,
-        CASE WHEN one_by_one OR filter IS NOT NULL OR max_receives IS NOT NULL
-             THEN pgmq_gateway.deliverable(q_table, filter, max_receives, since)
-             WHEN since IS NOT NULL THEN 'q.vt <= $6 AND q.vt >= $7'
-             ELSE 'q.vt <= $6' END,
-        CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
+        'SELECT %s FROM %s q WHERE %s ORDER BY q.%s',
+        CASE WHEN repeats_ids AND NOT one_by_one THEN 'q.msg_id, q.tableoid AS relation, q.ctid AS place'
+             WHEN by_id OR one_by_one THEN 'q.msg_id' ELSE 'q.ctid' END,
+        q_table, deliverable, CASE WHEN by_id THEN 'msg_id' ELSE 'vt' END);
     update_statement := format(
         $query$/* pgmq_gateway */
-        UPDATE %1$s m
+        %6$s UPDATE %1$s m
         SET vt = clock_timestamp() + $1, read_ct = m.read_ct + 1 %2$s
-        WHERE m.%3$s = ANY (ARRAY(%4$s))
-        RETURNING m.msg_id, m.read_ct, m.enqueued_at, %5$s, m.vt, m.message, %6$s, $5::bigint,
+        %3$s
+        RETURNING m.msg_id, m.read_ct, m.enqueued_at, %4$s, m.vt, m.message, %5$s, $5::bigint,
                   NULL::float8, NULL::integer, NULL::integer, NULL::text
         $query$,
         q_table,
         CASE WHEN has_stamps THEN ', last_read_at = clock_timestamp()' END,
-        CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END,
-        CASE WHEN one_by_one THEN 'SELECT $2' ELSE candidates || ' LIMIT $2 FOR UPDATE SKIP LOCKED' END,
+        CASE WHEN one_by_one THEN 'WHERE m.msg_id = $2' || CASE WHEN repeats_ids
+                  THEN ' AND ' || pgmq_gateway.is_first_of(format('FROM %s q WHERE q.msg_id = $2 AND %s', q_table,
+                                                                  deliverable)) ELSE '' END
+             WHEN repeats_ids THEN 'FROM chosen c WHERE m.msg_id = c.msg_id AND m.tableoid = c.relation
+                                                    AND m.ctid = c.place'
+             ELSE format('WHERE m.%s = ANY (ARRAY(%s LIMIT $2 FOR UPDATE SKIP LOCKED))',
+                         CASE WHEN by_id THEN 'msg_id' ELSE 'ctid' END, candidates) END,
         CASE WHEN has_stamps THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END,
-        CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END);
+        CASE WHEN has_headers THEN 'm.headers' ELSE 'NULL::jsonb' END,
+        CASE WHEN repeats_ids AND NOT one_by_one
+             THEN format('WITH chosen AS MATERIALIZED (%s LIMIT $2 FOR UPDATE SKIP LOCKED)', candidates) END);
     IF NOT one_by_one THEN
         RETURN QUERY EXECUTE update_statement
         -- Counted from when a row is taken: to find it may have taken long.
@@ -170,7 +186,7 @@ BEGIN
                 EXECUTE update_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, nothing,
                      nothing, nothing, nothing
-                USING make_interval(secs => hide_seconds), candidate, NULL, NULL, this_queue;
+                USING make_interval(secs => hide_seconds), candidate, filter, max_receives, this_queue;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);
@@ -279,21 +295,27 @@ END
 $$;
 
 -- Gives back deliveries that nobody took: visible at once, and not counted as delivered. Whoever
--- has been given a message since keeps it: then its read_ct is another. Returns what is still as it
--- was delivered: somebody has it locked, if only because his read came too late for it.
-CREATE FUNCTION pgmq_gateway.release(queue text, msg_ids bigint[], read_cts integer[])
+-- has been given a message since keeps it: then its read_ct is another, or the stamp of its delivery
+-- (read_stamp_of), where one is said. Returns what is still as it was delivered: somebody has it locked, if only
+-- because his read came too late for it.
+CREATE FUNCTION pgmq_gateway.release(
+    queue text, msg_ids bigint[], read_cts integer[], read_stamps bigint[] DEFAULT NULL
+)
 RETURNS bigint[] LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
-    as_delivered text := format(
-        '%s q, unnest($1, $2) AS given (msg_id, read_ct)
-         WHERE q.msg_id = given.msg_id AND q.read_ct = given.read_ct', q_table);
+    given text := format(
+        'unnest($1, $2, $3) AS given (msg_id, read_ct, stamp)
+         WHERE q.msg_id = given.msg_id AND q.read_ct = given.read_ct AND coalesce(%s = given.stamp, true)',
+        pgmq_gateway.read_stamp_of(q_table));
+    as_delivered text := format('%s q, %s', q_table, given);
     statement text := format(
         $query$/* pgmq_gateway */
-        UPDATE %s m SET vt = clock_timestamp(), read_ct = m.read_ct - 1
-        WHERE m.msg_id = ANY (ARRAY(SELECT q.msg_id FROM %s ORDER BY q.msg_id FOR UPDATE OF q SKIP LOCKED))
-        $query$, q_table, as_delivered);
+        UPDATE %s q SET vt = clock_timestamp(), read_ct = q.read_ct - 1
+        WHERE q.msg_id = ANY (ARRAY(SELECT q.msg_id FROM %s ORDER BY q.msg_id FOR UPDATE OF q SKIP LOCKED))
+          AND EXISTS (SELECT FROM %s)
+        $query$, q_table, as_delivered, given);
     code text;
     context text;
     held bigint[];
@@ -301,22 +323,24 @@ BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
     BEGIN
-        EXECUTE statement USING msg_ids, read_cts;
+        EXECUTE statement USING msg_ids, read_cts, read_stamps;
         PERFORM pgmq_gateway.check_at_once();
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
         IF pgmq_gateway.row_outcome(code, context) IS NULL OR cardinality(msg_ids) = 1 THEN
             RAISE;
         END IF;
-        PERFORM pgmq_gateway.release_each(statement, msg_ids, read_cts);
+        PERFORM pgmq_gateway.release_each(statement, msg_ids, read_cts, read_stamps);
     END;
-    EXECUTE 'SELECT array_agg(q.msg_id) FROM ' || as_delivered INTO held USING msg_ids, read_cts;
+    EXECUTE 'SELECT array_agg(q.msg_id) FROM ' || as_delivered INTO held USING msg_ids, read_cts, read_stamps;
     RETURN coalesce(held, '{}');
 END
 $$;
 
 -- The same one by one, each for itself.
-CREATE FUNCTION pgmq_gateway.release_each(statement text, msg_ids bigint[], read_cts integer[])
+CREATE FUNCTION pgmq_gateway.release_each(
+    statement text, msg_ids bigint[], read_cts integer[], read_stamps bigint[]
+)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     code text;
@@ -324,7 +348,7 @@ DECLARE
 BEGIN
     FOR n IN 1..cardinality(msg_ids) LOOP
         BEGIN
-            EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]];
+            EXECUTE statement USING ARRAY[msg_ids[n]], ARRAY[read_cts[n]], ARRAY[read_stamps[n]];
             PERFORM pgmq_gateway.check_at_once();
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;

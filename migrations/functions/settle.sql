@@ -75,6 +75,8 @@ DECLARE
     is_so text := format('coalesce(q.read_ct = %L, true) AND coalesce(%s = %L, true)',
                          number, pgmq_gateway.read_stamp_of(q_table), read_stamp);
     fits text := 'q.msg_id = $1 AND ' || is_so;
+    -- The table may have an id twice.
+    any_fits text := format('/* pgmq_gateway */ SELECT bool_or(%s) FROM %s q WHERE q.msg_id = $1', is_so, q_table);
     me name := current_user;
     is_there boolean;
     settled bigint;
@@ -82,8 +84,7 @@ DECLARE
     context text;
 BEGIN
     PERFORM pgmq_gateway.check_at_once();
-    EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-    INTO is_there USING id;
+    EXECUTE any_fits INTO is_there USING id;
     IF is_there IS NOT TRUE THEN
         outcome := CASE WHEN is_there IS NULL THEN 'missing' ELSE 'stale' END;
         RETURN;
@@ -91,7 +92,7 @@ BEGIN
     IF action = 'archive' THEN
         settled := (pgmq_gateway.move_to_archive(queue, q_table, ARRAY[id], is_so))[1];
     ELSIF action = 'dead_letter' THEN
-        IF pgmq_gateway.dead_letter(queue, ARRAY[id], target, jsonb_build_object(id, reason), is_so) = 1 THEN
+        IF pgmq_gateway.dead_letter(queue, ARRAY[id], target, jsonb_build_object(id, reason), is_so) >= 1 THEN
             settled := id;
         END IF;
     ELSIF action = 'delete' THEN
@@ -109,8 +110,7 @@ BEGIN
     PERFORM pgmq_gateway.check_at_once();
     outcome := 'done';
     IF settled IS NULL THEN
-        EXECUTE format('/* pgmq_gateway */ SELECT %s FROM %s q WHERE q.msg_id = $1', fits, q_table)
-        INTO is_there USING id;
+        EXECUTE any_fits INTO is_there USING id;
         outcome := CASE WHEN is_there IS NULL THEN 'missing' WHEN is_there THEN 'forbidden'
                         ELSE 'stale' END;
     END IF;
@@ -177,6 +177,8 @@ DECLARE
     chosen bigint[];
     archive_is_locked boolean := false;
     entry record;
+    -- Whether rows of one id have to be told apart, as deliveries are spoken of.
+    repeats_ids boolean := false;
     -- The deliveries that a message of a dead-letter queue had there: those alone it waits for.
     tries text := 'q.read_ct';
 BEGIN
@@ -210,9 +212,10 @@ BEGIN
             END IF;
         END IF;
     END IF;
-    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+    IF array_remove(queue_ids, NULL) <> '{}' THEN
         this_queue := pgmq_gateway.queue_id(queue);
         queue_ids := pgmq_gateway.present_ids(queue, this_queue, queue_ids);
+        repeats_ids := pgmq_gateway.repeats_ids(q_table);
     END IF;
     IF backoff IS NOT NULL AND pgmq_gateway.has_column(q_table, 'headers') THEN
         tries := 'pgmq_gateway.deliveries(q.read_ct, q.headers)';
@@ -226,7 +229,7 @@ BEGIN
     ) INTO locked USING ids;
     -- What is there all the same has been locked by somebody else, or must not be updated.
     chosen := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
-                    WHERE i.id <> ALL (coalesce(locked.ids, '{}')));
+                    WHERE repeats_ids OR i.id <> ALL (coalesce(locked.ids, '{}')));
     IF chosen <> '{}' THEN
         EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
                                array_agg(%s) AS stamps, array_agg(%s) AS tries
@@ -254,12 +257,12 @@ BEGIN
         -- A partitioned table may have an id twice.
         SELECT DISTINCT ON (e.place) e.*, min(e.place) FILTER (WHERE e.fits AND e.action <> 'hide'
                                            AND e.refused IS NULL)
-                        OVER (PARTITION BY e.msg_id) AS ended,
+                        OVER (PARTITION BY e.msg_id, e.read_ct, e.row_stamp) AS ended,
                min(e.place) FILTER (WHERE e.fits AND uncounted[e.place] AND e.refused IS NULL)
-                        OVER (PARTITION BY e.msg_id) AS taken_back
+                        OVER (PARTITION BY e.msg_id, e.read_ct, e.row_stamp) AS taken_back
         FROM (
             SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay,
-                   w.visible_at, l.read_ct, l.tries, l.state,
+                   w.visible_at, l.read_ct, l.stamp AS row_stamp, l.tries, l.state,
                    CASE WHEN w.action = ANY (to_archive) AND no_archive THEN 'no_archive'
                         WHEN uncounted[w.place] AND no_uncount THEN 'no_uncount'
                         WHEN reasons[w.place] IS NOT NULL AND no_reason THEN 'no_reason' END AS refused,
@@ -271,7 +274,7 @@ BEGIN
                  WITH ORDINALITY AS w (action, msg_id, read_ct, stamp, queue_id, delay, visible_at, place)
             LEFT JOIN (
                 SELECT a.msg_id, a.read_ct, a.stamp, a.tries,
-                       CASE WHEN one_by_one THEN 'alone' ELSE 'ready' END AS state
+                       CASE WHEN one_by_one OR repeats_ids THEN 'alone' ELSE 'ready' END AS state
                 FROM unnest(locked.ids, locked.counts, locked.stamps, locked.tries)
                      AS a (msg_id, read_ct, stamp, tries)
                 UNION ALL
@@ -280,7 +283,8 @@ BEGIN
                 FROM unnest(held.ids, held.counts, held.stamps, held.tries)
                      AS b (msg_id, read_ct, stamp, tries)
             ) l ON l.msg_id = w.msg_id
-        ) e ORDER BY e.place, e.fits DESC
+        -- What is locked by us is `alone` or `ready`.
+        ) e ORDER BY e.place, e.fits DESC, e.state = 'locked'
     ) f;
     IF no_uncount THEN
         uncounted := NULL;
@@ -375,11 +379,12 @@ BEGIN
         RETURN QUERY EXECUTE format(
             'SELECT DISTINCT ON (w.place) w.place, w.outcome, w.constraint_name,
                     CASE WHEN w.outcome = ''done'' THEN coalesce(q.vt, w.moment) END
-             FROM unnest($1, $2, $3, $4)
-                  WITH ORDINALITY AS w (outcome, msg_id, constraint_name, moment, place)
-             LEFT JOIN %s q ON q.msg_id = w.msg_id AND w.outcome = ''done''
-             ORDER BY w.place, q.vt DESC', q_table
-        ) USING outcomes, ids, constraints, moments;
+             FROM unnest($1, $2, $3, $4, $5, $6)
+                  WITH ORDINALITY AS w (outcome, msg_id, constraint_name, moment, read_ct, stamp, place)
+             LEFT JOIN %s q ON q.msg_id = w.msg_id AND w.outcome = ''done'' %s
+             ORDER BY w.place, q.vt DESC', q_table,
+            CASE WHEN repeats_ids THEN pgmq_gateway.is_delivery(q_table) END
+        ) USING outcomes, ids, constraints, moments, read_cts, read_stamps;
     ELSE
         RETURN QUERY SELECT w.place, w.outcome, w.constraint_name, NULL::timestamptz
                      FROM unnest(outcomes, constraints) WITH ORDINALITY

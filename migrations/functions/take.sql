@@ -32,6 +32,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     this_queue bigint;
     locate text;
+    repeats_ids boolean := false;
     size text;
     delete_statement text;
     lock_statement text;
@@ -58,6 +59,10 @@ BEGIN
     one_by_one := one_by_one OR row_security_active(q_table)
                OR pgmq_gateway.has_row_trigger(q_table, 8);
     locate := CASE WHEN by_id OR one_by_one THEN 'msg_id' ELSE 'ctid' END;
+    IF by_id OR one_by_one THEN
+        repeats_ids := pgmq_gateway.repeats_ids(q_table);
+        one_by_one := one_by_one OR repeats_ids AND pgmq_gateway.has_rules(q_table);
+    END IF;
     kept := 0;
     IF max_receives IS NOT NULL THEN
         SELECT d.failed, d.failed_code INTO kept, kept_code
@@ -73,16 +78,20 @@ BEGIN
     IF NOT one_by_one THEN
         delete_statement := format(
             '/* pgmq_gateway */ WITH bounded AS MATERIALIZED (
-                 SELECT c.place, c.n = 1 OR c.total <= $3 AS fits
-                 FROM (SELECT c.place, row_number() OVER () AS n,
+                 SELECT c.*, c.n = 1 OR c.total <= $3 AS fits
+                 FROM (SELECT c.*, row_number() OVER () AS n,
                               sum(c.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total
-                       FROM (SELECT q.%1$s AS place, %2$s AS bytes %3$s LIMIT $2
+                       FROM (SELECT %1$s, %2$s AS bytes %3$s LIMIT $2
                              FOR UPDATE SKIP LOCKED) c) c)
-             DELETE FROM %4$s m
-             WHERE m.%1$s = ANY (ARRAY(SELECT b.place FROM bounded b WHERE b.fits))
+             DELETE FROM %4$s m %6$s
              RETURNING %5$s, $1, NULL::integer, NULL::text,
                        (SELECT NOT bool_and(b.fits) FROM bounded b)',
-            locate, size, candidates, q_table, pgmq_gateway.columns(q_table));
+            CASE WHEN repeats_ids THEN 'q.msg_id AS id, q.tableoid AS relation, q.ctid AS place'
+                 ELSE format('q.%s AS place', locate) END,
+            size, candidates, q_table, pgmq_gateway.columns(q_table),
+            CASE WHEN repeats_ids THEN 'USING bounded c WHERE c.fits AND m.msg_id = c.id
+                                           AND m.tableoid = c.relation AND m.ctid = c.place'
+                 ELSE format('WHERE m.%s = ANY (ARRAY(SELECT b.place FROM bounded b WHERE b.fits))', locate) END);
         BEGIN
             RETURN QUERY EXECUTE delete_statement
             USING this_queue, max_messages, max_bytes, max_receives;
@@ -97,8 +106,12 @@ BEGIN
         END;
     ELSE
         delete_statement := format(
-            '/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = $2 RETURNING %s, $1, %s',
-            q_table, pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
+            '/* pgmq_gateway */ DELETE FROM %s m WHERE m.msg_id = $2 %s RETURNING %s, $1, %s',
+            q_table,
+            CASE WHEN repeats_ids THEN 'AND ' || pgmq_gateway.is_first_of(format(
+                'FROM %s q WHERE q.msg_id = $2 AND %s', q_table,
+                replace(pgmq_gateway.deliverable(q_table, NULL, max_receives), '$4', '$3'))) END,
+            pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
         PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
         -- To lock them takes this one, too.
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
@@ -113,7 +126,7 @@ BEGIN
                 CONTINUE WHEN is_ours IS NULL;
                 EXECUTE delete_statement
                 INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers, queue_id, bytes
-                USING this_queue, candidate;
+                USING this_queue, candidate, max_receives;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
                     PERFORM set_config('role', my_role, true);

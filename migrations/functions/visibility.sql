@@ -20,6 +20,15 @@ BEGIN
 END
 $$;
 
+-- What says besides the id which of several messages `q` of it an entry `w` means that speaks of a delivery.
+CREATE FUNCTION pgmq_gateway.is_delivery(relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN format('AND coalesce(q.read_ct = w.read_ct, true) AND coalesce(%s = w.stamp, true)',
+                  pgmq_gateway.read_stamp_of(relation));
+END
+$$;
+
 -- What is set besides to take back the last delivery of a message `q` where `condition` holds. That is done
 -- once: without a time it is not there any more. One that was before a message came here stays.
 CREATE FUNCTION pgmq_gateway.uncount(relation regclass, condition text)
@@ -109,6 +118,7 @@ DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
     readable bigint[] := ids;
     this_queue bigint;
+    repeats_ids boolean := false;
     outcomes text[];
     constraints text[];
 BEGIN
@@ -121,8 +131,9 @@ BEGIN
                           FROM unnest(ids, shown) WITH ORDINALITY AS w (id, shown, place) ORDER BY w.place);
     END IF;
     -- It is for receipts alone.
-    IF EXISTS (SELECT FROM unnest(queue_ids) AS i (id) WHERE i.id IS NOT NULL) THEN
+    IF array_remove(queue_ids, NULL) <> '{}' THEN
         this_queue := pgmq_gateway.queue_id(queue);
+        repeats_ids := true = ANY (shown) AND pgmq_gateway.repeats_ids(q_table);
     END IF;
     SELECT array_agg(s.outcome ORDER BY s.place), array_agg(s.constraint_name ORDER BY s.place)
     INTO outcomes, constraints
@@ -138,10 +149,12 @@ BEGIN
                      THEN pgmq_gateway.refuse_unreadable()
                      ELSE w.outcome END,
                 w.constraint_name, %s, $3
-         FROM unnest($1, $2, $4, $5) WITH ORDINALITY AS w (outcome, id, constraint_name, shown, place)
-         LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown
-         ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table), q_table
-    ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown;
+         FROM unnest($1, $2, $4, $5, $6, $7)
+              WITH ORDINALITY AS w (outcome, id, constraint_name, shown, read_ct, stamp, place)
+         LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown %s
+         ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table), q_table,
+        CASE WHEN repeats_ids THEN replace(pgmq_gateway.is_delivery(q_table), 'q.', 'm.') END
+    ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown, read_cts, read_stamps;
     PERFORM pgmq_gateway.answer_in_utf8();
 END
 $$;

@@ -109,16 +109,16 @@ impl Message {
         self.message.get().len() + headers
     }
 
+    /// Which delivery this is.
+    pub fn delivery(&self) -> DeliveryId {
+        let Self { msg_id, read_ct, queue_id, .. } = *self;
+        let read_stamp = DeliveryId::stamp_of(self.last_read_at);
+        DeliveryId { msg_id, read_ct, queue_id, read_stamp }
+    }
+
     /// Adds the receipt of a delivery.
     pub fn sign(&mut self, key: &ReceiptKey) {
-        let Self { msg_id, read_ct, queue_id, .. } = *self;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the last bits are those that differ"
-        )]
-        let read_stamp = self.last_read_at.map_or(0, |time| time.timestamp_micros() as u32);
-        self.receipt = Some(key.sign(&DeliveryId { msg_id, read_ct, queue_id, read_stamp }));
+        self.receipt = Some(key.sign(&self.delivery()));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac};
 use serde::{Serialize, Serializer};
 use sha2::Sha256;
@@ -33,6 +34,16 @@ pub struct DeliveryId {
 }
 
 impl DeliveryId {
+    /// The stamp of a delivery at that time.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the last bits are those that differ"
+    )]
+    pub fn stamp_of(last_read_at: Option<DateTime<Utc>>) -> u32 {
+        last_read_at.map_or(0, |time| time.timestamp_micros() as u32)
+    }
+
     /// The stamp as SQL compares it; nothing where it is not known.
     pub fn stamp(self) -> Option<i64> {
         Some(self.read_stamp.into()).filter(|stamp| *stamp != 0)

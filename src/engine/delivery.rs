@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::{
-    domain::{Call, Message, QueueName, fitting},
+    domain::{Call, DeliveryId, Message, QueueName, fitting},
     store::{self, Db},
 };
 
@@ -29,7 +29,7 @@ pub struct Lease(Option<Leased>);
 
 struct Leased {
     queue: QueueName,
-    delivered: Vec<(i64, i32)>,
+    delivered: Vec<DeliveryId>,
     db: Db,
     tasks: TaskTracker,
     given_back: Arc<GivenBack>,
@@ -52,7 +52,7 @@ impl Delivery {
     }
 
     pub(super) fn new(queue: &QueueName, messages: Vec<Message>, shared: &Shared) -> Self {
-        let delivered = messages.iter().map(|m| (m.msg_id, m.read_ct)).collect();
+        let delivered = messages.iter().map(Message::delivery).collect();
         let leased = Leased {
             queue: queue.clone(),
             delivered,

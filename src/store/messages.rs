@@ -209,7 +209,7 @@ pub async fn look(
     let query = query.bind(queue.as_str()).bind(ids);
     conn.on(queue).look_at_each(query, take).await?;
     let mut left_out = fitted.unreadable;
-    left_out.extend(fitted.left.iter().map(|(id, _)| id));
+    left_out.extend(fitted.left.iter().map(|left| left.msg_id));
     Ok(Looked { messages: fitted.kept, left_out })
 }
 

@@ -7,7 +7,7 @@ use sqlx::{Row, postgres::PgRow, types::Json};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::domain::{FifoMode, Filter, Message, QueueName};
+use crate::domain::{DeliveryId, FifoMode, Filter, Message, QueueName};
 
 use super::{
     Conn,
@@ -215,6 +215,8 @@ pub(super) async fn leased(
     queue: &QueueName,
     mut read: SizeLimitedRows<Message>,
 ) -> Vec<Message> {
+    // What nothing tells from one that is kept would be taken from whoever gets that.
+    read.left.retain(|left| !read.kept.iter().any(|kept| kept.delivery() == *left));
     if read.left.is_empty() {
         return read.kept;
     }
@@ -265,18 +267,21 @@ pub async fn read_with_poll(
 pub async fn release(
     conn: &mut Conn,
     queue: &QueueName,
-    delivered: &mut Vec<(i64, i32)>,
+    delivered: &mut Vec<DeliveryId>,
 ) -> Result<()> {
-    let (ids, counts): (Vec<i64>, Vec<i32>) = delivered.iter().copied().unzip();
-    let query = sqlx::query("/* release */ SELECT pgmq_gateway.release($1, $2, $3)")
+    let ids: Vec<i64> = delivered.iter().map(|delivery| delivery.msg_id).collect();
+    let counts: Vec<i32> = delivered.iter().map(|delivery| delivery.read_ct).collect();
+    let stamps: Vec<Option<i64>> = delivered.iter().map(|delivery| delivery.stamp()).collect();
+    let query = sqlx::query("/* release */ SELECT pgmq_gateway.release($1, $2, $3, $4)")
         .bind(queue.as_str())
         .bind(ids)
-        .bind(counts);
+        .bind(counts)
+        .bind(stamps);
     // Once more, it might take away what somebody else has been given by then.
     let rows = conn.on(queue).give_back(query).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let held: Vec<i64> = row.try_get(0).map_err(Error::unexpected)?;
-    delivered.retain(|(id, _)| held.contains(id));
+    delivered.retain(|delivery| held.contains(&delivery.msg_id));
     if delivered.is_empty() { Ok(()) } else { Err(Error::Locked) }
 }
 

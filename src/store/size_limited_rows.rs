@@ -2,16 +2,16 @@
 
 use sqlx::{Row, postgres::PgRow};
 
-use crate::domain::{ArchivedMessage, Message};
+use crate::domain::{ArchivedMessage, DeliveryId, Message};
 
-use super::conn::Taken;
+use super::{conn::Taken, decode::Timestamp};
 
 /// What was read, in the order of the rows: the first ones, as many as fit, and at least one.
 #[derive(Debug)]
 pub(super) struct SizeLimitedRows<T> {
     pub(super) kept: Vec<T>,
-    /// Of those that did not fit, `msg_id` and `read_ct`.
-    pub(super) left: Vec<(i64, i32)>,
+    /// Those that did not fit.
+    pub(super) left: Vec<DeliveryId>,
     /// The ids of those whose content is nothing that can be read.
     pub(super) unreadable: Vec<i64>,
     room: u64,
@@ -83,7 +83,7 @@ impl<T: Weighs> SizeLimitedRows<T> {
                 return Ok(());
             }
         }
-        self.left.push((row.try_get("msg_id")?, row.try_get("read_ct")?));
+        self.left.push(delivery(row)?);
         Ok(())
     }
 
@@ -95,4 +95,14 @@ impl<T: Weighs> SizeLimitedRows<T> {
         let more = is_full || !self.left.is_empty();
         Page { more, messages: self.kept, unreadable: self.unreadable, last_id }
     }
+}
+
+fn delivery(row: &PgRow) -> Result<DeliveryId, sqlx::Error> {
+    let last_read_at: Option<Timestamp> = row.try_get("last_read_at")?;
+    Ok(DeliveryId {
+        msg_id: row.try_get("msg_id")?,
+        read_ct: row.try_get("read_ct")?,
+        queue_id: row.try_get("queue_id")?,
+        read_stamp: DeliveryId::stamp_of(last_read_at.map(|time| time.0)),
+    })
 }

@@ -122,6 +122,7 @@ mod receive_settling;
 mod redrive_trouble;
 mod refused_starts;
 mod registration;
+mod repeated_ids;
 mod restores;
 mod retry_backoff;
 mod rights;
