@@ -92,6 +92,8 @@ DECLARE
     a_table regclass := pgmq_gateway.archive_table(queue);
     bound bigint;
     chosen bigint[];
+    places text[];
+    repeats_ids boolean := pgmq_gateway.repeats_ids(a_table);
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.check_at_once();
@@ -100,17 +102,43 @@ BEGIN
     END IF;
     bound := pgmq_gateway.step_bound(a_table, after_msg_id, up_to, max_rows);
     EXECUTE format(
-        '/* pgmq_gateway */ SELECT array_agg(c.msg_id) FROM (
-            SELECT m.msg_id FROM %s m WHERE m.msg_id > $1 AND m.msg_id <= $7 AND %s
-            ORDER BY m.msg_id LIMIT $2 %s) c',
-        a_table, pgmq_gateway.archive_condition(), pgmq_gateway.row_lock(a_table)
-    ) INTO chosen USING after_msg_id, max_messages, since, until, filter, ids, coalesce(bound, up_to);
+        '/* pgmq_gateway */ SELECT array_agg(c.msg_id), %s FROM (%s) c',
+        CASE WHEN repeats_ids THEN 'array_agg(c.place)' ELSE 'NULL::text[]' END,
+        pgmq_gateway.rows_of_step(repeats_ids, 'm.msg_id', format(
+            '%s m WHERE m.msg_id > $1 AND m.msg_id <= $7 AND %s', a_table, pgmq_gateway.archive_condition()),
+            pgmq_gateway.row_lock(a_table))
+    ) INTO chosen, places USING after_msg_id, max_messages, since, until, filter, ids, coalesce(bound, up_to);
     SELECT r.moved, r.failed, r.failed_code, r.failed_constraint
     INTO moved, failed, failed_code, failed_constraint
-    FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}')) r;
+    FROM pgmq_gateway.requeue_each(a_table, target, coalesce(chosen, '{}'), pgmq_gateway.stands_at(places)) r;
     failed_queue := target;
-    last_id := CASE WHEN cardinality(chosen) = max_messages THEN chosen[max_messages] ELSE bound END;
+    last_id := CASE WHEN repeats_ids THEN coalesce(pgmq_gateway.end_of_step(chosen, moved), bound)
+                    WHEN cardinality(chosen) = max_messages THEN chosen[max_messages] ELSE bound END;
 END
+$$;
+
+-- The rows of a step that moves at most $2 messages. Where ids are there several times they have the `place` of each,
+-- and of a full step those of the last id are left to the next one, which goes on behind an id: unless it has no
+-- other.
+CREATE FUNCTION pgmq_gateway.rows_of_step(repeats_ids boolean, columns text, rows_from text, row_lock text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN NOT repeats_ids
+        THEN format('SELECT %s FROM %s ORDER BY m.msg_id LIMIT $2 %s', columns, rows_from, row_lock)
+        ELSE format(
+            'SELECT * FROM (
+                SELECT c.*, count(*) OVER () = $2 AND c.msg_id = max(c.msg_id) OVER ()
+                            AND c.msg_id > min(c.msg_id) OVER () AS is_next
+                FROM (SELECT %s, %s AS place FROM %s ORDER BY m.msg_id LIMIT $2 %s) c) c
+             WHERE NOT c.is_next ORDER BY c.msg_id',
+            columns, replace(pgmq_gateway.place_of_row(), 'q.', 'm.'), rows_from, row_lock) END
+$$;
+
+-- The id behind which the next step goes on: null if this one had none. Where all were of one id, there may be more of
+-- it; but if none was `moved`, the next step would meet the same.
+CREATE FUNCTION pgmq_gateway.end_of_step(ids bigint[], moved integer)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT max(i.id) - CASE WHEN min(i.id) = max(i.id) AND moved > 0 THEN 1 ELSE 0 END
+    FROM unnest(ids) AS i (id)
 $$;
 
 -- Moves messages into the archive and returns the ids of those that were moved, which a trigger may have changed

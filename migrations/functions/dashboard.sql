@@ -82,6 +82,7 @@ DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
     batch record;
     step record;
+    repeats_ids boolean := pgmq_gateway.repeats_ids(source);
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     moved := 0;
@@ -91,18 +92,22 @@ BEGIN
         RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
     END IF;
     FOR batch IN EXECUTE format(
-        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
-            SELECT m.headers ->> ''x-dead-letter-queue'' AS origin, m.msg_id FROM %s m
-            WHERE m.msg_id = ANY ($1) AND m.vt <= statement_timestamp()
-            ORDER BY m.msg_id %s) c
-         GROUP BY c.origin ORDER BY c.origin', source, pgmq_gateway.row_lock(source)
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids, %s AS places FROM (
+            SELECT q.headers ->> ''x-dead-letter-queue'' AS origin, q.msg_id, %s AS place FROM %s q
+            WHERE q.msg_id = ANY ($1) AND q.vt <= statement_timestamp()
+            ORDER BY q.msg_id %s) c
+         GROUP BY c.origin ORDER BY c.origin',
+        CASE WHEN repeats_ids THEN 'array_agg(c.place)' ELSE 'NULL::text[]' END,
+        CASE WHEN repeats_ids THEN pgmq_gateway.place_of_row() ELSE 'NULL' END, source,
+        pgmq_gateway.row_lock(source)
     ) USING ids LOOP
         CONTINUE WHEN batch.origin IS NULL OR batch.origin = queue
                    OR NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = batch.origin);
         IF (allowed_queues IS NULL OR batch.origin ~ allowed_queues)
            AND pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
             step := pgmq_gateway.requeue_each(
-                source, batch.origin, batch.ids, 'q.vt <= statement_timestamp()');
+                source, batch.origin, batch.ids,
+                'q.vt <= statement_timestamp() AND ' || pgmq_gateway.stands_at(batch.places));
             moved := moved + step.moved;
             failed := failed + step.failed;
             IF failed_code IS NULL THEN

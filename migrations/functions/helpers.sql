@@ -331,6 +331,13 @@ RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT '(q.tableoid::text || q.ctid::text)'
 $$;
 
+-- The condition that a row `q` stands at one of these places; none without any.
+CREATE FUNCTION pgmq_gateway.stands_at(places text[])
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN places IS NULL THEN 'true'
+                ELSE format('%s = ANY (%L::text[])', pgmq_gateway.place_of_row(), places) END
+$$;
+
 -- The condition that a row `m` is the one that this finds first among rows `q`, and locks.
 CREATE FUNCTION pgmq_gateway.is_first_of(rows_from text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$

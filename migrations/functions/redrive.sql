@@ -23,6 +23,7 @@ DECLARE
     bound bigint;
     batch record;
     step record;
+    repeats_ids boolean := pgmq_gateway.repeats_ids(source);
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     moved := 0;
@@ -41,16 +42,18 @@ BEGIN
     END IF;
     bound := pgmq_gateway.step_bound(source, after_msg_id, up_to, max_rows);
     FOR batch IN EXECUTE format(
-        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids FROM (
-            SELECT %s AS origin, m.msg_id FROM %s m
-            WHERE m.msg_id > $1 AND m.msg_id <= $6 AND m.vt <= statement_timestamp() AND %s
-            ORDER BY m.msg_id LIMIT $2 %s) c
-         GROUP BY c.origin ORDER BY c.origin', origin, source, is_known, pgmq_gateway.row_lock(source)
+        '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids, %s AS places FROM (%s) c
+         GROUP BY c.origin ORDER BY c.origin',
+        CASE WHEN repeats_ids THEN 'array_agg(c.place)' ELSE 'NULL::text[]' END,
+        pgmq_gateway.rows_of_step(repeats_ids, origin || ' AS origin, m.msg_id', format(
+            '%s m WHERE m.msg_id > $1 AND m.msg_id <= $6 AND m.vt <= statement_timestamp() AND %s', source, is_known),
+            pgmq_gateway.row_lock(source))
     ) USING after_msg_id, max_messages, target, queue, allowed_queues, coalesce(bound, up_to) LOOP
         looked_at := looked_at || batch.ids;
         IF pgmq_gateway.find_queue_table(batch.origin) IS NOT NULL THEN
             step := pgmq_gateway.requeue_each(
-                source, batch.origin, batch.ids, 'q.vt <= statement_timestamp()');
+                source, batch.origin, batch.ids,
+                'q.vt <= statement_timestamp() AND ' || pgmq_gateway.stands_at(batch.places));
             moved := moved + step.moved;
             failed := failed + step.failed;
             IF failed_code IS NULL THEN
@@ -60,7 +63,8 @@ BEGIN
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         END IF;
     END LOOP;
-    last_id := CASE WHEN cardinality(looked_at) = max_messages
+    last_id := CASE WHEN repeats_ids THEN coalesce(pgmq_gateway.end_of_step(looked_at, moved), bound)
+                    WHEN cardinality(looked_at) = max_messages
                     THEN (SELECT max(id) FROM unnest(looked_at) AS l (id)) ELSE bound END;
 END
 $$;
@@ -102,6 +106,7 @@ CREATE FUNCTION pgmq_gateway.requeue_each(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint;
+    rows_of_id integer;
     is_there boolean;
     is_of_target boolean := false;
     context text;
@@ -109,7 +114,7 @@ BEGIN
     failed := 0;
     BEGIN
         moved := pgmq_gateway.requeue(source, target, ids, condition);
-        IF moved = cardinality(ids) THEN
+        IF moved >= cardinality(ids) THEN
             PERFORM pgmq_gateway.check_at_once();
             RETURN;
         END IF;
@@ -140,11 +145,12 @@ BEGIN
     END IF;
     PERFORM pgmq_gateway.lose_patience(failed_code);
     failed_code := NULL;
-    FOREACH id IN ARRAY ids LOOP
+    FOREACH id IN ARRAY ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id) ORDER BY i.id) LOOP
         BEGIN
-            IF pgmq_gateway.requeue(source, target, ARRAY[id], condition) = 1 THEN
+            rows_of_id := pgmq_gateway.requeue(source, target, ARRAY[id], condition);
+            IF rows_of_id >= 1 THEN
                 PERFORM pgmq_gateway.check_at_once();
-                moved := moved + 1;
+                moved := moved + rows_of_id;
                 CONTINUE;
             END IF;
             EXECUTE format('/* pgmq_gateway */ SELECT true FROM %s q WHERE q.msg_id = $1 AND %s',
@@ -159,7 +165,7 @@ BEGIN
             IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
                 RAISE;
             END IF;
-            failed := failed + 1;
+            failed := failed + cardinality(array_positions(ids, id));
             PERFORM pgmq_gateway.lose_patience(failed_code);
         END;
     END LOOP;

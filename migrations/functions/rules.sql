@@ -44,8 +44,8 @@ BEGIN
                         ORDER BY q.msg_id %s) l', source, condition,
                    replace(pgmq_gateway.row_lock(source), 'SKIP LOCKED', ''))
     INTO chosen USING chosen;
-    EXECUTE format('/* pgmq_gateway */ INSERT INTO %s (%s) SELECT %s FROM %s WHERE msg_id = ANY ($1)
-                    ORDER BY msg_id', destination, columns, vals, source)
+    EXECUTE format('/* pgmq_gateway */ INSERT INTO %s (%s) SELECT %s FROM %s q WHERE q.msg_id = ANY ($1) AND %s
+                    ORDER BY q.msg_id', destination, columns, vals, source, condition)
     USING chosen, queue, reasons;
     GET DIAGNOSTICS stored = ROW_COUNT;
     gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen, condition) d);

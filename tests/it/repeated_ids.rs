@@ -179,3 +179,60 @@ async fn what_was_delivered_in_vain_takes_no_other_along() {
     assert_eq!(stored(&gateway, "q_dead", "true").await, ["dead"]);
     assert_eq!(stored(&gateway, "q_q", "true").await, ["held", "new"]);
 }
+
+#[tokio::test]
+async fn a_replay_counts_messages_and_takes_no_more_than_are_meant() {
+    let gateway = gateway(
+        "INSERT INTO pgmq.a_q (msg_id, vt, message)
+         SELECT 1 + i / 3, now(), jsonb_build_object('n', i) FROM generate_series(0, 8) i",
+    )
+    .await;
+    let replay = async |body: Value| {
+        let answer = gateway.post("/queues/q/archive/replay", &body.to_string()).await;
+        answer.expect(200).json()["replayed"].as_i64().expect("a number")
+    };
+    let left = "SELECT count(*) FROM pgmq.a_q";
+    assert_eq!(replay(json!({"limit": 2})).await, 2);
+    assert_eq!(gateway.database.value::<i64>(left).await, 7);
+    assert_eq!(replay(json!({"limit": 3})).await, 3);
+    assert_eq!(replay(json!({"filter": {"n": 7}})).await, 1);
+    assert_eq!(gateway.database.value::<i64>(left).await, 3);
+    // More of one id than a step takes.
+    let many = "INSERT INTO pgmq.a_q (msg_id, vt, message) SELECT 2, now(), '1' FROM generate_series(1, 1100)";
+    gateway.database.execute(many).await;
+    assert_eq!(replay(json!({})).await, 1103);
+    let queued = "SELECT count(*) FROM pgmq.q_q";
+    assert_eq!(gateway.database.value::<i64>(queued).await, 1109);
+}
+
+#[tokio::test]
+async fn a_redrive_counts_messages_and_leaves_what_somebody_has() {
+    let gateway = gateway(
+        "INSERT INTO pgmq.q_dead (msg_id, vt, message, headers) OVERRIDING SYSTEM VALUE
+         SELECT 1 + i / 3, now() + CASE i WHEN 1 THEN interval '1 h' ELSE interval '0' END, to_jsonb(i::text),
+                '{\"x-dead-letter-queue\": \"q\"}' FROM generate_series(0, 5) i",
+    )
+    .await;
+    for (body, moved) in [(r#"{"limit":1}"#, 1), (r#"{"limit":2}"#, 2), ("{}", 2), ("{}", 0)] {
+        let answer = gateway.post("/queues/dead/redrive", body).await.expect(200).json();
+        assert_eq!(answer["moved"], moved, "{body}: {answer}");
+    }
+    assert_eq!(stored(&gateway, "q_dead", "true").await, ["1"]);
+    assert_eq!(stored(&gateway, "q_q", "true").await, ["0", "2", "3", "4", "5"]);
+}
+
+/// One of them is refused where it goes: those of its id stay, and no other.
+#[tokio::test]
+async fn what_a_queue_refuses_keeps_those_of_its_id_alone() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q ADD CONSTRAINT small CHECK (message <> '\"2\"');
+         INSERT INTO pgmq.q_dead (msg_id, vt, message, headers) OVERRIDING SYSTEM VALUE
+         SELECT 1 + i / 3, now(), to_jsonb(i::text), '{\"x-dead-letter-queue\": \"q\"}'
+         FROM generate_series(0, 5) i",
+    )
+    .await;
+    let answer = gateway.post("/queues/dead/redrive", "{}").await.expect(200).json();
+    assert_eq!(answer["moved"], 3, "{answer}");
+    assert_eq!(stored(&gateway, "q_dead", "true").await, ["0", "1", "2"]);
+    assert_eq!(stored(&gateway, "q_q", "true").await, ["3", "4", "5"]);
+}
