@@ -1,7 +1,8 @@
 -- The archive: looking at it, and taking back from it.
 
 -- Archived messages in order of msg_id; with `readable_only`, those that can be written out. At most `max_rows` are
--- looked at (null for any number): where that ends it, the last row is a mark that says where to go on.
+-- looked at (null for any number): where that ends it, the last row is a mark that says where to go on. Of the last id
+-- all come, as for peek.
 CREATE FUNCTION pgmq_gateway.browse_archive(
     queue text, after_msg_id bigint, max_messages integer, max_rows integer, since timestamptz, until timestamptz,
     filter jsonb, ids bigint[], readable_only boolean
@@ -17,9 +18,10 @@ BEGIN
     PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT %s, 0::bigint, m.archived_at, false FROM %s m
-         WHERE m.msg_id > $1 AND ($8 IS NULL OR m.msg_id <= $8) AND %s %s ORDER BY m.msg_id LIMIT $2',
+         WHERE m.msg_id > $1 AND ($8 IS NULL OR m.msg_id <= $8) AND %s %s ORDER BY m.msg_id %s',
         pgmq_gateway.columns(a_table), a_table, pgmq_gateway.archive_condition(),
-        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($7, m.msg_id)' END
+        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($7, m.msg_id)' END,
+        pgmq_gateway.page_end(a_table)
     ) USING after_msg_id, max_messages, since, until, filter, ids, a_table, bound;
     GET DIAGNOSTICS found = ROW_COUNT;
     IF found < max_messages AND bound IS NOT NULL THEN

@@ -45,12 +45,13 @@ BEGIN
          %1$s WHERE %2$s AND ($3 IS NULL OR %4$s >= $3) AND ($4 IS NULL OR %4$s < $4)
             AND ($7 IS NULL OR m.msg_id <= $7) AND ($8 IS NULL OR m.message @> $8)
             AND ($9 IS NULL OR m.headers @> jsonb_build_object(''x-dead-letter-queue'', $9))
-         ORDER BY %3$s LIMIT $5',
+         ORDER BY %3$s %5$s',
         rows_from,
         CASE source WHEN 'waiting' THEN 'm.vt <= statement_timestamp()'
                     WHEN 'in_flight' THEN 'm.read_ct > 0'
                     WHEN 'delayed' THEN 'm.read_ct = 0' ELSE 'true' END,
-        sorted, format('coalesce(m.%I, ''-infinity'')', CASE WHEN is_archive THEN 'archived_at' ELSE 'enqueued_at' END)
+        sorted, format('coalesce(m.%I, ''-infinity'')', CASE WHEN is_archive THEN 'archived_at' ELSE 'enqueued_at' END),
+        replace(pgmq_gateway.page_end(relation), '$2', '$5')
     ) USING after_vt, after_msg_id, since, until, max_messages, max_rows, last_id, filter, origin, ids_only;
     GET DIAGNOSTICS found = ROW_COUNT;
     IF found < max_messages THEN

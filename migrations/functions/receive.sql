@@ -360,7 +360,8 @@ BEGIN
 END
 $$;
 
--- Messages in order of msg_id, leasing nothing; with `readable_only`, those that can be written out.
+-- Messages in order of msg_id, leasing nothing; with `readable_only`, those that can be written out. Where several have
+-- the last id, all of them come, as the next ones are asked for behind an id.
 CREATE FUNCTION pgmq_gateway.peek(
     queue text, after_msg_id bigint, max_messages integer, readable_only boolean
 ) RETURNS TABLE (
@@ -372,10 +373,20 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY EXECUTE format(
-        '/* pgmq_gateway */ SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id LIMIT $2',
+        '/* pgmq_gateway */ SELECT %s, $3 FROM %s m WHERE m.msg_id > $1 %s ORDER BY m.msg_id %s',
         pgmq_gateway.columns(q_table), q_table,
-        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($4, m.msg_id)' END
+        CASE WHEN readable_only THEN 'AND pgmq_gateway.is_readable($4, m.msg_id)' END,
+        pgmq_gateway.page_end(q_table)
     ) USING after_msg_id, max_messages, pgmq_gateway.queue_id(queue), q_table;
+END
+$$;
+
+-- Where a page of $2 messages ends that are in order of msg_id.
+CREATE FUNCTION pgmq_gateway.page_end(relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN pgmq_gateway.repeats_ids(relation) THEN 'FETCH FIRST ($2) ROWS WITH TIES'
+                ELSE 'LIMIT $2' END;
 END
 $$;
 

@@ -87,13 +87,25 @@ impl<T: Weighs> SizeLimitedRows<T> {
         Ok(())
     }
 
-    /// A page of at most `limit`. A full one may be the last: then the next one is empty.
-    pub(super) fn into_page(self, limit: i32) -> Page<T> {
+    /// A page of at most `limit`, or more where several have the last id. A full one may be the last: then the next one
+    /// is empty.
+    pub(super) fn into_page(mut self, limit: i32) -> Page<T> {
+        self.leave_to_next();
         let count = self.kept.len() + self.unreadable.len();
         let is_full = i32::try_from(count).is_ok_and(|count| count >= limit);
         let last_id = self.kept.last().map(T::id).max(self.unreadable.last().copied());
         let more = is_full || !self.left.is_empty();
         Page { more, messages: self.kept, unreadable: self.unreadable, last_id }
+    }
+
+    /// The next page goes on behind an id: where others of the last one did not fit, all of it is the next page's,
+    /// unless this one has no other.
+    fn leave_to_next(&mut self) {
+        let Some(next) = self.left.first().map(|left| left.msg_id) else { return };
+        let count = self.kept.iter().take_while(|kept| kept.id() != next).count();
+        if count > 0 {
+            self.kept.truncate(count);
+        }
     }
 }
 
@@ -105,4 +117,41 @@ fn delivery(row: &PgRow) -> Result<DeliveryId, sqlx::Error> {
         queue_id: row.try_get("queue_id")?,
         read_stamp: DeliveryId::stamp_of(last_read_at.map(|time| time.0)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Row(i64);
+
+    impl Weighs for Row {
+        fn bytes(&self) -> u64 {
+            1
+        }
+
+        fn id(&self) -> i64 {
+            self.0
+        }
+    }
+
+    fn page(kept: &[i64], left: &[i64]) -> (Vec<i64>, Option<i64>, bool) {
+        let delivery =
+            |id: &i64| DeliveryId { msg_id: *id, read_ct: 0, queue_id: 1, read_stamp: 0 };
+        let rows = SizeLimitedRows {
+            kept: kept.iter().copied().map(Row).collect(),
+            left: left.iter().map(delivery).collect(),
+            unreadable: Vec::new(),
+            room: 0,
+        };
+        let page = rows.into_page(9);
+        (page.messages.iter().map(|row| row.0).collect(), page.last_id, page.more)
+    }
+
+    #[test]
+    fn a_page_ends_behind_the_last_message_of_an_id() {
+        assert_eq!(page(&[1, 2], &[3]), (vec![1, 2], Some(2), true));
+        assert_eq!(page(&[1, 2, 2], &[2, 3]), (vec![1], Some(1), true));
+        assert_eq!(page(&[2, 2], &[2]), (vec![2, 2], Some(2), true));
+    }
 }

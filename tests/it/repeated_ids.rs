@@ -236,3 +236,24 @@ async fn what_a_queue_refuses_keeps_those_of_its_id_alone() {
     assert_eq!(stored(&gateway, "q_dead", "true").await, ["0", "1", "2"]);
     assert_eq!(stored(&gateway, "q_q", "true").await, ["3", "4", "5"]);
 }
+
+#[tokio::test]
+async fn pages_leave_none_of_them_out() {
+    let rows = "SELECT 1 + i / 3, now(), to_jsonb(i::text) FROM generate_series(0, 8) i";
+    let gateway = gateway(&format!(
+        "INSERT INTO pgmq.q_q (msg_id, vt, message) OVERRIDING SYSTEM VALUE {rows};
+         INSERT INTO pgmq.a_q (msg_id, vt, message) {rows}"
+    ))
+    .await;
+    for list in ["peek", "archive"] {
+        let (mut seen, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let path = format!("/queues/q/{list}?limit=2&after={after}");
+            let page = gateway.get(&path).await.expect(200);
+            seen.extend(page.messages());
+            let Some(next) = page.json()["next"].as_str().map(str::to_owned) else { break };
+            after = next;
+        }
+        assert_eq!(said(&seen), ["0", "1", "2", "3", "4", "5", "6", "7", "8"], "{list}");
+    }
+}
