@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use tokio::time::sleep;
 
@@ -27,6 +27,8 @@ use super::{
 const TIME_TO_LOAD: Duration = Duration::from_millis(500);
 /// The shortest life that a key can be given.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
+/// The longest time that can be asked for: a thousand years as they are read.
+const MAX_TIME: Duration = Duration::from_secs(1000 * 31_557_600);
 
 /// What to do with the keys in the database. A command that changes them ends when gateways have had the time to look
 /// at them again.
@@ -43,7 +45,7 @@ pub(super) enum KeyCommand {
         grants: Vec<Grant>,
         /// The end of its life, such as 90days or 12h from now; none if not given.
         #[arg(long, value_name = "TIME", value_parser = lifetime)]
-        expires_in: Option<humantime::Duration>,
+        expires_in: Option<Duration>,
         /// Requests in a second.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         requests_per_second: Option<u32>,
@@ -66,8 +68,8 @@ pub(super) enum KeyCommand {
         /// Its id.
         id: String,
         /// For how long the old one is taken too, such as 1h.
-        #[arg(long, value_name = "TIME", default_value = "0s")]
-        overlap: humantime::Duration,
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+        overlap: Duration,
         /// Print it as an access key id, which is a new one too, and a secret access key.
         #[arg(long)]
         aws: bool,
@@ -136,7 +138,7 @@ async fn administer(
                 name,
                 hash: KeyHash::of(&made.key),
                 grants: grants.iter().map(Grant::to_string).collect(),
-                expires_in: expires_in.map(delta),
+                expires_in,
                 limits: KeyLimits { requests_per_second, max_waiters },
             };
             store::create_key(&options, &new).await?;
@@ -150,7 +152,7 @@ async fn administer(
         KeyCommand::Rotate { id, overlap, aws } => {
             let made = Made::new(&id, aws.then_some(&master))?;
             let hash = KeyHash::of(&made.key);
-            store::rotate_key(&options, &id, hash, delta(overlap)).await?;
+            store::rotate_key(&options, &id, hash, overlap).await?;
             show(id, &made)?;
         }
     }
@@ -220,18 +222,20 @@ pub(super) fn master_key(
 }
 
 /// The life of a new key, which is not over at its beginning.
-fn lifetime(text: &str) -> Result<humantime::Duration, String> {
-    let time: humantime::Duration =
-        text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
-    if *time < MIN_LIFETIME {
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time < MIN_LIFETIME {
         return Err("a key lives for a second at least".to_owned());
     }
     Ok(time)
 }
 
-fn delta(time: humantime::Duration) -> TimeDelta {
-    // As long as PostgreSQL's calendar allows for.
-    TimeDelta::from_std(*time).unwrap_or(TimeDelta::MAX).min(TimeDelta::days(365_000))
+fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > MAX_TIME {
+        return Err("a thousand years are the most".to_owned());
+    }
+    Ok(time)
 }
 
 /// Characters up to which the columns of the list are aligned.

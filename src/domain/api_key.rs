@@ -1,8 +1,8 @@
 //! Keys: what a client shows, and what is kept of it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -89,7 +89,7 @@ pub struct NewApiKey {
     /// What it may do.
     pub grants: Vec<String>,
     /// How long it lives.
-    pub expires_in: Option<TimeDelta>,
+    pub expires_in: Option<Duration>,
     /// Limits of its own.
     pub limits: KeyLimits,
 }

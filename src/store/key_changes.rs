@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
-use sqlx::{Connection, Postgres, postgres::PgArguments, query::QueryScalar, query_scalar};
+use sqlx::{
+    Connection, Postgres,
+    postgres::{PgArguments, types::PgInterval},
+    query::QueryScalar,
+    query_scalar,
+};
 use tokio::time::sleep;
 
 use crate::domain::{KeyHash, NewApiKey};
@@ -65,7 +69,7 @@ pub async fn create_key(options: &ConnectOptions, new: &NewApiKey) -> Result<(),
     .bind(&new.name)
     .bind(hash)
     .bind(&new.grants)
-    .bind(new.expires_in)
+    .bind(new.expires_in.map(interval))
     .bind(limit(new.limits.requests_per_second))
     .bind(limit(new.limits.max_waiters));
     match change(options, &new.id, statement, Trace::Hash(hash)).await? {
@@ -91,7 +95,7 @@ pub async fn rotate_key(
     options: &ConnectOptions,
     id: &str,
     hash: KeyHash,
-    overlap: TimeDelta,
+    overlap: Duration,
 ) -> Result<(), KeyError> {
     let hash = &hash.as_bytes()[..];
     let statement = query_scalar(
@@ -100,7 +104,7 @@ pub async fn rotate_key(
          WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
          RETURNING hash = $2",
     );
-    let statement = statement.bind(id).bind(hash).bind(overlap);
+    let statement = statement.bind(id).bind(hash).bind(interval(overlap));
     let changed = change(options, id, statement, Trace::Hash(hash)).await?;
     let in_force = "/* key_in_force */ SELECT EXISTS (SELECT FROM pgmq_gateway.api_keys \
                     WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))";
@@ -137,10 +141,21 @@ async fn change(
             let _ = connection.close().await;
             Ok(changed)
         }
-        Err(error) if is_answer(&error) => Err(error.into()),
+        Err(error) if is_unsent(&error) || is_answer(&error) => Err(error.into()),
         Err(_) if is_found(options, id, trace).await => Ok(Some(true)),
         Err(source) => Err(KeyError::Unknown { id: id.to_owned(), source }),
     }
+}
+
+/// A time as PostgreSQL has it, which does not count nanoseconds.
+fn interval(time: Duration) -> PgInterval {
+    let microseconds = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+/// Whether a statement could not even be written down, so that nothing was sent.
+fn is_unsent(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Encode(_))
 }
 
 /// Whether an error is the database's answer to a statement, which has then changed nothing. The end of a session is

@@ -141,3 +141,35 @@ async fn a_key_that_would_be_over_at_once_is_refused() {
         assert!(printed.is_empty() && said.contains("for a second at least"), "{printed}{said}");
     }
 }
+
+/// Nothing was sent, so that nothing can have been lost on the way.
+#[tokio::test]
+async fn a_time_is_kept_as_it_was_asked_for_or_refused() {
+    let database = TestDatabase::empty().await;
+    let url = database.url();
+    let run = |arguments: &[&str]| {
+        let output = program(arguments, &[("DATABASE_URL", &url)]).output().expect("ran");
+        let code = output.status.code();
+        let (printed, said) = texts(output);
+        (code, printed, said)
+    };
+    let create = |time| run(&[&CREATE[..], &["--expires-in", time]].concat());
+    let (_, key, said) = create("300years");
+    let id = key.split('_').nth(1).expect(&said).to_owned();
+    let years = "SELECT round(extract(epoch FROM expires_at - now()) / 31557600)::bigint \
+                 FROM pgmq_gateway.api_keys WHERE id = ";
+    assert_eq!(database.value::<i64>(&format!("{years}'{id}'")).await, 300);
+    let (_, key, said) = create("1s 1ns");
+    assert!(key.starts_with("pgk_"), "{said}");
+    for overlap in ["1000years", "1ns"] {
+        let (code, key, said) = run(&["keys", "rotate", &id, "--overlap", overlap]);
+        assert!(code == Some(0) && key.starts_with("pgk_"), "{overlap}: {said}");
+    }
+    for refused in
+        [create("1001years"), run(&["keys", "rotate", &id, "--overlap", "999999999999d"])]
+    {
+        let (code, printed, said) = refused;
+        assert_eq!((code, &*printed), (Some(2), ""), "{said}");
+        assert!(said.contains("a thousand years are the most"), "{said}");
+    }
+}
