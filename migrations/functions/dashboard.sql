@@ -176,13 +176,14 @@ $$;
 CREATE FUNCTION pgmq_gateway.shown_keys(max_rows integer)
 RETURNS TABLE (
     id text, name text, grants text[], created_at timestamptz, expires_at timestamptz, expired boolean,
-    revoked_at timestamptz, last_used_at timestamptz
+    revoked_at timestamptz, last_used_at timestamptz, makes_sense boolean
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     RETURN QUERY
     SELECT pgmq_gateway.as_text(k.id), pgmq_gateway.as_text(k.name),
-           ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM unnest(k.grants) g), k.created_at, k.expires_at,
-           coalesce(k.expires_at <= now(), false), k.revoked_at, k.last_used_at
+           ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM unnest(k.grants) g), k.created_at,
+           nullif(k.expires_at, 'infinity'), coalesce(k.expires_at <= now(), false), k.revoked_at, k.last_used_at,
+           pgmq_gateway.key_makes_sense(k.id, k.name, k.hash, k.grants, k.requests_per_second, k.max_waiters)
     FROM pgmq_gateway.api_keys k ORDER BY k.revoked_at IS NOT NULL, k.created_at DESC, k.id LIMIT max_rows;
 END
 $$;

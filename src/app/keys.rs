@@ -144,7 +144,7 @@ async fn administer(
             store::create_key(&options, &new).await?;
             show(id, &made)?;
         }
-        KeyCommand::List => print(&(table(&store::list_keys(&options).await?) + "\n"))?,
+        KeyCommand::List => print(&(table(&store::list_keys(&options, None).await?) + "\n"))?,
         KeyCommand::Revoke { id } => {
             store::revoke_key(&options, &id).await?;
             print_done(&format!("{id} is revoked"))?;
@@ -248,18 +248,13 @@ fn table(keys: &[ListedKey]) -> String {
         time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
     };
     rows.extend(keys.iter().map(|key| {
-        let state = match (key.revoked_at, key.expired) {
-            (Some(_), _) => "revoked",
-            (None, true) => "expired",
-            (None, false) => "in force",
-        };
         let (created, expires) = (day(Some(key.created_at)), day(key.expires_at));
         let used = day(key.last_used_at);
         let grants = key.grants.join(" ");
         // Whatever SQL put there stays in its line.
         let line = |text: &str| text.replace(char::is_control, "?");
         let (id, grants, name) = (line(&key.id), line(&grants), line(&key.name));
-        [id, state.to_owned(), grants, created, expires, used, name]
+        [id, key.state.to_string(), grants, created, expires, used, name]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let width = |column| width(column).unwrap_or(0).min(MAX_WIDTH);

@@ -63,8 +63,8 @@ pub use crate::{
     engine::{Delivery, LaneLoad, Lease},
     store::{
         Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState, IdOwner,
-        ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch, MessageSource, MoveTask,
-        NamedQueue, Page, Position, QueueAttributes, TableHealth,
+        KeyState, ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch, MessageSource,
+        MoveTask, NamedQueue, Page, Position, QueueAttributes, TableHealth,
     },
 };
 pub use archives::{Browse, MovedSome, Redrive, RedrivenThese, Replay};

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::domain::{KeyHash, NewApiKey};
 
-use super::{Backoff, ConnectOptions, failure};
+use super::{Backoff, ConnectOptions, KeyState, failure, list_keys};
 
 /// Time in which a server may come back that was lost in the middle of a change.
 const READ_BACK_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +23,12 @@ pub enum KeyError {
     /// There is no such key.
     #[error("there is no key {0} that is in force; `pgmq-gateway keys list` shows the keys")]
     NoKey(String),
+    /// No secret of it would let anybody in.
+    #[error(
+        "key {0} lets nobody in, whatever its secret, as its row in pgmq_gateway.api_keys makes no sense: mend that, \
+         or make another key; `pgmq-gateway keys list` shows it"
+    )]
+    Invalid(String),
     /// Something in the database has the last word.
     #[error(
         "the database has not stored key {0} as it was told to: a trigger or a policy on pgmq_gateway.api_keys is in \
@@ -97,6 +103,10 @@ pub async fn rotate_key(
     hash: KeyHash,
     overlap: Duration,
 ) -> Result<(), KeyError> {
+    let found = list_keys(options, Some(id)).await?;
+    if found.iter().any(|key| key.state == KeyState::Invalid) {
+        return Err(KeyError::Invalid(id.to_owned()));
+    }
     let hash = &hash.as_bytes()[..];
     let statement = query_scalar(
         "/* rotate_key */ UPDATE pgmq_gateway.api_keys \

@@ -1,6 +1,6 @@
 //! Keys with which clients are let in.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, Row, postgres::PgRow};
@@ -27,14 +27,38 @@ pub struct ListedKey {
     pub grants: Vec<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// Whether it lets anybody in.
+    pub state: KeyState,
     /// The end of its life.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Whether that is past.
-    pub expired: bool,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
     /// When it was last used, by the minute or so.
     pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// Whether a key lets anybody in, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It does.
+    InForce,
+    /// It was ended.
+    Revoked,
+    /// The end of its life is past.
+    Expired,
+    /// Its row makes no sense, whoever wrote that.
+    Invalid,
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InForce => "in force",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Invalid => "invalid",
+        })
+    }
 }
 
 /// Whether there are keys, of use or not; none where there is no table for them yet. Changes nothing.
@@ -67,15 +91,21 @@ pub async fn check_keys(options: &ConnectOptions) -> Result<(), PrepareError> {
     if is_there { Ok(()) } else { Err(PrepareError::NoKeys { target }) }
 }
 
-/// Every key, the newest last.
-pub async fn list_keys(options: &ConnectOptions) -> Result<Vec<ListedKey>, KeyError> {
+/// Every key, the newest last; with an id, that one.
+pub async fn list_keys(
+    options: &ConnectOptions,
+    id: Option<&str>,
+) -> Result<Vec<ListedKey>, KeyError> {
     let mut connection = options.connect().await?;
     let rows = sqlx::query(
         "/* list_keys */ SELECT pgmq_gateway.as_text(id) AS id, pgmq_gateway.as_text(name) AS name, \
                 ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM pg_catalog.unnest(grants) g) AS grants, created_at, \
-                expires_at, coalesce(expires_at <= now(), false) AS expired, revoked_at, last_used_at \
-         FROM pgmq_gateway.api_keys ORDER BY created_at, id",
+                nullif(expires_at, 'infinity') AS expires_at, coalesce(expires_at <= now(), false) AS expired, \
+                revoked_at, last_used_at, \
+                pgmq_gateway.key_makes_sense(id, name, hash, grants, requests_per_second, max_waiters) AS makes_sense \
+         FROM pgmq_gateway.api_keys WHERE $1 IS NULL OR id = $1 ORDER BY created_at, id",
     )
+    .bind(id)
     .fetch_all(&mut connection)
     .await?;
     let _ = connection.close().await;
@@ -92,16 +122,32 @@ pub async fn shown_keys(conn: &mut Conn, max_rows: i32) -> error::Result<Vec<Lis
 fn listed(row: &PgRow) -> Result<ListedKey, sqlx::Error> {
     let time = |column: &str| row.try_get::<Option<Timestamp>, _>(column);
     let time = |column: &str| time(column).map(|time| time.map(|time| time.0));
+    let grants = texts(row.try_get("grants")?);
+    let revoked_at = time("revoked_at")?;
+    // As where they are loaded.
+    let makes_sense = row.try_get("makes_sense")? && grants_of(&grants).is_some();
+    let state = match (revoked_at, row.try_get("expired")?, makes_sense) {
+        (Some(_), _, _) => KeyState::Revoked,
+        (None, true, _) => KeyState::Expired,
+        (None, false, false) => KeyState::Invalid,
+        (None, false, true) => KeyState::InForce,
+    };
     Ok(ListedKey {
         id: row.try_get::<Text, _>("id")?.0,
         name: row.try_get::<Text, _>("name")?.0,
-        grants: texts(row.try_get("grants")?),
+        grants,
         created_at: row.try_get::<Timestamp, _>("created_at")?.0,
+        state,
         expires_at: time("expires_at")?,
-        expired: row.try_get("expired")?,
-        revoked_at: time("revoked_at")?,
+        revoked_at,
         last_used_at: time("last_used_at")?,
     })
+}
+
+/// Grants as they are written, unless one cannot be read.
+fn grants_of(grants: &[String]) -> Option<Grants> {
+    let grants = grants.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<_, _>>();
+    grants.ok().map(Grants::new)
 }
 
 fn texts(texts: Vec<Text>) -> Vec<String> {
@@ -150,9 +196,8 @@ fn stored(row: &PgRow, clock: &DatabaseClock) -> error::Result<Option<StoredKey>
     let previous: Option<Vec<u8>> = get(row, "previous_hash")?;
     let previous = previous.and_then(|hash| KeyHash::from_bytes(&hash));
     let until = time_option(row, "previous_until")?.map(|end| clock.by_ours(end));
-    let grants = texts(get(row, "grants")?);
-    let grants = grants.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<_, _>>();
-    let (Some(hash), Ok(grants), true) =
+    let grants = grants_of(&texts(get(row, "grants")?));
+    let (Some(hash), Some(grants), true) =
         (KeyHash::from_bytes(&hash), grants, get(row, "makes_sense")?)
     else {
         return Ok(None);
@@ -163,7 +208,7 @@ fn stored(row: &PgRow, clock: &DatabaseClock) -> error::Result<Option<StoredKey>
         name: text(row, "name")?,
         hash,
         previous: previous.zip(until),
-        grants: Grants::new(grants),
+        grants,
         expires_at: time_option(row, "expires_at")?.map(|end| clock.by_ours(end)),
         limits: KeyLimits {
             requests_per_second: limit(get(row, "requests_per_second")?),

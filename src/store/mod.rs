@@ -77,7 +77,8 @@ pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, Prepared, prepare};
 pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
 pub use keys::{
-    ListedKey, LoadedKeys, any_keys, check_keys, keys_used, list_keys, load_keys, shown_keys,
+    KeyState, ListedKey, LoadedKeys, any_keys, check_keys, keys_used, list_keys, load_keys,
+    shown_keys,
 };
 pub use maintenance::{
     ExpiryStep, QueueRetention, RegisterStep, delete_expired_archive, delete_expired_keys,

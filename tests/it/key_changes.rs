@@ -2,7 +2,9 @@
 
 use std::process::{Output, Stdio};
 
-use crate::support::{TestDatabase, TestGateway, eventually, process::program, servers::Server};
+use crate::support::{
+    Browser, TestDatabase, TestGateway, eventually, process::program, servers::Server,
+};
 
 const CREATE: [&str; 6] = ["keys", "create", "--name", "a", "--grant", "admin"];
 
@@ -113,4 +115,55 @@ async fn what_the_database_does_not_store_is_not_shown() {
     }
     let output = run(&url, &["keys", "rotate", "nosuchkey"]).await;
     assert!(text(&output.stderr).contains("there is no key nosuchkey"));
+}
+
+/// Rows that people write may say anything: a gateway, the list, the dashboard and a rotation make the same of them.
+#[tokio::test]
+async fn what_is_told_of_a_key_is_whether_it_lets_anybody_in() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let rows = [
+        ("forever", "expires_at = 'infinity'", "in force"),
+        ("over", "expires_at = '-infinity'", "expired"),
+        ("ended", "expires_at = 'infinity', revoked_at = now()", "revoked"),
+        ("unread", "grants = '{browse:q}'", "invalid"),
+        ("nested", "grants = ARRAY[ARRAY['admin:*']]", "invalid"),
+        ("hashless", "hash = ''", "invalid"),
+        ("stopped", "requests_per_second = 0", "invalid"),
+    ];
+    let secret = |id: &str| format!("pgk_{id}_a-secret-of-its-own");
+    for (id, change, _) in rows {
+        let insert = format!(
+            "INSERT INTO pgmq_gateway.api_keys (id, name, hash, grants) \
+             VALUES ('{id}', '{id}', sha256('{}'), '{{admin:*}}')",
+            secret(id)
+        );
+        database.execute(&insert).await;
+        let change = format!("UPDATE pgmq_gateway.api_keys SET {change} WHERE id = '{id}'");
+        database.execute(&change).await;
+    }
+    let gateway = TestGateway::on(&database, |_| {}).await;
+    let listed = run(&url, &["keys", "list"]).await;
+    let page = Browser::logged_in(&gateway.base, &secret("forever")).await.get("/ui/keys").await;
+    let hashes = "SELECT string_agg(hash::text, '' ORDER BY id) FROM pgmq_gateway.api_keys WHERE id <> 'forever'";
+    let before: String = database.value(hashes).await;
+    for (id, _, state) in rows {
+        let lets_in = gateway.with_key(&secret(id)).get("/queues").await.status == 200;
+        assert_eq!(lets_in, state == "in force", "{id}");
+        let line = text(&listed.stdout).lines().find(|line| line.starts_with(id)).expect(id);
+        assert!(line.contains(state), "{line}");
+        let (_, row) = page.text.split_once(&format!("<code>{id}</code>")).expect(id);
+        let (_, cell) = row.split_once("data-label=\"State\">").expect(id);
+        assert!(cell.starts_with(state), "{cell}");
+
+        let rotated = run(&url, &["keys", "rotate", id]).await;
+        let (printed, said) = (text(&rotated.stdout), text(&rotated.stderr));
+        assert_eq!(printed.starts_with("pgk_"), lets_in, "{id}: {printed}{said}");
+        match state {
+            "in force" => {}
+            "invalid" => assert!(said.contains("makes no sense"), "{said}"),
+            _ => assert!(said.contains("there is no key"), "{said}"),
+        }
+    }
+    assert_eq!(database.value::<String>(hashes).await, before);
 }

@@ -5,7 +5,7 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 
 use crate::{
-    broker::ListedKey,
+    broker::{KeyState, ListedKey},
     http::{ScopePermit, right},
 };
 
@@ -37,12 +37,17 @@ struct Row {
 
 impl Row {
     fn stored(key: ListedKey, now: DateTime<Utc>) -> Self {
-        let (is_in_force, state) = match (key.revoked_at, key.expires_at) {
-            (Some(at), _) => (false, format!("revoked {}", text::ago(at, now))),
-            (None, Some(at)) if key.expired => (false, format!("expired {}", text::ago(at, now))),
-            (None, Some(at)) => (true, format!("in force, ends {}", text::ago(at, now))),
-            (None, None) => (true, "in force".to_owned()),
+        let is_in_force = key.state == KeyState::InForce;
+        let ago = |link: &str, at: Option<DateTime<Utc>>| {
+            at.map(|at| format!("{link} {}", text::ago(at, now))).unwrap_or_default()
         };
+        let more = match key.state {
+            KeyState::InForce => ago(", ends", key.expires_at),
+            KeyState::Revoked => ago("", key.revoked_at),
+            KeyState::Expired => ago("", key.expires_at),
+            KeyState::Invalid => ": its row makes no sense".to_owned(),
+        };
+        let state = format!("{}{more}", key.state);
         let used = key.last_used_at.map_or_else(|| "never".to_owned(), |at| text::ago(at, now));
         Self { name: key.name, id: key.id, grants: key.grants, is_in_force, state, used }
     }
