@@ -281,3 +281,26 @@ async fn a_token_s_log_in_is_not_taken_where_another_claim_grants() {
     browser.at(&same.base).get("/ui").await.expect(200);
     browser.at(&other.base).get("/ui").await.expect(303);
 }
+
+/// Cookies do not know ports: applications beside the gateway give theirs to the same browser.
+#[tokio::test]
+async fn cookies_of_others_shut_nobody_out() {
+    let gateway = TestGateway::with(with_admin).await;
+    let elsewhere = TestGateway::with(with_admin).await;
+    let stranger = Browser::new(&gateway.base);
+    let ours = Browser::logged_in(&gateway.base, ADMIN).await.cookie().to_owned();
+    let theirs = Browser::logged_in(&elsewhere.base, ADMIN).await.cookie().to_owned();
+    stranger.with_cookie(&theirs).get("/ui").await.expect(303);
+    for (before, after) in [
+        (&b"theme=\xe9t\xe9; "[..], &b""[..]),
+        (b"", b"; theme=\xe9t\xe9"),
+        (b"pgmq_gateway_session=\xff; ", b""),
+        (b"pgmq_gateway_session=; ", b""),
+        (format!("{theirs}; ").as_bytes(), b""),
+    ] {
+        let shown = [before, ours.as_bytes(), after].concat();
+        let request = stranger.request("GET", "/ui").header("cookie", shown);
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&[before, after].concat()));
+    }
+}
