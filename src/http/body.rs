@@ -1,5 +1,7 @@
 //! Reading a body, within its limits of size, time and memory.
 
+use std::{error::Error as StdError, io, iter};
+
 use axum::{body::Body, extract::Request, http::header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -58,8 +60,7 @@ async fn collect(
     // No more than is there soon: what is announced need not come.
     let mut kept = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(FIRST));
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|_| Rejection::Malformed("the body ended before it was complete".into()))?;
+        let frame = frame.map_err(|error| Rejection::Malformed(fault(&error).into()))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -71,4 +72,17 @@ async fn collect(
         kept.extend_from_slice(&data);
     }
     Ok(kept.freeze())
+}
+
+/// What is wrong with a body that cannot be read on.
+fn fault(error: &axum::Error) -> &'static str {
+    let error: &(dyn StdError + 'static) = error;
+    let mut causes = iter::successors(Some(error), |error| error.source());
+    // HTTP/1 says it in this way, and has no kind of its own for it.
+    match causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            "the body's chunks are malformed, or what stands beside them is too large"
+        }
+        _ => "the body ended before it was complete",
+    }
 }

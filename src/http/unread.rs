@@ -45,6 +45,8 @@ pub(super) struct Unread {
 struct Left {
     /// Whether somebody began to read, which tells a client to go on.
     begun: bool,
+    /// Whether what came is no body, so that nobody knows where the next request begins.
+    failed: bool,
     body: Option<Body>,
 }
 
@@ -67,7 +69,14 @@ impl Unread {
         let left = self.left?;
         let left = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
         let waits = self.waits && !left.begun;
-        left.body.map(|body| Rest { body, version: self.version, waits })
+        let has_body = left.body.is_some();
+        let rest = Rest {
+            body: left.body.unwrap_or_default(),
+            version: self.version,
+            waits,
+            failed: left.failed,
+        };
+        (has_body || rest.failed).then_some(rest)
     }
 }
 
@@ -76,6 +85,7 @@ pub(super) struct Rest {
     body: Body,
     version: Version,
     waits: bool,
+    failed: bool,
 }
 
 impl Rest {
@@ -88,16 +98,17 @@ impl Rest {
         draining: &CancellationToken,
     ) {
         let mut most = limit.saturating_mul(OF_LIMIT).max(MIN_BYTES);
-        // One that did not come in time is not waited for once more.
+        // One that failed, or did not come in time, is not waited for once more.
         let is_late = response.status() == StatusCode::REQUEST_TIMEOUT;
-        let is_worth_it = !is_late && !self.waits && self.body.size_hint().lower() <= most;
+        let is_over = is_late || self.failed;
+        let is_worth_it = !is_over && !self.waits && self.body.size_hint().lower() <= most;
         if is_worth_it && timeout(TIME, discard(&mut self.body, &mut most)).await == Ok(true) {
             return;
         }
         if self.version <= Version::HTTP_11 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
-        } else if !is_late {
+        } else if !is_over {
             // Here an answer stands for itself, and only a client that goes on sending may miss it.
             let draining = draining.clone();
             tokio::spawn(async move {
@@ -140,7 +151,11 @@ impl HttpBody for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.left().begun = true;
-        Pin::new(&mut self.body).poll_frame(cx)
+        let came = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(came, Poll::Ready(Some(Err(_)))) {
+            self.left().failed = true;
+        }
+        came
     }
 
     fn is_end_stream(&self) -> bool {
@@ -214,6 +229,18 @@ mod tests {
             assert_eq!(answer(version, false, body).await, (closes, time));
         }
         assert_eq!(answer(Version::HTTP_2, false, endless()).await, (false, TIME));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_a_body_failed_closes() {
+        let parts = [Ok(Bytes::from("a")), Err(std::io::Error::other("no chunk"))];
+        let mut request = Request::new(Body::from_stream(stream::iter(parts)));
+        let unread = Unread::watch(&mut request);
+        request.into_body().collect().await.expect_err("it fails");
+        let mut response = Response::default();
+        let rest = unread.rest().expect("something is to be said");
+        rest.settle(&mut response, 1000, &CancellationToken::new()).await;
+        assert_eq!(response.headers()[header::CONNECTION], "close");
     }
 
     #[tokio::test(start_paused = true)]

@@ -320,3 +320,28 @@ async fn whoever_expects_to_be_told_is_told_no() {
         assert!(said.starts_with("HTTP/1.1 40"), "{said}");
     }
 }
+
+/// Nobody knows where the next request begins.
+#[tokio::test]
+async fn chunks_that_are_none_are_told_so_and_end_the_connection() {
+    let gateway = with_queue().await;
+    let trailers: String = (0..150).map(|n| format!("t{n}: x\r\n")).collect();
+    for (fault, chunks) in [
+        ("no size", "zz\r\n".to_owned()),
+        ("no line end", "d\r\n{\"message\":1}0\r\n\r\n".to_owned()),
+        ("a long extension", format!("d;x={}\r\n{{\"message\":1}}\r\n0\r\n\r\n", "y".repeat(20_000))),
+        ("many trailers", format!("d\r\n{{\"message\":1}}\r\n0\r\n{trailers}\r\n")),
+    ] {
+        let mut stream = raw::connect(&gateway).await;
+        let head = "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        stream.write_all((head.to_owned() + &chunks).as_bytes()).await.expect("sent");
+        let said = raw::read_all(&mut stream).await.expect("answered");
+        let (status, headers, body) = raw::parse(&said);
+        assert_eq!(status, 400, "{fault}: {said}");
+        assert_eq!(headers["connection"], "close", "{fault}: {said}");
+        assert!(!headers.contains_key("keep-alive"), "{fault}: {said}");
+        assert!(body.contains("chunks are malformed"), "{fault}: {said}");
+    }
+    assert_eq!(gateway.all("q").await.len(), 1, "nothing was stored");
+}
