@@ -177,6 +177,12 @@ impl Database {
         Ok(Self { url, direct_url: None, server, turn: Some(turn) })
     }
 
+    /// Options to reach the private PostgreSQL while a gateway or a command runs it.
+    pub(super) fn options_of_running(settings: &Settings) -> Result<ConnectOptions, StartError> {
+        let url = EmbeddedServer::url_of_running(&settings.embedded)?;
+        Ok(ConnectOptions::new(url.expose(), PREPARE_STATEMENT_TIMEOUT, false)?)
+    }
+
     /// Where the private PostgreSQL is, if no database is configured, and whether it is yet to be made.
     pub(super) fn private(settings: &Settings) -> Result<Option<(PathBuf, bool)>, EmbeddedError> {
         if settings.database.url.is_some() {

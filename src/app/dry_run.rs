@@ -1,6 +1,7 @@
 //! `check`: what a start would find, without serving and without changing anything.
 
 use crate::{
+    auth::Access,
     config::Settings,
     embedded::EmbeddedServer,
     store::{self, Inspection},
@@ -22,12 +23,10 @@ pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
     preflight::before_a_new_one(settings).await?;
     let access = preflight::access(settings).await?;
     preflight::master_key(settings)?;
-    say("keys", "those of the configuration can be used")?;
+    let has_keys = settings.auth.has_keys() || settings.jwt.is_on();
+    say("keys", if has_keys { "those of the configuration can be used" } else { "none is configured" })?;
     if settings.database.url.is_none() {
-        EmbeddedServer::inspect(&settings.embedded)?;
-        let is_new = EmbeddedServer::is_new(&settings.embedded)?;
-        let found = if is_new { "is made by the first start" } else { "is there" };
-        return say("database", &format!("none is configured: a private PostgreSQL {found}"));
+        return look_at_private(settings, &access).await;
     }
     let database = Database::open(settings).await?;
     database.reach_all(settings).await?;
@@ -37,6 +36,21 @@ pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
     preflight::before_the_schema(settings, &access, &direct).await?;
     let missing = found.missing_rights();
     say("rights", missing.as_deref().unwrap_or("sufficient"))
+}
+
+/// Looks at the private PostgreSQL, which is not started for this.
+async fn look_at_private(settings: &Settings, access: &Access) -> Result<(), StartError> {
+    EmbeddedServer::inspect(&settings.embedded)?;
+    let is_new = EmbeddedServer::is_new(&settings.embedded)?;
+    let found = if is_new { "is made by the first start" } else { "is there" };
+    say("database", &format!("none is configured: a private PostgreSQL {found}"))?;
+    if is_new {
+        return Ok(());
+    }
+    match preflight::before_the_private_one(settings, access).await? {
+        Some(doubt) => say("keys", &doubt),
+        None => Ok(()),
+    }
 }
 
 fn describe(found: &Inspection) -> String {

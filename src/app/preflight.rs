@@ -12,7 +12,7 @@ use crate::{
     store::{self, ConnectOptions},
 };
 
-use super::{StartError, keys};
+use super::{Database, StartError, keys};
 
 /// Looks whether the listeners and the files can be had, and, where a private PostgreSQL is yet to be made, whether
 /// clients could be let in at all.
@@ -86,6 +86,26 @@ pub(super) async fn before_a_new_one(settings: &Settings) -> Result<(), StartErr
         access(settings).await?.check_beforehand(address(settings), false)?;
     }
     Ok(())
+}
+
+/// Looks whether clients could be let in with the keys in the private PostgreSQL, if that runs; otherwise returns
+/// what there is to say where they are needed.
+pub(super) async fn before_the_private_one(
+    settings: &Settings,
+    access: &Access,
+) -> Result<Option<String>, StartError> {
+    let options = Database::options_of_running(settings)?;
+    if let Ok(any) = store::any_keys(&options).await {
+        access.check_beforehand(address(settings), any)?;
+        return Ok(None);
+    }
+    let refused = access.check_beforehand(address(settings), false).err();
+    Ok(refused.map(|error| {
+        format!(
+            "those in the private PostgreSQL cannot be seen, as it does not run; if there is none, a start is \
+             refused: {error}"
+        )
+    }))
 }
 
 /// Looks whether clients could be let in, with the keys that there are in the database already.

@@ -80,6 +80,35 @@ async fn check_makes_no_private_postgresql() {
     assert!(!directory.exists());
 }
 
+/// It is not started to look: where its keys decide, that is said.
+#[tokio::test]
+async fn check_tells_where_a_private_postgresql_has_no_key() {
+    let directory = new_directory();
+    let environment = embedded_environment(&directory);
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let exposed = [&environment[..], &[("PGMQ_GATEWAY__SERVER__HOST", "0.0.0.0")]].concat();
+    let (fine, _, errors) = run(program(&["migrate"], &environment));
+    assert!(fine, "{errors}");
+    let (fine, said, errors) = run(program(&["check"], &environment));
+    assert!(fine && said.contains("keys: none is configured"), "{said}{errors}");
+    assert!(!said.contains("refused"), "{said}");
+    let (fine, said, errors) = run(program(&["check"], &exposed));
+    assert!(fine && said.contains("it does not run; if there is none, a start is refused"), "{said}{errors}");
+    let (fine, _, errors) = run(program(&[], &exposed));
+    assert!(!fine && errors.contains("keys create"), "{errors}");
+
+    let mut gateway = Program::start(program(&[], &environment));
+    gateway.client().await;
+    let (fine, said, errors) = run(program(&["check"], &exposed));
+    assert!(!fine && errors.contains("keys create"), "{said}{errors}");
+    let create = ["keys", "create", "--name", "a", "--grant", "admin"];
+    let (fine, _, errors) = run(program(&create, &environment));
+    assert!(fine, "{errors}");
+    let (fine, said, errors) = run(program(&["check"], &exposed));
+    assert!(fine && !said.contains("refused"), "{said}{errors}");
+}
+
 /// A port that is in use may be so by the gateway to be replaced; it hides nothing else.
 #[tokio::test]
 async fn check_looks_at_everything_where_a_port_is_in_use() {
