@@ -244,7 +244,7 @@ fn origin_policy(settings: &Http, address: Option<SocketAddr>) -> OriginPolicy {
         (true, false) => Hosts::Any,
         (false, _) => Hosts::Named(given()),
     };
-    OriginPolicy { hosts, origins: settings.cors_origins.clone() }
+    OriginPolicy { hosts, origins: settings.origins() }
 }
 
 /// Where the queues of SQS seem to be, if it is served.

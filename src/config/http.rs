@@ -32,15 +32,59 @@ impl Http {
             let allowed = format!("`{}` is not a path, such as /queue-api", self.path_prefix);
             return Err(Invalid { key: "http.path_prefix", allowed });
         }
-        for origin in &self.cors_origins {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            let whole = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
-            if origin != "*" && !(whole && origin.is_ascii()) {
-                let allowed = format!("`{origin}` is not an origin, such as https://app.example");
-                return Err(Invalid { key: "http.cors_origins", allowed });
-            }
+        if let Some(origin) = self.cors_origins.iter().find(|origin| origin_of(origin).is_none()) {
+            let allowed = format!("`{origin}` is not an origin, such as https://app.example");
+            return Err(Invalid { key: "http.cors_origins", allowed });
         }
         Ok(())
+    }
+
+    /// Origins whose web pages may use the gateway, as browsers write them.
+    pub fn origins(&self) -> Vec<String> {
+        self.cors_origins.iter().filter_map(|origin| origin_of(origin)).collect()
+    }
+}
+
+/// Schemes of addresses from which no browser loads a page that can make requests.
+const NO_PAGES: [&str; 4] = ["file", "ftp", "ws", "wss"];
+
+/// An origin as a browser writes it in `Origin`, or `*`; nothing where none would.
+fn origin_of(text: &str) -> Option<String> {
+    if text == "*" {
+        return Some(text.to_owned());
+    }
+    let (scheme, authority) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let begins = scheme.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    if !begins || !scheme.bytes().all(fits) || NO_PAGES.contains(&&*scheme) {
+        return None;
+    }
+    let (host, port) = split_port(authority)?;
+    if host == "*" || !is_host(host) {
+        return None;
+    }
+    let (host, default) = match &*scheme {
+        "http" => (host.to_ascii_lowercase(), Some(80)),
+        "https" => (host.to_ascii_lowercase(), Some(443)),
+        // What names an extension or an app is sent as it is.
+        _ => (host.to_owned(), None),
+    };
+    let port = port.filter(|port| Some(*port) != default);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}"))
+}
+
+/// A host and its port, if it has one; nothing where that is none.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    match authority.rsplit_once(':') {
+        // The last colon of an address of IPv6 is within its brackets.
+        Some((host, port)) if !port.ends_with(']') => {
+            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+            let port = port.parse().ok().filter(|_| is_number)?;
+            Some((host, Some(port)))
+        }
+        _ => Some((authority, None)),
     }
 }
 
@@ -91,4 +135,61 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     }
 
     deserializer.deserialize_any(Visitor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_taken_as_browsers_write_it() {
+        for (given, sent) in [
+            ("*", "*"),
+            ("https://app.example", "https://app.example"),
+            ("HTTPS://App.Example", "https://app.example"),
+            ("https://b.example:443", "https://b.example"),
+            ("http://b.example:443", "http://b.example:443"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://localhost:03000", "http://localhost:3000"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[FE80::1]", "http://[fe80::1]"),
+            ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+            ("safari-web-extension://93F2-AB", "safari-web-extension://93F2-AB"),
+            ("capacitor://localhost", "capacitor://localhost"),
+        ] {
+            assert_eq!(origin_of(given).as_deref(), Some(sent), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_no_origin() {
+        for given in [
+            "",
+            "null",
+            "app.example",
+            "://app.example",
+            "1http://app.example",
+            "https://",
+            "https://app.example/",
+            "https://u@app.example",
+            "https://app.example?q",
+            "https://app.example#f",
+            "https://app example",
+            "https://app.example ",
+            "https://*.example",
+            "https://*",
+            "https://b\u{fc}cher.example",
+            "https://app.example:",
+            "https://app.example:+1",
+            "https://app.example:99999",
+            "https://[::1",
+            "https://[nonsense]",
+            "https://::1",
+            "ftp://app.example",
+            "wss://app.example",
+            "file://",
+        ] {
+            assert_eq!(origin_of(given), None, "{given}");
+        }
+    }
 }

@@ -383,6 +383,10 @@ fn lists_of_names_are_read_however_they_are_written() {
         sources("", &[(origins, r#"["https://a.example","https://b.example"]"#)]);
     let loaded = load(&sources).expect("valid");
     assert_eq!(loaded.settings.http.cors_origins, ["https://a.example", "https://b.example"]);
+    for wrong in ["ftp://x y", "https://u@h?q#f", "https://a.example,null"] {
+        let line = refusal("", &[(origins, wrong)]);
+        assert!(line.contains("`http.cors_origins`") && line.contains("https://app"), "{line}");
+    }
     for wrong in
         ["[a.example]", r#"["a.example""#, "[1::x]", "a.example:8080", "http://a.example", "a b"]
     {

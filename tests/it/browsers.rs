@@ -23,7 +23,8 @@ async fn pages_of_other_sites_are_told_nothing_unless_they_are_welcome() {
     send(&closed, "https://app.example").await.problem(415, "unsupported_media_type");
 
     let open = TestGateway::with(|settings| {
-        settings.http.cors_origins = vec!["https://app.example".to_owned()];
+        // However it is written, a browser writes it in one way.
+        settings.http.cors_origins = vec!["HTTPS://App.Example:443".to_owned()];
     })
     .await;
     open.create("q").await;
