@@ -30,6 +30,7 @@ mod linger;
 mod overload_responder;
 mod preface;
 mod problem;
+mod read_ahead;
 mod request_wait;
 mod response_tracker;
 mod rlimit;

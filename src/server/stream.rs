@@ -39,6 +39,9 @@ pub(super) trait Closes {
     /// Whether nothing more will come once what is there was read. As far as the system has told: this
     /// asks nobody.
     fn is_closed(&self) -> bool;
+
+    /// Whether the other side may say that it closes in what it sends, where the system does not see it.
+    fn may_end_unseen(&self) -> bool;
 }
 
 /// Also while there is something to read.
@@ -56,6 +59,11 @@ impl Closes for Stream {
             Self::Unix(stream) => is_read_closed!(stream),
             Self::Tls(stream) => is_read_closed!(stream.get_ref().0),
         }
+    }
+
+    fn may_end_unseen(&self) -> bool {
+        // Its goodbye may come on a connection that stays open.
+        matches!(self, Self::Tls(_))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{exchange::Exchange, preface::Preface, stream::Closes};
+use super::{exchange::Exchange, preface::Preface, read_ahead::ReadAhead, stream::Closes};
 
 /// Time between two looks whether a client is still there whose end HTTP would not see.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -24,6 +24,7 @@ pub(super) struct Patient<S> {
     stream: S,
     /// What was read of it before.
     opening: Option<Preface>,
+    ahead: ReadAhead,
     /// Of HTTP/1: what its service has to know, and be told.
     exchange: Option<Arc<Exchange>>,
     write_timeout: Duration,
@@ -49,6 +50,7 @@ impl<S> Patient<S> {
         Self {
             stream,
             opening: Some(opening),
+            ahead: ReadAhead::default(),
             exchange,
             write_timeout,
             write_deadline: None,
@@ -85,13 +87,13 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: Closes> Patient<S> {
+impl<S: AsyncRead + Closes + Unpin> Patient<S> {
     /// Looks whether the client has left, where HTTP does not: when the service asks, and now and then
     /// while it works. HTTP calls this each time after it has asked the service for an answer.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(exchange) = &self.exchange else { return Ok(()) };
+        let Self { exchange: Some(exchange), stream, ahead, .. } = self else { return Ok(()) };
         if exchange.is_check_requested() {
-            if self.stream.is_closed() {
+            if has_left(stream, ahead, cx) {
                 return Err(left());
             }
             exchange.confirm();
@@ -107,13 +109,21 @@ impl<S: Closes> Patient<S> {
             next_look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
         }
         while next_look.as_mut().poll(cx).is_ready() {
-            if self.stream.is_closed() {
+            if has_left(stream, ahead, cx) {
                 return Err(left());
             }
             next_look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
         }
         Ok(())
     }
+}
+
+/// Whether the client has left, as far as that can be told. What has to be read for it is kept.
+fn has_left<S>(stream: &mut S, ahead: &mut ReadAhead, cx: &mut Context<'_>) -> bool
+where
+    S: AsyncRead + Closes + Unpin,
+{
+    stream.is_closed() || (stream.may_end_unseen() && ahead.finds_end(stream, cx))
 }
 
 fn left() -> io::Error {
@@ -132,7 +142,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(opening) = &mut this.opening else {
-            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            let read = if this.ahead.is_empty() {
+                Pin::new(&mut this.stream).poll_read(cx, buf)
+            } else {
+                this.ahead.hand_over(buf);
+                Poll::Ready(Ok(()))
+            };
             if let Some(exchange) = &this.exchange {
                 exchange.set_read_blocked(read.is_pending());
                 if read.is_ready() {
@@ -151,7 +166,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Closes + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Closes + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -216,6 +231,10 @@ mod tests {
         fn is_closed(&self) -> bool {
             false
         }
+
+        fn may_end_unseen(&self) -> bool {
+            true
+        }
     }
 
     const OPENING: Duration = Duration::from_secs(10);
@@ -248,6 +267,33 @@ mod tests {
         let mut all = String::new();
         server.read_to_string(&mut all).await.expect("read");
         assert_eq!(all, "G");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_to_see_the_end_comes_before_the_rest() {
+        let (mut client, mut server, exchange) = pair().await;
+        let mut buffer = [0; 4];
+        server.read_exact(&mut buffer[..1]).await.expect("read");
+        client.write_all(b"ET /").await.expect("written");
+        server.read_exact(&mut buffer).await.expect("read");
+        exchange.begin();
+        client.write_all(b"more").await.expect("written");
+        for _ in 0..3 {
+            server.flush().await.expect("the client is there");
+            sleep(LOOK_INTERVAL).await;
+        }
+        assert!(!server.ahead.is_empty());
+        client.write_all(b"rest").await.expect("written");
+        for part in [b"more", b"rest"] {
+            server.read_exact(&mut buffer).await.expect("read");
+            assert_eq!(&buffer, part);
+        }
+        server.flush().await.expect("the client is there");
+        client.write_all(b"next").await.expect("written");
+        drop(client);
+        sleep(LOOK_INTERVAL).await;
+        let error = server.flush().await.expect_err("it has left");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,6 +132,32 @@ async fn whatever_a_client_sent_before_it_leaves_nothing_stays_leased() {
     }
 }
 
+/// TLS says goodbye in its own words, which the system does not know.
+#[tokio::test]
+async fn a_goodbye_of_tls_is_noticed_on_a_connection_that_stays_open() {
+    let fronts = Fronts::start(|_| {}).await;
+    let client = &fronts.gateway.client;
+    client.create("q").await;
+    let is_tls = |front: &&Front| !front.is_proxy && front.base.starts_with("https:");
+    let front = fronts.all().iter().find(is_tls).expect("one with TLS");
+    let address = front.base.trim_start_matches("https://");
+    for (what, first, then) in sent() {
+        let tcp = TcpStream::connect(address).await.expect("connected");
+        let tls = certificates::client(fronts.trusted(), None, "http/1.1");
+        let mut stream = certificates::shake(&tls, tcp).await.expect("a handshake");
+        stream.write_all(first.as_bytes()).await.expect("sent");
+        if what == "no chunk, in a second part" {
+            stream.write_all(then.as_bytes()).await.expect("sent");
+        }
+        until_waiters_are(1, front, "it waits").await;
+        stream.write_all(then.as_bytes()).await.expect("sent");
+        stream.get_mut().1.send_close_notify();
+        stream.flush().await.expect("sent");
+        until_waiters_are(0, front, &format!("{what}: it is noticed")).await;
+        the_next_one_gets_it(client, what).await;
+    }
+}
+
 /// It is not the end of a connection that is waited for, but that of a client: one that goes on sending is
 /// answered, and so is what it sent.
 #[tokio::test]
