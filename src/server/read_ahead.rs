@@ -99,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn so_much_is_read_and_no_more() {
         let (mut client, mut server) = duplex(MAX_BYTES * 2);
-        client.write_all(&[7; MAX_BYTES * 2]).await.expect("written");
+        client.write_all(&vec![7; MAX_BYTES * 2]).await.expect("written");
         drop(client);
         let mut ahead = ReadAhead::default();
         for _ in 0..2 {
