@@ -43,6 +43,7 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    PERFORM pgmq_gateway.require_shown(queue);
     SELECT c.outcome, c.existing INTO outcome, existing
     FROM pgmq_gateway.name_conflict(queue, kind, is_gone) c;
     IF outcome IS NOT NULL THEN

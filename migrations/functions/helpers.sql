@@ -4,7 +4,7 @@
 -- hold one of few connections meanwhile: who called them tries again for as long as that makes sense. Errors
 -- of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 05 headers for which there is
 -- no place, 09 a stale receipt, 13 a message that is too large, 14 a publication that is, 22 a row that its
--- table refused, 23 a row that was not stored, 33 a right that is missing, 40 a missing queue, 41 a bad
+-- table refused, 23 a row that was not stored, 33 a right that is missing, 34 a queue that policies hide, 40 a missing queue, 41 a bad
 -- routing key, 43 a table that is not as PGMQ makes it, 44 a missing archive, 54 a message that cannot
 -- be sent, 55 a locked message. Details are JSON.
 --
@@ -247,8 +247,29 @@ BEGIN
         WHEN left(code, 2) IN ('25', '55', 'F0', 'XX') AND NOT is_foreign THEN NULL
         -- The table is not as PGMQ makes it, or was dropped in that moment: then its name is gone, or is a number.
         WHEN (pgmq_gateway.is_of_shape(code) OR code IN ('42P01', '42601')) AND NOT is_foreign THEN NULL
+        -- An expression on the table, as that of a policy, asks for a setting that is not there.
+        WHEN code = '42704' AND mark > 0 AND NOT is_foreign THEN 'forbidden'
         ELSE 'rejected'
     END;
+END
+$$;
+
+-- The same of a row that was to be stored in a table. Where policies are in force, and neither a trigger, a check nor a
+-- computed column is there, it was a policy that failed: the message is not to blame.
+CREATE FUNCTION pgmq_gateway.store_outcome(relation regclass, code text, context text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    outcome text := pgmq_gateway.row_outcome(code, context);
+BEGIN
+    IF outcome = 'rejected' AND left(code, 2) <> '23' AND strpos(context, '/* pgmq_gateway */') > 0
+       AND row_security_active(relation)
+       AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND c.relkind = 'r'
+                   AND NOT c.relhastriggers AND NOT c.relhasrules AND c.relchecks = 0)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                       WHERE a.attrelid = relation AND a.attgenerated <> '' AND NOT a.attisdropped) THEN
+        outcome := 'forbidden';
+    END IF;
+    RETURN outcome;
 END
 $$;
 

@@ -75,7 +75,8 @@ END
 $$;
 
 -- What became of a request before that has this key: `replayed` with what it stored, `unreadable` if that is
--- not known any more, `key_conflict` if it was another request; `locked` if its time is over in this moment.
+-- not known any more, `key_conflict` if it was another request; `locked` if its time is over in this moment,
+-- `key_failed` if it cannot be written down.
 CREATE FUNCTION pgmq_gateway.earlier_answer(
     key_scope text, key_text text, request_fingerprint bytea, OUT outcome text, OUT ids bigint[]
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -88,7 +89,9 @@ BEGIN
     IF is_other THEN
         outcome := 'key_conflict';
     ELSIF is_other IS NULL THEN
-        outcome := 'locked';
+        -- A trigger may drop what is written there: to try again would come to the same.
+        outcome := CASE WHEN pgmq_gateway.has_row_trigger('pgmq_gateway.idempotency_keys', 20) THEN 'key_failed'
+                        ELSE 'locked' END;
     ELSE
         ids := pgmq_gateway.stored_ids(kept);
         outcome := CASE WHEN ids IS NULL THEN 'unreadable' ELSE 'replayed' END;

@@ -11,14 +11,20 @@ CREATE FUNCTION pgmq_gateway.drop_queue(
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     a_table text := format('pgmq.%I', pgmq.format_table_name(queue, 'a'));
+    q_table regclass := to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q')));
     partitioned boolean;
     is_marked boolean;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
-    SELECT m.is_partitioned INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
+    SELECT coalesce(m.is_partitioned,
+                    (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = q_table), false)
+    INTO partitioned FROM pgmq.meta m WHERE m.queue_name = queue;
     dropped := false;
     used_by := CASE WHEN partitioned IS NOT NULL THEN pgmq_gateway.dead_letter_sources(queue) END;
+    IF partitioned IS NULL THEN
+        PERFORM pgmq_gateway.require_shown(queue);
+    END IF;
     IF partitioned IS NULL OR (used_by <> '{}' AND NOT forced) THEN
         RETURN;
     END IF;
@@ -79,6 +85,30 @@ BEGIN
 END
 $$;
 
+-- The same for those who take it for missing otherwise. Raises PGW34 where it is hidden.
+CREATE FUNCTION pgmq_gateway.is_known_queue(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    IF pgmq_gateway.queue_exists(queue) THEN
+        RETURN true;
+    END IF;
+    PERFORM pgmq_gateway.require_shown(queue);
+    RETURN false;
+END
+$$;
+
+-- Raises PGW34 where a queue that PGMQ is not known to list has a table, and policies on PGMQ's list are in force.
+CREATE FUNCTION pgmq_gateway.require_shown(queue text)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF row_security_active('pgmq.meta') AND pgmq_gateway.find_queue_table(queue) IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue)) THEN
+        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW34';
+    END IF;
+END
+$$;
+
 -- The names of all queues that can be asked for.
 CREATE FUNCTION pgmq_gateway.queue_names()
 RETURNS SETOF text LANGUAGE plpgsql STABLE
@@ -116,7 +146,13 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         $query$
-        SELECT m.queue_name::text, m.is_partitioned, m.is_unlogged, m.created_at,
+        -- What is said of each in a table that others fill may be missing.
+        SELECT m.queue_name::text,
+               coalesce(m.is_partitioned, (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c
+                                           WHERE c.oid = m.relation), false),
+               coalesce(m.is_unlogged, (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
+                                        WHERE c.oid = m.relation), false),
+               coalesce(m.created_at, '-infinity'),
                pgmq_gateway.has_fifo_index(m.relation), pgmq_gateway.sane_settings(s.settings),
                CASE WHEN t.oid IS NOT NULL THEN %s END,
                coalesce(row_security_active(m.relation), false),
@@ -141,6 +177,9 @@ BEGIN
         ORDER BY m.queue_name::text COLLATE "C"
         $query$, throttle
     ) USING prefix, after, max_queues, only_queue;
+    IF only_queue IS NOT NULL AND NOT FOUND THEN
+        PERFORM pgmq_gateway.require_shown(only_queue);
+    END IF;
 END
 $$;
 

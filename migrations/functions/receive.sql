@@ -169,7 +169,7 @@ BEGIN
     ELSE
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
-        FOR candidate IN EXECUTE replace(replace(candidates, '$3', '$1'), '$4', '$2')
+        FOR candidate IN EXECUTE '/* pgmq_gateway */ ' || replace(replace(candidates, '$3', '$1'), '$4', '$2')
                          USING filter, max_receives LOOP
             EXIT WHEN found_count >= max_messages OR kept >= 1000;
             IF candidate = ANY (passed_over) AND passed_over_of = this_queue THEN
@@ -287,7 +287,7 @@ DECLARE
     due float8;
 BEGIN
     EXECUTE format(
-        'SELECT pgmq_gateway.seconds_until(q.vt) FROM %s q
+        '/* pgmq_gateway */ SELECT pgmq_gateway.seconds_until(q.vt) FROM %s q
          WHERE q.vt > statement_timestamp() ORDER BY q.vt LIMIT 1', q_table
     ) INTO due;
     RETURN due;
@@ -332,7 +332,8 @@ BEGIN
         END IF;
         PERFORM pgmq_gateway.release_each(statement, msg_ids, read_cts, read_stamps);
     END;
-    EXECUTE 'SELECT array_agg(q.msg_id) FROM ' || as_delivered INTO held USING msg_ids, read_cts, read_stamps;
+    EXECUTE '/* pgmq_gateway */ SELECT array_agg(q.msg_id) FROM ' || as_delivered
+        INTO held USING msg_ids, read_cts, read_stamps;
     RETURN coalesce(held, '{}');
 END
 $$;
@@ -412,10 +413,11 @@ CREATE FUNCTION pgmq_gateway.is_readable(q_table regclass, id bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     size bigint;
+    context text;
 BEGIN
     EXECUTE format(
         -- In a database in SQL_ASCII, what is no UTF-8 fails here as it would on its way to the client.
-        'SELECT CASE WHEN (m.read_ct, m.enqueued_at) IS NOT NULL THEN
+        '/* pgmq_gateway */ SELECT CASE WHEN (m.read_ct, m.enqueued_at) IS NOT NULL THEN
                 octet_length(convert_to(m.message::text, ''UTF8''))::bigint + coalesce(octet_length(%s), 0)
                 ELSE 1000000000 END FROM %s m WHERE m.msg_id = $1',
         CASE WHEN pgmq_gateway.has_column(q_table, 'headers')
@@ -423,9 +425,15 @@ BEGIN
         q_table
     ) INTO size USING id;
     RETURN coalesce(size, 0) < 1000000000;
-EXCEPTION WHEN program_limit_exceeded OR out_of_memory OR character_not_in_repertoire
-               OR untranslatable_character THEN
-    RETURN false;
+EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+    GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+    IF pgmq_gateway.is_unreadable(CASE SQLSTATE WHEN '53200' THEN '54000' ELSE SQLSTATE END, context) THEN
+        RETURN false;
+    ELSIF pgmq_gateway.row_outcome(SQLSTATE, context) IS NULL THEN
+        RAISE;
+    END IF;
+    -- A policy fails at it, and will again where the message is looked at.
+    RETURN true;
 END
 $$;
 

@@ -218,7 +218,7 @@ BEGIN
                                 WHEN left(code, 2) IN ('08', '25', '53', '57', '58') THEN NULL
                                 ELSE outcome END;
             ELSIF outcome <> 'unstorable' THEN
-                outcome := pgmq_gateway.row_outcome(code, context);
+                outcome := pgmq_gateway.store_outcome(relation, code, context);
                 IF outcome IS NULL AND pgmq_gateway.is_of_shape(code) THEN
                     -- Others may not bring what there is no place for.
                     outcome := 'differs';

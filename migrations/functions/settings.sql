@@ -52,6 +52,7 @@ BEGIN
     PERFORM FROM pgmq.meta m
     WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
     IF NOT FOUND THEN
+        PERFORM pgmq_gateway.require_shown(queue);
         RETURN false;
     END IF;
     IF wishes ? 'notify' THEN

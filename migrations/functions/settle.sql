@@ -28,7 +28,7 @@ BEGIN
     GET DIAGNOSTICS deleted = ROW_COUNT;
     IF deleted < cardinality(ids) THEN
         RETURN QUERY EXECUTE format(
-            'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
+            '/* pgmq_gateway */ SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
     IF runs_others_code THEN
@@ -51,7 +51,7 @@ BEGIN
     RETURN QUERY SELECT a.id, 'done'::text FROM unnest(archived) AS a (id);
     IF cardinality(archived) < cardinality(ids) THEN
         RETURN QUERY EXECUTE format(
-            'SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
+            '/* pgmq_gateway */ SELECT q.msg_id, ''forbidden''::text FROM %s q WHERE q.msg_id = ANY ($1)', q_table
         ) USING ids;
     END IF;
     -- As in `send`.
@@ -134,6 +134,39 @@ EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
     ELSIF outcome = 'locked' THEN
         PERFORM set_config('lock_timeout', '1ms', true);
     END IF;
+END
+$$;
+
+-- Locks messages for `settle`, in order, each in a subtransaction of its own: `alone` is what can be worked on, `locked`
+-- what somebody else has. A policy may fail at one: then its state is the outcome that this has. Where policies are in
+-- force, what is not to be locked may still be deleted.
+-- `deliveries` counts those of a message as this queue does.
+CREATE FUNCTION pgmq_gateway.lock_each(q_table regclass, ids bigint[], deliveries text, repeats_ids boolean)
+RETURNS TABLE (msg_id bigint, read_ct integer, stamp bigint, tries integer, state text) LANGUAGE plpgsql AS $$
+DECLARE
+    look text := format('/* pgmq_gateway */ SELECT q.msg_id::bigint, q.read_ct::integer, %s, (%s)::integer, $2 FROM %s q
+                         WHERE q.msg_id = $1',
+                        pgmq_gateway.read_stamp_of(q_table), deliveries, q_table);
+    held text := CASE WHEN row_security_active(q_table) THEN 'alone' ELSE 'locked' END;
+    id bigint;
+    context text;
+BEGIN
+    FOR id IN SELECT DISTINCT i.id FROM unnest(ids) AS i (id) WHERE i.id IS NOT NULL ORDER BY i.id LOOP
+        BEGIN
+            RETURN QUERY EXECUTE look || ' FOR UPDATE SKIP LOCKED' USING id, 'alone'::text;
+            IF NOT FOUND OR repeats_ids THEN
+                RETURN QUERY EXECUTE look USING id, held;
+            END IF;
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+            state := pgmq_gateway.row_outcome(SQLSTATE, context);
+            IF state IS NULL THEN
+                RAISE;
+            END IF;
+            msg_id := id;
+            RETURN NEXT;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -220,17 +253,23 @@ BEGIN
     IF backoff IS NOT NULL AND pgmq_gateway.has_column(q_table, 'headers') THEN
         tries := 'pgmq_gateway.deliveries(q.read_ct, q.headers)';
     END IF;
-    -- By name: of other columns the role may see nothing.
-    EXECUTE format(
-        '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
-                array_agg(q.stamp) AS stamps, array_agg(q.tries) AS tries FROM (
-            SELECT q.msg_id, q.read_ct, %1$s AS stamp, %3$s AS tries FROM %2$s q WHERE q.msg_id = ANY ($1)
-            ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table, tries
-    ) INTO locked USING ids;
+    IF one_by_one THEN
+        SELECT array_agg(l.msg_id) AS ids, array_agg(l.read_ct) AS counts, array_agg(l.stamp) AS stamps,
+               array_agg(l.tries) AS tries, array_agg(l.state) AS states
+        INTO locked FROM pgmq_gateway.lock_each(q_table, ids, tries, repeats_ids) l;
+    ELSE
+        -- By name: of other columns the role may see nothing.
+        EXECUTE format(
+            '/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
+                    array_agg(q.stamp) AS stamps, array_agg(q.tries) AS tries, NULL::text[] AS states FROM (
+                SELECT q.msg_id, q.read_ct, %1$s AS stamp, %3$s AS tries FROM %2$s q WHERE q.msg_id = ANY ($1)
+                ORDER BY q.msg_id FOR UPDATE SKIP LOCKED) q', pgmq_gateway.read_stamp_of(q_table), q_table, tries
+        ) INTO locked USING ids;
+    END IF;
     -- What is there all the same has been locked by somebody else, or must not be updated.
     chosen := ARRAY(SELECT DISTINCT i.id FROM unnest(ids) AS i (id)
                     WHERE repeats_ids OR i.id <> ALL (coalesce(locked.ids, '{}')));
-    IF chosen <> '{}' THEN
+    IF chosen <> '{}' AND one_by_one IS NOT TRUE THEN
         EXECUTE format('/* pgmq_gateway */ SELECT array_agg(q.msg_id) AS ids, array_agg(q.read_ct) AS counts,
                                array_agg(%s) AS stamps, array_agg(%s) AS tries
                         FROM %s q WHERE q.msg_id = ANY ($1)',
@@ -274,9 +313,9 @@ BEGIN
                  WITH ORDINALITY AS w (action, msg_id, read_ct, stamp, queue_id, delay, visible_at, place)
             LEFT JOIN (
                 SELECT a.msg_id, a.read_ct, a.stamp, a.tries,
-                       CASE WHEN one_by_one OR repeats_ids THEN 'alone' ELSE 'ready' END AS state
-                FROM unnest(locked.ids, locked.counts, locked.stamps, locked.tries)
-                     AS a (msg_id, read_ct, stamp, tries)
+                       coalesce(a.state, CASE WHEN repeats_ids THEN 'alone' ELSE 'ready' END) AS state
+                FROM unnest(locked.ids, locked.counts, locked.stamps, locked.tries, locked.states)
+                     AS a (msg_id, read_ct, stamp, tries, state)
                 UNION ALL
                 SELECT b.msg_id, b.read_ct, b.stamp, b.tries,
                        CASE WHEN row_security_active(q_table) THEN 'alone' ELSE 'locked' END
@@ -330,7 +369,7 @@ BEGIN
             ELSE 'forbidden' END
         FROM unnest(actions, ids, outcomes) WITH ORDINALITY AS w (action, msg_id, outcome, place)
         ORDER BY w.place);
-    IF 'forbidden' = ANY (outcomes) THEN
+    IF one_by_one IS NOT TRUE AND 'forbidden' = ANY (outcomes) THEN
         -- What has gone with another one, by a foreign key or a trigger, is not kept.
         EXECUTE format(
             '/* pgmq_gateway */ SELECT array_agg(
@@ -377,13 +416,17 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(actions, outcomes) AS w (action, outcome)
                WHERE w.action = 'hide' AND w.outcome = 'done') THEN
         RETURN QUERY EXECUTE format(
-            'SELECT DISTINCT ON (w.place) w.place, w.outcome, w.constraint_name,
+            '/* pgmq_gateway */ SELECT DISTINCT ON (w.place) w.place, w.outcome, w.constraint_name,
                     CASE WHEN w.outcome = ''done'' THEN coalesce(q.vt, w.moment) END
              FROM unnest($1, $2, $3, $4, $5, $6)
                   WITH ORDINALITY AS w (outcome, msg_id, constraint_name, moment, read_ct, stamp, place)
-             LEFT JOIN %s q ON q.msg_id = w.msg_id AND w.outcome = ''done'' %s
-             ORDER BY w.place, q.vt DESC', q_table,
-            CASE WHEN repeats_ids THEN pgmq_gateway.is_delivery(q_table) END
+             LEFT JOIN %s ORDER BY w.place, q.vt DESC',
+             -- One by one, no row is looked at that is not done: a policy may fail at it.
+             format(CASE WHEN one_by_one
+                         THEN 'LATERAL (SELECT q.vt FROM %s q WHERE q.msg_id = w.msg_id AND w.outcome = ''done'' %s
+                                        ORDER BY q.vt DESC LIMIT 1) q ON true'
+                         ELSE '%s q ON q.msg_id = w.msg_id AND w.outcome = ''done'' %s' END,
+                    q_table, CASE WHEN repeats_ids THEN pgmq_gateway.is_delivery(q_table) END)
         ) USING outcomes, ids, constraints, moments, read_cts, read_stamps;
     ELSE
         RETURN QUERY SELECT w.place, w.outcome, w.constraint_name, NULL::timestamptz

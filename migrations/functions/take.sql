@@ -116,7 +116,7 @@ BEGIN
         -- To lock them takes this one, too.
         PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
-        FOR candidate IN EXECUTE 'SELECT q.msg_id ' || replace(candidates, '$4', '$1')
+        FOR candidate IN EXECUTE '/* pgmq_gateway */ SELECT q.msg_id ' || replace(candidates, '$4', '$1')
             USING max_receives
         LOOP
             EXIT WHEN found_count >= max_messages OR kept >= 1000;

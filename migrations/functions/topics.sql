@@ -106,7 +106,8 @@ BEGIN
     RETURN QUERY
         SELECT chosen.pattern, chosen.queue_name, chosen.bound_at
         FROM (
-            SELECT b.pattern, b.queue_name, b.bound_at FROM pgmq.topic_bindings b
+            SELECT b.pattern, b.queue_name, coalesce(b.bound_at, '-infinity') AS bound_at
+            FROM pgmq.topic_bindings b
             WHERE (only_queue IS NULL OR b.queue_name = only_queue)
               AND (allowed_queues IS NULL OR b.queue_name ~ allowed_queues)
               AND pgmq_gateway.is_name(b.queue_name) AND pgmq_gateway.is_text(b.pattern)
@@ -126,6 +127,7 @@ BEGIN
     PERFORM pgmq_gateway.lock_queue(queue);
     IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
        OR pgmq_gateway.find_queue_table(queue) IS NULL THEN
+        PERFORM pgmq_gateway.require_shown(queue);
         outcome := 'no_queue';
         RETURN;
     END IF;
@@ -136,7 +138,7 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW42';
     END;
-    SELECT 'exists', b.bound_at INTO outcome, since FROM pgmq.topic_bindings b
+    SELECT 'exists', coalesce(b.bound_at, '-infinity') INTO outcome, since FROM pgmq.topic_bindings b
     WHERE b.pattern = topic_pattern AND b.queue_name = queue;
     IF outcome IS NOT NULL THEN
         RETURN;
@@ -145,7 +147,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pgmq.bind_topic(topic_pattern, queue);
-    SELECT 'bound', b.bound_at INTO outcome, since FROM pgmq.topic_bindings b
+    SELECT 'bound', coalesce(b.bound_at, '-infinity') INTO outcome, since FROM pgmq.topic_bindings b
     WHERE b.pattern = topic_pattern AND b.queue_name = queue;
     IF outcome IS NULL THEN
         RAISE EXCEPTION 'INSERT on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
@@ -171,6 +173,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RETURN 'no_binding';
     END IF;
+    PERFORM pgmq_gateway.require_shown(queue);
     RETURN 'no_queue';
 END
 $$;

@@ -135,7 +135,7 @@ BEGIN
         PERFORM pgmq_gateway.require_privilege(q_table, 'INSERT');
         PERFORM pgmq_gateway.require_column_privilege(q_table);
         PERFORM pgmq_gateway.refuse_operation(
-            queue, operation, NULL, pgmq_gateway.row_outcome(code, context), code, violated);
+            queue, operation, NULL, pgmq_gateway.store_outcome(q_table, code, context), code, violated);
     END;
     RETURN ids;
 END

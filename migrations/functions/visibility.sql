@@ -141,7 +141,7 @@ BEGIN
                              read_stamps, queue_ids, delays, visible_at, NULL, NULL, NULL, NULL,
                              one_by_one) s;
     RETURN QUERY EXECUTE format(
-        'SELECT DISTINCT ON (w.place) w.place,
+        '/* pgmq_gateway */ SELECT DISTINCT ON (w.place) w.place,
                 CASE WHEN w.id IS NULL THEN ''unreadable''
                      -- A trigger has given it another id.
                      WHEN w.outcome = ''done'' AND w.shown AND m.msg_id IS NULL THEN ''missing''
@@ -151,9 +151,15 @@ BEGIN
                 w.constraint_name, %s, $3
          FROM unnest($1, $2, $4, $5, $6, $7)
               WITH ORDINALITY AS w (outcome, id, constraint_name, shown, read_ct, stamp, place)
-         LEFT JOIN %s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown %s
-         ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table), q_table,
-        CASE WHEN repeats_ids THEN replace(pgmq_gateway.is_delivery(q_table), 'q.', 'm.') END
+         LEFT JOIN %s ORDER BY w.place, m.vt DESC', pgmq_gateway.columns(q_table),
+         -- As in `settle`.
+         format(CASE WHEN one_by_one
+                     THEN 'LATERAL (SELECT %2$s FROM %1$s m
+                                    WHERE m.msg_id = w.id AND w.outcome = ''done'' AND w.shown %3$s
+                                    ORDER BY m.vt DESC LIMIT 1) m ON true'
+                     ELSE '%1$s m ON m.msg_id = w.id AND w.outcome = ''done'' AND w.shown %3$s' END,
+                q_table, pgmq_gateway.columns(q_table),
+                CASE WHEN repeats_ids THEN replace(pgmq_gateway.is_delivery(q_table), 'q.', 'm.') END)
     ) USING outcomes, readable, coalesce(this_queue, 0), constraints, shown, read_cts, read_stamps;
     PERFORM pgmq_gateway.answer_in_utf8();
 END

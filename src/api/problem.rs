@@ -337,6 +337,8 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::ChangeRefused { .. }
+        | E::KeyRefused { .. }
+        | E::QueueHidden(_)
         | E::QueueKept(_) => Code::Forbidden,
         E::MessageConflict(_) => Code::MessageConflict,
         E::NotSupported(_) => Code::NotSupported,

@@ -234,6 +234,8 @@ fn failure_of(error: &broker::Error) -> Failure {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::ChangeRefused { .. }
+        | E::KeyRefused { .. }
+        | E::QueueHidden(_)
         | E::QueueKept(_) => {
             as_it_says(S::FORBIDDEN, "forbidden", "The database does not allow it")
         }

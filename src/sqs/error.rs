@@ -199,6 +199,8 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::ChangeRefused { .. }
+        | E::KeyRefused { .. }
+        | E::QueueHidden(_)
         | E::QueueKept(_) => Kind::AccessDenied,
         E::NotSupported(_) | E::QueueInUse { .. } | E::TablesNeeded(_) | E::TableDiffers { .. } => {
             Kind::UnsupportedOperation

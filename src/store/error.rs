@@ -21,6 +21,9 @@ pub enum Error {
     /// There is no such queue: its table is not there.
     #[error("the queue does not exist")]
     QueueNotFound,
+    /// The queue named here is there, and policies hide what PGMQ knows of it.
+    #[error("policies on pgmq.meta hide the queue")]
+    QueueHidden(Arc<str>),
     /// The queue is there; its archive is not.
     #[error("the queue has no archive")]
     NoArchive,
@@ -48,12 +51,19 @@ pub enum Error {
     /// The sequence of a queue's ids lags behind its table, and the role may not advance it.
     #[error("the sequence of the queue's ids lags behind its table")]
     SequenceBehind,
+    /// An idempotency key could not be written down, as something on the table of keys refuses it: the SQLSTATE, or
+    /// nothing where it was dropped without a word.
+    #[error("an idempotency key was refused")]
+    KeyRefused(Option<Arc<str>>),
     /// A sequence that storing needs has reached its end.
     #[error("a sequence has reached its end")]
     Exhausted(#[source] Arc<sqlx::Error>),
     /// A publication needs to know which row is deleted or updated, and a table of PGMQ's does not say.
     #[error("a publication refuses it")]
-    NoReplicaIdentity,
+    NoReplicaIdentity {
+        /// Whether it is a table with messages of the queue.
+        of_queue: bool,
+    },
     /// A message grew too large to be sent when its numbers were written out.
     #[error("a message is too large to be read")]
     Unreadable,
@@ -164,6 +174,11 @@ pub enum TooLarge {
     Bytes(u64),
 }
 
+/// An error to keep, without what may be in a row.
+fn hushed(error: sqlx::Error) -> Arc<sqlx::Error> {
+    rejection::hushed(error).into()
+}
+
 /// What functions of our own say in the detail of an error.
 #[derive(Default, Deserialize)]
 struct Detail {
@@ -229,6 +244,10 @@ impl Error {
         if code == "0A000" && database.routine() == Some("get_relation_info") {
             return Self::Unavailable(Some(error.into()));
         }
+        // A policy's, most likely: the message is not to blame.
+        if access == Access::Store && rejection::is_by_broken_expression(database) {
+            return Self::Rejected(Rejection::Policy);
+        }
         if let Some(rejection) = Rejection::from_database(&code, database) {
             return Self::Rejected(rejection);
         }
@@ -243,34 +262,34 @@ impl Error {
         match &*code {
             // A table's name became a number, as it was dropped in that moment; the last of them where the
             // catalogues were left behind.
-            "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(error.into()),
+            "42P01" | "42601" | "42809" | "42703" | "XX000" => Self::MissingRelation(hushed(error)),
             // The server's queue of notifications is full, as a session that listens does not come to read them: that
             // passes, and a commit that has some is undone until then.
             "54000" if database.routine() == Some("PreCommit_Notify") => {
-                Self::Unavailable(Some(error.into()))
+                Self::Unavailable(Some(hushed(error)))
             }
             // What is to be sent grew too large, or cannot be written in UTF-8.
             "54000" | "22021" | "22P05" => Self::Unreadable,
             "57014" => Self::timeout(database),
-            "42501" => Self::Forbidden(error.into()),
+            "42501" => Self::Forbidden(hushed(error)),
             "55P03" | "55006" => Self::Locked,
             "2BP01" => Self::Needed,
             "55000" if database.routine() == Some("CheckCmdReplicaIdentity") => {
-                Self::NoReplicaIdentity
+                Self::NoReplicaIdentity { of_queue: rejection::is_by_table(database) }
             }
             // Shutdown, crash and start of the server; a standby; a lost schema; resources; locks.
-            code if code.starts_with("40") => Self::Deadlock(rejection::hushed(error).into()),
+            code if code.starts_with("40") => Self::Deadlock(hushed(error)),
             "57P01" | "57P02" | "57P03" | "25006" | "3F000" | "42883" | "26000" | "0A000" => {
-                Self::Unavailable(Some(error.into()))
+                Self::Unavailable(Some(hushed(error)))
             }
             code if code.starts_with("53") || code.starts_with("58") => {
-                Self::Unavailable(Some(error.into()))
+                Self::Unavailable(Some(hushed(error)))
             }
             code if code.starts_with("08") && is_inside(&error) => {
-                Self::Unavailable(Some(error.into()))
+                Self::Unavailable(Some(hushed(error)))
             }
-            code if code.starts_with("08") => Self::lost(access, Some(error)),
-            _ => Self::unexpected(error),
+            code if code.starts_with("08") => Self::lost(access, Some(rejection::hushed(error))),
+            _ => Self::Unexpected(hushed(error)),
         }
     }
 
@@ -284,6 +303,7 @@ impl Error {
         Some(match kind {
             "01" => Self::NotSupported(message().into()),
             "33" => Self::Forbidden(Arc::new(sqlx::Error::Protocol(message()))),
+            "34" => Self::QueueHidden(message().into()),
             "40" if detail.operation.is_none() => Self::QueueNotFound,
             "41" => Self::RoutingKey(message().into()),
             "42" => Self::Pattern(message().into()),

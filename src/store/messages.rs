@@ -115,11 +115,18 @@ fn send_outcome(row: &PgRow, messages: usize) -> Result<SendOutcome> {
 }
 
 /// That a key could not be claimed, for no reason of the messages'.
-fn key_failed(code: Option<&str>) -> Error {
-    let code = code.unwrap_or_default();
-    let source =
-        sqlx::Error::Protocol(format!("an idempotency key cannot be claimed: SQLSTATE {code}"));
-    if code == "42501" { Error::Forbidden(source.into()) } else { Error::unexpected(source) }
+pub(super) fn key_failed(code: Option<&str>) -> Error {
+    let source = |code: &str| {
+        sqlx::Error::Protocol(format!("an idempotency key cannot be claimed: SQLSTATE {code}"))
+    };
+    match code {
+        Some(code @ "42501") => Error::Forbidden(source(code).into()),
+        // The table is not as it should be.
+        Some(code) if code.starts_with("42") || code.starts_with("XX") => {
+            Error::unexpected(source(code))
+        }
+        code => Error::KeyRefused(code.map(Into::into)),
+    }
 }
 
 static BEHIND: Reports = Reports::new();

@@ -15,7 +15,7 @@ use super::{
     Conn,
     decode::{get, only_row},
     error::{Error, Result},
-    messages::{SendOutcome, moments, visibility},
+    messages::{SendOutcome, key_failed, moments, visibility},
 };
 
 /// What stands for a request that is to be done once.
@@ -157,6 +157,7 @@ pub async fn send_once(
         let row = row.ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
         match get(row, "outcome")? {
             "locked" => Ok(Err(Error::Locked)),
+            "key_failed" => Ok(Err(key_failed(None))),
             word => match Sent::from_row(word, row, request.messages.len())? {
                 Some(sent) => Ok(Ok(sent)),
                 None => Err(Error::unexpected_word(word)),
@@ -190,7 +191,7 @@ pub async fn earlier_answer(
     let rows = conn.on(queue).look(query).await?;
     let row = only_row(&rows)?;
     match get(row, "outcome")? {
-        None | Some("locked") => Ok(None),
+        None | Some("locked" | "key_failed") => Ok(None),
         Some(word) => match Sent::from_row(word, row, messages)? {
             Some(sent) => Ok(Some(sent)),
             None => Err(Error::unexpected_word(word)),

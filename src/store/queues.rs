@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{
     Row,
+    error::DatabaseError,
     postgres::{PgDatabaseError, PgRow},
     types::Json,
 };
@@ -143,7 +144,7 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
 
 /// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.queue_exists($1)");
+    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.is_known_queue($1)");
     let rows = conn.look(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
@@ -292,8 +293,10 @@ pub async fn figures(
 
 /// Why a queue cannot be read, in the database's words unless those may have text of messages in them.
 pub fn read_refusal(error: &Error) -> String {
-    let database = database_error(error);
-    let Some(database) = database else { return error.to_string() };
+    let Some(database) = database_error(error) else { return error.to_string() };
+    let Some(database) = database.try_downcast_ref::<PgDatabaseError>() else {
+        return format!("SQLSTATE {}", database.code().unwrap_or_default());
+    };
     // What somebody's function raises (that of a policy, say), and what quotes a value.
     let raised = database.routine() == Some("exec_stmt_raise");
     if raised || ["22", "23", "38", "39", "P0"].iter().any(|c| database.code().starts_with(c)) {
@@ -302,13 +305,13 @@ pub fn read_refusal(error: &Error) -> String {
     database.message().to_owned()
 }
 
-fn database_error(error: &Error) -> Option<&PgDatabaseError> {
+fn database_error(error: &Error) -> Option<&(dyn DatabaseError + 'static)> {
     let source = std::error::Error::source(error)?;
     let source = match source.downcast_ref::<Arc<sqlx::Error>>() {
         Some(shared) => shared,
         None => source.downcast_ref::<sqlx::Error>()?,
     };
-    source.as_database_error()?.try_downcast_ref()
+    source.as_database_error()
 }
 
 fn decode(row: &PgRow) -> Result<Queue> {

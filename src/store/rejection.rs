@@ -12,6 +12,24 @@ use sqlx::{
 /// stands before it was set off by the statement.
 const MARK: &str = "/* pgmq_gateway */";
 
+/// How PostgreSQL calls the loop over a cursor, in the line of the function that has it: what fails while rows are
+/// fetched has no line of the statement itself.
+const CURSOR: &str = "FOR over EXECUTE statement";
+
+/// Source files of PostgreSQL whose errors name tables, files and memory, and nothing that is in a row.
+const DISCREET: [&str; 10] = [
+    "aclchk.c",
+    "aset.c",
+    "fd.c",
+    "heapam.c",
+    "lock.c",
+    "mcxt.c",
+    "md.c",
+    "namespace.c",
+    "parse_relation.c",
+    "relation.c",
+];
+
 /// Why a row was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -156,7 +174,9 @@ impl Raised {
         match (context.find(MARK).map(is_nested), known.map(is_nested)) {
             (Some(true), _) => Self::ByTrigger,
             (Some(false), _) => Self::ByTable,
+            (None, Some(true)) if is_by_others(context) => Self::ByTrigger,
             (None, Some(true)) => Self::Nested,
+            (None, Some(false)) if is_of_cursor(context) => Self::ByTable,
             (None, Some(false)) => Self::ByUs,
             // Constraints that are checked at the end have triggers that no statement set off.
             (None, None) if context.contains('(') && unstorable(error.code()).is_none() => {
@@ -183,27 +203,50 @@ fn is_put_off(context: &str) -> bool {
     })
 }
 
-/// The same error without what a trigger says in it, which may hold what is in a row.
+/// Whether code that is neither ours nor PGMQ's raised it, such as a function that a policy calls: it has the first
+/// lines of the context.
+fn is_by_others(context: &str) -> bool {
+    let is_known = |line: &str| line.contains("pgmq_gateway.") || line.contains("pgmq.");
+    context.lines().take_while(|line| !is_known(line)).any(|line| line.contains("PL/"))
+}
+
+/// Whether it failed while one of our functions fetched rows from a cursor, as an expression of a policy does.
+fn is_of_cursor(context: &str) -> bool {
+    context.lines().next().is_some_and(|line| line.ends_with(CURSOR))
+}
+
+/// The same error without what somebody's code, or an expression on a table, says in it, which may hold what is in a
+/// row.
 pub(super) fn hushed(error: sqlx::Error) -> sqlx::Error {
     let database = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    match database.filter(|error| is_by_trigger(error)) {
-        Some(by_trigger) => {
-            sqlx::Error::Database(Box::new(Hushed { code: by_trigger.code().to_owned() }))
-        }
+    match database.filter(|error| may_quote_row(error)) {
+        Some(error) => sqlx::Error::Database(Box::new(Hushed {
+            code: error.code().to_owned(),
+            routine: error.routine().unwrap_or("unknown").to_owned(),
+        })),
         None => error,
     }
 }
 
+fn may_quote_row(error: &PgDatabaseError) -> bool {
+    let set_off = matches!(Raised::of(error), Raised::ByTrigger | Raised::Nested | Raised::ByTable);
+    set_off && !error.file().is_some_and(|file| DISCREET.contains(&file))
+}
+
 /// What is left of such an error.
 #[derive(Debug, thiserror::Error)]
-#[error("a trigger failed (SQLSTATE {code})")]
+#[error(
+    "a trigger, a policy or something else on the table failed (SQLSTATE {code}, raised in {routine})"
+)]
 struct Hushed {
     code: String,
+    /// Where in PostgreSQL's source.
+    routine: String,
 }
 
 impl DatabaseError for Hushed {
     fn message(&self) -> &'static str {
-        "a trigger failed"
+        "a trigger, a policy or something else on the table failed"
     }
 
     fn code(&self) -> Option<Cow<'_, str>> {
@@ -225,6 +268,17 @@ impl DatabaseError for Hushed {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Other
     }
+}
+
+/// Whether an expression on a table failed for no reason of the row's, as that of a policy does that asks for a
+/// setting which is not there.
+pub(super) fn is_by_broken_expression(error: &PgDatabaseError) -> bool {
+    error.code() == "42704" && is_by_table(error)
+}
+
+/// Whether a statement on a queue's table raised it itself.
+pub(super) fn is_by_table(error: &PgDatabaseError) -> bool {
+    Raised::of(error) == Raised::ByTable
 }
 
 /// Whether something raised it that a statement on a queue's table set off.

@@ -159,11 +159,15 @@ impl Failed {
             Cause::Lost => Error::lost(access, None),
             Cause::Error(error) => match Verdict::of(&error) {
                 // Nothing was done.
-                Verdict::Ended if !self.complete => Error::Unavailable(Some(error.into())),
-                Verdict::Unsent | Verdict::Stale | Verdict::WrongServer => {
-                    Error::Unavailable(Some(error.into()))
+                Verdict::Ended if !self.complete => {
+                    Error::Unavailable(Some(rejection::hushed(error).into()))
                 }
-                Verdict::Ended | Verdict::Broken => Error::lost(access, Some(error)),
+                Verdict::Unsent | Verdict::Stale | Verdict::WrongServer => {
+                    Error::Unavailable(Some(rejection::hushed(error).into()))
+                }
+                Verdict::Ended | Verdict::Broken => {
+                    Error::lost(access, Some(rejection::hushed(error)))
+                }
                 Verdict::Altered => Error::Deadlock(error.into()),
                 Verdict::Usable | Verdict::Undone | Verdict::Unclear => {
                     Error::from_statement(error, access)

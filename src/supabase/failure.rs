@@ -186,6 +186,8 @@ fn failure_of(error: &broker::Error) -> Failure {
         | E::SendForbidden(_)
         | E::MessageKept { .. }
         | E::ChangeRefused { .. }
+        | E::KeyRefused { .. }
+        | E::QueueHidden(_)
         | E::QueueKept(_) => as_it_says(S::FORBIDDEN, "42501"),
         E::NotSupported(_) => as_it_says(S::NOT_IMPLEMENTED, "0A000"),
         E::Overloaded(_) => as_it_says(S::SERVICE_UNAVAILABLE, "53000").again_in(1),

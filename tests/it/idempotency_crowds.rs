@@ -244,7 +244,7 @@ async fn a_key_that_cannot_be_claimed_concerns_its_request_alone() {
     }
     for (n, answer) in all(sends).await.into_iter().enumerate() {
         if n % 3 == 2 {
-            answer.problem(500, "internal_error");
+            answer.problem(403, "forbidden");
         } else {
             answer.expect(201);
         }

@@ -41,6 +41,7 @@ mod encodings;
 mod engine;
 mod errors;
 mod expansion;
+mod failing_policies;
 mod failover;
 mod fair;
 mod fifo;

@@ -386,3 +386,37 @@ async fn a_message_parked_at_infinity_does_no_harm() {
     gateway.database.execute("SELECT pgmq.send('q', '\"by SQL\"')").await;
     assert_eq!(waiting.await.expect("no panic")[0]["message"], "by SQL");
 }
+
+/// Tables of PGMQ's that others fill may lack what its own functions always say.
+#[tokio::test]
+async fn rows_that_lack_something_hide_no_others() {
+    let gateway = TestGateway::start().await;
+    for queue in ["plain", "unlogged", "good"] {
+        let kind = if queue == "unlogged" { "unlogged" } else { "standard" };
+        gateway.create_with(queue, &json!({"kind": kind})).await;
+    }
+    let bind = json!({"pattern": "t.#"}).to_string();
+    gateway.post("/queues/plain/bindings", &bind).await.expect(201);
+    gateway.post("/queues/good/bindings", &bind).await.expect(201);
+    let sql =
+        "ALTER TABLE pgmq.meta ALTER is_partitioned DROP NOT NULL, ALTER is_unlogged DROP NOT NULL,
+                                     ALTER created_at DROP NOT NULL;
+        ALTER TABLE pgmq.topic_bindings ALTER bound_at DROP NOT NULL;
+        UPDATE pgmq.meta SET is_partitioned = NULL, is_unlogged = NULL, created_at = NULL
+        WHERE queue_name IN ('plain', 'unlogged');
+        UPDATE pgmq.topic_bindings SET bound_at = NULL WHERE queue_name = 'plain'";
+    gateway.database.execute(sql).await;
+    let listed = gateway.get("/queues").await.expect(200).json();
+    let kinds: Vec<_> =
+        listed["queues"].as_array().expect("a list").iter().map(|q| &q["kind"]).collect();
+    assert_eq!(kinds, ["standard", "standard", "unlogged"], "{listed}");
+    let bindings = gateway.get("/bindings").await.expect(200).json();
+    assert_eq!(bindings["bindings"].as_array().map(Vec::len), Some(2), "{bindings}");
+    gateway.post("/queues/plain/bindings", &bind).await.expect(200);
+    for queue in ["plain", "unlogged"] {
+        gateway.get(&format!("/queues/{queue}")).await.expect(200);
+        gateway.delete(&format!("/queues/{queue}")).await.expect(204);
+    }
+    let left = gateway.get("/queues").await.expect(200).json();
+    assert_eq!(left["queues"].as_array().map(Vec::len), Some(1), "{left}");
+}

@@ -32,6 +32,12 @@ pub enum Error {
     /// There is no such queue.
     #[error("there is no queue `{0}`")]
     QueueNotFound(String),
+    /// The queue is there, and cannot be seen.
+    #[error(
+        "queue `{0}` has a table, and row-level security policies on pgmq.meta hide from the gateway's database role \
+         what PGMQ knows of it; nothing was done. An administrator has to let it see that"
+    )]
+    QueueHidden(Arc<str>),
     /// The queue that dead letters are to go to is not there.
     #[error("there is no queue `{0}` for dead letters to go to")]
     NoDeadLetterQueue(String),
@@ -65,6 +71,19 @@ pub enum Error {
          be read any more; nothing was done again"
     )]
     IdempotencyAnswerLost,
+    /// An idempotency key could not be written down.
+    #[error(
+        "queue `{queue}`: the idempotency key cannot be written down, as a trigger, a rule or a constraint of \
+         pgmq_gateway.idempotency_keys refuses it{}; nothing was stored. An administrator of the database has to see \
+         to it",
+        code.as_deref().map(|code| format!(" (SQLSTATE {code})")).unwrap_or_default()
+    )]
+    KeyRefused {
+        /// The queue.
+        queue: String,
+        /// What the database said, if anything.
+        code: Option<Arc<str>>,
+    },
     /// A queue is not bound to a pattern.
     #[error("queue `{queue}` is not bound to `{pattern}`")]
     BindingNotFound {
@@ -161,7 +180,7 @@ pub enum Error {
     /// A policy does not allow it to be stored.
     #[error(
         "a row-level security policy of the database, or the lack of a right that a trigger needs, does not \
-         allow the gateway's role to store this message in {0}; nothing was stored"
+         allow the gateway's role to store this message in {0}, or the policy fails; nothing was stored"
     )]
     SendForbidden(String),
     /// A message was kept as it was.

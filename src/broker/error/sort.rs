@@ -14,13 +14,17 @@ impl Error {
     pub(in crate::broker) fn on(queue: &QueueName) -> impl Fn(store::Error) -> Self + use<'_> {
         move |error| match error {
             store::Error::QueueNotFound => Self::QueueNotFound(queue.to_string()),
-            store::Error::Forbidden(_) => {
+            store::Error::Forbidden(_)
+            | store::Error::Rejected(Rejection::Policy | Rejection::NoRight) => {
                 Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
             }
             store::Error::Locked => Self::Locked(format!("queue `{queue}`, or something in it")),
             store::Error::NoArchive => Self::NoArchive(queue.to_string()),
-            store::Error::Rejected(Rejection::Trigger(code)) => {
+            store::Error::Rejected(Rejection::Trigger(code) | Rejection::Failed(code)) => {
                 Self::ReadFails { queue: queue.to_string(), code }
+            }
+            store::Error::Rejected(Rejection::Conflict(_) | Rejection::Constraint(_)) => {
+                Self::ReadFails { queue: queue.to_string(), code: "class 23".into() }
             }
             store::Error::SequenceBehind => {
                 Self::SequenceBehind { queue: format!("queue `{queue}`"), source: error }
@@ -33,6 +37,10 @@ impl Error {
                 what: Arc::clone(what),
                 source: Some(error),
             },
+            store::Error::NoReplicaIdentity { of_queue: true } => {
+                Self::NotSupported(no_replica_identity(queue))
+            }
+            store::Error::KeyRefused(code) => Self::KeyRefused { queue: queue.to_string(), code },
             other => other.into(),
         }
     }
@@ -107,8 +115,8 @@ impl Error {
                 "a rule of the table of {queue} does something else than storing the message; nothing was stored"
             )),
             Rejection::Trigger(_) => Self::refused(format!(
-                "a trigger of the table of {queue}, or what a column of it is computed by, refuses the message; nothing \
-                 was stored"
+                "a trigger or a policy of the table of {queue}, or what a column of it is computed by, refuses the \
+                 message; nothing was stored"
             )),
             Rejection::NotStored => Self::refused(format!(
                 "a trigger of the table of {queue} dropped the message; nothing was stored"
@@ -207,6 +215,17 @@ impl Error {
     }
 }
 
+/// What is said where a publication has the table of `queue`, which does not say what its rows go by.
+fn no_replica_identity(queue: &QueueName) -> String {
+    let table = queue.as_str().to_lowercase();
+    format!(
+        "a publication in the database sends deletes and updates of a table of queue `{queue}` that has no \
+         replica identity for that; nothing was done. Have an administrator run: \
+         ALTER TABLE pgmq.\"q_{table}\" REPLICA IDENTITY FULL; (DEFAULT does where it has a primary key) and the \
+         same for pgmq.\"a_{table}\" where messages of the archive are moved or deleted"
+    )
+}
+
 impl From<store::Error> for Error {
     /// Sorts what the store said where no queue is known.
     fn from(error: store::Error) -> Self {
@@ -215,7 +234,7 @@ impl From<store::Error> for Error {
                 Self::invalid(None, format!("PostgreSQL cannot read a parameter of the request: {reason}"))
             }
             store::Error::Locked => Self::Locked("what this is about".to_owned()),
-            store::Error::NoReplicaIdentity => Self::NotSupported(
+            store::Error::NoReplicaIdentity { .. } => Self::NotSupported(
                 "a publication in the database sends deletes and updates of tables that have no replica \
                  identity for that; nothing was done. Have an administrator run: \
                  ALTER TABLE pgmq.meta REPLICA IDENTITY FULL; \
@@ -241,6 +260,7 @@ impl From<store::Error> for Error {
             store::Error::NotSupported(what) => {
                 Self::NotSupported(format!("{what}: upgrade PGMQ in this database to have this"))
             }
+            store::Error::QueueHidden(queue) => Self::QueueHidden(queue),
             store::Error::RoutingKey(reason) => Self::invalid(Part::RoutingKey, format!(": {reason}")),
             store::Error::Pattern(reason) => Self::invalid(Part::Pattern, format!(": {reason}")),
             store::Error::Refused { .. } => refusals::refused(error),
@@ -261,6 +281,7 @@ impl From<store::Error> for Error {
             | store::Error::TableDiffers { .. }
             | store::Error::Rejected(_)
             | store::Error::Needed
+            | store::Error::KeyRefused(_)
             | store::Error::MissingRelation(_)
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),
@@ -288,7 +309,8 @@ mod tests {
             store::Error::Locked,
             store::Error::Needed,
             store::Error::Rejected(why),
-            store::Error::NoReplicaIdentity,
+            store::Error::NoReplicaIdentity { of_queue: true },
+            store::Error::NoReplicaIdentity { of_queue: false },
             store::Error::Timeout,
         ] {
             let error = Error::of_changing(&queue)(error);
