@@ -139,7 +139,7 @@ struct Replayed {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 4711)]
     next: Option<i64>,
-    /// There if messages stayed that were to be moved: why the first of them did.
+    /// There if messages stayed that were to be moved: why the first of them did, or what ended it before its time.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -216,13 +216,14 @@ struct Moved {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 4711)]
     next: Option<i64>,
-    /// There if messages stayed that were to be moved: why the first of them did.
+    /// There if messages stay that a consumer does not have in hand: why one does, or what ended it before its time.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 /// Moves dead letters back to where they came from, as new messages. Those that a consumer has in
-/// hand stay, and those whose queue is not known or not there. As for a replay, asking again goes on.
+/// hand stay, and those whose queue is not known, is not there, or is none that the key may send to: then there is a
+/// `reason`. As for a replay, asking again goes on.
 #[utoipa::path(
     post, path = "/queues/{queue}/redrive", tag = TAG, operation_id = "redrive",
     params(("queue" = String, Path)),

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, ArchivedCount, Moved, Page, Step},
+    store::{self, Archived, ArchivedCount, Moved, Page, PassedOver, Step},
     telemetry::MessageEvent,
 };
 
 use super::{
     Broker, Error, Part, Result,
     archive_search::ArchiveSearch,
+    error::of_one_step,
     move_steps::{MoveSteps, Redriven, refused_by},
     policies::Policy,
     retry::Kind,
@@ -94,8 +95,13 @@ impl MovedSome {
     pub(super) fn new(count: i64, next: Option<i64>, kept: Option<Error>) -> Result<Self> {
         match kept {
             Some(error) if count == 0 && next.is_none() => Err(error),
-            kept => Ok(Self { count, next, reason: kept.map(|error| error.to_string()) }),
+            kept => Ok(Self { count, next, reason: kept.map(|error| of_one_step(&error.to_string())) }),
         }
+    }
+
+    /// The same with a reason, where it has none.
+    fn or_reason(self, reason: Option<String>) -> Self {
+        Self { reason: self.reason.or(reason), ..self }
     }
 }
 
@@ -204,6 +210,7 @@ impl Broker {
                 failed: 0,
                 rejection: None,
                 destination: None,
+                passed_over: None,
                 last_id,
                 up_to: None,
             };
@@ -219,9 +226,10 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let mut steps = broker.steps(what.limit, what.after).searching(true);
-            let Redriven { moved, next, kept, .. } =
+            let Redriven { moved, next, kept, passed_over, .. } =
                 broker.redrive_steps(&call, &what, &mut steps).await?;
-            MovedSome::new(moved, next, kept)
+            let moved = MovedSome::new(moved, next, kept)?;
+            Ok(moved.or_reason(passed_over.map(|why| why_passed_over(&what.queue, why))))
         })
         .await
     }
@@ -326,6 +334,16 @@ impl Broker {
         })
         .await
     }
+}
+
+/// Why letters of a dead-letter queue stay that can go nowhere.
+fn why_passed_over(queue: &QueueName, why: PassedOver) -> String {
+    let it = match why {
+        PassedOver::Unknown => "does not say which queue it came from",
+        PassedOver::Forbidden => "came from a queue to which this key may not send",
+        PassedOver::Gone => "came from a queue that is not there any more",
+    };
+    format!("a message of queue `{queue}` {it}: it stays")
 }
 
 /// A step that came to nothing, as somebody has locked where the messages go, is worth another try.

@@ -75,7 +75,7 @@ pub use error::{Error, Part, Result, Subject};
 pub(crate) use error::{changed_unseen, partly_changed};
 pub use figures::MessageCounts;
 pub use janitor::Janitor;
-pub use mover::{FAILED_QUEUE_NOT_FOUND, Mover};
+pub use mover::{FAILED_ORIGIN_UNKNOWN, FAILED_QUEUE_NOT_FOUND, Mover};
 pub use overview::QueueOverview;
 pub use purging::Purged;
 use queue_changes::IndexBuilds;

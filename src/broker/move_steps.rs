@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     domain::QueueName,
-    store::{Moved, Rejection, Step},
+    store::{Moved, PassedOver, Rejection, Step},
 };
 
 use super::{Error, Result, archives::MovedSome, row_budget::RowBudget};
@@ -25,6 +25,10 @@ pub(super) struct MoveSteps {
     stayed: Option<Stayed>,
     /// Whether one stayed that was locked, or whose destination was.
     is_any_locked: bool,
+    /// Why the first one that was passed over can go nowhere.
+    passed_over: Option<PassedOver>,
+    /// What ended it before its time, after it had moved some.
+    broken_off: Option<Error>,
     limit: Option<i64>,
     /// The most messages of a step; no bound where they are only counted.
     most: Option<RowBudget>,
@@ -54,6 +58,8 @@ pub(super) struct Redriven {
     pub(super) next: Option<i64>,
     /// Why one stayed.
     pub(super) kept: Option<Error>,
+    /// Why one can go nowhere.
+    pub(super) passed_over: Option<PassedOver>,
 }
 
 /// Why a message stayed that was to be moved.
@@ -72,6 +78,8 @@ impl MoveSteps {
             moved: 0,
             stayed: None,
             is_any_locked: false,
+            passed_over: None,
+            broken_off: None,
             limit,
             most: Some(RowBudget::of_changes(STEP)),
             from,
@@ -100,7 +108,9 @@ impl MoveSteps {
     pub(super) fn resume(&mut self, limit: i64, time: Duration) {
         if self.is_through {
             (self.after, self.stayed, self.is_any_locked) = (i64::MIN, None, false);
+            self.passed_over = None;
         }
+        self.broken_off = None;
         (self.moved, self.limit, self.from) = (0, Some(limit), self.after);
         (self.is_through, self.is_over, self.failed, self.up_to) = (false, false, None, None);
         self.deadline = Instant::now() + time;
@@ -147,9 +157,10 @@ impl MoveSteps {
             Some(Stayed::Rejected(rejection, destination)) => {
                 Some(refused_by(from, destination.as_deref(), rejection))
             }
-            Some(Stayed::Locked) | None => None,
+            Some(Stayed::Locked) | None => self.broken_off.take(),
         };
-        Ok(Redriven { moved, is_through: self.is_through && !self.is_any_locked, next, kept })
+        let (is_through, passed_over) = (self.is_through && !self.is_any_locked, self.passed_over);
+        Ok(Redriven { moved, is_through, next, kept, passed_over })
     }
 
     /// Takes a step into account. One that took too long is tried with fewer rows. One that failed is the end, whether it
@@ -166,6 +177,8 @@ impl MoveSteps {
                     self.failed = Some(error);
                 } else {
                     debug!(%error, moved = self.moved, "moving messages broke off");
+                    // That the time was up is what asking again is for.
+                    self.broken_off = Some(error).filter(|e| !matches!(e, Error::TookTooLong(_)));
                 }
             }
         }
@@ -191,6 +204,7 @@ impl MoveSteps {
             most.note_change(self.began.elapsed(), found);
         }
         self.moved += step.count;
+        self.passed_over = self.passed_over.or(step.passed_over);
         if step.failed > 0 {
             self.is_any_locked |= step.rejection.is_none();
             let rejected = |why| Stayed::Rejected(why, step.destination);
@@ -230,7 +244,7 @@ impl MoveSteps {
         let kept = match self.stayed {
             Some(Stayed::Rejected(rejection, _)) => Some(Error::rejected(to.as_str(), &rejection)),
             Some(Stayed::Locked) if count == 0 => Some(Error::Locked(format!("queue `{to}`"))),
-            Some(Stayed::Locked) | None => None,
+            Some(Stayed::Locked) | None => self.broken_off,
         };
         MovedSome::new(count, next, kept)
     }

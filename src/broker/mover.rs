@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Call, QueueName, Scope},
-    store::{self, MoveTask},
+    store::{self, MoveTask, PassedOver},
 };
 
 use super::{
@@ -40,6 +40,8 @@ const MEMORY: Duration = Duration::from_secs(600);
 
 /// What a task failed of that is told in a word: a queue that is not there any more.
 pub const FAILED_QUEUE_NOT_FOUND: &str = "queue_not_found";
+/// Another: some of its messages do not say which queue they came from.
+pub const FAILED_ORIGIN_UNKNOWN: &str = "origin_unknown";
 
 /// Works on the tasks.
 #[derive(Debug)]
@@ -204,6 +206,14 @@ impl Broker {
 
 const RUNNING: &str = "RUNNING";
 
+/// The word for it.
+fn why_passed_over(why: PassedOver) -> &'static str {
+    match why {
+        PassedOver::Unknown => FAILED_ORIGIN_UNKNOWN,
+        PassedOver::Forbidden | PassedOver::Gone => FAILED_QUEUE_NOT_FOUND,
+    }
+}
+
 impl Outcome {
     fn of(task: &MoveTask, redriven: Result<Redriven>, moved: i64, took: Duration) -> Self {
         let held_up = (took * PAUSE_FACTOR).clamp(RETRY_PAUSE, LONGEST_PAUSE);
@@ -226,6 +236,9 @@ impl Outcome {
             ) => (RUNNING, None, held_up),
             Ok(Redriven { kept: Some(error), .. }) => {
                 ("FAILED", Some(error.to_string()), Duration::ZERO)
+            }
+            Ok(Redriven { passed_over: Some(why), .. }) => {
+                ("FAILED", Some(why_passed_over(why).to_owned()), Duration::ZERO)
             }
             Ok(Redriven { .. }) => ("COMPLETED", None, Duration::ZERO),
             Err(Error::QueueNotFound(_)) => {
@@ -317,7 +330,7 @@ mod tests {
     }
 
     fn redriven(moved: i64, is_through: bool, next: Option<i64>) -> Redriven {
-        Redriven { moved, is_through, next, kept: None }
+        Redriven { moved, is_through, next, kept: None, passed_over: None }
     }
 
     #[test]
@@ -337,8 +350,18 @@ mod tests {
         assert_eq!(outcome(Ok(redriven(0, false, Some(7))), 0, 9).pause, RETRY_PAUSE);
         assert_eq!(outcome(Ok(redriven(3, true, None)), 3, 9).status, "COMPLETED");
         let kept = Some(Error::QueueConflict("as the test wishes".to_owned()));
-        let failed = outcome(Ok(Redriven { moved: 3, is_through: true, next: None, kept }), 3, 9);
+        let failed = outcome(Ok(Redriven { kept, ..redriven(3, true, None) }), 3, 9);
         assert_eq!(failed.failure.as_deref(), Some("as the test wishes"));
         assert_eq!((failed.status, failed.moved), ("FAILED", 3));
+        for (why, word) in [
+            (PassedOver::Unknown, FAILED_ORIGIN_UNKNOWN),
+            (PassedOver::Gone, FAILED_QUEUE_NOT_FOUND),
+        ] {
+            let passed_over = Some(why);
+            let failed = outcome(Ok(Redriven { passed_over, ..redriven(3, true, None) }), 3, 9);
+            assert_eq!((failed.status, failed.failure.as_deref()), ("FAILED", Some(word)));
+            let going = outcome(Ok(Redriven { passed_over, ..redriven(3, false, Some(7)) }), 3, 9);
+            assert_eq!(going.status, RUNNING);
+        }
     }
 }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    broker::{Error, FAILED_QUEUE_NOT_FOUND, MoveTask},
+    broker::{Error, FAILED_ORIGIN_UNKNOWN, FAILED_QUEUE_NOT_FOUND, MoveTask},
     domain::{Right, Scope},
     http::{Caller, QueuePermit, right},
 };
@@ -164,6 +164,7 @@ fn show(call: &Call, source_arn: &str, task: &MoveTask, destination: Option<&str
     put("TaskHandle", (task.status == RUNNING).then(|| handle(&task.id, source_arn).into()));
     let reason = task.failure.as_deref().map(|reason| match reason {
         FAILED_QUEUE_NOT_FOUND => "AWS.SimpleQueueService.NonExistentQueue",
+        FAILED_ORIGIN_UNKNOWN => "CouldNotDetermineMessageSource",
         other => other,
     });
     put("FailureReason", reason.map(Value::from));

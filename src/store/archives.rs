@@ -8,7 +8,7 @@ use crate::domain::{ArchivedMessage, Filter, QueueName, Scope};
 use super::{
     Conn, Rejection,
     decode::{Text, Timestamp, get, only_row},
-    error::Result,
+    error::{Error, Result},
     messages::try_decode,
     size_limited_rows::{Page, SizeLimitedRows},
 };
@@ -37,10 +37,23 @@ pub struct Moved {
     pub rejection: Option<Rejection>,
     /// The queue to which that one was to go.
     pub destination: Option<String>,
+    /// Why the first can go nowhere that can't, if there is one. It is none of those that were to be moved.
+    pub passed_over: Option<PassedOver>,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
     /// The last id that was there when it began.
     pub up_to: Option<i64>,
+}
+
+/// Why a dead letter can go nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedOver {
+    /// It does not say where it came from.
+    Unknown,
+    /// It may not go where it came from, whether that is there or not.
+    Forbidden,
+    /// The queue that it came from is not there.
+    Gone,
 }
 
 /// The messages of a step.
@@ -196,7 +209,15 @@ pub async fn redrive(
             .bind(step.rows)
             .bind(within.to_regex())
             .bind(step.up_to);
-    moved_step(&conn.on(queue).change(query).await?)
+    let rows = conn.on(queue).change(query).await?;
+    let passed_over = match get(only_row(&rows)?, "passed_over")? {
+        None => None,
+        Some("unknown") => Some(PassedOver::Unknown),
+        Some("forbidden") => Some(PassedOver::Forbidden),
+        Some("gone") => Some(PassedOver::Gone),
+        Some(other) => return Err(Error::unexpected_word(other)),
+    };
+    Ok(Moved { passed_over, ..moved_step(&rows)? })
 }
 
 /// Moves those of these messages of a dead-letter queue back that nobody has in hand, as far as that is `within`
@@ -246,6 +267,7 @@ fn moved(rows: &[PgRow]) -> Result<Moved> {
         failed: failed.unwrap_or(0).into(),
         rejection,
         destination: get::<Option<Text>>(row, "failed_queue")?.map(|name| name.0),
+        passed_over: None,
         last_id: get(row, "last_id")?,
         up_to: None,
     })

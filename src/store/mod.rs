@@ -56,8 +56,8 @@ mod verdict;
 mod wakeups;
 
 pub use archives::{
-    ArchiveStep, Archived, ArchivedCount, Moved, Step, browse_archive, count_archived, redrive,
-    redrive_these, replay,
+    ArchiveStep, Archived, ArchivedCount, Moved, PassedOver, Step, browse_archive, count_archived,
+    redrive, redrive_these, replay,
 };
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};

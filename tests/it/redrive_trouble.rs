@@ -137,3 +137,34 @@ async fn what_dies_again_meanwhile_is_left() {
     let replayed = gateway.post("/queues/good/archive/replay", "{}").await.expect(200).json();
     assert_eq!(replayed["replayed"], 999);
 }
+
+/// What was moved until then is told, and what ended it.
+#[tokio::test]
+async fn a_destination_that_is_dropped_midway_is_the_reason() {
+    const LETTERS: i64 = 20_000;
+    for (path, told) in [("/queues/dead/redrive", "moved"), ("/queues/dead/archive/replay", "replayed")] {
+        let gateway = TestGateway::start().await;
+        for queue in ["dead", "to"] {
+            gateway.create(queue).await;
+        }
+        let sql = format!(
+            "INSERT INTO pgmq.q_dead (vt, message) SELECT now(), '1' FROM generate_series(1, {LETTERS});
+             INSERT INTO pgmq.a_dead (msg_id, enqueued_at, vt, message)
+             SELECT n, now(), now(), '1' FROM generate_series(1, {LETTERS}) n"
+        );
+        gateway.database.execute(&sql).await;
+        let client = gateway.client.clone();
+        let moving = tokio::spawn(async move { client.post(path, r#"{"to":"to"}"#).await });
+        eventually("some are moved", async || {
+            gateway.database.value::<bool>("SELECT EXISTS (SELECT FROM pgmq.q_to)").await.then_some(())
+        })
+        .await;
+        gateway.database.execute("SELECT pgmq.drop_queue('to')").await;
+        let moved = moving.await.expect("no panic").expect(200).json();
+        let count = moved[told].as_i64().expect("a number");
+        assert!(count > 0 && count < LETTERS && moved["next"].is_i64(), "{moved}");
+        assert_eq!(moved["reason"], "there is no queue `to`", "{moved}");
+        let rest = format!(r#"{{"to":"to","after":{}}}"#, moved["next"]);
+        gateway.post(path, &rest).await.problem(404, "queue_not_found");
+    }
+}

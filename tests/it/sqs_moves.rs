@@ -1,6 +1,6 @@
 //! Tasks that move dead letters back, and the queues that they belong to.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{TestGateway, eventually, guarded::Guarded, sqs::Sqs};
 
@@ -66,6 +66,86 @@ async fn a_task_ends_with_its_queue() {
         sqs.done("StartMessageMoveTask", &json!({"SourceArn": ARN})).await;
         eventually("all are back", async || gateway.all("dead").await.is_empty().then_some(()))
             .await;
+    }
+}
+
+/// A task of a gateway where dead letters of `work` go to `dead`, once it is over.
+async fn task_of(gateway: &TestGateway, input: &Value, meanwhile: &str) -> Value {
+    let sqs = Sqs(gateway);
+    let settings = json!({"max_receives": 3, "dead_letter_queue": "dead"});
+    gateway.create_with("work", &json!({"settings": settings})).await;
+    sqs.done("StartMessageMoveTask", input).await;
+    if !meanwhile.is_empty() {
+        let queue = input.get("DestinationArn").map_or("work", |_| "other");
+        let some = format!("SELECT EXISTS (SELECT FROM pgmq.q_{queue})");
+        eventually("some are moved", async || {
+            gateway.database.value::<bool>(&some).await.then_some(())
+        })
+        .await;
+        gateway.database.execute(meanwhile).await;
+    }
+    let list = json!({"SourceArn": ARN});
+    eventually("the task is over", async || {
+        let tasks = sqs.done("ListMessageMoveTasks", &list).await;
+        (tasks["Results"][0]["Status"] != "RUNNING").then(|| tasks["Results"][0].clone())
+    })
+    .await
+}
+
+/// So many that they take several steps of each part of the task.
+#[tokio::test]
+async fn a_task_whose_destination_is_dropped_midway_says_so() {
+    for to_other in [true, false] {
+        let gateway = TestGateway::start().await;
+        for queue in ["dead", "other"] {
+            gateway.create(queue).await;
+        }
+        let fill = FILL.replace("1, 5", "1, 20000");
+        gateway.database.execute(&fill).await;
+        let mut input = json!({"SourceArn": ARN});
+        if to_other {
+            input["DestinationArn"] = ARN.replace("dead", "other").into();
+        }
+        let queue = if to_other { "other" } else { "work" };
+        let drop = format!("SELECT pgmq.drop_queue('{queue}')");
+        let task = task_of(&gateway, &input, &drop).await;
+        assert_eq!(task["Status"], "FAILED", "{task}");
+        assert_eq!(task["FailureReason"], "AWS.SimpleQueueService.NonExistentQueue", "{task}");
+        let moved = task["ApproximateNumberOfMessagesMoved"].as_i64().expect("a number");
+        let left = "SELECT count(*) FROM pgmq.q_dead";
+        assert_eq!(moved + gateway.database.value::<i64>(left).await, 20_000, "{task}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_passes_letters_over_says_why() {
+    for (headers, moved, reason) in [
+        ("NULL", 0, "CouldNotDetermineMessageSource"),
+        ("'{\"x-dead-letter-queue\": \"dead\"}'", 0, "CouldNotDetermineMessageSource"),
+        ("'{\"x-dead-letter-queue\": \"gone\"}'", 0, "AWS.SimpleQueueService.NonExistentQueue"),
+        (
+            "CASE WHEN n > 2 THEN '{\"x-dead-letter-queue\": \"work\"}' END",
+            3,
+            "CouldNotDetermineMessageSource",
+        ),
+    ] {
+        let gateway = TestGateway::start().await;
+        gateway.create("dead").await;
+        let fill = format!(
+            "SELECT pgmq.send('dead', to_jsonb(n), ({headers})::jsonb) FROM generate_series(1, 5) n"
+        );
+        gateway.database.execute(&fill).await;
+        let task = task_of(&gateway, &json!({"SourceArn": ARN}), "").await;
+        assert_eq!(task["Status"], "FAILED", "{headers}: {task}");
+        assert_eq!(task["FailureReason"], reason, "{headers}: {task}");
+        assert_eq!(task["ApproximateNumberOfMessagesMoved"], moved, "{headers}: {task}");
+        let redriven = gateway.post("/queues/dead/redrive", "").await.expect(200).json();
+        assert_eq!(redriven["moved"], 0, "{headers}: {redriven}");
+        assert!(redriven["reason"].as_str().is_some_and(|why| why.contains("it stays")));
+        // A destination takes all of them.
+        gateway.create("other").await;
+        let all = gateway.post("/queues/dead/redrive", r#"{"to":"other"}"#).await;
+        assert_eq!(all.expect(200).json(), json!({"moved": 5 - moved}), "{headers}");
     }
 }
 

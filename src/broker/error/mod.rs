@@ -363,6 +363,6 @@ pub(crate) fn changed_unseen(queue: &str, done: &str, reason: &str) -> String {
 }
 
 /// What stopped a change says of itself alone that it did nothing.
-fn of_one_step(reason: &str) -> String {
+pub(super) fn of_one_step(reason: &str) -> String {
     reason.replace("; nothing was done", "").replace("; nothing was changed", "")
 }

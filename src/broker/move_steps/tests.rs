@@ -5,8 +5,8 @@ use crate::store;
 use super::*;
 
 fn step(count: i64, last_id: Option<i64>) -> Moved {
-    let (rejection, destination) = (None, None);
-    Moved { count, failed: 0, rejection, destination, last_id, up_to: Some(1_000) }
+    let (rejection, destination, passed_over) = (None, None, None);
+    Moved { count, failed: 0, rejection, destination, passed_over, last_id, up_to: Some(1_000) }
 }
 
 fn steps() -> MoveSteps {
@@ -141,13 +141,35 @@ fn what_was_moved_is_the_answer_whatever_keeps_the_next_step_from_beginning() {
     ] {
         let mut steps = self::steps();
         steps.done(Ok(step(500, Some(500))));
+        let why = error_words(&error);
         steps.done(Err(error));
         assert!(steps.next().is_none(), "it is the end");
-        assert_eq!(steps.finish(&queue()).expect("a number").count, 500);
+        let moved = steps.finish(&queue()).expect("a number");
+        assert_eq!((moved.count, moved.next), (500, Some(500)));
+        let reason = moved.reason.expect("why there are no more");
+        assert!(reason.starts_with(&why) && !reason.contains("nothing was done"), "{reason}");
     }
     let mut steps = self::steps();
     steps.done(Err(store::Error::Overloaded.into()));
     assert!(matches!(steps.finish(&queue()), Err(Error::Overloaded(_))));
+}
+
+/// What it says before it says that nothing was done.
+fn error_words(error: &Error) -> String {
+    let text = error.to_string();
+    text.split("; nothing").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn one_that_can_go_nowhere_is_remembered_until_it_begins_anew() {
+    let mut steps = steps();
+    steps.done(Ok(Moved { passed_over: Some(PassedOver::Gone), ..step(3, Some(9)) }));
+    steps.done(Ok(Moved { passed_over: Some(PassedOver::Unknown), ..step(1, None) }));
+    let redriven = steps.redriven(&queue(), None).expect("some were moved");
+    assert_eq!((redriven.is_through, redriven.passed_over), (true, Some(PassedOver::Gone)));
+    steps.resume(10, Duration::from_secs(15));
+    steps.done(Ok(step(1, None)));
+    assert_eq!(steps.redriven(&queue(), None).expect("moved").passed_over, None);
 }
 
 #[test]
