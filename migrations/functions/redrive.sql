@@ -4,14 +4,14 @@
 -- from, or all to `target`. Those stay whose queue is not known, is gone, or is not among the
 -- `allowed_queues` (a regular expression for their names; null is all), and those that their table does
 -- not give or the other does not take: of these `failed` says how many, `failed_code` and
--- `failed_constraint` why the first did, and `failed_queue` where it was to go. `passed_over` says why one can go
+-- `failed_constraint` why the first did, and `failed_queue` where it was to go. `unreturnable` says why one can go
 -- nowhere, if there is one: its queue is `unknown`, `forbidden` (whether it is there or not) or `gone`. `last_id` is
 -- where to go on, null when there are no more: at most `max_rows` are looked at. What becomes a dead letter later than
 -- the first step, as it was moved by it maybe, is behind `up_to`. Raises PGW40 where the target is gone.
 CREATE FUNCTION pgmq_gateway.redrive(
     queue text, target text, after_msg_id bigint, max_messages integer, max_rows integer, allowed_queues text,
     INOUT up_to bigint, OUT moved integer, OUT last_id bigint, OUT failed integer, OUT failed_code text,
-    OUT failed_constraint text, OUT failed_queue text, OUT passed_over text
+    OUT failed_constraint text, OUT failed_queue text, OUT unreturnable text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     source regclass := pgmq_gateway.queue_table(queue);
@@ -64,20 +64,20 @@ BEGIN
             failed_code := coalesce(failed_code, step.failed_code);
             failed_constraint := coalesce(failed_constraint, step.failed_constraint);
         ELSE
-            passed_over := 'gone';
+            unreturnable := 'gone';
         END IF;
     END LOOP;
     last_id := CASE WHEN repeats_ids THEN coalesce(pgmq_gateway.end_of_step(looked_at, moved), bound)
                     WHEN cardinality(looked_at) = max_messages
                     THEN (SELECT max(id) FROM unnest(looked_at) AS l (id)) ELSE bound END;
-    IF target IS NULL AND passed_over IS NULL THEN
+    IF target IS NULL AND unreturnable IS NULL THEN
         -- Behind the others, as there are few left by now.
         EXECUTE format(
             '/* pgmq_gateway */ SELECT CASE WHEN (%1$s) IS NULL OR (%1$s) = $4 THEN ''unknown''
                                             WHEN (%1$s) !~ $5 THEN ''forbidden'' ELSE ''gone'' END
              FROM %2$s m WHERE m.msg_id > $1 AND m.msg_id <= $6 AND m.vt <= statement_timestamp()
                AND (%3$s) IS NOT TRUE ORDER BY m.msg_id LIMIT 1', origin, source, is_known
-        ) INTO passed_over USING after_msg_id, max_messages, target, queue, allowed_queues, coalesce(last_id, up_to);
+        ) INTO unreturnable USING after_msg_id, max_messages, target, queue, allowed_queues, coalesce(last_id, up_to);
     END IF;
 END
 $$;

@@ -132,7 +132,7 @@ async fn create(
     let kind = body.kind.map_or(QueueKind::Standard, QueueKind::from);
     let (fifo, settings) = (body.fifo, SettingsChange::from(body.settings.unwrap_or_default().0));
     caller.authorize_dead_letter_target(&queue, &settings)?;
-    let new = NewQueue { queue, kind, partition, fifo, settings };
+    let new = NewQueue { queue, kind, partition, fifo, settings, beside: None };
     let created = match parameters.on_conflict {
         Some(OnConflict::Update) => broker.create_or_update_queue(&call, new).await?,
         None => broker.create_queue(&call, new).await?,
@@ -248,7 +248,7 @@ async fn change_settings(
     }
     let settings = SettingsChange::from(body.settings.unwrap_or_default().0);
     caller.authorize_dead_letter_target(&queue, &settings)?;
-    let change = QueueChange { settings, fifo: body.fifo };
+    let change = QueueChange { settings, fifo: body.fifo, beside: None };
     Ok(JsonResponse(broker.change_queue(&call, queue, change).await?.into()))
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, ArchivedCount, Moved, Page, PassedOver, Step},
+    store::{self, Archived, ArchivedCount, Moved, Page, Unreturnable, Step},
     telemetry::MessageEvent,
 };
 
@@ -210,7 +210,7 @@ impl Broker {
                 failed: 0,
                 rejection: None,
                 destination: None,
-                passed_over: None,
+                unreturnable: None,
                 last_id,
                 up_to: None,
             };
@@ -226,10 +226,10 @@ impl Broker {
         let (broker, call) = (self.clone(), Arc::clone(call));
         self.run(true, async move {
             let mut steps = broker.steps(what.limit, what.after).searching(true);
-            let Redriven { moved, next, kept, passed_over, .. } =
+            let Redriven { moved, next, kept, unreturnable, .. } =
                 broker.redrive_steps(&call, &what, &mut steps).await?;
             let moved = MovedSome::new(moved, next, kept)?;
-            Ok(moved.or_reason(passed_over.map(|why| why_passed_over(&what.queue, why))))
+            Ok(moved.or_reason(unreturnable.map(|why| why_unreturnable(&what.queue, why))))
         })
         .await
     }
@@ -337,11 +337,11 @@ impl Broker {
 }
 
 /// Why letters of a dead-letter queue stay that can go nowhere.
-fn why_passed_over(queue: &QueueName, why: PassedOver) -> String {
+fn why_unreturnable(queue: &QueueName, why: Unreturnable) -> String {
     let it = match why {
-        PassedOver::Unknown => "does not say which queue it came from",
-        PassedOver::Forbidden => "came from a queue to which this key may not send",
-        PassedOver::Gone => "came from a queue that is not there any more",
+        Unreturnable::Unknown => "does not say which queue it came from",
+        Unreturnable::Forbidden => "came from a queue to which this key may not send",
+        Unreturnable::Gone => "came from a queue that is not there any more",
     };
     format!("a message of queue `{queue}` {it}: it stays")
 }

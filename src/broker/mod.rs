@@ -62,9 +62,9 @@ use crate::{
 pub use crate::{
     engine::{Delivery, LaneLoad, Lease},
     store::{
-        Action, Archived, AttributesChange, Binding, Browsed, CleanupHolder, HealthState, IdOwner,
-        KeyState, ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch, MessageSource,
-        MoveTask, NamedQueue, Page, Position, QueueAttributes, TableHealth,
+        Action, Archived, AttributesBeside, AttributesChange, Binding, Browsed, CleanupHolder,
+        HealthState, IdOwner, KeyState, ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch,
+        MessageSource, MoveTask, NamedQueue, Page, Position, QueueAttributes, TableHealth,
     },
 };
 pub use archives::{Browse, MovedSome, Redrive, RedrivenThese, Replay};

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     domain::QueueName,
-    store::{Moved, PassedOver, Rejection, Step},
+    store::{Moved, Unreturnable, Rejection, Step},
 };
 
 use super::{Error, Result, archives::MovedSome, row_budget::RowBudget};
@@ -26,7 +26,7 @@ pub(super) struct MoveSteps {
     /// Whether one stayed that was locked, or whose destination was.
     is_any_locked: bool,
     /// Why the first one that was passed over can go nowhere.
-    passed_over: Option<PassedOver>,
+    unreturnable: Option<Unreturnable>,
     /// What ended it before its time, after it had moved some.
     broken_off: Option<Error>,
     limit: Option<i64>,
@@ -59,7 +59,7 @@ pub(super) struct Redriven {
     /// Why one stayed.
     pub(super) kept: Option<Error>,
     /// Why one can go nowhere.
-    pub(super) passed_over: Option<PassedOver>,
+    pub(super) unreturnable: Option<Unreturnable>,
 }
 
 /// Why a message stayed that was to be moved.
@@ -78,7 +78,7 @@ impl MoveSteps {
             moved: 0,
             stayed: None,
             is_any_locked: false,
-            passed_over: None,
+            unreturnable: None,
             broken_off: None,
             limit,
             most: Some(RowBudget::of_changes(STEP)),
@@ -108,7 +108,7 @@ impl MoveSteps {
     pub(super) fn resume(&mut self, limit: i64, time: Duration) {
         if self.is_through {
             (self.after, self.stayed, self.is_any_locked) = (i64::MIN, None, false);
-            self.passed_over = None;
+            self.unreturnable = None;
         }
         self.broken_off = None;
         (self.moved, self.limit, self.from) = (0, Some(limit), self.after);
@@ -159,8 +159,8 @@ impl MoveSteps {
             }
             Some(Stayed::Locked) | None => self.broken_off.take(),
         };
-        let (is_through, passed_over) = (self.is_through && !self.is_any_locked, self.passed_over);
-        Ok(Redriven { moved, is_through, next, kept, passed_over })
+        let (is_through, unreturnable) = (self.is_through && !self.is_any_locked, self.unreturnable);
+        Ok(Redriven { moved, is_through, next, kept, unreturnable })
     }
 
     /// Takes a step into account. One that took too long is tried with fewer rows. One that failed is the end, whether it
@@ -204,7 +204,7 @@ impl MoveSteps {
             most.note_change(self.began.elapsed(), found);
         }
         self.moved += step.count;
-        self.passed_over = self.passed_over.or(step.passed_over);
+        self.unreturnable = self.unreturnable.or(step.unreturnable);
         if step.failed > 0 {
             self.is_any_locked |= step.rejection.is_none();
             let rejected = |why| Stayed::Rejected(why, step.destination);

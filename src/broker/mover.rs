@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Call, QueueName, Scope},
-    store::{self, MoveTask, PassedOver},
+    store::{self, MoveTask, Unreturnable},
 };
 
 use super::{
@@ -207,10 +207,10 @@ impl Broker {
 const RUNNING: &str = "RUNNING";
 
 /// The word for it.
-fn why_passed_over(why: PassedOver) -> &'static str {
+fn why_unreturnable(why: Unreturnable) -> &'static str {
     match why {
-        PassedOver::Unknown => FAILED_ORIGIN_UNKNOWN,
-        PassedOver::Forbidden | PassedOver::Gone => FAILED_QUEUE_NOT_FOUND,
+        Unreturnable::Unknown => FAILED_ORIGIN_UNKNOWN,
+        Unreturnable::Forbidden | Unreturnable::Gone => FAILED_QUEUE_NOT_FOUND,
     }
 }
 
@@ -237,8 +237,8 @@ impl Outcome {
             Ok(Redriven { kept: Some(error), .. }) => {
                 ("FAILED", Some(error.to_string()), Duration::ZERO)
             }
-            Ok(Redriven { passed_over: Some(why), .. }) => {
-                ("FAILED", Some(why_passed_over(why).to_owned()), Duration::ZERO)
+            Ok(Redriven { unreturnable: Some(why), .. }) => {
+                ("FAILED", Some(why_unreturnable(why).to_owned()), Duration::ZERO)
             }
             Ok(Redriven { .. }) => ("COMPLETED", None, Duration::ZERO),
             Err(Error::QueueNotFound(_)) => {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn redriven(moved: i64, is_through: bool, next: Option<i64>) -> Redriven {
-        Redriven { moved, is_through, next, kept: None, passed_over: None }
+        Redriven { moved, is_through, next, kept: None, unreturnable: None }
     }
 
     #[test]
@@ -354,13 +354,13 @@ mod tests {
         assert_eq!(failed.failure.as_deref(), Some("as the test wishes"));
         assert_eq!((failed.status, failed.moved), ("FAILED", 3));
         for (why, word) in [
-            (PassedOver::Unknown, FAILED_ORIGIN_UNKNOWN),
-            (PassedOver::Gone, FAILED_QUEUE_NOT_FOUND),
+            (Unreturnable::Unknown, FAILED_ORIGIN_UNKNOWN),
+            (Unreturnable::Gone, FAILED_QUEUE_NOT_FOUND),
         ] {
-            let passed_over = Some(why);
-            let failed = outcome(Ok(Redriven { passed_over, ..redriven(3, true, None) }), 3, 9);
+            let unreturnable = Some(why);
+            let failed = outcome(Ok(Redriven { unreturnable, ..redriven(3, true, None) }), 3, 9);
             assert_eq!((failed.status, failed.failure.as_deref()), ("FAILED", Some(word)));
-            let going = outcome(Ok(Redriven { passed_over, ..redriven(3, false, Some(7)) }), 3, 9);
+            let going = outcome(Ok(Redriven { unreturnable, ..redriven(3, false, Some(7)) }), 3, 9);
             assert_eq!(going.status, RUNNING);
         }
     }

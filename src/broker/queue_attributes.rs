@@ -50,7 +50,7 @@ impl AttributesCache {
         }
     }
 
-    fn forget(&self, queue: &QueueName) {
+    pub(super) fn forget(&self, queue: &QueueName) {
         self.lock().queues.remove(queue);
     }
 

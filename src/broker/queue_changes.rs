@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::{
     domain::{Call, Queue, QueueKind, QueueName, SettingsChange},
     engine::KeyedSlots,
-    store::{self, DropOutcome, GroupIndex},
+    store::{self, AttributesBeside, DropOutcome, GroupIndex},
 };
 
 use super::{
@@ -28,6 +28,8 @@ pub struct QueueChange {
     pub settings: SettingsChange,
     /// Whether it is to have the index for reading in groups.
     pub fifo: Option<bool>,
+    /// What else is kept of it, in the same transaction as the settings.
+    pub beside: Option<AttributesBeside>,
 }
 
 impl QueueChange {
@@ -79,7 +81,7 @@ impl Broker {
     /// the index if that is.
     pub async fn create_or_update_queue(&self, call: &Arc<Call>, new: NewQueue) -> Result<Created> {
         let queue = new.queue.clone();
-        let change = QueueChange { settings: new.settings.clone(), fifo: new.fifo };
+        let change = QueueChange { settings: new.settings.clone(), fifo: new.fifo, beside: None };
         let found = self.create_or_find(call, new, false).await?;
         if found.created {
             return Ok(found);
@@ -95,7 +97,7 @@ impl Broker {
         queue: QueueName,
         settings: SettingsChange,
     ) -> Result<Queue> {
-        self.change_queue(call, queue, QueueChange { settings, fifo: None }).await
+        self.change_queue(call, queue, QueueChange { settings, ..QueueChange::default() }).await
     }
 
     /// Changes settings and indexes of a queue. Indexes are made and dropped beside whoever is at work there,
@@ -142,9 +144,10 @@ impl Broker {
             self.set_index(known, index, true, done).await?;
         }
         if change.settings != SettingsChange::default() {
-            let outcome = self.store_settings(known, &change.settings).await;
+            let outcome = self.store_settings(known, change).await;
             if !matches!(outcome, Err(Error::Locked(_))) {
                 self.policies.forget(known.queue);
+                self.attributes.forget(known.queue);
             }
             outcome?;
             done.push("its settings are changed");
@@ -191,10 +194,11 @@ impl Broker {
         Ok(())
     }
 
-    async fn store_settings(&self, known: Known<'_>, settings: &SettingsChange) -> Result<()> {
+    async fn store_settings(&self, known: Known<'_>, change: &QueueChange) -> Result<()> {
         let Known { queue, policy, call } = known;
+        let (settings, beside) = (&change.settings, change.beside.as_ref());
         let changed = self.on_queue(Kind::Define, queue, policy, call, |mut conn| async move {
-            store::change_settings(&mut conn, queue, settings).await
+            store::change_settings(&mut conn, queue, settings, beside).await
         });
         if changed.await?.map_err(Error::of_changing(queue))? {
             Ok(())

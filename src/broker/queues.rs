@@ -8,7 +8,7 @@ use crate::{
         Scope, SettingsChange,
     },
     engine::DearRead,
-    store::{self, Conn, CreateOutcome},
+    store::{self, AttributesBeside, Conn, CreateOutcome},
 };
 
 use super::{
@@ -32,6 +32,8 @@ pub struct NewQueue {
     pub fifo: Option<bool>,
     /// Its settings; of one that is there those that are given are compared.
     pub settings: SettingsChange,
+    /// What else is kept of it if it is new.
+    pub beside: Option<AttributesBeside>,
 }
 
 /// A queue, and whether it is new.
@@ -125,6 +127,7 @@ impl Broker {
                 self.metrics.know_queue(queue.as_str());
                 // Whether it can be looked at or not: it does not go by defaults.
                 self.policies.forget(queue);
+                self.attributes.forget(queue);
                 let paused = new.settings.paused.flatten().unwrap_or(false);
                 self.policies.note_pause(queue, paused);
                 true
@@ -293,8 +296,10 @@ async fn put(conn: &mut Conn, new: &NewQueue) -> store::Result<Result<CreateOutc
     if let Some(error) = missing_dead_letter_queue(conn, &new.settings).await? {
         return Ok(Err(error));
     }
-    let (fifo, partition) = (new.fifo.unwrap_or(false), new.partition.as_ref());
-    store::create(conn, &new.queue, new.kind, partition, fifo, &new.settings).await.map(Ok)
+    let NewQueue { queue, kind, partition, fifo, settings, beside } = new;
+    let (fifo, partition) = (fifo.unwrap_or(false), partition.as_ref());
+    let beside = beside.as_ref();
+    store::create(conn, queue, *kind, partition, fifo, settings, beside).await.map(Ok)
 }
 
 /// What is to be said of a dead-letter queue that is not there: a typo would send messages into the archive.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    broker::{AttributesChange, Error},
+    broker::{AttributesBeside, AttributesChange, Error, QueueChange},
     domain::{Queue, SettingsChange},
     http::{Caller, QueuePermit, right},
 };
@@ -80,12 +80,15 @@ pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Out
     let change = attributes::read(&given, &name, false)?;
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     check_dead_letters(&permit, &name, &given).await?;
-    if change.settings != SettingsChange::default() {
-        let queue = name.queue.clone();
-        permit.broker.change_settings(&permit.call, queue, change.settings).await?;
-    }
     let kept = AttributesChange { attributes: change.attributes, ..AttributesChange::default() };
-    permit.broker.change_attributes(&permit.call, &name.queue, name.name.clone(), kept).await?;
+    let (broker, call, alias) = (&permit.broker, &permit.call, name.name.clone());
+    if change.settings == SettingsChange::default() {
+        broker.change_attributes(call, &name.queue, alias, kept).await?;
+        return Ok(None);
+    }
+    let beside = Some(AttributesBeside { alias, change: kept });
+    let change = QueueChange { settings: change.settings, fifo: None, beside };
+    broker.change_queue(call, name.queue, change).await?;
     Ok(None)
 }
 

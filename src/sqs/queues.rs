@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use crate::{
-    broker::{AttributesChange, Error, NamedQueue, NewQueue},
+    broker::{AttributesBeside, AttributesChange, Error, NamedQueue, NewQueue},
     domain::{Bounded, Queue, QueueKind, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, right},
 };
@@ -46,23 +46,23 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
     let permit = QueuePermit::<right::Manage>::new(caller, name.queue.clone())?;
     permit.caller.authorize_dead_letter_target(&name.queue, &change.settings)?;
     let retention = Some(Some(Bounded::saturating(DEFAULT_RETENTION)));
+    let settings = SettingsChange {
+        message_retention: change.settings.message_retention.or(retention),
+        ..change.settings
+    };
+    let wished = Wished { given, attributes: change.attributes, tags };
     let new = NewQueue {
         queue: name.queue.clone(),
         kind: QueueKind::Standard,
         partition: None,
         fifo: Some(name.is_fifo()),
-        settings: SettingsChange {
-            message_retention: change.settings.message_retention.or(retention),
-            ..change.settings
-        },
+        settings,
+        beside: Some(AttributesBeside { alias: name.name.clone(), change: wished.change() }),
     };
-    let wished = Wished { given, attributes: change.attributes, tags };
     for _ in 0..CREATE_ATTEMPTS {
-        let is_new = match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
-            Ok(queue) if wished.is_kept(call, &permit, &name, &queue).await? => {
-                return Ok(Some(url(call, &name)));
-            }
-            Ok(_) => true,
+        let is_made = match permit.broker.show_queue(&permit.call, name.queue.clone()).await {
+            Ok(queue) if wished.is_kept(call, &permit, &name, &queue).await? => true,
+            Ok(_) => wished.keep_first(&permit, &name).await?,
             Err(Error::QueueNotFound(_)) => {
                 queue_attributes::check_dead_letters(&permit, &name, &wished.given).await?;
                 permit.broker.create_queue(&permit.call, new.clone()).await?.created
@@ -70,7 +70,7 @@ pub(super) async fn create(call: &Call, caller: Caller, input: CreateQueue) -> R
             Err(error) => return Err(error.into()),
         };
         // Who comes second at either finds it there, and looks at it as such.
-        if is_new && wished.keep_first(&permit, &name).await? {
+        if is_made {
             return Ok(Some(url(call, &name)));
         }
     }
@@ -107,7 +107,7 @@ impl Wished {
         there.entry(REUSE_PERIOD.to_owned()).or_insert_with(|| hidden.to_owned());
         let is_kept = kept.modified_at.is_some();
         if !is_kept {
-            // Made elsewhere, or the one that made it broke off: what is kept beside it is yet to be written.
+            // Made elsewhere: what is kept beside it is yet to be written.
             let missing = self.given.iter().filter(|(key, _)| self.attributes.contains_key(*key));
             there.extend(missing.map(|(key, value)| (key.clone(), value.clone())));
         }
@@ -115,19 +115,22 @@ impl Wished {
         Ok(is_kept)
     }
 
-    /// Writes it beside a queue that is new here; false where somebody else has done so.
+    /// Writes it beside a queue that is there; false where somebody else has done so.
     async fn keep_first(
         &self,
         permit: &QueuePermit<right::Manage>,
         name: &SqsName,
     ) -> Result<bool> {
+        let (broker, alias) = (&permit.broker, name.name.clone());
+        Ok(broker.change_attributes(&permit.call, &name.queue, alias, self.change()).await?)
+    }
+
+    /// What is to be written, where nothing is yet.
+    fn change(&self) -> AttributesChange {
         let tags =
             self.tags.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         let attributes = self.attributes.clone();
-        let change =
-            AttributesChange { attributes, tags, first_only: true, ..AttributesChange::default() };
-        let (broker, alias) = (&permit.broker, name.name.clone());
-        Ok(broker.change_attributes(&permit.call, &name.queue, alias, change).await?)
+        AttributesChange { attributes, tags, first_only: true, ..AttributesChange::default() }
     }
 }
 

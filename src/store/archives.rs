@@ -38,7 +38,7 @@ pub struct Moved {
     /// The queue to which that one was to go.
     pub destination: Option<String>,
     /// Why the first can go nowhere that can't, if there is one. It is none of those that were to be moved.
-    pub passed_over: Option<PassedOver>,
+    pub unreturnable: Option<Unreturnable>,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
     /// The last id that was there when it began.
@@ -47,7 +47,7 @@ pub struct Moved {
 
 /// Why a dead letter can go nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassedOver {
+pub enum Unreturnable {
     /// It does not say where it came from.
     Unknown,
     /// It may not go where it came from, whether that is there or not.
@@ -210,14 +210,14 @@ pub async fn redrive(
             .bind(within.to_regex())
             .bind(step.up_to);
     let rows = conn.on(queue).change(query).await?;
-    let passed_over = match get(only_row(&rows)?, "passed_over")? {
+    let unreturnable = match get(only_row(&rows)?, "unreturnable")? {
         None => None,
-        Some("unknown") => Some(PassedOver::Unknown),
-        Some("forbidden") => Some(PassedOver::Forbidden),
-        Some("gone") => Some(PassedOver::Gone),
+        Some("unknown") => Some(Unreturnable::Unknown),
+        Some("forbidden") => Some(Unreturnable::Forbidden),
+        Some("gone") => Some(Unreturnable::Gone),
         Some(other) => return Err(Error::unexpected_word(other)),
     };
-    Ok(Moved { passed_over, ..moved_step(&rows)? })
+    Ok(Moved { unreturnable, ..moved_step(&rows)? })
 }
 
 /// Moves those of these messages of a dead-letter queue back that nobody has in hand, as far as that is `within`
@@ -267,7 +267,7 @@ fn moved(rows: &[PgRow]) -> Result<Moved> {
         failed: failed.unwrap_or(0).into(),
         rejection,
         destination: get::<Option<Text>>(row, "failed_queue")?.map(|name| name.0),
-        passed_over: None,
+        unreturnable: None,
         last_id: get(row, "last_id")?,
         up_to: None,
     })

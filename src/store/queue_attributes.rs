@@ -43,6 +43,15 @@ pub struct AttributesChange {
     pub first_only: bool,
 }
 
+/// What is changed of it in the same transaction as something else.
+#[derive(Clone, Debug)]
+pub struct AttributesBeside {
+    /// What clients of another protocol call the queue.
+    pub alias: String,
+    /// The change.
+    pub change: AttributesChange,
+}
+
 /// A queue with its name in another protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedQueue {

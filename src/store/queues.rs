@@ -17,6 +17,7 @@ use super::{
     Conn,
     decode::{Text, get, only_row, text, time},
     error::{Error, Result},
+    queue_attributes::AttributesBeside,
     settings::parse,
     settling::settled,
 };
@@ -85,7 +86,15 @@ pub enum TableAccess {
     None,
 }
 
-/// Makes a queue with all that belongs to it, unless it is there.
+const PUT: &str = "/* put_queue */ \
+    SELECT outcome, existing FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6, $7)";
+/// With what front ends keep of a queue that is new.
+const PUT_BOTH: &str = "/* put_queue */ \
+    SELECT p.outcome, p.existing, CASE WHEN p.outcome = 'created' \
+           THEN pgmq_gateway.change_queue_attributes($1, $8, $9, $10, $11, $12) END \
+    FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6, $7) p";
+
+/// Makes a queue with all that belongs to it, and what is kept `beside` it, unless it is there.
 pub async fn create(
     conn: &mut Conn,
     queue: &QueueName,
@@ -93,18 +102,24 @@ pub async fn create(
     partition: Option<&Partition>,
     fifo: bool,
     change: &SettingsChange,
+    beside: Option<&AttributesBeside>,
 ) -> Result<CreateOutcome> {
-    let query = sqlx::query(
-        "/* put_queue */ \
-         SELECT outcome, existing FROM pgmq_gateway.put_queue($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(queue.as_str())
-    .bind(kind.as_str())
-    .bind(partition.map(Partition::interval))
-    .bind(partition.map(Partition::retention))
-    .bind(fifo)
-    .bind(Json(change.to_json()))
-    .bind(queue.is_derived());
+    let mut query = sqlx::query(if beside.is_some() { PUT_BOTH } else { PUT })
+        .bind(queue.as_str())
+        .bind(kind.as_str())
+        .bind(partition.map(Partition::interval))
+        .bind(partition.map(Partition::retention))
+        .bind(fifo)
+        .bind(Json(change.to_json()))
+        .bind(queue.is_derived());
+    if let Some(AttributesBeside { alias, change }) = beside {
+        query = query
+            .bind(alias)
+            .bind(Json(&change.attributes))
+            .bind(Json(&change.tags))
+            .bind(Json(&change.still))
+            .bind(change.first_only);
+    }
     let rows = conn.look(query).await?;
     let row = only_row(&rows)?;
     let outcome: String = get(row, "outcome")?;

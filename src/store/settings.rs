@@ -13,6 +13,7 @@ use super::{
     Conn, DatabaseClock,
     decode::{Text, get, only_row, text, time},
     error::Result,
+    queue_attributes::AttributesBeside,
     reports::Reports,
 };
 
@@ -71,15 +72,31 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
 
 static ODD: Reports = Reports::new();
 
-/// Changes settings of a queue; false where there is none.
+const CHANGE: &str =
+    "/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed";
+/// With what front ends keep of the queue.
+const CHANGE_BOTH: &str = "/* change_settings */ \
+    SELECT CASE WHEN pgmq_gateway.change_settings($1, $2) \
+           THEN coalesce(pgmq_gateway.change_queue_attributes($1, $3, $4, $5, $6, $7), true) \
+           ELSE false END AS changed";
+
+/// Changes settings of a queue, and what is kept `beside` them; false where there is none.
 pub async fn change_settings(
     conn: &mut Conn,
     queue: &QueueName,
     change: &SettingsChange,
+    beside: Option<&AttributesBeside>,
 ) -> Result<bool> {
-    let query =
-        sqlx::query("/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed");
-    let query = query.bind(queue.as_str()).bind(Json(change.to_json()));
+    let query = sqlx::query(if beside.is_some() { CHANGE_BOTH } else { CHANGE });
+    let mut query = query.bind(queue.as_str()).bind(Json(change.to_json()));
+    if let Some(AttributesBeside { alias, change }) = beside {
+        query = query
+            .bind(alias)
+            .bind(Json(&change.attributes))
+            .bind(Json(&change.tags))
+            .bind(Json(&change.still))
+            .bind(change.first_only);
+    }
     get(only_row(&conn.on(queue).change(query).await?)?, "changed")
 }
 

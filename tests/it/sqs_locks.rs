@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::{Holder, TestDatabase, TestGateway, sqs::Sqs};
+use crate::support::{Holder, TestDatabase, TestGateway, guarded::Guarded, sqs::Sqs};
 
 fn entry(body: &str, group: &str) -> Value {
     json!({"Id": body, "MessageBody": body, "MessageGroupId": group, "MessageDeduplicationId": body})
@@ -92,6 +92,79 @@ async fn what_is_behind_a_locked_message_of_its_group_is_not_stored_before_it() 
     for (message, expected) in all.iter().zip(order) {
         assert!(message["message"].to_string().contains(expected), "{all:?}");
     }
+}
+
+/// A queue with two attributes: one of its settings, and one that is kept beside them.
+async fn with_attributes(sqs: &Sqs<'_>, name: &str, timeout: u32, wait: u32) -> Value {
+    let attributes = json!({
+        "VisibilityTimeout": timeout.to_string(), "ReceiveMessageWaitTimeSeconds": wait.to_string(),
+    });
+    let url = sqs.create(name, &attributes).await;
+    json!({"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"]})
+}
+
+/// Both of its attributes.
+fn both(timeout: u32, wait: u32) -> Value {
+    json!({"VisibilityTimeout": timeout.to_string(), "ReceiveMessageWaitTimeSeconds": wait.to_string()})
+}
+
+#[tokio::test]
+async fn attributes_are_set_together_or_not_at_all() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let queue = with_attributes(&sqs, "q", 30, 1).await;
+    let row = "SELECT FROM pgmq_gateway.queue_attributes WHERE queue_name = 'q' FOR UPDATE";
+    let holder = Holder::of(&gateway.database, row).await;
+    let set = json!({"QueueUrl": queue["QueueUrl"], "Attributes": both(77, 5)});
+    let (code, message) = sqs.error("SetQueueAttributes", &set).await;
+    assert_eq!(code, "ServiceUnavailable", "{message}");
+    let there = sqs.done("GetQueueAttributes", &queue).await;
+    assert_eq!(there["Attributes"], both(30, 1), "{message}");
+    holder.rollback().await;
+    sqs.done("SetQueueAttributes", &set).await;
+    assert_eq!(sqs.done("GetQueueAttributes", &queue).await["Attributes"], both(77, 5));
+}
+
+#[tokio::test]
+async fn a_queue_whose_attributes_cannot_be_kept_is_not_made() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let table = "LOCK TABLE pgmq_gateway.queue_attributes IN SHARE MODE";
+    let holder = Holder::of(&gateway.database, table).await;
+    let attributes = json!({
+        "FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "99",
+    });
+    let new = json!({"QueueName": "q.fifo", "Attributes": attributes, "tags": {"a": "b"}});
+    let (code, message) = sqs.error("CreateQueue", &new).await;
+    assert_eq!(code, "ServiceUnavailable", "{message}");
+    gateway.get("/queues/q.fifo").await.problem(404, "queue_not_found");
+    holder.rollback().await;
+    let mut made = sqs.done("CreateQueue", &new).await;
+    assert_eq!(sqs.done("ListQueueTags", &made).await["Tags"], json!({"a": "b"}));
+    made["AttributeNames"] = json!(["ContentBasedDeduplication", "VisibilityTimeout"]);
+    let there = sqs.done("GetQueueAttributes", &made).await["Attributes"].clone();
+    assert_eq!(there, json!({"ContentBasedDeduplication": "true", "VisibilityTimeout": "99"}));
+}
+
+/// A role may have been granted less than it needs.
+#[tokio::test]
+async fn a_role_that_may_keep_no_attributes_changes_nothing() {
+    let gateway = Guarded::start("SELECT").await;
+    let sqs = Sqs(&gateway);
+    let role = format!("guarded_{}", gateway.database.name);
+    let grant = format!(
+        "GRANT CREATE ON SCHEMA pgmq TO {role};
+         REVOKE INSERT, UPDATE ON pgmq_gateway.queue_attributes FROM {role}"
+    );
+    gateway.database.execute(&grant).await;
+    let set = json!({"QueueUrl": "q", "Attributes": both(77, 5)});
+    assert_eq!(sqs.error("SetQueueAttributes", &set).await.0, "AccessDenied");
+    let names = json!(["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"]);
+    let there = sqs.done("GetQueueAttributes", &json!({"QueueUrl": "q", "AttributeNames": names}));
+    assert_eq!(there.await["Attributes"], both(30, 0));
+    let new = json!({"QueueName": "new", "Attributes": both(77, 5)});
+    assert_eq!(sqs.error("CreateQueue", &new).await.0, "AccessDenied");
+    gateway.get("/queues/new").await.problem(404, "queue_not_found");
 }
 
 /// What does not count any more, each time a row that somebody has locked and one that nobody has.

@@ -5,8 +5,8 @@ use crate::store;
 use super::*;
 
 fn step(count: i64, last_id: Option<i64>) -> Moved {
-    let (rejection, destination, passed_over) = (None, None, None);
-    Moved { count, failed: 0, rejection, destination, passed_over, last_id, up_to: Some(1_000) }
+    let (rejection, destination, unreturnable) = (None, None, None);
+    Moved { count, failed: 0, rejection, destination, unreturnable, last_id, up_to: Some(1_000) }
 }
 
 fn steps() -> MoveSteps {
@@ -163,13 +163,13 @@ fn error_words(error: &Error) -> String {
 #[test]
 fn one_that_can_go_nowhere_is_remembered_until_it_begins_anew() {
     let mut steps = steps();
-    steps.done(Ok(Moved { passed_over: Some(PassedOver::Gone), ..step(3, Some(9)) }));
-    steps.done(Ok(Moved { passed_over: Some(PassedOver::Unknown), ..step(1, None) }));
+    steps.done(Ok(Moved { unreturnable: Some(Unreturnable::Gone), ..step(3, Some(9)) }));
+    steps.done(Ok(Moved { unreturnable: Some(Unreturnable::Unknown), ..step(1, None) }));
     let redriven = steps.redriven(&queue(), None).expect("some were moved");
-    assert_eq!((redriven.is_through, redriven.passed_over), (true, Some(PassedOver::Gone)));
+    assert_eq!((redriven.is_through, redriven.unreturnable), (true, Some(Unreturnable::Gone)));
     steps.resume(10, Duration::from_secs(15));
     steps.done(Ok(step(1, None)));
-    assert_eq!(steps.redriven(&queue(), None).expect("moved").passed_over, None);
+    assert_eq!(steps.redriven(&queue(), None).expect("moved").unreturnable, None);
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub(in super::super) async fn perform_on_queue(
 ) -> Result<(String, Option<i64>), Failure> {
     let pause = async |paused| {
         let settings = SettingsChange { paused: Some(Some(paused)), ..SettingsChange::default() };
-        let change = QueueChange { settings, fifo: None };
+        let change = QueueChange { settings, ..QueueChange::default() };
         let changed = broker.change_queue(call, queue.clone(), change).await?;
         broker.refresh_settings(queue).await;
         Ok::<_, Failure>(changed.settings.paused)

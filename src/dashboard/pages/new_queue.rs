@@ -108,6 +108,7 @@ async fn make(caller: Caller, who: &str, form: &Form) -> Result<QueueName, Failu
         partition: partition.transpose().map_err(Failure::invalid)?,
         fifo: Some(form.get("fifo").is_some()),
         settings: SettingsChange::default(),
+        beside: None,
     };
     let deed = Deed::new(who, "create", queue.as_str());
     let (broker, call) = (permit.broker, permit.call);

@@ -120,7 +120,7 @@ pub(in super::super) async fn change(
         }
         return Ok(html(&page));
     }
-    let change = QueueChange { settings, fifo };
+    let change = QueueChange { settings, fifo, beside: None };
     let deed = Deed::new(&who, "change settings", queue.as_str());
     let (work, call, of) = (permit.broker.clone(), Arc::clone(&permit.call), queue.clone());
     let work = async move {
