@@ -1,8 +1,9 @@
 //! `pop`, which may wait.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
+use tokio::time::Instant;
 
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
@@ -43,14 +44,15 @@ pub(super) async fn pop(
     Ok(waited(options, reply(options, rows, body)))
 }
 
-/// Leases the first message that comes, and deletes it if there is room for it. A client that leaves before has
-/// leased nothing.
+/// Leases the first message that comes, and deletes it if there is room for it. One that does not let itself be
+/// deleted stays leased, so that it is in nobody's way, and the next one is waited for. A client that leaves before
+/// has leased nothing.
 async fn wait_for_one(
     state: &Supabase,
     permit: &QueuePermit<right::Receive>,
     options: &Options,
 ) -> Result<(Vec<Message>, MemoryPermit), Failure> {
-    let what = Receive {
+    let mut what = Receive {
         queue: permit.queue.clone(),
         qty: Quantity::saturating(1),
         vt: Some(VisibilityTimeout::saturating(LEASE)),
@@ -58,23 +60,42 @@ async fn wait_for_one(
         filter: None,
         fifo: None,
     };
+    let deadline = Instant::now() + Duration::from_secs(what.wait.get().unsigned_abs());
     let _place = permit.wait()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
-    let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
-    let held = room(state, &permit.call, &delivery.messages)?;
-    let Some(message) = delivery.messages.pop() else { return Ok((Vec::new(), held)) };
+    loop {
+        let receive = permit.broker.receive(&permit.call, what.clone());
+        let received = permit.while_authorized(receive).await?;
+        let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+        let held = room(state, &permit.call, &delivery.messages)?;
+        let Some(message) = delivery.messages.pop() else { return Ok((Vec::new(), held)) };
+        let is_deleted = delete(permit, &message).await?;
+        // It is gone, or is to stay out of the way.
+        delivery.lease.taken();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if is_deleted {
+            return Ok((vec![message], held));
+        } else if left.is_zero() {
+            return Ok((Vec::new(), held));
+        }
+        let seconds = u32::try_from((left + Duration::from_millis(500)).as_secs()).unwrap_or(0);
+        what.wait = Wait::saturating(seconds.into());
+    }
+}
+
+/// Deletes a message that was leased; false if it did not let itself be deleted, or somebody else has it.
+async fn delete(permit: &QueuePermit<right::Receive>, message: &Message) -> Result<bool, Failure> {
+    use broker::Error as E;
     let receipt = message.receipt.as_ref().map(ToString::to_string);
     let target = SettleTarget { msg_id: Some(message.msg_id), receipt };
-    let (broker, call) = (&permit.broker, &permit.call);
-    match broker.delete(call, permit.queue.clone(), target).await {
-        Ok(()) => {
-            delivery.lease.taken();
-            Ok((vec![message], held))
-        }
-        // Somebody else took it meanwhile.
-        Err(broker::Error::MessageNotFound { .. } | broker::Error::ReceiptStale { .. }) => {
-            Ok((Vec::new(), held))
-        }
+    match permit.broker.delete(&permit.call, permit.queue.clone(), target).await {
+        Ok(()) => Ok(true),
+        Err(
+            E::MessageNotFound { .. }
+            | E::ReceiptStale { .. }
+            | E::MessageKept { .. }
+            | E::Locked(_)
+            | E::TriggerFailed(_),
+        ) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

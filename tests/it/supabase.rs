@@ -342,6 +342,51 @@ async fn a_read_and_a_pop_wait_if_that_is_preferred() {
     assert_eq!(empty.expect(200).text, "[]");
 }
 
+/// What keeps the first message from being deleted.
+const KEEPERS: [&str; 3] = [
+    "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+     IF OLD.msg_id = 1 THEN RETURN NULL; END IF; RETURN OLD; END $$;
+     CREATE TRIGGER keep BEFORE DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.keep()",
+    "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+     IF OLD.msg_id = 1 THEN RAISE EXCEPTION 'keep'; END IF; RETURN OLD; END $$;
+     CREATE TRIGGER keep BEFORE DELETE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.keep()",
+    "CREATE TABLE public.kept (id bigint REFERENCES pgmq.q_q); INSERT INTO public.kept VALUES (1)",
+];
+
+#[tokio::test]
+async fn a_message_that_cannot_be_deleted_is_in_no_pops_way() {
+    for keeper in KEEPERS {
+        let gateway = TestGateway::start().await;
+        gateway.create("q").await;
+        // Visible once somebody waits: who does not wait passes it over.
+        gateway.send("q", r#"{"message":"kept","delay":3}"#).await;
+        gateway.database.execute(keeper).await;
+        let pop = json!({"queue_name": "q"});
+        let pop = || Answer::of(request(&gateway, "pop", &pop).header("prefer", "wait=20"));
+        let began = Instant::now();
+        let waiting = [tokio::spawn(pop()), tokio::spawn(pop())];
+        gateway.wait_for_waiters("q", 2).await;
+        let leased = "SELECT read_ct > 0 AND vt > now() FROM pgmq.q_q WHERE msg_id = 1";
+        eventually("one of them has it", async || {
+            gateway.database.value::<bool>(leased).await.then_some(())
+        })
+        .await;
+        gateway.wait_for_waiters("q", 2).await;
+        assert!(gateway.database.value::<bool>(leased).await, "it stays out of the way");
+        for message in ["a", "b"] {
+            gateway.send("q", &json!({"message": message}).to_string()).await;
+        }
+        let mut popped = Vec::new();
+        for waiting in waiting {
+            let rows = waiting.await.expect("it ran").expect(200).json();
+            popped.push(rows[0]["message"].as_str().expect("a message").to_owned());
+        }
+        popped.sort();
+        assert_eq!(popped, ["a", "b"], "{keeper}");
+        assert!(began.elapsed() < Duration::from_secs(18), "they did not wait to the end");
+    }
+}
+
 #[tokio::test]
 async fn trouble_that_passes_says_when_to_come_again() {
     let gateway = TestGateway::with(|settings| settings.limits.requests_per_second = Some(1)).await;
