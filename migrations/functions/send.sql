@@ -46,7 +46,7 @@ $$;
 -- Stores messages that have a moment of visibility each, all or none, and returns their ids in order.
 -- `delays` counts seconds from now; `visible_at` wins where it is set. Raises PGW23 if the table did not
 -- take every row: a row that is stored returns one id, in the order in which they are stored. The id of one
--- that was not stored, as it was sent before (sqs.sql), is negative.
+-- that was not stored, as it was sent before (sqs.sql), is marked as `of_duplicate` does.
 CREATE FUNCTION pgmq_gateway.send(
     queue text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[],
     in_turn boolean
@@ -181,7 +181,7 @@ BEGIN
                     this_queue := coalesce(this_queue, pgmq_gateway.queue_id(queue));
                     id := pgmq_gateway.duplicate_of(this_queue, parsed_headers);
                     IF id IS NOT NULL THEN
-                        ids := ids || -id;
+                        ids := ids || pgmq_gateway.of_duplicate(id);
                         CONTINUE;
                     END IF;
                 END IF;

@@ -246,8 +246,21 @@ BEGIN
 END
 $$;
 
+-- The id of the first message, marked as what is answered for a duplicate of it: with another second bit, by which
+-- it is told from those that ids have, whatever their sign.
+CREATE FUNCTION pgmq_gateway.of_duplicate(id bigint)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT id # (1::bigint << 62)
+$$;
+
+-- The id in such an answer, marked or not.
+CREATE FUNCTION pgmq_gateway.unmarked_id(id bigint)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN id >> 62 IN (0, -1) THEN id ELSE id # (1::bigint << 62) END
+$$;
+
 -- Stores messages as pgmq_gateway.send does, but for those that were sent before: instead of the id of such a
--- one it returns that of the first, negated. Whoever calls holds the order of sends.
+-- one it returns that of the first, as `of_duplicate` does. Whoever calls holds the order of sends.
 CREATE FUNCTION pgmq_gateway.send_deduplicated(
     queue text, statement text, messages jsonb[], headers jsonb[], delays integer[],
     visible_at timestamptz[]
@@ -281,7 +294,7 @@ BEGIN
     ON CONFLICT (queue_id, key) DO UPDATE
     SET msg_id = excluded.msg_id, message_id = excluded.message_id, sent_at = excluded.sent_at;
     RETURN QUERY
-        SELECT CASE WHEN p.i IS NULL THEN -coalesce(f.id, ids[o.i]) ELSE ids[p.i] END
+        SELECT CASE WHEN p.i IS NULL THEN pgmq_gateway.of_duplicate(coalesce(f.id, ids[o.i])) ELSE ids[p.i] END
         FROM unnest(firsts, earlier) WITH ORDINALITY AS f (first, id, place)
         LEFT JOIN unnest(places) WITH ORDINALITY AS p (n, i) ON p.n = f.place
         LEFT JOIN unnest(places) WITH ORDINALITY AS o (n, i) ON o.n = f.first

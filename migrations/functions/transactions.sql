@@ -110,7 +110,7 @@ BEGIN
         INTO new FROM jsonb_array_elements(messages) WITH ORDINALITY AS m (e, place);
         IF is_deduplicated THEN
             -- Of one that was sent before, the id is that of the first.
-            ids := ARRAY(SELECT abs(s) FROM pgmq_gateway.send_deduplicated(
+            ids := ARRAY(SELECT pgmq_gateway.unmarked_id(s) FROM pgmq_gateway.send_deduplicated(
                 queue, pgmq_gateway.insert_statement(q_table, has_headers), new.messages, new.headers,
                 new.delays, new.visible_at) s);
         ELSE

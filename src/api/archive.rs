@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Archived, Browse, MovedSome, Page, Redrive, Replay},
-    domain::{AnyMsgId, Bounded, Filter, Limited, PageSize, QueueName, RawJson, Right, Timestamp},
+    domain::{Bounded, Filter, Limited, MsgId, PageSize, QueueName, RawJson, Right, Timestamp},
     http::{Caller, QueuePermit, json, right, room_for},
 };
 
@@ -28,7 +28,7 @@ const MAX_IDS: usize = 1_000;
 /// How many messages are to be moved at most.
 type Limit = Bounded<1, 1_000_000_000>;
 /// The ids that a replay names.
-type Ids = Limited<AnyMsgId, 0, MAX_IDS>;
+type Ids = Limited<MsgId, 0, MAX_IDS>;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(browse)).routes(routes!(replay)).routes(routes!(redrive))
@@ -46,7 +46,7 @@ struct BrowseParameters {
     /// The `next` of the page before: a `msg_id`.
     #[serde(default, deserialize_with = "parsed")]
     #[param(inline)]
-    after: Option<Bounded<0, { i64::MAX }>>,
+    after: Option<MsgId>,
     /// Archived then or later.
     #[serde(default, deserialize_with = "parsed")]
     #[param(inline)]
@@ -84,7 +84,7 @@ async fn browse(
         filter: parameters.filter,
         msg_ids: None,
     };
-    let after = parameters.after.map_or(0, Bounded::get);
+    let after = parameters.after.map_or(i64::MIN, MsgId::get);
     let what = Browse { queue, after, limit, which };
     let Page { messages, more, last_id, .. } = broker.browse_archive(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
@@ -117,7 +117,7 @@ struct ReplayBody {
     limit: Option<Limit>,
     /// The `next` of the answer before: the `msg_id` behind which to begin.
     #[schema(inline)]
-    after: Option<AnyMsgId>,
+    after: Option<MsgId>,
     /// Whether to count them only.
     #[serde(default)]
     dry_run: bool,
@@ -192,7 +192,7 @@ struct RedriveBody {
     limit: Option<Limit>,
     /// The `next` of the answer before: the `msg_id` behind which to begin.
     #[schema(inline)]
-    after: Option<AnyMsgId>,
+    after: Option<MsgId>,
 }
 
 /// Messages that are taken back are sent once more.

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     broker::{Action, MAX_SETTLED, Settle, SettleTarget, SettledEntry},
-    domain::{AnyMsgId, Delay, JsonObject, Limited},
+    domain::{Delay, JsonObject, Limited, MsgId},
     http::{QueuePermit, json_of_done, right},
 };
 
@@ -66,7 +66,7 @@ pub(super) struct SettleBody {
 struct Entry {
     /// Its id, whatever delivery it was.
     #[schema(inline)]
-    msg_id: Option<AnyMsgId>,
+    msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
 }
@@ -77,7 +77,7 @@ struct Entry {
 struct DeadLetter {
     /// Its id, whatever delivery it was.
     #[schema(inline)]
-    msg_id: Option<AnyMsgId>,
+    msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Why, for people: it becomes the header `x-dead-letter-reason`. At most 1024 bytes.
@@ -91,7 +91,7 @@ struct DeadLetter {
 struct Retry {
     /// Its id, whatever delivery it was.
     #[schema(inline)]
-    msg_id: Option<AnyMsgId>,
+    msg_id: Option<MsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds until then; as the queue's `retry_backoff` says if not given, or else at once.
@@ -139,9 +139,9 @@ impl SettleBody {
     /// What to settle; `within` is what stands before the names of its lists in what is said of them.
     pub(super) fn into_settle(self, within: &str) -> Result<Settle, Problem> {
         let mut entries = Vec::new();
-        let mut add = |list: &str, index: usize, action, msg_id: Option<AnyMsgId>, receipt| {
+        let mut add = |list: &str, index: usize, action, msg_id: Option<MsgId>, receipt| {
             let target =
-                target(msg_id.map(AnyMsgId::get), receipt, &|| format!("{within}{list}[{index}]"));
+                target(msg_id.map(MsgId::get), receipt, &|| format!("{within}{list}[{index}]"));
             target.map(|target| entries.push((action, target)))
         };
         for (index, JsonObject(entry)) in self.delete.0.into_iter().enumerate() {

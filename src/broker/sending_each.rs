@@ -34,11 +34,12 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Reads what the store answers: the id of a duplicate is negated. That of others may be negative itself, as
-    /// the sequence of a queue may count down.
+    /// Reads what the store answers: the id of a duplicate has another second bit, as `pgmq_gateway.of_duplicate`
+    /// marks it. The sign is free for ids: the sequence of a queue may count down.
     pub(super) fn of(id: i64, is_deduplicated: bool) -> Self {
-        let is_duplicate = is_deduplicated && id < 0;
-        Self { msg_id: if is_duplicate { id.saturating_neg() } else { id }, is_duplicate }
+        const MARK: i64 = 1 << 62;
+        let is_duplicate = is_deduplicated && !matches!(id >> 62, 0 | -1);
+        Self { msg_id: if is_duplicate { id ^ MARK } else { id }, is_duplicate }
     }
 }
 
@@ -317,6 +318,15 @@ mod tests {
         };
         let outcomes = outcomes.iter().map(letter).collect();
         (tried.into_inner().expect("nobody panicked"), outcomes)
+    }
+
+    #[test]
+    fn a_duplicate_is_told_from_an_id_of_any_sign() {
+        for id in [1, 0, -1, -7, i64::MAX >> 1, i64::MIN >> 1] {
+            assert_eq!(Sent::of(id, true), Sent { msg_id: id, is_duplicate: false });
+            assert_eq!(Sent::of(id ^ 1 << 62, true), Sent { msg_id: id, is_duplicate: true });
+        }
+        assert_eq!(Sent::of(i64::MAX, false).msg_id, i64::MAX);
     }
 
     #[tokio::test]

@@ -66,10 +66,8 @@ pub type Wait = Bounded<0, 20>;
 pub type PageSize = Bounded<1, 100>;
 /// How many queues one page of the list shows: 1 to 1,000.
 pub type QueuePageSize = Bounded<1, 1_000>;
-/// A message's number within its queue; PGMQ counts from 1.
-pub type MsgId = Bounded<1, { i64::MAX }>;
-/// The same of a message that SQL may have stored under any number.
-pub type AnyMsgId = Bounded<{ i64::MIN }, { i64::MAX }>;
+/// A message's number within its queue. PGMQ counts from 1; SQL may have stored a message under any number.
+pub type MsgId = Bounded<{ i64::MIN }, { i64::MAX }>;
 /// The most messages that one batch may carry.
 pub const MAX_BATCH: usize = 1_000;
 /// The visibility timeout of a receive that names none, in seconds.

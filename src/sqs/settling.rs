@@ -2,7 +2,7 @@
 
 use crate::{
     broker::{self, Action, IdOwner, Settle, SettleTarget},
-    domain::{Delay, Visibility},
+    domain::{Delay, MsgId, Visibility},
     http::{Caller, QueuePermit, right},
 };
 
@@ -174,9 +174,7 @@ async fn check_lease(permit: &Permit, name: &SqsName, handle: &str) -> Result<Le
     if !name.is_fifo() {
         return Ok(Lease::Mine);
     }
-    let Ok(id) = crate::domain::MsgId::new(delivered.msg_id) else {
-        return Err(SqsError::receipt(handle));
-    };
+    let id = MsgId::saturating(delivered.msg_id);
     let now = permit.broker.now();
     let (broker, call) = (&permit.broker, &permit.call);
     let message = match broker.message(call, name.queue.clone(), id).await {

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     broker::{self, Delivery, Receive, SettleTarget},
-    domain::{Delay, MsgId, NewMessage, Quantity, QueueName, Visibility, VisibilityTimeout, Wait},
+    domain::{Delay, NewMessage, Quantity, QueueName, Visibility, VisibilityTimeout, Wait},
     http::{
         Caller, DeliveryCount, LeasedBody, MultiQueuePermit, QueuePermit, any_room, read, right,
     },
@@ -139,14 +139,12 @@ async fn run(state: &Supabase, caller: Caller, what: What, options: &Options) ->
         What::Pop(queue) => pop(state, QueuePermit::new(caller, queue)?, options).await,
         What::Archive(queue, id) => {
             let permit = QueuePermit::<right::Receive>::new(caller, queue)?;
-            let Some(target) = target(id) else { return nothing_there(permit, options).await };
-            let done = permit.broker.archive(&permit.call, permit.queue, target).await;
+            let done = permit.broker.archive(&permit.call, permit.queue, target(id)).await;
             is_done(done, options)
         }
         What::Delete(queue, id) => {
             let permit = QueuePermit::<right::Receive>::new(caller, queue)?;
-            let Some(target) = target(id) else { return nothing_there(permit, options).await };
-            let done = permit.broker.delete(&permit.call, permit.queue, target).await;
+            let done = permit.broker.delete(&permit.call, permit.queue, target(id)).await;
             is_done(done, options)
         }
     }
@@ -219,16 +217,8 @@ async fn receive(
     Ok(waited(options, reply(options, rows, body)))
 }
 
-/// A message by its id; there is none of an id below 1.
-fn target(id: i64) -> Option<SettleTarget> {
-    let msg_id = MsgId::new(id).ok()?;
-    Some(SettleTarget { msg_id: Some(msg_id.get()), receipt: None })
-}
-
-/// Of an id that no message has, the queue is looked for all the same.
-async fn nothing_there(permit: QueuePermit<right::Receive>, options: &Options) -> Outcome {
-    permit.broker.show_queue(&permit.call, permit.queue).await?;
-    Ok(truth(options, false))
+fn target(id: i64) -> SettleTarget {
+    SettleTarget { msg_id: Some(id), receipt: None }
 }
 
 fn is_done(done: broker::Result<()>, options: &Options) -> Outcome {

@@ -87,6 +87,7 @@ mod missing_rights;
 mod missing_tables;
 mod names;
 mod neighbours;
+mod odd_ids;
 mod odd_rows;
 mod odd_tables;
 mod old_snapshots;

@@ -241,7 +241,7 @@ fn meant(
         }
     };
     let found = found.iter().filter(|message| is_meant(message));
-    found.filter_map(|message| MsgId::new(message.msg_id).ok()).collect()
+    found.map(|message| MsgId::saturating(message.msg_id)).collect()
 }
 
 /// Does it to some. Where it fails, all of these are told of as what the failure says of them.

@@ -138,7 +138,7 @@ async fn in_archive(
 ) -> Result<(Arc<Message>, Option<DateTime<Utc>>), Failure> {
     let what = Browse {
         queue: queue.clone(),
-        after: id.get() - 1,
+        after: id.get().saturating_sub(1),
         limit: PageSize::saturating(1),
         // Not the next one: that may be one that nobody can read.
         which: Archived { msg_ids: Some(vec![id.get()]), ..Archived::default() },
