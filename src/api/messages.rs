@@ -14,7 +14,7 @@ use crate::{
     broker::{Page, Peek, SettleTarget},
     domain::{
         Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
-        Timestamp, Visibility, VisibilityTimeout,
+        Timestamp, Visibility, VisibilityTimeout, without_own_headers,
     },
     http::{
         BasePath, Caller, QueuePermit, UNRESERVED, any_room, json, json_of_done, right, room_for,
@@ -85,6 +85,7 @@ impl NewMessageBody {
             (None, Some(moment)) => Some(Visibility::at(moment.0)),
         };
         let Self { message, headers, .. } = self;
+        let headers = headers.map(without_own_headers);
         Ok(NewMessage { message, sql_null: false, headers, visible })
     }
 }

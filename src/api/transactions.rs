@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{MAX_OPERATIONS, Outcome, Wish},
     domain::{
-        Delay, JsonObject, Limited, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp,
+        Delay, JsonObject, Limited, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp, without_own_headers,
         Visibility, VisibilityTimeout,
     },
     http::{MultiQueuePermit, Rejection},
@@ -168,6 +168,7 @@ impl Operation {
                     (None, Some(moment)) => Ok(Some(Visibility::at(moment.0))),
                 }?;
                 let (message, headers) = (new.message, new.headers);
+                let headers = headers.map(without_own_headers);
                 let message = NewMessage { message, sql_null: false, headers, visible };
                 Ok(Wish::Send(new.queue, message))
             }

@@ -32,8 +32,12 @@ pub fn group_bytes(headers: &str) -> usize {
 /// is no text is as it is written.
 pub fn group_of(headers: &str) -> Option<String> {
     let fields: HashMap<String, &RawValue> = serde_json::from_str(headers).ok()?;
-    let value = fields.get(GROUP_HEADER)?.get();
-    serde_json::from_str(value).unwrap_or_else(|_| Some(value.to_owned()))
+    text_of(fields.get(GROUP_HEADER)?)
+}
+
+/// The text of a value, as PostgreSQL's `->>` has it: of what is no text, as it is written; none of null.
+pub fn text_of(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| Some(value.get().to_owned()))
 }
 
 struct Longest(usize);

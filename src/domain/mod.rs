@@ -13,6 +13,7 @@ mod group;
 mod limited;
 mod message;
 mod object;
+mod own_headers;
 mod peer_key;
 mod queue;
 mod queue_name;
@@ -32,12 +33,13 @@ pub use bounded::{Bounded, OutOfRange};
 pub use call::Call;
 pub use caller_id::CallerId;
 pub use filter::{Filter, InvalidFilter};
-pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes, group_of};
+pub use group::{GROUP_HEADER, MAX_GROUP_BYTES, group_bytes, group_of, text_of};
 pub use limited::Limited;
 pub use message::{
     ArchivedMessage, FifoMode, Message, NewMessage, RawJson, Settled, Target, Visibility, fitting,
 };
 pub use object::JsonObject;
+pub use own_headers::{MESSAGE_ID_HEADER, SENDER_HEADER, without_own_headers};
 pub use peer_key::{PeerKey, QueueTag};
 pub use queue::{Partition, Queue, QueueKind, QueueMetrics};
 pub use queue_name::{InvalidQueueName, QueueName};

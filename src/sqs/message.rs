@@ -8,18 +8,16 @@ use serde_json::{
 };
 use uuid::Uuid;
 
-use crate::domain::{GROUP_HEADER, Message, NewMessage, Visibility};
+use crate::domain::{
+    GROUP_HEADER, MESSAGE_ID_HEADER, Message, NewMessage, SENDER_HEADER, Visibility, text_of,
+};
 
 use super::message_attributes::{AttributeValue, foreign_attributes, stored_attributes};
 
-/// The id that the sender was told.
-const ID: &str = "x-message-id";
 /// The message attributes, as the JSON protocol has them.
 const ATTRIBUTES: &str = "x-message-attributes";
 /// The system attribute AWSTraceHeader.
 pub(super) const TRACE: &str = "x-trace-header";
-/// Who sent it, where senders have a credential.
-pub(super) const SENDER: &str = "x-sender-id";
 /// See `migrations/functions/sqs.sql`.
 const DEDUPLICATION_ID: &str = "x-deduplication-id";
 const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
@@ -56,9 +54,9 @@ impl Envelope {
                 headers.insert(name.to_owned(), Value::String(value));
             }
         };
-        put(ID, Some(self.id));
+        put(MESSAGE_ID_HEADER, Some(self.id));
         put(TRACE, self.trace);
-        put(SENDER, self.sender);
+        put(SENDER_HEADER, self.sender);
         put(GROUP_HEADER, self.group);
         let scope = self.deduplication_id.is_some() && self.deduplicate_in_group;
         put(DEDUPLICATION_ID, self.deduplication_id);
@@ -115,7 +113,9 @@ pub(super) fn open(message: &Message) -> Opened {
     let headers: BTreeMap<String, &RawValue> =
         headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
     let said = |name: &str| serde_json::from_str::<String>(headers.get(name)?.get()).ok();
-    let id = said(ID);
+    // By these, messages are put into groups and told from each other.
+    let text = |name: &str| text_of(headers.get(name)?);
+    let id = said(MESSAGE_ID_HEADER);
     let attributes = match headers.get(ATTRIBUTES) {
         Some(attributes) => stored_attributes(attributes),
         // What SQS sent has its attributes there, or none.
@@ -127,9 +127,9 @@ pub(super) fn open(message: &Message) -> Opened {
         body,
         attributes,
         trace: said(TRACE),
-        sender: said(SENDER),
-        group: said(GROUP_HEADER),
-        deduplication_id: said(DEDUPLICATION_ID),
+        sender: said(SENDER_HEADER),
+        group: text(GROUP_HEADER),
+        deduplication_id: text(DEDUPLICATION_ID),
         origin: said(ORIGIN),
         former_number: headers
             .get(FORMER_NUMBER)
@@ -240,6 +240,13 @@ mod tests {
         assert_eq!(opened.attributes.keys().collect::<Vec<_>>(), ["n", "trace"]);
         assert_eq!(opened.attributes["n"].string_value.as_deref(), Some("12345678901234567890"));
         assert_eq!((opened.id, opened.group.as_deref()), (None, Some("g")));
+        // As they are grouped.
+        for (group, shown) in [("7", Some("7")), ("{\"a\": 1}", Some("{\"a\": 1}")), ("null", None)] {
+            let headers = format!(r#"{{"x-pgmq-group":{group},"x-deduplication-id":{group}}}"#);
+            let opened = open(&stored("1", Some(&headers)));
+            assert_eq!(opened.group.as_deref(), shown);
+            assert_eq!(opened.deduplication_id.as_deref(), shown);
+        }
         assert_eq!(open(&stored("null", Some("[1]"))).body, "null");
         let deep = format!(
             r#"{{"k":"v","x-pgmq-group":"g","deep":{}1{}}}"#,

@@ -6,11 +6,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, value::RawValue};
 
-use crate::domain::JsonObject;
+use crate::domain::{JsonObject, SENDER_HEADER};
 
 use super::{
     error::{Kind, Result, SqsError},
-    message::{SENDER, TRACE},
+    message::TRACE,
 };
 
 /// The most message attributes.
@@ -18,7 +18,7 @@ pub(super) const MAX_ATTRIBUTES: usize = 10;
 /// Headers of these kinds are no attributes of the sender's.
 const OWN_PREFIXES: [&str; 4] = ["x-pgmq-", "x-dead-letter-", "x-message-", "x-deduplication-"];
 /// Nor are these.
-const OWN: [&str; 2] = [TRACE, SENDER];
+const OWN: [&str; 2] = [TRACE, SENDER_HEADER];
 
 /// The value of a message attribute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -144,3 +144,44 @@ async fn a_queue_that_no_action_finds_is_not_listed() {
     assert_eq!(sqs.error("GetQueueUrl", &json!({"QueueName": "jobs_part_idx"})).await.0, gone);
     assert_eq!(sqs.done("ListQueues", &json!({})).await["QueueUrls"], json!([url]));
 }
+
+/// What the gateway says of a message is not for its sender to say.
+#[tokio::test]
+async fn nobody_says_by_rest_who_sent_a_message_and_under_which_id() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    sqs.done("SendMessage", &json!({"QueueUrl": url, "MessageBody": "by SQS"})).await;
+    let sent = sqs.receive(&url).await.remove(0);
+    let headers = json!({"x-sender-id": "somebody", "x-message-id": sent["MessageId"], "a": "b"});
+    let message = json!({"message": "made up", "headers": headers});
+    gateway.send("q", &message.to_string()).await;
+    let escaped = message.to_string().replace("x-", "\\u0078-");
+    gateway.send("q", &escaped).await;
+    let batch = json!({"messages": [message]}).to_string();
+    gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
+    let mut send = message.clone();
+    send["queue"] = json!("q");
+    let transaction = json!({"operations": [{"send": send}]}).to_string();
+    gateway.post("/transactions", &transaction).await.expect(200);
+    let received = sqs.receive(&url).await;
+    assert_eq!(received.len(), 4);
+    for message in received {
+        assert_eq!(message["Attributes"]["SenderId"], sent["Attributes"]["SenderId"], "{message}");
+        assert_ne!(message["MessageId"], sent["MessageId"], "{message}");
+        assert_eq!(message["MessageAttributes"]["a"]["StringValue"], "b", "{message}");
+    }
+}
+
+/// As it is grouped, and told from others, by the text of its header.
+#[tokio::test]
+async fn a_group_that_is_no_text_is_shown_as_one() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q.fifo", &json!({"FifoQueue": "true"})).await;
+    let headers = json!({"x-pgmq-group": 7, "x-deduplication-id": 12.50});
+    gateway.send("q.fifo", &json!({"message": 1, "headers": headers}).to_string()).await;
+    let received = sqs.receive(&url).await;
+    assert_eq!(received[0]["Attributes"]["MessageGroupId"], "7", "{received:?}");
+    assert_eq!(received[0]["Attributes"]["MessageDeduplicationId"], "12.5", "{received:?}");
+}

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     broker::{Once, Replayable},
-    domain::{Delay, NewMessage, QueueName, RawJson, Visibility},
+    domain::{Delay, NewMessage, QueueName, RawJson, Visibility, without_own_headers},
     http::{Caller, QueuePermit, RequestContext, right},
 };
 
@@ -188,7 +188,9 @@ fn new_message(form: &Form) -> Result<NewMessage, Failure> {
         message: json(form.raw("message"), "The message")?,
         sql_null: false,
         headers: match form.get("headers") {
-            Some(headers) if headers.starts_with('{') => Some(json(headers, "The headers")?),
+            Some(headers) if headers.starts_with('{') => {
+                Some(without_own_headers(json(headers, "The headers")?))
+            }
             Some(_) => {
                 return Err(Failure::invalid("The headers must be a JSON object, or nothing."));
             }
