@@ -4,7 +4,7 @@
 -- through, or there is what cannot be sent. Whether its grants can be read is for the gateway to say.
 CREATE FUNCTION pgmq_gateway.key_makes_sense(
     id text, name text, hash bytea, grants text[], requests_per_second integer, max_waiters integer
-) RETURNS boolean LANGUAGE sql STABLE AS $$
+) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pgmq_gateway.is_text(id || name || pg_catalog.array_to_string(grants, ' '))
            AND pg_catalog.octet_length(hash) = 32 AND coalesce(pg_catalog.array_ndims(grants), 1) = 1
            AND coalesce(requests_per_second, 1) > 0 AND coalesce(max_waiters, 0) >= 0

@@ -160,7 +160,9 @@ BEGIN
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
             state := pgmq_gateway.row_outcome(SQLSTATE, context);
-            IF state IS NULL THEN
+            -- A right that the statement itself lacks is one on the whole table.
+            IF state IS NULL OR SQLSTATE = '42501'
+                                AND strpos(left(context, strpos(context, '/* pgmq_gateway */')), E'\n') = 0 THEN
                 RAISE;
             END IF;
             msg_id := id;
@@ -278,6 +280,15 @@ BEGIN
     ELSE
         SELECT NULL::bigint[] AS ids, NULL::integer[] AS counts, NULL::bigint[] AS stamps,
                NULL::integer[] AS tries INTO held;
+    END IF;
+    IF repeats_ids AND one_by_one IS NOT TRUE AND NOT EXISTS (
+           SELECT h.id FROM unnest(held.ids) AS h (id) GROUP BY h.id HAVING count(*) > 1) THEN
+        -- None of these is there twice: they are done together.
+        repeats_ids := false;
+        SELECT array_agg(h.id) AS ids, array_agg(h.number) AS counts, array_agg(h.stamp) AS stamps,
+               array_agg(h.tries) AS tries
+        INTO held FROM unnest(held.ids, held.counts, held.stamps, held.tries) AS h (id, number, stamp, tries)
+        WHERE h.id <> ALL (coalesce(locked.ids, '{}'));
     END IF;
 
     SELECT array_agg(CASE

@@ -46,7 +46,7 @@ struct BrowseParameters {
     /// The `next` of the page before: a `msg_id`.
     #[serde(default, deserialize_with = "parsed")]
     #[param(inline)]
-    after: Option<MsgId>,
+    after: Option<Bounded<0, { i64::MAX }>>,
     /// Archived then or later.
     #[serde(default, deserialize_with = "parsed")]
     #[param(inline)]
@@ -84,7 +84,7 @@ async fn browse(
         filter: parameters.filter,
         msg_ids: None,
     };
-    let after = parameters.after.map_or(i64::MIN, MsgId::get);
+    let after = parameters.after.map_or(0, Bounded::get);
     let what = Browse { queue, after, limit, which };
     let Page { messages, more, last_id, .. } = broker.browse_archive(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{Page, Peek, SettleTarget},
     domain::{
-        Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
+        Bounded, Delay, JsonObject, Limited, MAX_BATCH, MsgId, NewMessage, PageSize, RawJson,
         Timestamp, Visibility, VisibilityTimeout, without_own_headers,
     },
     http::{
@@ -219,7 +219,7 @@ struct PeekParameters {
     /// The `next` of the page before: a `msg_id`.
     #[serde(default, deserialize_with = "parsed")]
     #[param(inline)]
-    after: Option<MsgId>,
+    after: Option<Bounded<0, { i64::MAX }>>,
 }
 
 /// Looks at messages in order of `msg_id`, leased and delayed ones too, and leases none.
@@ -237,7 +237,7 @@ async fn peek(
     Query(parameters): Query<PeekParameters>,
 ) -> Result<Response, Problem> {
     let limit = parameters.limit.unwrap_or(PageSize::saturating(10));
-    let after = parameters.after.map_or(i64::MIN, MsgId::get);
+    let after = parameters.after.map_or(0, Bounded::get);
     let what = Peek { queue, after, limit };
     let Page { messages, more, last_id, .. } = broker.peek(&call, what).await?;
     let next = last_id.filter(|_| more).map(|last| last.to_string());
@@ -248,7 +248,7 @@ async fn peek(
 /// Looks at a message without leasing it.
 #[utoipa::path(
     get, path = "/queues/{queue}/messages/{msg_id}", tag = TAG, operation_id = "show_message",
-    params(("queue" = String, Path), ("msg_id" = i64, Path)),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1)),
     responses(
         (status = 200, description = "The message", body = MessageView<'_>),
         errors::InternalError, errors::MessageNotFound, errors::QueueConflict, errors::MessageUnreadable,
@@ -284,7 +284,7 @@ impl ReceiptParameter {
 #[utoipa::path(
     delete, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "delete_message",
-    params(("queue" = String, Path), ("msg_id" = i64, Path), ReceiptParameter),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses(
         (status = 204, description = "It is gone"),
         errors::InternalError, errors::MessageNotFound, errors::ReceiptStale, errors::RequestTimeout,
@@ -318,7 +318,7 @@ struct SetVisibility {
 #[utoipa::path(
     patch, path = "/queues/{queue}/messages/{msg_id}", tag = TAG,
     operation_id = "set_visibility",
-    params(("queue" = String, Path), ("msg_id" = i64, Path), ReceiptParameter, PreferHeader),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter, PreferHeader),
     request_body(content = SetVisibility),
     responses(
         (status = 200, description = "The message as it is now", body = MessageView<'_>),
@@ -362,7 +362,7 @@ pub(super) fn visibility(
 #[utoipa::path(
     post, path = "/queues/{queue}/messages/{msg_id}/archive", tag = TAG,
     operation_id = "archive_message",
-    params(("queue" = String, Path), ("msg_id" = i64, Path), ReceiptParameter),
+    params(("queue" = String, Path), ("msg_id" = i64, Path, minimum = 1), ReceiptParameter),
     responses(
         (status = 204, description = "It is in the archive"),
         errors::InternalError, errors::MessageNotFound, errors::ArchiveConflict, errors::RequestTimeout,

@@ -11,8 +11,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     broker::{MAX_OPERATIONS, Outcome, Wish},
     domain::{
-        Delay, JsonObject, Limited, MsgId, NewMessage, QueueName, RawJson, Right, Timestamp, without_own_headers,
-        Visibility, VisibilityTimeout,
+        Delay, GivenMsgId, JsonObject, Limited, NewMessage, QueueName, RawJson, Right, Timestamp,
+        Visibility, VisibilityTimeout, without_own_headers,
     },
     http::{MultiQueuePermit, Rejection},
 };
@@ -97,7 +97,7 @@ struct End {
     queue: QueueName,
     /// The message.
     #[schema(inline)]
-    msg_id: Option<MsgId>,
+    msg_id: Option<GivenMsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
 }
@@ -112,7 +112,7 @@ struct SetVt {
     queue: QueueName,
     /// The message.
     #[schema(inline)]
-    msg_id: Option<MsgId>,
+    msg_id: Option<GivenMsgId>,
     /// What stands for its delivery.
     receipt: Option<String>,
     /// Seconds from now.
@@ -154,7 +154,7 @@ impl Operation {
     fn into_wish(self, index: usize) -> Result<Wish, Problem> {
         let at = |action: &str| format!("operations[{index}].{action}");
         let end = |action: &str, end: End| {
-            let target = target(end.msg_id.map(MsgId::get), end.receipt, &|| at(action))?;
+            let target = target(end.msg_id.map(GivenMsgId::get), end.receipt, &|| at(action))?;
             Ok::<_, Problem>((end.queue, target))
         };
         match self {
@@ -180,7 +180,8 @@ impl Operation {
             }
             Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(wish)) } => {
                 let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
-                let target = target(wish.msg_id.map(MsgId::get), wish.receipt, &|| at("set_vt"))?;
+                let target =
+                    target(wish.msg_id.map(GivenMsgId::get), wish.receipt, &|| at("set_vt"))?;
                 Ok(Wish::SetVisibility(wish.queue, target, visible))
             }
             _ => Err(Problem::invalid(format!(

@@ -24,7 +24,10 @@ pub(super) async fn run(settings: &Settings) -> Result<(), StartError> {
     let access = preflight::access(settings).await?;
     preflight::master_key(settings)?;
     let has_keys = settings.auth.has_keys() || settings.jwt.is_on();
-    say("keys", if has_keys { "those of the configuration can be used" } else { "none is configured" })?;
+    say(
+        "keys",
+        if has_keys { "those of the configuration can be used" } else { "none is configured" },
+    )?;
     if settings.database.url.is_none() {
         return look_at_private(settings, &access).await;
     }

@@ -13,8 +13,8 @@ use crate::{
     config::{Http, Settings},
     dashboard::{self, DashboardParts, History},
     domain::ReceiptKey,
-    http::{GateParts, GatedBroker, Hosts, OriginPolicy, app},
-    server::{ConnectionOptions, Endpoint, Listener},
+    http::{GateParts, GatedBroker, Hosts, OriginPolicy},
+    server::{ConnectionOptions, Endpoint, Listener, app},
     sqs::{self, SqsPlace},
     store::{self, ConnectOptions, Db, Features, Health, Pool, Prepared},
     supabase,
@@ -302,7 +302,7 @@ async fn serve(
         router = router.merge(dashboard::router(parts));
     }
     let app = match doors.sqs {
-        Some(place) => sqs::app(&gated, place, router),
+        Some(place) => Arc::new(sqs::app(&gated, place, router)),
         None => app(router),
     };
     clients.serve(app, rules, stop).await;

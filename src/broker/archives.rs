@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{ArchivedMessage, Call, Filter, PageSize, QueueName, Scope},
-    store::{self, Archived, ArchivedCount, Moved, Page, Unreturnable, Step},
+    store::{self, Archived, ArchivedCount, Moved, Page, Step, Unreturnable},
     telemetry::MessageEvent,
 };
 
@@ -95,7 +95,9 @@ impl MovedSome {
     pub(super) fn new(count: i64, next: Option<i64>, kept: Option<Error>) -> Result<Self> {
         match kept {
             Some(error) if count == 0 && next.is_none() => Err(error),
-            kept => Ok(Self { count, next, reason: kept.map(|error| of_one_step(&error.to_string())) }),
+            kept => {
+                Ok(Self { count, next, reason: kept.map(|error| of_one_step(&error.to_string())) })
+            }
         }
     }
 

@@ -63,8 +63,9 @@ pub use crate::{
     engine::{Delivery, LaneLoad, Lease},
     store::{
         Action, Archived, AttributesBeside, AttributesChange, Binding, Browsed, CleanupHolder,
-        HealthState, IdOwner, KeyState, ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES, MessageSearch,
-        MessageSource, MoveTask, NamedQueue, Page, Position, QueueAttributes, TableHealth,
+        HealthState, IdOwner, KeyState, ListedKey, ListedMessage, MAX_ATTRIBUTE_BYTES,
+        MessageSearch, MessageSource, MoveTask, NamedQueue, Page, Position, QueueAttributes,
+        TableHealth,
     },
 };
 pub use archives::{Browse, MovedSome, Redrive, RedrivenThese, Replay};

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     domain::QueueName,
-    store::{Moved, Unreturnable, Rejection, Step},
+    store::{Moved, Rejection, Step, Unreturnable},
 };
 
 use super::{Error, Result, archives::MovedSome, row_budget::RowBudget};
@@ -159,7 +159,8 @@ impl MoveSteps {
             }
             Some(Stayed::Locked) | None => self.broken_off.take(),
         };
-        let (is_through, unreturnable) = (self.is_through && !self.is_any_locked, self.unreturnable);
+        let (is_through, unreturnable) =
+            (self.is_through && !self.is_any_locked, self.unreturnable);
         Ok(Redriven { moved, is_through, next, kept, unreturnable })
     }
 

@@ -70,6 +70,8 @@ pub type PageSize = Bounded<1, 100>;
 pub type QueuePageSize = Bounded<1, 1_000>;
 /// A message's number within its queue. PGMQ counts from 1; SQL may have stored a message under any number.
 pub type MsgId = Bounded<{ i64::MIN }, { i64::MAX }>;
+/// The same as a path or an operation names it: one that PGMQ gave.
+pub type GivenMsgId = Bounded<1, { i64::MAX }>;
 /// The most messages that one batch may carry.
 pub const MAX_BATCH: usize = 1_000;
 /// The visibility timeout of a receive that names none, in seconds.

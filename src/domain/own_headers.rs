@@ -41,7 +41,10 @@ mod tests {
             (r#"{"a":"x-sender-id","b":"\n"}"#, r#"{"a":"x-sender-id","b":"\n"}"#),
             (r#"{"x-sender-id":"me"}"#, "{}"),
             (r#"{"a":1.00,"x-message-id":{"b":[1]},"x-sender-id":7}"#, r#"{"a":1.00}"#),
-            (r#"{"\u0078-sender-id":"me","b":{"x-sender-id":"b"}}"#, r#"{"b":{"x-sender-id":"b"}}"#),
+            (
+                r#"{"\u0078-sender-id":"me","b":{"x-sender-id":"b"}}"#,
+                r#"{"b":{"x-sender-id":"b"}}"#,
+            ),
             (r#"["x-sender-id"]"#, r#"["x-sender-id"]"#),
         ] {
             let raw = RawValue::from_string(given.to_owned()).expect("JSON");

@@ -77,7 +77,7 @@ async fn collect(
 /// What is wrong with a body that cannot be read on.
 fn fault(error: &axum::Error) -> &'static str {
     let error: &(dyn StdError + 'static) = error;
-    let mut causes = iter::successors(Some(error), |error| error.source());
+    let mut causes = iter::successors(Some(error), |&error| error.source());
     // HTTP/1 says it in this way, and has no kind of its own for it.
     match causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {

@@ -8,7 +8,6 @@
 
 mod access;
 mod admission;
-mod app;
 mod base_path;
 mod body;
 mod context;
@@ -34,7 +33,6 @@ pub(crate) use access::{
     Caller, MultiQueuePermit, QueuePermit, ScopePermit, bearer, key_of, right,
 };
 pub(crate) use admission::{Exhausted, MemoryPermit, Place, Places};
-pub use app::{App, app};
 pub(crate) use base_path::BasePath;
 pub(crate) use body::{read, read_up_to};
 pub(crate) use context::{RequestContext, context};

@@ -38,10 +38,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::http::App;
-
 use super::{
-    ConnectionOptions,
+    App, ConnectionOptions,
     exchange::Exchange,
     last_part::{QuietBody, QuietConnection},
     linger::linger,

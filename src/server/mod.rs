@@ -15,10 +15,10 @@ use tracing::warn;
 
 use crate::{
     config::Settings,
-    http::App,
     telemetry::{FloodGate, Line},
 };
 
+mod app;
 mod connection;
 mod connection_limit;
 mod connection_options;
@@ -48,6 +48,7 @@ use overload_responder::OverloadResponder;
 use socket::Socket;
 use tls::Tls;
 
+pub use app::{App, app};
 pub use connection_options::{ConnectionOptions, most_descriptors};
 pub use insecure_tls::connect_unverified;
 pub use rlimit::raise_file_limit;

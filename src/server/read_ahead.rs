@@ -3,6 +3,7 @@
 use std::{
     mem::MaybeUninit,
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll},
 };
 
@@ -11,8 +12,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// The most bytes that are kept: behind so many, an end is seen when they are read.
 const MAX_BYTES: usize = 64 << 10;
+/// The same of all connections together, which nobody reckons with when limits are fitted to the memory.
+const MAX_OF_ALL: usize = 4 << 20;
 /// Bytes that are read at once.
 const PART: usize = 4 << 10;
+
+/// Bytes that all connections keep.
+static OF_ALL: AtomicUsize = AtomicUsize::new(0);
 
 /// What was read ahead, and is to be read before anything else.
 #[derive(Debug, Default)]
@@ -31,6 +37,7 @@ impl ReadAhead {
         let fits = self.bytes.len().min(buf.remaining());
         buf.put_slice(&self.bytes[..fits]);
         self.bytes.advance(fits);
+        OF_ALL.fetch_sub(fits, Relaxed);
         if self.bytes.is_empty() {
             // It takes no room for the rest of the connection.
             self.bytes = BytesMut::new();
@@ -44,17 +51,24 @@ impl ReadAhead {
         cx: &mut Context<'_>,
     ) -> bool {
         let mut part = [MaybeUninit::uninit(); PART];
-        while self.bytes.len() < MAX_BYTES {
+        while self.bytes.len() < MAX_BYTES && OF_ALL.load(Relaxed) < MAX_OF_ALL {
             let mut part = ReadBuf::uninit(&mut part);
             match Pin::new(&mut *stream).poll_read(cx, &mut part) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(())) if !part.filled().is_empty() => {
                     self.bytes.extend_from_slice(part.filled());
+                    OF_ALL.fetch_add(part.filled().len(), Relaxed);
                 }
                 Poll::Ready(_) => return true,
             }
         }
         false
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        OF_ALL.fetch_sub(self.bytes.len(), Relaxed);
     }
 }
 

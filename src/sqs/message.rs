@@ -114,7 +114,7 @@ pub(super) fn open(message: &Message) -> Opened {
         headers.and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
     let said = |name: &str| serde_json::from_str::<String>(headers.get(name)?.get()).ok();
     // By these, messages are put into groups and told from each other.
-    let text = |name: &str| text_of(headers.get(name)?);
+    let as_text = |name: &str| text_of(headers.get(name)?);
     let id = said(MESSAGE_ID_HEADER);
     let attributes = match headers.get(ATTRIBUTES) {
         Some(attributes) => stored_attributes(attributes),
@@ -128,8 +128,8 @@ pub(super) fn open(message: &Message) -> Opened {
         attributes,
         trace: said(TRACE),
         sender: said(SENDER_HEADER),
-        group: text(GROUP_HEADER),
-        deduplication_id: text(DEDUPLICATION_ID),
+        group: as_text(GROUP_HEADER),
+        deduplication_id: as_text(DEDUPLICATION_ID),
         origin: said(ORIGIN),
         former_number: headers
             .get(FORMER_NUMBER)
@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(opened.attributes["n"].string_value.as_deref(), Some("12345678901234567890"));
         assert_eq!((opened.id, opened.group.as_deref()), (None, Some("g")));
         // As they are grouped.
-        for (group, shown) in [("7", Some("7")), ("{\"a\": 1}", Some("{\"a\": 1}")), ("null", None)] {
+        for (group, shown) in [("7", Some("7")), ("{\"a\": 1}", Some("{\"a\": 1}")), ("null", None)]
+        {
             let headers = format!(r#"{{"x-pgmq-group":{group},"x-deduplication-id":{group}}}"#);
             let opened = open(&stored("1", Some(&headers)));
             assert_eq!(opened.group.as_deref(), shown);

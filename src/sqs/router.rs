@@ -1,15 +1,16 @@
 //! Tells requests of SQS from those of REST before either is routed.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
+    extract::Request,
     http::{self, HeaderName, Method, header},
-    routing::any,
+    routing::{any, future::RouteFuture},
 };
 use tower::Service;
 
-use crate::http::{App, FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
+use crate::http::{FrontEnd, GatedBroker, Rejection, Served, WireError, layered};
 
 use super::front::{self, Failure, Sqs, SqsPlace};
 
@@ -67,7 +68,11 @@ fn rejected_as_xml(rejection: Rejection) -> Arc<dyn WireError> {
 }
 
 /// SQS, and `rest` for whatever is none of it.
-pub fn app(gated: &GatedBroker, place: SqsPlace, rest: Router) -> App {
+pub fn app(
+    gated: &GatedBroker,
+    place: SqsPlace,
+    rest: Router,
+) -> impl Fn(Request) -> RouteFuture<Infallible> + Send + Sync + 'static {
     let sqs = Sqs::new(gated.clone(), place);
     let layered = |router: Router<Sqs>, front_end| {
         layered(router, gated, front_end, &gated.origins, Served::default()).with_state(sqs.clone())
@@ -81,14 +86,14 @@ pub fn app(gated: &GatedBroker, place: SqsPlace, rest: Router) -> App {
         .route(QUEUE, any(front::query))
         .fallback(front::query);
     let (json, query) = (layered(json, JSON), layered(query, QUERY));
-    Arc::new(move |request| {
+    move |request| {
         let router = match protocol_of(&request) {
             Some(Protocol::Json) => &json,
             Some(Protocol::Query) => &query,
             None => &rest,
         };
         router.clone().call(request)
-    })
+    }
 }
 
 /// The protocol of SQS in which a request is written, if it is one.

@@ -100,7 +100,7 @@ pub async fn list_keys(
     let rows = sqlx::query(
         "/* list_keys */ SELECT pgmq_gateway.as_text(id) AS id, pgmq_gateway.as_text(name) AS name, \
                 ARRAY(SELECT coalesce(pgmq_gateway.as_text(g), '') FROM pg_catalog.unnest(grants) g) AS grants, created_at, \
-                nullif(expires_at, 'infinity') AS expires_at, coalesce(expires_at <= now(), false) AS expired, \
+                CASE WHEN expires_at < 'infinity' THEN expires_at END AS expires_at, coalesce(expires_at <= now(), false) AS expired, \
                 revoked_at, last_used_at, \
                 pgmq_gateway.key_makes_sense(id, name, hash, grants, requests_per_second, max_waiters) AS makes_sense \
          FROM pgmq_gateway.api_keys WHERE $1 IS NULL OR id = $1 ORDER BY created_at, id",

@@ -56,8 +56,8 @@ mod verdict;
 mod wakeups;
 
 pub use archives::{
-    ArchiveStep, Archived, ArchivedCount, Moved, Step, Unreturnable, browse_archive, count_archived,
-    redrive, redrive_these, replay,
+    ArchiveStep, Archived, ArchivedCount, Moved, Step, Unreturnable, browse_archive,
+    count_archived, redrive, redrive_these, replay,
 };
 pub use background_conn::BackgroundConn;
 pub use backoff::{Backoff, Complaint};
@@ -97,9 +97,9 @@ pub use once::{Idempotency, SendRequest, Sent, earlier_answer, send_once};
 pub use pool::Pool;
 pub use prepare_error::PrepareError;
 pub use queue_attributes::{
-    AttributesBeside, AttributesChange, IdOwner, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes, aliases,
-    change_queue_attributes, dead_letter_sources, delete_expired_attributes, first_message_ids,
-    is_purged, list_aliases, note_purge, queue_attributes, queue_ids, whose_id,
+    AttributesBeside, AttributesChange, IdOwner, MAX_ATTRIBUTE_BYTES, NamedQueue, QueueAttributes,
+    aliases, change_queue_attributes, dead_letter_sources, delete_expired_attributes,
+    first_message_ids, is_purged, list_aliases, note_purge, queue_attributes, queue_ids, whose_id,
 };
 pub use queues::{
     CreateOutcome, Deleted, DropOutcome, LookLimits, QueueFigures, TableAccess, create,

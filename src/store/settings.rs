@@ -72,8 +72,7 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
 
 static ODD: Reports = Reports::new();
 
-const CHANGE: &str =
-    "/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed";
+const CHANGE: &str = "/* change_settings */ SELECT pgmq_gateway.change_settings($1, $2) AS changed";
 /// With what front ends keep of the queue.
 const CHANGE_BOTH: &str = "/* change_settings */ \
     SELECT CASE WHEN pgmq_gateway.change_settings($1, $2) \

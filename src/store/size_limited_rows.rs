@@ -105,6 +105,7 @@ impl<T: Weighs> SizeLimitedRows<T> {
         let count = self.kept.iter().take_while(|kept| kept.id() != next).count();
         if count > 0 {
             self.kept.truncate(count);
+            self.unreadable.retain(|id| *id != next);
         }
     }
 }

@@ -94,7 +94,10 @@ async fn check_tells_where_a_private_postgresql_has_no_key() {
     assert!(fine && said.contains("keys: none is configured"), "{said}{errors}");
     assert!(!said.contains("refused"), "{said}");
     let (fine, said, errors) = run(program(&["check"], &exposed));
-    assert!(fine && said.contains("it does not run; if there is none, a start is refused"), "{said}{errors}");
+    assert!(
+        fine && said.contains("it does not run; if there is none, a start is refused"),
+        "{said}{errors}"
+    );
     let (fine, _, errors) = run(program(&[], &exposed));
     assert!(!fine && errors.contains("keys create"), "{errors}");
 

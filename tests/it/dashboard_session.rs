@@ -286,10 +286,14 @@ async fn a_token_s_log_in_is_not_taken_where_another_claim_grants() {
 #[tokio::test]
 async fn cookies_of_others_shut_nobody_out() {
     let gateway = TestGateway::with(with_admin).await;
-    let elsewhere = TestGateway::with(with_admin).await;
+    let elsewhere = TestGateway::with(|settings| {
+        settings.auth.keys = vec![key("shop", "a-secret-of-the-shop", &["send:q"])];
+    })
+    .await;
     let stranger = Browser::new(&gateway.base);
     let ours = Browser::logged_in(&gateway.base, ADMIN).await.cookie().to_owned();
-    let theirs = Browser::logged_in(&elsewhere.base, ADMIN).await.cookie().to_owned();
+    let theirs = Browser::logged_in(&elsewhere.base, "a-secret-of-the-shop").await;
+    let theirs = theirs.cookie().to_owned();
     stranger.with_cookie(&theirs).get("/ui").await.expect(303);
     for (before, after) in [
         (&b"theme=\xe9t\xe9; "[..], &b""[..]),

@@ -48,7 +48,7 @@ async fn kill(client: &Client, messages: &[&str]) {
 
 async fn redrive(client: &Client, body: &str) -> i64 {
     let answer = client.post("/queues/dlq/redrive", body).await.expect(200).json();
-    assert_eq!(answer.as_object().map(serde_json::Map::len), Some(1), "{answer}");
+    assert!(answer.get("next").is_none(), "{answer}");
     answer["moved"].as_i64().expect("a number")
 }
 

@@ -33,10 +33,11 @@ async fn bad_parameters_are_named_with_what_is_allowed() {
         ("/queues/q/messages/1?receipt=x", "`receipt`"),
         ("/queues/q?x=1", "`x`"),
         ("/queues/q/peek?limit=101", "`limit`"),
-        ("/queues/q/peek?after=x", "`after`"),
+        ("/queues/q/peek?after=-1", "`after`"),
         ("/queues?limit=1001", "1 to 1000"),
         ("/queues/q/archive?since=now", "`since` must be a time such as `2026-01-01T00:00:00Z`"),
-        ("/queues/q/messages/abc", "`msg_id` must be a whole number from"),
+        ("/queues/q/messages/abc", "`msg_id` must be a whole number from 1"),
+        ("/queues/q/messages/0", "`msg_id`"),
         ("/queues/q/messages/9223372036854775808", "9223372036854775807"),
     ] {
         let refused = gateway.get(path).await.problem(400, "invalid_request");

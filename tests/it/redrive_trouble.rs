@@ -142,7 +142,9 @@ async fn what_dies_again_meanwhile_is_left() {
 #[tokio::test]
 async fn a_destination_that_is_dropped_midway_is_the_reason() {
     const LETTERS: i64 = 20_000;
-    for (path, told) in [("/queues/dead/redrive", "moved"), ("/queues/dead/archive/replay", "replayed")] {
+    for (path, told) in
+        [("/queues/dead/redrive", "moved"), ("/queues/dead/archive/replay", "replayed")]
+    {
         let gateway = TestGateway::start().await;
         for queue in ["dead", "to"] {
             gateway.create(queue).await;
@@ -156,7 +158,11 @@ async fn a_destination_that_is_dropped_midway_is_the_reason() {
         let client = gateway.client.clone();
         let moving = tokio::spawn(async move { client.post(path, r#"{"to":"to"}"#).await });
         eventually("some are moved", async || {
-            gateway.database.value::<bool>("SELECT EXISTS (SELECT FROM pgmq.q_to)").await.then_some(())
+            gateway
+                .database
+                .value::<bool>("SELECT EXISTS (SELECT FROM pgmq.q_to)")
+                .await
+                .then_some(())
         })
         .await;
         gateway.database.execute("SELECT pgmq.drop_queue('to')").await;

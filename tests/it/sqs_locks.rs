@@ -94,16 +94,9 @@ async fn what_is_behind_a_locked_message_of_its_group_is_not_stored_before_it() 
     }
 }
 
-/// A queue with two attributes: one of its settings, and one that is kept beside them.
-async fn with_attributes(sqs: &Sqs<'_>, name: &str, timeout: u32, wait: u32) -> Value {
-    let attributes = json!({
-        "VisibilityTimeout": timeout.to_string(), "ReceiveMessageWaitTimeSeconds": wait.to_string(),
-    });
-    let url = sqs.create(name, &attributes).await;
-    json!({"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"]})
-}
+const BOTH: [&str; 2] = ["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"];
 
-/// Both of its attributes.
+/// Two attributes: one of a queue's settings, and one that is kept beside them.
 fn both(timeout: u32, wait: u32) -> Value {
     json!({"VisibilityTimeout": timeout.to_string(), "ReceiveMessageWaitTimeSeconds": wait.to_string()})
 }
@@ -112,10 +105,11 @@ fn both(timeout: u32, wait: u32) -> Value {
 async fn attributes_are_set_together_or_not_at_all() {
     let gateway = TestGateway::start().await;
     let sqs = Sqs(&gateway);
-    let queue = with_attributes(&sqs, "q", 30, 1).await;
+    let url = sqs.create("q", &both(30, 1)).await;
+    let queue = json!({"QueueUrl": url, "AttributeNames": BOTH});
     let row = "SELECT FROM pgmq_gateway.queue_attributes WHERE queue_name = 'q' FOR UPDATE";
     let holder = Holder::of(&gateway.database, row).await;
-    let set = json!({"QueueUrl": queue["QueueUrl"], "Attributes": both(77, 5)});
+    let set = json!({"QueueUrl": url, "Attributes": both(77, 5)});
     let (code, message) = sqs.error("SetQueueAttributes", &set).await;
     assert_eq!(code, "ServiceUnavailable", "{message}");
     let there = sqs.done("GetQueueAttributes", &queue).await;
@@ -159,9 +153,8 @@ async fn a_role_that_may_keep_no_attributes_changes_nothing() {
     gateway.database.execute(&grant).await;
     let set = json!({"QueueUrl": "q", "Attributes": both(77, 5)});
     assert_eq!(sqs.error("SetQueueAttributes", &set).await.0, "AccessDenied");
-    let names = json!(["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds"]);
-    let there = sqs.done("GetQueueAttributes", &json!({"QueueUrl": "q", "AttributeNames": names}));
-    assert_eq!(there.await["Attributes"], both(30, 0));
+    let queue = json!({"QueueUrl": "q", "AttributeNames": BOTH});
+    assert_eq!(sqs.done("GetQueueAttributes", &queue).await["Attributes"], both(30, 0));
     let new = json!({"QueueName": "new", "Attributes": both(77, 5)});
     assert_eq!(sqs.error("CreateQueue", &new).await.0, "AccessDenied");
     gateway.get("/queues/new").await.problem(404, "queue_not_found");

@@ -325,11 +325,14 @@ async fn whoever_expects_to_be_told_is_told_no() {
 #[tokio::test]
 async fn chunks_that_are_none_are_told_so_and_end_the_connection() {
     let gateway = with_queue().await;
-    let trailers: String = (0..150).map(|n| format!("t{n}: x\r\n")).collect();
+    let trailers = "t: x\r\n".repeat(150);
     for (fault, chunks) in [
         ("no size", "zz\r\n".to_owned()),
         ("no line end", "d\r\n{\"message\":1}0\r\n\r\n".to_owned()),
-        ("a long extension", format!("d;x={}\r\n{{\"message\":1}}\r\n0\r\n\r\n", "y".repeat(20_000))),
+        (
+            "a long extension",
+            format!("d;x={}\r\n{{\"message\":1}}\r\n0\r\n\r\n", "y".repeat(20_000)),
+        ),
         ("many trailers", format!("d\r\n{{\"message\":1}}\r\n0\r\n{trailers}\r\n")),
     ] {
         let mut stream = raw::connect(&gateway).await;

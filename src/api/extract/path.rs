@@ -5,7 +5,7 @@ use axum::{
     http::request::Parts,
 };
 
-use crate::domain::{MsgId, QueueName};
+use crate::domain::{GivenMsgId, MsgId, QueueName};
 
 use super::super::problem::Problem;
 
@@ -31,9 +31,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OneMessage {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = parameters(parts, state).await?;
-        let id = named(&parameters, "msg_id").parse();
+        let id = named(&parameters, "msg_id").parse::<GivenMsgId>();
         let id = id.map_err(|e| Problem::invalid(format!("`msg_id` {e}")))?;
-        Ok(Self(id))
+        Ok(Self(MsgId::saturating(id.get())))
     }
 }
 
