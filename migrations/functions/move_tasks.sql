@@ -1,0 +1,101 @@
+-- Tasks that move dead letters, which whatever gateway has time works on.
+
+-- Whether a task that began at this moment is one of the queue that has this id (see `queue_id`), and not of an
+-- earlier one of its name: the id is the moment when the queue was made.
+CREATE FUNCTION pgmq_gateway.is_task_of(began timestamptz, this_queue bigint)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pgmq_gateway.queue_id_of(began) >= this_queue
+$$;
+
+-- Begins to move the dead letters of a queue. False if they are on their way already.
+CREATE FUNCTION pgmq_gateway.start_move_task(
+    new_id text, source_queue text, destination_queue text, per_second integer, count_to_move bigint
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    this_queue bigint := pgmq_gateway.queue_id(source_queue);
+BEGIN
+    -- One of an earlier queue of this name is over.
+    UPDATE pgmq_gateway.move_tasks t SET status = 'FAILED', failure = 'queue_not_found'
+    WHERE t.source = source_queue AND t.status = 'RUNNING'
+      AND NOT pgmq_gateway.is_task_of(t.started_at, this_queue);
+    INSERT INTO pgmq_gateway.move_tasks (id, source, destination, max_per_second, to_move, started_at)
+    VALUES (new_id, source_queue, destination_queue, per_second, count_to_move,
+            -- After a failover the clock may go wrong.
+            greatest(clock_timestamp(), 'epoch'::timestamptz + this_queue * interval '1 microsecond'))
+    ON CONFLICT (source) WHERE status = 'RUNNING' DO NOTHING;
+    RETURN FOUND;
+END
+$$;
+
+-- A task that nobody is at, and that for some seconds nobody else will be. Those whose queue was dropped, and
+-- whose name another one has, end here.
+CREATE FUNCTION pgmq_gateway.claim_move_task(seconds integer)
+RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    task record;
+BEGIN
+    -- A role that was granted its rights before there were tasks has none to work on them.
+    IF NOT has_table_privilege('pgmq_gateway.move_tasks', 'UPDATE')
+       OR current_setting('transaction_read_only')::boolean THEN
+        RETURN;
+    END IF;
+    LOOP
+        SELECT o.id, o.source, o.started_at INTO task FROM pgmq_gateway.move_tasks o
+        WHERE o.status = 'RUNNING' AND o.claimed_until < clock_timestamp()
+        ORDER BY o.claimed_until LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        IF pgmq_gateway.is_task_of(task.started_at, pgmq_gateway.queue_id(task.source)) THEN
+            RETURN QUERY UPDATE pgmq_gateway.move_tasks t
+                         SET claimed_until = clock_timestamp() + make_interval(secs => seconds)
+                         WHERE t.id = task.id RETURNING t.*;
+            EXIT;
+        END IF;
+        UPDATE pgmq_gateway.move_tasks t SET status = 'FAILED', failure = 'queue_not_found'
+        WHERE t.id = task.id;
+    END LOOP;
+END
+$$;
+
+-- Notes how far a task has come; it is left for whoever comes next after so many seconds.
+CREATE FUNCTION pgmq_gateway.advance_move_task(
+    task text, moved_now bigint, new_status text, new_failure text, pause float8
+) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+BEGIN
+    UPDATE pgmq_gateway.move_tasks t
+    SET moved = t.moved + moved_now,
+        failure = CASE t.status WHEN 'RUNNING' THEN new_failure ELSE t.failure END,
+        status = CASE t.status WHEN 'RUNNING' THEN new_status ELSE t.status END,
+        claimed_until = clock_timestamp() + make_interval(secs => pause)
+    WHERE t.id = task;
+END
+$$;
+
+-- Ends a task that runs. How many messages it has moved; null if it does not run.
+CREATE FUNCTION pgmq_gateway.cancel_move_task(task text)
+RETURNS bigint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    moved_then bigint;
+BEGIN
+    UPDATE pgmq_gateway.move_tasks t SET status = 'CANCELLED'
+    WHERE t.id = task AND t.status = 'RUNNING' RETURNING t.moved INTO moved_then;
+    RETURN moved_then;
+END
+$$;
+
+-- The last tasks of a queue, the newest first.
+CREATE FUNCTION pgmq_gateway.list_move_tasks(source_queue text, max_rows integer)
+RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    -- May write the queue down.
+    this_queue bigint := pgmq_gateway.queue_id(source_queue);
+BEGIN
+    RETURN QUERY SELECT t.* FROM pgmq_gateway.move_tasks t
+                 WHERE t.source = source_queue AND pgmq_gateway.is_task_of(t.started_at, this_queue)
+                 ORDER BY t.started_at DESC LIMIT max_rows;
+END
+$$;
