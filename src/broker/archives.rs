@@ -184,7 +184,8 @@ impl Broker {
                         if is_widest || step.last_id.is_none() { unlocked(step) } else { Ok(step) }
                     });
                 let moved = moved.await;
-                steps.done(moved.and_then(|step| step.map_err(of_moving(queue, Some(to)))));
+                let moved = moved.and_then(|step| step.map_err(of_moving(queue, Some(to))));
+                steps.done(broker.name_missing(&call, Some(to), moved).await);
             }
             broker.moved_to(to, steps.moved);
             steps.finish(to)
@@ -267,12 +268,26 @@ impl Broker {
                 if is_all { unlocked(step) } else { Ok(step) }
             });
             let moved = moved.await;
-            steps.done(moved.and_then(|step| step.map_err(of_moving(queue, to))));
+            let moved = moved.and_then(|step| step.map_err(of_moving(queue, to)));
+            steps.done(self.name_missing(call, to, moved).await);
         }
         if let Some(to) = to {
             self.moved_to(to, steps.moved);
         }
         steps.redriven(queue, to)
+    }
+
+    /// A table that was dropped while messages were moved may be that of the queue that they go to.
+    async fn name_missing<T>(
+        &self,
+        call: &Arc<Call>,
+        to: Option<&QueueName>,
+        moved: Result<T>,
+    ) -> Result<T> {
+        if let (Err(Error::QueueNotFound(_)), Some(to)) = (&moved, to) {
+            self.must_exist(call, to).await?;
+        }
+        moved
     }
 
     /// Moves those of these dead letters back to where they came from that nobody has in hand, as far as the time goes.
