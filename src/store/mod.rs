@@ -36,6 +36,7 @@ mod progress;
 mod queue_attributes;
 mod queues;
 mod reads;
+mod refusal;
 mod rejection;
 mod reports;
 mod schema;
@@ -68,7 +69,7 @@ pub use clock::DatabaseClock;
 pub use conn::Conn;
 pub use connect::{ConnectError, connect};
 pub use db::Db;
-pub use error::{Error, Refusal, Result, TooLarge};
+pub use error::{Error, Result};
 pub use floor::{VisibleLook, lowest_visible, next_due};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
@@ -110,6 +111,7 @@ pub use reads::{
     DeadLetters, Found, Kept, PassedOver, Pop, Popped, Quarantined, Read, pop, quarantine,
     quarantine_these, read, read_with_poll, release,
 };
+pub use refusal::{Refusal, TooLarge};
 pub use rejection::Rejection;
 pub use session::ConnectOptions;
 pub use settings::{Configured, all_settings, change_settings, check_notify};

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, value::RawValue};
-use sqlx::{postgres::PgRow, types::Json};
+use sqlx::{
+    Postgres,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+    types::Json,
+};
 
 use crate::domain::{QueueName, Scope};
 
@@ -50,6 +55,18 @@ pub struct AttributesBeside {
     pub alias: String,
     /// The change.
     pub change: AttributesChange,
+}
+
+impl AttributesBeside {
+    /// Binds it behind what a statement has already.
+    pub(super) fn bind_to<'q>(
+        &'q self,
+        query: Query<'q, Postgres, PgArguments>,
+    ) -> Query<'q, Postgres, PgArguments> {
+        let AttributesChange { attributes, tags, still, first_only } = &self.change;
+        let query = query.bind(&self.alias).bind(Json(attributes)).bind(Json(tags));
+        query.bind(Json(still)).bind(*first_only)
+    }
 }
 
 /// A queue with its name in another protocol.

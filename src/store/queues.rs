@@ -112,13 +112,8 @@ pub async fn create(
         .bind(fifo)
         .bind(Json(change.to_json()))
         .bind(queue.is_derived());
-    if let Some(AttributesBeside { alias, change }) = beside {
-        query = query
-            .bind(alias)
-            .bind(Json(&change.attributes))
-            .bind(Json(&change.tags))
-            .bind(Json(&change.still))
-            .bind(change.first_only);
+    if let Some(beside) = beside {
+        query = beside.bind_to(query);
     }
     let rows = conn.look(query).await?;
     let row = only_row(&rows)?;

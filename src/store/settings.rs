@@ -88,13 +88,8 @@ pub async fn change_settings(
 ) -> Result<bool> {
     let query = sqlx::query(if beside.is_some() { CHANGE_BOTH } else { CHANGE });
     let mut query = query.bind(queue.as_str()).bind(Json(change.to_json()));
-    if let Some(AttributesBeside { alias, change }) = beside {
-        query = query
-            .bind(alias)
-            .bind(Json(&change.attributes))
-            .bind(Json(&change.tags))
-            .bind(Json(&change.still))
-            .bind(change.first_only);
+    if let Some(beside) = beside {
+        query = beside.bind_to(query);
     }
     get(only_row(&conn.on(queue).change(query).await?)?, "changed")
 }
