@@ -1,8 +1,8 @@
 //! Times on the wire.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A time on the wire: one that a client names, whose refusal says what would be right, or one that it is told.
@@ -46,6 +46,28 @@ pub fn rfc3339(time: &DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// The same where it is of the usual length, at a tenth of the cost: each message that is delivered has three.
+fn usual_rfc3339(time: &DateTime<Utc>) -> Option<[u8; 27]> {
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut put = |digits: Range<usize>, mut number: u32| {
+        for digit in text[digits].iter_mut().rev() {
+            // Under 10, and so within a byte.
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    let year = u32::try_from(time.year()).ok().filter(|year| *year < 10_000)?;
+    let micros = Some(time.nanosecond() / 1000).filter(|micros| *micros < 1_000_000)?;
+    put(0..4, year);
+    put(5..7, time.month());
+    put(8..10, time.day());
+    put(11..13, time.hour());
+    put(14..16, time.minute());
+    put(17..19, time.second());
+    put(20..26, micros);
+    Some(text)
+}
+
 /// Reads RFC 3339, and nothing that only looks like it.
 fn parse_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     // Some write a space there, which JSON Schema's `date-time` is not.
@@ -56,7 +78,10 @@ fn parse_rfc3339(text: &str) -> Option<DateTime<Utc>> {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(&rfc3339(&self.0))
+        match usual_rfc3339(&self.0).as_ref().map(|text| str::from_utf8(text)) {
+            Some(Ok(text)) => out.serialize_str(text),
+            _ => out.serialize_str(&rfc3339(&self.0)),
+        }
     }
 }
 
@@ -71,6 +96,13 @@ mod tests {
         fn what_is_written_is_read(micros in 0i64..253_402_300_800_000_000) {
             let time = DateTime::from_timestamp_micros(micros).expect("before the year 10000");
             prop_assert_eq!(parse_rfc3339(&rfc3339(&time)), Some(time));
+        }
+
+        #[test]
+        fn what_is_written_fast_is_the_same(micros in -99_999_999_999_999_999i64..300_000_000_000_000_000) {
+            let time = DateTime::from_timestamp_micros(micros).expect("a time that chrono knows");
+            let written = serde_json::to_string(&Timestamp(time)).expect("JSON");
+            prop_assert_eq!(written, format!("\"{}\"", rfc3339(&time)));
         }
 
         #[test]
