@@ -3,8 +3,6 @@
 mod process;
 mod queues;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,8 +18,8 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-pub use queues::{MessageEvent, QueueFigures};
-pub use snapshot::{ProcessSnapshot, QueueCounts, QueueSnapshot};
+pub use queues::MessageEvent;
+pub use snapshot::{ProcessSnapshot, QueueCounts, QueueFigures, QueueSnapshot};
 
 use process::ProcessCollector;
 use queues::{MAINTENANCE_FAILED, MAX_NAMED, QueueCollector};
@@ -315,6 +313,21 @@ impl Metrics {
     pub fn process(&self) {
         self.process.look();
     }
+
+    /// What is known of each queue, in no order.
+    pub fn queue_snapshots(&self) -> Vec<QueueSnapshot> {
+        self.queues.snapshots()
+    }
+
+    /// What is known of one queue; nothing counted and no figures where nothing is known.
+    pub fn queue_snapshot(&self, queue: &str) -> QueueSnapshot {
+        self.queues.snapshot(queue)
+    }
+
+    /// What was last seen of the process.
+    pub fn process_snapshot(&self) -> ProcessSnapshot {
+        ProcessSnapshot { connections: self.connections.get(), ..self.process.snapshot() }
+    }
 }
 
 impl RequestSeries {
@@ -348,3 +361,6 @@ fn histogram() -> Histogram {
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

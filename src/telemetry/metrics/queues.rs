@@ -16,7 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use super::snapshot::{QueueCounts, QueueSnapshot};
+use super::snapshot::{QueueCounts, QueueFigures, QueueSnapshot};
 
 /// Queues that are counted by their names at the same time.
 pub(super) const MAX_NAMED: usize = 10_000;
@@ -60,21 +60,6 @@ pub enum MessageEvent {
     Quarantined,
     /// Moved away: delivered often enough, or given up by a worker.
     DeadLettered,
-}
-
-/// The length of a queue, and the like.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QueueFigures {
-    /// Messages in it.
-    pub length: i64,
-    /// Messages that could be delivered now.
-    pub visible: i64,
-    /// Messages that could be delivered now, and those that are in somebody's hands.
-    pub backlog: i64,
-    /// Age of its oldest message; 0 where there is none.
-    pub oldest_age_seconds: f64,
-    /// For how long the message that waits longest could have been delivered; 0 where there is none.
-    pub oldest_visible_age_seconds: f64,
 }
 
 /// The series of all queues.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use super::{Metrics, queues::QueueFigures};
-
 /// What is known of a queue.
 #[derive(Clone, Debug)]
 pub struct QueueSnapshot {
@@ -13,6 +11,21 @@ pub struct QueueSnapshot {
     pub figures: Option<QueueFigures>,
     /// What this gateway did to its messages since it started.
     pub counts: QueueCounts,
+}
+
+/// The length of a queue, and the like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueFigures {
+    /// Messages in it.
+    pub length: i64,
+    /// Messages that could be delivered now.
+    pub visible: i64,
+    /// Messages that could be delivered now, and those that are in somebody's hands.
+    pub backlog: i64,
+    /// Age of its oldest message; 0 where there is none.
+    pub oldest_age_seconds: f64,
+    /// For how long the message that waits longest could have been delivered; 0 where there is none.
+    pub oldest_visible_age_seconds: f64,
 }
 
 /// How many messages of a queue this gateway dealt with since it started.
@@ -41,21 +54,4 @@ pub struct ProcessSnapshot {
     pub started_at: Option<u64>,
     /// Connections of clients.
     pub connections: i64,
-}
-
-impl Metrics {
-    /// What is known of each queue, in no order.
-    pub fn queue_snapshots(&self) -> Vec<QueueSnapshot> {
-        self.queues.snapshots()
-    }
-
-    /// What is known of one queue; nothing counted and no figures where nothing is known.
-    pub fn queue_snapshot(&self, queue: &str) -> QueueSnapshot {
-        self.queues.snapshot(queue)
-    }
-
-    /// What was last seen of the process.
-    pub fn process_snapshot(&self) -> ProcessSnapshot {
-        ProcessSnapshot { connections: self.connections.get(), ..self.process.snapshot() }
-    }
 }
