@@ -149,7 +149,7 @@ fn read_one(
         "FifoQueue" if value != "true" => {
             let reason =
                 if is_new { "" } else { " Reason: Modifying queue type is not supported." };
-            return Err(wrong(attribute, reason));
+            return Err(SqsError::attribute(attribute, reason));
         }
         "FifoQueue" => {}
         _ => {
@@ -180,22 +180,14 @@ fn check_other(attribute: &str, value: &str, name: &SqsName) -> Result<()> {
         "KmsDataKeyReusePeriodSeconds" => is_within(value, 60, 86_400),
         "KmsMasterKeyId" => value.len() <= 2_048,
         "SqsManagedSseEnabled" => matches!(value, "true" | "false"),
-        "Policy" if value.len() > MAX_ATTRIBUTE_BYTES => return Err(too_long(attribute)),
+        "Policy" if value.len() > MAX_ATTRIBUTE_BYTES => {
+            return Err(SqsError::attribute_too_long(attribute));
+        }
         "Policy" => value.is_empty() || is_object(value),
         "RedriveAllowPolicy" => return check_allow_policy(value),
         _ => return Err(unknown(attribute)),
     };
-    if is_fine { Ok(()) } else { Err(wrong(attribute, "")) }
-}
-
-pub(super) fn wrong(attribute: &str, reason: &str) -> SqsError {
-    let message = format!("Invalid value for the parameter {attribute}.{reason}");
-    SqsError::new(Kind::InvalidAttributeValue, message)
-}
-
-/// What is told of a policy that is longer than with AWS.
-pub(super) fn too_long(attribute: &str) -> SqsError {
-    wrong(attribute, &format!(" Reason: It must have at most {MAX_ATTRIBUTE_BYTES} bytes."))
+    if is_fine { Ok(()) } else { Err(SqsError::attribute(attribute, "")) }
 }
 
 fn is_within(value: &str, least: i64, most: i64) -> bool {
@@ -214,9 +206,9 @@ fn number<const MIN: i64, const MAX: i64>(
     most: i64,
 ) -> Result<Bounded<MIN, MAX>> {
     if !is_within(value, least, most) {
-        return Err(wrong(attribute, ""));
+        return Err(SqsError::attribute(attribute, ""));
     }
-    value.parse().map_err(|_| wrong(attribute, ""))
+    value.parse().map_err(|_| SqsError::attribute(attribute, ""))
 }
 
 /// The attributes of a queue that are set or have a default; `dead_letters` is what clients of SQS call its

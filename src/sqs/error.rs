@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker,
+    broker::{self, MAX_ATTRIBUTE_BYTES},
     http::{Rejection, shorten},
 };
 
@@ -165,6 +165,18 @@ impl SqsError {
     pub(super) fn missing(parameter: &str) -> Self {
         let message = format!("The request must contain the parameter {parameter}.");
         Self::new(Kind::MissingParameter, message)
+    }
+
+    /// What is told of an attribute of a queue that cannot be what it is to be.
+    pub(super) fn attribute(name: &str, reason: &str) -> Self {
+        let message = format!("Invalid value for the parameter {name}.{reason}");
+        Self::new(Kind::InvalidAttributeValue, message)
+    }
+
+    /// What is told of a policy that is longer than with AWS.
+    pub(super) fn attribute_too_long(name: &str) -> Self {
+        let reason = format!(" Reason: It must have at most {MAX_ATTRIBUTE_BYTES} bytes.");
+        Self::attribute(name, &reason)
     }
 
     pub(super) fn receipt(handle: &str) -> Self {

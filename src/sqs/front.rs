@@ -1,11 +1,11 @@
 //! From a request to an action, and from its outcome to an answer, in both protocols.
 
-use std::{error::Error as StdError, ops::Deref, sync::Arc};
+use std::{error::Error as StdError, sync::Arc};
 
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts, uri::Authority},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value};
@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use crate::{
     domain::Message,
     http::{
-        BasePath, Caller, DeliveryCount, GatedBroker, LeasedBody, MultiQueuePermit, Rejection,
-        RequestContext, WireError, any_room, bearer, error_response, read, room_for,
+        BasePath, Caller, DeliveryCount, LeasedBody, MultiQueuePermit, Rejection, RequestContext,
+        WireError, any_room, bearer, error_response, read, room_for,
     },
 };
 
@@ -22,13 +22,12 @@ use super::{
     call::{Call, Output},
     error::{Kind, Result, SqsError},
     move_tasks,
-    names::Place,
+    protocol::Protocol,
     queue_attributes, queues,
     receiving::{self, Received},
-    request,
-    router::Protocol,
-    sending, settling,
+    request, sending, settling,
     shapes::Action,
+    state::Sqs,
     tags,
     validation::MAX_TRACE_BYTES,
     verification, xml,
@@ -36,67 +35,6 @@ use super::{
 
 const JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 const XML: HeaderValue = HeaderValue::from_static("text/xml");
-
-/// What stands in URLs and ARNs of queues.
-#[derive(Clone, Debug)]
-pub struct SqsPlace {
-    /// What URLs begin with, where that is not what the client called the gateway.
-    pub base_url: Option<String>,
-    /// The scheme of the listener.
-    pub scheme: &'static str,
-    /// Twelve digits.
-    pub account_id: String,
-    /// A region.
-    pub region: String,
-    /// Whether the groups of a standard queue come to take turns.
-    pub fair_queues: bool,
-}
-
-/// What the handlers share.
-#[derive(Clone, Debug)]
-pub(super) struct Sqs {
-    gated: GatedBroker,
-    place: Arc<SqsPlace>,
-}
-
-impl Deref for Sqs {
-    type Target = GatedBroker;
-
-    fn deref(&self) -> &GatedBroker {
-        &self.gated
-    }
-}
-
-impl Sqs {
-    pub(super) fn new(gated: GatedBroker, place: SqsPlace) -> Self {
-        Self { gated, place: Arc::new(place) }
-    }
-
-    /// Where queues seem to be to whoever makes a request.
-    fn place(&self, parts: &Parts, base_path: &str) -> Place {
-        let base = self.place.base_url.clone().unwrap_or_else(|| {
-            let said = |name: &str| {
-                let said = parts.headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
-                (!said.is_empty()).then_some(said)
-            };
-            let is_scheme = |scheme: &&str| matches!(*scheme, "http" | "https");
-            let scheme = said("x-forwarded-proto").filter(is_scheme).unwrap_or(self.place.scheme);
-            let is_host = |host: &&str| {
-                host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
-            };
-            let host = said("x-forwarded-host").filter(is_host).unwrap_or(host(parts));
-            format!("{scheme}://{host}{base_path}")
-        });
-        let SqsPlace { account_id, region, .. } = &*self.place;
-        Place { base, account: account_id.clone(), region: region.clone() }
-    }
-}
-
-/// The host's name as the client wrote it.
-pub(super) fn host(parts: &Parts) -> &str {
-    let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| parts.uri.authority().map(Authority::as_str)).unwrap_or("localhost")
-}
 
 /// An error on its way to the outermost layer.
 #[derive(Debug)]
@@ -209,7 +147,7 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
         place: sqs.place(&parts, &base_path),
         trace: trace(&parts),
         sender: signed.as_ref().map(|(signature, _)| signature.access_key_id.clone()),
-        fair_queues: sqs.place.fair_queues,
+        fair_queues: sqs.fair_queues(),
     };
     let bytes = body.len() as u64;
     let understand = move |caller: Caller| {

@@ -12,21 +12,12 @@ use crate::domain::{
     GROUP_HEADER, MESSAGE_ID_HEADER, Message, NewMessage, SENDER_HEADER, Visibility, text_of,
 };
 
-use super::message_attributes::{AttributeValue, foreign_attributes, stored_attributes};
-
-/// The message attributes, as the JSON protocol has them.
-const ATTRIBUTES: &str = "x-message-attributes";
-/// The system attribute AWSTraceHeader.
-pub(super) const TRACE: &str = "x-trace-header";
-/// See `migrations/functions/sqs.sql`.
-const DEDUPLICATION_ID: &str = "x-deduplication-id";
-const DEDUPLICATION_SCOPE: &str = "x-deduplication-scope";
-/// Where a dead letter comes from.
-pub(super) const ORIGIN: &str = "x-dead-letter-queue";
-/// The number that it had there.
-const FORMER_NUMBER: &str = "x-dead-letter-msg-id";
-/// What no sender gives it.
-const DEAD: &str = "x-dead-letter-read-ct";
+use super::{
+    headers::{
+        ATTRIBUTES, DEAD, DEDUPLICATION_ID, DEDUPLICATION_SCOPE, FORMER_NUMBER, ORIGIN, TRACE,
+    },
+    message_attributes::{AttributeValue, foreign_attributes, stored_attributes},
+};
 
 /// What is stored of a message beside its body.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use crate::domain::{JsonObject, SENDER_HEADER};
 
 use super::{
     error::{Kind, Result, SqsError},
-    message::TRACE,
+    headers::TRACE,
 };
 
 /// The most message attributes.

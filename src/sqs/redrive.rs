@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::broker::MAX_ATTRIBUTE_BYTES;
 
 use super::{
-    attributes::{too_long, wrong},
     error::{Result, SqsError},
     names::SqsName,
 };
@@ -56,7 +55,7 @@ pub(super) fn check_allow_policy(value: &str) -> Result<()> {
         return Ok(());
     }
     if value.len() > MAX_ATTRIBUTE_BYTES {
-        return Err(too_long("RedriveAllowPolicy"));
+        return Err(SqsError::attribute_too_long("RedriveAllowPolicy"));
     }
     let policy: Option<Value> = serde_json::from_str(value).ok();
     let member = |name: &str| policy.as_ref()?.get(name).filter(|member| !member.is_null());
@@ -74,7 +73,7 @@ pub(super) fn check_allow_policy(value: &str) -> Result<()> {
     }
     let reason = " Reason: It is {\"redrivePermission\": \"allowAll\" or \"denyAll\"}, or \"byQueue\" with 1 to 10 ARNs \
                   of queues as \"sourceQueueArns\".";
-    Err(wrong("RedriveAllowPolicy", reason))
+    Err(SqsError::attribute("RedriveAllowPolicy", reason))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::{
 use super::{
     error::{Kind, Result, SqsError},
     form::Form,
-    router::{Protocol, TARGET, TARGET_PREFIX, is_queue},
+    protocol::{Protocol, TARGET, TARGET_PREFIX, is_queue},
     shapes::{Action, Input},
     surrogates,
 };

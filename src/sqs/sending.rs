@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    broker::{self, QueueAttributes, QueueRules, Sent},
+    broker::{self, QueueRules, Sent},
     domain::{Delay, NewMessage, Visibility},
     http::{Caller, QueuePermit, right},
 };
@@ -19,6 +19,7 @@ use super::{
     error::{Kind, Result, SqsError},
     message::{Envelope, derived_id},
     names::SqsName,
+    sending_rules::Rules,
     shapes::{SendMessage, SendMessageBatch},
     validation::{TRACE_ATTRIBUTE, bytes, check_message, check_request},
 };
@@ -28,28 +29,6 @@ const MAX_BATCH_BYTES: u64 = 1_048_576;
 
 /// Leave to store messages.
 type Permit = QueuePermit<right::Send>;
-
-/// What holds for the messages of a queue.
-pub(super) struct Rules {
-    pub(super) is_fifo: bool,
-    pub(super) is_content_based: bool,
-    in_group: bool,
-    pub(super) sending: QueueRules,
-}
-
-impl Rules {
-    fn new(name: &SqsName, attributes: &QueueAttributes, sending: QueueRules) -> Self {
-        let is = |attribute: &str, value: &str| {
-            attributes.attributes.get(attribute).is_some_and(|is| is == value)
-        };
-        Self {
-            is_fifo: name.is_fifo(),
-            is_content_based: is("ContentBasedDeduplication", "true"),
-            in_group: is("DeduplicationScope", "messageGroup"),
-            sending,
-        }
-    }
-}
 
 /// What the sender is told beside the id.
 #[derive(Debug)]

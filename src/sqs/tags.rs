@@ -10,7 +10,6 @@ use crate::{
 };
 
 use super::{
-    attributes::too_long,
     call::{Call, Output, object, queue_of},
     error::{Kind, Result, SqsError},
     message_attributes::is_legal,
@@ -270,7 +269,7 @@ impl Policy {
             Some(Value::Object(self.whole).to_string())
         };
         if policy.as_ref().is_some_and(|policy| policy.len() > MAX_ATTRIBUTE_BYTES) {
-            return Err(too_long(POLICY));
+            return Err(SqsError::attribute_too_long(POLICY));
         }
         let attribute = |value| BTreeMap::from([(POLICY.to_owned(), value)]);
         let (attributes, still) = (attribute(policy), attribute(self.text));

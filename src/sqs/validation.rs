@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     error::{Result, SqsError},
     message_attributes::{AttributeValue, MAX_ATTRIBUTES, check_attribute, illegal, is_legal},
-    sending::Rules,
+    sending_rules::Rules,
     shapes::{SendMessage, required},
 };
 

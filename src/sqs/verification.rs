@@ -15,8 +15,8 @@ use super::{
     canonical::{CONTENT_HASH, Signed, normalized},
     digest::hex,
     error::{Kind, Result, SqsError},
-    front::{Sqs, host},
     signature::{Signature, mismatch},
+    state::{Sqs, host},
 };
 
 const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. \

@@ -150,7 +150,7 @@ fn uses_are_found() {
 }
 
 /// Folders in which no file uses another that uses it.
-const WITHOUT_CIRCLES: [&str; 10] = [
+const WITHOUT_CIRCLES: [&str; 12] = [
     "api",
     "app",
     "auth",
@@ -160,7 +160,9 @@ const WITHOUT_CIRCLES: [&str; 10] = [
     "embedded",
     "http",
     "server",
+    "sqs",
     "supabase",
+    "telemetry",
 ];
 
 #[test]
@@ -214,7 +216,7 @@ fn no_import_leads_in_a_circle() {
 
 /// The paths that a module's `use` items name, from the root of the crate, and whether they are handed on.
 fn imports(module: &str, text: &str) -> Vec<(bool, String)> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let mut paths = Vec::new();
     for (at, _) in code.match_indices("use ") {
         let before = code[..at].rsplit('\n').next().unwrap_or_default();
