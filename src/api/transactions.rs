@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{MAX_OPERATIONS, Outcome, Wish},
+    broker::{self, MAX_OPERATIONS, RequestedOperation},
     domain::{
         Delay, GivenMsgId, JsonObject, Limited, NewMessage, QueueName, RawJson, Right, Timestamp,
         Visibility, VisibilityTimeout, without_own_headers,
@@ -125,20 +125,20 @@ struct SetVt {
 
 impl Transaction {
     /// What is to be done, if headers say nothing that the caller may not.
-    fn into_wishes(
+    fn into_requested(
         self,
         across: MultiQueuePermit,
-    ) -> Result<(MultiQueuePermit, Vec<Wish>), Problem> {
-        let wish = |(index, operation): (usize, JsonObject<Operation>)| {
+    ) -> Result<(MultiQueuePermit, Vec<RequestedOperation>), Problem> {
+        let requested = |(index, operation): (usize, JsonObject<Operation>)| {
             if let Some(JsonObject(new)) = &operation.0.send {
                 let at = format!("operations[{index}].send.");
                 across.caller.authorize_origin_headers(new.headers.as_ref(), &at)?;
             }
-            operation.0.into_wish(index)
+            operation.0.into_requested(index)
         };
-        let wishes = self.operations.0.into_iter().enumerate().map(wish);
-        let wishes = wishes.collect::<Result<Vec<_>, _>>()?;
-        Ok((across, wishes))
+        let requested = self.operations.0.into_iter().enumerate().map(requested);
+        let requested = requested.collect::<Result<Vec<_>, _>>()?;
+        Ok((across, requested))
     }
 }
 
@@ -151,7 +151,7 @@ impl Operation {
         })
     }
 
-    fn into_wish(self, index: usize) -> Result<Wish, Problem> {
+    fn into_requested(self, index: usize) -> Result<RequestedOperation, Problem> {
         let at = |action: &str| format!("operations[{index}].{action}");
         let end = |action: &str, end: End| {
             let target = target(end.msg_id.map(GivenMsgId::get), end.receipt, &|| at(action))?;
@@ -170,19 +170,21 @@ impl Operation {
                 let (message, headers) = (new.message, new.headers);
                 let headers = headers.map(without_own_headers);
                 let message = NewMessage { message, sql_null: false, headers, visible };
-                Ok(Wish::Send(new.queue, message))
+                Ok(RequestedOperation::Send(new.queue, message))
             }
             Self { send: None, delete: Some(JsonObject(old)), archive: None, set_vt: None } => {
-                end("delete", old).map(|(queue, target)| Wish::Delete(queue, target))
+                end("delete", old).map(|(queue, target)| RequestedOperation::Delete(queue, target))
             }
             Self { send: None, delete: None, archive: Some(JsonObject(old)), set_vt: None } => {
-                end("archive", old).map(|(queue, target)| Wish::Archive(queue, target))
+                end("archive", old)
+                    .map(|(queue, target)| RequestedOperation::Archive(queue, target))
             }
-            Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(wish)) } => {
-                let visible = visibility(wish.vt, wish.visible_at, &format!("`{}`", at("set_vt")))?;
+            Self { send: None, delete: None, archive: None, set_vt: Some(JsonObject(change)) } => {
+                let visible =
+                    visibility(change.vt, change.visible_at, &format!("`{}`", at("set_vt")))?;
                 let target =
-                    target(wish.msg_id.map(GivenMsgId::get), wish.receipt, &|| at("set_vt"))?;
-                Ok(Wish::SetVisibility(wish.queue, target, visible))
+                    target(change.msg_id.map(GivenMsgId::get), change.receipt, &|| at("set_vt"))?;
+                Ok(RequestedOperation::SetVisibility(change.queue, target, visible))
             }
             _ => Err(Problem::invalid(format!(
                 "`operations[{index}]` must be one of `send`, `delete`, `archive` and `set_vt`"
@@ -192,12 +194,12 @@ impl Operation {
 }
 
 /// What an operation takes.
-fn needed(wish: &Wish) -> (Right, &QueueName) {
-    match wish {
-        Wish::Send(queue, _) => (Right::Send, queue),
-        Wish::Delete(queue, _) | Wish::Archive(queue, _) | Wish::SetVisibility(queue, ..) => {
-            (Right::Receive, queue)
-        }
+fn needed(requested: &RequestedOperation) -> (Right, &QueueName) {
+    match requested {
+        RequestedOperation::Send(queue, _) => (Right::Send, queue),
+        RequestedOperation::Delete(queue, _)
+        | RequestedOperation::Archive(queue, _)
+        | RequestedOperation::SetVisibility(queue, ..) => (Right::Receive, queue),
     }
 }
 
@@ -221,8 +223,8 @@ struct OperationResult {
     vt: Option<String>,
 }
 
-impl From<Outcome> for OperationResult {
-    fn from(outcome: Outcome) -> Self {
+impl From<broker::OperationResult> for OperationResult {
+    fn from(outcome: broker::OperationResult) -> Self {
         let msg_id = outcome.msg_id.or_else(|| outcome.msg_ids.first().copied());
         Self { msg_id, vt: outcome.vt }
     }
@@ -245,9 +247,9 @@ async fn transact(
     OnceJson(body, once): OnceJson<Transaction>,
 ) -> Result<Response, Problem> {
     let bytes = body.operations.0.iter().map(|operation| operation.0.bytes()).sum();
-    let (across, wishes) = across.on_text(bytes, |across| body.into_wishes(across)).await?;
-    let (broker, call) = across.for_all(wishes.iter().map(needed)).map_err(refused)?;
-    let done = broker.transact(&call, wishes, once).await?;
+    let (across, requested) = across.on_text(bytes, |across| body.into_requested(across)).await?;
+    let (broker, call) = across.for_all(requested.iter().map(needed)).map_err(refused)?;
+    let done = broker.transact(&call, requested, once).await?;
     let results = done.result.into_iter().map(OperationResult::from).collect();
     Ok(mark(done.replayed, JsonResponse(Results { results }).into_response()))
 }

@@ -3,11 +3,24 @@
 use std::time::Duration;
 
 use crate::{
-    domain::ArchivedMessage,
-    store::{ArchiveStep, Page, Step},
+    domain::{ArchivedMessage, PageSize, QueueName},
+    store::{ArchiveStep, Archived, Page, Step},
 };
 
-use super::{archives::Browse, row_budget::RowBudget};
+use super::row_budget::RowBudget;
+
+/// A page of an archive.
+#[derive(Clone, Debug)]
+pub struct Browse {
+    /// The queue.
+    pub queue: QueueName,
+    /// The id behind which to begin.
+    pub after: i64,
+    /// The most messages to return.
+    pub limit: PageSize,
+    /// Which messages.
+    pub which: Archived,
+}
 
 /// What has been found of a page, and how to go on.
 #[derive(Debug)]
@@ -82,8 +95,7 @@ mod tests {
     use chrono::{DateTime, Utc};
 
     use super::*;
-    use crate::domain::{Filter, Message, PageSize, QueueName};
-    use crate::store::Archived;
+    use crate::domain::{Filter, Message};
 
     fn search(limit: i32, max_bytes: u64) -> ArchiveSearch {
         let filter: Filter = r#"{"a":1}"#.parse().expect("a filter");

@@ -7,7 +7,7 @@ use crate::{
     store::{self, BrowseLimits, Browsed, MessageSearch, MessageSource, Position},
 };
 
-use super::{Broker, Error, Result, retry::Kind};
+use super::{Broker, Error, Result, work::Kind};
 
 /// Rows that are looked at for a page at first, and where that takes too long. There is no time for a third look.
 const ROWS: [i32; 2] = [20_000, 1_000];

@@ -4,10 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use crate::{domain::Call, store};
 
-use super::{
-    Broker, QueueConn, Result,
-    retry::{Kind, Retry},
-};
+use super::{Broker, QueueConn, Result, retry::Retry, work::Kind};
 
 impl Broker {
     /// Does work that is about no messages, but about what is written down of queues, as [`Broker::on_queue`] does

@@ -168,7 +168,7 @@ impl Collector {
         let statement = self.settings.queue_budget().max(LOOK_LIMIT);
         let limits = LookLimits { lock, statement };
         let count_limit = self.settings.queue_count_limit;
-        // An errand for each: others go in between.
+        // A connection for each: others go in between.
         let mut conn = self.broker.db.background_conn().await?;
         let figures = store::figures(&mut conn, queue, count_limit, limits).await;
         drop(conn);

@@ -7,7 +7,7 @@ use crate::{
     store::{self, LookLimits, QueueFigures},
 };
 
-use super::{Broker, Error, Result, retry::Kind};
+use super::{Broker, Error, Result, work::Kind};
 
 /// Messages that are counted where a number need not be exact.
 const COUNT_LIMIT: u32 = 100_000;

@@ -7,7 +7,7 @@ use crate::{
     store::{self, CleanupHolder, ListedKey, TableHealth},
 };
 
-use super::{Broker, Error, Result, retry::Kind};
+use super::{Broker, Error, Result, work::Kind};
 
 /// The most keys that are listed.
 const MAX_KEYS: i32 = 1_000;

@@ -4,20 +4,26 @@
 
 mod archive_search;
 mod archives;
+mod attributes_cache;
 mod browsing;
 mod caller;
 mod catalogue;
 mod coalesced;
 mod collector;
 mod cpu_pool;
+mod deduplication;
 mod detached;
 mod error;
 mod fair_queues;
+mod fair_tries;
 mod figures;
+mod index_builds;
 mod inspection;
 mod janitor;
+mod locked_subjects;
 mod move_steps;
 mod mover;
+mod moves;
 mod names;
 mod overview;
 mod policies;
@@ -36,6 +42,7 @@ mod settling;
 mod these_steps;
 mod topics;
 mod transactions;
+mod work;
 
 use std::{
     future::Future,
@@ -49,7 +56,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, debug_span};
 
 use crate::{
     config::{Limits, ReadMode, Settings, Strategy},
@@ -68,32 +74,34 @@ pub use crate::{
         TableHealth,
     },
 };
-pub use archives::{Browse, MovedSome, Redrive, RedrivenThese, Replay};
+pub use archive_search::Browse;
 pub use browsing::BrowseMessages;
 pub use collector::Collector;
 pub use cpu_pool::CpuPool;
+pub use deduplication::Sent;
 pub use error::{Error, Part, Result, Subject};
 pub(crate) use error::{changed_unseen, partly_changed};
 pub use figures::MessageCounts;
 pub use janitor::Janitor;
 pub use mover::{FAILED_ORIGIN_UNKNOWN, FAILED_QUEUE_NOT_FOUND, Mover};
+pub use moves::{MovedSome, Redrive, RedrivenThese, Replay};
 pub use overview::QueueOverview;
 pub use purging::Purged;
-use queue_changes::IndexBuilds;
 pub use queue_changes::QueueChange;
 pub use queues::{Created, ListQueues, NewQueue, QueuePage};
 pub use receiving::{Peek, Receive};
-pub use sending::{Once, Replayable};
-pub use sending_each::{QueueRules, Sent};
+pub use sending::{IdempotencyKey, Replayable};
+pub use sending_each::QueueRules;
 pub use settling::{MAX_SETTLED, Settle, SettleTarget, SettledEntry};
 pub use topics::{Bindings, MAX_BINDINGS, Topic};
-pub use transactions::{MAX_OPERATIONS, Outcome, TopicDelivery, Wish};
+pub use transactions::{MAX_OPERATIONS, OperationResult, RequestedOperation, TopicDelivery};
 
+use attributes_cache::AttributesCache;
 use coalesced::Coalesced;
-use fair_queues::FairTries;
-use policies::{Policies, Policy};
-use queue_attributes::AttributesCache;
-use retry::{Kind, LockedSubjects, Retry};
+use fair_tries::FairTries;
+use index_builds::IndexBuilds;
+use locked_subjects::LockedSubjects;
+use policies::Policies;
 use row_security::RowSecurityNotices;
 
 /// Time between two looks at settings while clients wait.
@@ -116,7 +124,7 @@ pub struct Inner {
     read_mode: ReadMode,
     idempotency_lifetime: Duration,
     /// Transactions: half of the connections are for others, as these may wait for each other.
-    transactions: Transactions<Outcome>,
+    transactions: Transactions<OperationResult>,
     /// What work outside the lanes meets a lock.
     locked: Arc<LockedSubjects>,
     /// Leave for a statement outside the lanes, by caller.
@@ -231,7 +239,7 @@ impl Broker {
     }
 
     /// Where a front end, too, works on much text.
-    pub fn text(&self) -> &CpuPool {
+    pub fn cpu_pool(&self) -> &CpuPool {
         &self.cpu_pool
     }
 
@@ -281,67 +289,10 @@ impl Broker {
         }
     }
 
-    /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
-    /// alone.
-    async fn open(
-        &self,
-        queue: &QueueName,
-        policy: &Policy,
-        call: &Arc<Call>,
-    ) -> Result<QueueConn> {
-        let ambiguity = names::ambiguity(queue, policy);
-        let permits = self.permits(Some(queue), call).await?;
-        let mut conn = self.db.acquire(call).await?;
-        match ambiguity {
-            Some(ambiguity) if !store::exists(&mut conn, queue).await? => Err(ambiguity),
-            _ => Ok(QueueConn { conn, _permits: permits }),
-        }
-    }
-
     /// A connection for work that is about no queue in particular.
     async fn connect(&self, call: &Arc<Call>) -> store::Result<QueueConn> {
         let permits = self.permits(None, call).await?;
         Ok(QueueConn { conn: self.db.acquire(call).await?, _permits: permits })
-    }
-
-    /// Does work on a queue outside the lanes: again if others undid it, and for a while where something is
-    /// locked. No connection is held in between.
-    async fn on_queue<T, F>(
-        &self,
-        kind: Kind,
-        queue: &QueueName,
-        policy: &Policy,
-        call: &Arc<Call>,
-        work: impl Fn(QueueConn) -> F,
-    ) -> Result<store::Result<T>>
-    where
-        F: Future<Output = store::Result<T>>,
-    {
-        let span = debug_span!("operation", name = ?kind, queue = queue.as_str());
-        let _way = if kind.locks_table() { self.engine.make_way(queue) } else { None };
-        let mut retry = Retry::new(self, kind, vec![queue.clone()]);
-        loop {
-            let turn = match retry.turn().await {
-                Ok(turn) => turn,
-                Err(error) => return Ok(Err(error)),
-            };
-            // For one try at a time: who waits for a lock is in nobody's way.
-            let _dear =
-                if kind.is_dear() { Some(self.dear(Some(queue), call).await?) } else { None };
-            let conn = self.open(queue, policy, call).await?;
-            let outcome = if retry.is_locked_out() {
-                // That became known while this waited for a connection.
-                drop(conn);
-                Err(store::Error::Locked)
-            } else {
-                work(conn).instrument(span.clone()).await
-            };
-            drop(turn);
-            match &outcome {
-                Err(error) if retry.is_worth_it(error).await => {}
-                _ => return Ok(outcome),
-            }
-        }
     }
 
     /// Leave for one statement outside the lanes: neither a caller nor a queue takes all connections.

@@ -10,7 +10,7 @@ use crate::{
     store::{Moved, Rejection, Step, Unreturnable},
 };
 
-use super::{Error, Result, archives::MovedSome, row_budget::RowBudget};
+use super::{Error, Result, moves::MovedSome, row_budget::RowBudget};
 
 /// The most messages that are moved in one transaction.
 pub(super) const STEP: i32 = 500;

@@ -2,11 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Call, QueueName};
+use crate::{
+    domain::{Call, QueueName},
+    store,
+};
 
-use super::{Broker, Error, Result, policies::Policy};
+use super::{Broker, Error, QueueConn, Result, policies::Policy};
 
 impl Broker {
+    /// A connection for work on a queue outside the lanes, once its name is known to mean that queue
+    /// alone.
+    pub(super) async fn open(
+        &self,
+        queue: &QueueName,
+        policy: &Policy,
+        call: &Arc<Call>,
+    ) -> Result<QueueConn> {
+        let ambiguity = ambiguity(queue, policy);
+        let permits = self.permits(Some(queue), call).await?;
+        let mut conn = self.db.acquire(call).await?;
+        match ambiguity {
+            Some(ambiguity) if !store::exists(&mut conn, queue).await? => Err(ambiguity),
+            _ => Ok(QueueConn { conn, _permits: permits }),
+        }
+    }
+
     /// Refuses a name that would reach the table of another queue.
     pub(super) async fn check_name_unambiguous(
         &self,
@@ -23,7 +43,7 @@ impl Broker {
 
 /// What is to be said of a name unless there is a queue of exactly this name: PGMQ folds upper
 /// case away, so `Orders` would reach the table of `orders`, and the other way round.
-pub(super) fn ambiguity(queue: &QueueName, policy: &Policy) -> Option<Error> {
+fn ambiguity(queue: &QueueName, policy: &Policy) -> Option<Error> {
     match queue.check_creatable() {
         Err(reason) => Some(Error::invalid_name(queue, reason)),
         Ok(()) if policy.is_folded => Some(Error::QueueNotFound(queue.to_string())),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Result, move_steps::hides, policies::Policy, retry::Kind, row_budget::RowBudget,
+    Broker, Error, Result, move_steps::hides, policies::Policy, row_budget::RowBudget, work::Kind,
 };
 
 /// The most messages that are deleted in one transaction where a queue cannot be emptied at once.

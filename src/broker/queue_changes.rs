@@ -2,24 +2,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tracing::warn;
 
 use crate::{
     domain::{Call, Queue, QueueKind, QueueName, SettingsChange},
-    engine::KeyedSlots,
     store::{self, AttributesBeside, DropOutcome, GroupIndex},
 };
 
 use super::{
     Broker, Created, Error, NewQueue, Result, caller, policies::Policy,
-    queues::missing_dead_letter_queue, retry::Kind,
+    queues::missing_dead_letter_queue, work::Kind,
 };
 
 /// How often an index is tried to be made, or dropped, that others are at.
 const MOST_ATTEMPTS: u32 = 4;
-/// Queues whose indexes are worked on at the same time: an index waits for transactions that have written to its table.
-const MOST_BUILDS: usize = 3;
 
 /// What to change of a queue.
 #[derive(Clone, Debug, Default)]
@@ -38,33 +34,6 @@ impl QueueChange {
         let fifo = self.fifo.map(|wanted| (GroupIndex::Fifo, wanted));
         let fair = self.settings.fair.map(|wanted| (GroupIndex::Fair, wanted.unwrap_or(false)));
         fifo.into_iter().chain(fair).collect()
-    }
-}
-
-/// Whose turn it is to work on indexes: one at a time for a queue, and few in all, as each has a session of its own.
-#[derive(Debug)]
-pub(super) struct IndexBuilds {
-    queues: KeyedSlots<QueueName>,
-    all: Semaphore,
-}
-
-/// Such a turn, until it is dropped.
-struct IndexTurn<'a> {
-    _of_queue: Option<OwnedSemaphorePermit>,
-    _of_all: Option<SemaphorePermit<'a>>,
-}
-
-impl Default for IndexBuilds {
-    fn default() -> Self {
-        Self { queues: KeyedSlots::new(1), all: Semaphore::new(MOST_BUILDS) }
-    }
-}
-
-impl IndexBuilds {
-    async fn turn(&self, queue: &QueueName) -> IndexTurn<'_> {
-        // In this order: who waits for its queue takes nobody's place.
-        let of_queue = self.queues.acquire(queue).await;
-        IndexTurn { _of_queue: of_queue, _of_all: self.all.acquire().await.ok() }
     }
 }
 

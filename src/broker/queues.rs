@@ -11,10 +11,7 @@ use crate::{
     store::{self, AttributesBeside, Conn, CreateOutcome},
 };
 
-use super::{
-    Broker, Error, Part, Result,
-    retry::{Kind, Retry},
-};
+use super::{Broker, Error, Part, Result, retry::Retry, work::Kind};
 
 /// Queues that are looked at together where not all of them are shown.
 const FILTERED_PAGE: usize = 1_000;

@@ -18,7 +18,7 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{Broker, Error, Result, policies::Policy, retry::Kind, settling::not_found};
+use super::{Broker, Error, Result, policies::Policy, work::Kind};
 
 /// A receive.
 #[derive(Clone, Debug)]
@@ -190,7 +190,9 @@ impl Broker {
         let looked = timeout(self.request_timeout, self.engine.look(&queue, id, call)).await;
         let Ok(looked) = looked else { return Err(self.not_in_time().await) };
         match looked.map_err(Error::on(&queue))? {
-            Shareable::Done(found) => found.ok_or_else(|| not_found(&queue, id.get())),
+            Shareable::Done(found) => {
+                found.ok_or_else(|| Error::message_not_found(&queue, id.get()))
+            }
             Shareable::Alone => self.message_alone(call, queue, policy, id).await,
         }
     }
@@ -211,7 +213,7 @@ impl Broker {
             });
             match found.await? {
                 Ok(Some(message)) => Ok(Arc::new(message)),
-                Ok(None) => Err(not_found(&queue, id.get())),
+                Ok(None) => Err(Error::message_not_found(&queue, id.get())),
                 Err(store::Error::Unreadable) => Err(Error::MessageUnreadable(id.get())),
                 Err(error) => Err(Error::on(&queue)(error)),
             }

@@ -1,120 +1,29 @@
 //! When work outside the lanes is worth another try that failed because of what others did at the same
 //! time.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{future::Future, sync::Arc};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::{sleep, timeout_at},
 };
+use tracing::{Instrument, debug_span};
 
 use crate::{
-    domain::QueueName,
-    engine::{Intent, LockBackoff, Table},
+    domain::{Call, QueueName},
+    engine::{LockBackoff, Table},
     store,
 };
 
-use super::{Broker, caller};
+use super::{
+    Broker, QueueConn, Result, caller,
+    locked_subjects::{Entered, Subject},
+    policies::Policy,
+    work::Kind,
+};
 
 /// How often work is tried that others undo.
 const MOST_ATTEMPTS: u32 = 3;
-
-/// A kind of work: what is in the way of one is not in the way of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    /// Reading and deleting at once.
-    Pop,
-    /// Looking at one message.
-    Look,
-    /// Looking at many messages, or counting them.
-    Browse,
-    /// Several things to messages that were delivered.
-    Settle,
-    /// The same, of messages that were met locked.
-    SettleLocked,
-    /// Looking at an archive.
-    Archive,
-    /// Moving messages from an archive into a queue.
-    Replay,
-    /// Moving messages from one queue to another.
-    Move,
-    /// Looking at a queue's settings.
-    Show,
-    /// Looking at what is written down of queues, or changing it.
-    Catalogue,
-    /// Making, changing and dropping a queue.
-    Define,
-    /// Emptying a queue.
-    Purge,
-    /// Several things at once, in several queues.
-    Transact,
-}
-
-/// Work of a kind on a queue, or on several.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Subject {
-    kind: Kind,
-    of: Box<str>,
-}
-
-/// The subjects of which some work meets a lock. One piece of work at a time is tried of each, and few of
-/// all, so that what is locked takes no connections from what is not.
-#[derive(Debug, Default)]
-pub(super) struct LockedSubjects(Mutex<HashMap<Subject, Gate>>);
-
-#[derive(Debug)]
-struct Gate {
-    turn: Arc<Semaphore>,
-    waiting: usize,
-}
-
-impl LockedSubjects {
-    fn is_locked(&self, subject: &Subject) -> bool {
-        let gates = self.lock();
-        !gates.is_empty() && gates.contains_key(subject)
-    }
-
-    fn enter(self: &Arc<Self>, subject: &Subject) -> Entered {
-        let mut gates = self.lock();
-        let gate = gates
-            .entry(subject.clone())
-            .or_insert_with(|| Gate { turn: Arc::new(Semaphore::new(1)), waiting: 0 });
-        gate.waiting += 1;
-        Entered {
-            subjects: Arc::clone(self),
-            subject: subject.clone(),
-            turn: Arc::clone(&gate.turn),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Gate>> {
-        // Whole between any two statements: a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One that waits until something is not locked any more, until this is dropped.
-#[derive(Debug)]
-struct Entered {
-    subjects: Arc<LockedSubjects>,
-    subject: Subject,
-    turn: Arc<Semaphore>,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut gates = self.subjects.lock();
-        if let Some(gate) = gates.get_mut(&self.subject) {
-            gate.waiting -= 1;
-            if gate.waiting == 0 {
-                gates.remove(&self.subject);
-            }
-        }
-    }
-}
 
 /// Leave for one try.
 #[derive(Debug, Default)]
@@ -259,30 +168,44 @@ impl<'a> Retry<'a> {
     }
 }
 
-impl Kind {
-    /// Whether it may take long: such work is done by few at a time, and on a queue by one.
-    pub(super) fn is_dear(self) -> bool {
-        matches!(self, Self::Browse | Self::Archive | Self::Replay)
-    }
-
-    /// Whether it may lock the table of its queue as a whole.
-    pub(super) fn locks_table(self) -> bool {
-        matches!(self, Self::Define | Self::Purge)
-    }
-
-    /// What it is about to do to the table of its queue, if that is what it works on.
-    fn intent(self) -> Option<Intent> {
-        match self {
-            Self::Look | Self::Browse | Self::Show => Some(Intent::Look),
-            Self::Pop
-            | Self::Settle
-            | Self::SettleLocked
-            | Self::Replay
-            | Self::Move
-            | Self::Purge
-            | Self::Transact => Some(Intent::Change),
-            // What is in the way of these is in the way of nothing else.
-            Self::Archive | Self::Define | Self::Catalogue => None,
+impl Broker {
+    /// Does work on a queue outside the lanes: again if others undid it, and for a while where something is
+    /// locked. No connection is held in between.
+    pub(super) async fn on_queue<T, F>(
+        &self,
+        kind: Kind,
+        queue: &QueueName,
+        policy: &Policy,
+        call: &Arc<Call>,
+        work: impl Fn(QueueConn) -> F,
+    ) -> Result<store::Result<T>>
+    where
+        F: Future<Output = store::Result<T>>,
+    {
+        let span = debug_span!("operation", name = ?kind, queue = queue.as_str());
+        let _way = if kind.locks_table() { self.engine.make_way(queue) } else { None };
+        let mut retry = Retry::new(self, kind, vec![queue.clone()]);
+        loop {
+            let turn = match retry.turn().await {
+                Ok(turn) => turn,
+                Err(error) => return Ok(Err(error)),
+            };
+            // For one try at a time: who waits for a lock is in nobody's way.
+            let _dear =
+                if kind.is_dear() { Some(self.dear(Some(queue), call).await?) } else { None };
+            let conn = self.open(queue, policy, call).await?;
+            let outcome = if retry.is_locked_out() {
+                // That became known while this waited for a connection.
+                drop(conn);
+                Err(store::Error::Locked)
+            } else {
+                work(conn).instrument(span.clone()).await
+            };
+            drop(turn);
+            match &outcome {
+                Err(error) if retry.is_worth_it(error).await => {}
+                _ => return Ok(outcome),
+            }
         }
     }
 }

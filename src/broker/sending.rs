@@ -14,10 +14,10 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Part, Result, Sent, Subject,
+    Broker, Error, Part, Result, Subject,
+    deduplication::{Sent, deduplicated, sent_from_ids},
     policies::Policy,
-    retry::Kind,
-    sending_each::{self, deduplicated},
+    work::Kind,
 };
 
 /// Refuses what must not be stored in a queue.
@@ -25,7 +25,7 @@ type Check = fn(&Broker, &[NewMessage], &Policy) -> Result<()>;
 
 /// What stands for a request that is to be done once, however often it is sent.
 #[derive(Clone, Debug)]
-pub struct Once {
+pub struct IdempotencyKey {
     /// What the key is for: a method and a path.
     pub scope: String,
     /// The client's key.
@@ -57,7 +57,7 @@ impl Broker {
         call: &Arc<Call>,
         queue: QueueName,
         new: NewMessage,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<i64>> {
         let check: Check =
             |broker, batch, policy| batch.iter().try_for_each(|new| broker.check_new(new, policy));
@@ -74,7 +74,7 @@ impl Broker {
         call: &Arc<Call>,
         queue: QueueName,
         batch: Vec<NewMessage>,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<Vec<Sent>>> {
         self.check_and_store(call, &queue, batch, once, Self::check_batch).await
     }
@@ -84,7 +84,7 @@ impl Broker {
         call: &Arc<Call>,
         queue: &QueueName,
         batch: Vec<NewMessage>,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
         check: Check,
     ) -> Result<Replayable<Vec<Sent>>> {
         let policy = self.policies.of(queue).await?;
@@ -115,7 +115,7 @@ impl Broker {
         call: &Arc<Call>,
         queue: &QueueName,
         policy: Arc<Policy>,
-        once: Once,
+        once: IdempotencyKey,
         batch: &[NewMessage],
     ) -> Result<Option<Replayable<Vec<Sent>>>> {
         let (once, count, flags) = (self.idempotency(once), batch.len(), deduplicated(batch));
@@ -162,7 +162,7 @@ impl Broker {
         queue: &QueueName,
         mut messages: Vec<NewMessage>,
         policy: &Policy,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<Vec<Sent>>> {
         self.check_name_unambiguous(queue, policy, call).await?;
         for new in &mut messages {
@@ -181,8 +181,8 @@ impl Broker {
         Ok(answer)
     }
 
-    pub(super) fn idempotency(&self, once: Once) -> Idempotency {
-        let Once { scope, key, fingerprint } = once;
+    pub(super) fn idempotency(&self, once: IdempotencyKey) -> Idempotency {
+        let IdempotencyKey { scope, key, fingerprint } = once;
         Idempotency { scope, key, fingerprint, lifetime: self.idempotency_lifetime }
     }
 
@@ -244,11 +244,11 @@ impl Broker {
 fn answered(sent: store::Sent, flags: Vec<bool>) -> Result<Replayable<Vec<Sent>>> {
     match sent {
         store::Sent::Stored(ids) => {
-            let result = sending_each::sent(ids, flags);
+            let result = sent_from_ids(ids, flags);
             Ok(Replayable { replayed: result.iter().all(|sent| sent.is_duplicate), result })
         }
         store::Sent::Replayed(ids) => {
-            Ok(Replayable { result: sending_each::sent(ids, flags), replayed: true })
+            Ok(Replayable { result: sent_from_ids(ids, flags), replayed: true })
         }
         store::Sent::KeyConflict => Err(Error::IdempotencyConflict),
         store::Sent::AnswerLost => Err(Error::IdempotencyAnswerLost),

@@ -17,31 +17,13 @@ use crate::{
 
 use super::{
     Broker, Delivery, Error, Part, Receive, Result, Subject,
+    deduplication::{Sent, deduplicated, sent_from_ids},
     policies::Policy,
     sending::{group_too_long, unstorable},
 };
 
 /// What a front end may add to a message that it has counted, beside what its text takes as JSON.
 const MAX_ADDED_BYTES: u64 = 64 << 10;
-
-/// A message that is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Its number within the queue.
-    pub msg_id: i64,
-    /// Whether it was there already, sent with the same deduplication id.
-    pub is_duplicate: bool,
-}
-
-impl Sent {
-    /// Reads what the store answers: the id of a duplicate has another second bit, as `pgmq_gateway.of_duplicate`
-    /// marks it. The sign is free for ids: the sequence of a queue may count down.
-    pub(super) fn of(id: i64, is_deduplicated: bool) -> Self {
-        const MARK: i64 = 1 << 62;
-        let is_duplicate = is_deduplicated && !matches!(id >> 62, 0 | -1);
-        Self { msg_id: if is_duplicate { id ^ MARK } else { id }, is_duplicate }
-    }
-}
 
 /// Whether messages that failed together may fare better one by one.
 fn may_be_one_messages(error: &StoreError) -> bool {
@@ -51,21 +33,6 @@ fn may_be_one_messages(error: &StoreError) -> bool {
         StoreError::Timeout => false,
         other => other.may_be_one_requests(),
     }
-}
-
-/// Which of these messages have a deduplication id, or may have one.
-pub(super) fn deduplicated(messages: &[NewMessage]) -> Vec<bool> {
-    let may_be = |new: &NewMessage| {
-        let headers = new.headers.as_deref().map_or("", |headers| headers.get());
-        // An escape may stand for any character.
-        headers.contains("deduplication-id") || headers.contains("\\u")
-    };
-    messages.iter().map(may_be).collect()
-}
-
-/// What became of messages by the ids that the store answers.
-pub(super) fn sent(ids: Vec<i64>, deduplicated: Vec<bool>) -> Vec<Sent> {
-    ids.into_iter().zip(deduplicated).map(|(id, is_so)| Sent::of(id, is_so)).collect()
 }
 
 /// Whether what was not stored for this reason may be once its sender tries again.
@@ -134,7 +101,7 @@ impl<'a> Tries<'a> {
 
     async fn send_one(&self, new: NewMessage) -> StoreResult<Sent> {
         let flags = deduplicated(std::slice::from_ref(&new));
-        let stored = sent(self.send(vec![new]).await?, flags).into_iter().next();
+        let stored = sent_from_ids(self.send(vec![new]).await?, flags).into_iter().next();
         stored.ok_or(StoreError::OutcomeUnknown(None))
     }
 }
@@ -221,7 +188,7 @@ impl Broker {
         let again = if alone { messages.clone() } else { Vec::new() };
         let tries = Tries::begin(self, call, queue, fifo);
         let outcomes = match tries.send(messages).await {
-            Ok(stored) => sent(stored, flags).into_iter().map(Ok).collect(),
+            Ok(stored) => sent_from_ids(stored, flags).into_iter().map(Ok).collect(),
             // Nothing of it was stored.
             Err(error) if alone && may_be_one_messages(&error) => {
                 if fifo {
@@ -318,15 +285,6 @@ mod tests {
         };
         let outcomes = outcomes.iter().map(letter).collect();
         (tried.into_inner().expect("nobody panicked"), outcomes)
-    }
-
-    #[test]
-    fn a_duplicate_is_told_from_an_id_of_any_sign() {
-        for id in [1, 0, -1, -7, i64::MAX >> 1, i64::MIN >> 1] {
-            assert_eq!(Sent::of(id, true), Sent { msg_id: id, is_duplicate: false });
-            assert_eq!(Sent::of(id ^ 1 << 62, true), Sent { msg_id: id, is_duplicate: true });
-        }
-        assert_eq!(Sent::of(i64::MAX, false).msg_id, i64::MAX);
     }
 
     #[tokio::test]

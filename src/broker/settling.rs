@@ -16,11 +16,7 @@ use crate::{
     telemetry::MessageEvent,
 };
 
-use super::{
-    Broker, Error, Part, Receive, Result,
-    policies::Policy,
-    retry::{Kind, Retry},
-};
+use super::{Broker, Error, Part, Receive, Result, policies::Policy, retry::Retry, work::Kind};
 
 /// The most entries of one settling.
 pub const MAX_SETTLED: usize = 1_000;
@@ -99,7 +95,7 @@ impl Broker {
     ) -> Result<Message> {
         let (msg_id, message) =
             self.change_visibility(call, &queue, &target, visible, true).await?;
-        message.ok_or_else(|| not_found(&queue, msg_id))
+        message.ok_or_else(|| Error::message_not_found(&queue, msg_id))
     }
 
     /// The same without looking at the message, however large it is.
@@ -383,7 +379,7 @@ fn of_settling(queue: &QueueName, msg_id: i64) -> impl Fn(store::Error) -> Error
 fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
     match settled {
         Settled::Done => Ok(()),
-        Settled::Missing => Err(not_found(queue, msg_id)),
+        Settled::Missing => Err(Error::message_not_found(queue, msg_id)),
         Settled::Stale => Err(Error::ReceiptStale { queue: queue.to_string(), msg_id }),
         Settled::Locked => Err(Error::Locked(format!("message {msg_id} of queue `{queue}`"))),
         Settled::Kept => Err(Error::MessageKept { queue: queue.to_string(), msg_id }),
@@ -400,10 +396,6 @@ fn done(queue: &QueueName, msg_id: i64, settled: Settled) -> Result<()> {
         Settled::Unknown => Err(store::Error::OutcomeUnknown(None).into()),
         Settled::Unreadable => Err(Error::MessageUnreadable(msg_id)),
     }
-}
-
-pub(super) fn not_found(queue: &QueueName, msg_id: i64) -> Error {
-    Error::MessageNotFound { queue: queue.to_string(), msg_id }
 }
 
 /// What the table of an older PGMQ has no column for.

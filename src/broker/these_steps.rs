@@ -8,8 +8,8 @@ use crate::store::{Moved, Rejection};
 
 use super::{
     Error, Result,
-    archives::RedrivenThese,
     move_steps::{STEP, hides},
+    moves::RedrivenThese,
     row_budget::RowBudget,
 };
 

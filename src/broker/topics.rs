@@ -8,8 +8,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Once, Part, Replayable, Result, policies::Policy, retry::Kind,
-    transactions::TopicDelivery,
+    Broker, Error, IdempotencyKey, Part, Replayable, Result, policies::Policy,
+    transactions::TopicDelivery, work::Kind,
 };
 
 /// The most bindings that are listed at once.
@@ -146,7 +146,7 @@ impl Broker {
         call: &Arc<Call>,
         topic: Topic,
         new: NewMessage,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), new.bytes());
@@ -163,7 +163,7 @@ impl Broker {
         call: &Arc<Call>,
         topic: Topic,
         batch: Vec<NewMessage>,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<Vec<TopicDelivery>>> {
         self.policies.ensure_fresh().await?;
         let (broker, bytes) = (self.clone(), batch.iter().map(NewMessage::bytes).sum());
@@ -179,7 +179,7 @@ impl Broker {
         call: &Arc<Call>,
         topic: Topic,
         messages: Vec<NewMessage>,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Replayable<Vec<TopicDelivery>>> {
         let Topic { routing_key, within } = topic;
         let once = once.map(|once| self.idempotency(once));

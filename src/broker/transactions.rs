@@ -15,10 +15,8 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Once, Part, Permits, Replayable, Result, SettleTarget,
-    policies::Policy,
-    refusals::refused,
-    retry::{Kind, Retry},
+    Broker, Error, IdempotencyKey, Part, Permits, Replayable, Result, SettleTarget,
+    policies::Policy, refusals::refused, retry::Retry, work::Kind,
 };
 
 /// The most operations of a transaction.
@@ -33,7 +31,7 @@ const MOST_SHARED_DELIVERIES: usize = 64;
 
 /// An operation that a client asks for.
 #[derive(Debug)]
-pub enum Wish {
+pub enum RequestedOperation {
     /// Stores a message.
     Send(QueueName, NewMessage),
     /// Deletes a message.
@@ -44,7 +42,7 @@ pub enum Wish {
     SetVisibility(QueueName, SettleTarget, Visibility),
 }
 
-impl Wish {
+impl RequestedOperation {
     /// Bytes of text that have to be checked.
     fn bytes(&self) -> u64 {
         match self {
@@ -56,7 +54,7 @@ impl Wish {
 
 /// What an operation came to.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Outcome {
+pub struct OperationResult {
     /// The message.
     pub msg_id: Option<i64>,
     /// Messages that were stored.
@@ -83,43 +81,42 @@ impl Broker {
     pub async fn transact(
         &self,
         call: &Arc<Call>,
-        wishes: Vec<Wish>,
-        once: Option<Once>,
-    ) -> Result<Replayable<Vec<Outcome>>> {
-        if !(1..=MAX_OPERATIONS).contains(&wishes.len()) {
-            let count = wishes.len();
+        requested: Vec<RequestedOperation>,
+        once: Option<IdempotencyKey>,
+    ) -> Result<Replayable<Vec<OperationResult>>> {
+        if !(1..=MAX_OPERATIONS).contains(&requested.len()) {
+            let count = requested.len();
             let reason = format!("must hold 1 to {MAX_OPERATIONS} operations, not {count}");
             return Err(Error::invalid(Part::Operations, reason));
         }
         self.policies.ensure_fresh().await?;
-        let (broker, bytes) = (self.clone(), wishes.iter().map(Wish::bytes).sum());
-        let operations = self.cpu_pool.run(bytes, move || broker.operations(wishes)).await??;
+        let (broker, bytes) = (self.clone(), requested.iter().map(RequestedOperation::bytes).sum());
+        let operations = self.cpu_pool.run(bytes, move || broker.operations(requested)).await??;
         self.check_total(Part::Operations, operations.iter().map(expanded_bytes).sum())?;
         let once = once.map(|once| self.idempotency(once));
         self.execute(call, operations, once).await
     }
 
-    fn operations(&self, wishes: Vec<Wish>) -> Result<Vec<Operation>> {
-        let checked = wishes
-            .into_iter()
-            .enumerate()
-            .map(|(index, wish)| self.operation(wish).map_err(|error| error.in_operation(index)));
+    fn operations(&self, requested: Vec<RequestedOperation>) -> Result<Vec<Operation>> {
+        let checked = requested.into_iter().enumerate().map(|(index, requested)| {
+            self.operation(requested).map_err(|error| error.in_operation(index))
+        });
         checked.collect()
     }
 
-    fn operation(&self, wish: Wish) -> Result<Operation> {
+    fn operation(&self, requested: RequestedOperation) -> Result<Operation> {
         let settle = |queue, action, target: SettleTarget| -> Result<Operation> {
             Ok(Operation::Settle(queue, action, self.target(&target)?))
         };
-        match wish {
-            Wish::Send(queue, new) => {
+        match requested {
+            RequestedOperation::Send(queue, new) => {
                 // The queue's own limits are applied where the message is stored.
                 self.check_new(&new, &Policy::default())?;
                 Ok(Operation::Send(queue, vec![new]))
             }
-            Wish::Delete(queue, target) => settle(queue, Action::Delete, target),
-            Wish::Archive(queue, target) => settle(queue, Action::Archive, target),
-            Wish::SetVisibility(queue, target, visible) => {
+            RequestedOperation::Delete(queue, target) => settle(queue, Action::Delete, target),
+            RequestedOperation::Archive(queue, target) => settle(queue, Action::Archive, target),
+            RequestedOperation::SetVisibility(queue, target, visible) => {
                 self.check_moment::<{ VisibilityTimeout::MAX }>(Part::HiddenUntil, visible)?;
                 settle(queue, Action::Hide(visible), target)
             }
@@ -132,7 +129,7 @@ impl Broker {
         call: &Arc<Call>,
         operations: Vec<Operation>,
         once: Option<Idempotency>,
-    ) -> Result<Replayable<Vec<Outcome>>> {
+    ) -> Result<Replayable<Vec<OperationResult>>> {
         let (mut policies, mut may_share) = (BTreeMap::new(), true);
         for (index, operation) in operations.iter().enumerate() {
             let Some(queue) = queue_of(operation) else { continue };
@@ -183,7 +180,7 @@ impl Broker {
         call: &Arc<Call>,
         operations: &Arc<[Operation]>,
         once: Option<&Idempotency>,
-    ) -> store::Result<Transacted<Outcome>> {
+    ) -> store::Result<Transacted<OperationResult>> {
         let ticket = if self.retry_of(operations).is_locked_out() {
             None
         } else {
@@ -203,8 +200,8 @@ impl Broker {
         call: &Arc<Call>,
         operations: &[Operation],
         once: Option<&Idempotency>,
-        mut ticket: Option<Ticket<Outcome>>,
-    ) -> store::Result<Transacted<Outcome>> {
+        mut ticket: Option<Ticket<OperationResult>>,
+    ) -> store::Result<Transacted<OperationResult>> {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let mut retry = self.retry_of(operations);
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
@@ -275,7 +272,7 @@ impl Broker {
     }
 
     /// Counts what was done, and has those looked for who wait for it.
-    fn record_and_notify(&self, operations: &[Operation], outcomes: &[Outcome]) {
+    fn record_and_notify(&self, operations: &[Operation], outcomes: &[OperationResult]) {
         for (operation, outcome) in operations.iter().zip(outcomes) {
             let (queue, done, count) = match operation {
                 Operation::Send(queue, messages) => (queue, MessageEvent::Sent, messages.len()),
@@ -316,7 +313,7 @@ fn is_within_limits(operation: &Operation, policy: &Policy) -> bool {
 }
 
 /// Whether publications went to more queues than one that shares a statement may.
-fn is_wide(outcomes: &[Outcome]) -> bool {
+fn is_wide(outcomes: &[OperationResult]) -> bool {
     outcomes.iter().map(|outcome| outcome.deliveries.len()).sum::<usize>() > MOST_SHARED_DELIVERIES
 }
 

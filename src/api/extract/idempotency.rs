@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    broker::Once,
+    broker::IdempotencyKey,
     http::{RequestContext, read},
 };
 
@@ -30,7 +30,10 @@ const MAX_KEY: usize = 255;
 const MAX_PATH: usize = 1_000;
 
 /// A JSON body, and the key under which its request is done once, if it has one.
-pub(in crate::api) struct OnceJson<T>(pub(in crate::api) T, pub(in crate::api) Option<Once>);
+pub(in crate::api) struct OnceJson<T>(
+    pub(in crate::api) T,
+    pub(in crate::api) Option<IdempotencyKey>,
+);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
     type Rejection = Problem;
@@ -43,7 +46,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for OnceJson<T> {
         let Some((scope, key)) = scoped else { return Ok(Self(value, None)) };
         let length = bytes.len() as u64;
         let fingerprint = api.cpu_pool.run(length, move || Sha256::digest(&bytes).into()).await?;
-        Ok(Self(value, Some(Once { scope, key, fingerprint })))
+        Ok(Self(value, Some(IdempotencyKey { scope, key, fingerprint })))
     }
 }
 

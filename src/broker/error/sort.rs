@@ -138,6 +138,10 @@ impl Error {
         }
     }
 
+    pub(in crate::broker) fn message_not_found(queue: &QueueName, msg_id: i64) -> Self {
+        Self::MessageNotFound { queue: queue.to_string(), msg_id }
+    }
+
     /// A message that the archive has already.
     pub(in crate::broker) fn archive_conflict(queue: &str, msg_id: i64) -> Self {
         Self::MessageConflict(format!(

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    broker::{Once, Replayable},
+    broker::{IdempotencyKey, Replayable},
     domain::{Delay, NewMessage, QueueName, RawJson, Visibility, without_own_headers},
     http::{Caller, QueuePermit, RequestContext, right},
 };
@@ -164,7 +164,7 @@ fn new_once() -> String {
 }
 
 /// As what a form is stored once: nothing where it says nothing.
-fn once(form: &Form, queue: &QueueName, caller: &str) -> Result<Option<Once>, Failure> {
+fn once(form: &Form, queue: &QueueName, caller: &str) -> Result<Option<IdempotencyKey>, Failure> {
     let Some(key) = form.get("once") else { return Ok(None) };
     if key.len() > MAX_ONCE || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(Failure::invalid(format!(
@@ -179,7 +179,7 @@ fn once(form: &Form, queue: &QueueName, caller: &str) -> Result<Option<Once>, Fa
     }
     let scope = format!("POST /ui/queues/{queue}/send {caller}");
     let fingerprint = hash.finalize().into();
-    Ok(Some(Once { scope, key: key.to_owned(), fingerprint }))
+    Ok(Some(IdempotencyKey { scope, key: key.to_owned(), fingerprint }))
 }
 
 fn new_message(form: &Form) -> Result<NewMessage, Failure> {

@@ -23,7 +23,7 @@ pub struct GatedBroker {
 impl GatedBroker {
     /// Puts a broker behind a gate.
     pub fn new(parts: GateParts, broker: Broker) -> Self {
-        Self { gate: Gate::new(parts, broker.text().clone()), broker }
+        Self { gate: Gate::new(parts, broker.cpu_pool().clone()), broker }
     }
 
     /// Asks the database whether it can serve: nothing that needs a permit.
