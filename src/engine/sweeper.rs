@@ -62,7 +62,7 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
         shared: &shared,
         lanes: &lanes,
         peers: peers.as_deref(),
-        db: shared.db.with_own_errand(),
+        db: shared.db.with_own_background_conn(),
         groups: Groups::default(),
         troubled: &troubled,
         seen: None,

@@ -1,21 +1,17 @@
 //! One connection for what the gateway does on its own account: looking for news, settings, figures.
 //!
-//! It is kept from one errand to the next for as long as somebody waits, so that all of them together
+//! It is kept from one use to the next for as long as somebody waits, so that all of them together
 //! need one connection, and the others can be given up.
 
 use std::{
-    fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Conn, Db, error::Result};
+use super::{Conn, Db, error::Result, kept_lease::KeptLease};
 
 /// Pools with fewer connections cannot spare one.
 const SMALLEST_POOL: u32 = 3;
@@ -25,35 +21,11 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Time to wait for the one that is out; who waits for longer takes another.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the connection is while nobody is on an errand.
-#[derive(Clone)]
-pub(super) struct Kept {
-    place: Arc<Mutex<Option<(Conn, Instant)>>>,
-    turn: Arc<Semaphore>,
-}
-
-/// A connection for short statements, which is kept for the next errand.
+/// A connection for short statements, which is kept for the next use.
 pub struct BackgroundConn {
     conn: Option<Conn>,
-    kept: Kept,
+    kept: KeptLease,
     turn: Option<OwnedSemaphorePermit>,
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self { place: Arc::default(), turn: Arc::new(Semaphore::new(1)) }
-    }
-}
-
-impl Kept {
-    fn take(&self) -> Option<(Conn, Instant)> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn put(&self, conn: Conn) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        *place = Some((conn, Instant::now()));
-    }
 }
 
 impl Db {
@@ -63,35 +35,25 @@ impl Db {
         let turn = timeout(PATIENCE, Arc::clone(&kept.turn).acquire_owned()).await;
         // It is never closed.
         let Ok(turn) = turn.map(std::result::Result::ok) else {
-            let conn = self.apart().acquire_own().await?;
+            let conn = self.acquire_own().await?;
             return Ok(BackgroundConn { conn: Some(conn), kept, turn: None });
         };
-        if let Some((mut conn, since)) = kept.take()
-            && (since.elapsed() < TRUSTED_IDLE || conn.ping().await.is_ok())
-        {
-            return Ok(BackgroundConn { conn: Some(conn), kept, turn });
+        if let Some((lease, since)) = kept.take() {
+            let mut conn = self.resume_own(lease);
+            if since.elapsed() < TRUSTED_IDLE || conn.ping().await.is_ok() {
+                return Ok(BackgroundConn { conn: Some(conn), kept, turn });
+            }
         }
-        let conn = self.apart().acquire_own().await?;
+        let conn = self.acquire_own().await?;
         Ok(BackgroundConn { conn: Some(conn), kept, turn })
     }
 
     /// The same with a place of its own for a connection that is kept, if there are enough of them: for
-    /// errands that must not wait for others.
+    /// work that must not wait for other work.
     #[must_use]
-    pub fn with_own_errand(&self) -> Self {
+    pub fn with_own_background_conn(&self) -> Self {
         let enough = self.capacity() >= 2 * SMALLEST_POOL;
-        if enough { self.apart() } else { self.clone() }
-    }
-
-    /// The same without the place where connections are kept: one that is kept there must not keep
-    /// the place.
-    fn apart(&self) -> Self {
-        self.with_kept(Kept::default())
-    }
-
-    /// Gives up the connection that is kept, if one is.
-    pub fn keep_none(&self) {
-        drop(self.kept().take());
+        if enough { self.with_kept(KeptLease::default()) } else { self.clone() }
     }
 }
 
@@ -100,9 +62,9 @@ impl Drop for BackgroundConn {
         if let Some(conn) = self.conn.take()
             && self.turn.is_some()
             && conn.capacity() >= SMALLEST_POOL
-            && conn.is_reusable()
+            && let Some(lease) = conn.into_lease()
         {
-            self.kept.put(conn);
+            self.kept.put(lease);
         }
     }
 }
@@ -120,11 +82,5 @@ impl DerefMut for BackgroundConn {
     #[expect(clippy::expect_used, reason = "it is taken when this is dropped, and not before")]
     fn deref_mut(&mut self) -> &mut Conn {
         self.conn.as_mut().expect("a connection")
-    }
-}
-
-impl fmt::Debug for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kept")
     }
 }

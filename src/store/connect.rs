@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     backoff::Backoff,
+    connect_error::ConnectError,
     pooler::{self, Unfit},
     session::ConnectOptions,
 };
@@ -19,30 +20,6 @@ const INVALID_PASSWORD: &str = "28P01";
 const INVALID_AUTHORIZATION: &str = "28000";
 /// SQLSTATE of a database that is not there.
 const INVALID_CATALOG_NAME: &str = "3D000";
-
-/// Why no connection could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The URL makes no sense to the driver.
-    #[error("the database URL is not valid: {0}")]
-    Url(String),
-    /// The server said no, or nothing, until the time was up.
-    #[error("cannot connect to {target}: {reason}")]
-    Unreachable {
-        /// Host, port and database.
-        target: String,
-        /// What the last attempt said.
-        reason: String,
-    },
-    /// What leads to the database will not do.
-    #[error("cannot use {target}: {reason}")]
-    Unfit {
-        /// Host, port and database.
-        target: String,
-        /// What is wrong, and what would be right.
-        reason: String,
-    },
-}
 
 /// Waits until the database can be reached, for as long as `patience`, and looks at what leads there.
 pub async fn connect(options: &ConnectOptions, patience: Duration) -> Result<(), ConnectError> {

@@ -7,17 +7,17 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::domain::{Call, QueueName};
+use crate::domain::QueueName;
 
 use super::{
-    Conn, Features, Health, HealthState,
-    background_conn::Kept,
-    conn::Taken,
+    Features, Health, HealthState,
     error::{Error, Result},
+    kept_lease::KeptLease,
     known_tables::KnownTables,
     pool::{AcquireError, Lease, Pool},
     progress::Progress,
     session::{ConnectOptions, Session},
+    statement::Taken,
     verdict::Cause,
 };
 
@@ -33,7 +33,7 @@ pub struct Db {
     health: Arc<Health>,
     statement_timeout: Duration,
     features: Features,
-    kept: Kept,
+    kept: KeptLease,
     known_tables: Arc<KnownTables>,
 }
 
@@ -54,23 +54,13 @@ impl Db {
         statement_timeout: Duration,
         features: Features,
     ) -> Self {
-        let (kept, known_tables) = (Kept::default(), Arc::default());
+        let (kept, known_tables) = (KeptLease::default(), Arc::default());
         Self { pool, health, statement_timeout, features, kept, known_tables }
     }
 
     /// What the PGMQ in the database can do.
     pub fn features(&self) -> Features {
         self.features
-    }
-
-    /// Takes a connection, waiting for as long as the pool allows.
-    pub async fn acquire(&self, call: &Arc<Call>) -> Result<Conn> {
-        Ok(Conn::new(self.checkout().await?, self.clone(), Arc::clone(call), false))
-    }
-
-    /// The same for the gateway's own account.
-    pub(super) async fn acquire_own(&self) -> Result<Conn> {
-        Ok(Conn::new(self.checkout().await?, self.clone(), Arc::default(), true))
     }
 
     /// What to say where something did not come in time that others have who work in the database.
@@ -108,11 +98,11 @@ impl Db {
         &self.known_tables
     }
 
-    pub(super) fn with_kept(&self, kept: Kept) -> Self {
+    pub(super) fn with_kept(&self, kept: KeptLease) -> Self {
         Self { kept, ..self.clone() }
     }
 
-    pub(super) fn kept(&self) -> &Kept {
+    pub(super) fn kept(&self) -> &KeptLease {
         &self.kept
     }
 
@@ -152,6 +142,11 @@ impl Db {
     /// Whether every connection is in use that can be had.
     pub fn is_exhausted(&self) -> bool {
         self.pool.is_exhausted()
+    }
+
+    /// Gives up the connection that is kept, if one is.
+    pub fn keep_none(&self) {
+        drop(self.kept().take());
     }
 
     /// Waits for the connections that are out, then closes them all.

@@ -6,11 +6,10 @@ use serde::Deserialize;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 use super::{
-    failure::Reason,
+    failure::{Reason, is_inside},
     pool::AcquireError,
     refusal::{Refusal, TooLarge},
     rejection::{self, Rejection},
-    verdict::is_inside,
 };
 
 /// The outcome of a statement.

@@ -72,6 +72,12 @@ pub(super) fn ends_session(error: &sqlx::Error) -> bool {
     error.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
+/// It was raised by what a statement set off, so that the session has undone the statement and goes on.
+pub(super) fn is_inside(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.r#where().is_some_and(|place| !place.is_empty()))
+}
+
 /// Whether the process may open no more files or sockets, or the machine has none left. Looking a
 /// name up fails without saying that this is why.
 fn lacks_descriptors(error: &sqlx::Error) -> bool {

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::domain::QueueName;
 
-use super::conn::Statement;
+use super::statement::Statement;
 
 /// For how long that holds without another look. What shows in the table's entry in the catalogue counts at once.
 const LIFETIME: Duration = Duration::from_secs(1);

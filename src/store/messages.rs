@@ -13,13 +13,10 @@ use super::{
     Conn, Rejection,
     decode::{Text, Timestamp, get, only_row},
     error::{Error, Result},
-    once::{SendRequest, Sent, bind_keys},
+    idempotency::{SendOutcome, SendRequest, Sent, bind_keys, key_failed},
     reports::Reports,
     size_limited_rows::{Page, SizeLimitedRows},
 };
-
-/// What became of a request, or why it was not stored.
-pub type SendOutcome = Result<Sent>;
 
 /// Messages that were looked at by their ids.
 #[derive(Debug)]
@@ -112,21 +109,6 @@ fn send_outcome(row: &PgRow, messages: usize) -> Result<SendOutcome> {
             None => return Err(Error::unexpected_word(other)),
         },
     })
-}
-
-/// That a key could not be claimed, for no reason of the messages'.
-pub(super) fn key_failed(code: Option<&str>) -> Error {
-    let source = |code: &str| {
-        sqlx::Error::Protocol(format!("an idempotency key cannot be claimed: SQLSTATE {code}"))
-    };
-    match code {
-        Some(code @ "42501") => Error::Forbidden(source(code).into()),
-        // The table is not as it should be.
-        Some(code) if code.starts_with("42") || code.starts_with("XX") => {
-            Error::unexpected(source(code))
-        }
-        code => Error::KeyRefused(code.map(Into::into)),
-    }
 }
 
 static BEHIND: Reports = Reports::new();

@@ -9,6 +9,7 @@ mod browse;
 mod clock;
 mod conn;
 mod connect;
+mod connect_error;
 mod control;
 mod db;
 mod decode;
@@ -17,10 +18,13 @@ mod failure;
 mod floor;
 mod grants;
 mod health;
+mod idempotency;
 mod indexes;
 mod inspect;
 mod install;
+mod kept_lease;
 mod key_changes;
+mod key_error;
 mod keys;
 mod known_tables;
 mod maintenance;
@@ -48,6 +52,7 @@ mod shared;
 mod shared_sends;
 mod shared_transactions;
 mod size_limited_rows;
+mod statement;
 mod table_health;
 mod topics;
 mod transactions;
@@ -67,16 +72,19 @@ pub use browse::{
 };
 pub use clock::DatabaseClock;
 pub use conn::Conn;
-pub use connect::{ConnectError, connect};
+pub use connect::connect;
+pub use connect_error::ConnectError;
 pub use db::Db;
 pub use error::{Error, Result};
 pub use floor::{VisibleLook, lowest_visible, next_due};
 pub use grants::{GrantError, grant_to};
 pub use health::{Health, HealthState};
+pub use idempotency::{Idempotency, SendOutcome, SendRequest, Sent};
 pub use indexes::{GroupIndex, group_index_work, note_fifo};
 pub use inspect::{Inspection, inspect};
 pub use install::{Features, PgmqInstall, PgmqSource, Prepared, prepare};
-pub use key_changes::{KeyError, create_key, revoke_key, rotate_key};
+pub use key_changes::{create_key, revoke_key, rotate_key};
+pub use key_error::KeyError;
 pub use keys::{
     KeyState, ListedKey, LoadedKeys, any_keys, check_keys, keys_used, list_keys, load_keys,
     shown_keys,
@@ -85,7 +93,7 @@ pub use maintenance::{
     ExpiryStep, QueueRetention, RegisterStep, delete_expired_archive, delete_expired_keys,
     delete_expired_messages, queues_with_retention, queues_with_row_security, register_queues,
 };
-pub use messages::{Looked, SendOutcome, advance_sequence, look, message, peek, send, send_each};
+pub use messages::{Looked, advance_sequence, look, message, peek, send, send_each};
 pub use missing_grants::MissingGrant;
 pub use move_tasks::{
     MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
@@ -94,7 +102,7 @@ pub use move_tasks::{
 pub use multi_queue::{
     QueueOutcome, QueueRead, end_in_queues, receive_from_queues, send_to_queues,
 };
-pub use once::{Idempotency, SendRequest, Sent, earlier_answer, send_once};
+pub use once::{earlier_answer, send_once};
 pub use pool::Pool;
 pub use prepare_error::PrepareError;
 pub use queue_attributes::{

@@ -1,120 +1,19 @@
 //! Requests that are done once, however often they are sent, in SQL.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
-use sqlx::{Postgres, Row, postgres::PgArguments, postgres::PgRow, query::Query, types::Json};
-use tracing::warn;
+use sqlx::{Row, types::Json};
 
-use crate::domain::{NewMessage, QueueName};
+use crate::domain::QueueName;
 
 use super::{
     Conn,
     decode::{get, only_row},
     error::{Error, Result},
-    messages::{SendOutcome, key_failed, moments, visibility},
+    idempotency::{Idempotency, SendOutcome, SendRequest, Sent, bind_keys, key_failed},
+    messages::{moments, visibility},
 };
-
-/// What stands for a request that is to be done once.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// What the key is for: a method and a path, say. The same key in another scope is another key.
-    pub scope: String,
-    /// The client's key.
-    pub key: String,
-    /// What tells one request from another.
-    pub fingerprint: [u8; 32],
-    /// How long the key is remembered.
-    pub lifetime: Duration,
-}
-
-/// Messages that are stored all or none and, with a key, once.
-#[derive(Clone, Copy, Debug)]
-pub struct SendRequest<'a> {
-    /// The messages.
-    pub messages: &'a [NewMessage],
-    /// What stands for the request.
-    pub once: Option<&'a Idempotency>,
-}
-
-/// What became of a request that stores messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// They are stored; their ids in order.
-    Stored(Vec<i64>),
-    /// They were stored before, for a request with the same key; their ids in order.
-    Replayed(Vec<i64>),
-    /// Its key stands for another request.
-    KeyConflict,
-    /// It was done before, and what it came to is lost.
-    AnswerLost,
-}
-
-impl Idempotency {
-    /// The lifetime as PostgreSQL counts it.
-    pub(super) fn seconds(&self) -> i32 {
-        i32::try_from(self.lifetime.as_secs()).unwrap_or(i32::MAX)
-    }
-}
-
-impl Sent {
-    /// Reads what a function of ours says of a request with so many messages; nothing if it is no word for a
-    /// request that went through.
-    pub(super) fn from_row(word: &str, row: &PgRow, messages: usize) -> Result<Option<Self>> {
-        let ids = || get::<Option<Vec<i64>>>(row, "ids").map(Option::unwrap_or_default);
-        Ok(Some(match word {
-            "done" => {
-                let ids = ids()?;
-                if ids.len() != messages {
-                    return Err(Error::unexpected(sqlx::Error::RowNotFound));
-                }
-                Self::Stored(ids)
-            }
-            "replayed" => match ids()? {
-                ids if ids.len() == messages => Self::Replayed(ids),
-                _ => Self::lost(),
-            },
-            "unreadable" => Self::lost(),
-            "key_conflict" => Self::KeyConflict,
-            _ => return Ok(None),
-        }))
-    }
-
-    /// The ids of what is stored, be it by this request or by one before.
-    pub fn into_ids(self) -> Vec<i64> {
-        match self {
-            Self::Stored(ids) | Self::Replayed(ids) => ids,
-            Self::KeyConflict | Self::AnswerLost => Vec::new(),
-        }
-    }
-
-    fn lost() -> Self {
-        warn!("an answer in pgmq_gateway.idempotency_keys makes no sense");
-        Self::AnswerLost
-    }
-}
-
-/// A statement with its parameters.
-type Statement<'q> = Query<'q, Postgres, PgArguments>;
-
-/// Adds the keys of requests to a statement, an array for each part of them; no arrays if none has a key.
-pub(super) fn bind_keys<'q>(
-    query: Statement<'q>,
-    once: &[Option<&'q Idempotency>],
-) -> Statement<'q> {
-    let any = once.iter().any(Option::is_some);
-    let once = || once.iter().copied();
-    let scopes = any.then(|| once().map(|once| once.map(|once| &*once.scope)).collect::<Vec<_>>());
-    let keys = any.then(|| once().map(|once| once.map(|once| &*once.key)).collect::<Vec<_>>());
-    let fingerprints =
-        any.then(|| once().map(|once| once.map(|once| &once.fingerprint[..])).collect::<Vec<_>>());
-    let lifetimes =
-        any.then(|| once().map(|once| once.map(Idempotency::seconds)).collect::<Vec<_>>());
-    query.bind(scopes).bind(keys).bind(fingerprints).bind(lifetimes)
-}
 
 /// Stores the messages of several requests in one statement, those with a key once. If one is refused, nothing
 /// is done. `in_turn` holds back whoever else stores there until it is committed. `look_first` is worth its price

@@ -5,12 +5,13 @@
 //! those that there are. A connection counts until it is certain that its session has ended.
 
 mod growth;
+mod inner;
 mod lease;
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -25,13 +26,12 @@ use tokio::{
 use super::{
     backoff::{Backoff, Complaint},
     control::Control,
-    failure::Failure,
     progress::Progress,
     session::{ConnectOptions, Session},
 };
 
-use lease::Connection;
-pub(super) use lease::Lease;
+pub(super) use inner::{AcquireError, Lease};
+use inner::{Connection, Counts, Inner, State};
 
 /// A connection that was idle for so long is closed: a crowd of them is of no use to those who wait.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
@@ -44,71 +44,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to get more connections than a server gave so far.
 const LONGEST_PAUSE_FULL: Duration = Duration::from_secs(30);
 
-/// Why nobody got a connection.
-#[derive(Debug)]
-pub(super) enum AcquireError {
-    /// The pool is closed.
-    Closed,
-    /// None came about.
-    Failed(Failure),
-    /// Those that there are were in use for as long as a request may wait. With the failure to get
-    /// more, if there was one.
-    Busy(Option<Failure>),
-}
-
 /// A pool of connections. A clone is the same pool.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
-
-pub(super) struct Inner {
-    options: ConnectOptions,
-    max: u32,
-    acquire_timeout: Duration,
-    control: Arc<Control>,
-    progress: Progress,
-    /// Connections of an earlier generation are not used any more.
-    generation: AtomicU64,
-    state: Mutex<State>,
-    /// Told when a connection has ended.
-    ended: Notify,
-    /// Told when the server has not even one.
-    starved: Notify,
-}
-
-struct State {
-    idle: Vec<Connection>,
-    waiters: VecDeque<oneshot::Sender<Result<Lease, AcquireError>>>,
-    counts: Counts,
-    /// What keeps connections from coming about, and since when.
-    failure: Option<(Failure, Instant)>,
-    /// Nothing is tried before.
-    retry_at: Option<Instant>,
-    retry_planned: bool,
-    backoff: Backoff,
-    backoff_full: Backoff,
-    /// The server that took changes last.
-    server: Option<u64>,
-    complaint: Complaint,
-    closed: bool,
-}
-
-/// What the pool has of the connections that it may have.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    connecting: u32,
-    /// Idle or in use.
-    live: u32,
-    /// Those among them that take changes.
-    writable: u32,
-    /// Closing, or given up on and not gone yet.
-    ending: u32,
-}
-
-impl Counts {
-    fn open(self) -> u32 {
-        self.connecting + self.live + self.ending
-    }
-}
 
 enum Taken {
     Idle(Connection),
@@ -271,11 +209,6 @@ impl State {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Whole between any two statements: a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_or_line_up(self: &Arc<Self>) -> Taken {
         let mut outdated = Vec::new();
         let taken = {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::log::LevelFilter;
 use url::Url;
 
-use super::{ConnectError, backoff::Backoff, failure};
+use super::{backoff::Backoff, connect_error::ConnectError, failure};
 
 /// Time for one connection to come about.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use super::{
     Conn, Idempotency, Operation,
     decode::get,
     error::{Error, Result},
-    once::bind_keys,
+    idempotency::bind_keys,
     transactions::{Transacted, encode},
 };
 

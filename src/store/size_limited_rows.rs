@@ -4,7 +4,7 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::domain::{ArchivedMessage, DeliveryId, Message};
 
-use super::{conn::Taken, decode::Timestamp};
+use super::{decode::Timestamp, statement::Taken};
 
 /// What was read, in the order of the rows: the first ones, as many as fit, and at least one.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     backoff::Backoff,
     error::{Access, Error},
-    failure::ends_session,
+    failure::{ends_session, is_inside},
     rejection,
 };
 
@@ -130,12 +130,6 @@ fn is_raised(error: &sqlx::Error) -> bool {
 fn is_by_trigger(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
     error.is_some_and(rejection::is_by_trigger)
-}
-
-/// It was raised by what a statement set off, so that the session has undone the statement and goes on.
-pub(super) fn is_inside(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| error.r#where().is_some_and(|place| !place.is_empty()))
 }
 
 /// The shape of what a prepared statement returns has changed.

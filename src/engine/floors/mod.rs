@@ -88,7 +88,7 @@ impl Floors {
             kept: Mutex::default(),
             count: AtomicUsize::new(0),
             suspects: Mutex::default(),
-            db: db.with_own_errand(),
+            db: db.with_own_background_conn(),
             looks: Semaphore::new(LOOKS),
             metrics: Arc::clone(metrics),
         }

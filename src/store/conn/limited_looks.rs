@@ -12,9 +12,10 @@ use super::{
         db::Limit,
         error::{Access, Error, Result},
         pool::Lease,
+        statement::Statement,
         verdict::Retries,
     },
-    Conn, Statement,
+    Conn,
 };
 
 /// Time that a statement waits for locks where it may take long otherwise.

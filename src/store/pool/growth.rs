@@ -17,7 +17,7 @@ use super::{
         failure::{Failure, Reason},
         session::{Opened, Session},
     },
-    AcquireError, Connection, Inner, State,
+    inner::{AcquireError, Connection, Inner, State},
 };
 
 /// Pause where those that take changes are to be had, and one that doesn't came.

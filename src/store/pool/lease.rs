@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     super::session::{Opened, Session},
-    Inner,
+    inner::{Connection, Inner, Lease},
 };
 
 /// Seconds for which a connection is used, give or take some: what it has gathered is let go of.
@@ -25,21 +25,6 @@ const LIFETIME: Duration = Duration::from_secs(1800);
 const READ_ONLY_LIFETIME: Duration = Duration::from_secs(1);
 /// Time to take leave of the server.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-
-/// A connection of the pool's.
-pub(super) struct Connection {
-    conn: PgConnection,
-    session: Session,
-    ends: Instant,
-    used: Instant,
-    generation: u64,
-}
-
-/// A connection on loan, which is given back when this is dropped.
-pub(in super::super) struct Lease {
-    connection: Option<Connection>,
-    pool: Arc<Inner>,
-}
 
 impl Connection {
     pub(super) fn new(opened: Opened, generation: u64) -> Self {
