@@ -132,7 +132,7 @@ pub async fn browse_archive(
         }
         fitted.take(&row, decode)
     };
-    conn.on(queue).look_at_each(query, take).await?;
+    conn.on(queue).run_repeatable_each(query, take).await?;
     let mut page = fitted.into_page(step.limit);
     let is_cut = mark.is_some() && !page.more;
     if is_cut {
@@ -162,7 +162,7 @@ pub async fn count_archived(
     .bind(which.until)
     .bind(which.filter.as_ref().map(|filter| Json(filter.json())))
     .bind(which.msg_ids.as_deref());
-    let rows = conn.on(queue).look(query).await?;
+    let rows = conn.on(queue).run_repeatable(query).await?;
     let row = only_row(&rows)?;
     Ok(ArchivedCount { count: get(row, "counted")?, last_id: get(row, "last_id")? })
 }

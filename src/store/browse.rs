@@ -158,7 +158,7 @@ pub async fn browse_messages(
         }
         Ok(())
     };
-    conn.on(queue).look_at_each(query, take).await?;
+    conn.on(queue).run_repeatable_each(query, take).await?;
     Ok(found)
 }
 

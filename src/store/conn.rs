@@ -78,7 +78,7 @@ impl Conn {
 
     /// Whether the server still answers.
     pub(super) async fn ping(&mut self) -> Result<()> {
-        self.look_soon(sqlx::query("/* ping */ SELECT 1"), PING_LIMIT).await.map(drop)
+        self.run_repeatable_soon(sqlx::query("/* ping */ SELECT 1"), PING_LIMIT).await.map(drop)
     }
 
     /// Whether PGMQ's own functions take and return everything; older ones are stood in for.
@@ -86,29 +86,29 @@ impl Conn {
         self.db.features().modern
     }
 
-    /// Runs a statement that only looks, or can be repeated without harm.
-    pub(super) async fn look(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, self.db.limit()).await
+    /// Runs a statement that only looks, or can be repeated without harm: it is, where the connection is lost.
+    pub(super) async fn run_repeatable(&mut self, query: Statement<'_>) -> Result<Vec<PgRow>> {
+        self.run(query, Access::Repeatable, self.db.limit()).await
     }
 
     /// The same for a statement that takes no time at all: without an answer by then, no connection
     /// that there is is worth another try.
-    pub(super) async fn look_soon(
+    pub(super) async fn run_repeatable_soon(
         &mut self,
         query: Statement<'_>,
         limit: Duration,
     ) -> Result<Vec<PgRow>> {
-        self.run(query, Access::Look, Limit { time: limit, brief: true }).await
+        self.run(query, Access::Repeatable, Limit { time: limit, brief: true }).await
     }
 
-    /// As [`Conn::look`], for rows that are dealt with one by one, as they come in: all of them may
+    /// As [`Conn::run_repeatable`], for rows that are dealt with one by one, as they come in: all of them may
     /// be too much to hold.
-    pub(super) async fn look_at_each(
+    pub(super) async fn run_repeatable_each(
         &mut self,
         query: Statement<'_>,
         take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(query, Access::Look, self.db.limit(), take).await
+        self.run_each(query, Access::Repeatable, self.db.limit(), take).await
     }
 
     /// The same for one that leases what it returns. It may wait inside the database for up to `wait`.

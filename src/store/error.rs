@@ -155,7 +155,7 @@ impl Detail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// It only looks, or can be repeated without harm.
-    Look,
+    Repeatable,
     /// It leases messages, or gives them back: what may be done is not done once more. One that takes too long is
     /// undone, as one that looks.
     Lease,
@@ -206,7 +206,7 @@ impl Error {
         {
             return match access {
                 Access::Store => Self::Rejected(Rejection::Unstorable(why)),
-                Access::Look | Access::Lease | Access::Change => Self::Parameter(why),
+                Access::Repeatable | Access::Lease | Access::Change => Self::Parameter(why),
             };
         }
         match &*code {
@@ -368,7 +368,7 @@ impl Error {
     /// The answer to a statement did not come in time.
     pub(super) fn unanswered(access: Access) -> Self {
         match access {
-            Access::Look | Access::Lease => Self::Timeout,
+            Access::Repeatable | Access::Lease => Self::Timeout,
             Access::Change | Access::Store => Self::OutcomeUnknown(None),
         }
     }
@@ -377,7 +377,7 @@ impl Error {
     pub(super) fn lost(access: Access, source: Option<sqlx::Error>) -> Self {
         let source = source.map(Arc::new);
         match access {
-            Access::Look => Self::Unavailable(source),
+            Access::Repeatable => Self::Unavailable(source),
             Access::Lease | Access::Change | Access::Store => Self::OutcomeUnknown(source),
         }
     }

@@ -46,7 +46,7 @@ pub async fn lowest_visible(
     let sql = "/* lowest_visible */ SELECT * FROM pgmq_gateway.lowest_visible($1, $2)";
     let query = sqlx::query(sql).bind(queue.as_str()).bind(since);
     let rows = if since.is_some() {
-        conn.on(queue).look(query).await?
+        conn.on(queue).run_repeatable(query).await?
     } else {
         conn.on(queue).look_patiently(query, FULL_LIMIT).await?
     };
@@ -70,7 +70,7 @@ fn decode(row: &PgRow) -> std::result::Result<VisibleLook, sqlx::Error> {
 /// Time until the next hidden message becomes visible, if there is one, and how long it took to find that out.
 pub async fn next_due(conn: &mut Conn, queue: &QueueName) -> Result<(Option<Duration>, Duration)> {
     let query = sqlx::query("/* next_due */ SELECT * FROM pgmq_gateway.next_due($1)");
-    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str())).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     let times = || Ok((row.try_get::<Option<f64>, _>("due_in")?, row.try_get("walk_seconds")?));
     let (due_in, walk) = times().map_err(Error::unexpected)?;

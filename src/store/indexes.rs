@@ -44,7 +44,7 @@ pub async fn group_index_work(
         "/* group_index_work */ SELECT * FROM pgmq_gateway.group_index_work($1, $2, $3)",
     );
     let query = query.bind(queue.as_str()).bind(index.column()).bind(wanted);
-    let rows = conn.on(queue).look(query).await?;
+    let rows = conn.on(queue).run_repeatable(query).await?;
     let statements = rows.iter().map(|row| sqlx::Row::try_get(row, 0));
     statements.collect::<std::result::Result<_, _>>().map_err(Error::unexpected)
 }
@@ -52,7 +52,7 @@ pub async fn group_index_work(
 /// Writes down whether a queue has the index for reading in order.
 pub async fn note_fifo(conn: &mut Conn, queue: &QueueName) -> Result<()> {
     let query = sqlx::query("/* note_fifo */ SELECT pgmq_gateway.note_fifo($1)");
-    conn.on(queue).look(query.bind(queue.as_str())).await.map(drop)
+    conn.on(queue).run_repeatable(query.bind(queue.as_str())).await.map(drop)
 }
 
 impl Db {

@@ -115,7 +115,7 @@ pub async fn list_keys(
 /// The first keys, those in force first, for people who look.
 pub async fn shown_keys(conn: &mut Conn, max_rows: i32) -> error::Result<Vec<ListedKey>> {
     let query = sqlx::query("/* shown_keys */ SELECT * FROM pgmq_gateway.shown_keys($1)");
-    let rows = conn.look(query.bind(max_rows)).await?;
+    let rows = conn.run_repeatable(query.bind(max_rows)).await?;
     rows.iter().map(|row| listed(row).map_err(error::Error::unexpected)).collect()
 }
 
@@ -169,7 +169,7 @@ static SENSELESS: Reports = Reports::new();
 pub async fn load_keys(conn: &mut Conn, clock: &DatabaseClock) -> error::Result<LoadedKeys> {
     let query = sqlx::query("/* load_keys */ SELECT * FROM pgmq_gateway.loaded_keys()");
     let asked = Utc::now();
-    let rows = conn.look(query).await?;
+    let rows = conn.run_repeatable(query).await?;
     if let Some(row) = rows.first() {
         clock.observe(asked, time(row, "now")?, Utc::now());
     }

@@ -38,7 +38,7 @@ pub struct RegisterStep {
 /// crash of the server left behind.
 pub async fn register_queues(conn: &mut Conn, after: &str) -> Result<RegisterStep> {
     let query = sqlx::query("/* register_queues */ SELECT * FROM pgmq_gateway.register_queues($1)");
-    let rows = conn.look(query.bind(after)).await?;
+    let rows = conn.run_repeatable(query.bind(after)).await?;
     let row = only_row(&rows)?;
     let more: bool = get(row, "more")?;
     let after = more.then(|| text(row, "last_queue")).transpose()?;
@@ -51,7 +51,7 @@ pub async fn queues_with_row_security(conn: &mut Conn) -> Result<Vec<String>> {
         "/* queues_with_row_security */ \
          SELECT q.queue FROM pgmq_gateway.queues_with_row_security() AS q (queue)",
     );
-    conn.look(query).await?.iter().map(|row| text(row, "queue")).collect()
+    conn.run_repeatable(query).await?.iter().map(|row| text(row, "queue")).collect()
 }
 
 /// The queues that have a retention.
@@ -66,7 +66,7 @@ pub async fn queues_with_retention(conn: &mut Conn) -> Result<Vec<QueueRetention
             archive: get(row, "archive_retention")?,
         })
     };
-    conn.look(query).await?.iter().map(retention).collect()
+    conn.run_repeatable(query).await?.iter().map(retention).collect()
 }
 
 /// What a step of deleting came to.
@@ -94,7 +94,7 @@ pub async fn delete_expired_messages(
          FROM pgmq_gateway.delete_expired_messages($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_rows).bind(max_deleted);
-    expiry_step(&conn.on(queue).look(query).await?)
+    expiry_step(&conn.on(queue).run_repeatable(query).await?)
 }
 
 /// The same for its archive, leaving out the first `skipped` that would be next.
@@ -111,7 +111,7 @@ pub async fn delete_expired_archive(
          FROM pgmq_gateway.delete_expired_archive($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(retention_seconds).bind(max_deleted).bind(skipped);
-    expiry_step(&conn.on(queue).look(query).await?)
+    expiry_step(&conn.on(queue).run_repeatable(query).await?)
 }
 
 fn expiry_step(rows: &[PgRow]) -> Result<ExpiryStep> {
@@ -137,5 +137,5 @@ pub async fn delete_expired_keys(
     let query = sqlx::query(
         "/* delete_expired_keys */ SELECT pgmq_gateway.delete_expired_keys($1, $2) AS more",
     );
-    get(only_row(&conn.look(query.bind(seconds).bind(max_rows)).await?)?, "more")
+    get(only_row(&conn.run_repeatable(query.bind(seconds).bind(max_rows)).await?)?, "more")
 }

@@ -124,7 +124,7 @@ pub async fn advance_sequence(
         "/* advance_sequence */ SELECT pgmq_gateway.advance_sequence($1, $2) AS outcome, \
                 pgmq_gateway.sequence_remedy($1) AS remedy",
     );
-    let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(violated)).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str()).bind(violated)).await?;
     let row = only_row(&rows)?;
     match get(row, "outcome")? {
         "none" => Ok(false),
@@ -171,7 +171,7 @@ pub async fn peek(
         .bind(readable_only);
     let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
-    conn.on(queue).look_at_each(query, take).await?;
+    conn.on(queue).run_repeatable_each(query, take).await?;
     Ok(fitted.into_page(limit))
 }
 
@@ -196,7 +196,7 @@ pub async fn look(
     let mut fitted = SizeLimitedRows::new(max_bytes);
     let take = |row: PgRow| fitted.take(&row, try_decode);
     let query = query.bind(queue.as_str()).bind(ids);
-    conn.on(queue).look_at_each(query, take).await?;
+    conn.on(queue).run_repeatable_each(query, take).await?;
     let mut left_out = fitted.unreadable;
     left_out.extend(fitted.left.iter().map(|left| left.msg_id));
     Ok(Looked { messages: fitted.kept, left_out })

@@ -62,7 +62,7 @@ pub async fn claim_move_task(conn: &mut Conn, seconds: i32) -> Result<Option<Mov
         columns!(),
         " FROM pgmq_gateway.claim_move_task($1)"
     ));
-    conn.look(query.bind(seconds)).await?.first().map(decode).transpose()
+    conn.run_repeatable(query.bind(seconds)).await?.first().map(decode).transpose()
 }
 
 /// Notes how far a task has come, and leaves it for `pause` seconds.
@@ -95,7 +95,7 @@ pub async fn list_move_tasks(conn: &mut Conn, source: &str, limit: i32) -> Resul
         columns!(),
         " FROM pgmq_gateway.list_move_tasks($1, $2)"
     ));
-    conn.look(query.bind(source).bind(limit)).await?.iter().map(decode).collect()
+    conn.run_repeatable(query.bind(source).bind(limit)).await?.iter().map(decode).collect()
 }
 
 fn decode(row: &PgRow) -> Result<MoveTask> {

@@ -87,7 +87,7 @@ pub async fn earlier_answer(
     .bind(&once.key)
     .bind(&once.fingerprint[..])
     .bind(once.seconds());
-    let rows = conn.on(queue).look(query).await?;
+    let rows = conn.on(queue).run_repeatable(query).await?;
     let row = only_row(&rows)?;
     match get(row, "outcome")? {
         None | Some("locked" | "key_failed") => Ok(None),

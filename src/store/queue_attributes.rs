@@ -85,7 +85,7 @@ pub async fn queue_attributes(
 ) -> Result<Option<QueueAttributes>> {
     let query =
         sqlx::query("/* queue_attributes */ SELECT * FROM pgmq_gateway.queue_attributes($1)");
-    let rows = conn.look(query.bind(queue.as_str())).await?;
+    let rows = conn.run_repeatable(query.bind(queue.as_str())).await?;
     rows.first().map(decode).transpose()
 }
 
@@ -127,7 +127,10 @@ pub async fn change_queue_attributes(
 /// Whether it was noted less than so many seconds ago that a queue was emptied.
 pub async fn is_purged(conn: &mut Conn, queue: &QueueName, pause_seconds: i32) -> Result<bool> {
     let query = sqlx::query("/* is_purged */ SELECT pgmq_gateway.is_purged($1, $2) AS purged");
-    get(only_row(&conn.look(query.bind(queue.as_str()).bind(pause_seconds)).await?)?, "purged")
+    get(
+        only_row(&conn.run_repeatable(query.bind(queue.as_str()).bind(pause_seconds)).await?)?,
+        "purged",
+    )
 }
 
 /// Notes that a queue was emptied.
@@ -148,7 +151,7 @@ pub async fn list_aliases(
     let query =
         sqlx::query("/* list_aliases */ SELECT * FROM pgmq_gateway.list_aliases($1, $2, $3, $4)");
     let query = query.bind(prefix).bind(after).bind(limit).bind(within.to_regex());
-    named(&conn.look(query).await?)
+    named(&conn.run_repeatable(query).await?)
 }
 
 /// The queues `within` what is allowed whose dead letters go to `queue`, behind the name `after`.
@@ -163,7 +166,7 @@ pub async fn dead_letter_sources(
         "/* dead_letter_sources */ SELECT * FROM pgmq_gateway.dead_letter_sources($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(after).bind(limit).bind(within.to_regex());
-    named(&conn.look(query).await?)
+    named(&conn.run_repeatable(query).await?)
 }
 
 fn named(rows: &[PgRow]) -> Result<Vec<NamedQueue>> {
@@ -174,14 +177,14 @@ fn named(rows: &[PgRow]) -> Result<Vec<NamedQueue>> {
 /// What clients of another protocol call these queues, in order; nothing of one that has no other name.
 pub async fn aliases(conn: &mut Conn, queues: &[&str]) -> Result<Vec<Option<String>>> {
     let query = sqlx::query("/* aliases */ SELECT a AS alias FROM pgmq_gateway.aliases($1) a");
-    let rows = conn.look(query.bind(queues)).await?;
+    let rows = conn.run_repeatable(query.bind(queues)).await?;
     rows.iter().map(|row| Ok(get::<Option<Text>>(row, "alias")?.map(|alias| alias.0))).collect()
 }
 
 /// The ids of these queues, in order, as [`crate::domain::DeliveryId::queue_id`]; 0 for one that is not there.
 pub async fn queue_ids(conn: &mut Conn, queues: &[&str]) -> Result<Vec<i64>> {
     let query = sqlx::query("/* queue_ids */ SELECT q AS id FROM pgmq_gateway.queue_ids($1) q");
-    let rows = conn.look(query.bind(queues)).await?;
+    let rows = conn.run_repeatable(query.bind(queues)).await?;
     rows.iter().map(|row| get(row, "id")).collect()
 }
 
@@ -199,7 +202,7 @@ pub enum IdOwner {
 /// Which queue has this id, seen from this one: see [`crate::domain::DeliveryId::queue_id`].
 pub async fn whose_id(conn: &mut Conn, queue: &QueueName, id: i64) -> Result<IdOwner> {
     let query = sqlx::query("/* whose_id */ SELECT pgmq_gateway.whose_id($1, $2) AS owner");
-    let rows = conn.look(query.bind(queue.as_str()).bind(id)).await?;
+    let rows = conn.run_repeatable(query.bind(queue.as_str()).bind(id)).await?;
     Ok(match get(only_row(&rows)?, "owner")? {
         "own" => IdOwner::Own,
         "another" => IdOwner::Another,
@@ -218,7 +221,7 @@ pub async fn first_message_ids(
     let query = sqlx::query(
         "/* first_message_ids */ SELECT f AS message_id FROM pgmq_gateway.first_message_ids($1, $2) f",
     );
-    let rows = conn.look(query.bind(queue.as_str()).bind(headers)).await?;
+    let rows = conn.run_repeatable(query.bind(queue.as_str()).bind(headers)).await?;
     let id = |row| Ok(get::<Option<Text>>(row, "message_id")?.map(|id| id.0));
     rows.iter().map(id).collect()
 }
@@ -228,5 +231,5 @@ pub async fn delete_expired_attributes(conn: &mut Conn, max_rows: i32) -> Result
     let query = sqlx::query(
         "/* delete_expired_attributes */ SELECT pgmq_gateway.delete_expired_attributes($1) AS more",
     );
-    get(only_row(&conn.look(query.bind(max_rows)).await?)?, "more")
+    get(only_row(&conn.run_repeatable(query.bind(max_rows)).await?)?, "more")
 }

@@ -115,7 +115,7 @@ pub async fn create(
     if let Some(beside) = beside {
         query = beside.bind_to(query);
     }
-    let rows = conn.look(query).await?;
+    let rows = conn.run_repeatable(query).await?;
     let row = only_row(&rows)?;
     let outcome: String = get(row, "outcome")?;
     let existing: Option<Text> = get(row, "existing")?;
@@ -137,7 +137,7 @@ pub async fn create(
 /// Looks, without waiting, whether somebody has locked the whole table of a queue.
 pub async fn table_access(conn: &mut Conn, queue: &QueueName) -> Result<TableAccess> {
     let query = sqlx::query("/* table_access */ SELECT pgmq_gateway.table_access($1) AS access");
-    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str())).await?;
     match get(only_row(&rows)?, "access")? {
         "all" => Ok(TableAccess::All),
         "looks" => Ok(TableAccess::Looks),
@@ -149,13 +149,13 @@ pub async fn table_access(conn: &mut Conn, queue: &QueueName) -> Result<TableAcc
 /// One queue.
 pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
     let query = sqlx::query(LIST).bind("").bind(None::<&str>).bind(1_i64).bind(queue.as_str());
-    conn.look(query).await?.first().map(decode).transpose()
+    conn.run_repeatable(query).await?.first().map(decode).transpose()
 }
 
 /// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
     let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.is_known_queue($1)");
-    let rows = conn.look(query.bind(queue.as_str())).await?;
+    let rows = conn.run_repeatable(query.bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 
@@ -167,7 +167,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Queue>> {
     let query = sqlx::query(LIST).bind(prefix).bind(after).bind(limit).bind(None::<&str>);
-    conn.look(query).await?.iter().map(decode).collect()
+    conn.run_repeatable(query).await?.iter().map(decode).collect()
 }
 
 /// What became of the wish to drop a queue.
@@ -211,7 +211,7 @@ pub async fn truncate(conn: &mut Conn, queue: &QueueName) -> Result<Option<i64>>
 /// The last id of a queue, 0 where there is none.
 pub async fn last_id(conn: &mut Conn, queue: &QueueName) -> Result<i64> {
     let query = sqlx::query("/* last_id */ SELECT pgmq_gateway.last_id($1) AS last_id");
-    get(only_row(&conn.on(queue).look(query.bind(queue.as_str())).await?)?, "last_id")
+    get(only_row(&conn.on(queue).run_repeatable(query.bind(queue.as_str())).await?)?, "last_id")
 }
 
 /// What a step of deleting all messages of a queue came to.
@@ -248,7 +248,7 @@ pub async fn delete_next(
 /// Exact figures of a queue: counts every message.
 pub async fn metrics(conn: &mut Conn, queue: &QueueName) -> Result<QueueMetrics> {
     let query = sqlx::query("/* metrics */ SELECT * FROM pgmq_gateway.metrics($1)");
-    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str())).await?;
     let row = only_row(&rows)?;
     Ok(QueueMetrics {
         queue: queue.as_str().to_owned(),

@@ -40,7 +40,7 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
          FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
     );
     let asked = Utc::now();
-    let rows = conn.look(query).await?;
+    let rows = conn.run_repeatable(query).await?;
     clock.observe(asked, time(only_row(&rows)?, "now")?, Utc::now());
     let mut configured = Vec::with_capacity(rows.len());
     let mut odd = BTreeSet::new();
@@ -97,7 +97,7 @@ pub async fn change_settings(
 /// Refuses insert notifications of which PGMQ in this database knows nothing.
 pub async fn check_notify(conn: &mut Conn, notify: Notify) -> Result<()> {
     let query = sqlx::query("/* check_notify */ SELECT pgmq_gateway.check_notify($1)");
-    conn.look(query.bind(notify.throttle_ms.as_i32())).await.map(drop)
+    conn.run_repeatable(query.bind(notify.throttle_ms.as_i32())).await.map(drop)
 }
 
 /// Settings as they were stored.

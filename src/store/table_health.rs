@@ -50,7 +50,7 @@ pub struct CleanupHolder {
 /// What is known of a queue's table.
 pub async fn table_health(conn: &mut Conn, queue: &QueueName) -> Result<TableHealth> {
     let query = sqlx::query("/* table_health */ SELECT * FROM pgmq_gateway.table_health($1)");
-    let rows = conn.on(queue).look(query.bind(queue.as_str())).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str())).await?;
     let row = only_row(&rows)?;
     Ok(TableHealth {
         live_rows: get(row, "live_rows")?,
@@ -66,7 +66,7 @@ pub async fn table_health(conn: &mut Conn, queue: &QueueName) -> Result<TableHea
 /// Who holds back a clean-up, as far as the gateway's role may see it; the oldest first.
 pub async fn cleanup_holders(conn: &mut Conn) -> Result<Vec<CleanupHolder>> {
     let query = sqlx::query("/* cleanup_holders */ SELECT * FROM pgmq_gateway.cleanup_holders($1)");
-    let rows = conn.look(query.bind(MAX_HOLDERS)).await?;
+    let rows = conn.run_repeatable(query.bind(MAX_HOLDERS)).await?;
     let holder = |row| {
         Ok(CleanupHolder {
             kind: text(row, "kind")?,

@@ -47,7 +47,7 @@ pub async fn bindings(
         .bind(queue.map(QueueName::as_str))
         .bind(within.to_regex())
         .bind(i32::try_from(limit).unwrap_or(i32::MAX));
-    conn.look(query).await?.iter().map(binding).collect()
+    conn.run_repeatable(query).await?.iter().map(binding).collect()
 }
 
 fn binding(row: &PgRow) -> Result<Binding> {
@@ -97,7 +97,7 @@ pub async fn unbind(conn: &mut Conn, queue: &QueueName, pattern: &str) -> Result
 /// The queues that a routing key leads to, of those `within` what is allowed.
 pub async fn route(conn: &mut Conn, routing_key: &str, within: &Scope) -> Result<Vec<String>> {
     let query = sqlx::query("/* route */ SELECT queue FROM pgmq_gateway.shown_route($1, $2)");
-    let rows = conn.look(query.bind(routing_key).bind(within.to_regex())).await?;
+    let rows = conn.run_repeatable(query.bind(routing_key).bind(within.to_regex())).await?;
     rows.iter().map(|row| get::<Text>(row, "queue").map(|queue| queue.0)).collect()
 }
 

@@ -243,7 +243,7 @@ mod tests {
         }
         assert!(matches!(told(reset(), Access::Lease), Error::OutcomeUnknown(_)));
         assert!(matches!(told(unsent(), Access::Lease), Error::Unavailable(_)));
-        assert!(matches!(told(reset(), Access::Look), Error::Unavailable(_)));
-        assert!(matches!(told(Cause::Unanswered, Access::Look), Error::Timeout));
+        assert!(matches!(told(reset(), Access::Repeatable), Error::Unavailable(_)));
+        assert!(matches!(told(Cause::Unanswered, Access::Repeatable), Error::Timeout));
     }
 }

@@ -36,7 +36,7 @@ pub struct Swept {
 /// What is committed by now: this text is another one after every commit that changed something.
 pub async fn committed(conn: &mut Conn) -> Result<String> {
     let query = sqlx::query("/* committed */ SELECT pg_catalog.pg_current_snapshot()::text");
-    let rows = conn.look_soon(query, SWEEP_LIMIT).await?;
+    let rows = conn.run_repeatable_soon(query, SWEEP_LIMIT).await?;
     let row = rows.first().ok_or_else(|| Error::unexpected(sqlx::Error::RowNotFound))?;
     row.try_get(0).map_err(Error::unexpected)
 }
@@ -83,7 +83,7 @@ pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Sw
 /// Says something to all gateways on this database.
 pub async fn notify(conn: &mut Conn, payload: &str) -> Result<()> {
     let query = sqlx::query("/* notify */ SELECT pg_catalog.pg_notify($1, $2)");
-    conn.look(query.bind(CHANNEL).bind(payload)).await.map(drop)
+    conn.run_repeatable(query.bind(CHANNEL).bind(payload)).await.map(drop)
 }
 
 /// What came in on a listening connection.
@@ -143,5 +143,5 @@ impl NotificationListener {
 }
 
 fn lost(error: sqlx::Error) -> Error {
-    Error::from_statement(error, Access::Look)
+    Error::from_statement(error, Access::Repeatable)
 }

@@ -70,7 +70,7 @@ impl Conn {
             Ok(())
         };
         if let Err(failed) = self.attempt(LOOK, arguments, limit, &mut take).await {
-            self.sort(&failed, Access::Look, limit.brief);
+            self.sort(&failed, Access::Repeatable, limit.brief);
         }
         found
     }

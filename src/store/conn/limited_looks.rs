@@ -78,19 +78,19 @@ impl Conn {
             format!("pg_catalog.set_config('{name}', '{}', true)", value.as_millis())
         };
         let set = format!("SELECT {}", settings.iter().map(set).collect::<Vec<_>>().join(", "));
-        self.run(sqlx::query("BEGIN"), Access::Look, limit).await?;
+        self.run(sqlx::query("BEGIN"), Access::Repeatable, limit).await?;
         let began = Instant::now();
-        if let Err(error) = self.run(sqlx::query(&set), Access::Look, limit).await {
+        if let Err(error) = self.run(sqlx::query(&set), Access::Repeatable, limit).await {
             let is_cut_short = matches!(error, Error::Timeout) && began.elapsed() < limit.time / 2;
             self.leave(Lease::close);
             return Err(if is_cut_short { cut_short() } else { error });
         }
         let asked = subject.clone();
         self.subject = subject;
-        let outcome = self.run(query, Access::Look, limit).await;
+        let outcome = self.run(query, Access::Repeatable, limit).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if self.is_reusable() {
-            self.run(sqlx::query(end), Access::Look, limit).await?;
+            self.run(sqlx::query(end), Access::Repeatable, limit).await?;
         }
         if matches!(outcome, Err(Error::Timeout))
             && self.is_reusable()

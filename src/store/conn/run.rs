@@ -165,7 +165,9 @@ impl Conn {
             Verdict::Stale => Some(Retry::Anew),
             Verdict::WrongServer | Verdict::Unsent => Some(Retry::Elsewhere),
             Verdict::Ended if !failed.complete => Some(Retry::Elsewhere),
-            Verdict::Ended | Verdict::Broken if access == Access::Look => Some(Retry::Elsewhere),
+            Verdict::Ended | Verdict::Broken if access == Access::Repeatable => {
+                Some(Retry::Elsewhere)
+            }
             _ => None,
         }
     }
