@@ -4,19 +4,13 @@ use std::collections::VecDeque;
 
 use crate::domain::CallerId;
 
-use super::pending::{Bounds, Full, Pending};
+use super::{
+    pending::{Bounds, Full, Pending},
+    size::Size,
+};
 
 /// Rows that are worth a statement beside those under way.
 pub(super) const WORTH_ANOTHER: usize = 96;
-
-/// How much of something there may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Size {
-    /// Rows of a statement.
-    pub(super) rows: usize,
-    /// Bytes of a statement.
-    pub(super) bytes: usize,
-}
 
 /// Requests in line, with the bounds on a batch and on the line.
 #[derive(Debug)]
@@ -124,20 +118,6 @@ impl<U> Gathering<U> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.line.is_empty()
-    }
-}
-
-impl Size {
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self { rows: self.rows + other.rows, bytes: self.bytes + other.bytes }
-    }
-
-    pub(super) fn minus(self, other: Self) -> Self {
-        Self { rows: self.rows - other.rows, bytes: self.bytes - other.bytes }
-    }
-
-    pub(super) fn fits(self, bound: Self) -> bool {
-        self.rows <= bound.rows && self.bytes <= bound.bytes
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    batch::Size,
     pending::{Bounds, Full, Pending},
+    size::Size,
 };
 
 /// Requests in line, taken from each caller in turn, with the bounds on a batch and on the line.

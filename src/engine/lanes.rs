@@ -182,7 +182,7 @@ impl QueueLanes {
         let held_up = HeldUpPlaces::new(shared.held_up_per_queue, &shared.held_up);
         let place =
             Place { queue, shared, statements: &statements, held_up: &held_up, table: &table };
-        let receive = Receivers::new(place, peers, many);
+        let receive = Receivers::new(place, peers, many.receive.clone());
         let news = Notifier::new(queue, &receive, peers);
         let end = |action| End::new(action, Arc::clone(&news));
         Arc::new(Self {

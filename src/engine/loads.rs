@@ -2,20 +2,7 @@
 
 use crate::domain::QueueName;
 
-use super::Engine;
-
-/// How much is in a lane at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneLoad {
-    /// What the lane is for.
-    pub name: &'static str,
-    /// Rows of requests that wait for a statement.
-    pub rows: usize,
-    /// Statements under way.
-    pub statements: usize,
-    /// Whether something in it meets a lock.
-    pub is_blocked: bool,
-}
+use super::{Engine, LaneLoad};
 
 impl Engine {
     /// What is in the lanes of a queue; nothing where it is not in use at this gateway.

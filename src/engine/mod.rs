@@ -8,6 +8,7 @@ mod floors;
 mod given_back;
 mod heavy;
 mod held_up;
+mod kept_reports;
 mod lane;
 mod lanes;
 mod loads;
@@ -24,6 +25,7 @@ mod separation;
 mod settling;
 mod shared;
 mod shares;
+mod size;
 mod slow_rows;
 mod spans;
 mod statements;
@@ -55,10 +57,10 @@ use crate::{
 };
 
 use self::{
-    batch::Size,
     lanes::{Lanes, Use},
     peers::Peers,
     poller::Poller,
+    size::Size,
     statements::{Ended, NewMessages},
     takes::PopRequest,
 };
@@ -66,8 +68,8 @@ use self::{
 pub use self::{
     delivery::{Delivery, Lease},
     heavy::HeavyQueues,
+    lane::LaneLoad,
     lanes::Admission,
-    loads::LaneLoad,
     lock_backoff::LockBackoff,
     pauses::Pauses,
     quarantine::UnreadableSearch,
@@ -125,9 +127,16 @@ impl Engine {
     async fn follow(&self) {
         tokio::join!(
             self.lanes.tidy(),
-            self.shared.pauses.follow(&self.lanes),
+            self.shared.pauses.follow(|queue| self.pause_changed(queue)),
             self.shared.given_back.follow(|queue| self.tell(queue)),
         );
+    }
+
+    /// Answers those who do not wait where a pause begins, and looks for those who wait where one ends.
+    fn pause_changed(&self, queue: &QueueName) {
+        if let Some(lanes) = self.lanes.in_use(queue) {
+            lanes.receive.pause_changed();
+        }
     }
 
     /// Stores messages, all or none and, with `once`, once however often that is asked for. `in_turn` makes

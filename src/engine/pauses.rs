@@ -6,8 +6,6 @@ use tokio::sync::watch;
 
 use crate::domain::QueueName;
 
-use super::lanes::Lanes;
-
 /// The queues that are paused. Those who wait there go on waiting.
 #[derive(Debug)]
 pub struct Pauses(watch::Sender<State>);
@@ -53,14 +51,11 @@ impl Pauses {
         });
     }
 
-    /// Answers those who do not wait where a pause begins, and looks for those who wait where one ends. Works
-    /// until it is dropped.
-    pub(super) async fn follow(&self, lanes: &Lanes) {
+    /// Has it told of each queue where a pause begins or ends, until it is dropped.
+    pub(super) async fn follow(&self, tell: impl Fn(&QueueName)) {
         let mut changes = self.0.subscribe();
         loop {
-            for lane in self.take_changed().iter().filter_map(|queue| lanes.in_use(queue)) {
-                lane.receive.pause_changed();
-            }
+            self.take_changed().iter().for_each(&tell);
             if changes.changed().await.is_err() {
                 return;
             }

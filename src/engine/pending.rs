@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash};
 
 use crate::domain::Share;
 
-use super::batch::Size;
+use super::size::Size;
 
 /// The bounds on what stands in line.
 #[derive(Clone, Copy, Debug)]

@@ -12,12 +12,12 @@ use crate::{
 
 use super::{
     Delivery, Shared,
-    batch::Size,
     lane::BatchStatement,
     notifier::Notifier,
     quarantine::take_away,
     receivers::Receivers,
     separation::{SEPARATE, SharedSeparation},
+    size::Size,
     takes::Shareable,
 };
 

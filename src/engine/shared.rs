@@ -16,16 +16,16 @@ use crate::{
 };
 
 use super::{
-    batch::Size,
     floors::Floors,
     given_back::GivenBack,
     heavy::HeavyQueues,
     held_up::HeldUpBounds,
+    kept_reports::KeptReports,
     pauses::Pauses,
     pending::Bounds,
     shares::{DearReads, KeyedCounts, KeyedSlots},
+    size::Size,
     slow_rows::SlowRows,
-    thorough::KeptReports,
     turns::Turns,
 };
 

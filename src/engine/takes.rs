@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Shared, floors::Floors, heavy::HeavyQueues, lane::BatchStatement, notifier::Notifier,
-    table_lock::Intent, thorough::KeptReports,
+    Shared, floors::Floors, heavy::HeavyQueues, kept_reports::KeptReports, lane::BatchStatement,
+    notifier::Notifier, table_lock::Intent,
 };
 
 /// Popping messages for several clients.

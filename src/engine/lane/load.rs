@@ -2,9 +2,22 @@
 
 use tracing::Span;
 
-use crate::engine::{loads::LaneLoad, spans};
+use crate::engine::spans;
 
 use super::{BatchStatement, Lane, Request};
+
+/// How much is in a lane at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLoad {
+    /// What the lane is for.
+    pub name: &'static str,
+    /// Rows of requests that wait for a statement.
+    pub rows: usize,
+    /// Statements under way.
+    pub statements: usize,
+    /// Whether something in it meets a lock.
+    pub is_blocked: bool,
+}
 
 impl<W: BatchStatement> Lane<W> {
     /// What is in it at this moment.

@@ -12,9 +12,9 @@ mod run;
 mod sharing;
 mod slow;
 mod split;
+mod statement;
 
 use std::{
-    future::ready,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -23,7 +23,6 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot},
     task::yield_now,
-    time::Instant,
 };
 
 use tracing::{Instrument, debug_span};
@@ -35,78 +34,20 @@ use crate::{
 
 use super::{
     Shared,
-    batch::{Gathering, Size, WORTH_ANOTHER, Weight},
+    batch::{Gathering, Weight},
     held_up::HeldUpPlaces,
     lock_backoff::LockBackoff,
     separation::Separation,
-    table_lock::{Intent, TableLock},
+    size::Size,
+    table_lock::TableLock,
 };
 
 use locked::LockedRequests;
-use sharing::Sharing;
 
-pub(super) use sharing::{Share, ShareOutcome, SharedStatements};
+pub use load::LaneLoad;
+pub(super) use sharing::Share;
 pub(super) use slow::LONG;
-
-/// A kind of statement that serves several requests.
-pub(super) trait BatchStatement: Send + Sync + 'static {
-    /// What a request brings.
-    type Input: Send + Sync + 'static;
-    /// What it is answered.
-    type Output: Send + 'static;
-    /// Its name in spans.
-    const NAME: &'static str;
-    /// What it does to the table of the queue.
-    const INTENT: Intent = Intent::Change;
-
-    /// Does what can be done at less cost than by [`BatchStatement::run`], and returns the answers in order. Where
-    /// there is none, nothing was done.
-    fn run_plainly(
-        &self,
-        _conn: &mut Conn,
-        _queue: &QueueName,
-        _inputs: &[&Self::Input],
-    ) -> impl Future<Output = Result<Vec<Option<Self::Output>>>> + Send {
-        ready(Ok(Vec::new()))
-    }
-
-    /// Runs one statement for all and returns an answer for each, in order. A row that its table refuses,
-    /// or that somebody has locked, fails the whole.
-    fn run(
-        &self,
-        conn: &mut Conn,
-        queue: &QueueName,
-        inputs: &[&Self::Input],
-    ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
-
-    /// The same in one statement that does one after the other, so that each fails alone; it waits for
-    /// nothing that is locked.
-    fn run_each(
-        &self,
-        conn: &mut Conn,
-        queue: &QueueName,
-        inputs: &[&Self::Input],
-    ) -> impl Future<Output = Result<Vec<Self::Output>>> + Send;
-
-    /// Rows in line that are worth a statement beside one that is under way, going by the first of them: where a row
-    /// is dear, what a statement costs by itself is little, and one is worked on while the other waits for the log.
-    fn worth_another(_first: &Self::Input) -> usize {
-        WORTH_ANOTHER
-    }
-
-    /// Whether a request waits for those before it to be committed in any case.
-    fn is_in_turn(_input: &Self::Input) -> bool {
-        false
-    }
-
-    /// Until when a request is tried that meets a lock, if it is said.
-    fn locked_until(_input: &Self::Input) -> Option<Instant> {
-        None
-    }
-
-    /// Whether an answer says that nothing was done because somebody has locked what it is about.
-    fn is_locked(output: &Self::Output) -> bool;
-}
+pub(super) use statement::{BatchStatement, ShareOutcome};
 
 /// A lane of one queue.
 pub(super) struct Lane<W: BatchStatement> {
@@ -124,6 +65,24 @@ pub(super) struct Lane<W: BatchStatement> {
     state: Mutex<State<W>>,
     /// Something was locked just now.
     newly_locked: Notify,
+}
+
+/// Statements that serve the lanes of several queues.
+pub(super) trait SharedStatements<W: BatchStatement>: Send + Sync {
+    /// Whether it pays to go with others.
+    fn is_busy(&self) -> bool;
+
+    /// Whether a request may go with others.
+    fn is_shareable(&self, input: &W::Input) -> bool;
+
+    /// Has a lane served: [`Lane::take_share`] is called once.
+    fn add(self: Arc<Self>, lane: Arc<Lane<W>>);
+
+    /// A worker of a single lane has begun.
+    fn own_began(&self);
+
+    /// One has ended.
+    fn own_ended(&self);
 }
 
 /// What a lane shares with the others of its queue.
@@ -154,6 +113,13 @@ struct State<W: BatchStatement> {
     /// Whether the last statement met a lock that no request gets past.
     blocked: bool,
     sharing: Sharing,
+}
+
+/// How a lane goes with others.
+struct Sharing {
+    /// Whether it is ready for a shared statement, or in one.
+    is_member: bool,
+    separation: Separation,
 }
 
 struct Request<W: BatchStatement> {
@@ -193,7 +159,7 @@ impl<W: BatchStatement> Lane<W> {
                 locked: LockedRequests::new(),
                 retrying: false,
                 blocked: false,
-                sharing: Sharing::new(),
+                sharing: Sharing { is_member: false, separation: Separation::default() },
             }),
             newly_locked: Notify::new(),
         })

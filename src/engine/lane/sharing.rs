@@ -10,54 +10,10 @@ use crate::{
 use super::{
     super::{
         batch::WORTH_ANOTHER,
-        separation::{RETRY_SEPARATE, SEPARATE, Separation},
+        separation::{RETRY_SEPARATE, SEPARATE},
     },
-    BatchStatement, Lane, Request, State,
+    BatchStatement, Lane, Request, ShareOutcome, State,
 };
-
-/// Statements that serve the lanes of several queues.
-pub(in crate::engine) trait SharedStatements<W: BatchStatement>:
-    Send + Sync
-{
-    /// Whether it pays to go with others.
-    fn is_busy(&self) -> bool;
-
-    /// Whether a request may go with others.
-    fn is_shareable(&self, input: &W::Input) -> bool;
-
-    /// Has a lane served: [`Lane::take_share`] is called once.
-    fn add(self: Arc<Self>, lane: Arc<Lane<W>>);
-
-    /// A worker of a single lane has begun.
-    fn own_began(&self);
-
-    /// One has ended.
-    fn own_ended(&self);
-}
-
-/// What a shared statement came to for one lane.
-#[derive(Debug)]
-pub(in crate::engine) enum ShareOutcome<O> {
-    /// The answers in order. Where there is none, nothing was done, and the lane does it by itself.
-    Done(Vec<Option<O>>),
-    /// Nothing was done, and the lane does it by itself.
-    Retry,
-    /// The same, and so it will be for a while.
-    Separate,
-}
-
-/// How a lane goes with others.
-pub(super) struct Sharing {
-    /// Whether it is ready for a shared statement, or in one.
-    pub(super) is_member: bool,
-    separation: Separation,
-}
-
-impl Sharing {
-    pub(super) fn new() -> Self {
-        Self { is_member: false, separation: Separation::default() }
-    }
-}
 
 /// A batch of a lane that is in a shared statement. However that ends, the lane goes on.
 pub(in crate::engine) struct Share<W: BatchStatement> {

@@ -4,38 +4,17 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use crate::{
-    domain::QueueName,
-    store::{Conn, Error, Result},
-};
+use crate::store::{Conn, Error};
 
 use super::{
     super::{
         Shared,
-        lane::{BatchStatement, Lane, Share, ShareOutcome, SharedStatements},
+        lane::{Lane, Share, ShareOutcome, SharedStatements},
         spans,
     },
     Member, MultiQueue, is_undone,
+    statement::{MultiQueueStatement, Part},
 };
-
-/// A kind of statement that serves several queues.
-pub(in crate::engine) trait MultiQueueStatement: BatchStatement + Sized {
-    /// Whether a request may go with those of other queues.
-    fn is_shareable(input: &Self::Input) -> bool;
-
-    /// Runs one statement for all, and returns what it came to for each, in order.
-    fn run_for_all(
-        conn: &mut Conn,
-        parts: &[Part<'_, Self>],
-    ) -> impl Future<Output = Result<Vec<ShareOutcome<Self::Output>>>> + Send;
-}
-
-/// What one queue brings to a statement.
-pub(in crate::engine) struct Part<'a, W: BatchStatement> {
-    pub(in crate::engine) work: &'a W,
-    pub(in crate::engine) queue: &'a QueueName,
-    pub(in crate::engine) inputs: Vec<&'a W::Input>,
-}
 
 impl<W: MultiQueueStatement> MultiQueue<Arc<Lane<W>>> {
     /// Nothing where each request has a statement of its own.
@@ -94,11 +73,5 @@ impl<W: MultiQueueStatement> Member for Arc<Lane<W>> {
         if let Some(share) = self.take_share() {
             share.fail(error);
         }
-    }
-}
-
-impl<'a, W: BatchStatement> From<(&'a W, &'a QueueName, Vec<&'a W::Input>)> for Part<'a, W> {
-    fn from((work, queue, inputs): (&'a W, &'a QueueName, Vec<&'a W::Input>)) -> Self {
-        Self { work, queue, inputs }
     }
 }

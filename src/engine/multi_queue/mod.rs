@@ -5,10 +5,12 @@
 //! first goes at once. What a statement cannot do for a queue is done by one of its own, so that a queue that is
 //! locked, gone or refuses a row is a matter of its own clients.
 
+mod kinds;
 mod lanes;
 mod schedule;
 mod sends;
 mod settles;
+mod statement;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -24,10 +26,12 @@ use tokio::{
 
 use crate::store::{Conn, Error};
 
-use super::{Shared, lane::SharedStatements, receivers::ReadyLook, statements};
+use super::Shared;
 
-pub(super) use lanes::{MultiQueueStatement, Part};
 use schedule::Schedule;
+
+pub(super) use kinds::MultiQueues;
+pub(super) use statement::{MultiQueueStatement, Part};
 
 /// Time after which a statement is waited for by nobody but those whom it serves.
 const SLOW: Duration = Duration::from_millis(50);
@@ -45,26 +49,6 @@ pub(super) trait Member: Send + Sized + 'static {
 pub(super) struct MultiQueue<M> {
     shared: Shared,
     schedule: Mutex<Schedule<M>>,
-}
-
-/// Lanes of all queues that are served together, by kind. Nothing where nothing is shared.
-#[derive(Clone)]
-pub(super) struct MultiQueues {
-    pub(super) send: Option<Arc<dyn SharedStatements<statements::Send>>>,
-    pub(super) delete: Option<Arc<dyn SharedStatements<statements::End>>>,
-    pub(super) receive: Option<Arc<MultiQueue<ReadyLook>>>,
-    pub(super) archive: Option<Arc<dyn SharedStatements<statements::End>>>,
-}
-
-impl MultiQueues {
-    pub(super) fn new(shared: &Shared) -> Self {
-        Self {
-            send: MultiQueue::of_lanes(shared),
-            delete: MultiQueue::of_lanes(shared),
-            receive: MultiQueue::new(shared),
-            archive: MultiQueue::of_lanes(shared),
-        }
-    }
 }
 
 /// Whether the whole was undone because of something that may be one queue's: each has a try of its own.

@@ -10,7 +10,7 @@ use super::{
         lane::ShareOutcome,
         statements::{NewMessages, Send},
     },
-    lanes::{MultiQueueStatement, Part},
+    statement::{MultiQueueStatement, Part},
 };
 
 impl MultiQueueStatement for Send {

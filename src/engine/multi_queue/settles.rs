@@ -12,7 +12,7 @@ use super::{
         lane::ShareOutcome,
         statements::{End, Ended},
     },
-    lanes::{MultiQueueStatement, Part},
+    statement::{MultiQueueStatement, Part},
 };
 
 impl MultiQueueStatement for End {

@@ -12,7 +12,8 @@ use crate::store;
 
 use super::{
     super::wait_queue::{Look, Ticket},
-    Key, Receivers,
+    Receivers,
+    key::Key,
 };
 
 /// Counts a client that waits, until it is dropped.

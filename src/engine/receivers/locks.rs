@@ -13,7 +13,7 @@ use crate::{
     store::{self, Found, Result},
 };
 
-use super::{Key, Receivers, guards::InFlightRead};
+use super::{Receivers, guards::InFlightRead, key::Key};
 
 /// Who stood in a line when, to tell who has waited for long enough.
 #[derive(Default)]

@@ -31,8 +31,10 @@ use crate::{
 };
 
 use super::{
-    Client, Key, READ_BYTES, Receivers,
+    READ_BYTES, Receivers,
     guards::{InFlightRead, Turn},
+    key::Key,
+    state::Client,
 };
 
 /// What a look is sent for.

@@ -1,43 +1,36 @@
 //! The line of clients that want messages of one queue: one read serves all who could share it.
 
 mod guards;
+mod in_turn;
+mod key;
 mod locks;
 mod looks;
 mod pace;
+mod receive;
 mod sharing;
+mod state;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{
-    domain::{Call, FifoMode, Filter, QueueName, Wait},
-    store::{self, DeadLetters, Read, Result},
-};
+use crate::domain::QueueName;
 
 use super::{
     Delivery, Shared,
     held_up::HeldUpPlaces,
     lane::Place,
-    multi_queue::{MultiQueue, MultiQueues},
+    multi_queue::MultiQueue,
     peers::Peers,
-    separation::Separation,
     table_lock::TableLock,
-    timer::Timer,
-    wait_queue::{Look, Ticket, WaitQueue},
+    wait_queue::{Look, WaitQueue},
 };
 
-use guards::{QueueSlot, WaiterCount};
-use pace::Pace;
-
-pub(super) use sharing::ReadyLook;
+use key::Key;
+use state::{Client, State};
 
 /// The most messages of one read, however many want some.
 const MAX_ROWS: usize = 200;
@@ -63,91 +56,21 @@ pub(super) struct Receivers {
     state: Mutex<State>,
 }
 
-struct State {
-    lines: HashMap<Arc<Key>, WaitQueue<Client>>,
-    /// Larger than every ticket of the lines that are gone.
-    first_ticket: Ticket,
-    timer: Timer,
-    /// Whether the last read was for several clients.
-    crowded: bool,
-    /// Bytes of a message, from the last reads.
-    message_bytes: usize,
-    /// Until when it is left alone that something can be delivered: the last read found nothing but
-    /// what the table keeps, which the next one would try in vain again.
-    kept_until: Option<Instant>,
-    /// Looks that meet a lock.
-    blocked_looks: usize,
-    /// Until when looks have statements of their own.
-    separation: Separation,
-    /// What the lines that choose among the messages cost.
-    pace: Pace,
-}
-
-impl State {
-    fn remove_idle(&mut self, key: &Arc<Key>) {
-        if let Some(line) = self.lines.get(key).filter(|line| line.is_idle()) {
-            self.first_ticket = self.first_ticket.max(line.next_ticket());
-            self.lines.remove(key);
-            self.pace.forget(key);
-        }
-    }
-}
-
-/// Clients whose keys are equal can be served by the same read.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
-    vt: i32,
-    filter: Option<Filter>,
-    fifo: Option<FifoMode>,
-    dead_letters: Option<DeadLetters>,
-}
-
-impl Key {
-    /// Whether a client must not be given the messages of a read that others are given messages of:
-    /// of a group, the next message is for whoever has those before it.
-    fn is_exclusive(&self) -> bool {
-        matches!(self.fifo, Some(FifoMode::Grouped | FifoMode::RoundRobin))
-    }
-}
-
-/// Who stands in line.
-struct Client {
-    reply: oneshot::Sender<Result<Delivery>>,
-    call: Arc<Call>,
-}
-
-/// Who wants one message takes the first of a group, whatever the mode: then others can have those of further
-/// groups out of the same read.
-fn as_shared(mode: FifoMode, wants: usize) -> FifoMode {
-    match mode {
-        FifoMode::Grouped | FifoMode::RoundRobin if wants == 1 => FifoMode::Head,
-        mode => mode,
-    }
-}
-
-/// Nobody answers where a gateway ends.
-fn unanswered() -> Result<Delivery> {
-    Err(store::Error::Unavailable(None))
+/// A look that is ready for a shared statement, or in one. However that ends, those that are looked for are told.
+pub(super) struct ReadyLook {
+    receivers: Arc<Receivers>,
+    key: Arc<Key>,
+    /// Taken when it has ended.
+    look: Option<Look>,
 }
 
 impl Receivers {
     pub(super) fn new(
         place: Place<'_>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
-        many: &MultiQueues,
+        shared_reads: Option<Arc<MultiQueue<ReadyLook>>>,
     ) -> Arc<Self> {
         let Place { queue, shared, statements, held_up, table } = place;
-        let state = State {
-            lines: HashMap::new(),
-            first_ticket: 0,
-            timer: Timer::default(),
-            crowded: false,
-            message_bytes: 256,
-            kept_until: None,
-            blocked_looks: 0,
-            separation: Separation::default(),
-            pace: Pace::default(),
-        };
         Arc::new(Self {
             queue: queue.clone(),
             shared: shared.clone(),
@@ -155,60 +78,9 @@ impl Receivers {
             held_up: held_up.clone(),
             table: Arc::clone(table),
             peers: Arc::clone(peers),
-            shared_reads: many.receive.clone(),
-            state: Mutex::new(state),
+            shared_reads,
+            state: Mutex::new(State::new()),
         })
-    }
-
-    /// What can be delivered now, or within `wait`.
-    pub(super) async fn receive(
-        self: &Arc<Self>,
-        read: Read,
-        wait: Wait,
-        call: &Arc<Call>,
-    ) -> Result<Delivery> {
-        let closing = &self.shared.closing;
-        let patient = wait.get() > 0 && !closing.is_cancelled();
-        let started = Instant::now();
-        let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
-        let (reply, mut outcome) = oneshot::channel();
-        let client = Client { reply, call: Arc::clone(call) };
-        let wants = usize::try_from(read.qty).unwrap_or(1);
-        let _waits = patient.then(|| WaiterCount::new(&self.shared.waiters));
-        let key = Key {
-            vt: read.vt,
-            filter: read.filter,
-            fifo: read.fifo.map(|mode| as_shared(mode, wants)),
-            dead_letters: read.dead_letters,
-        };
-        let place = self.join(key, wants, patient, client)?;
-        self.look(&place.key);
-        if !patient && self.is_paused() {
-            drop(place);
-            outcome.close();
-            return outcome.try_recv().unwrap_or_else(|_| Ok(Delivery::empty()));
-        }
-        if !patient {
-            return outcome.await.unwrap_or_else(|_| unanswered());
-        }
-        let time_is_up = tokio::select! {
-            biased;
-            answer = &mut outcome => Err(answer),
-            () = sleep_until(deadline) => Ok(self.is_paused() || place.give_up()),
-            () = closing.cancelled() => Ok(true),
-        };
-        let answer = match time_is_up {
-            Err(answer) => answer,
-            Ok(false) => outcome.await,
-            Ok(true) => {
-                // With nothing, or with what was handed over in the same moment.
-                drop(place);
-                outcome.close();
-                outcome.try_recv().or_else(|_| Ok(Ok(Delivery::empty())))
-            }
-        };
-        call.add_waited(started.elapsed());
-        answer.unwrap_or_else(|_| unanswered())
     }
 
     /// Whether nothing is delivered for the time being.
@@ -280,28 +152,6 @@ impl Receivers {
     /// Whether nobody is there.
     pub(super) fn is_idle(&self) -> bool {
         self.lock().lines.is_empty()
-    }
-
-    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<QueueSlot<'_>> {
-        let mut state = self.lock();
-        let distinct = if patient && !state.pace.knows(&key) {
-            Some(self.count_distinct(&state, client.call.caller())?)
-        } else {
-            None
-        };
-        let key = match state.lines.get_key_value(&key) {
-            Some((known, _)) => Arc::clone(known),
-            None => Arc::new(key),
-        };
-        if let Some(distinct) = distinct {
-            state.pace.remember(&key, distinct);
-        }
-        let first = state.first_ticket;
-        let exclusive = key.is_exclusive();
-        let line = state.lines.entry(Arc::clone(&key));
-        let line = line.or_insert_with(|| WaitQueue::new(first, exclusive));
-        let ticket = line.join(wants, patient, client);
-        Ok(QueueSlot { lane: self, key, ticket })
     }
 
     /// Begins a look for a line if one is due.

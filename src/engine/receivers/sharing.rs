@@ -18,18 +18,10 @@ use crate::{
     store::{self, Conn, Error, Found, QueueOutcome, QueueRead, Result},
 };
 
-use super::{Key, Receivers};
+use super::{ReadyLook, Receivers, key::Key};
 
 /// A read that takes longer holds the others of its statement up.
 const SLOW: Duration = Duration::from_millis(50);
-
-/// A look that is ready for a shared statement, or in one. However that ends, those that are looked for are told.
-pub(in crate::engine) struct ReadyLook {
-    receivers: Arc<Receivers>,
-    key: Arc<Key>,
-    /// Taken when it has ended.
-    look: Option<Look>,
-}
 
 /// Counts looks of one queue alone, until it is dropped.
 struct OwnLooks(Option<Arc<MultiQueue<ReadyLook>>>);

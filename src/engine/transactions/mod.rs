@@ -30,7 +30,7 @@ use crate::{
     store::{self, Error, Idempotency, Operation, SharedOutcome, SharedRequest, Transacted},
 };
 
-use super::{Shared, apart::Apart, batch::Size, fair_line::FairLine, spans};
+use super::{Shared, apart::Apart, fair_line::FairLine, size::Size, spans};
 
 use size::{size_of, subjects};
 use slots::Slots;

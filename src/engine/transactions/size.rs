@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     domain::NewMessage,
-    engine::{ROW_BYTES, batch::Size},
+    engine::{ROW_BYTES, size::Size},
     store::{Idempotency, Operation},
 };
 
