@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     domain::{Bounded, Call, NewMessage, QueueName, Visibility, VisibilityTimeout},
-    engine::{ApartSlot, Ticket, Turn},
+    engine::{SeparateSlot, Ticket, Turn},
     store::{self, Action, Conn, Idempotency, Operation, Refusal, Rejection, Transacted},
     telemetry::MessageEvent,
 };
@@ -264,9 +264,10 @@ impl Broker {
         &self,
         operations: &[Operation],
         call: &Call,
-    ) -> store::Result<(Permits, ApartSlot)> {
+    ) -> store::Result<(Permits, SeparateSlot)> {
         // The slot first: who waits for one takes nothing from what else is done to its queue.
-        let slot = self.in_time(self.transactions.admit_apart(operations, call.caller())).await?;
+        let slot =
+            self.in_time(self.transactions.admit_separate(operations, call.caller())).await?;
         let queue = operations.first().and_then(queue_of);
         Ok((self.permits(queue, call).await?, slot))
     }

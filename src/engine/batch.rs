@@ -12,10 +12,10 @@ use super::{
 /// Rows that are worth a statement beside those under way.
 pub(super) const WORTH_ANOTHER: usize = 96;
 
-/// Requests in line, with the bounds on a batch and on the line.
+/// Requests in line, with the bounds on a batch and on all.
 #[derive(Debug)]
 pub(super) struct Gathering<U> {
-    line: VecDeque<(U, Weight)>,
+    requests: VecDeque<(U, Weight)>,
     held: Size,
     /// That, and what stands elsewhere and counts as if it were in line.
     pending: Pending<CallerId>,
@@ -31,8 +31,8 @@ pub(super) struct Weight {
 
 impl<U> Gathering<U> {
     pub(super) fn new(batch: Size, bounds: Bounds) -> Self {
-        let (line, held, pending) = (VecDeque::new(), Size::default(), Pending::new(bounds));
-        Self { line, held, pending, batch }
+        let (requests, held, pending) = (VecDeque::new(), Size::default(), Pending::new(bounds));
+        Self { requests, held, pending, batch }
     }
 
     /// Puts a request in line. One is always let in when nobody stands there, however large.
@@ -46,13 +46,13 @@ impl<U> Gathering<U> {
     pub(super) fn push_again(&mut self, unit: U, weight: Weight) {
         self.set_aside(weight);
         self.held = self.held.plus(weight.size);
-        self.line.push_back((unit, weight));
+        self.requests.push_back((unit, weight));
     }
 
     /// Takes the next batch, in order of arrival: as many as fit, and at least one if there is one.
     pub(super) fn take(&mut self) -> Vec<U> {
         let (mut taken, mut batch) = (Vec::new(), Size::default());
-        while let Some((_, weight)) = self.line.front() {
+        while let Some((_, weight)) = self.requests.front() {
             let with = batch.plus(weight.size);
             if !taken.is_empty() && !with.fits(self.batch) {
                 break;
@@ -65,7 +65,7 @@ impl<U> Gathering<U> {
 
     /// Takes the first alone.
     pub(super) fn take_first(&mut self) -> Option<U> {
-        let (unit, weight) = self.line.pop_front()?;
+        let (unit, weight) = self.requests.pop_front()?;
         self.held = self.held.minus(weight.size);
         self.take_back(weight);
         Some(unit)
@@ -73,14 +73,14 @@ impl<U> Gathering<U> {
 
     /// Who is next, and what it weighs.
     pub(super) fn front(&self) -> Option<(&U, Size)> {
-        self.line.front().map(|(unit, weight)| (unit, weight.size))
+        self.requests.front().map(|(unit, weight)| (unit, weight.size))
     }
 
     /// Takes a part of a batch, in order of arrival: as many as fit into it, up to the first that `is_fit`
     /// does not hold of; none if the first one is too large.
     pub(super) fn take_part(&mut self, most: Size, is_fit: impl Fn(&U) -> bool) -> Vec<U> {
         let (mut taken, mut part) = (Vec::new(), Size::default());
-        while let Some((_, weight)) = self.line.front().filter(|(unit, _)| is_fit(unit)) {
+        while let Some((_, weight)) = self.requests.front().filter(|(unit, _)| is_fit(unit)) {
             part = part.plus(weight.size);
             if !part.fits(most) {
                 break;
@@ -117,7 +117,7 @@ impl<U> Gathering<U> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        self.requests.is_empty()
     }
 }
 
@@ -147,105 +147,110 @@ mod tests {
 
     #[test]
     fn a_lone_request_is_a_batch_however_large() {
-        let mut line = gathering();
-        assert_eq!(line.push("large", weight(1_000, 1_000)), Ok(()));
-        assert_eq!(line.push("next", weight(1, 1)), Err(Full::ForAll));
-        assert_eq!(line.take(), ["large"]);
-        assert_eq!(line.push("next", weight(1, 1)), Ok(()));
+        let mut gathering = gathering();
+        assert_eq!(gathering.push("large", weight(1_000, 1_000)), Ok(()));
+        assert_eq!(gathering.push("next", weight(1, 1)), Err(Full::ForAll));
+        assert_eq!(gathering.take(), ["large"]);
+        assert_eq!(gathering.push("next", weight(1, 1)), Ok(()));
     }
 
     #[test]
     fn a_batch_is_bounded_in_rows_and_in_bytes() {
-        let mut line = gathering();
+        let mut gathering = gathering();
         for (name, rows, bytes) in [("a", 6, 1), ("b", 4, 1), ("c", 1, 60), ("d", 1, 41)] {
-            line.push(name, weight(rows, bytes)).expect("room");
+            gathering.push(name, weight(rows, bytes)).expect("room");
         }
-        assert_eq!(line.take(), ["a", "b"]);
-        assert_eq!(line.take(), ["c"]);
-        assert_eq!(line.take(), ["d"]);
-        assert!(line.take().is_empty() && line.is_empty());
+        assert_eq!(gathering.take(), ["a", "b"]);
+        assert_eq!(gathering.take(), ["c"]);
+        assert_eq!(gathering.take(), ["d"]);
+        assert!(gathering.take().is_empty() && gathering.is_empty());
     }
 
     #[test]
     fn the_first_is_taken_alone() {
-        let mut line = gathering();
+        let mut gathering = gathering();
         for name in ["a", "b"] {
-            line.push(name, weight(1, 1)).expect("room");
+            gathering.push(name, weight(1, 1)).expect("room");
         }
-        assert_eq!((line.take_first(), line.rows()), (Some("a"), 1));
-        assert_eq!((line.take_first(), line.take_first()), (Some("b"), None));
+        assert_eq!((gathering.take_first(), gathering.rows()), (Some("a"), 1));
+        assert_eq!((gathering.take_first(), gathering.take_first()), (Some("b"), None));
     }
 
     #[test]
     fn a_part_is_what_fits_and_no_more() {
-        let mut line = gathering();
+        let mut gathering = gathering();
         for (name, rows, bytes) in
             [("a", 2, 1), ("b", 1, 1), ("c", 1, 1), ("large", 3, 1), ("d", 1, 1)]
         {
-            line.push(name, weight(rows, bytes)).expect("room");
+            gathering.push(name, weight(rows, bytes)).expect("room");
         }
-        assert_eq!(line.front().map(|(name, size)| (*name, size.rows)), Some(("a", 2)));
-        assert_eq!(line.take_part(size(3, 100), |_| true), ["a", "b"]);
-        assert_eq!(line.take_part(size(3, 100), |name| *name != "large"), ["c"]);
-        assert!(line.take_part(size(2, 100), |_| true).is_empty(), "the first one is too large");
-        assert!(line.take_part(size(3, 0), |_| true).is_empty(), "in bytes, too");
-        assert_eq!(line.take_part(size(9, 9), |_| true), ["large", "d"]);
-        assert!(line.is_empty() && line.held == size(0, 0) && line.front().is_none());
+        assert_eq!(gathering.front().map(|(name, size)| (*name, size.rows)), Some(("a", 2)));
+        assert_eq!(gathering.take_part(size(3, 100), |_| true), ["a", "b"]);
+        assert_eq!(gathering.take_part(size(3, 100), |name| *name != "large"), ["c"]);
+        assert!(
+            gathering.take_part(size(2, 100), |_| true).is_empty(),
+            "the first one is too large"
+        );
+        assert!(gathering.take_part(size(3, 0), |_| true).is_empty(), "in bytes, too");
+        assert_eq!(gathering.take_part(size(9, 9), |_| true), ["large", "d"]);
+        assert!(
+            gathering.is_empty() && gathering.held == size(0, 0) && gathering.front().is_none()
+        );
     }
 
     #[test]
     fn what_is_set_aside_counts_as_pending() {
-        let mut line = gathering();
-        line.set_aside(weight(25, 1));
-        assert_eq!(line.push("small", weight(5, 1)), Ok(()));
-        assert_eq!(line.push("next", weight(1, 1)), Err(Full::ForAll));
-        assert_eq!(line.take(), ["small"]);
-        line.set_aside(weight(5, 1));
+        let mut gathering = gathering();
+        gathering.set_aside(weight(25, 1));
+        assert_eq!(gathering.push("small", weight(5, 1)), Ok(()));
+        assert_eq!(gathering.push("next", weight(1, 1)), Err(Full::ForAll));
+        assert_eq!(gathering.take(), ["small"]);
+        gathering.set_aside(weight(5, 1));
         assert_eq!(
-            line.push("another", weight(1, 1)),
+            gathering.push("another", weight(1, 1)),
             Err(Full::ForAll),
             "though nobody stands in line"
         );
-        line.take_back(weight(25, 1));
-        assert_eq!(line.push("another", weight(25, 1)), Ok(()));
+        gathering.take_back(weight(25, 1));
+        assert_eq!(gathering.push("another", weight(25, 1)), Ok(()));
     }
 
     #[test]
     fn a_caller_that_stands_there_with_its_share_leaves_the_rest_to_others() {
         let [a, b] = [1, 2].map(|n| Some(CallerId([n; 32])));
         let of = |caller, rows| Weight { size: size(rows, 1), caller };
-        let mut line = gathering();
-        assert_eq!(line.push(1, of(a, 10)), Ok(()));
-        line.set_aside(of(a, 5));
-        assert_eq!(line.push(2, of(a, 1)), Err(Full::ForCaller), "what is set aside counts");
-        assert_eq!(line.push(3, of(b, 1)), Ok(()));
-        assert_eq!(line.take(), [1]);
-        assert_eq!(line.push(4, of(a, 10)), Ok(()), "what was taken does not");
-        assert_eq!((line.take(), line.take()), (vec![3], vec![4]));
-        assert_eq!(line.held, size(0, 0));
+        let mut gathering = gathering();
+        assert_eq!(gathering.push(1, of(a, 10)), Ok(()));
+        gathering.set_aside(of(a, 5));
+        assert_eq!(gathering.push(2, of(a, 1)), Err(Full::ForCaller), "what is set aside counts");
+        assert_eq!(gathering.push(3, of(b, 1)), Ok(()));
+        assert_eq!(gathering.take(), [1]);
+        assert_eq!(gathering.push(4, of(a, 10)), Ok(()), "what was taken does not");
+        assert_eq!((gathering.take(), gathering.take()), (vec![3], vec![4]));
+        assert_eq!(gathering.held, size(0, 0));
     }
 
     proptest! {
         /// Nobody is forgotten, nobody is taken twice, and the order is kept.
         #[test]
         fn everyone_is_taken_once_in_order(steps in prop::collection::vec((0u8..3, 1usize..8, 1usize..80), 1..200)) {
-            let mut line = gathering();
+            let mut gathering = gathering();
             let (mut admitted, mut taken) = (Vec::new(), Vec::new());
             for (number, (step, rows, bytes)) in steps.into_iter().enumerate() {
                 if step == 0 {
-                    let batch = line.take();
-                    prop_assert!(line.is_empty() || !batch.is_empty());
+                    let batch = gathering.take();
+                    prop_assert!(gathering.is_empty() || !batch.is_empty());
                     taken.extend(batch);
-                } else if line.push(number, weight(rows, bytes)).is_ok() {
+                } else if gathering.push(number, weight(rows, bytes)).is_ok() {
                     admitted.push(number);
                 }
-                prop_assert!(line.held.fits(CAPACITY) || line.line.len() <= 1);
+                prop_assert!(gathering.held.fits(CAPACITY) || gathering.requests.len() <= 1);
             }
-            while !line.is_empty() {
-                taken.extend(line.take());
+            while !gathering.is_empty() {
+                taken.extend(gathering.take());
             }
             prop_assert_eq!(taken, admitted);
-            prop_assert_eq!(line.held, size(0, 0));
+            prop_assert_eq!(gathering.held, size(0, 0));
         }
     }
 }

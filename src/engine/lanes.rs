@@ -79,7 +79,7 @@ pub(super) struct Use {
     lanes: Arc<Lanes>,
 }
 
-/// Leave for a statement on a queue.
+/// A permit for a statement on a queue.
 #[derive(Debug)]
 pub struct Admission {
     _statement: Option<OwnedSemaphorePermit>,
@@ -111,17 +111,17 @@ impl Lanes {
         self.lock().get(queue).map(Arc::clone)
     }
 
-    /// The queues in which somebody waits, with their lines.
+    /// The queues in which somebody waits, with their receivers.
     pub(super) fn waited_on(&self) -> Vec<(QueueName, Arc<Receivers>)> {
-        let waited = |lanes: &QueueLanes| lanes.receive.has_patient();
+        let waited = |lanes: &QueueLanes| lanes.receive.has_long_poll();
         let queues = self.lock();
         let waited = queues.iter().filter(|(_, lanes)| waited(lanes));
         waited.map(|(queue, lanes)| (queue.clone(), Arc::clone(&lanes.receive))).collect()
     }
 
     /// Everyone who waits is looked for: what was said in between is not known.
-    pub(super) fn news_for_all(&self) {
-        self.waited_on().iter().for_each(|(_, line)| line.news());
+    pub(super) fn notify_all(&self) {
+        self.waited_on().iter().for_each(|(_, receivers)| receivers.notify());
     }
 
     /// Drops lanes that nobody uses: soon where it is not known that there is such a queue, else now and
@@ -157,7 +157,7 @@ impl Lanes {
         self.lock().len()
     }
 
-    /// Leave for a statement on a queue beside its lanes.
+    /// A permit for a statement on a queue beside its lanes.
     pub(super) async fn admit(self: &Arc<Self>, queue: &QueueName) -> Admission {
         let lanes = self.of(queue);
         // It is never closed.
@@ -183,16 +183,16 @@ impl QueueLanes {
         let place =
             Place { queue, shared, statements: &statements, held_up: &held_up, table: &table };
         let receive = Receivers::new(place, peers, many.receive.clone());
-        let news = Notifier::new(queue, &receive, peers);
-        let end = |action| End::new(action, Arc::clone(&news));
+        let notifier = Notifier::new(queue, &receive, peers);
+        let end = |action| End::new(action, Arc::clone(&notifier));
         Arc::new(Self {
-            send: Lane::new(Send::new(Arc::clone(&news)), place, many.send.clone()),
+            send: Lane::new(Send::new(Arc::clone(&notifier)), place, many.send.clone()),
             delete: Lane::new(end(Action::Delete), place, many.delete.clone()),
             archive: Lane::new(end(Action::Archive), place, many.archive.clone()),
-            pop: Lane::new(Popping::new(shared, &news), place, None),
+            pop: Lane::new(Popping::new(shared, &notifier), place, None),
             look: Lane::new(Looking::new(shared), place, None),
-            settle: Lane::new(Settling::new(shared, &news, &receive), place, None),
-            visibility: Lane::new(SetVisibility(news), place, None),
+            settle: Lane::new(Settling::new(shared, &notifier, &receive), place, None),
+            visibility: Lane::new(SetVisibility(notifier), place, None),
             receive,
             table,
             statements,

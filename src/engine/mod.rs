@@ -1,9 +1,9 @@
 //! The engine: who goes into which statement, who waits, who is served, and what is given back.
 
-mod apart;
 mod batch;
 mod delivery;
-mod fair_line;
+mod expiring_set;
+mod fair_queue;
 mod floors;
 mod given_back;
 mod heavy;
@@ -78,7 +78,7 @@ pub use self::{
     shares::{Counted, DearRead, DearReads, FairSlots, KeyedSlots},
     table_lock::Intent,
     takes::Shareable,
-    transactions::{ApartSlot, Ticket, Transactions, Turn},
+    transactions::{SeparateSlot, Ticket, Transactions, Turn},
 };
 
 /// What a row weighs beyond its message.
@@ -227,10 +227,10 @@ impl Engine {
     /// Something was committed in a queue outside the lanes: those who wait are looked for.
     pub fn tell(&self, queue: &QueueName) {
         if let Some(lanes) = self.lanes.in_use(queue) {
-            lanes.receive.news();
+            lanes.receive.notify();
         }
         if let Some(peers) = self.peers.get() {
-            peers.tell(queue);
+            peers.notify(queue);
         }
     }
 
@@ -313,7 +313,7 @@ impl Engine {
         thorough::pop_thoroughly(conn, what, &self.shared).await
     }
 
-    /// Leave for a read outside the lanes that may take long. Wait for it with a bound.
+    /// A permit for a read outside the lanes that may take long. Wait for it with a bound.
     pub async fn admit_dear(
         &self,
         caller: Option<CallerId>,
@@ -332,13 +332,13 @@ impl Engine {
         &self.shared.heavy
     }
 
-    /// Leave for one statement on a queue outside the lanes: no queue takes all connections. Wait for
+    /// A permit for one statement on a queue outside the lanes: no queue takes all connections. Wait for
     /// it with a bound.
     pub async fn admit(&self, queue: &QueueName) -> Admission {
         self.lanes.admit(queue).await
     }
 
-    /// Leave for one more try at what is locked, of whatever queue. Wait for it with a bound.
+    /// A permit for one more try at what is locked, of whatever queue. Wait for it with a bound.
     pub async fn admit_retry(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         Arc::clone(&self.shared.retries).acquire_owned().await.ok()

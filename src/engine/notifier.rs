@@ -12,30 +12,30 @@ use super::{peers::Peers, receivers::Receivers};
 /// Tells those who wait for a queue's messages, here and at other gateways.
 pub(super) struct Notifier {
     queue: QueueName,
-    line: Arc<Receivers>,
+    receivers: Arc<Receivers>,
     peers: Arc<OnceLock<Arc<Peers>>>,
 }
 
 impl Notifier {
     pub(super) fn new(
         queue: &QueueName,
-        line: &Arc<Receivers>,
+        receivers: &Arc<Receivers>,
         peers: &Arc<OnceLock<Arc<Peers>>>,
     ) -> Arc<Self> {
-        let (line, peers) = (Arc::clone(line), Arc::clone(peers));
-        Arc::new(Self { queue: queue.clone(), line, peers })
+        let (receivers, peers) = (Arc::clone(receivers), Arc::clone(peers));
+        Arc::new(Self { queue: queue.clone(), receivers, peers })
     }
 
     /// As [`Receivers::note_read`], for what reads beside it.
     pub(super) fn note_read(&self, took: Duration) {
-        self.line.note_read(took);
+        self.receivers.note_read(took);
     }
 
     /// Something was committed that could be delivered, now or later.
-    pub(super) fn tell(&self) {
-        self.line.news();
+    pub(super) fn notify(&self) {
+        self.receivers.notify();
         if let Some(peers) = self.peers.get() {
-            peers.tell(&self.queue);
+            peers.notify(&self.queue);
         }
     }
 }

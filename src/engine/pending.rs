@@ -1,4 +1,4 @@
-//! What stands in line, in all and of each caller, so that none of them fills the line. Pure: no I/O, no clock.
+//! What stands in line, in all and of each caller, so that none of them takes all the room. Pure: no I/O, no clock.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -22,7 +22,7 @@ pub(super) struct Pending<C> {
     bounds: Bounds,
 }
 
-/// The line is full.
+/// There is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     /// For anybody.
@@ -123,34 +123,34 @@ mod tests {
 
     #[test]
     fn one_caller_leaves_room_to_others() {
-        let mut line = pending(50);
-        line.add(Some('a'), size(40, 1));
-        assert_eq!(line.check(Some('a'), size(10, 1)), Ok(()));
-        assert_eq!(line.check(Some('a'), size(11, 1)), Err(Full::ForCaller));
-        assert_eq!(line.check(Some('a'), size(1, 500)), Err(Full::ForCaller), "in bytes, too");
-        assert_eq!(line.check(Some('b'), size(60, 1)), Ok(()), "its first one");
-        line.add(Some('b'), size(60, 1));
-        assert_eq!(line.check(Some('c'), size(1, 1)), Err(Full::ForAll));
-        line.remove(Some('a'), size(40, 1));
-        assert_eq!(line.check(Some('c'), size(1, 1)), Ok(()));
-        line.remove(Some('b'), size(60, 1));
-        assert!(line.callers.is_empty() && line.all == Counted::default());
+        let mut pending = pending(50);
+        pending.add(Some('a'), size(40, 1));
+        assert_eq!(pending.check(Some('a'), size(10, 1)), Ok(()));
+        assert_eq!(pending.check(Some('a'), size(11, 1)), Err(Full::ForCaller));
+        assert_eq!(pending.check(Some('a'), size(1, 500)), Err(Full::ForCaller), "in bytes, too");
+        assert_eq!(pending.check(Some('b'), size(60, 1)), Ok(()), "its first one");
+        pending.add(Some('b'), size(60, 1));
+        assert_eq!(pending.check(Some('c'), size(1, 1)), Err(Full::ForAll));
+        pending.remove(Some('a'), size(40, 1));
+        assert_eq!(pending.check(Some('c'), size(1, 1)), Ok(()));
+        pending.remove(Some('b'), size(60, 1));
+        assert!(pending.callers.is_empty() && pending.all == Counted::default());
     }
 
     #[test]
     fn who_may_have_it_all_may_as_may_those_without_a_key() {
-        for (mut line, caller) in [(pending(100), Some('a')), (pending(50), None)] {
-            line.add(caller, size(99, 1));
-            assert_eq!(line.check(caller, size(1, 1)), Ok(()));
-            assert_eq!(line.check(caller, size(2, 1)), Err(Full::ForAll));
+        for (mut pending, caller) in [(pending(100), Some('a')), (pending(50), None)] {
+            pending.add(caller, size(99, 1));
+            assert_eq!(pending.check(caller, size(1, 1)), Ok(()));
+            assert_eq!(pending.check(caller, size(2, 1)), Err(Full::ForAll));
         }
     }
 
     #[test]
     fn one_is_let_in_when_nobody_stands_there_however_large() {
-        let mut line = pending(50);
-        assert_eq!(line.check(Some('a'), size(999, 9_999)), Ok(()));
-        line.add(Some('a'), size(999, 9_999));
-        assert_eq!(line.check(Some('b'), size(1, 1)), Err(Full::ForAll));
+        let mut pending = pending(50);
+        assert_eq!(pending.check(Some('a'), size(999, 9_999)), Ok(()));
+        pending.add(Some('a'), size(999, 9_999));
+        assert_eq!(pending.check(Some('b'), size(1, 1)), Err(Full::ForAll));
     }
 }

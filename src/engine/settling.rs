@@ -27,7 +27,7 @@ const WORTH_ANOTHER_SETTLE: usize = 32;
 /// Settling messages of a queue.
 pub(super) struct Settling {
     shared: Shared,
-    news: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     receivers: Arc<Receivers>,
     /// For how long to delete plainly is not worth a try.
     odd: SharedSeparation,
@@ -97,9 +97,13 @@ fn is_alike(one: &Read, other: &Read) -> bool {
 }
 
 impl Settling {
-    pub(super) fn new(shared: &Shared, news: &Arc<Notifier>, receivers: &Arc<Receivers>) -> Self {
-        let (news, receivers) = (Arc::clone(news), Arc::clone(receivers));
-        Self { shared: shared.clone(), news, receivers, odd: SharedSeparation::default() }
+    pub(super) fn new(
+        shared: &Shared,
+        notifier: &Arc<Notifier>,
+        receivers: &Arc<Receivers>,
+    ) -> Self {
+        let (notifier, receivers) = (Arc::clone(notifier), Arc::clone(receivers));
+        Self { shared: shared.clone(), notifier, receivers, odd: SharedSeparation::default() }
     }
 
     /// Whether to delete plainly is worth a try: mostly that is all there is to do, and takes far less time.
@@ -136,7 +140,7 @@ impl Settling {
         inputs: &[&SettleRequest],
     ) -> Option<(Read, Vec<i32>)> {
         let mut read = inputs.iter().find_map(|input| input.plain_read())?.clone();
-        let is_free = !self.receivers.has_patient()
+        let is_free = !self.receivers.has_long_poll()
             && !self.shared.pauses.is_paused(queue)
             && !self.shared.slow_rows.has_any(queue);
         if !is_free || !inputs.iter().all(|input| input.is_ends()) {
@@ -199,7 +203,7 @@ impl Settling {
             Err(error) => return Err(error),
         };
         if read.since.is_none() {
-            self.news.note_read(began.elapsed());
+            self.notifier.note_read(began.elapsed());
         }
         self.shared.kept.report(queue, found.kept.as_ref());
         take_away(conn, queue, &found.unreadable, &self.shared.metrics).await;
@@ -266,7 +270,7 @@ impl BatchStatement for Settling {
             },
         };
         // What is given back can be delivered, and what stood behind it in its group.
-        self.news.tell();
+        self.notifier.notify();
         Ok(outcomes)
     }
 
@@ -281,7 +285,7 @@ impl BatchStatement for Settling {
             Err(error) if is_for_one_alone(&error, inputs) => return Ok(alone(inputs)),
             Err(error) => return Err(error),
         };
-        self.news.tell();
+        self.notifier.notify();
         Ok(outcomes)
     }
 

@@ -53,7 +53,7 @@ pub struct Shared {
     pub(super) queues_per_statement: usize,
     /// The most that a queue brings to such a statement.
     pub(super) share_of_queue: Size,
-    /// Leave for work outside the lanes that is tried again because something was locked, of whatever queue:
+    /// Permits for work outside the lanes that is tried again because something was locked, of whatever queue:
     /// few at a time, as it waits in the database, so that what is locked takes no connections from what is
     /// not.
     pub retries: Arc<Semaphore>,
@@ -71,9 +71,9 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Cancelled when the gateway stops: those who wait are answered at once.
     pub closing: CancellationToken,
-    /// Leave for reads that may take long.
+    /// Permits for reads that may take long.
     pub(super) dear: Arc<DearReads>,
-    /// Leave for a read that serves few clients, or one, by caller.
+    /// A permit for a read that serves few clients, or one, by caller.
     pub(super) choosy: Arc<KeyedSlots<CallerId>>,
     /// What one caller may have of what all share.
     pub(super) share: Share,

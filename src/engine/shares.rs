@@ -95,14 +95,14 @@ impl FairSlots {
     }
 }
 
-/// Leave for reads that may take long: few at a time, one at a time of a queue.
+/// Permits for reads that may take long: few at a time, one at a time of a queue.
 #[derive(Debug)]
 pub struct DearReads {
     slots: FairSlots,
     queues: KeyedSlots<QueueName>,
 }
 
-/// Leave for one such read, until it is dropped.
+/// A permit for one such read, until it is dropped.
 #[derive(Debug)]
 pub struct DearRead {
     _of_queue: Option<OwnedSemaphorePermit>,
@@ -115,7 +115,7 @@ impl DearReads {
         Self { slots: FairSlots::new(all, each), queues: KeyedSlots::new(1) }
     }
 
-    /// Waits for leave to read a queue, or what is about no queue in particular.
+    /// Waits for a permit to read a queue, or what is about no queue in particular.
     pub async fn acquire(&self, caller: Option<CallerId>, queue: Option<&QueueName>) -> DearRead {
         let FairSlots { all, callers } = &self.slots;
         let of_caller = match caller {

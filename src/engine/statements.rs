@@ -30,7 +30,7 @@ const CROWD: usize = 8;
 
 /// Storing messages; a request brings one, or several that are stored all or none.
 pub(super) struct Send {
-    pub(super) news: Arc<Notifier>,
+    pub(super) notifier: Arc<Notifier>,
     /// For how long keys are looked for before anything is stored: requests were repeated just now.
     repeated: SharedSeparation,
 }
@@ -49,7 +49,7 @@ pub(super) struct NewMessages {
 /// Deleting or archiving messages.
 pub(super) struct End {
     pub(super) action: Action,
-    pub(super) news: Arc<Notifier>,
+    pub(super) notifier: Arc<Notifier>,
     /// For how long to delete plainly is not worth a try.
     odd: SharedSeparation,
 }
@@ -65,8 +65,8 @@ pub(super) struct Ended {
 pub(super) struct SetVisibility(pub(super) Arc<Notifier>);
 
 impl Send {
-    pub(super) fn new(news: Arc<Notifier>) -> Self {
-        Self { news, repeated: SharedSeparation::default() }
+    pub(super) fn new(notifier: Arc<Notifier>) -> Self {
+        Self { notifier, repeated: SharedSeparation::default() }
     }
 
     async fn store(
@@ -132,7 +132,7 @@ impl Send {
     /// Has those looked for who wait, if there is something new.
     fn tell_of(&self, outcomes: &[SendOutcome]) {
         if outcomes.iter().any(|outcome| matches!(outcome, Ok(Sent::Stored(_)))) {
-            self.news.tell();
+            self.notifier.notify();
         }
     }
 
@@ -221,8 +221,8 @@ impl BatchStatement for Send {
 }
 
 impl End {
-    pub(super) fn new(action: Action, news: Arc<Notifier>) -> Self {
-        Self { action, news, odd: SharedSeparation::default() }
+    pub(super) fn new(action: Action, notifier: Arc<Notifier>) -> Self {
+        Self { action, notifier, odd: SharedSeparation::default() }
     }
 
     fn entries(&self, inputs: &[&Ended]) -> Vec<(Action, Target)> {
@@ -231,7 +231,7 @@ impl End {
 
     fn tell(&self, inputs: &[&Ended]) {
         if inputs.iter().any(|input| input.unblocks) {
-            self.news.tell();
+            self.notifier.notify();
         }
     }
 }
@@ -315,7 +315,7 @@ impl BatchStatement for SetVisibility {
         inputs: &[&VisibilityChange],
     ) -> Result<Vec<(Settled, Option<Message>)>> {
         let settled = store::set_visibility(conn, queue, inputs, false).await?;
-        self.0.tell();
+        self.0.notify();
         Ok(settled)
     }
 
@@ -326,7 +326,7 @@ impl BatchStatement for SetVisibility {
         inputs: &[&VisibilityChange],
     ) -> Result<Vec<(Settled, Option<Message>)>> {
         let settled = store::set_visibility(conn, queue, inputs, true).await?;
-        self.0.tell();
+        self.0.notify();
         Ok(settled)
     }
 

@@ -98,12 +98,12 @@ impl Sweeper<'_> {
     /// Looks at every queue once; says what that took of the database's time.
     async fn sweep(&mut self) -> Result<Duration> {
         let mut waited_on: WaitedOn = self.lanes.waited_on().into_iter().collect();
-        waited_on.retain(|queue, line| {
+        waited_on.retain(|queue, receivers| {
             let is_watched = self.shared.floors.watches(queue);
             // Whoever watches it is at a look from the beginning: reads are short, and need not wait for that.
             let is_read = !is_watched && self.shared.floors.has_floor(queue);
             if is_read {
-                line.swept();
+                receivers.swept();
             }
             if is_watched || is_read {
                 // A look from the beginning is dear there.
@@ -118,8 +118,8 @@ impl Sweeper<'_> {
         let outcome = self.sweep_queues(&waited_on).await;
         if let Err(Error::Unavailable(_)) = outcome {
             // Those who wait learn of it by looking for themselves.
-            for line in waited_on.values() {
-                line.news();
+            for receivers in waited_on.values() {
+                receivers.notify();
             }
         }
         outcome
@@ -223,13 +223,13 @@ impl Troubled {
     /// Has those who wait look for themselves, now and then: nobody looks for them in less time than that takes.
     fn have_looked(&self, queue: &QueueName, waited_on: &WaitedOn) {
         let mut queues = self.lock();
-        let (Some(told), Some(line)) = (queues.get_mut(queue), waited_on.get(queue)) else {
+        let (Some(told), Some(receivers)) = (queues.get_mut(queue), waited_on.get(queue)) else {
             return;
         };
         if told.is_none_or(|told| told.elapsed() >= LOOK_FOR_THEMSELVES) {
             *told = Some(Instant::now());
             drop(queues);
-            line.news();
+            receivers.notify();
         }
     }
 
@@ -267,8 +267,8 @@ async fn look_alone(
         Err(Error::Locked | Error::Unavailable(_) | Error::Overloaded) => Looked::InVain,
         // Those who wait learn of it by looking for themselves.
         Err(_) => {
-            if let Some(line) = waited_on.get(queue) {
-                line.news();
+            if let Some(receivers) = waited_on.get(queue) {
+                receivers.notify();
             }
             Looked::InVain
         }
@@ -286,12 +286,12 @@ async fn ask(conn: &mut Conn, look: &Look) -> Result<Vec<Swept>> {
 /// Tells those who wait of what was found in each queue.
 fn tell(waited_on: &WaitedOn, queues: &[QueueName], swept: &[Swept], peers: Option<&Peers>) {
     for (queue, swept) in queues.iter().zip(swept) {
-        let Some(line) = waited_on.get(queue) else { continue };
+        let Some(receivers) = waited_on.get(queue) else { continue };
         if swept.ready {
-            line.swept();
+            receivers.swept();
         }
         if let Some(due_in) = swept.due_in.filter(|_| !swept.ready) {
-            line.set_timer(due_in);
+            receivers.set_timer(due_in);
         }
         if let Some(peers) = peers.filter(|_| swept.notifies) {
             peers.listen_to(queue.as_str());

@@ -19,7 +19,7 @@ pub(super) struct Popping {
     heavy: Arc<HeavyQueues>,
     kept: Arc<KeptReports>,
     floors: Arc<Floors>,
-    news: Arc<Notifier>,
+    notifier: Arc<Notifier>,
 }
 
 /// A client that pops.
@@ -51,9 +51,9 @@ pub enum Shareable<T> {
 }
 
 impl Popping {
-    pub(super) fn new(shared: &Shared, news: &Arc<Notifier>) -> Self {
+    pub(super) fn new(shared: &Shared, notifier: &Arc<Notifier>) -> Self {
         let (heavy, kept) = (Arc::clone(&shared.heavy), Arc::clone(&shared.kept));
-        Self { heavy, kept, floors: Arc::clone(&shared.floors), news: Arc::clone(news) }
+        Self { heavy, kept, floors: Arc::clone(&shared.floors), notifier: Arc::clone(notifier) }
     }
 
     /// Pops from where reads begin; from the beginning now and then if that is nothing.
@@ -66,7 +66,7 @@ impl Popping {
             popped => popped?,
         };
         if pop.since.is_none() {
-            self.news.note_read(began.elapsed());
+            self.notifier.note_read(began.elapsed());
         } else if popped.is_empty() && self.floors.may_read_fully(&pop.queue) {
             pop.since = None;
             return store::pop(conn, &pop, false).await;
@@ -101,7 +101,7 @@ impl Popping {
         };
         self.kept.report(queue, popped.kept.as_ref());
         if !popped.messages.is_empty() && inputs.iter().any(|input| input.unblocks) {
-            self.news.tell();
+            self.notifier.notify();
         }
         let mut dealt = Self::deal(inputs, popped.messages);
         if popped.more {

@@ -1,10 +1,10 @@
-//! The line of clients that want messages, and who is given what. Pure: no I/O, no clock.
+//! The clients that want messages of one queue, and who is given what. Pure: no I/O, no clock.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use super::batch::WORTH_ANOTHER;
 
-/// A place in the line; later ones are larger.
+/// A place in the queue; later ones are larger.
 pub(super) type Ticket = u64;
 /// That of a look; those that are sent later have larger ones.
 type Number = u64;
@@ -39,7 +39,7 @@ pub(super) struct WaitQueue<R> {
 #[derive(Debug)]
 struct Waiter<R> {
     wants: usize,
-    patient: bool,
+    long_poll: bool,
     /// A look that began after it came has ended.
     looked_for: bool,
     reply: R,
@@ -51,7 +51,7 @@ pub(super) struct Look {
     /// How many messages to ask for.
     pub(super) wants: usize,
     /// Whether somebody would wait for what is not there yet.
-    pub(super) patient: bool,
+    pub(super) long_poll: bool,
     /// Whether there is more than it brought.
     pub(super) cut_short: bool,
     number: Number,
@@ -70,7 +70,7 @@ pub(super) struct Served<R, M> {
 }
 
 impl<R> WaitQueue<R> {
-    /// A line whose first ticket is `first`: where a line stood before, one that it did not give
+    /// A queue whose first ticket is `first`: where one stood before, one that it did not give
     /// out, so that who leaves late leaves nobody else's place. In an `exclusive` one, what a look
     /// finds is for one client.
     pub(super) fn new(first: Ticket, exclusive: bool) -> Self {
@@ -90,14 +90,14 @@ impl<R> WaitQueue<R> {
         }
     }
 
-    /// Joins the line. One that is not patient is answered after one look; one that is, and finds
+    /// Joins the queue. One that is no long poll is answered after one look; one that is, and finds
     /// others waiting in vain, has nothing to look for before there is news.
-    pub(super) fn join(&mut self, wants: usize, patient: bool, reply: R) -> Ticket {
+    pub(super) fn join(&mut self, wants: usize, long_poll: bool, reply: R) -> Ticket {
         let ticket = self.next;
-        let in_vain = patient && self.waits_in_vain();
+        let in_vain = long_poll && self.waits_in_vain();
         self.next += 1;
         self.wanted += wants;
-        self.waiters.insert(ticket, Waiter { wants, patient, looked_for: in_vain, reply });
+        self.waiters.insert(ticket, Waiter { wants, long_poll, looked_for: in_vain, reply });
         if in_vain {
             self.unlooked = self.next;
         }
@@ -108,11 +108,11 @@ impl<R> WaitQueue<R> {
     fn waits_in_vain(&self) -> bool {
         let last = self.waiters.last_key_value();
         last.is_some_and(|(last, _)| *last < self.unlooked)
-            && self.waiters.values().any(|waiter| waiter.patient && waiter.looked_for)
+            && self.waiters.values().any(|waiter| waiter.long_poll && waiter.looked_for)
     }
 
-    /// Leaves the line; harmless for one that was served.
-    pub(super) fn leave(&mut self, ticket: Ticket) {
+    /// Leaves the queue; harmless for one that was served.
+    pub(super) fn remove(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.waiters.remove(&ticket) {
             self.wanted -= waiter.wants;
         }
@@ -123,18 +123,18 @@ impl<R> WaitQueue<R> {
     pub(super) fn give_up(&mut self, ticket: Ticket) -> bool {
         match self.waiters.get_mut(&ticket) {
             Some(waiter) if !waiter.looked_for => {
-                waiter.patient = false;
+                waiter.long_poll = false;
                 false
             }
             _ => {
-                self.leave(ticket);
+                self.remove(ticket);
                 true
             }
         }
     }
 
     /// There may be messages: everyone is to be looked for again.
-    pub(super) fn news(&mut self) {
+    pub(super) fn notify(&mut self) {
         (self.unlooked, self.vain_before) = (0, 0);
         self.news += 1;
     }
@@ -152,8 +152,8 @@ impl<R> WaitQueue<R> {
         }
         (self.unlooked, self.again_before) = (self.next, 0);
         let number = self.activate(wants);
-        let (patient, before, news) = (self.has_patient(), self.next, self.news);
-        Some(Look { wants, patient, cut_short: false, number, before, news })
+        let (long_poll, before, news) = (self.has_long_poll(), self.next, self.news);
+        Some(Look { wants, long_poll, cut_short: false, number, before, news })
     }
 
     /// Whether somebody stands there who is to be looked for.
@@ -219,13 +219,13 @@ impl<R> WaitQueue<R> {
         let more = self.wanted.saturating_sub(self.sent_for());
         look.wants += more.min(max_messages.saturating_sub(look.wants));
         self.active.insert(look.number, look.wants);
-        look.patient |= self.has_patient();
+        look.long_poll |= self.has_long_poll();
         (look.before, look.news) = (self.next, self.news);
         (self.unlooked, self.again_before) = (self.next, 0);
     }
 
     /// Ends a look: deals out what it found in order of arrival, as much to each as it wants or, where
-    /// the line is exclusive, all to one. Those are sent away that did not want to wait, and that it found
+    /// the queue is exclusive, all to one. Those are sent away that did not want to wait, and that it found
     /// nothing for. Returns who is served, and what nobody wants.
     pub(super) fn end_look<M>(
         &mut self,
@@ -244,7 +244,7 @@ impl<R> WaitQueue<R> {
             self.note_in_vain(look);
         } else {
             self.in_vain.clear();
-            self.news();
+            self.notify();
         }
         served.extend(self.dismiss_in_vain());
         (served, rest)
@@ -274,7 +274,7 @@ impl<R> WaitQueue<R> {
         let mut dismissed = Vec::new();
         for (number, before) in std::mem::replace(&mut self.in_vain, undecided) {
             let tickets = self.all_had_by(number, before);
-            dismissed.extend(self.dismiss(tickets, |waiter| !waiter.patient));
+            dismissed.extend(self.dismiss(tickets, |waiter| !waiter.long_poll));
         }
         dismissed
     }
@@ -306,14 +306,14 @@ impl<R> WaitQueue<R> {
         self.is_over(look);
         // What it had taken hold of is there again: for whoever came later, and found nothing beside it.
         self.in_vain.clear();
-        self.news();
+        self.notify();
         let failed = self.dismiss::<()>(0..look.before, |_| true);
         failed.into_iter().map(|served| served.reply).collect()
     }
 
     /// Sends those away that came before this ticket and did not want to wait.
-    pub(super) fn dismiss_impatient(&mut self, before: Ticket) -> Vec<R> {
-        let dismissed = self.dismiss::<()>(0..before, |waiter| !waiter.patient);
+    pub(super) fn dismiss_short_polls(&mut self, before: Ticket) -> Vec<R> {
+        let dismissed = self.dismiss::<()>(0..before, |waiter| !waiter.long_poll);
         dismissed.into_iter().map(|served| served.reply).collect()
     }
 
@@ -345,8 +345,8 @@ impl<R> WaitQueue<R> {
     }
 
     /// Whether anybody stands there who would wait.
-    pub(super) fn has_patient(&self) -> bool {
-        self.waiters.values().any(|waiter| waiter.patient)
+    pub(super) fn has_long_poll(&self) -> bool {
+        self.waiters.values().any(|waiter| waiter.long_poll)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,7 +15,7 @@ const ROWS: usize = 7;
 
 /// A queue, a line, and what is between them.
 struct World {
-    line: WaitQueue<usize>,
+    wait_queue: WaitQueue<usize>,
     queue: Vec<usize>,
     sent: usize,
     clients: usize,
@@ -29,7 +29,7 @@ struct World {
 impl World {
     fn new(exclusive: bool) -> Self {
         Self {
-            line: WaitQueue::new(0, exclusive),
+            wait_queue: WaitQueue::new(0, exclusive),
             queue: Vec::new(),
             sent: 0,
             clients: 0,
@@ -40,31 +40,31 @@ impl World {
         }
     }
 
-    fn join(&mut self, wants: usize, patient: bool) {
-        let ticket = self.line.join(wants, patient, self.clients);
+    fn join(&mut self, wants: usize, long_poll: bool) {
+        let ticket = self.wait_queue.join(wants, long_poll, self.clients);
         self.standing.insert(self.clients, ticket);
         self.clients += 1;
-        if !patient {
+        if !long_poll {
             self.impatient.insert(ticket);
         }
     }
 
-    fn leave(&mut self, n: usize, gives_up: bool) {
+    fn remove(&mut self, n: usize, gives_up: bool) {
         let Some((client, ticket)) = self.standing.iter().nth(n).map(|(c, t)| (*c, *t)) else {
             return;
         };
-        if gives_up && !self.line.give_up(ticket) {
+        if gives_up && !self.wait_queue.give_up(ticket) {
             self.impatient.insert(ticket);
             return;
         }
-        self.line.leave(ticket);
+        self.wait_queue.remove(ticket);
         self.standing.remove(&client);
     }
 
     fn send(&mut self, count: usize) {
         self.queue.extend(self.sent..self.sent + count);
         self.sent += count;
-        self.line.news();
+        self.wait_queue.notify();
     }
 
     /// What came back is there again.
@@ -78,7 +78,7 @@ impl World {
     }
 
     fn begin(&mut self) -> bool {
-        let look = self.line.begin_look(LOOKS, ROWS);
+        let look = self.wait_queue.begin_look(LOOKS, ROWS);
         let has_begun = look.is_some();
         self.looks.extend(look.map(|look| (look, None)));
         has_begun
@@ -91,7 +91,7 @@ impl World {
         }
         let (mut look, found) = self.looks.remove(n);
         self.put_back(found.unwrap_or_default());
-        self.line.extend(&mut look, ROWS);
+        self.wait_queue.extend(&mut look, ROWS);
         prop_assert!(look.wants <= ROWS);
         let found = self.find(look.wants);
         self.looks.insert(n, (look, Some(found)));
@@ -100,10 +100,10 @@ impl World {
 
     fn hold_up(&mut self, n: usize) -> Outcome {
         let Some((look, _)) = self.looks.get(n) else { return Ok(()) };
-        if self.line.held_up.len() >= HELD_UP {
+        if self.wait_queue.held_up.len() >= HELD_UP {
             return Ok(());
         }
-        for client in self.line.hold_up(look) {
+        for client in self.wait_queue.hold_up(look) {
             let ticket = self.standing.remove(&client).expect("stands there");
             prop_assert!(self.impatient.contains(&ticket), "who waits was sent away");
         }
@@ -112,7 +112,7 @@ impl World {
 
     fn fail(&mut self, n: usize) -> Outcome {
         let (look, found) = self.looks.remove(n);
-        for client in self.line.fail_look(&look) {
+        for client in self.wait_queue.fail_look(&look) {
             let ticket = self.standing.remove(&client);
             prop_assert!(ticket.is_some_and(|ticket| ticket < look.before));
         }
@@ -125,7 +125,7 @@ impl World {
         let found = found.unwrap_or_else(|| self.find(look.wants));
         let in_vain = found.len() < look.wants;
         let is_earliest = self.looks.iter().all(|(other, _)| other.number > look.number);
-        let (served, rest) = self.line.end_look(&look, found);
+        let (served, rest) = self.wait_queue.end_look(&look, found);
         for Served { reply, messages } in served {
             let ticket = self.standing.remove(&reply);
             prop_assert!(ticket.is_some(), "served twice");
@@ -138,7 +138,7 @@ impl World {
         }
         if !rest.is_empty() {
             self.put_back(rest);
-            self.line.news();
+            self.wait_queue.notify();
         }
         if in_vain && is_earliest {
             let mut forgotten = self.standing.values().filter(|ticket| **ticket < look.before);
@@ -154,7 +154,7 @@ impl World {
         let some = n % self.looks.len().max(1);
         match step {
             0 => self.join(n, flag),
-            1 => self.leave(n, flag),
+            1 => self.remove(n, flag),
             2 => self.send(n),
             3 => drop(self.begin()),
             4 => self.look(some)?,
@@ -163,7 +163,7 @@ impl World {
             _ if !self.looks.is_empty() => self.end(some)?,
             _ => {}
         }
-        prop_assert_eq!(self.line.len(), self.standing.len());
+        prop_assert_eq!(self.wait_queue.len(), self.standing.len());
         Ok(())
     }
 
@@ -205,13 +205,15 @@ proptest! {
             world.step(step, n, flag)?;
         }
         world.rest(all_take_long, &order)?;
-        let World { line, queue, standing, .. } = &world;
+        let World { wait_queue, queue, standing, .. } = &world;
         if !exclusive {
             prop_assert!(queue.is_empty() || standing.is_empty(), "one waits beside a message");
         }
         prop_assert_eq!(world.delivered.len() + queue.len(), world.sent, "a message was dropped");
-        prop_assert!(line.waiters.values().all(|waiter| waiter.patient), "one was forgotten");
-        prop_assert_eq!((line.sent_for(), line.active.len(), line.held_up.len()), (0, 0, 0));
-        prop_assert_eq!(line.wanted, line.waiters.values().map(|w| w.wants).sum::<usize>());
+        prop_assert!(wait_queue.waiters.values().all(|waiter| waiter.long_poll), "one was forgotten");
+        let under_way = (wait_queue.sent_for(), wait_queue.active.len(), wait_queue.held_up.len());
+        prop_assert_eq!(under_way, (0, 0, 0));
+        let wanted: usize = wait_queue.waiters.values().map(|waiter| waiter.wants).sum();
+        prop_assert_eq!(wait_queue.wanted, wanted);
     }
 }

@@ -58,7 +58,7 @@ enum Next {
 }
 
 /// Keeps the floor of a queue until it is not needed any more. Returns at once where somebody does.
-pub(in crate::engine) async fn keep(queue: QueueName, line: Weak<Receivers>, shared: Shared) {
+pub(in crate::engine) async fn keep(queue: QueueName, receivers: Weak<Receivers>, shared: Shared) {
     let Some(kept) = shared.floors.enter(&queue) else { return };
     let now = Instant::now();
     let mut keeper = Keeper {
@@ -70,8 +70,8 @@ pub(in crate::engine) async fn keep(queue: QueueName, line: Weak<Receivers>, sha
         cheap_looks: 0,
         next_due: now,
     };
-    while let Some(line) = line.upgrade() {
-        let next = match keeper.look(&line).await {
+    while let Some(receivers) = receivers.upgrade() {
+        let next = match keeper.look(&receivers).await {
             Ok(next) => next,
             // What was told before is not relied on for long.
             Err(Error::Locked | Error::Unavailable(_) | Error::Timeout | Error::Overloaded) => {
@@ -83,7 +83,7 @@ pub(in crate::engine) async fn keep(queue: QueueName, line: Weak<Receivers>, sha
             }
         };
         // Nothing here keeps lanes that nobody else uses.
-        drop(line);
+        drop(receivers);
         let Next::Pause(pause) = next else { return };
         select! {
             () = sleep(pause) => {}
@@ -93,8 +93,8 @@ pub(in crate::engine) async fn keep(queue: QueueName, line: Weak<Receivers>, sha
 }
 
 impl Keeper<'_> {
-    async fn look(&mut self, line: &Arc<Receivers>) -> Result<Next> {
-        let is_waited_on = line.has_patient();
+    async fn look(&mut self, receivers: &Arc<Receivers>) -> Result<Next> {
+        let is_waited_on = receivers.has_long_poll();
         let unread_for = self.kept.unread_for();
         if !is_waited_on && unread_for > UNUSED {
             return Ok(Next::End);
@@ -116,9 +116,9 @@ impl Keeper<'_> {
         self.kept.tell(self.floor.get().and_then(DateTime::from_timestamp_micros), full_cost);
         if is_waited_on {
             if look.lowest.is_some() {
-                line.swept();
+                receivers.swept();
             }
-            self.look_for_due(line).await?;
+            self.look_for_due(receivers).await?;
         }
         let rhythm = if unread_for < WHILE_WAITED_ON {
             WHILE_READ
@@ -153,7 +153,7 @@ impl Keeper<'_> {
 
     /// Sets the clock for the next hidden message: reads do not look for it here, as they would walk what is dead
     /// and would have been visible later.
-    async fn look_for_due(&mut self, line: &Arc<Receivers>) -> Result<()> {
+    async fn look_for_due(&mut self, receivers: &Arc<Receivers>) -> Result<()> {
         if Instant::now() < self.next_due {
             return Ok(());
         }
@@ -168,7 +168,7 @@ impl Keeper<'_> {
         let pause = (walk * FULL_LOOK_SHARE).clamp(WHILE_WAITED_ON, FULL_LOOK_MOST);
         self.next_due = Instant::now() + pause;
         if let Some(due_in) = due_in {
-            line.set_timer(due_in);
+            receivers.set_timer(due_in);
         }
         Ok(())
     }

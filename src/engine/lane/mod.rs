@@ -248,7 +248,7 @@ impl<W: BatchStatement> Lane<W> {
     async fn work_off(self: &Arc<Self>, first: Vec<Request<W>>) {
         let mut conn = None;
         if !first.is_empty() {
-            let _statement = leave(&self.statements, &mut conn).await;
+            let _statement = acquire_slot(&self.statements, &mut conn).await;
             self.run(&mut conn, first, None).await;
         } else if self.lock().crowded {
             // Requests that came in together with the first one are on their way here.
@@ -256,7 +256,7 @@ impl<W: BatchStatement> Lane<W> {
         }
         while !self.lock().gathering.is_empty() {
             // What arrives while this waits joins the batch.
-            let _statement = leave(&self.statements, &mut conn).await;
+            let _statement = acquire_slot(&self.statements, &mut conn).await;
             let (mut batch, under_way) = self.take();
             batch.retain(|request| !request.reply.is_closed());
             if !batch.is_empty() {
@@ -309,14 +309,14 @@ impl<W: BatchStatement> Lane<W> {
     }
 }
 
-/// Waits for leave to run a statement on a queue. Whoever has to wait keeps no connection meanwhile:
-/// those that have leave may wait for one.
-pub(super) async fn leave<'a>(
+/// Waits for a slot to run a statement on a queue. Whoever has to wait keeps no connection meanwhile:
+/// those that have a slot may wait for one.
+pub(super) async fn acquire_slot<'a>(
     statements: &'a Semaphore,
     conn: &mut Option<Conn>,
 ) -> Option<SemaphorePermit<'a>> {
-    if let Ok(leave) = statements.try_acquire() {
-        return Some(leave);
+    if let Ok(slot) = statements.try_acquire() {
+        return Some(slot);
     }
     *conn = None;
     // It is never closed.

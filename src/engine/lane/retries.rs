@@ -101,11 +101,11 @@ impl<W: BatchStatement> Lane<W> {
     }
 
     async fn try_those_due(self: &Arc<Self>) {
-        let leave = self.statements.acquire();
-        tokio::pin!(leave);
-        let _leave = loop {
+        let slot = self.statements.acquire();
+        tokio::pin!(slot);
+        let _slot = loop {
             tokio::select! {
-                leave = &mut leave => break leave,
+                slot = &mut slot => break slot,
                 () = sleep(EXPIRY_INTERVAL) => self.tell_those_overdue(),
             }
         };

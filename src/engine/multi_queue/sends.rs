@@ -42,7 +42,7 @@ impl<'a> Part<'a, Send> {
             QueueOutcome::Retry => return ShareOutcome::Retry,
             QueueOutcome::Separate => return ShareOutcome::Separate,
         };
-        self.work.news.tell();
+        self.work.notifier.notify();
         let sent = |input: &&NewMessages| {
             Some(Ok(Sent::Stored(ids.by_ref().take(input.messages.len()).collect())))
         };

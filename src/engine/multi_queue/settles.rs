@@ -47,7 +47,7 @@ impl<'a> Part<'a, End> {
             QueueOutcome::Separate => return ShareOutcome::Separate,
         };
         if !ended.is_empty() && self.inputs.iter().any(|input| input.unblocks) {
-            self.work.news.tell();
+            self.work.notifier.notify();
         }
         let done = |input: &&Ended| ended.remove(&input.target.msg_id).then_some(Settled::Done);
         ShareOutcome::Done(self.inputs.iter().map(done).collect())

@@ -64,7 +64,7 @@ impl Peers {
     }
 
     /// Something was committed in a queue.
-    pub(super) fn tell(&self, queue: &QueueName) {
+    pub(super) fn notify(&self, queue: &QueueName) {
         if self.lock().wanted_elsewhere.is_empty() {
             return;
         }
@@ -77,7 +77,7 @@ impl Peers {
     }
 
     /// Somebody waits for a queue's messages here.
-    pub(super) fn want(&self, queue: &QueueName) {
+    pub(super) fn register_interest(&self, queue: &QueueName) {
         let tag = self.key.tag(queue);
         let mut state = self.lock();
         let now = Instant::now();

@@ -122,14 +122,14 @@ impl Peers {
                     }
                     Notification::Insert(table) => wake_table(&table, lanes),
                 },
-                _ = repeat.tick() => self.want_all(lanes),
+                _ = repeat.tick() => self.register_all_interest(lanes),
                 _ = prove.tick() => self.prove(&mut listener, &mut proof, lanes).await?,
                 () = self.something_to_hear.notified() => {}
             }
             for queue in self.not_listened_to() {
                 listener.listen_to(&table_of(&queue)).await?;
                 // What came while it was not listened to.
-                lanes.news_for_all();
+                lanes.notify_all();
             }
         }
     }
@@ -165,12 +165,12 @@ impl Peers {
         state.said.clear();
         drop(state);
         self.something_to_say.notify_one();
-        self.want_all(lanes);
-        lanes.news_for_all();
+        self.register_all_interest(lanes);
+        lanes.notify_all();
     }
 
-    fn want_all(&self, lanes: &Lanes) {
-        lanes.waited_on().iter().for_each(|(queue, _)| self.want(queue));
+    fn register_all_interest(&self, lanes: &Lanes) {
+        lanes.waited_on().iter().for_each(|(queue, _)| self.register_interest(queue));
         let now = Instant::now();
         let mut state = self.lock();
         state.wanted_elsewhere.retain(|_, until| *until > now);
@@ -195,10 +195,10 @@ impl Peers {
         }
         drop(state);
         for lanes in news.iter().filter_map(|queue| lanes.in_use(queue)) {
-            lanes.receive.news();
+            lanes.receive.notify();
         }
         if asks {
-            self.want_all(lanes);
+            self.register_all_interest(lanes);
         }
         None
     }
@@ -258,7 +258,7 @@ fn table_of(queue: &str) -> String {
 fn wake_table(table: &str, lanes: &Lanes) {
     for (queue, receivers) in lanes.waited_on() {
         if table_of(queue.as_str()) == table {
-            receivers.news();
+            receivers.notify();
         }
     }
 }

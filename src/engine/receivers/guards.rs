@@ -32,9 +32,9 @@ impl Drop for WaiterCount<'_> {
     }
 }
 
-/// A place in a line, which is left when this is dropped.
+/// A place in a wait queue, which is left when this is dropped.
 pub(super) struct QueueSlot<'a> {
-    pub(super) lane: &'a Receivers,
+    pub(super) receivers: &'a Receivers,
     pub(super) key: Arc<Key>,
     pub(super) ticket: Ticket,
 }
@@ -42,16 +42,19 @@ pub(super) struct QueueSlot<'a> {
 impl QueueSlot<'_> {
     /// As [`WaitQueue::give_up`].
     pub(super) fn give_up(&self) -> bool {
-        let mut state = self.lane.lock();
-        state.lines.get_mut(&self.key).is_none_or(|line| line.give_up(self.ticket))
+        let mut state = self.receivers.lock();
+        state
+            .wait_queues
+            .get_mut(&self.key)
+            .is_none_or(|wait_queue| wait_queue.give_up(self.ticket))
     }
 }
 
 impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        let mut state = self.lane.lock();
-        if let Some(line) = state.lines.get_mut(&self.key) {
-            line.leave(self.ticket);
+        let mut state = self.receivers.lock();
+        if let Some(wait_queue) = state.wait_queues.get_mut(&self.key) {
+            wait_queue.remove(self.ticket);
         }
         state.remove_idle(&self.key);
     }
@@ -59,16 +62,16 @@ impl Drop for QueueSlot<'_> {
 
 /// A look that is under way: one that panics ends as one that failed.
 pub(super) struct InFlightRead<'a> {
-    pub(super) lane: &'a Receivers,
+    pub(super) receivers: &'a Receivers,
     pub(super) key: &'a Arc<Key>,
     pub(super) look: Option<Look>,
-    /// Where lines are looked for in turn.
+    /// Where wait queues are looked for in turn.
     pub(super) turn: Option<Turn>,
     /// That of its last statement.
     pub(super) span: Span,
 }
 
-/// The turn of a line, which passes to the next one when this is dropped at the latest.
+/// The turn of a wait queue, which passes to the next one when this is dropped at the latest.
 pub(super) struct Turn(Option<oneshot::Sender<()>>);
 
 impl Turn {
@@ -84,8 +87,8 @@ impl Turn {
 }
 
 impl<'a> InFlightRead<'a> {
-    pub(super) fn new(lane: &'a Receivers, key: &'a Arc<Key>, look: Look) -> InFlightRead<'a> {
-        InFlightRead { lane, key, look: Some(look), turn: None, span: Span::none() }
+    pub(super) fn new(receivers: &'a Receivers, key: &'a Arc<Key>, look: Look) -> InFlightRead<'a> {
+        InFlightRead { receivers, key, look: Some(look), turn: None, span: Span::none() }
     }
 
     #[expect(clippy::expect_used, reason = "it is taken at the end")]
@@ -102,7 +105,7 @@ impl<'a> InFlightRead<'a> {
 impl Drop for InFlightRead<'_> {
     fn drop(&mut self) {
         if let Some(look) = self.look.take() {
-            self.lane.fail(self.key, &look, &store::Error::Unavailable(None));
+            self.receivers.fail(self.key, &look, &store::Error::Unavailable(None));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Looking for many lines one after the other, and leave for each look.
+//! Looking for many wait queues one after the other, and the permit for each look.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     domain::CallerId,
-    engine::{lane::leave, shares::DearRead},
+    engine::{lane::acquire_slot, shares::DearRead},
     store::{Conn, Error, Result},
 };
 
@@ -21,15 +21,15 @@ use super::{
     state::State,
 };
 
-/// Leave for one look.
-pub(super) struct LeaveToLook<'a> {
+/// A permit for one look.
+pub(super) struct LookPermit<'a> {
     _of_caller: Option<OwnedSemaphorePermit>,
     _dear: Option<DearRead>,
     _statement: Option<SemaphorePermit<'a>>,
 }
 
 impl Receivers {
-    /// Counts a line in which somebody is going to wait, unless there are as many as may be.
+    /// Counts a wait queue in which somebody is going to wait, unless there are as many as may be.
     pub(super) fn count_distinct(
         &self,
         state: &State,
@@ -59,16 +59,16 @@ impl Receivers {
             if state.kept_until.is_some_and(|until| until > Instant::now()) {
                 return;
             }
-            let choosy = state.lines.keys().filter(|key| key.is_choosy()).count();
+            let choosy = state.wait_queues.keys().filter(|key| key.is_choosy()).count();
             state.pace.is_time_to_look_again(choosy)
         };
         if is_for_all {
-            return self.news();
+            return self.notify();
         }
         let (at_once, in_turn) = {
             let mut state = self.lock();
-            let plain = state.lines.iter_mut().filter(|(key, _)| !key.is_choosy());
-            plain.for_each(|(_, line)| line.news());
+            let plain = state.wait_queues.iter_mut().filter(|(key, _)| !key.is_choosy());
+            plain.for_each(|(_, wait_queue)| wait_queue.notify());
             state.at_once_and_in_turn()
         };
         for key in &at_once {
@@ -79,7 +79,7 @@ impl Receivers {
         }
     }
 
-    /// Looks for lines one after the other until none is due, and for no more than half of the time.
+    /// Looks for wait queues one after the other until none is due, and for no more than half of the time.
     pub(super) fn look_in_turn(self: &Arc<Self>) {
         for group in self.begin_turns() {
             let turns = Turns { receivers: Arc::clone(self), group };
@@ -89,13 +89,13 @@ impl Receivers {
                     turns.receivers.look_for_each(&due).await;
                     sleep(began.elapsed()).await;
                 }
-                // Who is first in a line may have left it to another caller.
+                // Who is first in a wait queue may have left it to another caller.
                 turns.receivers.look_in_turn();
             });
         }
     }
 
-    /// The groups in which a line is due, and which nobody looks for.
+    /// The groups in which a wait queue is due, and which nobody looks for.
     fn begin_turns(&self) -> Vec<Group> {
         if self.is_paused() {
             return Vec::new();
@@ -122,12 +122,12 @@ impl Receivers {
         }
     }
 
-    /// Waits for leave to look for a line. Whoever has to wait keeps no connection meanwhile.
-    pub(super) async fn leave_to_look<'a>(
+    /// Waits for a permit to look for a wait queue. Whoever has to wait keeps no connection meanwhile.
+    pub(super) async fn look_permit<'a>(
         &'a self,
         key: &Key,
         conn: &mut Option<Conn>,
-    ) -> LeaveToLook<'a> {
+    ) -> LookPermit<'a> {
         let (mut of_caller, mut dear) = (None, None);
         if key.is_choosy() {
             let caller = self.lock().caller_of(key);
@@ -147,10 +147,10 @@ impl Receivers {
                 let caller = self.lock().caller_of(key);
                 dear = Some(self.shared.dear.acquire(caller, Some(&self.queue)).await);
             }
-            let statement = leave(&self.statements, conn).await;
+            let statement = acquire_slot(&self.statements, conn).await;
             // It may have turned out to be dear while this waited with many others.
             if dear.is_some() || key.filter.is_none() || !self.lock().pace.is_dear() {
-                return LeaveToLook { _of_caller: of_caller, _dear: dear, _statement: statement };
+                return LookPermit { _of_caller: of_caller, _dear: dear, _statement: statement };
             }
         }
     }
@@ -171,7 +171,7 @@ struct Turns {
 }
 
 impl Turns {
-    /// The lines that are due. Nothing if none is: then whoever makes one due begins anew.
+    /// The wait queues that are due. Nothing if none is: then whoever makes one due begins anew.
     fn next(&self) -> Option<Vec<Arc<Key>>> {
         let Receivers { shared, .. } = &*self.receivers;
         // While nothing is delivered, nobody is looked for.

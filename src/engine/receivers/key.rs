@@ -1,4 +1,4 @@
-//! What clients ask for: those who ask for the same stand in the same line.
+//! What clients ask for: those who ask for the same stand in the same wait queue.
 
 use crate::{
     domain::{FifoMode, Filter},
@@ -21,7 +21,7 @@ impl Key {
         matches!(self.fifo, Some(FifoMode::Grouped | FifoMode::RoundRobin))
     }
 
-    /// Whether the line may leave what others would take.
+    /// Whether the wait queue may leave what others would take.
     pub(super) fn is_choosy(&self) -> bool {
         self.filter.is_some() || self.fifo.is_some_and(|mode| mode != FifoMode::Fair)
     }

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{Receivers, guards::InFlightRead, key::Key};
 
-/// Who stood in a line when, to tell who has waited for long enough.
+/// Who stood in a wait queue when, to tell who has waited for long enough.
 #[derive(Default)]
 struct Arrivals(VecDeque<(Instant, Ticket)>);
 
@@ -42,9 +42,9 @@ impl Arrivals {
 struct Blocked<'a>(&'a Receivers);
 
 impl<'a> Blocked<'a> {
-    fn new(lane: &'a Receivers) -> Self {
-        lane.lock().blocked_looks += 1;
-        Self(lane)
+    fn new(receivers: &'a Receivers) -> Self {
+        receivers.lock().blocked_looks += 1;
+        Self(receivers)
     }
 }
 
@@ -92,8 +92,8 @@ impl Receivers {
                 }
             }
             let mut conn = None;
-            let leave = timeout(LONGEST, self.leave_to_look(key, &mut conn)).await;
-            let Ok(_leave) = leave else { continue };
+            let permit = timeout(LONGEST, self.look_permit(key, &mut conn)).await;
+            let Ok(_permit) = permit else { continue };
             match self.look_once(&mut conn, key, in_flight, true).await {
                 Err(store::Error::Locked) => {}
                 outcome => return outcome,
@@ -106,15 +106,15 @@ impl Receivers {
     fn dismiss_overdue(&self, key: &Arc<Key>, arrivals: &mut Arrivals) -> bool {
         let (dismissed, is_left) = {
             let mut state = self.lock();
-            let Some(line) = state.lines.get_mut(key) else { return false };
-            arrivals.note(line.next_ticket());
+            let Some(wait_queue) = state.wait_queues.get_mut(key) else { return false };
+            arrivals.note(wait_queue.next_ticket());
             let overdue = if self.shared.closing.is_cancelled() {
-                Some(line.next_ticket())
+                Some(wait_queue.next_ticket())
             } else {
                 arrivals.overdue()
             };
-            let dismissed = overdue.map(|before| line.dismiss_impatient(before));
-            (dismissed.unwrap_or_default(), line.len() > 0)
+            let dismissed = overdue.map(|before| wait_queue.dismiss_short_polls(before));
+            (dismissed.unwrap_or_default(), wait_queue.len() > 0)
         };
         for client in dismissed {
             client.call.add_round_trip();

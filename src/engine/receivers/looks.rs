@@ -1,4 +1,4 @@
-//! Looking for messages on behalf of a line, and dealing out what was found.
+//! Looking for messages on behalf of a wait queue, and dealing out what was found.
 
 use std::{
     iter,
@@ -42,18 +42,18 @@ use super::{
 struct Wanted {
     messages: usize,
     /// Whether somebody would wait for what is not there yet.
-    patient: bool,
+    long_poll: bool,
 }
 
 impl Wanted {
     fn of(look: &Look) -> Self {
-        Self { messages: look.wants, patient: look.patient }
+        Self { messages: look.wants, long_poll: look.long_poll }
     }
 }
 
 impl Receivers {
-    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile. Where lines are looked for
-    /// in turn, it looks once.
+    /// Looks, and looks again for as long as that is due. A connection is kept meanwhile. Where wait queues are
+    /// looked for in turn, it looks once.
     pub(super) async fn run_looks(
         self: &Arc<Self>,
         key: &Arc<Key>,
@@ -73,7 +73,7 @@ impl Receivers {
             let outcome = if self.is_blocked() {
                 Err(store::Error::Locked)
             } else {
-                let _leave = self.leave_to_look(key, &mut conn).await;
+                let _permit = self.look_permit(key, &mut conn).await;
                 self.look_once(&mut conn, key, &mut in_flight, false).await
             };
             let outcome = match outcome {
@@ -174,8 +174,8 @@ impl Receivers {
 
     /// Has others look meanwhile, who are not kept waiting by the row that it may be.
     fn hold_up(self: &Arc<Self>, key: &Arc<Key>, in_flight: &mut InFlightRead<'_>) {
-        let dismissed = match self.lock().lines.get_mut(key) {
-            Some(line) => line.hold_up(in_flight.look_mut()),
+        let dismissed = match self.lock().wait_queues.get_mut(key) {
+            Some(wait_queue) => wait_queue.hold_up(in_flight.look_mut()),
             None => Vec::new(),
         };
         for client in dismissed {
@@ -211,7 +211,8 @@ impl Receivers {
             since: None,
         };
         let began = Instant::now();
-        let found = read_thoroughly(conn, &read, wanted.patient, one_by_one, &self.shared).await?;
+        let found =
+            read_thoroughly(conn, &read, wanted.long_poll, one_by_one, &self.shared).await?;
         let took = began.elapsed();
         self.note_cost(key, took);
         self.note_read(took);
@@ -228,17 +229,17 @@ impl Receivers {
                 let weight = if look.cut_short { 0 } else { 7 };
                 state.message_bytes = (state.message_bytes * weight + bytes) / (weight + 1);
             }
-            match state.lines.get_mut(key) {
-                Some(line) => {
-                    let (served, rest) = line.end_look(look, messages);
-                    (served, rest, line.has_patient())
+            match state.wait_queues.get_mut(key) {
+                Some(wait_queue) => {
+                    let (served, rest) = wait_queue.end_look(look, messages);
+                    (served, rest, wait_queue.has_long_poll())
                 }
                 None => (Vec::new(), messages, false),
             }
         };
         if is_waited_on && let Some(peers) = self.peers.get() {
             // Now it is known that there is such a queue.
-            peers.want(&self.queue);
+            peers.register_interest(&self.queue);
         }
         for served in served {
             self.hand_over(key, served, span);
@@ -260,7 +261,8 @@ impl Receivers {
                 return;
             }
             let mut state = self.lock();
-            let next = state.lines.get_mut(key).map(|line| line.pass_on(messages));
+            let next =
+                state.wait_queues.get_mut(key).map(|wait_queue| wait_queue.pass_on(messages));
             match next {
                 Some(Ok(next)) => {
                     returned.lease.taken();
@@ -279,13 +281,13 @@ impl Receivers {
         {
             return;
         }
-        let line = Arc::downgrade(self);
-        self.shared.tasks.spawn(keep(self.queue.clone(), line, self.shared.clone()));
+        let receivers = Arc::downgrade(self);
+        self.shared.tasks.spawn(keep(self.queue.clone(), receivers, self.shared.clone()));
     }
 
     pub(super) fn fail(&self, key: &Arc<Key>, look: &Look, error: &store::Error) {
-        let failed = match self.lock().lines.get_mut(key) {
-            Some(line) => line.fail_look(look),
+        let failed = match self.lock().wait_queues.get_mut(key) {
+            Some(wait_queue) => wait_queue.fail_look(look),
             None => Vec::new(),
         };
         for client in failed {

@@ -1,4 +1,4 @@
-//! The line of clients that want messages of one queue: one read serves all who could share it.
+//! The clients that want messages of one queue: one read serves all who could share it.
 
 mod guards;
 mod in_turn;
@@ -91,12 +91,14 @@ impl Receivers {
     /// A pause has begun, and those go who do not wait for its end; or it has ended, and there is news.
     pub(super) fn pause_changed(self: &Arc<Self>) {
         if !self.is_paused() {
-            return self.news();
+            return self.notify();
         }
         let dismissed: Vec<Client> = {
             let mut state = self.lock();
-            let lines = state.lines.values_mut();
-            lines.flat_map(|line| line.dismiss_impatient(line.next_ticket())).collect()
+            let wait_queues = state.wait_queues.values_mut();
+            wait_queues
+                .flat_map(|wait_queue| wait_queue.dismiss_short_polls(wait_queue.next_ticket()))
+                .collect()
         };
         for client in dismissed {
             drop(client.reply.send(Ok(Delivery::empty())));
@@ -104,10 +106,10 @@ impl Receivers {
     }
 
     /// There may be something: everyone who waits is looked for.
-    pub(super) fn news(self: &Arc<Self>) {
+    pub(super) fn notify(self: &Arc<Self>) {
         let (at_once, in_turn) = {
             let mut state = self.lock();
-            state.lines.values_mut().for_each(WaitQueue::news);
+            state.wait_queues.values_mut().for_each(WaitQueue::notify);
             state.at_once_and_in_turn()
         };
         for key in &at_once {
@@ -122,26 +124,26 @@ impl Receivers {
     pub(super) fn set_timer(self: &Arc<Self>, due_in: Duration) {
         let Some(at) = Instant::now().checked_add(due_in.max(SHORTEST_TIMER)) else { return };
         let mut state = self.lock();
-        if !state.lines.values().any(WaitQueue::has_patient) {
+        if !state.wait_queues.values().any(WaitQueue::has_long_poll) {
             return;
         }
-        let lane = Arc::downgrade(self);
+        let receivers = Arc::downgrade(self);
         state.timer.set(at, move || {
-            if let Some(lane) = lane.upgrade() {
-                lane.lock().timer.has_rung();
-                lane.news();
+            if let Some(receivers) = receivers.upgrade() {
+                receivers.lock().timer.has_rung();
+                receivers.notify();
             }
         });
     }
 
     /// Clients that stand in line.
     pub(super) fn len(&self) -> usize {
-        self.lock().lines.values().map(WaitQueue::len).sum()
+        self.lock().wait_queues.values().map(WaitQueue::len).sum()
     }
 
     /// Whether somebody waits for what is not there yet.
-    pub(super) fn has_patient(&self) -> bool {
-        self.lock().lines.values().any(WaitQueue::has_patient)
+    pub(super) fn has_long_poll(&self) -> bool {
+        self.lock().wait_queues.values().any(WaitQueue::has_long_poll)
     }
 
     /// The most messages of one read.
@@ -151,10 +153,10 @@ impl Receivers {
 
     /// Whether nobody is there.
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().lines.is_empty()
+        self.lock().wait_queues.is_empty()
     }
 
-    /// Begins a look for a line if one is due.
+    /// Begins a look for a wait queue if one is due.
     fn look(self: &Arc<Self>, key: &Arc<Key>) {
         if let Some(look) = self.begin_look(key) {
             self.run_look(key, look);
@@ -167,8 +169,8 @@ impl Receivers {
         }
         let mut state = self.lock();
         let rows = self.rows_of_a_read(&state);
-        let line = state.lines.get_mut(key)?;
-        line.begin_look(self.shared.settings.statements_per_lane, rows)
+        let wait_queue = state.wait_queues.get_mut(key)?;
+        wait_queue.begin_look(self.shared.settings.statements_per_lane, rows)
     }
 
     fn rows_of_a_read(&self, state: &State) -> usize {
@@ -178,16 +180,16 @@ impl Receivers {
 
     /// As [`WaitQueue::is_worth_sending`].
     fn is_worth_sending(&self, key: &Arc<Key>) -> bool {
-        self.lock().lines.get(key).is_some_and(WaitQueue::is_worth_sending)
+        self.lock().wait_queues.get(key).is_some_and(WaitQueue::is_worth_sending)
     }
 
     /// Whoever came since a look was begun joins it.
     fn extend(&self, key: &Arc<Key>, look: &mut Look) {
         let mut state = self.lock();
         let rows = self.rows_of_a_read(&state);
-        if let Some(line) = state.lines.get_mut(key) {
-            line.extend(look, rows);
-            state.crowded = line.len() > 1;
+        if let Some(wait_queue) = state.wait_queues.get_mut(key) {
+            wait_queue.extend(look, rows);
+            state.crowded = wait_queue.len() > 1;
         }
     }
 

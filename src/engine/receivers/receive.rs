@@ -1,4 +1,4 @@
-//! A client that wants messages: it joins a line, and leaves it with what it is given.
+//! A client that wants messages: it joins a wait queue, and leaves it with what it is given.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,27 +43,27 @@ impl Receivers {
         call: &Arc<Call>,
     ) -> Result<Delivery> {
         let closing = &self.shared.closing;
-        let patient = wait.get() > 0 && !closing.is_cancelled();
+        let long_poll = wait.get() > 0 && !closing.is_cancelled();
         let started = Instant::now();
         let deadline = started + Duration::from_secs(wait.get().unsigned_abs());
         let (reply, mut outcome) = oneshot::channel();
         let client = Client { reply, call: Arc::clone(call) };
         let wants = usize::try_from(read.qty).unwrap_or(1);
-        let _waits = patient.then(|| WaiterCount::new(&self.shared.waiters));
+        let _waits = long_poll.then(|| WaiterCount::new(&self.shared.waiters));
         let key = Key {
             vt: read.vt,
             filter: read.filter,
             fifo: read.fifo.map(|mode| as_shared(mode, wants)),
             dead_letters: read.dead_letters,
         };
-        let place = self.join(key, wants, patient, client)?;
+        let place = self.join(key, wants, long_poll, client)?;
         self.look(&place.key);
-        if !patient && self.is_paused() {
+        if !long_poll && self.is_paused() {
             drop(place);
             outcome.close();
             return outcome.try_recv().unwrap_or_else(|_| Ok(Delivery::empty()));
         }
-        if !patient {
+        if !long_poll {
             return outcome.await.unwrap_or_else(|_| unanswered());
         }
         let time_is_up = tokio::select! {
@@ -86,14 +86,20 @@ impl Receivers {
         answer.unwrap_or_else(|_| unanswered())
     }
 
-    fn join(&self, key: Key, wants: usize, patient: bool, client: Client) -> Result<QueueSlot<'_>> {
+    fn join(
+        &self,
+        key: Key,
+        wants: usize,
+        long_poll: bool,
+        client: Client,
+    ) -> Result<QueueSlot<'_>> {
         let mut state = self.lock();
-        let distinct = if patient && !state.pace.knows(&key) {
+        let distinct = if long_poll && !state.pace.knows(&key) {
             Some(self.count_distinct(&state, client.call.caller())?)
         } else {
             None
         };
-        let key = match state.lines.get_key_value(&key) {
+        let key = match state.wait_queues.get_key_value(&key) {
             Some((known, _)) => Arc::clone(known),
             None => Arc::new(key),
         };
@@ -102,9 +108,9 @@ impl Receivers {
         }
         let first = state.first_ticket;
         let exclusive = key.is_exclusive();
-        let line = state.lines.entry(Arc::clone(&key));
-        let line = line.or_insert_with(|| WaitQueue::new(first, exclusive));
-        let ticket = line.join(wants, patient, client);
-        Ok(QueueSlot { lane: self, key, ticket })
+        let wait_queue = state.wait_queues.entry(Arc::clone(&key));
+        let wait_queue = wait_queue.or_insert_with(|| WaitQueue::new(first, exclusive));
+        let ticket = wait_queue.join(wants, long_poll, client);
+        Ok(QueueSlot { receivers: self, key, ticket })
     }
 }

@@ -90,15 +90,15 @@ impl ReadyLook {
     fn read(&mut self) -> QueueRead<'_> {
         let share = self.receivers.shared.share_of_queue;
         if let Some(look) = &mut self.look
-            && let Some(line) = self.receivers.lock().lines.get_mut(&self.key)
+            && let Some(wait_queue) = self.receivers.lock().wait_queues.get_mut(&self.key)
         {
-            line.extend(look, share.rows);
+            wait_queue.extend(look, share.rows);
         }
         QueueRead {
             queue: &self.receivers.queue,
             vt: self.key.vt,
             qty: self.look.as_ref().map_or(1, |look| i32::try_from(look.wants).unwrap_or(1)),
-            want_due: self.look.as_ref().is_some_and(|look| look.patient),
+            want_due: self.look.as_ref().is_some_and(|look| look.long_poll),
             max_bytes: share.bytes as u64,
         }
     }

@@ -20,13 +20,13 @@ use super::{
     pace::{Group, Pace},
 };
 
-/// Lines that are looked for at the same time when there is news. Of more, one after the other is.
+/// Wait queues that are looked for at the same time when there is news. Of more, one after the other is.
 const FEW: usize = 4;
 
 /// Who stands in line at a queue, and what is known of reads there.
 pub(super) struct State {
-    pub(super) lines: HashMap<Arc<Key>, WaitQueue<Client>>,
-    /// Larger than every ticket of the lines that are gone.
+    pub(super) wait_queues: HashMap<Arc<Key>, WaitQueue<Client>>,
+    /// Larger than every ticket of the wait queues that are gone.
     pub(super) first_ticket: Ticket,
     pub(super) timer: Timer,
     /// Whether the last read was for several clients.
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) blocked_looks: usize,
     /// Until when looks have statements of their own.
     pub(super) separation: Separation,
-    /// What the lines that choose among the messages cost.
+    /// What the wait queues that choose among the messages cost.
     pub(super) pace: Pace,
 }
 
@@ -54,7 +54,7 @@ impl State {
     /// Nobody is there yet.
     pub(super) fn new() -> Self {
         Self {
-            lines: HashMap::new(),
+            wait_queues: HashMap::new(),
             first_ticket: 0,
             timer: Timer::default(),
             crowded: false,
@@ -67,28 +67,31 @@ impl State {
     }
 
     pub(super) fn remove_idle(&mut self, key: &Arc<Key>) {
-        if let Some(line) = self.lines.get(key).filter(|line| line.is_idle()) {
-            self.first_ticket = self.first_ticket.max(line.next_ticket());
-            self.lines.remove(key);
+        if let Some(wait_queue) =
+            self.wait_queues.get(key).filter(|wait_queue| wait_queue.is_idle())
+        {
+            self.first_ticket = self.first_ticket.max(wait_queue.next_ticket());
+            self.wait_queues.remove(key);
             self.pace.forget(key);
         }
     }
 
-    /// The lines that are to be looked for at once, and whether there are others.
+    /// The wait queues that are to be looked for at once, and whether there are others.
     pub(super) fn at_once_and_in_turn(&self) -> (Vec<Arc<Key>>, bool) {
-        let all = self.lines.len();
+        let all = self.wait_queues.len();
         let at_once: Vec<Arc<Key>> = if all <= FEW {
-            self.lines.keys().cloned().collect()
+            self.wait_queues.keys().cloned().collect()
         } else {
-            self.lines.keys().filter(|key| !key.is_choosy()).take(FEW).cloned().collect()
+            self.wait_queues.keys().filter(|key| !key.is_choosy()).take(FEW).cloned().collect()
         };
         let in_turn = at_once.len() < all;
         (at_once, in_turn)
     }
 
-    /// The lines that have not been looked for since there was news, and the group of each.
+    /// The wait queues that have not been looked for since there was news, and the group of each.
     pub(super) fn due(&self, max_looks: usize) -> impl Iterator<Item = (Group, &Arc<Key>)> {
-        let due = self.lines.iter().filter(move |(_, line)| line.is_due(max_looks));
+        let due =
+            self.wait_queues.iter().filter(move |(_, wait_queue)| wait_queue.is_due(max_looks));
         due.map(|(key, _)| (self.group_of(key), key))
     }
 
@@ -99,6 +102,6 @@ impl State {
     }
 
     pub(super) fn caller_of(&self, key: &Key) -> Option<CallerId> {
-        self.lines.get(key).and_then(WaitQueue::first)?.call.caller()
+        self.wait_queues.get(key).and_then(WaitQueue::first)?.call.caller()
     }
 }

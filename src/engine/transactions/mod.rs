@@ -1,8 +1,8 @@
 //! Transactions that come together share a statement and a commit, whatever their queues.
 //!
 //! There is no timer for those who come together: one that finds nothing under way goes at once, on its own, and
-//! what arrives meanwhile is the next batch. One that fails, or meets a lock, is done apart by whoever asked for
-//! it. What takes long holds back nobody for longer than [`LIMIT`], and is kept apart from then on.
+//! what arrives meanwhile is the next batch. One that fails, or meets a lock, is done separately by whoever asked for
+//! it. What takes long holds back nobody for longer than [`LIMIT`], and is kept separate from then on.
 
 mod sends;
 mod size;
@@ -30,12 +30,12 @@ use crate::{
     store::{self, Error, Idempotency, Operation, SharedOutcome, SharedRequest, Transacted},
 };
 
-use super::{Shared, apart::Apart, fair_line::FairLine, size::Size, spans};
+use super::{Shared, expiring_set::ExpiringSet, fair_queue::FairQueue, size::Size, spans};
 
 use size::{size_of, subjects};
 use slots::Slots;
 
-pub use slots::ApartSlot;
+pub use slots::SeparateSlot;
 
 /// Time that a statement for several may take before it is undone.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -47,9 +47,9 @@ const WORTH_ANOTHER: usize = 96;
 const MOST_ROWS: usize = 256;
 /// Bytes of a statement.
 const MOST_BYTES: usize = 1 << 20;
-/// Time for which what takes long is kept apart.
-const APART_TIME: Duration = Duration::from_secs(10);
-/// Time for which what is locked is kept apart.
+/// Time for which what takes long is kept separate.
+const SEPARATE_TIME: Duration = Duration::from_secs(10);
+/// Time for which what is locked is kept separate.
 const LOCKED_TIME: Duration = Duration::from_secs(1);
 
 /// The lane of all transactions; `T` is what an operation comes to. A clone is the same lane.
@@ -59,22 +59,22 @@ pub struct Transactions<T: Send + DeserializeOwned + 'static>(Arc<Inner<T>>);
 #[derive(Debug)]
 struct Inner<T: Send + DeserializeOwned + 'static> {
     shared: Shared,
-    /// Leave for a statement that may wait for another one.
+    /// Permits for statements that may wait for each other.
     slots: Slots,
     acquire_timeout: Duration,
-    apart: Apart,
+    separate: ExpiringSet,
     /// Kinds of transactions that were slow.
-    slow: Apart,
+    slow: ExpiringSet,
     /// Routing keys that were fast.
-    fast: Apart,
+    fast: ExpiringSet,
     /// What the statement for those who only send does not do for the time being.
-    excluded_from_sends: Apart,
+    excluded_from_sends: ExpiringSet,
     state: Mutex<State<T>>,
 }
 
 #[derive(Debug)]
 struct State<T: Send + DeserializeOwned + 'static> {
-    line: FairLine<CallerId, Request<T>>,
+    queue: FairQueue<CallerId, Request<T>>,
     /// When each statement under way began, by its number.
     under_way: Vec<(u64, Instant)>,
     next_number: u64,
@@ -97,8 +97,8 @@ struct Request<T: Send + DeserializeOwned + 'static> {
 pub enum Turn<T: Send + DeserializeOwned + 'static> {
     /// It went through, together with others.
     Settled(Transacted<T>),
-    /// Nothing was done: it has to be done apart. Those who come meanwhile wait until the ticket is dropped, or for
-    /// a moment.
+    /// Nothing was done: it has to be done separately. Those who come meanwhile wait until the ticket is dropped, or
+    /// for a moment.
     Alone(Option<Ticket<T>>),
     /// It failed with all the others.
     Failed(Error),
@@ -125,12 +125,12 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
             shared: shared.clone(),
             slots: Slots::new(slots, shared.share),
             acquire_timeout,
-            apart: Apart::default(),
-            slow: Apart::default(),
-            fast: Apart::default(),
-            excluded_from_sends: Apart::default(),
+            separate: ExpiringSet::default(),
+            slow: ExpiringSet::default(),
+            fast: ExpiringSet::default(),
+            excluded_from_sends: ExpiringSet::default(),
             state: Mutex::new(State {
-                line: FairLine::new(batch, shared.pending_bounds()),
+                queue: FairQueue::new(batch, shared.pending_bounds()),
                 under_way: Vec::new(),
                 next_number: 0,
                 crowded: false,
@@ -139,7 +139,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         }))
     }
 
-    /// Does a transaction together with those that come at the same time, unless it is to be done apart.
+    /// Does a transaction together with those that come at the same time, unless it is to be done separately.
     /// Whoever stops waiting before its statement began is passed over; later than that, the statement is not
     /// stopped.
     pub async fn submit(
@@ -149,12 +149,12 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         call: &Arc<Call>,
     ) -> Turn<T> {
         let shares = self.0.shared.settings.max_batch_rows > 1;
-        let size = size_of(operations, once).filter(|_| shares && !self.is_apart(operations));
+        let size = size_of(operations, once).filter(|_| shares && !self.is_separate(operations));
         let Some(size) = size else { return Turn::Alone(None) };
         let (reply, mut outcome) = oneshot::channel();
         {
             let mut state = self.lock();
-            let is_first = state.line.len() == 0 && !state.crowded && state.fresh() == 0;
+            let is_first = state.queue.len() == 0 && !state.crowded && state.fresh() == 0;
             // Where it would wait for a slot of its own, it goes with the statement that has one.
             if is_first && !self.would_wait(operations, call.caller()) {
                 return Turn::Alone(Some(self.ticket(&mut state)));
@@ -165,7 +165,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
                 call: Arc::clone(call),
                 reply,
             };
-            if let Err(full) = state.line.push(call.caller(), request, size) {
+            if let Err(full) = state.queue.push(call.caller(), request, size) {
                 self.0.shared.metrics.refused(full.limit());
                 return Turn::Failed(Error::TooManyPending);
             }
@@ -180,8 +180,8 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         }
     }
 
-    fn is_apart(&self, operations: &[Operation]) -> bool {
-        self.0.apart.has_any(subjects(operations))
+    fn is_separate(&self, operations: &[Operation]) -> bool {
+        self.0.separate.contains_any(subjects(operations))
     }
 
     /// Has somebody work on what stands in line, or one more if that is worth it.
@@ -189,11 +189,11 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let ticket = {
             let mut state = self.lock();
             let fresh = state.fresh();
-            let held = state.line.held();
+            let held = state.queue.held();
             let is_worth_another = held.rows >= WORTH_ANOTHER || held.bytes >= MOST_BYTES / 2;
             let most = self.0.shared.settings.statements_per_lane;
             let is_due = fresh == 0 || fresh < most && is_worth_another;
-            if state.line.len() == 0 || state.starting || !is_due {
+            if state.queue.len() == 0 || state.starting || !is_due {
                 return;
             }
             state.starting = true;
@@ -203,7 +203,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         };
         let lane = self.clone();
         self.0.shared.tasks.spawn(async move {
-            // Those who wait learn of a panic as their end of the line is dropped.
+            // Those who wait learn of a panic as their end of the channel is dropped.
             let _ = AssertUnwindSafe(lane.work(ticket)).catch_unwind().await;
         });
     }
@@ -245,7 +245,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         let mut state = self.lock();
         ticket.starting = false;
         state.starting = false;
-        let batch = state.line.take();
+        let batch = state.queue.take();
         state.crowded = batch.len() > 1;
         let own = state.under_way.iter_mut().find(|(number, _)| *number == ticket.number);
         if let Some((_, began)) = own {
@@ -277,14 +277,14 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         if began.elapsed() > LIMIT {
             // One of them is to blame: each shows that it is not before it shares again.
             for request in &batch {
-                self.keep_apart(request, APART_TIME);
+                self.keep_separate(request, SEPARATE_TIME);
             }
         }
         match outcome {
             Ok(outcomes) => {
                 for (request, outcome) in batch.into_iter().zip(outcomes) {
                     if matches!(outcome, SharedOutcome::Locked) {
-                        self.keep_apart(&request, LOCKED_TIME);
+                        self.keep_separate(&request, LOCKED_TIME);
                     }
                     // Who has gone has gone: it is done all the same.
                     drop(request.reply.send(outcome.into()));
@@ -295,8 +295,8 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
         }
     }
 
-    fn keep_apart(&self, request: &Request<T>, time: Duration) {
-        self.0.apart.note(subjects(&request.operations), time);
+    fn keep_separate(&self, request: &Request<T>, time: Duration) {
+        self.0.separate.insert(subjects(&request.operations), time);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    APART_TIME, LIMIT, LOCKED_TIME, Request, Transactions, Turn, answer_all, is_undone, subjects,
+    LIMIT, LOCKED_TIME, Request, SEPARATE_TIME, Transactions, Turn, answer_all, is_undone, subjects,
 };
 
 impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
@@ -50,7 +50,7 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
                 if began.elapsed() > LIMIT {
                     // Nobody is to wait for as long once more.
                     for request in &sends {
-                        self.keep_apart(request, APART_TIME);
+                        self.keep_separate(request, SEPARATE_TIME);
                     }
                     answer_all(sends, || Turn::Alone(None));
                     return rest;
@@ -69,11 +69,11 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
     /// For a while what these are about is not tried again like this, which would be in vain.
     fn exclude<'a>(&self, operations: impl Iterator<Item = &'a Operation>) {
         let subjects = operations.flat_map(|operation| subjects(std::slice::from_ref(operation)));
-        self.0.excluded_from_sends.note(subjects, LOCKED_TIME);
+        self.0.excluded_from_sends.insert(subjects, LOCKED_TIME);
     }
 
     fn is_excluded(&self, request: &Request<T>) -> bool {
-        self.0.excluded_from_sends.has_any(subjects(&request.operations))
+        self.0.excluded_from_sends.contains_any(subjects(&request.operations))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Leave for statements of transactions, which may wait for each other inside the database: neither those that are
+//! Permits for statements of transactions, which may wait for each other inside the database: neither those that are
 //! about the same nor all that are slow have every connection that there is for them.
 
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::{
     engine::shares::{FairSlot, FairSlots, KeyedSlots},
 };
 
-/// Leave for statements of transactions.
+/// Permits for statements of transactions.
 #[derive(Debug)]
 pub(super) struct Slots {
-    /// For those that are done apart.
-    apart: FairSlots,
+    /// For those that are done separately.
+    separate: FairSlots,
     /// One more for a statement that is shared, where there are enough.
     shared: Option<Arc<Semaphore>>,
     /// Those that are about the same. One that is about another queue as well does not count: that may be why it is
@@ -30,23 +30,23 @@ pub(super) struct Slots {
     slow: Arc<Semaphore>,
 }
 
-/// Leave for a transaction that is done apart, until it is dropped.
+/// A permit for a separate transaction, until it is dropped.
 #[derive(Debug)]
-pub struct ApartSlot {
+pub struct SeparateSlot {
     _of_caller: Option<OwnedSemaphorePermit>,
     _of_kind: Option<OwnedSemaphorePermit>,
     _slow: Option<OwnedSemaphorePermit>,
     _slot: FairSlot,
 }
 
-/// Leave for a statement that is shared, until it is dropped.
+/// A permit for a statement that is shared, until it is dropped.
 #[derive(Debug)]
 pub(super) struct SharedSlot {
     _common: Option<FairSlot>,
     _reserved: Option<OwnedSemaphorePermit>,
 }
 
-/// A transaction, as far as its leave goes.
+/// A transaction, as far as its permit goes.
 #[derive(Debug)]
 pub(super) struct Applicant {
     pub(super) caller: Option<CallerId>,
@@ -60,21 +60,21 @@ impl Slots {
     pub(super) fn new(all: usize, share: Share) -> Self {
         let all = all.max(1);
         let reserved = usize::from(all > 2);
-        let apart = all - reserved;
-        let of_kind = apart.div_ceil(2);
+        let separate = all - reserved;
+        let of_kind = separate.div_ceil(2);
         let of_caller = share.of(all);
         Self {
-            apart: FairSlots::new(apart, of_caller),
+            separate: FairSlots::new(separate, of_caller),
             shared: (reserved > 0).then(|| Arc::new(Semaphore::new(reserved))),
             kinds: KeyedSlots::new(of_kind),
             of_callers: KeyedSlots::new(of_caller.saturating_sub(1).clamp(1, of_kind)),
-            slow: Arc::new(Semaphore::new((apart * 3 / 4).max(1))),
+            slow: Arc::new(Semaphore::new((separate * 3 / 4).max(1))),
         }
     }
 
-    /// Waits for leave to do a transaction apart. Who waits for others of its kind, or because it is slow, keeps
-    /// nobody else waiting.
-    pub(super) async fn acquire(&self, applicant: Applicant) -> ApartSlot {
+    /// Waits for a permit to do a transaction separately. Who waits for others of its kind, or because it is slow,
+    /// keeps nobody else waiting.
+    pub(super) async fn acquire(&self, applicant: Applicant) -> SeparateSlot {
         let Applicant { caller, kind, is_slow } = applicant;
         let of_caller = match caller {
             Some(caller) => self.of_callers.acquire(&(caller, kind.clone())).await,
@@ -83,8 +83,8 @@ impl Slots {
         let of_kind = self.kinds.acquire(&kind).await;
         // It is never closed.
         let slow = if is_slow { Arc::clone(&self.slow).acquire_owned().await.ok() } else { None };
-        let slot = self.apart.acquire(caller).await;
-        ApartSlot { _of_caller: of_caller, _of_kind: of_kind, _slow: slow, _slot: slot }
+        let slot = self.separate.acquire(caller).await;
+        SeparateSlot { _of_caller: of_caller, _of_kind: of_kind, _slow: slow, _slot: slot }
     }
 
     /// Whether it would have to wait for that.
@@ -92,19 +92,19 @@ impl Slots {
         let Applicant { caller, kind, is_slow } = applicant;
         self.kinds.try_acquire(&kind).is_none()
             || is_slow && self.slow.available_permits() == 0
-            || self.apart.try_acquire(caller).is_none()
+            || self.separate.try_acquire(caller).is_none()
             || caller.is_some_and(|caller| self.of_callers.try_acquire(&(caller, kind)).is_none())
     }
 
-    /// Waits for leave to do what several share.
+    /// Waits for a permit to do what several share.
     pub(super) async fn acquire_shared(&self) -> SharedSlot {
         let Some(reserved) = &self.shared else {
-            let slot = self.apart.acquire(None).await;
+            let slot = self.separate.acquire(None).await;
             return SharedSlot { _common: Some(slot), _reserved: None };
         };
         select! {
             biased;
-            slot = self.apart.acquire(None) => SharedSlot { _common: Some(slot), _reserved: None },
+            slot = self.separate.acquire(None) => SharedSlot { _common: Some(slot), _reserved: None },
             permit = Arc::clone(reserved).acquire_owned() => {
                 SharedSlot { _common: None, _reserved: permit.ok() }
             }

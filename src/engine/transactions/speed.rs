@@ -1,4 +1,4 @@
-//! Transactions that are done apart: how long they take, and the leave that they get by that.
+//! Transactions that are done separately: how long they take, and the permit that they get by that.
 
 use std::{future::Future, iter, pin::pin, time::Duration};
 
@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout};
 use crate::{domain::CallerId, store::Operation};
 
 use super::{
-    APART_TIME, Inner, LIMIT, Transactions,
+    Inner, LIMIT, SEPARATE_TIME, Transactions,
     size::{is_topic, kind, subjects},
-    slots::{ApartSlot, Applicant},
+    slots::{Applicant, SeparateSlot},
 };
 
 /// Time after which a transaction is slow.
@@ -22,12 +22,12 @@ const NEW_TOPICS: &str = "new topics";
 const FAST_TIME: Duration = Duration::from_secs(60);
 
 impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
-    /// Leave for a transaction that is done apart.
-    pub async fn admit_apart(
+    /// A permit for a separate transaction.
+    pub async fn admit_separate(
         &self,
         operations: &[Operation],
         caller: Option<CallerId>,
-    ) -> ApartSlot {
+    ) -> SeparateSlot {
         self.0.slots.acquire(self.applicant(operations, caller)).await
     }
 
@@ -38,13 +38,13 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
 
     fn applicant(&self, operations: &[Operation], caller: Option<CallerId>) -> Applicant {
         let kind = kind(operations);
-        let is_slow = self.0.slow.has_any(iter::once(kind.clone()));
-        let may_be_slow = is_topic(&kind) && !self.0.fast.has_any(iter::once(kind.clone()));
+        let is_slow = self.0.slow.contains_any(iter::once(kind.clone()));
+        let may_be_slow = is_topic(&kind) && !self.0.fast.contains_any(iter::once(kind.clone()));
         let kind = if may_be_slow { NEW_TOPICS.to_owned() } else { kind };
         Applicant { caller, kind, is_slow }
     }
 
-    /// Waits for a transaction that is done apart. That it is very slow is known before it has ended.
+    /// Waits for a separate transaction. That it is very slow is known before it has ended.
     pub async fn watch<R>(&self, operations: &[Operation], work: impl Future<Output = R>) -> R {
         let (mut work, began) = (pin!(work), Instant::now());
         if let Ok(outcome) = timeout(LIMIT, &mut work).await {
@@ -58,21 +58,21 @@ impl<T: Send + DeserializeOwned + 'static> Transactions<T> {
     }
 
     fn note_speed(&self, operations: &[Operation], took: Duration) {
-        let Inner { apart, slow, fast, .. } = &*self.0;
+        let Inner { separate, slow, fast, .. } = &*self.0;
         let kind = kind(operations);
         if took >= SLOW {
-            apart.note(subjects(operations), APART_TIME);
-            fast.forget(iter::once(kind.clone()));
-            slow.note(iter::once(kind), APART_TIME);
+            separate.insert(subjects(operations), SEPARATE_TIME);
+            fast.remove(iter::once(kind.clone()));
+            slow.insert(iter::once(kind), SEPARATE_TIME);
         } else {
-            apart.forget(subjects(operations));
-            slow.forget(iter::once(kind.clone()));
-            fast.note(iter::once(kind).filter(|kind| is_topic(kind)), FAST_TIME);
+            separate.remove(subjects(operations));
+            slow.remove(iter::once(kind.clone()));
+            fast.insert(iter::once(kind).filter(|kind| is_topic(kind)), FAST_TIME);
         }
     }
 
-    /// Notes that a transaction went to so many queues that it is better done apart.
+    /// Notes that a transaction went to so many queues that it is better done separately.
     pub fn note_wide(&self, operations: &[Operation]) {
-        self.0.apart.note(subjects(operations), APART_TIME);
+        self.0.separate.insert(subjects(operations), SEPARATE_TIME);
     }
 }

@@ -1,4 +1,4 @@
-//! Requests of several callers in line, of which none has the line for itself. Pure: no I/O, no clock.
+//! Requests of several callers in line, of which none has the queue for itself. Pure: no I/O, no clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,9 +10,9 @@ use super::{
     size::Size,
 };
 
-/// Requests in line, taken from each caller in turn, with the bounds on a batch and on the line.
+/// Requests in line, taken from each caller in turn, with the bounds on a batch and on all.
 #[derive(Debug)]
-pub(super) struct FairLine<C, U> {
+pub(super) struct FairQueue<C, U> {
     /// Those without a key are one.
     callers: HashMap<Option<C>, VecDeque<(U, Size)>>,
     /// Whose turn it is; each stands here once that has something in line.
@@ -23,7 +23,7 @@ pub(super) struct FairLine<C, U> {
     batch: Size,
 }
 
-impl<C: Copy + Eq + Hash, U> FairLine<C, U> {
+impl<C: Copy + Eq + Hash, U> FairQueue<C, U> {
     pub(super) fn new(batch: Size, bounds: Bounds) -> Self {
         let (callers, turns) = (HashMap::new(), VecDeque::new());
         let (held, pending) = (Size::default(), Pending::new(bounds));
@@ -34,11 +34,11 @@ impl<C: Copy + Eq + Hash, U> FairLine<C, U> {
     pub(super) fn push(&mut self, caller: Option<C>, unit: U, size: Size) -> Result<(), Full> {
         self.pending.check(caller, size)?;
         self.pending.add(caller, size);
-        let line = self.callers.entry(caller).or_default();
-        if line.is_empty() {
+        let requests = self.callers.entry(caller).or_default();
+        if requests.is_empty() {
             self.turns.push_back(caller);
         }
-        line.push_back((unit, size));
+        requests.push_back((unit, size));
         self.held = self.held.plus(size);
         self.count += 1;
         Ok(())
@@ -57,13 +57,13 @@ impl<C: Copy + Eq + Hash, U> FairLine<C, U> {
 
     /// The one whose turn it is, if it fits beside `batch`.
     fn next_within(&mut self, batch: Size, is_first: bool) -> Option<(U, Size)> {
-        let line = self.callers.get_mut(self.turns.front()?)?;
-        let fits = batch.plus(line.front()?.1).fits(self.batch);
+        let requests = self.callers.get_mut(self.turns.front()?)?;
+        let fits = batch.plus(requests.front()?.1).fits(self.batch);
         if !is_first && !fits {
             return None;
         }
-        let next = line.pop_front()?;
-        let is_last = line.is_empty();
+        let next = requests.pop_front()?;
+        let is_last = requests.is_empty();
         let caller = self.turns.pop_front()?;
         if is_last {
             self.callers.remove(&caller);
@@ -96,52 +96,52 @@ mod tests {
     const BATCH: Size = Size { rows: 4, bytes: 100 };
     const CAPACITY: Size = Size { rows: 10, bytes: 300 };
 
-    fn line(units: &[(char, u32, usize)]) -> FairLine<char, u32> {
-        let mut line = FairLine::new(BATCH, Bounds::new(CAPACITY, Share(80)));
+    fn queue(units: &[(char, u32, usize)]) -> FairQueue<char, u32> {
+        let mut queue = FairQueue::new(BATCH, Bounds::new(CAPACITY, Share(80)));
         for (caller, unit, rows) in units {
-            line.push(Some(*caller), *unit, Size { rows: *rows, bytes: 1 }).expect("room");
+            queue.push(Some(*caller), *unit, Size { rows: *rows, bytes: 1 }).expect("room");
         }
-        line
+        queue
     }
 
     #[test]
     fn a_caller_with_many_requests_leaves_the_others_their_turn() {
-        let mut line =
-            line(&[('a', 1, 1), ('a', 2, 1), ('a', 3, 1), ('a', 4, 1), ('b', 5, 1), ('c', 6, 1)]);
-        assert_eq!(line.take(), [1, 5, 6, 2]);
-        assert_eq!(line.take(), [3, 4]);
-        assert!(line.take().is_empty() && line.len() == 0);
-        assert!(line.callers.is_empty() && line.turns.is_empty());
-        assert_eq!(line.held(), Size { rows: 0, bytes: 0 });
+        let mut queue =
+            queue(&[('a', 1, 1), ('a', 2, 1), ('a', 3, 1), ('a', 4, 1), ('b', 5, 1), ('c', 6, 1)]);
+        assert_eq!(queue.take(), [1, 5, 6, 2]);
+        assert_eq!(queue.take(), [3, 4]);
+        assert!(queue.take().is_empty() && queue.len() == 0);
+        assert!(queue.callers.is_empty() && queue.turns.is_empty());
+        assert_eq!(queue.held(), Size { rows: 0, bytes: 0 });
     }
 
     #[test]
     fn a_batch_is_bounded_and_one_that_is_larger_goes_alone() {
-        let mut line = line(&[('a', 1, 3), ('b', 2, 2), ('a', 3, 5)]);
-        assert_eq!(line.take(), [1]);
-        assert_eq!(line.take(), [2]);
-        assert_eq!(line.take(), [3]);
+        let mut queue = queue(&[('a', 1, 3), ('b', 2, 2), ('a', 3, 5)]);
+        assert_eq!(queue.take(), [1]);
+        assert_eq!(queue.take(), [2]);
+        assert_eq!(queue.take(), [3]);
     }
 
     #[test]
     fn a_caller_does_not_fill_the_line() {
-        let mut line = line(&[('a', 1, 7)]);
+        let mut queue = queue(&[('a', 1, 7)]);
         let small = |rows| Size { rows, bytes: 1 };
-        assert_eq!(line.push(Some('a'), 2, small(2)), Err(Full::ForCaller));
-        assert_eq!(line.push(Some('b'), 3, small(2)), Ok(()));
-        assert_eq!(line.take(), [1]);
-        assert_eq!(line.push(Some('a'), 4, small(2)), Ok(()));
+        assert_eq!(queue.push(Some('a'), 2, small(2)), Err(Full::ForCaller));
+        assert_eq!(queue.push(Some('b'), 3, small(2)), Ok(()));
+        assert_eq!(queue.take(), [1]);
+        assert_eq!(queue.push(Some('a'), 4, small(2)), Ok(()));
     }
 
     #[test]
     fn the_line_is_bounded_unless_nobody_stands_there() {
-        let mut line = line(&[('a', 1, 9)]);
+        let mut queue = queue(&[('a', 1, 9)]);
         let (small, large) = (Size { rows: 1, bytes: 1 }, Size { rows: 99, bytes: 999 });
-        assert_eq!(line.push(Some('b'), 2, small), Ok(()));
-        assert_eq!(line.push(Some('c'), 3, small), Err(Full::ForAll));
-        while !line.take().is_empty() {}
-        assert_eq!(line.push(Some('c'), 3, large), Ok(()));
-        assert_eq!(line.push(Some('c'), 4, small), Err(Full::ForAll));
-        assert_eq!(line.take(), [3]);
+        assert_eq!(queue.push(Some('b'), 2, small), Ok(()));
+        assert_eq!(queue.push(Some('c'), 3, small), Err(Full::ForAll));
+        while !queue.take().is_empty() {}
+        assert_eq!(queue.push(Some('c'), 3, large), Ok(()));
+        assert_eq!(queue.push(Some('c'), 4, small), Err(Full::ForAll));
+        assert_eq!(queue.take(), [3]);
     }
 }

@@ -1,4 +1,4 @@
-//! What takes long, or is locked, and is kept apart from what shares statements.
+//! Names that are kept for a time: of what takes long, is locked, or is known to be fast.
 
 use std::{
     collections::HashMap,
@@ -14,9 +14,9 @@ use tokio::time::Instant;
 /// Subjects that are remembered. Who is not may delay others once more.
 const MOST: usize = 1_000;
 
-/// Subjects that are kept apart, each until a moment.
+/// Subjects, each kept until a moment.
 #[derive(Debug, Default)]
-pub(super) struct Apart {
+pub(super) struct ExpiringSet {
     /// Whether there may be any: nearly always there are none.
     any: AtomicBool,
     entries: Mutex<Entries>,
@@ -39,9 +39,9 @@ impl Entries {
     }
 }
 
-impl Apart {
-    /// Keeps these apart for so long.
-    pub(super) fn note(&self, subjects: impl Iterator<Item = String>, time: Duration) {
+impl ExpiringSet {
+    /// Keeps these for so long, or for as long as they are kept already.
+    pub(super) fn insert(&self, subjects: impl Iterator<Item = String>, time: Duration) {
         let (mut entries, now) = (self.lock(), Instant::now());
         entries.sweep(now);
         let end = now + time;
@@ -55,8 +55,8 @@ impl Apart {
         self.any.store(!entries.until.is_empty(), Relaxed);
     }
 
-    /// Ends that.
-    pub(super) fn forget(&self, subjects: impl Iterator<Item = String>) {
+    /// Drops these.
+    pub(super) fn remove(&self, subjects: impl Iterator<Item = String>) {
         if self.any.load(Relaxed) {
             let mut entries = self.lock();
             for subject in subjects {
@@ -66,8 +66,8 @@ impl Apart {
         }
     }
 
-    /// Whether one of these is kept apart.
-    pub(super) fn has_any(&self, mut subjects: impl Iterator<Item = String>) -> bool {
+    /// Whether one of these is kept.
+    pub(super) fn contains_any(&self, mut subjects: impl Iterator<Item = String>) -> bool {
         if !self.any.load(Relaxed) {
             return false;
         }
@@ -97,43 +97,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_is_kept_apart_for_its_time() {
-        let apart = Apart::default();
-        assert!(!apart.has_any(names(&["a", "b"])));
-        apart.note(names(&["a", "c"]), WHILE);
-        assert!(apart.has_any(names(&["b", "a"])) && !apart.has_any(names(&["b"])));
-        apart.forget(names(&["c"]));
-        assert!(!apart.has_any(names(&["c"])));
-        apart.note(names(&["a"]), WHILE / 10);
+    async fn each_is_kept_for_its_time() {
+        let set = ExpiringSet::default();
+        assert!(!set.contains_any(names(&["a", "b"])));
+        set.insert(names(&["a", "c"]), WHILE);
+        assert!(set.contains_any(names(&["b", "a"])) && !set.contains_any(names(&["b"])));
+        set.remove(names(&["c"]));
+        assert!(!set.contains_any(names(&["c"])));
+        set.insert(names(&["a"]), WHILE / 10);
         advance(WHILE / 2).await;
-        assert!(apart.has_any(names(&["a"])), "the longer time holds");
+        assert!(set.contains_any(names(&["a"])), "the longer time holds");
         advance(WHILE).await;
-        assert!(!apart.has_any(names(&["a"])));
+        assert!(!set.contains_any(names(&["a"])));
     }
 
     #[tokio::test(start_paused = true)]
     async fn names_that_strangers_make_up_leave_nothing_behind() {
-        let apart = Apart::default();
-        apart.note((0..MOST * 2).map(|n| n.to_string()), WHILE);
-        assert_eq!(apart.lock().until.len(), MOST);
+        let set = ExpiringSet::default();
+        set.insert((0..MOST * 2).map(|n| n.to_string()), WHILE);
+        assert_eq!(set.lock().until.len(), MOST);
         advance(WHILE * 2).await;
-        apart.note(names(&["new"]), WHILE);
-        assert_eq!(apart.lock().until.len(), 1);
+        set.insert(names(&["new"]), WHILE);
+        assert_eq!(set.lock().until.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_that_are_kept_are_gone_through_once_one_is_over() {
-        let apart = Apart::default();
-        apart.note((0..MOST).map(|n| n.to_string()), WHILE);
-        apart.note(names(&["0"]), WHILE * 3);
+        let set = ExpiringSet::default();
+        set.insert((0..MOST).map(|n| n.to_string()), WHILE);
+        set.insert(names(&["0"]), WHILE * 3);
         advance(WHILE / 2).await;
-        assert!(!apart.has_any(names(&["other"])));
-        let first_end = apart.lock().first_end.expect("some are kept");
+        assert!(!set.contains_any(names(&["other"])));
+        let first_end = set.lock().first_end.expect("some are kept");
         assert!(first_end > Instant::now(), "nothing is over, so that nothing was gone through");
         advance(WHILE).await;
-        assert!(!apart.has_any(names(&["1"])) && apart.has_any(names(&["0"])));
-        assert_eq!(apart.lock().until.len(), 1);
+        assert!(!set.contains_any(names(&["1"])) && set.contains_any(names(&["0"])));
+        assert_eq!(set.lock().until.len(), 1);
         advance(WHILE * 2).await;
-        assert!(!apart.has_any(names(&["0"])) && !apart.any.load(Relaxed));
+        assert!(!set.contains_any(names(&["0"])) && !set.any.load(Relaxed));
     }
 }
