@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     domain::QueueName,
-    store::{Action, Error, Result},
+    store::{Action, Conn, Error, Result},
 };
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
     receivers::Receivers,
     settling::Settling,
     statements::{End, Send, SetVisibility},
-    table_lock::TableLock,
+    table_lock::{Intent, TableLock},
     takes::{Looking, Popping},
 };
 
@@ -85,6 +85,10 @@ pub struct Admission {
     _statement: Option<OwnedSemaphorePermit>,
     _lanes: Use,
 }
+
+/// What is known of locks on the table of a queue.
+#[derive(Debug)]
+pub struct Table(pub(super) Use);
 
 impl Lanes {
     pub(super) fn new(shared: Shared, peers: Arc<OnceLock<Arc<Peers>>>) -> Arc<Self> {
@@ -232,6 +236,23 @@ impl Use {
         if self.known.load(Relaxed) != is_there {
             self.known.store(is_there, Relaxed);
         }
+    }
+}
+
+impl Table {
+    /// Whether it could be done, as far as that is known.
+    pub fn allows(&self, intent: Intent) -> bool {
+        self.0.table.allows(intent)
+    }
+
+    /// Waits until it can be done. Wait for it with a bound.
+    pub async fn allowed(&self, intent: Intent) {
+        self.0.table.allowed(intent).await;
+    }
+
+    /// Finds out whether the table is what a statement met locked.
+    pub async fn look(&self, conn: &mut Conn) {
+        self.0.table.look(conn).await;
     }
 }
 

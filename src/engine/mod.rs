@@ -57,7 +57,7 @@ use crate::{
 };
 
 use self::{
-    lanes::{Lanes, Use},
+    lanes::Lanes,
     peers::Peers,
     poller::Poller,
     size::Size,
@@ -69,7 +69,7 @@ pub use self::{
     delivery::{Delivery, Lease},
     heavy::HeavyQueues,
     lane::LaneLoad,
-    lanes::Admission,
+    lanes::{Admission, Table},
     lock_backoff::LockBackoff,
     pauses::Pauses,
     quarantine::UnreadableSearch,
@@ -391,27 +391,6 @@ impl Engine {
         if let Some(poller) = &self.poller {
             poller.close().await;
         }
-    }
-}
-
-/// What is known of locks on the table of a queue.
-#[derive(Debug)]
-pub struct Table(Use);
-
-impl Table {
-    /// Whether it could be done, as far as that is known.
-    pub fn allows(&self, intent: Intent) -> bool {
-        self.0.table.allows(intent)
-    }
-
-    /// Waits until it can be done. Wait for it with a bound.
-    pub async fn allowed(&self, intent: Intent) {
-        self.0.table.allowed(intent).await;
-    }
-
-    /// Finds out whether the table is what a statement met locked.
-    pub async fn look(&self, conn: &mut Conn) {
-        self.0.table.look(conn).await;
     }
 }
 
