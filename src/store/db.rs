@@ -119,6 +119,11 @@ impl Db {
         match acquired {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(AcquireError::Busy(None))) | Err(_) => Err(Box::pin(self.not_in_time()).await),
+            Ok(Err(error)) if error.is_read_only() => {
+                let found = Box::pin(self.health.check()).await;
+                let is_away = matches!(found, HealthState::ReadOnly | HealthState::Down);
+                Err(Error::from_acquire(error, !is_away))
+            }
             Ok(Err(error)) => Err(Error::from_acquire(error, true)),
         }
     }
@@ -208,5 +213,19 @@ impl Db {
         let idle = self.pool.control().is_idle(session).await.unwrap_or(false);
         let still = std::mem::replace(idle_before, idle) && idle;
         still || self.pool.has_moved_from(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::failure::Failure, *};
+
+    #[test]
+    fn what_is_said_where_only_a_server_that_takes_no_changes_is_to_be_had() {
+        let busy = || AcquireError::Busy(Some(Failure::read_only()));
+        assert!(busy().is_read_only() && !AcquireError::Busy(None).is_read_only());
+        let answer = |up| Error::from_acquire(busy(), up);
+        assert!(matches!(answer(true), Error::Overloaded), "others take changes");
+        assert!(matches!(answer(false), Error::Unavailable(None)));
     }
 }

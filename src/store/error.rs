@@ -382,7 +382,8 @@ impl Error {
         }
     }
 
-    /// Sorts the failure to get a connection. `up` says whether the database answers.
+    /// Sorts the failure to get a connection. `up` says whether the database answers, and takes
+    /// changes where it is about that.
     pub(super) fn from_acquire(error: AcquireError, up: bool) -> Self {
         let (failure, alone) = match error {
             AcquireError::Closed => return Self::Unavailable(None),
@@ -395,7 +396,8 @@ impl Error {
             Some(failure) => match failure.reason {
                 Reason::Local => Self::Overloaded,
                 // Those that there are were in use.
-                Reason::Full | Reason::ReadOnly if !alone => Self::Overloaded,
+                Reason::Full if !alone => Self::Overloaded,
+                Reason::ReadOnly if !alone && up => Self::Overloaded,
                 _ => Self::Unavailable(failure.error),
             },
         }

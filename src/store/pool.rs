@@ -167,12 +167,9 @@ impl Pool {
     pub(super) fn observe(&self, session: &Session) {
         let mut state = self.0.lock();
         self.0.note_server(&mut state, session);
-        if !session.read_only {
+        if !session.read_only || state.counts.writable == 0 {
             state.retry_at = None;
             self.0.grow(&mut state);
-        } else if state.counts.writable > 0 && state.server == Some(session.server) {
-            // It was told to take no changes, and sessions that began before don't know.
-            self.0.outdate();
         }
     }
 
@@ -271,9 +268,10 @@ impl Inner {
         connection.is_outdated(self.generation.load(Relaxed))
     }
 
-    /// Every connection that there is belongs to the past.
-    fn outdate(&self) {
+    /// Every connection that there is belongs to the past, and takes no place of those to come but its own.
+    fn outdate(&self, state: &mut State) {
         self.generation.fetch_add(1, Relaxed);
+        state.counts.writable = 0;
     }
 
     /// Closes what nobody has used for long, for as long as the pool is there.

@@ -62,6 +62,7 @@ mod journal;
 mod jwt;
 mod keep_alive;
 mod kept;
+mod kept_sessions;
 mod key_changes;
 mod keys;
 mod keys_embedded;

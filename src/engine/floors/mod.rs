@@ -236,6 +236,11 @@ impl Drop for KeptQueue<'_> {
         let mut kept = self.floors.lock();
         kept.remove(&self.queue);
         self.floors.count(&kept);
+        let is_last = kept.is_empty();
+        drop(kept);
+        if is_last {
+            self.floors.keep_none();
+        }
     }
 }
 

@@ -74,9 +74,7 @@ impl Inner {
     }
 
     async fn connected(self: &Arc<Self>, opened: Opened) {
-        if self.takes(&opened.session) {
-            // What was said of others meanwhile does not count for one whose session has just begun.
-            let generation = self.generation.load(Relaxed);
+        if let Some(generation) = self.takes(&opened.session) {
             self.hand_over(Connection::new(opened, generation));
             return self.grow(&mut self.lock());
         }
@@ -84,18 +82,19 @@ impl Inner {
         self.failed(&Failure::read_only());
     }
 
-    /// Whether a new connection is of use. One that takes no changes is where there is no other.
-    fn takes(&self, session: &Session) -> bool {
+    /// Whether a new connection is of use, and the generation that it belongs to. One that takes no changes is of use
+    /// where there is no other.
+    fn takes(&self, session: &Session) -> Option<u64> {
         let mut state = self.lock();
+        self.note_server(&mut state, session);
         if state.closed || (session.read_only && state.counts.writable > 0) {
-            return false;
+            return None;
         }
         state.counts.connecting -= 1;
         state.counts.live += 1;
         state.counts.writable += u32::from(!session.read_only);
-        self.note_server(&mut state, session);
         self.recovered(&mut state);
-        true
+        Some(self.generation.load(Relaxed))
     }
 
     fn recovered(&self, state: &mut State) {
@@ -166,14 +165,18 @@ impl Inner {
         }
     }
 
-    /// Notes which server it is. Connections to another one are not used any more.
+    /// Notes which server it is. Connections to another one are not used any more, nor are those to one that was told
+    /// to take no changes: sessions that began before don't know.
     pub(super) fn note_server(&self, state: &mut State, session: &Session) {
         if session.read_only {
+            if state.counts.writable > 0 && state.server == Some(session.server) {
+                self.outdate(state);
+            }
             return;
         }
         let before = state.server.replace(session.server);
         if before.is_some_and(|before| before != session.server) {
-            self.outdate();
+            self.outdate(state);
             info!("the database is another server now, or was started anew");
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 use super::super::{
     backoff::{Backoff, Complaint},
     control::Control,
-    failure::Failure,
+    failure::{Failure, Reason},
     progress::Progress,
     session::{ConnectOptions, Session},
 };
@@ -30,6 +30,13 @@ pub(in super::super) enum AcquireError {
     /// Those that there are were in use for as long as a request may wait. With the failure to get
     /// more, if there was one.
     Busy(Option<Failure>),
+}
+
+impl AcquireError {
+    /// Whether those that were in use take changes, and what else there is does not.
+    pub(in super::super) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Busy(Some(failure)) if failure.reason == Reason::ReadOnly)
+    }
 }
 
 /// What all clones of a pool share, and its connections on loan.
@@ -72,7 +79,7 @@ pub(super) struct Counts {
     pub(super) connecting: u32,
     /// Idle or in use.
     pub(super) live: u32,
-    /// Those among them that take changes.
+    /// Those among them that take changes and do not belong to the past.
     pub(super) writable: u32,
     /// Closing, or given up on and not gone yet.
     pub(super) ending: u32,

@@ -74,14 +74,15 @@ impl Lease {
     /// It broke: there is nothing to take leave of.
     pub(in super::super) fn discard(mut self) {
         if let Some(connection) = self.connection.take() {
-            drop(connection.conn);
-            self.pool.lost(&connection.session);
+            self.pool.ending(&connection);
+            drop(connection);
+            self.pool.ended();
         }
     }
 
     /// It broke, or is not the right one, in a way that others may be about to as well.
     pub(in super::super) fn discard_all(self) {
-        self.pool.outdate();
+        self.pool.outdate(&mut self.pool.lock());
         self.discard();
     }
 
@@ -96,9 +97,9 @@ impl Lease {
     /// gone, so that what is given up on never piles up at the server.
     pub(in super::super) fn give_up(mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let Connection { conn, session, .. } = connection;
         let pool = Arc::clone(&self.pool);
-        pool.ending(&session);
+        pool.ending(&connection);
+        let Connection { conn, session, .. } = connection;
         let Ok(runtime) = Handle::try_current() else { return pool.ended() };
         runtime.spawn(async move {
             pool.control.end(conn, &session).await;
@@ -108,7 +109,7 @@ impl Lease {
 
     /// The same for one that should have answered, as should the others then.
     pub(in super::super) fn give_up_all(self) {
-        self.pool.outdate();
+        self.pool.outdate(&mut self.pool.lock());
         self.give_up();
     }
 
@@ -152,12 +153,11 @@ impl DerefMut for Lease {
 impl Inner {
     /// Takes leave of the server, beside.
     pub(super) fn close(self: &Arc<Self>, connection: Connection) {
-        let Connection { conn, session, .. } = connection;
-        self.ending(&session);
+        self.ending(&connection);
         let Ok(runtime) = Handle::try_current() else { return self.ended() };
         let pool = Arc::clone(self);
         runtime.spawn(async move {
-            let _ = timeout(CLOSE_LIMIT, conn.close()).await;
+            let _ = timeout(CLOSE_LIMIT, connection.conn.close()).await;
             pool.ended();
         });
     }
@@ -168,17 +168,13 @@ impl Inner {
         }
     }
 
-    /// A connection is gone.
-    fn lost(self: &Arc<Self>, session: &Session) {
-        self.ending(session);
-        self.ended();
-    }
-
     /// A connection is not for use any more.
-    fn ending(&self, session: &Session) {
+    fn ending(&self, connection: &Connection) {
         let counts = &mut self.lock().counts;
         counts.live -= 1;
-        counts.writable -= u32::from(!session.read_only);
+        // Those of the past are not among them.
+        let is_current = connection.generation == self.generation.load(Relaxed);
+        counts.writable -= u32::from(is_current && !connection.session.read_only);
         counts.ending += 1;
     }
 
