@@ -16,7 +16,7 @@ use tracing::debug;
 use super::{
     backoff::Backoff,
     failure,
-    session::{ConnectOptions, Opened, Session, unanswered},
+    session::{ConnectOptions, Opened, Session, activity, unanswered},
 };
 
 /// Time for one question or command.
@@ -34,6 +34,18 @@ pub(super) struct Control {
     kept: Mutex<Option<Opened>>,
     /// A commit that is tried, and not answered yet.
     trying: Arc<Semaphore>,
+}
+
+/// What is done to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Cancel,
+    End,
+}
+
+/// What follows FROM for the session with the process and the beginning that are given.
+fn one_session() -> String {
+    format!("{} WHERE a.backend_start = $2::text::timestamptz", activity("$1::pg_catalog.int4"))
 }
 
 impl Control {
@@ -106,7 +118,8 @@ impl Control {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let (mut signals, mut reached) = (0, Instant::now());
         loop {
-            match self.signal(*process, began, signals >= CANCELS).await {
+            let signal = if signals >= CANCELS { Signal::End } else { Signal::Cancel };
+            match self.signal(*process, began, signal).await {
                 Ok(true) => (signals, reached) = (signals + 1, Instant::now()),
                 Ok(false) => return,
                 Err(error) if failure::is_full(&error) => {}
@@ -124,10 +137,8 @@ impl Control {
     /// Whether a session does nothing, or is gone. Behind a transaction pooler that is not known.
     pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
         let Some((process, began)) = session.process.as_deref() else { return Ok(false) };
-        let query = sqlx::query_scalar(
-            "/* is_idle */ SELECT a.state FROM pg_catalog.pg_stat_get_activity($1) a \
-             WHERE a.backend_start = $2::text::timestamptz",
-        );
+        let sql = format!("/* is_idle */ SELECT a.state FROM {}", one_session());
+        let query = sqlx::query_scalar(&sql);
         let state = self.ask(query.bind(process).bind(began)).await?;
         Ok(state.is_none_or(|state: String| state.starts_with("idle")))
     }
@@ -136,11 +147,12 @@ impl Control {
     /// that waits would be told to be done without it.
     pub(super) async fn cancel(&self, session: &Session) {
         let Some((process, began)) = session.process.as_deref() else { return };
-        let query = sqlx::query_scalar(
-            "/* cancel */ SELECT pg_catalog.pg_cancel_backend(a.pid) \
-             FROM pg_catalog.pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz \
-               AND pg_catalog.current_setting('synchronous_standby_names') = ''",
+        let sql = format!(
+            "/* cancel */ SELECT pg_catalog.pg_cancel_backend(a.pid) FROM {} \
+             AND pg_catalog.current_setting('synchronous_standby_names') = ''",
+            one_session()
         );
+        let query = sqlx::query_scalar(&sql);
         let cancelled: Result<Option<bool>, _> = self.ask(query.bind(process).bind(began)).await;
         if let Err(error) = cancelled {
             debug!(%error, "cannot cancel a statement that takes long");
@@ -148,13 +160,18 @@ impl Control {
     }
 
     /// Cancels what a session does, or ends it; false if there is no such session any more.
-    async fn signal(&self, process: i32, began: &str, end: bool) -> Result<bool, sqlx::Error> {
-        let query = sqlx::query_scalar(
-            "/* cancel */ SELECT CASE WHEN $3 THEN pg_catalog.pg_terminate_backend(a.pid) \
-             ELSE pg_catalog.pg_cancel_backend(a.pid) END \
-             FROM pg_catalog.pg_stat_get_activity($1) a WHERE a.backend_start = $2::text::timestamptz",
+    async fn signal(&self, process: i32, began: &str, signal: Signal) -> Result<bool, sqlx::Error> {
+        let sql = format!(
+            "/* cancel */ SELECT CASE $3 WHEN 'end' THEN pg_catalog.pg_terminate_backend(a.pid) \
+             ELSE pg_catalog.pg_cancel_backend(a.pid) END FROM {}",
+            one_session()
         );
-        let done: Option<bool> = self.ask(query.bind(process).bind(began).bind(end)).await?;
+        let signal = match signal {
+            Signal::Cancel => "cancel",
+            Signal::End => "end",
+        };
+        let query = sqlx::query_scalar(&sql).bind(process).bind(began).bind(signal);
+        let done: Option<bool> = self.ask(query).await?;
         Ok(done.is_some())
     }
 

@@ -5,16 +5,16 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, Once},
     time::Duration,
 };
 
 use sqlx::{
     ConnectOptions as _, Connection, Executor, PgConnection, PgPool, Row,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::time::{Instant, sleep, timeout};
-use tracing::log::LevelFilter;
+use tracing::{log::LevelFilter, warn};
 use url::Url;
 
 use super::{backoff::Backoff, connect_error::ConnectError, failure};
@@ -78,13 +78,18 @@ pub struct ConnectOptions {
     driver: PgConnectOptions,
     statement_timeout: Duration,
     transaction_pooler: bool,
+    /// It was said that sessions cannot be told apart.
+    told: Arc<Once>,
 }
 
 /// What there is to know of a session that was opened.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// The server's process, and when it began: its number may be another's later.
+    /// The server's process, and when it began: its number may be another's later. Nothing where that is not to be
+    /// known.
     pub(super) process: Option<Arc<(i32, String)>>,
+    /// A pooler gives it to somebody else after each transaction.
+    pub(super) is_pooled: bool,
     /// Stands for one run of one server.
     pub(super) server: u64,
     /// Whether it takes no changes: a standby, or `default_transaction_read_only`.
@@ -116,7 +121,7 @@ impl ConnectOptions {
             .extra_float_digits(None)
             .log_statements(LevelFilter::Trace)
             .log_slow_statements(LevelFilter::Debug, Duration::from_secs(1));
-        Ok(Self { driver, statement_timeout, transaction_pooler })
+        Ok(Self { driver, statement_timeout, transaction_pooler, told: Arc::new(Once::new()) })
     }
 
     /// Host, port and database, and nothing secret.
@@ -204,18 +209,23 @@ impl ConnectOptions {
 
     /// Pins what must be as it must, and asks what there is to know, in one round trip.
     async fn begin_session(&self, conn: &mut PgConnection) -> Result<Session, sqlx::Error> {
-        let statement = if self.transaction_pooler { ask(true) } else { self.pin_and_ask() };
-        let row = conn.fetch_one(&*statement).await?;
-        let process = || Ok::<_, sqlx::Error>(Arc::new((row.try_get(0)?, row.try_get(1)?)));
-        let process = (!self.transaction_pooler).then(process).transpose()?;
-        let server: String = row.try_get(2)?;
+        let is_pooled = self.transaction_pooler;
+        let rows = if is_pooled {
+            conn.fetch_all(&*ask(true)).await?
+        } else {
+            self.pin_and_ask(conn).await?
+        };
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let process = rows.get(1).map(process).transpose()?.flatten();
+        let server: String = row.try_get(0)?;
         let mut hasher = DefaultHasher::new();
         // Behind a pooler each transaction has a server's process of its own, and may have a server.
-        (!self.transaction_pooler).then_some(server).hash(&mut hasher);
-        let (standby, read_only): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
-        let state: String = row.try_get(5)?;
+        (!is_pooled).then_some(server).hash(&mut hasher);
+        let (standby, read_only): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+        let state: String = row.try_get(3)?;
         Ok(Session {
             process,
+            is_pooled,
             server: hasher.finish(),
             read_only: standby || read_only,
             state: state.into(),
@@ -223,8 +233,29 @@ impl ConnectOptions {
         })
     }
 
-    /// Everything here is qualified: the search path is not known yet.
-    fn pin_and_ask(&self) -> String {
+    /// The same where the session stays ours; the second row is about its process. The role may not see processes,
+    /// which is no reason to do without the rest.
+    async fn pin_and_ask(&self, conn: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
+        let (pin, own) = (self.pin(), own_process());
+        match conn.fetch_all(&*format!("{pin}; {own}")).await {
+            Err(error) if lacks_right(&error) => {
+                let rows = conn.fetch_all(&*pin).await?;
+                self.told.call_once(|| {
+                    warn!(
+                        %error,
+                        "what is given up on cannot be cancelled at the server, as its process cannot be told: GRANT \
+                         EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(integer) to the gateway's role"
+                    );
+                });
+                Ok(rows)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Everything here is qualified: the search path is not known yet. The default for a statement's time may be too
+    /// little for this one.
+    fn pin(&self) -> String {
         let ms = |time: Duration| time.as_millis().to_string();
         let own = [
             ("statement_timeout", ms(self.statement_timeout)),
@@ -236,7 +267,8 @@ impl ConnectOptions {
         // What an older server does not have is left alone. Not every system can tell whether a
         // client is still there.
         format!(
-            "WITH pinned AS MATERIALIZED ( \
+            "SET statement_timeout = 0; \
+             WITH pinned AS MATERIALIZED ( \
                  SELECT pg_catalog.set_config(s.name, s.value, false) \
                  FROM (VALUES {}) s (name, value) \
                  WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL \
@@ -247,7 +279,7 @@ impl ConnectOptions {
                        IS NOT NULL \
                  UNION ALL \
                  SELECT pg_catalog.length(pg_catalog.repeat('x', {KEPT_BYTES}))::pg_catalog.text) \
-             {} CROSS JOIN (SELECT pg_catalog.count(*) FROM pinned) p",
+             {} FROM (SELECT pg_catalog.count(*) FROM pinned) p",
             rows.join(", "),
             ms(CLIENT_CHECK),
             ask(false),
@@ -294,7 +326,7 @@ fn settings(names: &[&str]) -> String {
 
 /// Asks what a session is like, to be compared with [`Session::state`].
 pub(super) fn ask_state(session: &Session) -> String {
-    format!("/* session */ SELECT {}", whole_state(session.process.is_none()))
+    format!("/* session */ SELECT {}", whole_state(session.is_pooled))
 }
 
 /// Behind a pooler each statement may have another session.
@@ -305,17 +337,39 @@ fn whole_state(is_pooled: bool) -> String {
     format!("pg_catalog.concat_ws(' ', {}, {}, {IS_STANDBY})", state(), settings(&KEPT_BESIDE))
 }
 
-/// What there is to know of a session; its process is known by its number and its beginning.
+/// What there is to know of a session, besides its process.
 fn ask(is_pooled: bool) -> String {
     let note = format!(", pg_catalog.set_config('{KEPT_AS}', {}, false)", state());
     format!(
-        "SELECT pg_catalog.pg_backend_pid(), own.backend_start::pg_catalog.text, \
-         pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
-         pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, {} {} \
-         FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own",
+        "SELECT pg_catalog.pg_postmaster_start_time()::pg_catalog.text, pg_catalog.pg_is_in_recovery(), \
+         pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool, {} {}",
         whole_state(is_pooled),
         if is_pooled { "" } else { &note },
     )
+}
+
+/// A FROM item `a`: the session that is the server's process of this number, if it is there. It is looked at by the role
+/// that has logged in, until the statement ends: the one that it acts as may not see, nor end, what is not its own.
+pub(super) fn activity(process: &str) -> String {
+    format!(
+        "(SELECT pg_catalog.set_config('role', 'none', true)) acts (as_itself) CROSS JOIN LATERAL \
+         pg_catalog.pg_stat_get_activity(CASE WHEN acts.as_itself IS NOT NULL THEN {process} END) a"
+    )
+}
+
+/// Asks for the process, which is known by its number and its beginning.
+fn own_process() -> String {
+    let own = activity("pg_catalog.pg_backend_pid()");
+    format!("SELECT a.pid, a.backend_start::pg_catalog.text FROM {own}")
+}
+
+fn process(row: &PgRow) -> Result<Option<Arc<(i32, String)>>, sqlx::Error> {
+    let (number, began): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(began.map(|began| Arc::new((number, began))))
+}
+
+fn lacks_right(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501"))
 }
 
 /// A URL without the wish for a server that takes changes: one is looked for in any case, and the

@@ -134,6 +134,7 @@ mod rules;
 mod schemathesis;
 mod search_path;
 mod sequences;
+mod session_roles;
 mod sessions;
 mod settings;
 mod settle;

@@ -56,7 +56,7 @@ impl Conn {
             Some(true) => {}
             Some(false) => {
                 // Behind a pooler it may have been another one.
-                let is_known = |session: &Session| !session.read_only && session.process.is_some();
+                let is_known = |session: &Session| !session.read_only && !session.is_pooled;
                 let is_writable =
                     self.lease.as_ref().is_some_and(|lease| is_known(lease.session()));
                 let is_its_own = code == READ_ONLY && is_writable;
