@@ -28,6 +28,10 @@ const CANCELS: u32 = 3;
 /// What a server that cannot be reached for so long still does is not known.
 const UNREACHABLE: Duration = Duration::from_secs(10);
 
+/// Changes nothing, and waits for what every commit waits for.
+pub(super) const COMMIT: &str =
+    "SELECT pg_catalog.pg_logical_emit_message(true, 'pgmq_gateway', '')";
+
 /// The connection, while it is kept.
 pub(super) struct Control {
     options: ConnectOptions,
@@ -36,9 +40,15 @@ pub(super) struct Control {
     trying: Arc<Semaphore>,
 }
 
+/// Whether a server that refuses to try a commit answers all the same.
+pub(super) fn is_answer(error: &sqlx::Error) -> bool {
+    !failure::ends_session(error) && error.as_database_error().is_some()
+}
+
 /// What is done to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
+    None,
     Cancel,
     End,
 }
@@ -93,21 +103,25 @@ impl Control {
             Ok(opened) => opened,
             Err(error) => return if failure::is_full(&error) { None } else { Some(false) },
         };
-        let commit = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgmq_gateway', '')";
-        let answered = timeout(LIMIT, opened.conn.execute(commit)).await;
-        if let Ok(answer) = answered {
-            let _ = timeout(LIMIT, opened.conn.close()).await;
-            // A server that refuses to try it answers all the same.
-            let answers =
-                |error| !failure::ends_session(error) && error.as_database_error().is_some();
-            return Some(answer.as_ref().err().is_none_or(answers));
-        }
+        let answered = timeout(LIMIT, opened.conn.execute(COMMIT)).await;
         let control = Arc::clone(self);
-        tokio::spawn(async move {
-            control.end(opened.conn, &opened.session).await;
-            drop(trying);
-        });
-        Some(false)
+        let Ok(answer) = answered else {
+            tokio::spawn(async move {
+                control.end(opened.conn, &opened.session).await;
+                drop(trying);
+            });
+            return Some(false);
+        };
+        if answer.as_ref().is_err_and(|error| error.as_database_error().is_none()) {
+            tokio::spawn(async move {
+                drop(opened.conn);
+                control.see_off(&opened.session).await;
+                drop(trying);
+            });
+            return Some(false);
+        }
+        let _ = timeout(LIMIT, opened.conn.close()).await;
+        Some(answer.err().is_none_or(|error| is_answer(&error)))
     }
 
     /// Has a statement cancelled that was given up on, and comes back when its session is gone. A
@@ -129,6 +143,32 @@ impl Control {
             if let Ok(Ok(())) = timeout(LAST_WORDS, conn.ping()).await {
                 let _ = timeout(LIMIT, conn.close()).await;
                 return;
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// The same where the way to it broke, and comes back at once where it has noticed; what it is about may well get
+    /// done in a moment.
+    pub(super) async fn see_off(&self, session: &Session) {
+        let Some((process, began)) = session.process.as_deref() else { return };
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let (broke, mut reached, mut signals) = (Instant::now(), Instant::now(), 0);
+        loop {
+            let signal = match signals {
+                _ if broke.elapsed() < LAST_WORDS => Signal::None,
+                ..CANCELS => Signal::Cancel,
+                _ => Signal::End,
+            };
+            match self.signal(*process, began, signal).await {
+                Ok(true) => {
+                    reached = Instant::now();
+                    signals += u32::from(signal != Signal::None);
+                }
+                Ok(false) => return,
+                Err(error) if failure::is_full(&error) => {}
+                Err(_) if reached.elapsed() < UNREACHABLE => {}
+                Err(error) => return debug!(%error, "cannot end a session to which the way broke"),
             }
             sleep(backoff.pause()).await;
         }
@@ -159,14 +199,15 @@ impl Control {
         }
     }
 
-    /// Cancels what a session does, or ends it; false if there is no such session any more.
+    /// Cancels what a session does, or ends it, or just looks; false if there is no such session any more.
     async fn signal(&self, process: i32, began: &str, signal: Signal) -> Result<bool, sqlx::Error> {
         let sql = format!(
             "/* cancel */ SELECT CASE $3 WHEN 'end' THEN pg_catalog.pg_terminate_backend(a.pid) \
-             ELSE pg_catalog.pg_cancel_backend(a.pid) END FROM {}",
+             WHEN 'cancel' THEN pg_catalog.pg_cancel_backend(a.pid) ELSE true END FROM {}",
             one_session()
         );
         let signal = match signal {
+            Signal::None => "none",
             Signal::Cancel => "cancel",
             Signal::End => "end",
         };

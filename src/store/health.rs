@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use super::{
+    control,
     failure::{Failure, Reason},
     pool::Pool,
     schema,
@@ -77,12 +78,32 @@ impl Probe {
             return state;
         }
         // Once nobody asks for anything any more, only trying tells whether it would get done.
-        let commits = self.pool.control().can_commit().await.unwrap_or(true);
+        let commits = match self.pool.control().can_commit().await {
+            Some(commits) => commits,
+            None => progress.is_cleared() || self.can_commit_in_pool().await,
+        };
         if !commits || (self.pool.is_exhausted() && progress.is_stalled(STALLED)) {
             return HealthState::Stalled;
         }
         progress.trust();
         HealthState::Ready
+    }
+
+    /// The server has no more connections: whether a commit gets through on one that there is.
+    async fn can_commit_in_pool(&self) -> bool {
+        let Ok(Ok(mut lease)) = timeout(ASK_LIMIT, self.pool.acquire()).await else { return false };
+        match timeout(ASK_LIMIT, lease.execute(control::COMMIT)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) if control::is_answer(&error) => true,
+            Ok(Err(_)) => {
+                lease.lose_all();
+                false
+            }
+            Err(_) => {
+                lease.give_up();
+                false
+            }
+        }
     }
 
     async fn ask(&self) -> HealthState {

@@ -17,6 +17,8 @@ pub(super) struct Progress {
     /// One has had no answer for long, or was given up on, and since then it was not seen that
     /// statements get done.
     doubtful: AtomicBool,
+    /// Milliseconds from the beginning until that began.
+    doubted_ms: AtomicU64,
 }
 
 /// A statement that runs, until this is dropped.
@@ -29,6 +31,7 @@ impl Default for Progress {
             running: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
             doubtful: AtomicBool::new(false),
+            doubted_ms: AtomicU64::new(0),
         }
     }
 }
@@ -44,7 +47,14 @@ impl Progress {
 
     /// There is reason to doubt that statements get done.
     pub(super) fn doubt(&self) {
-        self.doubtful.store(true, Relaxed);
+        if !self.doubtful.swap(true, Relaxed) {
+            self.doubted_ms.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// Whether something got done since there is reason to doubt it.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.last_ms.load(Relaxed) > self.doubted_ms.load(Relaxed)
     }
 
     pub(super) fn is_doubtful(&self) -> bool {
@@ -126,8 +136,9 @@ mod tests {
             drop(running);
         }
         let running = progress.begin();
-        assert!(progress.is_stalled(LONG));
+        assert!(progress.is_stalled(LONG) && !progress.is_cleared());
         running.done();
+        assert!(progress.is_cleared());
         progress.trust();
         assert!(!progress.is_stalled(LONG) && !progress.is_doubtful());
     }

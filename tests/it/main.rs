@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no callers outside")]
 #![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod cut_commits;
 mod support;
 
 mod altered_sessions;

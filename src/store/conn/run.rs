@@ -155,6 +155,8 @@ impl Conn {
             // That much was known.
             Verdict::WrongServer if read_only => return None,
             Verdict::Stale | Verdict::Altered => self.leave(Lease::close),
+            // Nobody has said that the statement or its session is at an end.
+            Verdict::Broken if error.as_database_error().is_none() => self.leave(Lease::lose_all),
             Verdict::WrongServer | Verdict::Ended | Verdict::Broken | Verdict::Unsent => {
                 self.leave(Lease::discard_all);
             }

@@ -86,6 +86,13 @@ impl Lease {
         self.discard();
     }
 
+    /// The way to it broke in the middle of a statement, which others may be about to find as well. The server may not
+    /// notice while the statement runs, as none does that waits for a standby: it counts until its session is gone.
+    pub(in super::super) fn lose_all(mut self) {
+        self.pool.outdate(&mut self.pool.lock());
+        self.end_beside(true);
+    }
+
     /// It is not in a state for others: it takes its leave.
     pub(in super::super) fn close(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -96,21 +103,30 @@ impl Lease {
     /// Its statement was given up on: it is cancelled, and the connection counts until its session is
     /// gone, so that what is given up on never piles up at the server.
     pub(in super::super) fn give_up(mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        let pool = Arc::clone(&self.pool);
-        pool.ending(&connection);
-        let Connection { conn, session, .. } = connection;
-        let Ok(runtime) = Handle::try_current() else { return pool.ended() };
-        runtime.spawn(async move {
-            pool.control.end(conn, &session).await;
-            pool.ended();
-        });
+        self.end_beside(false);
     }
 
     /// The same for one that should have answered, as should the others then.
     pub(in super::super) fn give_up_all(self) {
         self.pool.outdate(&mut self.pool.lock());
         self.give_up();
+    }
+
+    fn end_beside(&mut self, is_cut: bool) {
+        let Some(connection) = self.connection.take() else { return };
+        let pool = Arc::clone(&self.pool);
+        pool.ending(&connection);
+        let Connection { conn, session, .. } = connection;
+        let Ok(runtime) = Handle::try_current() else { return pool.ended() };
+        runtime.spawn(async move {
+            if is_cut {
+                drop(conn);
+                pool.control.see_off(&session).await;
+            } else {
+                pool.control.end(conn, &session).await;
+            }
+            pool.ended();
+        });
     }
 
     #[expect(clippy::expect_used, reason = "it is taken when this ends, and not before")]
