@@ -316,7 +316,6 @@ BEGIN
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
-        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
@@ -331,6 +330,9 @@ BEGIN
     END IF;
     update_statement := pgmq_gateway.delivery_statement(
         q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text, NULL::bytea', repeats_ids);
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.require_right_to_lease(q_table);
+    END IF;
     LOOP
         step := pgmq_gateway.choose_fairly(
             q_table, served, max_messages - found_count, max_receives, since, repeats_ids, tried);

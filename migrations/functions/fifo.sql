@@ -229,7 +229,6 @@ BEGIN
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
-        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
@@ -238,6 +237,9 @@ BEGIN
     repeats_ids := pgmq_gateway.repeats_ids(q_table);
     update_statement := pgmq_gateway.delivery_statement(
         q_table, 'NULL::float8, NULL::integer, NULL::integer, NULL::text', repeats_ids);
+    IF one_by_one THEN
+        PERFORM pgmq_gateway.require_right_to_lease(q_table);
+    END IF;
     LOOP
         step := pgmq_gateway.choose_in_groups(
             queue, q_table, mode, max_messages - found_count, max_receives, dead_letter_queue, since,

@@ -284,27 +284,6 @@ BEGIN
 END
 $$;
 
--- Raises what PostgreSQL would where the role lacks a right on a whole table: a policy, which concerns
--- some rows, raises the same.
-CREATE FUNCTION pgmq_gateway.require_privilege(relation regclass, privilege text)
-RETURNS void LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    IF NOT has_table_privilege(relation, privilege) THEN
-        RAISE EXCEPTION '% on %', privilege, relation USING ERRCODE = 'PGW33';
-    END IF;
-END
-$$;
-
--- The same for what it takes to be told the ids of what is stored.
-CREATE FUNCTION pgmq_gateway.require_column_privilege(relation regclass)
-RETURNS void LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    IF NOT has_column_privilege(relation, 'msg_id', 'SELECT') THEN
-        RAISE EXCEPTION 'SELECT on %', relation USING ERRCODE = 'PGW33';
-    END IF;
-END
-$$;
-
 -- A table with its partitions, and the tables that inherit from it: what is done to its rows is done to theirs.
 CREATE FUNCTION pgmq_gateway.with_descendants(relation regclass)
 RETURNS SETOF oid LANGUAGE plpgsql STABLE AS $$

@@ -167,7 +167,7 @@ BEGIN
             EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
         END IF;
     ELSE
-        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+        PERFORM pgmq_gateway.require_right_to_lease(q_table);
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
         FOR candidate IN EXECUTE '/* pgmq_gateway */ ' || replace(replace(candidates, '$3', '$1'), '$4', '$2')
                          USING filter, max_receives LOOP

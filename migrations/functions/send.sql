@@ -126,6 +126,7 @@ DECLARE
     relation regclass := pgmq_gateway.queue_table(queue);
     has_headers boolean := pgmq_gateway.has_column(relation, 'headers');
     statement text;
+    plain_statement text;
     behind integer := 0;
     context text;
     id bigint;
@@ -139,8 +140,7 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     key_queue_id := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
-    PERFORM pgmq_gateway.require_privilege(relation, 'INSERT');
-    PERFORM pgmq_gateway.require_column_privilege(relation);
+    PERFORM pgmq_gateway.require_right_to_send(relation);
     PERFORM pgmq_gateway.require_unlocked(relation);
     PERFORM pgmq_gateway.check_at_once();
     IF in_turn OR is_fifo THEN
@@ -149,6 +149,7 @@ BEGIN
         PERFORM set_config('lock_timeout', '5ms', true);
     END IF;
     statement := pgmq_gateway.insert_statement(relation, has_headers);
+    plain_statement := pgmq_gateway.insert_statement(relation, false);
     FOR n IN 1..cardinality(sizes) LOOP
         place := n;
         ids := '{}';
@@ -185,8 +186,8 @@ BEGIN
                         CONTINUE;
                     END IF;
                 END IF;
-                EXECUTE statement INTO id USING ARRAY[parsed], ARRAY[parsed_headers],
-                                                ARRAY[delays[i]], ARRAY[visible_at[i]];
+                EXECUTE CASE WHEN parsed_headers IS NULL THEN plain_statement ELSE statement END
+                INTO id USING ARRAY[parsed], ARRAY[parsed_headers], ARRAY[delays[i]], ARRAY[visible_at[i]];
                 IF id IS NULL THEN
                     RAISE SQLSTATE 'PGW23';
                 END IF;

@@ -51,7 +51,7 @@ BEGIN
         RETURN 'none';
     END IF;
     IF NOT has_sequence_privilege(sequence, 'USAGE, SELECT')
-       OR NOT has_table_privilege(relation, 'SELECT') THEN
+       OR NOT has_column_privilege(relation, 'msg_id', 'SELECT') THEN
         RETURN CASE WHEN violated IS NULL THEN 'none' ELSE 'forbidden' END;
     END IF;
     SELECT s.seqincrement, s.seqmin, s.seqmax INTO numbers
@@ -66,7 +66,7 @@ BEGIN
         steps := CASE WHEN violated IS NULL THEN 0 ELSE 10000 END;
     ELSE
         furthest := pgmq_gateway.furthest_id(relation, ascending, numbers.seqmin, numbers.seqmax);
-        IF pgmq_gateway.is_whole_table(archive) AND has_table_privilege(archive, 'SELECT') THEN
+        IF pgmq_gateway.is_whole_table(archive) AND has_column_privilege(archive, 'msg_id', 'SELECT') THEN
             furthest := CASE WHEN ascending THEN greatest(furthest, pgmq_gateway.furthest_id(
                                  archive, true, numbers.seqmin, numbers.seqmax))
                              ELSE least(furthest, pgmq_gateway.furthest_id(

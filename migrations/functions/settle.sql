@@ -122,15 +122,17 @@ BEGIN
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);
         PERFORM pgmq_gateway.require_unlocked(q_table);
-        PERFORM pgmq_gateway.require_privilege(q_table, CASE w.action WHEN 'hide' THEN 'UPDATE'
-                                                                      ELSE 'DELETE' END)
-        FROM (SELECT DISTINCT a.action FROM unnest(actions) AS a (action)) w;
+        IF 'hide' = ANY (actions) THEN
+            PERFORM pgmq_gateway.require_privilege_on(q_table, 'UPDATE', '{vt}');
+        END IF;
+        IF 'hide' <> ANY (actions) THEN
+            PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
+        END IF;
         IF 'archive' = ANY (actions) AND NOT no_archive THEN
             archive_is_locked := NOT pgmq_gateway.is_unlocked(pgmq_gateway.archive_table(queue));
             -- With other entries, it is their business alone.
-            IF 'archive' = ALL (actions)
-               AND NOT has_any_column_privilege(pgmq_gateway.archive_table(queue), 'INSERT') THEN
-                RAISE EXCEPTION 'INSERT on %', pgmq_gateway.archive_table(queue) USING ERRCODE = 'PGW33';
+            IF 'archive' = ALL (actions) THEN
+                PERFORM pgmq_gateway.require_right_to_archive(q_table, pgmq_gateway.archive_table(queue));
             END IF;
         END IF;
     END IF;

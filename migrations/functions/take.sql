@@ -112,9 +112,7 @@ BEGIN
                 'FROM %s q WHERE q.msg_id = $2 AND %s', q_table,
                 replace(pgmq_gateway.deliverable(q_table, NULL, max_receives), '$4', '$3'))) END,
             pgmq_gateway.columns(q_table), replace(size, 'q.', 'm.'));
-        PERFORM pgmq_gateway.require_privilege(q_table, 'DELETE');
-        -- To lock them takes this one, too.
-        PERFORM pgmq_gateway.require_privilege(q_table, 'UPDATE');
+        PERFORM pgmq_gateway.require_right_to_pop(q_table);
         lock_statement := pgmq_gateway.lock_statement(q_table, NULL, max_receives);
         FOR candidate IN EXECUTE '/* pgmq_gateway */ SELECT q.msg_id ' || replace(candidates, '$4', '$1')
             USING max_receives

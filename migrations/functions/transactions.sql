@@ -132,8 +132,7 @@ BEGIN
             RAISE;
         END IF;
         -- The role may lack the right to store anything there.
-        PERFORM pgmq_gateway.require_privilege(q_table, 'INSERT');
-        PERFORM pgmq_gateway.require_column_privilege(q_table);
+        PERFORM pgmq_gateway.require_right_to_send(q_table);
         PERFORM pgmq_gateway.refuse_operation(
             queue, operation, NULL, pgmq_gateway.store_outcome(q_table, code, context), code, violated);
     END;

@@ -46,6 +46,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/move_tasks.sql"),
     include_str!("../../migrations/functions/dashboard.sql"),
     include_str!("../../migrations/functions/plain_tables.sql"),
+    include_str!("../../migrations/functions/rights.sql"),
     include_str!("../../migrations/functions/multi_queue.sql"),
 ];
 

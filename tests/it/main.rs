@@ -17,6 +17,7 @@ mod callers;
 mod capacity;
 mod changed_rights;
 mod clients;
+mod column_rights;
 mod commands;
 mod connections;
 mod constraints;
