@@ -10,6 +10,8 @@ BEGIN
         PERFORM pgmq_gateway.register_queue(queue);
         PERFORM FROM pgmq_gateway.queue_settings s WHERE s.queue_name = queue FOR UPDATE;
     END IF;
+    -- Ids that this session took in advance (CACHE) are smaller than those that others have stored since.
+    DISCARD SEQUENCES;
 END
 $$;
 

@@ -29,7 +29,24 @@ BEGIN
 END
 $$;
 
--- Brings the sequence of a queue's ids up to the ids that are in its tables, if it lags behind them.
+-- Has the session forget the ids that it took in advance (CACHE) where the last one that it used is not beyond the
+-- `furthest` in the tables, as after a restore; says whether. Those that it has taken would meet what is there.
+CREATE FUNCTION pgmq_gateway.forget_ids(sequence regclass, ascending boolean, furthest bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF currval(sequence) = furthest OR (currval(sequence) < furthest) = ascending THEN
+        DISCARD SEQUENCES;
+        RETURN true;
+    END IF;
+    RETURN false;
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+    -- It has taken none.
+    RETURN false;
+END
+$$;
+
+-- Brings the sequence of a queue's ids up to the ids that are in its tables, if it lags behind them, or what this
+-- session took from it does.
 -- `violated` is the constraint that refused an id, if one did. Returns `none` if there is nothing to do,
 -- `advanced`, `partly` if there is more to do, `forbidden` if the role lacks the right, or `exhausted`.
 -- Senders go on meanwhile, so it is never set back.
@@ -45,6 +62,7 @@ DECLARE
     last bigint;
     furthest bigint;
     steps bigint;
+    has_forgotten boolean := false;
 BEGIN
     IF sequence IS NULL
        OR violated IS NOT NULL AND NOT pgmq_gateway.is_about_ids(relation, archive, violated) THEN
@@ -54,7 +72,7 @@ BEGIN
        OR NOT has_column_privilege(relation, 'msg_id', 'SELECT') THEN
         RETURN CASE WHEN violated IS NULL THEN 'none' ELSE 'forbidden' END;
     END IF;
-    SELECT s.seqincrement, s.seqmin, s.seqmax INTO numbers
+    SELECT s.seqincrement, s.seqmin, s.seqmax, s.seqcache INTO numbers
     FROM pg_catalog.pg_sequence s WHERE s.seqrelid = sequence;
     ascending := numbers.seqincrement > 0;
     last := pg_sequence_last_value(sequence);
@@ -72,12 +90,15 @@ BEGIN
                              ELSE least(furthest, pgmq_gateway.furthest_id(
                                  archive, false, numbers.seqmin, numbers.seqmax)) END;
         END IF;
+        IF numbers.seqcache > 1 THEN
+            has_forgotten := pgmq_gateway.forget_ids(sequence, ascending, furthest);
+        END IF;
         last := coalesce(last, CASE WHEN ascending THEN numbers.seqmin ELSE numbers.seqmax END
                                - numbers.seqincrement);
         steps := ceil((furthest::numeric - last) / numbers.seqincrement);
     END IF;
     IF coalesce(steps, 0) <= 0 THEN
-        RETURN 'none';
+        RETURN CASE WHEN has_forgotten THEN 'advanced' ELSE 'none' END;
     ELSIF furthest = (CASE WHEN ascending THEN numbers.seqmax ELSE numbers.seqmin END) THEN
         -- One that begins again from there meets what is there.
         RETURN CASE WHEN violated IS NULL THEN 'none' ELSE 'exhausted' END;

@@ -13,6 +13,7 @@ mod archive_search;
 mod auth;
 mod bindings;
 mod browsers;
+mod cached_ids;
 mod callers;
 mod capacity;
 mod changed_rights;
