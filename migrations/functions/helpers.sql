@@ -209,10 +209,10 @@ RETURNS float8 LANGUAGE sql VOLATILE AS $$
 $$;
 
 -- Whether a statement was told to stop, by its time or by somebody. A trigger can raise the same of itself, and
--- passes it on from another server.
+-- passes it on from another server. In no language has PL/pgSQL another word for it.
 CREATE FUNCTION pgmq_gateway.is_told_to_stop(code text, context text)
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT code = '57014' AND split_part(context, E'\n', 1) !~ 'RAISE$'
+    SELECT code = '57014' AND split_part(context, E'\n', 1) !~ '(^|[^A-Za-z0-9_"])RAISE($|[^A-Za-z0-9_"])'
        AND context !~ 'dblink connection|remote SQL'
 $$;
 

@@ -12,9 +12,9 @@ use sqlx::{
 /// stands before it was set off by the statement.
 const MARK: &str = "/* pgmq_gateway */";
 
-/// How PostgreSQL calls the loop over a cursor, in the line of the function that has it: what fails while rows are
-/// fetched has no line of the statement itself.
-const CURSOR: &str = "FOR over EXECUTE statement";
+/// The words that are left of how PostgreSQL calls the loop over a cursor in any language, in the line of the function
+/// that has it: what fails while rows are fetched has no line of the statement itself.
+const CURSOR: [&str; 2] = ["FOR", "EXECUTE"];
 
 /// Source files of PostgreSQL whose errors name tables, files and memory, and nothing that is in a row.
 const DISCREET: [&str; 10] = [
@@ -212,7 +212,7 @@ fn is_by_others(context: &str) -> bool {
 
 /// Whether it failed while one of our functions fetched rows from a cursor, as an expression of a policy does.
 fn is_of_cursor(context: &str) -> bool {
-    context.lines().next().is_some_and(|line| line.ends_with(CURSOR))
+    context.lines().next().is_some_and(|line| CURSOR.iter().all(|word| line.contains(word)))
 }
 
 /// The same error without what somebody's code, or an expression on a table, says in it, which may hold what is in a
@@ -304,4 +304,29 @@ pub(super) fn unstorable(code: &str) -> Option<&'static str> {
 /// Whether it was raised while a parameter was read, before any statement of ours began.
 pub(super) fn is_in_parameter(error: &PgDatabaseError) -> bool {
     error.r#where().is_some_and(|place| !place.contains("pgmq_gateway."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loop_over_a_cursor_is_known_in_all_languages() {
+        for line in [
+            "PL/pgSQL function pgmq_gateway.receive(text) line 130 at FOR over EXECUTE statement",
+            "PL/pgSQL-Funktion pgmq_gateway.receive(text) Zeile 130 bei FOR-über-EXECUTE-Anweisung",
+            "PL/pgSQL関数pgmq_gateway.receive(text)の130行目 - EXECUTE ステートメントを使った FOR",
+            "在在EXECUTE语句上的FOR语句的第130行的PL/pgSQL函数pgmq_gateway.receive(text)",
+            "pgmq_gateway.receive(text) PL/pgSQL fonksiyonu, 130. satır, EXECUTE ifadesinde FOR içinde",
+        ] {
+            assert!(is_of_cursor(line), "{line}");
+            assert!(!is_of_cursor(&format!("SQL expression \"true\"\n{line}")), "{line}");
+        }
+        for line in [
+            "PL/pgSQL function pgmq_gateway.receive(text) line 130 at EXECUTE",
+            "PL/pgSQL-Funktion pgmq_gateway.receive(text) Zeile 130 bei FOR über SELECT-Zeilen",
+        ] {
+            assert!(!is_of_cursor(line), "{line}");
+        }
+    }
 }

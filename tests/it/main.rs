@@ -70,6 +70,7 @@ mod key_changes;
 mod keys;
 mod keys_embedded;
 mod known_tables;
+mod languages;
 mod layers;
 mod leaving;
 mod leftovers;
