@@ -93,9 +93,10 @@ async fn fetch(url: &str) -> Result<String, JwksError> {
     let client = reqwest::Client::builder()
         .timeout(FETCH_LIMIT)
         // A signer that moves is one to be looked at by a person.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(failed)?;
+        .redirect(reqwest::redirect::Policy::none());
+    // What goes in the clear is of this machine, and must not leave it for a proxy.
+    let client = if is_encrypted(url) { client } else { client.no_proxy() };
+    let client = client.build().map_err(failed)?;
     let mut answer = client.get(url).send().await.map_err(failed)?;
     if answer.status() != StatusCode::OK {
         return Err(JwksError::Fetch(format!("the answer is {}", answer.status())));
@@ -108,6 +109,10 @@ async fn fetch(url: &str) -> Result<String, JwksError> {
         }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn is_encrypted(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
 impl KeySet {

@@ -69,7 +69,7 @@ impl Jwt {
 
     /// Where the signer's keys are published, if they are not in a file.
     pub fn published_at(&self) -> Option<&str> {
-        self.jwks.as_deref().filter(|at| at.starts_with("http://") || at.starts_with("https://"))
+        self.jwks.as_deref().filter(|at| scheme(at).is_some())
     }
 
     /// Time between two looks at the signer's keys.
@@ -93,9 +93,15 @@ impl Jwt {
                            until they are loaded again";
             return refused("jwt.max_age_seconds", shorter);
         }
-        let published = self.published_at();
-        if published.is_some_and(|url| !url.starts_with("https://") && !is_loopback(url)) {
-            return refused("jwt.jwks", "keys are fetched by https://, or from this machine");
+        // May have a secret in it, and is not shown.
+        let is_usable = |at: &str| match scheme(at) {
+            Some(scheme) => scheme.eq_ignore_ascii_case("https") || is_loopback(at),
+            None => true,
+        };
+        if self.jwks.as_deref().is_some_and(|at| !is_usable(at)) {
+            let allowed = "keys are fetched by https://, or by http:// from this machine, or read from \
+                           a file, of which the path has no `://`";
+            return refused("jwt.jwks", allowed);
         }
         if self.is_on() && (self.issuer.is_none() || self.audience.is_none()) {
             let missing = "tokens of other issuers, or for others, would be taken: both \
@@ -141,6 +147,11 @@ fn shown(jwks: &str) -> String {
     if plain { jwks.to_owned() } else { format!("{url} (the rest is hidden)") }
 }
 
+/// The scheme of a URL; a path has none.
+fn scheme(jwks: &str) -> Option<&str> {
+    jwks.split_once("://").map(|(scheme, _)| scheme)
+}
+
 fn is_loopback(url: &str) -> bool {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
     let host = url.as_ref().and_then(Url::host_str);
@@ -166,6 +177,27 @@ mod tests {
             ("https://[s3cret", "(hidden)"),
         ] {
             assert_eq!(shown(jwks), shows);
+        }
+    }
+
+    #[test]
+    fn keys_are_fetched_safely_whatever_the_case_of_the_scheme() {
+        for (at, published, taken) in [
+            ("/etc/jwks.json", false, true),
+            ("HTTPS://me:s3cret@login.example/jwks?token=t", true, true),
+            ("https://login.example/jwks", true, true),
+            ("HTTP://127.0.0.1/jwks", true, true),
+            ("Http://login.example/s3cret", true, false),
+            ("ftp://me:s3cret@127.0.0.1/jwks", true, false),
+            ("file:///s3cret", true, false),
+        ] {
+            let some = |text: &str| Some(text.to_owned());
+            let jwks = some(at);
+            let jwt = Jwt { jwks, issuer: some("i"), audience: some("a"), ..Jwt::default() };
+            assert_eq!(jwt.published_at().is_some(), published, "{at}");
+            let checked = jwt.check().map_err(|refused| refused.allowed);
+            assert_eq!(checked.is_ok(), taken, "{at}: {checked:?}");
+            assert!(checked.err().is_none_or(|said| !said.contains("s3cret")), "{at}");
         }
     }
 
