@@ -17,13 +17,13 @@ pub enum AccessError {
         /// What the system said.
         source: io::Error,
     },
-    /// A key that can be guessed.
-    #[error("auth.keys: key `{name}` has fewer than {least} characters")]
-    ShortKey {
+    /// A key that can be guessed, or that nobody can show.
+    #[error("auth.keys: the file of key `{name}` holds none: {fault}")]
+    UnusableKey {
         /// Which key.
         name: String,
-        /// How many it needs.
-        least: usize,
+        /// What is wrong with it.
+        fault: String,
     },
     /// Two keys that are the same one.
     #[error(

@@ -226,10 +226,10 @@ fn hash(key: &config::KeySettings) -> Result<KeyHash, AccessError> {
     let read = fs::read_to_string(&path);
     let read = read.map_err(|source| AccessError::KeyFile { name: name.clone(), path, source })?;
     let read = read.trim_end_matches(['\r', '\n']);
-    if read.chars().count() < config::Auth::MIN_KEY_CHARS {
-        return Err(AccessError::ShortKey { name, least: config::Auth::MIN_KEY_CHARS });
+    match config::Auth::fault_of_key(read) {
+        Some(fault) => Err(AccessError::UnusableKey { name, fault }),
+        None => Ok(KeyHash::of(read)),
     }
-    Ok(KeyHash::of(read))
 }
 
 #[cfg(test)]

@@ -96,6 +96,21 @@ impl Auth {
     pub const ADMIN_KEY: &str = "admin_key";
     /// The fewest characters of a key: one that can be guessed keeps nobody out.
     pub const MIN_KEY_CHARS: usize = 16;
+    /// The most.
+    pub const MAX_KEY_CHARS: usize = 512;
+
+    /// What is wrong with a key, if anything is. What no header can show lets nobody in.
+    pub fn fault_of_key(key: &str) -> Option<String> {
+        let length = key.chars().count();
+        if !(Self::MIN_KEY_CHARS..=Self::MAX_KEY_CHARS).contains(&length) {
+            let (least, most) = (Self::MIN_KEY_CHARS, Self::MAX_KEY_CHARS);
+            return Some(format!("a key has {least} to {most} characters, not {length}"));
+        }
+        let is_shown = key.bytes().all(|byte| matches!(byte, b' '..=b'~')) && key.trim() == key;
+        let unseen = "a key is of printable ASCII characters, without spaces at its ends, line ends or a byte \
+                      order mark: nothing else can be shown in a header";
+        (!is_shown).then(|| unseen.to_owned())
+    }
 
     /// Time between two looks at the keys in the database.
     pub fn refresh_interval(&self) -> Duration {
@@ -135,9 +150,22 @@ impl Auth {
                 let allowed = "`sha256` has 64 hexadecimal digits, as sha256sum prints them";
                 return Err(Invalid { key: "auth.keys", allowed: allowed.to_owned() });
             }
-            check_key("auth.keys", key.key.as_ref())?;
-            for limit in [key.requests_per_second, key.max_waiters].into_iter().flatten() {
-                check_range("auth.keys", limit, 1, 1_000_000)?;
+            check_key("auth.keys", key.key.as_ref()).map_err(|invalid| Invalid {
+                allowed: format!("`{}`: {}", key.name, invalid.allowed),
+                ..invalid
+            })?;
+            let limits = [
+                ("requests_per_second", key.requests_per_second),
+                ("max_waiters", key.max_waiters),
+            ];
+            for (field, limit) in
+                limits.into_iter().filter_map(|(field, limit)| Some((field, limit?)))
+            {
+                let name = &key.name;
+                check_range("auth.keys", limit, 1, 1_000_000).map_err(|invalid| Invalid {
+                    allowed: format!("`{field}` of `{name}`: {}", invalid.allowed),
+                    ..invalid
+                })?;
             }
         }
         Ok(())
@@ -150,10 +178,31 @@ fn hidden<S: Serializer>(value: &Option<String>, out: S) -> Result<S::Ok, S::Err
 }
 
 fn check_key(key: &'static str, secret: Option<&Secret>) -> Result<(), Invalid> {
-    let length = secret.map_or(Auth::MIN_KEY_CHARS, |secret| secret.expose().chars().count());
-    if (Auth::MIN_KEY_CHARS..=512).contains(&length) {
-        return Ok(());
+    let fault = secret.and_then(|secret| Auth::fault_of_key(secret.expose()));
+    fault.map_or(Ok(()), |allowed| Err(Invalid { key, allowed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_no_header_can_show_is_refused() {
+        for key in ["sixteen or more characters", "0123456789abcdef", "!\"#$%&'()*+,-./:;~"] {
+            assert_eq!(Auth::fault_of_key(key), None, "{key:?}");
+        }
+        for key in [
+            "gr\u{f6}\u{df}er-als-sechzehn-abcdef",
+            "\u{feff}0123456789abcdef",
+            " 0123456789abcdef",
+            "0123456789abcdef ",
+            "0123456789abcdef\t",
+            "0123456789\nabcdef",
+            "0123456789\u{1}abcdef",
+            &"x".repeat(513),
+        ] {
+            let fault = Auth::fault_of_key(key).expect("refused");
+            assert!(fault.starts_with("a key ") && !fault.contains("abcdef"), "{fault}");
+        }
     }
-    let allowed = format!("a key has {} to 512 characters, not {length}", Auth::MIN_KEY_CHARS);
-    Err(Invalid { key, allowed })
 }

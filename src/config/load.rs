@@ -236,6 +236,12 @@ fn expected(setting: &str, key: &str, error: &config::ConfigError) -> String {
     if setting != KEYS {
         return "expected a text".to_owned();
     }
+    if key.ends_with(".expires_at") {
+        return "expected a moment as RFC 3339 has it, such as 2030-01-31T12:00:00Z".to_owned();
+    }
+    if key.ends_with(".grants") {
+        return "expected a list, such as [\"send,receive:orders*\"]".to_owned();
+    }
     if public.iter().any(|part| key.contains(part)) {
         return reason(error);
     }

@@ -136,6 +136,30 @@ fn mistakes_are_one_line_with_key_source_and_what_is_allowed() {
         ("", &[("PGMQ_GATEWAY__NO__SUCH", "1")], &["`no.such`", "PGMQ_GATEWAY__NO__SUCH"]),
         ("", &[("PGMQ_GATEWAY__LOG__FORMAT", "xml")], &["`log.format`", "text", "json"]),
         ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "inof")], &["`log.level`", "inof", "debug"]),
+        ("", &[("PGMQ_GATEWAY__LOG__LEVEL", ",")], &["`log.level`", "debug"]),
+        ("", &[("PGMQ_GATEWAY__LOG__LEVEL", "info,,a=debug")], &["`log.level`", "debug"]),
+        (
+            "[[auth.keys]]\nname = \"k\"\nkey = \"0123456789abcdef\"\ngrants = []\n\
+             expires_at = \"tomorrow\"\n",
+            &[],
+            &["`auth.keys[0].expires_at`", "RFC 3339", "T12:00:00Z"],
+        ),
+        (
+            "[[auth.keys]]\nname = \"k\"\nkey = \"0123456789abcdef\"\ngrants = \"send:x\"\n",
+            &[],
+            &["`auth.keys[0].grants`", "expected a list", "orders*"],
+        ),
+        (
+            "[[auth.keys]]\nname = \"kay\"\nkey = \"0123456789abcdef\"\ngrants = []\n\
+             requests_per_second = 0\n",
+            &[],
+            &["`auth.keys`", "`requests_per_second` of `kay`", "1 to 1000000"],
+        ),
+        (
+            "[[auth.keys]]\nname = \"kay\"\nkey = \" 0123456789abcdef\"\ngrants = []\n",
+            &[],
+            &["`auth.keys`", "`kay`", "spaces at its ends"],
+        ),
         ("[log]\nrequests = \"0%\"\n", &[], &["`log.requests`", "0%", "errors", "1%"]),
         (
             "[server]\nkeep_alive_timeout_seconds = 0\n",

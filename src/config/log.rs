@@ -107,7 +107,9 @@ impl Default for Log {
 impl Log {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-        let is_filter = self.level.contains(['=', ','])
+        let has_parts = self.level.split(',').all(|part| !part.trim().is_empty());
+        let is_filter = has_parts
+            && self.level.contains(['=', ','])
             && self.level.parse::<tracing_subscriber::EnvFilter>().is_ok();
         if is_filter || LEVELS.contains(&&*self.level) {
             return Ok(());
