@@ -179,8 +179,9 @@ impl Connections {
             Pin::new(&mut connection.connection).graceful_shutdown();
         };
         drop(interrupts);
-        let stream = connection.connection.into_parts().io.into_inner().into_inner();
-        Box::pin(self.close(stream, &exchange, ended.as_ref().err())).await;
+        let parts = connection.connection.into_parts();
+        let (stream, left) = (parts.io.into_inner().into_inner(), parts.read_buf);
+        Box::pin(self.close(stream, &exchange, ended.as_ref().err(), left)).await;
         ended.map(|()| None)
     }
 
@@ -208,12 +209,19 @@ impl Connections {
     }
 
     /// Says what HTTP left unsaid, and closes so that it is heard.
-    async fn close(&self, mut stream: Stream, exchange: &Exchange, error: Option<&hyper::Error>) {
+    async fn close(
+        &self,
+        mut stream: Stream,
+        exchange: &Exchange,
+        error: Option<&hyper::Error>,
+        left: Bytes,
+    ) {
         let last_words = match (exchange.refused(), error) {
-            (Some(status), Some(error)) => self.unserved.last_words(status, error),
+            (Some(status), Some(error)) => self.unserved.last_words(status, error, &left),
             (_, Some(_)) => return,
             (_, None) => String::new(),
         };
+        drop(left);
         let is_heard = exchange.is_unread() || !last_words.is_empty();
         let say = async {
             stream.write_all(last_words.as_bytes()).await?;
@@ -241,7 +249,7 @@ impl Connections {
         let counting = Arc::clone(&answers);
         let service = service_fn(move |request| {
             let in_hand = counting.request();
-            let answer = match unserved.refuse_head(&request) {
+            let answer = match unserved.refuse_head(&request, counting.is_crowded()) {
                 Some(refusal) => Either::Left(ready(refusal)),
                 None => Either::Right(answer(&app, request, peer)),
             };

@@ -66,6 +66,12 @@ impl HeadLimits {
         bytes > self.max_bytes as usize || headers.len() > self.max_headers
     }
 
+    /// Whether what has come of HTTP/1 is less than the head of a request that is larger.
+    pub(super) fn is_kept_by(&self, bytes: &[u8]) -> bool {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        bytes.len() < self.max_bytes as usize && lines <= self.max_headers
+    }
+
     /// What is said to one that is larger.
     pub(super) fn exceeded(&self) -> Problem {
         Problem::head_too_large(self.max_bytes, self.max_headers)

@@ -56,6 +56,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", "Invalid request", detail)
     }
 
+    /// Of a request that its client has given this id.
+    pub(super) fn of(self, id: &str) -> Self {
+        Self { id: id.to_owned(), ..self }
+    }
+
     /// The status.
     pub(super) fn status(&self) -> u16 {
         self.status.as_u16()
@@ -90,6 +95,7 @@ impl Problem {
             self.retry_after.map_or_else(String::new, |wait| format!("retry-after: {wait}\r\n"));
         format!(
             "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{retry_after}\
+             cache-control: no-store\r\nx-content-type-options: nosniff\r\n\
              x-request-id: {}\r\nconnection: close\r\ncontent-length: {}\r\ndate: {}\r\n\r\n{body}",
             self.status.as_str(),
             self.status.canonical_reason().unwrap_or_default(),
@@ -106,6 +112,8 @@ impl Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert("x-request-id", id);
         }

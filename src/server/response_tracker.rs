@@ -24,6 +24,9 @@ use super::deadline::{past, time_for};
 /// Bytes that are handed over at once: what a client has no room for stays with us, and is seen.
 const PIECE: usize = 16 << 10;
 
+/// Requests at the same time that are more than most clients make.
+const CROWD: usize = 16;
+
 /// What is known of them.
 #[derive(Debug)]
 pub(super) struct ResponseTracker {
@@ -70,6 +73,11 @@ impl ResponseTracker {
         in_hand.requests += 1;
         in_hand.since = Instant::now();
         Request { answers: Arc::clone(self), deadline: None }
+    }
+
+    /// Whether there are many requests in hand.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.in_hand().requests > CROWD
     }
 
     /// Waits until there has been no request in hand for so long, from now on.

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{http::StatusCode, response::Response};
+use axum::{body::Body, http::StatusCode, response::Response};
 use tracing::info;
 
-use crate::telemetry::{Metrics, Request, has_line};
+use crate::telemetry::{Metrics, Request, has_line, is_request_id};
 
 use super::{connection_options::HeadLimits, problem::Problem};
 
@@ -23,8 +23,18 @@ impl Unserved {
     }
 
     /// What is said to a request of HTTP/1 that could not be read, and was to be refused with a status.
-    pub(super) fn last_words(&self, status: StatusCode, error: &hyper::Error) -> String {
+    /// `left` is what of it was not yet understood.
+    pub(super) fn last_words(
+        &self,
+        status: StatusCode,
+        error: &hyper::Error,
+        left: &[u8],
+    ) -> String {
         let problem = match status {
+            // hyper says the same of a body that is announced with more bytes than it can count.
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.limits.is_kept_by(left) => {
+                Problem::malformed("`Content-Length` is more than any body has")
+            }
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => self.limits.exceeded(),
             StatusCode::URI_TOO_LONG => Problem::url_too_long(),
             _ => Problem::malformed(&error.to_string()),
@@ -35,10 +45,22 @@ impl Unserved {
 
     /// What is said to a request of HTTP/2 whose head is too large; nothing if it is not. That of HTTP/1
     /// is held to it where it is read.
-    pub(super) fn refuse_head<B>(&self, request: &hyper::Request<B>) -> Option<Response> {
+    pub(super) fn refuse_head<B>(
+        &self,
+        request: &hyper::Request<B>,
+        is_crowded: bool,
+    ) -> Option<Response> {
         let problem = self.limits.is_exceeded(request).then(|| self.limits.exceeded())?;
+        let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        let id = id.filter(|id| is_request_id(id.as_bytes()));
+        let problem = match id {
+            Some(id) => problem.of(id),
+            None => problem,
+        };
         self.record(&problem);
-        Some(problem.response())
+        let response = problem.response();
+        // Nothing counts it: of many that wait on a connection, the heads say enough, and wait for no client.
+        Some(if is_crowded { response.map(|_| Body::empty()) } else { response })
     }
 
     fn record(&self, problem: &Problem) {

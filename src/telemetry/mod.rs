@@ -12,4 +12,4 @@ pub use metrics::{
     MessageEvent, Metrics, ProcessSnapshot, QueueCounts, QueueFigures, QueueSnapshot, Request,
 };
 pub use recent_errors::{RecentError, RecentErrors};
-pub use request_lines::has_line;
+pub use request_lines::{has_line, is_request_id};

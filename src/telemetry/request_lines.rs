@@ -76,6 +76,14 @@ pub fn has_line(status: u16) -> bool {
     CHOICE.has_line(status)
 }
 
+/// Characters of a caller's request id that are taken over.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Whether what a caller calls a request can stand in a log, and in its answer.
+pub fn is_request_id(id: &[u8]) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

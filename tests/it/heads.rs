@@ -32,6 +32,7 @@ fn problem(said: &str, status: u16, code: &str) -> String {
     let body: Value = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {said}"));
     assert_eq!((&body["code"], &body["status"]), (&code.into(), &status.into()), "{said}");
     assert_eq!(body["instance"], header("x-request-id"), "{said}");
+    assert_eq!(header("x-content-type-options"), "nosniff", "{said}");
     assert!(body["title"].is_string() && !header("x-request-id").is_empty(), "{said}");
     // What HTTP/1.0 has by itself.
     let closes = header("connection") == "close" || said.starts_with("HTTP/1.0");
@@ -57,6 +58,15 @@ async fn what_is_no_request_is_told_so() {
             "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
             "content-length",
         ),
+        // More than anything counts, and a number all the same.
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551614\r\n\r\n",
+            "`Content-Length`",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            "`Content-Length`",
+        ),
         (
             "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
             "transfer-encoding",
@@ -71,10 +81,11 @@ async fn what_is_no_request_is_told_so() {
         let (first, second) = said.split_once("ok\n").unwrap_or_else(|| panic!("{said}"));
         assert!(first.starts_with("HTTP/1.1 200 OK"), "{said}");
         problem(second, 400, "invalid_request");
+        assert!(second.contains("cache-control: no-store\r\n"), "{second}");
     }
     let metrics = gateway.get("/metrics").await.expect(200).text;
     let counted =
-        r#"pgmq_gateway_http_requests_total{method="OTHER",route="unmatched",status="400"} 22"#;
+        r#"pgmq_gateway_http_requests_total{method="OTHER",route="unmatched",status="400"} 26"#;
     assert!(metrics.contains(counted), "{metrics}");
 }
 
@@ -166,9 +177,10 @@ async fn the_limit_on_heads_holds_over_http2_and_is_told() {
         http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
     tokio::spawn(connection);
     for (bytes, headers, status) in
-        [(32_000, 1, 200), (33_000, 1, 431), (10, 101, 431), (10, 90, 200)]
+        [(32_000, 1, 200), (33_000, 1, 431), (10, 100, 431), (10, 90, 200)]
     {
-        let mut request = hyper::Request::get("http://localhost/livez");
+        let mut request =
+            hyper::Request::get("http://localhost/livez").header("x-request-id", "mine");
         for n in 0..headers {
             request = request.header(format!("x-{n}"), "x".repeat(bytes));
         }
@@ -176,7 +188,11 @@ async fn the_limit_on_heads_holds_over_http2_and_is_told() {
         let response = sender.send_request(request).await.expect("answered");
         assert_eq!(response.status(), status, "{bytes} bytes, {headers} headers");
         if status == 431 {
-            let id = response.headers()["x-request-id"].to_str().expect("text").to_owned();
+            let headers = response.headers();
+            let id = headers["x-request-id"].to_str().expect("text").to_owned();
+            assert_eq!(id, "mine");
+            assert_eq!(headers["cache-control"], "no-store");
+            assert_eq!(headers["x-content-type-options"], "nosniff");
             let body = response.into_body().collect().await.expect("all of it").to_bytes();
             let body: Value = serde_json::from_slice(&body).expect("JSON");
             assert_eq!(
