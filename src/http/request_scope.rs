@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     sync::Arc,
     task::{Context, Poll},
     time::Instant,
@@ -15,11 +16,12 @@ use axum::{
 };
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument, debug_span};
 use uuid::Uuid;
 
-use crate::telemetry::Request as Answered;
+use crate::telemetry::{Request as Answered, is_request_id};
 
 use super::{
     access::too_many,
@@ -36,8 +38,6 @@ use super::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Characters of a caller's request id that are taken over.
-const MAX_REQUEST_ID: usize = 128;
 /// The status of a request whose client left before it was answered, as proxies log it.
 const CLIENT_LEFT: u16 = 499;
 /// Routes that are served however many requests are in flight.
@@ -54,11 +54,14 @@ pub(super) struct RequestLayer {
 struct Rules {
     front_end: FrontEnd,
     origins: OriginPolicy,
+    /// What tells browsers which pages may read a refusal.
+    cors: Option<CorsLayer>,
 }
 
 impl RequestLayer {
     pub(super) fn new(gate: Gate, front_end: FrontEnd, origins: OriginPolicy) -> Self {
-        Self { gate, rules: Arc::new(Rules { front_end, origins }) }
+        let cors = origins.cors(&front_end);
+        Self { gate, rules: Arc::new(Rules { front_end, origins, cors }) }
     }
 }
 
@@ -118,14 +121,18 @@ where
         let unread = Unread::watch(&mut request);
         let gate = self.layer.gate.clone();
         let answer = match refused {
-            Some(rejection) => Err(rejection),
+            Some(rejection) => Err(Box::new((request, rejection))),
             None => Ok(self.inner.call(request)),
         };
         Box::pin(async move {
             let span = scope.context.call.span();
             let response = match answer {
                 Ok(answer) => answer.instrument(span).await?,
-                Err(rejection) => rejection.into_response(),
+                Err(refused) => {
+                    let (request, rejection) = *refused;
+                    let cors = scope.layer.rules.cors.clone();
+                    Box::pin(refuse(cors, request, rejection)).await
+                }
             };
             let mut response = scope.end(response);
             if let Some(rest) = unread.rest() {
@@ -256,6 +263,21 @@ fn stays(name: &HeaderName) -> bool {
     *name == header::ALLOW || *name == header::VARY || name.as_str().starts_with("access-control-")
 }
 
+/// A refusal, as those pages may read it that may use the gateway.
+async fn refuse(cors: Option<CorsLayer>, request: Request, rejection: Rejection) -> Response {
+    // A preflight is answered without asking anybody, and that may be if it only comes too soon.
+    let is_overload = matches!(rejection, Rejection::Overloaded(_));
+    let may_pass = is_overload || *request.method() != Method::OPTIONS;
+    let Some(cors) = cors.filter(|_| may_pass) else { return rejection.into_response() };
+    let mut rejection = Some(rejection);
+    let refusal = service_fn(move |_: Request| {
+        let response = rejection.take().map(IntoResponse::into_response);
+        ready(Ok::<_, Infallible>(response.unwrap_or_default()))
+    });
+    let Ok(response) = cors.layer(refusal).oneshot(request).await;
+    response
+}
+
 /// Counts a request in, if there is room for it.
 fn enter(gate: &Gate) -> Result<InFlightGuard, Rejection> {
     gate.concurrency.enter().map_err(|full| too_many(gate, full))
@@ -263,10 +285,7 @@ fn enter(gate: &Gate) -> Result<InFlightGuard, Rejection> {
 
 /// The caller's id, if it is one that can stand in a log, or a fresh one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let fits = |id: &&HeaderValue| {
-        let id = id.as_bytes();
-        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
-    };
+    let fits = |id: &&HeaderValue| is_request_id(id.as_bytes());
     if let Some(id) = headers.get(REQUEST_ID).filter(fits) {
         return id.clone();
     }

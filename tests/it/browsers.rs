@@ -1,7 +1,9 @@
 //! Requests that a browser makes for a page.
 
+use tokio::io::AsyncWriteExt;
+
 use super::auth::{ADMIN, with_admin};
-use crate::support::{Answer, Client, TestGateway};
+use crate::support::{Answer, Client, TestGateway, eventually, raw};
 
 /// As a browser does it for a page of another site.
 #[tokio::test]
@@ -60,6 +62,38 @@ async fn where_any_page_is_welcome_it_has_to_ask_first() {
     let keyless = Answer::of(keyless).await;
     keyless.clone().problem(401, "unauthenticated");
     assert_eq!(keyless.header("access-control-allow-origin"), "*");
+}
+
+/// So that it knows when to come again.
+#[tokio::test]
+async fn a_page_can_read_that_it_comes_too_soon() {
+    let gateway = TestGateway::with(|settings| {
+        settings.http.cors_origins = vec!["https://app.example".to_owned()];
+        settings.limits.max_arriving_requests = 1;
+    })
+    .await;
+    gateway.create("q").await;
+    let mut half = raw::connect(&gateway).await;
+    let head =
+        "POST /queues/q/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
+    half.write_all(head.as_bytes()).await.expect("sent");
+    let ask = |method: &str, origin: &str| {
+        let request = gateway.request(method, "/queues").header("origin", origin);
+        Answer::of(request.header("access-control-request-method", "POST"))
+    };
+    let refused = eventually("half a request has come", async || {
+        let answer = ask("GET", "https://app.example").await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.header("access-control-allow-origin"), "https://app.example");
+    assert!(refused.header("access-control-expose-headers").contains("retry-after"));
+    refused.problem(503, "overloaded");
+    let preflight = ask("OPTIONS", "https://app.example").await.expect(200);
+    assert_eq!(preflight.header("access-control-allow-origin"), "https://app.example");
+    let other = ask("GET", "https://evil.example").await;
+    assert_eq!(other.header("access-control-allow-origin"), "");
+    other.problem(503, "overloaded");
 }
 
 #[tokio::test]
