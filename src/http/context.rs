@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use axum::http::{HeaderValue, request::Parts};
+use axum::{
+    body::Body,
+    http::{HeaderValue, request::Parts},
+};
 
 use crate::{
     auth::{Credential, Fingerprint, Identity, Principal},
@@ -31,6 +34,8 @@ pub(crate) struct RequestContext {
     request_id: Option<HeaderValue>,
     /// Whether a body is to come.
     has_body: AtomicBool,
+    /// What there may be of a body where none is taken, until somebody looks.
+    unasked: Mutex<Option<Body>>,
     /// Its place among those in flight, until it is answered.
     counted: Mutex<Option<InFlightGuard>>,
 }
@@ -112,6 +117,16 @@ impl RequestContext {
     /// What was told to come turned out to be nothing: nobody reads that.
     pub(super) fn has_no_body(&self) {
         self.has_body.store(false, Relaxed);
+    }
+
+    /// Puts aside what may be a body, of a request that takes none.
+    pub(super) fn put_aside(&self, body: Body) {
+        *self.unasked.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// What was put aside, for whoever looks first.
+    pub(super) fn take_unasked(&self) -> Option<Body> {
+        self.unasked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Its body is there, or it has none: from now on it counts among those that are served.

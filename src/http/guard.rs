@@ -7,10 +7,13 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use super::{context::context, rejection::Rejection};
+use super::{
+    context::{RequestContext, context},
+    rejection::Rejection,
+    unwanted::{may_have_body, put_aside, refuse_unasked},
+};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
@@ -22,13 +25,7 @@ use futures_util::{
     future::{BoxFuture, CatchUnwind, Either, Map},
 };
 use http_body::Body as _;
-use http_body_util::BodyExt;
-use tokio::time::timeout;
 use tower::{Layer, Service};
-
-/// Time for the first byte of a body that should not be there, where nothing says beforehand whether it
-/// is. One that does not come by then counts as there: whoever has no body says so at once.
-const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 /// The layer.
 #[derive(Clone)]
@@ -94,10 +91,17 @@ where
         let other = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, other);
         Either::Right(Box::pin(async move {
-            match check(request).await {
-                Ok(request) => caught(inner.call(request)).await,
-                Err(rejection) => Ok(rejection.into_response()),
-            }
+            let (request, unasked) = match check(request) {
+                Ok(checked) => checked,
+                Err(rejection) => return Ok(rejection.into_response()),
+            };
+            let method = request.method().clone();
+            let response = caught(inner.call(request)).await?;
+            let Some(context) = unasked else { return Ok(response) };
+            // A refusal says more than that.
+            let refused = refuse_unasked(&method, &context).err();
+            let refused = refused.filter(|_| response.status().is_success());
+            Ok(refused.map_or(response, IntoResponse::into_response))
         }))
     }
 }
@@ -110,41 +114,17 @@ fn is_plain(request: &Request) -> bool {
     !has_encoding && (may_have_body(request.method()) || request.body().is_end_stream())
 }
 
-/// Whether a method is one whose handlers read the body, if there is one.
-fn may_have_body(method: &Method) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD)
-}
-
-/// Refuses a body that nobody would read, or that nobody would decode.
-async fn check(request: Request) -> Result<Request, Rejection> {
+/// Refuses a body that nobody would read, or that nobody would decode. What may be one that nobody would read is put
+/// aside, into the context.
+fn check(request: Request) -> Result<(Request, Option<Arc<RequestContext>>), Rejection> {
     check_encoding(request.headers())?;
     if may_have_body(request.method()) {
-        return Ok(request);
+        return Ok((request, None));
     }
     let (parts, body) = request.into_parts();
-    let has_content = timeout(FIRST_BYTE, has_content(body)).await.unwrap_or(true);
-    if has_content {
-        let method = parts.method;
-        return Err(Rejection::Malformed(
-            format!("{method} takes no body: parameters stand behind the `?` of the URL").into(),
-        ));
-    }
-    context(&parts).has_no_body();
-    Ok(Request::from_parts(parts, Body::empty()))
-}
-
-/// Whether there is a byte in a body, without waiting for one that is announced.
-async fn has_content(mut body: Body) -> bool {
-    if body.size_hint().lower() > 0 {
-        return true;
-    }
-    while let Some(frame) = body.frame().await {
-        // One that breaks off had not come to its end.
-        if frame.map_or(true, |frame| frame.data_ref().is_some_and(|data| !data.is_empty())) {
-            return true;
-        }
-    }
-    false
+    let context = context(&parts);
+    put_aside(&parts.method, &context, body)?;
+    Ok((Request::from_parts(parts, Body::empty()), Some(context)))
 }
 
 /// A body is JSON as it stands: what it was coded with on its way, other than in chunks, nobody would undo either.
@@ -215,25 +195,6 @@ mod tests {
                 headers.append(header::CONTENT_ENCODING, value);
             }
             assert_eq!(check_encoding(&headers).is_ok(), taken, "{values:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_is_there_when_its_first_byte_is_or_does_not_come() {
-        let frames = |parts: &[&'static [u8]]| {
-            let parts: Vec<Result<_, Infallible>> = parts.iter().map(|part| Ok(*part)).collect();
-            Body::from_stream(futures_util::stream::iter(parts))
-        };
-        let never = Body::from_stream(futures_util::stream::pending::<Result<&[u8], Infallible>>());
-        for (body, taken) in [
-            (frames(&[]), true),
-            (frames(&[b"", b""]), true),
-            (frames(&[b"", b" "]), false),
-            (Body::from("{}"), false),
-            (never, false),
-        ] {
-            let request = Request::get("/").body(body).expect("a request");
-            assert_eq!(check(request).await.is_ok(), taken);
         }
     }
 }

@@ -26,6 +26,7 @@ mod request_scope;
 mod response;
 mod unread;
 mod unreserved;
+mod unwanted;
 mod wire_error;
 
 pub use access::GatedBroker;

@@ -129,6 +129,7 @@ async fn serve(sqs: Sqs, protocol: Protocol, request: Request) -> Result<Respons
         Some((signature, key)) => {
             let id = &signature.access_key_id;
             let claimed = Caller::claimed(&parts, &sqs, key.credential.clone(), id)?;
+            claimed.refuse_body(&parts).await?;
             let announced = verification::announced_hash(&parts);
             if let Some(hash) = announced {
                 verification::verify(&sqs, signature, key, &parts, &base_path, hash)?;

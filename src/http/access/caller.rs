@@ -21,6 +21,7 @@ use super::{
         context::{Leave, Purpose, RequestContext, context},
         gate::Gate,
         rejection::Rejection,
+        unwanted,
     },
     gated_broker::GatedBroker,
 };
@@ -48,6 +49,7 @@ impl Caller {
             let counted = caller.context.belongs_to(usage);
             counted.map_err(|full| too_many(gated, full))?;
         }
+        caller.refuse_body(parts).await?;
         caller.begin()?;
         caller.check_rates()?;
         Ok(caller)
@@ -105,6 +107,11 @@ impl Caller {
         let id = self.principal.identity().fingerprint().caller_id();
         self.context.call.set_caller(id);
         id
+    }
+
+    /// Refuses a body where none is taken, for which whoever sends it may be waited for.
+    pub(crate) async fn refuse_body(&self, parts: &Parts) -> Result<(), Rejection> {
+        unwanted::refuse(parts, &self.context).await
     }
 
     /// Counts a request that has no body among those that are served.
