@@ -12,7 +12,7 @@ use axum::{
 use flate2::Compression;
 use http_body::Body as _;
 
-use crate::http::BasePath;
+use crate::http::{BasePath, in_its_place};
 
 use super::{
     assets::{gzipped, takes_gzip},
@@ -66,5 +66,6 @@ async fn compressed(response: Response, takes_gzip: bool) -> Response {
     parts.headers.remove(header::CONTENT_LENGTH);
     let gzip = HeaderValue::from_static("gzip");
     parts.headers.insert(header::CONTENT_ENCODING, gzip);
-    Response::from_parts(parts, Body::from(gzipped(&bytes, Compression::new(5))))
+    let body = in_its_place(&parts, Body::from(gzipped(&bytes, Compression::new(5))));
+    Response::from_parts(parts, body)
 }

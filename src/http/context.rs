@@ -151,6 +151,11 @@ impl RequestContext {
         *self.lock() = None;
     }
 
+    /// Its place among those in flight goes to its answer.
+    pub(super) fn take_place(&self) -> Option<InFlightGuard> {
+        self.lock().take()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<InFlightGuard>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -26,6 +26,7 @@ mod request_scope;
 mod response;
 mod unread;
 mod unreserved;
+mod untaken;
 mod unwanted;
 mod wire_error;
 
@@ -51,4 +52,5 @@ pub(crate) use response::{
     room_to_take, short_json,
 };
 pub(crate) use unreserved::UNRESERVED;
+pub(crate) use untaken::in_its_place;
 pub(crate) use wire_error::{WireError, error_response, shorten, shortened};

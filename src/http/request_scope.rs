@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header},
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
@@ -34,6 +34,7 @@ use super::{
     rejection::Rejection,
     request_log::log,
     unread::Unread,
+    untaken::{self, Kept},
     wire_error::{WireError, error_of},
 };
 
@@ -154,6 +155,8 @@ struct RequestScope {
     no_store: bool,
     /// Whether JSON is to end a line.
     newline: bool,
+    /// Whether its answer counts until its client has taken it.
+    kept: Kept,
     context: Arc<RequestContext>,
     answered: bool,
 }
@@ -177,6 +180,14 @@ impl RequestScope {
         };
         let newline = layer.rules.front_end.line_ends && newline::is_wanted(request.headers());
         let has_body = !request.body().is_end_stream();
+        let kept =
+            match request.version() {
+                // Operators are few, and answered whatever clients do.
+                Version::HTTP_2 if !layer.rules.front_end.is_for_operations => {
+                    if counted.is_some() { Kept::InItsPlace } else { Kept::Aside }
+                }
+                _ => Kept::Not,
+            };
         let context = Arc::new(RequestContext::counted(counted, has_body, request_id.clone()));
         let (name, id) = (name_of(route.as_ref()), context.request_id());
         let span = debug_span!("request", method = known(&method), route = name, request_id = id);
@@ -191,6 +202,7 @@ impl RequestScope {
             route,
             no_store,
             newline,
+            kept,
             context,
             answered,
         };
@@ -199,7 +211,7 @@ impl RequestScope {
 
     /// Renders what went wrong, if anything did, and counts and logs the request.
     fn end(mut self, mut response: Response) -> Response {
-        self.context.let_go();
+        let place = self.leave(&mut response);
         let error = self.layer.rules.error_in(&mut response);
         if let Some(error) = &error {
             let before = std::mem::replace(&mut response, error.render(self.id()));
@@ -221,7 +233,21 @@ impl RequestScope {
         if self.layer.gate.draining.is_cancelled() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response
+        if self.kept == Kept::Not { response } else { untaken::keep(response, place) }
+    }
+
+    /// It is answered, and leaves its place, to its answer where that counts. Where there is none for it, it is
+    /// refused.
+    fn leave(&self, response: &mut Response) -> Option<InFlightGuard> {
+        if self.kept == Kept::Not {
+            self.context.let_go();
+            return None;
+        }
+        let gate = &self.layer.gate;
+        untaken::place(gate, &self.context, self.kept).unwrap_or_else(|refused| {
+            *response = refused.into_response();
+            gate.concurrency.stand_aside()
+        })
     }
 
     /// Counts and logs what came of it, once.

@@ -195,6 +195,7 @@ mod triggers_elsewhere;
 mod unknown_changes;
 mod unknown_leases;
 mod unknown_words;
+mod untaken;
 mod unwanted_bodies;
 mod upgrade;
 mod workers;

@@ -18,6 +18,9 @@ use crate::domain::{CallerId, Share};
 
 use super::caller_usage::{CallerUsage, CallerUsages, add};
 
+/// Answers that wait for their client, of requests that count nowhere else.
+const MOST_ASIDE: usize = 1024;
+
 /// Requests at the same time, and how many come in a second.
 #[derive(Debug)]
 pub(crate) struct ConcurrencyLimit {
@@ -43,6 +46,7 @@ pub(crate) struct RequestLimits {
 struct Counts {
     arriving: AtomicUsize,
     served: AtomicUsize,
+    aside: AtomicUsize,
     most: RequestLimits,
 }
 
@@ -51,7 +55,18 @@ struct Counts {
 pub(crate) struct InFlightGuard {
     counts: Arc<Counts>,
     caller: Option<Arc<CallerUsage>>,
-    is_here: bool,
+    stage: Stage,
+}
+
+/// As what a request counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its body has not come yet.
+    Arriving,
+    /// It is served.
+    Served,
+    /// It was never let in, and has an answer that waits for its client.
+    Aside,
 }
 
 /// There are as many as may be.
@@ -71,7 +86,8 @@ impl ConcurrencyLimit {
     pub(crate) fn new(most: RequestLimits) -> Self {
         let rate = most.per_second.and_then(NonZeroU32::new);
         let rate = rate.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
-        let counts = Counts { arriving: AtomicUsize::new(0), served: AtomicUsize::new(0), most };
+        let [arriving, served, aside] = [0; 3].map(AtomicUsize::new);
+        let counts = Counts { arriving, served, aside, most };
         Self { counts: Arc::new(counts), callers: CallerUsages::default(), rate }
     }
 
@@ -80,7 +96,26 @@ impl ConcurrencyLimit {
         if !add(&self.counts.arriving, 1, self.counts.most.arriving) {
             return Err(Full::Arriving);
         }
-        Ok(InFlightGuard { counts: Arc::clone(&self.counts), caller: None, is_here: false })
+        Ok(self.guard(None, Stage::Arriving))
+    }
+
+    /// Counts a request in that was let go of while it waited, and now has an answer: that is there, and counts
+    /// even where it is one more than may be. Whoever comes next finds that there is no room.
+    pub(crate) fn enter_again(&self, caller: Option<Arc<CallerUsage>>) -> InFlightGuard {
+        self.counts.served.fetch_add(1, Relaxed);
+        if let Some(caller) = &caller {
+            caller.served.fetch_add(1, Relaxed);
+        }
+        self.guard(caller, Stage::Served)
+    }
+
+    /// A place for the answer to a request that counts nowhere, if there is one left.
+    pub(crate) fn stand_aside(&self) -> Option<InFlightGuard> {
+        add(&self.counts.aside, 1, MOST_ASIDE).then(|| self.guard(None, Stage::Aside))
+    }
+
+    fn guard(&self, caller: Option<Arc<CallerUsage>>, stage: Stage) -> InFlightGuard {
+        InFlightGuard { counts: Arc::clone(&self.counts), caller, stage }
     }
 
     /// What a caller has in hand.
@@ -101,10 +136,15 @@ impl ConcurrencyLimit {
 }
 
 impl InFlightGuard {
+    /// Whether it is known whose it is.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.caller.is_some()
+    }
+
     /// It turned out whose it is.
     pub(crate) fn belongs_to(&mut self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         let RequestLimits { share, arriving, .. } = self.counts.most;
-        if self.caller.is_none() && !self.is_here {
+        if self.caller.is_none() && self.stage == Stage::Arriving {
             if !add(&caller.arriving, 1, share.of(arriving)) {
                 return Err(Full::ArrivingOfCaller(share.of(arriving)));
             }
@@ -116,7 +156,7 @@ impl InFlightGuard {
     /// It turned out whose it is, after it was counted as another's.
     pub(crate) fn moves_to(&mut self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         let RequestLimits { share, arriving, served, .. } = self.counts.most;
-        if self.is_here {
+        if self.stage == Stage::Served {
             if !add(&caller.served, 1, share.of(served)) {
                 return Err(Full::ServedOfCaller(share.of(served)));
             }
@@ -124,7 +164,7 @@ impl InFlightGuard {
             return Err(Full::ArrivingOfCaller(share.of(arriving)));
         }
         if let Some(before) = self.caller.replace(caller) {
-            let count = if self.is_here { &before.served } else { &before.arriving };
+            let count = if self.stage == Stage::Served { &before.served } else { &before.arriving };
             count.fetch_sub(1, Relaxed);
         }
         Ok(())
@@ -132,7 +172,7 @@ impl InFlightGuard {
 
     /// Its body is there, or it has none.
     pub(crate) fn body_is_here(&mut self) -> Result<(), Full> {
-        if self.is_here {
+        if self.stage != Stage::Arriving {
             return Ok(());
         }
         let RequestLimits { share, served, .. } = self.counts.most;
@@ -148,17 +188,17 @@ impl InFlightGuard {
             return Err(Full::Served);
         }
         self.leave();
-        self.is_here = true;
+        self.stage = Stage::Served;
         Ok(())
     }
 
     /// Is not counted any more as what it was.
     fn leave(&self) {
         let caller = self.caller.as_deref();
-        let (of_all, of_caller) = if self.is_here {
-            (&self.counts.served, caller.map(|caller| &caller.served))
-        } else {
-            (&self.counts.arriving, caller.map(|caller| &caller.arriving))
+        let (of_all, of_caller) = match self.stage {
+            Stage::Arriving => (&self.counts.arriving, caller.map(|caller| &caller.arriving)),
+            Stage::Served => (&self.counts.served, caller.map(|caller| &caller.served)),
+            Stage::Aside => (&self.counts.aside, None),
         };
         of_all.fetch_sub(1, Relaxed);
         if let Some(count) = of_caller {
@@ -272,6 +312,30 @@ mod tests {
             assert_eq!(counts.map(|count| count.load(Relaxed)), [0; 3]);
         }
         assert_eq!(limit.len(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_refused_counts_beyond_the_bound() {
+        let limit = ConcurrencyLimit::new(limits(2, 2));
+        let caller = limit.usage(CallerId([1; 32]));
+        let answers: Vec<_> =
+            (0..3).map(|_| limit.enter_again(Some(Arc::clone(&caller)))).collect();
+        assert_eq!((limit.len(), caller.served.load(Relaxed)), (3, 3));
+        let mut next = limit.enter().expect("room to arrive");
+        assert_eq!(next.body_is_here(), Err(Full::Served));
+        drop(answers);
+        next.body_is_here().expect("room again");
+        assert_eq!((limit.len(), caller.served.load(Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn answers_of_what_counts_nowhere_have_places_of_their_own() {
+        let limit = ConcurrencyLimit::new(limits(1, 1));
+        let mut aside: Vec<_> = std::iter::from_fn(|| limit.stand_aside()).collect();
+        assert_eq!((aside.len(), limit.len()), (MOST_ASIDE, 0));
+        aside.pop();
+        assert!(limit.stand_aside().is_some());
+        limit.enter().expect("they take nothing from others");
     }
 
     #[test]

@@ -26,8 +26,13 @@ pub async fn dial(address: SocketAddr) -> TcpStream {
 /// A client of HTTP/2 that takes nothing of its answers but their heads. They stay on their way for as long as
 /// the client has them.
 pub async fn unwilling(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
+    reluctant(address, 0).await
+}
+
+/// The same of one that takes the first bytes of each.
+pub async fn reluctant(address: SocketAddr, bytes: u32) -> http2::SendRequest<Full<Bytes>> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    let builder = builder.initial_stream_window_size(0);
+    let builder = builder.initial_stream_window_size(bytes);
     let handshake = builder.handshake(TokioIo::new(dial(address).await)).await;
     let (sender, connection) = handshake.expect("HTTP/2");
     tokio::spawn(connection);
