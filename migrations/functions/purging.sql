@@ -42,11 +42,11 @@ END
 $$;
 
 -- Deletes the next messages of a queue, up to the id `up_to`, and says how many; `last_id` is where to go
--- on, maybe from where this began, null at the end. What is locked, or kept by a policy or a trigger, stays: if that is
--- all of them, `kept` says why the first does, in the words of settle_alone.
+-- on, maybe from where this began, null at the end. What is locked, or kept by a policy or a trigger, stays: `kept_id` is
+-- the first that does, and `kept` says why, in the words of settle_alone.
 CREATE FUNCTION pgmq_gateway.delete_next(
     queue text, after_msg_id bigint, up_to bigint, max_messages integer,
-    OUT deleted bigint, OUT last_id bigint, OUT kept text
+    OUT deleted bigint, OUT last_id bigint, OUT kept text, OUT kept_id bigint
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -61,16 +61,22 @@ BEGIN
     INTO ids USING after_msg_id, up_to, max_messages;
     deleted := (pgmq_gateway.delete_rows(q_table, coalesce(ids, '{}'))).deleted;
     last_id := CASE WHEN cardinality(ids) = max_messages THEN ids[max_messages] END;
-    IF deleted = 0 AND ids IS NOT NULL THEN
-        kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', ids[1], NULL, NULL)).outcome;
-        IF kept = 'done' THEN
-            deleted := 1;
+    IF deleted < cardinality(ids) THEN
+        EXECUTE format('/* pgmq_gateway */ SELECT min(q.msg_id) FROM %s q WHERE q.msg_id = ANY ($1)', q_table)
+        INTO kept_id USING ids;
+    END IF;
+    IF kept_id IS NOT NULL THEN
+        kept := (pgmq_gateway.settle_alone(queue, q_table, 'delete', kept_id, NULL, NULL)).outcome;
+        IF kept IN ('done', 'missing') THEN
+            deleted := deleted + (kept = 'done')::integer;
             -- What had it locked has ended, and with it what had the others.
             last_id := after_msg_id;
+            kept := NULL;
+            kept_id := NULL;
         END IF;
     END IF;
     -- Where nothing goes, as all is kept, what was sent is not forgotten.
-    IF coalesce(kept, 'done') = 'done' THEN
+    IF deleted > 0 OR kept IS NULL THEN
         PERFORM pgmq_gateway.forget_deduplication(queue, coalesce(last_id, up_to), ids);
     END IF;
 END

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    broker::{Error, ListQueues, NewQueue, Purged, QueueChange},
+    broker::{Error, ListQueues, NewQueue, QueueChange},
     domain::{JsonObject, Partition, QueueKind, QueueName, QueuePageSize, SettingsChange},
     http::{Caller, QueuePermit, ScopePermit, long_json, right},
 };
@@ -319,6 +319,9 @@ struct PurgedView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     more: bool,
+    /// There if messages stay that a policy, a trigger, a rule, a constraint or a lock keeps: why the first of them does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// Deletes every message of a queue; its archive stays. Where others are at work there it is done step by step, as far as
@@ -337,8 +340,9 @@ async fn purge(
     Query(NoParameters {}): Query<NoParameters>,
     _: NoBody,
 ) -> Result<JsonResponse<PurgedView>, Problem> {
-    let Purged { count, more } = broker.purge_queue(&call, queue).await?;
-    Ok(JsonResponse(PurgedView { purged: count, more }))
+    let purged = broker.purge_queue(&call, queue).await?;
+    let reason = purged.reason();
+    Ok(JsonResponse(PurgedView { purged: purged.count, more: purged.more, reason }))
 }
 
 /// Counts a queue's messages: exact, and therefore slow on a long queue.

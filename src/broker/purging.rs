@@ -11,19 +11,29 @@ use crate::{
 };
 
 use super::{
-    Broker, Error, Result, move_steps::hides, policies::Policy, row_budget::RowBudget, work::Kind,
+    Broker, Error, Result, error::of_one_step, move_steps::hides, policies::Policy,
+    row_budget::RowBudget, work::Kind,
 };
 
 /// The most messages that are deleted in one transaction where a queue cannot be emptied at once.
 const PURGE_STEP: i32 = 5_000;
 
 /// What emptying a queue came to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Purged {
     /// How many messages were deleted.
     pub count: i64,
     /// Whether the time was up before all were.
     pub more: bool,
+    /// Why one stays.
+    pub kept: Option<Error>,
+}
+
+impl Purged {
+    /// Why one stays, in words.
+    pub fn reason(&self) -> Option<String> {
+        self.kept.as_ref().map(|error| of_one_step(&error.to_string()))
+    }
 }
 
 impl Broker {
@@ -38,7 +48,7 @@ impl Broker {
                     store::truncate(&mut conn, queue).await
                 });
             match truncated.await?.map_err(Error::of_changing(queue))? {
-                Some(count) => Ok(Purged { count, more: false }),
+                Some(count) => Ok(Purged { count, more: false, kept: None }),
                 None => broker.delete_all(queue, &policy, &call).await,
             }
         })
@@ -77,7 +87,7 @@ impl Broker {
                     most.note_change(began.elapsed(), rows.into());
                     purged += step.count;
                     next = step.last_id;
-                    kept = kept.or(step.kept);
+                    kept = kept.or_else(|| step.kept.and_then(|kept| stays(queue, kept)));
                     is_over = is_late;
                 }
                 Err(Error::TookTooLong(_)) if most.shrink() && !(is_late && after > i64::MIN) => {}
@@ -87,24 +97,40 @@ impl Broker {
                 // What the steps before it deleted is deleted.
                 Err(error) => {
                     warn!(%queue, purged, %error, "a queue was purged in part: it broke off");
+                    let is_slow = matches!(error, Error::TookTooLong(_));
+                    kept = kept.or(Some(error).filter(|_| !is_slow));
                     break;
                 }
             }
         }
         match kept {
             // Whoever asks again begins with these again, though the time was up before all had been looked at.
-            Some(Settled::Kept | Settled::Conflict) if purged == 0 => {
+            Some(Error::MessageKept { .. }) if purged == 0 => {
                 Err(Error::QueueKept(queue.to_string()))
             }
-            Some(Settled::Failed) if purged == 0 => {
-                Err(Error::TriggerFailed(format!("queue `{queue}`")))
-            }
-            _ => Ok(Purged { count: purged, more: next.is_some() }),
+            Some(error) if purged == 0 => Err(error),
+            kept => Ok(Purged { count: purged, more: next.is_some(), kept }),
         }
+    }
+}
+
+/// Why a message stays.
+fn stays(queue: &QueueName, (msg_id, why): (i64, Settled)) -> Option<Error> {
+    match why {
+        Settled::Done | Settled::Missing | Settled::Stale | Settled::Unknown => None,
+        Settled::Locked => Some(Error::Locked(format!("message {msg_id} of queue `{queue}`"))),
+        Settled::Failed => Some(Error::TriggerFailed(format!("queue `{queue}`"))),
+        Settled::Kept
+        | Settled::Conflict
+        | Settled::NoArchive
+        | Settled::NoUncount
+        | Settled::NoReason
+        | Settled::Differs
+        | Settled::Unreadable => Some(Error::MessageKept { queue: queue.to_string(), msg_id }),
     }
 }
 
 /// Whether all that a step came to is locked.
 fn is_locked(step: &Deleted) -> bool {
-    step.count == 0 && step.kept == Some(Settled::Locked)
+    step.count == 0 && matches!(step.kept, Some((_, Settled::Locked)))
 }

@@ -297,6 +297,12 @@ pub(super) async fn purge(caller: Caller, input: OfQueue) -> Result<Output> {
         ));
     }
     let purged = broker.purge_queue(&permit.call, name.queue.clone()).await?;
+    if let Some(reason) = purged.reason() {
+        let message = format!("{} messages were deleted; others stay: {reason}", purged.count);
+        let failure = purged.kept.map(SqsError::from).filter(|_| !purged.more);
+        let kind = failure.map_or(Kind::ServiceUnavailable, |failure| failure.kind);
+        return Err(SqsError::new(kind, message));
+    }
     if purged.more {
         // There is no other way to say so, and clients ask again.
         let message =

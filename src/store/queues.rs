@@ -221,8 +221,8 @@ pub struct Deleted {
     pub count: i64,
     /// The id behind which to go on, if there may be more.
     pub last_id: Option<i64>,
-    /// If none was, what became of the first.
-    pub kept: Option<Settled>,
+    /// The first that stays, and why.
+    pub kept: Option<(i64, Settled)>,
 }
 
 /// Deletes the next messages of a queue behind `after`, up to the id `up_to`.
@@ -235,13 +235,16 @@ pub async fn delete_next(
 ) -> Result<Deleted> {
     let query = sqlx::query(
         "/* delete_next */ \
-         SELECT deleted, last_id, kept FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
+         SELECT deleted, last_id, kept, kept_id FROM pgmq_gateway.delete_next($1, $2, $3, $4)",
     );
     let query = query.bind(queue.as_str()).bind(after).bind(up_to).bind(max_messages);
     let rows = conn.on(queue).change(query).await?;
     let row = only_row(&rows)?;
     let kept: Option<&str> = get(row, "kept")?;
-    let kept = kept.map(|word| settled(word, None)).transpose()?;
+    let kept = match (get(row, "kept_id")?, kept) {
+        (Some(id), Some(word)) => Some((id, settled(word, None)?)),
+        _ => None,
+    };
     Ok(Deleted { count: get(row, "deleted")?, last_id: get(row, "last_id")?, kept })
 }
 

@@ -364,5 +364,7 @@ pub(crate) fn changed_unseen(queue: &str, done: &str, reason: &str) -> String {
 
 /// What stopped a change says of itself alone that it did nothing.
 pub(super) fn of_one_step(reason: &str) -> String {
-    reason.replace("; nothing was done", "").replace("; nothing was changed", "")
+    ["; nothing was done to it", "; nothing was done", "; nothing was changed"]
+        .iter()
+        .fold(reason.to_owned(), |reason, said| reason.replace(said, ""))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{Broker, Purged, QueueChange},
+    broker::{Broker, QueueChange},
     domain::{Call, QueueName, SettingsChange},
 };
 
@@ -90,10 +90,12 @@ pub(in super::super) async fn perform_on_queue(
     };
     Ok(match action {
         QueueAction::Purge => {
-            let Purged { count, more } = broker.purge_queue(call, queue.clone()).await?;
+            let purged = broker.purge_queue(call, queue.clone()).await?;
+            let count = purged.count;
             let said = text::counted(count, "message was deleted.", "messages were deleted.");
-            let left = if more { " Others are left: purge it again to go on." } else { "" };
-            (said + left, Some(count))
+            let left = if purged.more { " Others are left: purge it again to go on." } else { "" };
+            let stay = purged.reason().map(|reason| format!(" Others stay: {reason}."));
+            (said + left + &stay.unwrap_or_default(), Some(count))
         }
         QueueAction::Pause | QueueAction::Resume => {
             let is_paused = pause(action == QueueAction::Pause).await?;
