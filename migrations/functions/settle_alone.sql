@@ -40,8 +40,9 @@ BEGIN
         EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE %s RETURNING q.msg_id', q_table, fits)
         INTO settled USING id;
     ELSE
-        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $2 %s WHERE %s RETURNING q.msg_id', q_table,
-                       CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$3') END, fits)
+        EXECUTE format('/* pgmq_gateway */ UPDATE %s q SET vt = $2 %s WHERE %s RETURNING %s', q_table,
+                       CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$3') END, fits,
+                       pgmq_gateway.id_if_hidden(q_table, '$2'))
         INTO settled USING id, hidden_until, uncounted;
     END IF;
     -- As in `send_each`.

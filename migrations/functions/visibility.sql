@@ -73,6 +73,28 @@ CREATE FUNCTION pgmq_gateway.hidden_until(
         ELSE pgmq_gateway.moment(visible_at, delay) END
 $$;
 
+-- What an update returns that is to hide a message `q` until `moment`: its id. Where a trigger has left the time as it
+-- was, it fails as one does that refuses it: the statement still sees the row of before. A trigger may choose another
+-- time, or round it, and what is to be visible may have been so.
+CREATE FUNCTION pgmq_gateway.id_if_hidden(relation regclass, moment text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN format($expression$
+        CASE WHEN (q.vt BETWEEN %2$s - interval '1 second' AND %2$s + interval '1 second') IS NOT TRUE
+              AND greatest(q.vt, %2$s) > clock_timestamp()
+              AND EXISTS (SELECT FROM %1$s o WHERE o.msg_id = q.msg_id AND o.vt = q.vt)
+        THEN pgmq_gateway.refuse_unhidden() ELSE q.msg_id::bigint END$expression$, relation, moment);
+END
+$$;
+
+-- Fails as a trigger does that keeps a message from being hidden.
+CREATE FUNCTION pgmq_gateway.refuse_unhidden()
+RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a trigger keeps the time of a message as it was';
+END
+$$;
+
 -- Hides those of the messages that are `ready` for that, and returns their ids.
 CREATE FUNCTION pgmq_gateway.hide_rows(
     q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
@@ -89,9 +111,10 @@ BEGIN
             WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
         ) wish
         WHERE q.msg_id = wish.msg_id
-        RETURNING wish.msg_id
+        RETURNING %s
         $query$, q_table,
-        CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END
+        CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END,
+        pgmq_gateway.id_if_hidden(q_table, 'wish.visible_at')
     ) USING actions, ids, moments, uncounted, outcomes;
 END
 $$;

@@ -192,6 +192,7 @@ mod topics;
 mod transactions;
 mod triggers;
 mod triggers_elsewhere;
+mod unhidden;
 mod unknown_changes;
 mod unknown_leases;
 mod unknown_words;
