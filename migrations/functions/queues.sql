@@ -98,12 +98,20 @@ BEGIN
 END
 $$;
 
--- Raises PGW34 where a queue that PGMQ is not known to list has a table, and policies on PGMQ's list are in force.
+-- Whether a queue that PGMQ is not known to list has a table, and policies on PGMQ's list are in force.
+CREATE FUNCTION pgmq_gateway.is_hidden(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN row_security_active('pgmq.meta') AND pgmq_gateway.find_queue_table(queue) IS NOT NULL
+        AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue));
+END
+$$;
+
+-- Raises PGW34 where it is hidden.
 CREATE FUNCTION pgmq_gateway.require_shown(queue text)
 RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF row_security_active('pgmq.meta') AND pgmq_gateway.find_queue_table(queue) IS NOT NULL
-       AND NOT EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue)) THEN
+    IF pgmq_gateway.is_hidden(queue) THEN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW34';
     END IF;
 END

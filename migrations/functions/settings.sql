@@ -3,16 +3,19 @@
 
 -- The settings of all queues that have some, are read in groups, or have a table of another name:
 -- `folded` is what PGMQ, and this database's rules for letters, make of the name. `dead_letters_missing` says that
--- the queue that is set for dead letters is not there.
+-- the queue that is set for dead letters is not there, `hidden` that a queue has settings, and policies hide whether
+-- they are its own.
 CREATE FUNCTION pgmq_gateway.all_settings()
-RETURNS TABLE (queue text, settings jsonb, fifo boolean, folded text, dead_letters_missing boolean)
+RETURNS TABLE (
+    queue text, settings jsonb, fifo boolean, folded text, dead_letters_missing boolean, hidden boolean
+)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     RETURN QUERY SELECT s.queue_name, pgmq_gateway.sane_settings(s.settings), s.fifo,
                         pgmq_gateway.folded(s.queue_name),
-                        s.settings ? 'dead_letter_queue' AND t.oid IS NULL
+                        s.settings ? 'dead_letter_queue' AND t.oid IS NULL, false
                  FROM pgmq_gateway.queue_settings s
                  JOIN pgmq.meta m ON m.queue_name = s.queue_name
                   AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since,
@@ -21,17 +24,35 @@ BEGIN
                  LEFT JOIN pgmq.meta d ON d.queue_name = s.settings ->> 'dead_letter_queue'
                  LEFT JOIN pg_catalog.pg_class t
                         ON t.relnamespace = 'pgmq'::regnamespace
-                       AND t.relname = 'q_' || pgmq_gateway.folded(d.queue_name)
+                       AND t.relname = 'q_' || pgmq_gateway.folded(coalesce(d.queue_name,
+                           CASE WHEN row_security_active('pgmq.meta') THEN s.settings ->> 'dead_letter_queue' END))
                        AND t.relkind IN ('r', 'p') AND NOT t.relispartition
                  WHERE (s.settings <> '{}' OR s.fifo) AND pgmq_gateway.is_name(s.queue_name)
                  UNION ALL
-                 SELECT m.queue_name::text, '{}', false, pgmq_gateway.folded(m.queue_name), false
+                 SELECT m.queue_name::text, '{}', false, pgmq_gateway.folded(m.queue_name), false, false
                  FROM pgmq.meta m
                  WHERE m.queue_name <> pgmq_gateway.folded(m.queue_name)
                    AND pgmq_gateway.is_name(m.queue_name)
                    AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_settings s
                                    WHERE s.queue_name = m.queue_name
-                                     AND (s.settings <> '{}' OR s.fifo));
+                                     AND (s.settings <> '{}' OR s.fifo))
+                 UNION ALL
+                 SELECT s.queue_name, '{}', false, pgmq_gateway.folded(s.queue_name), false, true
+                 FROM pgmq_gateway.queue_settings s
+                 WHERE row_security_active('pgmq.meta') AND pgmq_gateway.is_name(s.queue_name)
+                   AND pgmq_gateway.are_settings_hidden(s.queue_name);
+END
+$$;
+
+-- Whether a queue has settings, and policies on PGMQ's list hide whether they are its own, or those of an earlier queue
+-- of its name.
+CREATE FUNCTION pgmq_gateway.are_settings_hidden(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN row_security_active('pgmq.meta')
+        AND EXISTS (SELECT FROM pgmq_gateway.queue_settings s
+                    WHERE s.queue_name = queue AND (s.settings <> '{}' OR s.fifo))
+        AND pgmq_gateway.is_hidden(queue);
 END
 $$;
 
@@ -172,6 +193,9 @@ BEGIN
         JOIN pgmq.meta m ON m.queue_name = s.queue_name
          AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
         WHERE s.queue_name = queue);
+    IF settings IS NULL AND pgmq_gateway.are_settings_hidden(queue) THEN
+        PERFORM pgmq_gateway.require_shown(queue);
+    END IF;
     max_receives := pgmq_gateway.setting_number(settings, 'max_receives', 1, 1000);
     -- As the gateway reads it: what it takes for no setting is none here, either.
     target := CASE WHEN jsonb_typeof(settings -> 'dead_letter_queue') = 'string'

@@ -84,6 +84,9 @@ BEGIN
     JOIN pgmq.meta m ON m.queue_name = s.queue_name
      AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
     WHERE s.queue_name = queue;
+    IF NOT FOUND AND pgmq_gateway.are_settings_hidden(queue) THEN
+        PERFORM pgmq_gateway.require_shown(queue);
+    END IF;
     SELECT jsonb_build_object('operation', operation, 'bytes', (e ->> 'bytes')::bigint,
                               'limit', max_bytes)
     INTO too_large

@@ -49,6 +49,8 @@ pub(super) struct Policy {
     pub(super) dead_letters_missing: bool,
     /// Whether its name would reach the table of a queue that has upper case in its own.
     pub(super) is_folded: bool,
+    /// Whether it has settings, and policies of the database hide whether they are its own.
+    is_hidden: bool,
 }
 
 /// What holds for all queues.
@@ -102,11 +104,11 @@ impl Policies {
         Arc::new(Self { db, default, known, loading, clock: DatabaseClock::default(), pauses })
     }
 
-    /// What holds for a queue.
+    /// What holds for a queue; an error where that is hidden.
     pub(super) async fn of(self: &Arc<Self>, queue: &QueueName) -> Result<Arc<Policy>> {
         self.ensure_known(Some(queue)).await?;
-        let known = self.lock();
-        Ok(Arc::clone(known.queues.get(queue.as_str()).unwrap_or(&self.default)))
+        let policy = self.last_known(queue);
+        if policy.is_hidden { Err(Error::QueueHidden(queue.as_str().into())) } else { Ok(policy) }
     }
 
     /// What held for a queue when that was last loaded.
@@ -267,7 +269,8 @@ impl Policies {
 
 /// The queues of which nothing is delivered.
 fn paused(queues: &HashMap<String, Arc<Policy>>) -> HashSet<QueueName> {
-    let paused = queues.iter().filter(|(_, policy)| policy.settings.paused);
+    // Who waits at one that is hidden by now may wait at one that is paused.
+    let paused = queues.iter().filter(|(_, policy)| policy.settings.paused || policy.is_hidden);
     paused.filter_map(|(queue, _)| QueueName::parse(queue).ok()).collect()
 }
 
@@ -282,6 +285,7 @@ fn sorted(configured: Vec<Configured>) -> HashMap<String, Arc<Policy>> {
             fifo: queue.fifo,
             dead_letters_missing: queue.dead_letters_missing,
             is_folded: false,
+            is_hidden: queue.is_hidden,
         };
         (queue.queue, policy)
     };
@@ -307,7 +311,14 @@ mod tests {
         let settings =
             QueueSettings { delay: Delay::saturating(delay), ..QueueSettings::default() };
         let (queue, folded) = (queue.to_owned(), folded.map(ToOwned::to_owned));
-        Configured { queue, settings, fifo: false, folded, dead_letters_missing: false }
+        Configured {
+            queue,
+            settings,
+            fifo: false,
+            folded,
+            dead_letters_missing: false,
+            is_hidden: false,
+        }
     }
 
     #[test]

@@ -30,13 +30,15 @@ pub struct Configured {
     pub folded: Option<String>,
     /// Whether the queue that is set for its dead letters is not there.
     pub dead_letters_missing: bool,
+    /// Whether it has settings, and policies of the database hide whether they are its own.
+    pub is_hidden: bool,
 }
 
 /// The settings of all queues; tells `clock` what time it is there.
 pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<Configured>> {
     let query = sqlx::query(
         "/* all_settings */ SELECT s.queue, s.settings, s.fifo, s.folded, s.dead_letters_missing, \
-         clock_timestamp() AS now \
+         s.hidden, clock_timestamp() AS now \
          FROM (VALUES (1)) one LEFT JOIN pgmq_gateway.all_settings() s ON true",
     );
     let asked = Utc::now();
@@ -58,6 +60,7 @@ pub async fn all_settings(conn: &mut Conn, clock: &DatabaseClock) -> Result<Vec<
                 fifo: get(row, "fifo")?,
                 folded,
                 dead_letters_missing: missing.unwrap_or(false),
+                is_hidden: get(row, "hidden")?,
             });
         }
     }

@@ -57,6 +57,7 @@ mod generators;
 mod grants;
 mod heads;
 mod healthcheck;
+mod hidden_queues;
 mod hostile;
 mod idempotency;
 mod idempotency_crowds;
