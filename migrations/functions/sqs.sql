@@ -5,7 +5,7 @@ CREATE FUNCTION pgmq_gateway.queue_attributes(queue text)
 RETURNS TABLE (alias text, attributes jsonb, tags jsonb, modified_at timestamptz) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
-    IF NOT pgmq_gateway.queue_exists(queue) THEN
+    IF NOT pgmq_gateway.is_known_queue(queue) THEN
         RETURN;
     END IF;
     RETURN QUERY
@@ -42,7 +42,7 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     this_queue bigint;
 BEGIN
-    IF NOT pgmq_gateway.queue_exists(queue) THEN
+    IF NOT pgmq_gateway.is_known_queue(queue) THEN
         RETURN false;
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::supabase::call;
-use crate::support::{eventually, guarded::Guarded};
+use crate::support::{eventually, guarded::Guarded, sqs::Sqs};
 
 const HIDE: &str = "CREATE POLICY p ON pgmq.meta USING (queue_name <> 'q');
     ALTER TABLE pgmq.meta ENABLE ROW LEVEL SECURITY";
@@ -82,4 +82,40 @@ async fn a_paused_queue_that_is_hidden_delivers_nothing() {
     hide(&gateway).await;
     gateway.database.execute("SELECT pgmq.send('q', '2')").await;
     assert!(waiter.await.expect("no panic").is_empty());
+}
+
+#[tokio::test]
+async fn clients_of_sqs_are_not_told_that_a_hidden_queue_is_missing() {
+    let gateway = Guarded::start(HIDE).await;
+    let sqs = Sqs(&gateway);
+    let other = sqs.done("GetQueueUrl", &json!({"QueueName": "other"})).await["QueueUrl"].clone();
+    let url = other.as_str().expect("a URL").replace("other", "q");
+    let asked = json!({"QueueUrl": other, "AttributeNames": ["QueueArn"]});
+    let arn = sqs.done("GetQueueAttributes", &asked).await["Attributes"]["QueueArn"].clone();
+    let arn = arn.as_str().expect("an ARN").replace("other", "q");
+    let redrive = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 3}).to_string();
+    for (action, input) in [
+        ("GetQueueUrl", json!({"QueueName": "q"})),
+        ("SendMessage", json!({"QueueUrl": url, "MessageBody": "x"})),
+        ("ReceiveMessage", json!({"QueueUrl": url})),
+        ("TagQueue", json!({"QueueUrl": url, "Tags": {"a": "b"}})),
+        ("ListQueueTags", json!({"QueueUrl": url})),
+        ("GetQueueAttributes", json!({"QueueUrl": url, "AttributeNames": ["All"]})),
+        ("SetQueueAttributes", json!({"QueueUrl": url, "Attributes": {"DelaySeconds": "1"}})),
+        (
+            "SetQueueAttributes",
+            json!({"QueueUrl": other, "Attributes": {"RedrivePolicy": redrive}}),
+        ),
+        ("PurgeQueue", json!({"QueueUrl": url})),
+        ("StartMessageMoveTask", json!({"SourceArn": arn})),
+        ("CreateQueue", json!({"QueueName": "q"})),
+        ("DeleteQueue", json!({"QueueUrl": url})),
+    ] {
+        let (code, text) = sqs.error(action, &input).await;
+        assert_eq!(code, "AccessDenied", "{action}: {text}");
+        assert!(text.contains("pgmq.meta"), "{action}: {text}");
+    }
+    let none = json!({"QueueUrl": url.replace("/q", "/none")});
+    let (code, _) = sqs.error("ReceiveMessage", &none).await;
+    assert_eq!(code, "AWS.SimpleQueueService.NonExistentQueue");
 }
