@@ -155,6 +155,9 @@ DECLARE
     column_name text;
     kept bigint;
     archived bigint[];
+    me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     FOREACH column_name IN ARRAY ARRAY['last_read_at', 'headers'] LOOP
         IF pgmq_gateway.has_column(q_table, column_name)
@@ -173,6 +176,12 @@ BEGIN
          SELECT (SELECT count(*) FROM kept), ARRAY(SELECT g.msg_id FROM gone g)',
         q_table, a_table, columns, condition
     ) INTO kept, archived USING ids;
+    -- As in move_rows.
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
     IF kept <> cardinality(archived) THEN
         RAISE EXCEPTION 'the archive took % of % messages', kept, cardinality(archived)
             USING ERRCODE = 'PGW23';

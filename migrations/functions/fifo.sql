@@ -219,6 +219,7 @@ DECLARE
     nothing text;
     me name := current_user;
     my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     dead := 0;
@@ -273,7 +274,9 @@ BEGIN
                 USING hide_seconds, ARRAY[step.chosen[n]], this_queue, ARRAY[step.names[n]];
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
-                    PERFORM set_config('role', my_role, true);
+                    PERFORM CASE WHEN session_user <> my_session
+                                 THEN set_config('session_authorization', my_session, true) END,
+                            set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

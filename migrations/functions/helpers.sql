@@ -279,8 +279,18 @@ $$;
 -- locked, and with it all that share the commit.
 CREATE FUNCTION pgmq_gateway.check_at_once()
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     EXECUTE '/* pgmq_gateway */ SET CONSTRAINTS ALL IMMEDIATE';
+    -- As in move_rows.
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
 END
 $$;
 

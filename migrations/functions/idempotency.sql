@@ -172,6 +172,8 @@ CREATE FUNCTION pgmq_gateway.send_once(
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '25ms' AS $$
 DECLARE
     me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
     this_queue bigint;
     to_do integer[];
     is_partial boolean;
@@ -187,7 +189,12 @@ BEGIN
             new_ids := ARRAY(SELECT s FROM pgmq_gateway.send(
                 queue, messages, headers, delays, visible_at, in_turn) s);
             -- As in move_rows.
-            IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+            IF current_user <> me THEN
+                PERFORM CASE WHEN session_user <> my_session
+                             THEN set_config('session_authorization', my_session, true) END,
+                        set_config('role', my_role, true);
+            END IF;
+            IF current_setting('transaction_read_only') = 'on' THEN
                 RAISE SQLSTATE 'PGW96';
             END IF;
             RETURN QUERY SELECT s.place, s.stored, 'done'
@@ -220,7 +227,12 @@ BEGIN
         SELECT array_agg(s.id ORDER BY s.n) INTO new_ids
         FROM pgmq_gateway.send(queue, messages, headers, delays, visible_at, in_turn)
              WITH ORDINALITY AS s (id, n);
-        IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+        IF current_user <> me THEN
+            PERFORM CASE WHEN session_user <> my_session
+                         THEN set_config('session_authorization', my_session, true) END,
+                    set_config('role', my_role, true);
+        END IF;
+        IF current_setting('transaction_read_only') = 'on' THEN
             RAISE SQLSTATE 'PGW96';
         END IF;
         RETURN QUERY SELECT s.place, s.stored, 'done'

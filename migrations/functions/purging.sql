@@ -101,6 +101,7 @@ DECLARE
     outcome text;
     me name := current_user;
     my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     PERFORM pgmq_gateway.require_privilege(relation, 'DELETE');
     EXECUTE format(
@@ -113,7 +114,9 @@ BEGIN
         GET DIAGNOSTICS more = ROW_COUNT;
         -- A trigger may have changed it for the rest of the transaction.
         IF current_user <> me THEN
-            PERFORM set_config('role', my_role, true);
+            PERFORM CASE WHEN session_user <> my_session
+                         THEN set_config('session_authorization', my_session, true) END,
+                    set_config('role', my_role, true);
         END IF;
         PERFORM pgmq_gateway.check_at_once();
         deleted := more;
@@ -130,7 +133,9 @@ BEGIN
                 EXECUTE statement USING ARRAY[id];
                 GET DIAGNOSTICS more = ROW_COUNT;
                 IF current_user <> me THEN
-                    PERFORM set_config('role', my_role, true);
+                    PERFORM CASE WHEN session_user <> my_session
+                                 THEN set_config('session_authorization', my_session, true) END,
+                            set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
                 deleted := deleted + more;

@@ -78,6 +78,7 @@ DECLARE
     nothing text;
     me name := current_user;
     my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     IF pgmq_gateway.session_has_changed() THEN
         PERFORM pgmq_gateway.require_own_session();
@@ -189,7 +190,9 @@ BEGIN
                 USING make_interval(secs => hide_seconds), candidate, filter, max_receives, this_queue;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
-                    PERFORM set_config('role', my_role, true);
+                    PERFORM CASE WHEN session_user <> my_session
+                                 THEN set_config('session_authorization', my_session, true) END,
+                            set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

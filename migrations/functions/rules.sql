@@ -9,12 +9,22 @@ BEGIN
 END
 $$;
 
--- Deletes messages and returns the ids of those that were there, and for which a `condition` on `q` holds.
+-- Deletes messages and returns the ids of those that were there, and for which a `condition` on `q` holds. A role that a
+-- trigger has set is set back, here and below: another one may call nothing of ours.
 CREATE FUNCTION pgmq_gateway.delete_returning(q_table regclass, ids bigint[], condition text DEFAULT 'true')
 RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     RETURN QUERY EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1) AND %s
                                  RETURNING q.msg_id', q_table, condition) USING ids;
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
 END
 $$;
 
@@ -22,8 +32,17 @@ $$;
 CREATE FUNCTION pgmq_gateway.insert_rows(
     statement text, messages jsonb[], headers jsonb[], delays integer[], visible_at timestamptz[]
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     RETURN QUERY EXECUTE statement USING messages, headers, delays, visible_at;
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
 END
 $$;
 
@@ -36,6 +55,8 @@ CREATE FUNCTION pgmq_gateway.move_by_rules(
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
     stored integer;
     gone bigint[];
 BEGIN
@@ -48,10 +69,15 @@ BEGIN
                     ORDER BY q.msg_id', destination, columns, vals, source, condition)
     USING chosen, queue, reasons;
     GET DIAGNOSTICS stored = ROW_COUNT;
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
     gone := ARRAY(SELECT d FROM pgmq_gateway.delete_returning(source, chosen, condition) d);
     IF stored <> cardinality(gone) THEN
         RAISE EXCEPTION '% of % rows were stored', stored, cardinality(gone) USING ERRCODE = 'PGW23';
-    ELSIF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+    ELSIF current_setting('transaction_read_only') = 'on' THEN
         RAISE SQLSTATE 'PGW96';
     END IF;
     RETURN gone;

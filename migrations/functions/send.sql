@@ -139,6 +139,8 @@ DECLARE
     is_deduplicated boolean;
     key_queue_id bigint;
     me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     key_queue_id := CASE WHEN keys IS NOT NULL THEN pgmq_gateway.queue_id(queue) END;
@@ -190,6 +192,12 @@ BEGIN
                 END IF;
                 EXECUTE CASE WHEN parsed_headers IS NULL THEN plain_statement ELSE statement END
                 INTO id USING ARRAY[parsed], ARRAY[parsed_headers], ARRAY[delays[i]], ARRAY[visible_at[i]];
+                -- As in move_rows.
+                IF current_user <> me THEN
+                    PERFORM CASE WHEN session_user <> my_session
+                                 THEN set_config('session_authorization', my_session, true) END,
+                            set_config('role', my_role, true);
+                END IF;
                 IF id IS NULL THEN
                     RAISE SQLSTATE 'PGW23';
                 END IF;
@@ -199,7 +207,7 @@ BEGIN
                 ids := ids || id;
             END LOOP;
             -- What a trigger has done to the transaction is undone with the row; on its own it concerns no other.
-            IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+            IF current_setting('transaction_read_only') = 'on' THEN
                 RAISE lock_not_available;
             END IF;
             IF outcome = 'done' THEN

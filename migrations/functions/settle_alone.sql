@@ -19,6 +19,8 @@ DECLARE
     -- The table may have an id twice.
     any_fits text := format('/* pgmq_gateway */ SELECT bool_or(%s) FROM %s q WHERE q.msg_id = $1', is_so, q_table);
     me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
     is_there boolean;
     settled bigint;
     code text;
@@ -45,8 +47,14 @@ BEGIN
                        pgmq_gateway.id_if_hidden(q_table, '$2'))
         INTO settled USING id, hidden_until, uncounted;
     END IF;
+    -- As in move_rows.
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
     -- As in `send_each`.
-    IF current_user <> me OR current_setting('transaction_read_only') = 'on' THEN
+    IF current_setting('transaction_read_only') = 'on' THEN
         RAISE lock_not_available;
     END IF;
     PERFORM pgmq_gateway.check_at_once();

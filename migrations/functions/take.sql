@@ -45,6 +45,7 @@ DECLARE
     bytes bigint;
     me name := current_user;
     my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     this_queue := pgmq_gateway.queue_id(queue);
@@ -127,7 +128,9 @@ BEGIN
                 USING this_queue, candidate, max_receives;
                 -- A trigger may have changed it for the rest of the transaction.
                 IF current_user <> me THEN
-                    PERFORM set_config('role', my_role, true);
+                    PERFORM CASE WHEN session_user <> my_session
+                                 THEN set_config('session_authorization', my_session, true) END,
+                            set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
                 IF found_count > 0 AND found_bytes + bytes > max_bytes THEN

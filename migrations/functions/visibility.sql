@@ -99,6 +99,10 @@ $$;
 CREATE FUNCTION pgmq_gateway.hide_rows(
     q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    me name := current_user;
+    my_role text := current_setting('role');
+    my_session name := session_user;
 BEGIN
     RETURN QUERY EXECUTE format(
         $query$/* pgmq_gateway */
@@ -116,6 +120,12 @@ BEGIN
         CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END,
         pgmq_gateway.id_if_hidden(q_table, 'wish.visible_at')
     ) USING actions, ids, moments, uncounted, outcomes;
+    -- As in move_rows.
+    IF current_user <> me THEN
+        PERFORM CASE WHEN session_user <> my_session
+                     THEN set_config('session_authorization', my_session, true) END,
+                set_config('role', my_role, true);
+    END IF;
 END
 $$;
 

@@ -17,6 +17,7 @@ mod cached_ids;
 mod callers;
 mod capacity;
 mod changed_rights;
+mod changed_roles;
 mod clients;
 mod column_rights;
 mod commands;
