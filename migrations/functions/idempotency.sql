@@ -37,9 +37,17 @@ BEGIN
 END
 $$;
 
+-- Fails as a key does that is not written down: a trigger may drop what is written to the table of keys.
+CREATE FUNCTION pgmq_gateway.refuse_key()
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE SQLSTATE 'PGW35';
+END
+$$;
+
 -- Notes what was stored for requests that have claimed their keys: message `ids[i]` for the request at
 -- `owners[i]`. Returns what was stored for each request, whether or not it has a key. Each key is looked up by
--- itself: a join could read the table as a whole.
+-- itself: a join could read the table as a whole. Raises PGW35 where one is not noted.
 CREATE FUNCTION pgmq_gateway.note_stored(
     scopes text[], keys text[], owners integer[], ids bigint[]
 ) RETURNS TABLE (place integer, stored bigint[]) LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -55,8 +63,11 @@ BEGIN
                   SELECT i.ctid AS at FROM pgmq_gateway.idempotency_keys i
                   WHERE i.scope = scopes[d.owner] AND i.key = keys[d.owner] LIMIT 1) l OFFSET 0) f
         WHERE k.ctid = f.at
+        RETURNING 1
     )
-    SELECT d.owner, d.ids FROM done d;
+    SELECT d.owner, CASE WHEN (SELECT count(*) FROM noted) = (SELECT count(keys[o.owner]) FROM done o)
+                         THEN d.ids ELSE pgmq_gateway.refuse_key() END
+    FROM done d;
 END
 $$;
 
@@ -71,6 +82,15 @@ BEGIN
     END IF;
     RETURN ARRAY(SELECT e::numeric::bigint
                  FROM jsonb_array_elements_text(answer -> 0 -> 'msg_ids') e);
+END
+$$;
+
+-- Whether a trigger or a rule may drop what is written to the table of keys.
+CREATE FUNCTION pgmq_gateway.may_drop_keys()
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN pgmq_gateway.has_row_trigger('pgmq_gateway.idempotency_keys', 20)
+        OR pgmq_gateway.has_rules('pgmq_gateway.idempotency_keys');
 END
 $$;
 
@@ -89,9 +109,8 @@ BEGIN
     IF is_other THEN
         outcome := 'key_conflict';
     ELSIF is_other IS NULL THEN
-        -- A trigger may drop what is written there: to try again would come to the same.
-        outcome := CASE WHEN pgmq_gateway.has_row_trigger('pgmq_gateway.idempotency_keys', 20) THEN 'key_failed'
-                        ELSE 'locked' END;
+        -- To try again would come to the same.
+        outcome := CASE WHEN pgmq_gateway.may_drop_keys() THEN 'key_failed' ELSE 'locked' END;
     ELSE
         ids := pgmq_gateway.stored_ids(kept);
         outcome := CASE WHEN ids IS NULL THEN 'unreadable' ELSE 'replayed' END;

@@ -117,7 +117,8 @@ $$;
 -- As `send`, for several requests, of which each is stored as a whole or fails alone: the first has
 -- `sizes[1]` of the messages, and so on. The messages are bytes of UTF-8, as one that is no JSON of
 -- PostgreSQL's, or has what the database's encoding has no place for, must not spoil the others. A request with
--- a key is done once, as by `send_once`; `key_failed` says that its key could not be claimed.
+-- a key is done once, as by `send_once`; `key_failed` says that its key could not be claimed, `unnoted` that a
+-- deduplication id could not be written down.
 CREATE FUNCTION pgmq_gateway.send_each(
     queue text, messages bytea[], headers bytea[], delays integer[], visible_at timestamptz[],
     in_turn boolean, sizes integer[], scopes text[], keys text[], fingerprints bytea[],
@@ -184,7 +185,9 @@ BEGIN
                     AND pgmq_gateway.deduplication_key(parsed_headers) IS NOT NULL;
                 IF is_deduplicated THEN
                     this_queue := coalesce(this_queue, pgmq_gateway.queue_id(queue));
+                    outcome := 'unnoted';
                     id := pgmq_gateway.duplicate_of(this_queue, parsed_headers);
+                    outcome := 'done';
                     IF id IS NOT NULL THEN
                         ids := ids || pgmq_gateway.of_duplicate(id);
                         CONTINUE;
@@ -202,7 +205,11 @@ BEGIN
                     RAISE SQLSTATE 'PGW23';
                 END IF;
                 IF is_deduplicated THEN
-                    PERFORM pgmq_gateway.note_deduplication(this_queue, parsed_headers, id);
+                    outcome := 'unnoted';
+                    PERFORM pgmq_gateway.note_deduplication(
+                        this_queue, ARRAY[pgmq_gateway.deduplication_key(parsed_headers)], ARRAY[id],
+                        ARRAY[parsed_headers ->> 'x-message-id']);
+                    outcome := 'done';
                 END IF;
                 ids := ids || id;
             END LOOP;
@@ -223,7 +230,7 @@ BEGIN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     constraint_name = CONSTRAINT_NAME;
             ids := NULL;
-            IF outcome = 'key_failed' THEN
+            IF outcome IN ('key_failed', 'unnoted') THEN
                 outcome := CASE WHEN code = '55P03' OR left(code, 2) = '40' THEN 'locked'
                                 -- Of the server: no other request fares better.
                                 WHEN left(code, 2) IN ('08', '25', '53', '57', '58') THEN NULL

@@ -69,7 +69,8 @@ BEGIN
 END
 $$;
 
--- Notes the answers to requests that have claimed their keys; those without an answer are passed over.
+-- Notes the answers to requests that have claimed their keys; those without an answer are passed over. Raises PGW35
+-- where one is not noted.
 CREATE FUNCTION pgmq_gateway.note_answers(scopes text[], keys text[], answers jsonb[])
 RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
@@ -77,6 +78,9 @@ BEGIN
         IF keys[n] IS NOT NULL AND answers[n] IS NOT NULL THEN
             UPDATE pgmq_gateway.idempotency_keys k SET answer = answers[n]
             WHERE k.scope = scopes[n] AND k.key = keys[n];
+            IF NOT FOUND THEN
+                PERFORM pgmq_gateway.refuse_key();
+            END IF;
         END IF;
     END LOOP;
 END

@@ -221,16 +221,32 @@ BEGIN
 END
 $$;
 
--- Notes that a message was sent with a deduplication id.
-CREATE FUNCTION pgmq_gateway.note_deduplication(this_queue bigint, headers jsonb, id bigint)
-RETURNS void LANGUAGE plpgsql AS $$
+-- Notes with which deduplication ids messages were sent: those without one have no key. Raises PGW35 where one is not
+-- noted, as a trigger may drop what is written there.
+CREATE FUNCTION pgmq_gateway.note_deduplication(
+    this_queue bigint, keys text[], ids bigint[], message_ids text[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    noted integer;
 BEGIN
     INSERT INTO pgmq_gateway.deduplication_ids AS d (queue_id, key, msg_id, message_id, sent_at)
-    VALUES (this_queue, pgmq_gateway.deduplication_key(headers), id, headers ->> 'x-message-id',
-            clock_timestamp())
+    SELECT this_queue, w.key, w.id, w.message_id, clock_timestamp()
+    FROM unnest(keys, ids, message_ids) AS w (key, id, message_id) WHERE w.key IS NOT NULL
     ON CONFLICT (queue_id, key) DO UPDATE
     SET msg_id = excluded.msg_id, message_id = excluded.message_id, sent_at = excluded.sent_at;
+    GET DIAGNOSTICS noted = ROW_COUNT;
+    IF noted <> cardinality(array_remove(keys, NULL)) THEN
+        RAISE SQLSTATE 'PGW35';
+    END IF;
 END
+$$;
+
+-- Whether an error says that deduplication ids can be neither looked up nor written down, and is not one of the server
+-- or of what others do.
+CREATE FUNCTION pgmq_gateway.is_deduplication_refused(code text, context text)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT context ~ 'pgmq_gateway\.(note_deduplication|earlier_ids|duplicate_of)\('
+       AND code <> '55P03' AND left(code, 2) NOT IN ('08', '25', '40', '53', '57', '58')
 $$;
 
 -- Of each of these keys, the id of the message that was sent with it in the last five minutes.
@@ -287,11 +303,10 @@ BEGIN
         RAISE EXCEPTION '% of % rows were stored', cardinality(ids), cardinality(places)
             USING ERRCODE = 'PGW23';
     END IF;
-    INSERT INTO pgmq_gateway.deduplication_ids AS d (queue_id, key, msg_id, message_id, sent_at)
-    SELECT this_queue, keys[p.n], ids[p.i], headers[p.n] ->> 'x-message-id', clock_timestamp()
-    FROM unnest(places) WITH ORDINALITY AS p (n, i) WHERE keys[p.n] IS NOT NULL
-    ON CONFLICT (queue_id, key) DO UPDATE
-    SET msg_id = excluded.msg_id, message_id = excluded.message_id, sent_at = excluded.sent_at;
+    PERFORM pgmq_gateway.note_deduplication(
+        this_queue, ARRAY(SELECT keys[p.n] FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i), ids,
+        ARRAY(SELECT headers[p.n] ->> 'x-message-id'
+              FROM unnest(places) WITH ORDINALITY AS p (n, i) ORDER BY p.i));
     RETURN QUERY
         SELECT CASE WHEN p.i IS NULL THEN pgmq_gateway.of_duplicate(coalesce(f.id, ids[o.i])) ELSE ids[p.i] END
         FROM unnest(firsts, earlier) WITH ORDINALITY AS f (first, id, place)

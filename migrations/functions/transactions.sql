@@ -2,7 +2,8 @@
 
 -- Claims a key for this transaction; waits for one that claimed it before to end. `answer` is set
 -- where that one was answered, `conflict` where it was about something else, `unreadable` where its answer
--- is none any more. What was stored in a queue that is gone is not taken for stored in its successor.
+-- is none any more. What was stored in a queue that is gone is not taken for stored in its successor. Raises PGW35 where
+-- the key is not written down.
 CREATE FUNCTION pgmq_gateway.claim_idempotency_key(
     key_scope text, key_text text, request_fingerprint bytea, key_queue_id bigint,
     lifetime_seconds integer, OUT answer jsonb, OUT conflict boolean, OUT unreadable boolean
@@ -20,6 +21,13 @@ BEGIN
     IF NOT FOUND THEN
         SELECT e.answer, e.conflict, e.unreadable INTO answer, conflict, unreadable
         FROM pgmq_gateway.earlier_results(key_scope, key_text, request_fingerprint) e;
+        IF conflict IS NULL THEN
+            -- As in `earlier_answer`.
+            IF NOT pgmq_gateway.may_drop_keys() THEN
+                RAISE lock_not_available;
+            END IF;
+            PERFORM pgmq_gateway.refuse_key();
+        END IF;
     END IF;
 END
 $$;
@@ -33,9 +41,11 @@ CREATE FUNCTION pgmq_gateway.earlier_results(
 BEGIN
     SELECT k.answer, k.fingerprint <> request_fingerprint INTO answer, conflict
     FROM pgmq_gateway.idempotency_keys k WHERE k.scope = key_scope AND k.key = key_text;
-    unreadable := jsonb_typeof(answer) <> 'array'
-               OR answer @? '$.** ? (@.type() == "number" && (@ > 1e19 || @ < -1e19))'
-               OR NOT pgmq_gateway.is_text(answer::text);
+    -- Of one that is done, there is an answer.
+    unreadable := conflict IS NOT NULL AND coalesce(
+        jsonb_typeof(answer) <> 'array'
+        OR answer @? '$.** ? (@.type() == "number" && (@ > 1e19 || @ < -1e19))'
+        OR NOT pgmq_gateway.is_text(answer::text), true);
 END
 $$;
 
@@ -130,12 +140,13 @@ BEGIN
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                 violated = CONSTRAINT_NAME;
-        IF pgmq_gateway.row_outcome(code, context) IS NULL THEN
+        IF pgmq_gateway.is_deduplication_refused(code, context) THEN
+            PERFORM pgmq_gateway.refuse_operation(queue, operation, NULL, 'unnoted', code, NULL);
+        ELSIF pgmq_gateway.row_outcome(code, context) IS NULL THEN
             PERFORM pgmq_gateway.refuse_differing_table(queue, operation, code);
             RAISE;
         END IF;
         -- The role may lack the right to store anything there.
-        PERFORM pgmq_gateway.require_right_to_send(q_table);
         PERFORM pgmq_gateway.refuse_operation(
             queue, operation, NULL, pgmq_gateway.store_outcome(q_table, code, context), code, violated);
     END;
@@ -231,7 +242,7 @@ BEGIN
     IF key_text IS NOT NULL THEN
         SELECT * INTO claimed FROM pgmq_gateway.claim_idempotency_key(
             key_scope, key_text, request_fingerprint, 0, lifetime_seconds);
-        IF claimed.conflict OR claimed.answer IS NOT NULL THEN
+        IF claimed.conflict OR claimed.unreadable OR claimed.answer IS NOT NULL THEN
             outcome := CASE WHEN claimed.conflict THEN 'conflict'
                             WHEN claimed.unreadable THEN 'unreadable' ELSE 'replayed' END;
             results := CASE WHEN outcome = 'replayed' THEN claimed.answer END;
@@ -259,8 +270,7 @@ BEGIN
     END LOOP;
     outcome := 'done';
     IF key_text IS NOT NULL THEN
-        UPDATE pgmq_gateway.idempotency_keys k SET answer = results
-        WHERE k.scope = key_scope AND k.key = key_text;
+        PERFORM pgmq_gateway.note_answers(ARRAY[key_scope], ARRAY[key_text], ARRAY[results]);
     END IF;
 END
 $$;

@@ -9,7 +9,7 @@ use super::{
     failure::{Reason, is_inside},
     pool::AcquireError,
     refusal::{Refusal, TooLarge},
-    rejection::{self, Rejection},
+    rejection::{self, OwnTable, Rejection},
 };
 
 /// The outcome of a statement.
@@ -184,6 +184,11 @@ impl Error {
         else {
             return Self::unexpected(error);
         };
+        match OwnTable::of(database) {
+            Some((OwnTable::Keys, code)) => return Self::KeyRefused(code),
+            Some((OwnTable::Ids, code)) => return Self::Rejected(Rejection::IdRefused(code)),
+            None => {}
+        }
         if let Some(own) = Self::own(&code, database) {
             return own;
         }
@@ -328,6 +333,7 @@ impl Error {
         match self {
             // Of a table that differs, others may not need what is missing.
             Self::Rejected(_)
+            | Self::KeyRefused(_)
             | Self::Locked
             | Self::Unreadable
             | Self::NotSupported(_)

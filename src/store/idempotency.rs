@@ -10,6 +10,7 @@ use crate::domain::NewMessage;
 use super::{
     decode::get,
     error::{Error, Result},
+    rejection::refusal_code,
     statement::Statement,
 };
 
@@ -117,11 +118,10 @@ pub(super) fn key_failed(code: Option<&str>) -> Error {
         sqlx::Error::Protocol(format!("an idempotency key cannot be claimed: SQLSTATE {code}"))
     };
     match code {
-        Some(code @ "42501") => Error::Forbidden(source(code).into()),
         // The table is not as it should be.
-        Some(code) if code.starts_with("42") || code.starts_with("XX") => {
+        Some(code) if code.starts_with("42") && code != "42501" || code.starts_with("XX") => {
             Error::unexpected(source(code))
         }
-        code => Error::KeyRefused(code.map(Into::into)),
+        code => Error::KeyRefused(code.and_then(refusal_code)),
     }
 }

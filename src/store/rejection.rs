@@ -53,6 +53,8 @@ pub enum Rejection {
     Exhausted,
     /// The gateway's database role may store nothing there.
     NoRight,
+    /// A deduplication id could not be written down: as [`Error::KeyRefused`](super::Error::KeyRefused) has it.
+    IdRefused(Option<Arc<str>>),
 }
 
 impl fmt::Display for Rejection {
@@ -71,6 +73,7 @@ impl fmt::Display for Rejection {
             Self::Differs(_) => f.write_str("the table is not as PGMQ makes it"),
             Self::Exhausted => f.write_str("a sequence has reached its end"),
             Self::NoRight => f.write_str("the database role lacks a right"),
+            Self::IdRefused(_) => f.write_str("a deduplication id was refused"),
         }
     }
 }
@@ -91,6 +94,8 @@ impl Rejection {
             "conflict" => Some(Self::Conflict(constraint)),
             "forbidden" => Some(Self::Policy),
             "not_stored" => Some(Self::NotStored),
+            "no_right" => Some(Self::NoRight),
+            "unnoted" => Some(Self::IdRefused(refusal_code(code))),
             "failed" => Some(Self::Failed(code.into())),
             "differs" => Some(Self::Differs(constraint)),
             "rejected" if constraint.is_some() || code.starts_with("23") => {
@@ -145,6 +150,53 @@ impl Rejection {
             },
         }
     }
+}
+
+/// A table of the gateway's own that takes no row where something on it refuses that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnTable {
+    /// `idempotency_keys`.
+    Keys,
+    /// `deduplication_ids`.
+    Ids,
+}
+
+impl OwnTable {
+    /// The functions of ours that work on each, and on nothing else.
+    const FUNCTIONS: [(Self, &str); 9] = [
+        (Self::Ids, "note_deduplication("),
+        (Self::Ids, "earlier_ids("),
+        (Self::Keys, "note_stored("),
+        (Self::Keys, "note_answers("),
+        (Self::Keys, "claim_idempotency_key("),
+        (Self::Keys, "claim_idempotency_keys("),
+        (Self::Keys, "claim_new_keys("),
+        (Self::Keys, "earlier_results("),
+        (Self::Keys, "are_new_keys("),
+    ];
+
+    /// The one that refuses a row, or to be looked at, and why, if that is said: no error of the server's, of the
+    /// table's shape, or because of what others do.
+    pub(super) fn of(error: &PgDatabaseError) -> Option<(Self, Option<Arc<str>>)> {
+        let (code, context) = (error.code(), error.r#where()?);
+        let class = code.get(..2).unwrap_or_default();
+        let is_passing = matches!(class, "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX");
+        if is_passing || class == "42" && code != "42501" {
+            return None;
+        }
+        // A key that somebody else has claimed meanwhile.
+        if code == "23505" && !is_by_others(context) {
+            return None;
+        }
+        let is_at_work = |function: &str| context.contains(&format!("pgmq_gateway.{function}"));
+        let found = Self::FUNCTIONS.iter().find(|(_, function)| is_at_work(function))?;
+        Some((found.0, refusal_code(code)))
+    }
+}
+
+/// Why a row of ours was refused: nothing where it was dropped without a word.
+pub(super) fn refusal_code(code: &str) -> Option<Arc<str>> {
+    Some(code).filter(|code| !matches!(*code, "" | "PGW35")).map(Arc::from)
 }
 
 /// What raised an error, going by its context.

@@ -102,6 +102,7 @@ mod older_pgmq;
 mod openapi;
 mod operations;
 mod outages;
+mod own_tables;
 mod owners;
 mod parity;
 mod partial_changes;

@@ -71,18 +71,15 @@ pub enum Error {
          be read any more; nothing was done again"
     )]
     IdempotencyAnswerLost,
-    /// An idempotency key could not be written down.
+    /// An idempotency key, or a deduplication id, could not be written down.
     #[error(
-        "queue `{queue}`: the idempotency key cannot be written down, as a trigger, a rule or a constraint of \
-         pgmq_gateway.idempotency_keys refuses it{}; nothing was stored. An administrator of the database has to see \
-         to it",
-        code.as_deref().map(|code| format!(" (SQLSTATE {code})")).unwrap_or_default()
+        "{what} cannot be written down, as {why}; nothing was done. An administrator of the database has to see to it"
     )]
     KeyRefused {
-        /// The queue.
-        queue: String,
-        /// What the database said, if anything.
-        code: Option<Arc<str>>,
+        /// Which one.
+        what: String,
+        /// What is in the way.
+        why: String,
     },
     /// A queue is not bound to a pattern.
     #[error("queue `{queue}` is not bound to `{pattern}`")]

@@ -40,7 +40,9 @@ impl Error {
             store::Error::NoReplicaIdentity { of_queue: true } => {
                 Self::NotSupported(no_replica_identity(queue))
             }
-            store::Error::KeyRefused(code) => Self::KeyRefused { queue: queue.to_string(), code },
+            store::Error::KeyRefused(code) => {
+                Self::key_refused(format!("queue `{queue}`: the idempotency key"), code.as_deref())
+            }
             other => other.into(),
         }
     }
@@ -135,6 +137,10 @@ impl Error {
                 queue: queue.to_owned(),
                 source: store::Error::Rejected(rejection.clone()),
             },
+            Rejection::IdRefused(code) => Self::KeyRefused {
+                what: format!("{queue}: the deduplication id"),
+                why: why_refused("deduplication_ids", code.as_deref()),
+            },
         }
     }
 
@@ -196,6 +202,10 @@ impl Error {
         }
     }
 
+    fn key_refused(what: String, code: Option<&str>) -> Self {
+        Self::KeyRefused { what, why: why_refused("idempotency_keys", code) }
+    }
+
     fn refused(reason: String) -> Self {
         Self::MessageRejected { part: None, reason }
     }
@@ -216,6 +226,20 @@ impl Error {
             Self::InOperation { source, .. } => *source,
             other => other,
         }
+    }
+}
+
+/// What keeps a row from being written to a table of the gateway's own; nothing is said where it was dropped.
+fn why_refused(table: &str, code: Option<&str>) -> String {
+    match code {
+        Some(code @ "42501") => format!(
+            "the gateway's database role lacks a right on pgmq_gateway.{table} (`migrate --grant-to` gives it), or a \
+             policy or a trigger there refuses it (SQLSTATE {code})"
+        ),
+        code => format!(
+            "a trigger, a rule or a constraint of pgmq_gateway.{table} refuses it{}",
+            code.map(|code| format!(" (SQLSTATE {code})")).unwrap_or_default()
+        ),
     }
 }
 
@@ -280,12 +304,14 @@ impl From<store::Error> for Error {
             store::Error::Forbidden(_) | store::Error::Rejected(Rejection::Policy) => {
                 Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
             }
+            store::Error::KeyRefused(code) => {
+                Self::key_refused("the idempotency key".to_owned(), code.as_deref())
+            }
             store::Error::QueueNotFound
             | store::Error::NoArchive
             | store::Error::TableDiffers { .. }
             | store::Error::Rejected(_)
             | store::Error::Needed
-            | store::Error::KeyRefused(_)
             | store::Error::MissingRelation(_)
             | store::Error::Unreadable
             | store::Error::Unexpected(_) => Self::Internal(error.into()),
