@@ -148,9 +148,27 @@ BEGIN
         END IF;
         -- The role may lack the right to store anything there.
         PERFORM pgmq_gateway.refuse_operation(
-            queue, operation, NULL, pgmq_gateway.store_outcome(q_table, code, context), code, violated);
+            queue, operation, NULL,
+            CASE WHEN has_table_privilege(q_table, 'INSERT') AND has_column_privilege(q_table, 'msg_id', 'SELECT')
+                 THEN pgmq_gateway.store_outcome(q_table, code, context) ELSE 'no_right' END, code, violated);
     END;
     RETURN ids;
+END
+$$;
+
+-- Whether the role has the rights on whole tables that it takes to do this to messages.
+CREATE FUNCTION pgmq_gateway.may_settle(queue text, action text)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    q_table regclass := pgmq_gateway.queue_table(queue);
+BEGIN
+    -- They are locked first.
+    RETURN has_column_privilege(q_table, 'msg_id', 'SELECT') AND has_any_column_privilege(q_table, 'UPDATE')
+       AND CASE action
+           WHEN 'hide' THEN has_column_privilege(q_table, 'vt', 'UPDATE')
+           WHEN 'archive' THEN has_table_privilege(q_table, 'DELETE')
+                AND has_any_column_privilege(pgmq_gateway.archive_table(queue), 'INSERT')
+           ELSE has_table_privilege(q_table, 'DELETE') END;
 END
 $$;
 
@@ -186,6 +204,8 @@ BEGIN
         IF outcome IS NULL THEN
             PERFORM pgmq_gateway.refuse_differing_table(queue, place, code);
             RAISE;
+        ELSIF code = '42501' AND NOT pgmq_gateway.may_settle(queue, operation ->> 'action') THEN
+            outcome := 'no_right';
         END IF;
     END;
     IF outcome <> 'done' THEN

@@ -288,6 +288,7 @@ impl Error {
             "22" if detail.msg_id.is_some() => refused(match detail.outcome.as_deref() {
                 Some("conflict") => Refusal::Conflict(message(), msg_id),
                 Some("failed") => Refusal::Failed(message(), msg_id),
+                Some("no_right") => Refusal::Rejected(message(), Rejection::NoRight),
                 _ => Refusal::Kept(message(), msg_id),
             }),
             "22" => {

@@ -3,7 +3,10 @@
 use pgmq_gateway::{app::Database, config::Secret};
 use serde_json::json;
 
-use crate::support::{Answer, TestGateway, guarded::Guarded};
+use crate::support::{
+    Answer, TestGateway,
+    guarded::{Guarded, allow},
+};
 
 async fn change(gateway: &Guarded, how: &str) {
     let sql =
@@ -86,6 +89,75 @@ async fn a_right_on_the_archive_that_is_missing_is_told() {
     let settled = gateway.post("/queues/q/messages/settle", settle).await.expect(200).json();
     assert_eq!(settled["deleted"], json!([2]), "that is not its business");
     assert_eq!(gateway.ids("q_q").await, [1]);
+}
+
+/// As the plain calls say it, with the operation that is to blame.
+#[tokio::test]
+async fn a_transaction_says_which_operation_lacks_a_right() {
+    let gateway = Guarded::start("SELECT pgmq.send('q', '1'), pgmq.send('q', '2')").await;
+    gateway.post("/queues/q/bindings", r#"{"pattern":"t"}"#).await.expect(201);
+    let send = json!({"send": {"queue": "q", "message": 1}});
+    let [delete, archive] =
+        ["delete", "archive"].map(|what| json!({what: {"queue": "q", "msg_id": 2}}));
+    let hide = json!({"set_vt": {"queue": "q", "msg_id": 2, "vt": 0}});
+    for (right, table, operations) in [
+        ("INSERT", "q_q", &[&send][..]),
+        ("DELETE", "q_q", &[&delete, &archive]),
+        ("UPDATE", "q_q", &[&delete, &archive, &hide]),
+        ("INSERT", "a_q", &[&archive]),
+        ("SELECT", "q_q", &[&send, &delete, &archive, &hide]),
+    ] {
+        change(&gateway, &format!("REVOKE {right} ON pgmq.{table} FROM %I")).await;
+        for operation in operations {
+            let first = json!({"send": {"queue": "other", "message": 1}});
+            let body = json!({"operations": [first, operation]}).to_string();
+            let answer = gateway.post("/transactions", &body).await.problem(403, "forbidden");
+            let text = format!("{right} on {table}, {operation}: {}", answer.text);
+            assert_eq!(answer.json()["index"], 1, "{text}");
+            assert!(answer.detail().contains("role may not do this to queue `q`"), "{text}");
+        }
+        if operations.contains(&&send) {
+            let answer = gateway.post("/topics/t/messages", r#"{"message":1}"#).await;
+            let detail = answer.problem(403, "forbidden").detail();
+            assert!(detail.contains("role may not do this to queue `q`"), "{detail}");
+        }
+        change(&gateway, &format!("GRANT {right} ON pgmq.{table} TO %I")).await;
+    }
+    assert_eq!(gateway.ids("q_q").await, [1, 2]);
+    assert_eq!(gateway.ids("q_other").await, [0; 0]);
+    // What a policy keeps is kept by a policy.
+    gateway.database.execute(&allow("q_q", &["SELECT", "UPDATE", "INSERT"])).await;
+    let body = json!({"operations": [delete]}).to_string();
+    let detail = gateway.post("/transactions", &body).await.problem(403, "forbidden").detail();
+    assert!(detail.contains("keeps message 2"), "{detail}");
+}
+
+/// It is the gateway's table that the right is missing on, and no queue's.
+#[tokio::test]
+async fn a_right_on_the_table_of_keys_that_is_missing_is_told() {
+    let gateway = Guarded::start("").await;
+    gateway.post("/queues/q/bindings", r#"{"pattern":"t"}"#).await.expect(201);
+    let message = json!({"message": 1});
+    let transaction = json!({"operations": [{"send": {"queue": "q", "message": 1}}]});
+    for right in ["INSERT", "UPDATE", "SELECT"] {
+        change(&gateway, &format!("REVOKE {right} ON pgmq_gateway.idempotency_keys FROM %I")).await;
+        for (path, body) in [
+            ("/queues/q/messages", &message),
+            ("/transactions", &transaction),
+            ("/topics/t/messages", &message),
+        ] {
+            let keyed = gateway.request("POST", path).header("idempotency-key", "k");
+            let answer = Answer::of(keyed.body(body.to_string())).await;
+            if answer.status < 300 && right == "UPDATE" {
+                continue;
+            }
+            let detail = answer.problem(403, "forbidden").detail();
+            let says =
+                detail.contains("pgmq_gateway.idempotency_keys") && detail.contains("--grant-to");
+            assert!(says && !detail.contains("queue's tables"), "{right}, {path}: {detail}");
+        }
+        change(&gateway, &format!("GRANT {right} ON pgmq_gateway.idempotency_keys TO %I")).await;
+    }
 }
 
 /// The role may look at them, and no more.
