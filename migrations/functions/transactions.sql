@@ -149,7 +149,8 @@ BEGIN
         -- The role may lack the right to store anything there.
         PERFORM pgmq_gateway.refuse_operation(
             queue, operation, NULL,
-            CASE WHEN has_table_privilege(q_table, 'INSERT') AND has_column_privilege(q_table, 'msg_id', 'SELECT')
+            CASE WHEN pgmq_gateway.has_privilege_on(q_table, 'INSERT', '{vt,message}')
+                  AND pgmq_gateway.has_privilege_on(q_table, 'SELECT', '{msg_id}')
                  THEN pgmq_gateway.store_outcome(q_table, code, context) ELSE 'no_right' END, code, violated);
     END;
     RETURN ids;
