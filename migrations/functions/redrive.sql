@@ -134,6 +134,7 @@ BEGIN
         RAISE SQLSTATE 'PGW23';
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        failed_code := pgmq_gateway.code_with_rules(failed_code, source);
         IF failed_code = '42501'
            AND NOT has_any_column_privilege(pgmq_gateway.queue_table(target), 'INSERT') THEN
             failed_code := 'PGW33';
@@ -175,7 +176,13 @@ BEGIN
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             GET STACKED DIAGNOSTICS failed_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                     failed_constraint = CONSTRAINT_NAME;
-            IF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
+            failed_code := pgmq_gateway.code_with_rules(failed_code, source);
+            missing := pgmq_gateway.missing_part(
+                pgmq_gateway.find_queue_table(target), failed_code, context, failed_constraint);
+            IF missing IS NOT NULL THEN
+                failed_code := 'PGW43';
+                failed_constraint := missing;
+            ELSIF pgmq_gateway.row_outcome(failed_code, context) IS NULL THEN
                 RAISE;
             END IF;
             failed := failed + cardinality(array_positions(ids, id));

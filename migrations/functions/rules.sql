@@ -9,6 +9,16 @@ BEGIN
 END
 $$;
 
+-- The code of an error in a statement on a table. Where a rule does something else instead, the statement returns
+-- nothing, of which PostgreSQL says what it says of one on a table that is gone: it is read as what it says of a rule
+-- that does nothing.
+CREATE FUNCTION pgmq_gateway.code_with_rules(code text, relation regclass)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE WHEN code = '42601' AND pgmq_gateway.has_rules(relation) THEN '0A000' ELSE code END;
+END
+$$;
+
 -- Deletes messages and returns the ids of those that were there, and for which a `condition` on `q` holds. A role that a
 -- trigger has set is set back, here and below: another one may call nothing of ours.
 CREATE FUNCTION pgmq_gateway.delete_returning(q_table regclass, ids bigint[], condition text DEFAULT 'true')

@@ -236,8 +236,13 @@ BEGIN
                                 WHEN left(code, 2) IN ('08', '25', '53', '57', '58') THEN NULL
                                 ELSE outcome END;
             ELSIF outcome <> 'unstorable' THEN
+                code := pgmq_gateway.code_with_rules(code, relation);
                 outcome := pgmq_gateway.store_outcome(relation, code, context);
-                IF outcome IS NULL AND pgmq_gateway.is_of_shape(code) THEN
+                missing := pgmq_gateway.missing_part(relation, code, context, constraint_name);
+                IF missing IS NOT NULL THEN
+                    outcome := 'differs';
+                    constraint_name := missing;
+                ELSIF outcome IS NULL AND pgmq_gateway.is_of_shape(code) THEN
                     -- Others may not bring what there is no place for.
                     outcome := 'differs';
                     constraint_name := pgmq_gateway.differing_column(queue);

@@ -67,6 +67,7 @@ BEGIN
 EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                             constraint_name = CONSTRAINT_NAME;
+    code := pgmq_gateway.code_with_rules(code, q_table);
     outcome := pgmq_gateway.row_outcome(code, context);
     IF outcome IS NULL THEN
         -- What is done to others may not need what is missing; and a sequence is that of another queue.

@@ -142,6 +142,7 @@ BEGIN
                     EXIT;
                 END IF;
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                kept_code := pgmq_gateway.code_with_rules(kept_code, q_table);
                 IF pgmq_gateway.is_unreadable(kept_code, context) THEN
                     RAISE SQLSTATE 'PGW54';
                 END IF;

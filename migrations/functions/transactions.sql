@@ -140,6 +140,7 @@ BEGIN
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT,
                                 violated = CONSTRAINT_NAME;
+        code := pgmq_gateway.code_with_rules(code, q_table);
         IF pgmq_gateway.is_deduplication_refused(code, context) THEN
             PERFORM pgmq_gateway.refuse_operation(queue, operation, NULL, 'unnoted', code, NULL);
         ELSIF pgmq_gateway.row_outcome(code, context) IS NULL THEN
@@ -201,6 +202,7 @@ BEGIN
         END IF;
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+        code := pgmq_gateway.code_with_rules(code, pgmq_gateway.find_queue_table(queue));
         outcome := pgmq_gateway.row_outcome(code, context);
         IF outcome IS NULL THEN
             PERFORM pgmq_gateway.refuse_differing_table(queue, place, code);

@@ -16,6 +16,9 @@ const MARK: &str = "/* pgmq_gateway */";
 /// that has it: what fails while rows are fetched has no line of the statement itself.
 const CURSOR: [&str; 2] = ["FOR", "EXECUTE"];
 
+/// The SQLSTATE of what PostgreSQL does not support, by which a rule goes that has a statement do something else.
+const BY_RULE: &str = "0A000";
+
 /// Source files of PostgreSQL whose errors name tables, files and memory, and nothing that is in a row.
 const DISCREET: [&str; 10] = [
     "aclchk.c",
@@ -115,6 +118,9 @@ impl Rejection {
         let constraint = || error.constraint().map(Arc::from);
         let raised = Raised::of(error);
         let trigger = || Some(Self::Trigger(code.into()));
+        if is_by_rule(error) {
+            return Some(Self::Trigger(BY_RULE.into()));
+        }
         match (code, code.get(..2).unwrap_or_default()) {
             ("23505", _) => Some(Self::Conflict(constraint())),
             (_, "23") => Some(Self::Constraint(constraint())),
@@ -331,6 +337,14 @@ pub(super) fn is_by_broken_expression(error: &PgDatabaseError) -> bool {
 /// Whether a statement on a queue's table raised it itself.
 pub(super) fn is_by_table(error: &PgDatabaseError) -> bool {
     Raised::of(error) == Raised::ByTable
+}
+
+/// Whether a statement of ours returned nothing, as a rule of its table does something else instead: PostgreSQL has the
+/// code of a syntax error for it, as for the statement on a table that is gone.
+pub(super) fn is_by_rule(error: &PgDatabaseError) -> bool {
+    let returned_nothing =
+        matches!(error.routine(), Some("exec_stmt_dynexecute" | "_SPI_execute_plan"));
+    error.code() == "42601" && returned_nothing && !is_by_trigger(error)
 }
 
 /// Whether something raised it that a statement on a queue's table set off.

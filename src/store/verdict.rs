@@ -100,7 +100,9 @@ impl Verdict {
             "PGW97" if !is_by_trigger(error) => Self::Altered,
             // A table was dropped, or altered, in that moment: there may be another one, or the answer is that there
             // is none.
-            "XX000" | "42P01" | "42601" if !is_by_trigger(error) => Self::Undone,
+            "XX000" | "42P01" | "42601" if !is_by_trigger(error) && !is_by_rule(error) => {
+                Self::Undone
+            }
             // A trigger may raise whatever it likes, and the connections that it makes may fail.
             _ if is_raised(error) => Self::Usable,
             _ if is_inside(error) && (code.starts_with("08") || code.starts_with("57P")) => {
@@ -130,6 +132,12 @@ fn is_raised(error: &sqlx::Error) -> bool {
 fn is_by_trigger(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
     error.is_some_and(rejection::is_by_trigger)
+}
+
+/// A rule does something else than the statement says.
+fn is_by_rule(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(rejection::is_by_rule)
 }
 
 /// The shape of what a prepared statement returns has changed.

@@ -103,3 +103,88 @@ async fn what_a_rule_keeps_is_told_to_be_kept_alone() {
     gateway.post("/queues/dead/purge", "").await.problem(403, "forbidden");
     assert_eq!(count(&gateway, "pgmq.q_dead").await, 1);
 }
+
+/// What a rule does in place of deleting.
+const INSTEAD: [&str; 2] =
+    ["NOTHING", "UPDATE pgmq.q_q SET vt = 'infinity' WHERE msg_id = old.msg_id RETURNING q_q.*"];
+
+/// Another command is no more a deletion than nothing is, though it returns rows.
+#[tokio::test]
+async fn what_a_rule_does_in_place_of_deleting_is_no_failure_of_the_database() {
+    for instead in INSTEAD {
+        let gateway =
+            gateway(&format!("CREATE RULE d AS ON DELETE TO pgmq.q_q DO INSTEAD {instead}")).await;
+        gateway.configure("q", json!({"dead_letter_queue": "dead"})).await.expect(200);
+        let receipt = gateway.receive_one("q", "").await["receipt"].clone();
+        let path = format!("/queues/q/messages/1?receipt={}", receipt.as_str().expect("one"));
+        gateway.delete(&path).await.problem(403, "forbidden");
+        gateway.delete("/queues/q/messages/2").await.problem(403, "forbidden");
+        gateway.post("/queues/q/messages/3/archive", "").await.problem(403, "forbidden");
+        let settle = json!({"delete": [{"msg_id": 2}], "dead_letter": [{"msg_id": 3}],
+                            "retry": [{"msg_id": 4, "delay": 600}]});
+        let settled =
+            gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+        let codes: Vec<_> = settled["failed"]
+            .as_array()
+            .expect("some")
+            .iter()
+            .map(|one| (&one["msg_id"], &one["code"]))
+            .collect();
+        let forbidden = &json!("forbidden");
+        assert_eq!(codes, [(&json!(2), forbidden), (&json!(3), forbidden)], "{instead}: {settled}");
+        assert_eq!(settled["retried"], json!([4]), "{instead}");
+        let both = json!({"settle": {"delete": [{"msg_id": 2}]}, "qty": 1}).to_string();
+        let both = gateway.post("/queues/q/messages/receive", &both).await.expect(200);
+        assert_eq!(both.json()["settled"]["failed"][0]["code"], "forbidden", "{instead}");
+        assert_eq!(both.messages().len(), 1, "{instead}");
+        let end = r#"{"operations":[{"send":{"queue":"other","message":1}},{"delete":{"queue":"q","msg_id":5}}]}"#;
+        let refused = gateway.post("/transactions", end).await.problem(403, "forbidden");
+        assert_eq!(refused.json()["index"], 1, "{instead}: {}", refused.text);
+        let popped = gateway.post("/queues/q/messages/pop?qty=10", "").await;
+        assert!(popped.status < 500, "{instead}: {}", popped.text);
+        gateway.post("/queues/q/redrive", r#"{"to":"other"}"#).await.problem(403, "forbidden");
+        gateway.post("/queues/q/purge", "").await.problem(403, "forbidden");
+        assert_eq!(count(&gateway, "pgmq.q_q").await, 6, "{instead}");
+        assert_eq!(count(&gateway, "pgmq.q_other").await, 0, "{instead}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_rule_does_in_place_of_storing_is_told_as_a_rule() {
+    for instead in ["NOTHING", "UPDATE pgmq.q_q SET read_ct = read_ct RETURNING q_q.*"] {
+        let gateway =
+            gateway(&format!("CREATE RULE i AS ON INSERT TO pgmq.q_q DO INSTEAD {instead}")).await;
+        gateway.post("/queues/q/bindings", r#"{"pattern":"a"}"#).await.expect(201);
+        let one = r#"{"message":1}"#;
+        let many = r#"{"messages":[{"message":1},{"message":2}]}"#;
+        let other = r#"{"send":{"queue":"other","message":1}}"#;
+        let both = format!(r#"{{"operations":[{other},{{"send":{{"queue":"q","message":1}}}}]}}"#);
+        for (path, body) in [
+            ("/queues/q/messages", one),
+            ("/queues/q/messages/batch", many),
+            ("/transactions", &both),
+            ("/topics/a/messages", one),
+        ] {
+            let refused = gateway.post(path, body).await.problem(422, "message_rejected");
+            assert!(refused.text.contains("a rule of"), "{instead}: {}", refused.text);
+            let keyed = gateway.request("POST", path).header("Idempotency-Key", "k");
+            Answer::of(keyed.body(body.to_owned())).await.problem(422, "message_rejected");
+        }
+        assert_eq!(count(&gateway, "pgmq.q_q").await, 6, "{instead}");
+        assert_eq!(count(&gateway, "pgmq.q_other").await, 0, "{instead}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_rule_does_in_place_of_a_delivery_leaves_the_message() {
+    for instead in ["NOTHING", "DELETE FROM pgmq.q_other RETURNING q_other.*"] {
+        let gateway =
+            gateway(&format!("CREATE RULE u AS ON UPDATE TO pgmq.q_q DO INSTEAD {instead}")).await;
+        for how in ["", "fifo=grouped", "fifo=fair"] {
+            let received = gateway.get(&format!("/queues/q/messages?{how}")).await;
+            assert!(received.status < 500, "{instead}, {how}: {}", received.text);
+        }
+        gateway.patch("/queues/q/messages/2", r#"{"vt":0}"#).await.problem(403, "forbidden");
+        assert_eq!(count(&gateway, "pgmq.q_q WHERE read_ct = 0").await, 6, "{instead}");
+    }
+}
