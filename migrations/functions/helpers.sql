@@ -60,7 +60,7 @@ BEGIN
     -- What is_whole_table says, asked without a call, as every statement comes by.
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation
                    AND c.relkind IN ('r', 'p') AND NOT c.relispartition) THEN
-        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+        PERFORM pgmq_gateway.refuse_queue(queue);
     END IF;
     RETURN relation;
 END
@@ -230,7 +230,7 @@ BEGIN
     RETURN CASE
         -- A trigger may know our codes.
         WHEN is_foreign AND left(code, 3) = 'PGW' THEN 'rejected'
-        WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40') THEN NULL
+        WHEN code IN ('PGW01', 'PGW14', 'PGW33', 'PGW40', 'PGW43') THEN NULL
         WHEN pgmq_gateway.is_told_to_stop(code, context) THEN NULL
         -- The sequence of the ids has reached its end.
         WHEN code = '2200H' AND NOT is_foreign THEN NULL

@@ -107,13 +107,14 @@ BEGIN
 END
 $$;
 
--- Raises PGW34 where it is hidden.
+-- Raises PGW34 where it is hidden, and PGW43 where PGMQ lists it with something else than a table.
 CREATE FUNCTION pgmq_gateway.require_shown(queue text)
 RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF pgmq_gateway.is_hidden(queue) THEN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW34';
     END IF;
+    PERFORM pgmq_gateway.require_table(queue);
 END
 $$;
 

@@ -101,7 +101,7 @@ BEGIN
     FROM pg_catalog.pg_class c
     WHERE c.oid = q_table AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
     IF is_partitioned IS NULL THEN
-        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+        PERFORM pgmq_gateway.refuse_queue(queue);
     END IF;
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);

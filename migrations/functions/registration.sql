@@ -114,7 +114,7 @@ BEGIN
             PERFORM pgmq_gateway.note_fifo(unknown.queue_name);
             noted := noted + 1;
         EXCEPTION
-            WHEN lock_not_available OR SQLSTATE 'PGW40' THEN
+            WHEN lock_not_available OR SQLSTATE 'PGW40' OR SQLSTATE 'PGW43' THEN
                 -- The next round tries again.
                 NULL;
             WHEN OTHERS THEN

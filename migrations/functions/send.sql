@@ -68,7 +68,7 @@ BEGIN
     FROM pg_catalog.pg_class c
     WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
     IF has_headers IS NULL THEN
-        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+        PERFORM pgmq_gateway.refuse_queue(queue);
     END IF;
     IF in_turn THEN
         -- Other gateways hold it for as long as a commit takes.
@@ -138,6 +138,7 @@ DECLARE
     this_queue bigint;
     is_fifo boolean := has_headers AND pgmq_gateway.has_fifo_index(relation);
     is_deduplicated boolean;
+    missing text;
     key_queue_id bigint;
     me name := current_user;
     my_role text := current_setting('role');

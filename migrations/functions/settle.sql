@@ -19,7 +19,7 @@ BEGIN
     FROM pg_catalog.pg_class c
     WHERE c.oid = q_table AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
     IF runs_others_code IS NULL THEN
-        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+        PERFORM pgmq_gateway.refuse_queue(queue);
     END IF;
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)

@@ -46,6 +46,10 @@ BEGIN
                        CASE WHEN uncounted THEN pgmq_gateway.uncount(q_table, '$3') END, fits,
                        pgmq_gateway.id_if_hidden(q_table, '$2'))
         INTO settled USING id, hidden_until, uncounted;
+        -- A trigger has given it another id: it would be gone for all who know it.
+        IF settled <> id THEN
+            RAISE insufficient_privilege;
+        END IF;
     END IF;
     -- As in move_rows.
     IF current_user <> me THEN

@@ -35,6 +35,53 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT code IN ('42703', '42804', '42883', '42846', '42725', '428C9')
 $$;
 
+-- Says of a queue that it has no table: raises PGW43 where PGMQ lists it and its table is something else, such as a
+-- view, and PGW40 otherwise.
+CREATE FUNCTION pgmq_gateway.refuse_queue(queue text, operation integer DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM pgmq_gateway.require_table(queue, operation);
+    IF operation IS NULL THEN
+        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40';
+    END IF;
+    RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', operation);
+END
+$$;
+
+-- Raises PGW43 where PGMQ lists a queue whose table is something else.
+CREATE FUNCTION pgmq_gateway.require_table(queue text, operation integer DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    relation regclass := CASE WHEN queue !~ '[$;'']|--' THEN
+        to_regclass(format('pgmq.%I', pgmq.format_table_name(queue, 'q'))) END;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND c.relkind NOT IN ('r', 'p'))
+       AND EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
+        RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW43', DETAIL = jsonb_build_object(
+            'operation', operation, 'differs', format('the table `%s`', pgmq.format_table_name(queue, 'q')));
+    END IF;
+END
+$$;
+
+-- What a table lacks, where an error in a statement of ours says that it has no place for a row, whatever is in it: a
+-- partition, or what gives it an id. Null where it does not.
+CREATE FUNCTION pgmq_gateway.missing_part(relation regclass, code text, context text, violated text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    mark integer := strpos(context, '/* pgmq_gateway */');
+BEGIN
+    IF code NOT IN ('23502', '23514') OR mark = 0 OR strpos(left(context, mark), E'\n') > 0 THEN
+        RETURN NULL;
+    ELSIF code = '23514' THEN
+        RETURN CASE WHEN coalesce(violated, '') = '' THEN 'the partition for the message' END;
+    END IF;
+    RETURN CASE WHEN EXISTS (
+        SELECT FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = relation AND a.attname = 'msg_id' AND a.attidentity = '' AND NOT a.atthasdef)
+        THEN 'what numbers its messages' END;
+END
+$$;
+
 -- Fails an operation of a transaction where the error that it met is due to that; otherwise it does nothing.
 CREATE FUNCTION pgmq_gateway.refuse_differing_table(queue text, operation integer, code text)
 RETURNS void LANGUAGE plpgsql AS $$

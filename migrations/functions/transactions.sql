@@ -78,14 +78,13 @@ DECLARE
     is_deduplicated boolean := false;
     -- What there is to store, an array for each column.
     new record;
-    ids bigint[];
     code text;
     context text;
     violated text;
+    missing text;
 BEGIN
     IF q_table IS NULL OR NOT pgmq_gateway.goes_by(queue) THEN
-        RAISE EXCEPTION '%', queue
-            USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', operation);
+        PERFORM pgmq_gateway.refuse_queue(queue, operation);
     END IF;
     has_headers := pgmq_gateway.has_column(q_table, 'headers');
     SELECT pgmq_gateway.setting_number(s.settings, 'max_message_bytes', 1, 67108864),
@@ -147,6 +146,10 @@ BEGIN
             PERFORM pgmq_gateway.refuse_differing_table(queue, operation, code);
             RAISE;
         END IF;
+        missing := pgmq_gateway.missing_part(q_table, code, context, violated);
+        IF missing IS NOT NULL THEN
+            PERFORM pgmq_gateway.refuse_operation(queue, operation, NULL, 'differs', code, missing);
+        END IF;
         -- The role may lack the right to store anything there.
         PERFORM pgmq_gateway.refuse_operation(
             queue, operation, NULL,
@@ -154,7 +157,6 @@ BEGIN
                   AND pgmq_gateway.has_privilege_on(q_table, 'SELECT', '{msg_id}')
                  THEN pgmq_gateway.store_outcome(q_table, code, context) ELSE 'no_right' END, code, violated);
     END;
-    RETURN ids;
 END
 $$;
 
@@ -186,8 +188,7 @@ DECLARE
     context text;
 BEGIN
     IF pgmq_gateway.find_queue_table(queue) IS NULL OR NOT pgmq_gateway.goes_by(queue) THEN
-        RAISE EXCEPTION '%', queue
-            USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', place);
+        PERFORM pgmq_gateway.refuse_queue(queue, place);
     END IF;
     BEGIN
         SELECT s.outcome, s.vt INTO outcome, hidden_until

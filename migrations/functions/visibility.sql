@@ -95,7 +95,8 @@ BEGIN
 END
 $$;
 
--- Hides those of the messages that are `ready` for that, and returns their ids.
+-- Hides those of the messages that are `ready` for that, and returns their ids. Raises PGW23 if a trigger gives one
+-- another id.
 CREATE FUNCTION pgmq_gateway.hide_rows(
     q_table regclass, actions text[], ids bigint[], moments timestamptz[], uncounted boolean[], outcomes text[]
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
@@ -115,7 +116,7 @@ BEGIN
             WHERE w.action = 'hide' AND w.outcome = 'ready' GROUP BY w.msg_id
         ) wish
         WHERE q.msg_id = wish.msg_id
-        RETURNING %s
+        RETURNING CASE WHEN q.msg_id = wish.msg_id THEN %s ELSE pgmq_gateway.refuse_other_id() END
         $query$, q_table,
         CASE WHEN true = ANY (uncounted) THEN pgmq_gateway.uncount(q_table, 'wish.uncounted') END,
         pgmq_gateway.id_if_hidden(q_table, 'wish.visible_at')
@@ -126,6 +127,14 @@ BEGIN
                      THEN set_config('session_authorization', my_session, true) END,
                 set_config('role', my_role, true);
     END IF;
+END
+$$;
+
+-- Fails as a row does that its table does not take as it is to be.
+CREATE FUNCTION pgmq_gateway.refuse_other_id()
+RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE SQLSTATE 'PGW23';
 END
 $$;
 
@@ -176,7 +185,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         '/* pgmq_gateway */ SELECT DISTINCT ON (w.place) w.place,
                 CASE WHEN w.id IS NULL THEN ''unreadable''
-                     -- A trigger has given it another id.
+                     -- A trigger has given it another id, or taken it away.
                      WHEN w.outcome = ''done'' AND w.shown AND m.msg_id IS NULL THEN ''missing''
                      WHEN m.msg_id IS NOT NULL AND NOT ((m.read_ct, m.enqueued_at) IS NOT NULL)
                      THEN pgmq_gateway.refuse_unreadable()

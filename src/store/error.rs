@@ -262,6 +262,10 @@ impl Error {
             "40" if detail.operation.is_none() => Self::QueueNotFound,
             "41" => Self::RoutingKey(message().into()),
             "42" => Self::Pattern(message().into()),
+            "43" if detail.operation.is_none() => {
+                let source = Box::new(Self::Unexpected(Arc::new(sqlx::Error::Protocol(message()))));
+                Self::TableDiffers { what: detail.differs.unwrap_or_default().into(), source }
+            }
             "43" => {
                 let what = detail.differs.unwrap_or_default().into();
                 refused(Refusal::TableDiffers(message(), what))

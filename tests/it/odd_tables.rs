@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, guarded::together, sqs::Sqs};
+use crate::support::{Answer, TestGateway, guarded::together, sqs::Sqs};
 
 async fn gateway(sql: &str) -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -177,9 +177,9 @@ async fn what_goes_with_another_message_is_told_to_be_gone() {
     assert_eq!(stored(&gateway, "q_q").await, [4]);
 }
 
-/// Under its id there is none any more, and that is a matter of its own client.
+/// Under its id there would be none any more: it stays as it is, and that is a matter of its own client.
 #[tokio::test]
-async fn a_message_that_a_trigger_renumbers_is_told_to_be_gone() {
+async fn a_message_that_a_trigger_renumbers_is_told_to_be_kept() {
     let gateway = gateway(
         "CREATE FUNCTION public.renumber() RETURNS trigger LANGUAGE plpgsql AS
              'BEGIN IF old.msg_id % 3 = 0 THEN new.msg_id := new.msg_id + 1000; END IF; RETURN new; END';
@@ -193,9 +193,16 @@ async fn a_message_that_a_trigger_renumbers_is_told_to_be_gone() {
     })
     .await;
     for (id, answer) in (1..).zip(answers) {
-        answer.expect(if id % 3 == 0 { 404 } else { 200 });
+        answer.expect(if id % 3 == 0 { 403 } else { 200 });
     }
-    assert_eq!(stored(&gateway, "q_q").await, [1, 2, 4, 5, 7, 8, 10, 11, 1003, 1006, 1009, 1012]);
+    let settle = json!({"retry": [{"msg_id": 2, "delay": 600}, {"msg_id": 3, "delay": 600}]});
+    let settled =
+        gateway.post("/queues/q/messages/settle", &settle.to_string()).await.expect(200).json();
+    assert_eq!(settled["retried"], json!([2]), "{settled}");
+    assert_eq!(settled["failed"][0]["code"], "forbidden", "{settled}");
+    let hide = json!({"operations": [{"set_vt": {"queue": "q", "msg_id": 3, "vt": 600}}]});
+    gateway.post("/transactions", &hide.to_string()).await.problem(403, "forbidden");
+    assert_eq!(stored(&gateway, "q_q").await, (1..=12).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -291,4 +298,82 @@ async fn what_belongs_to_a_queues_table_is_not_emptied_past_what_keeps_it() {
         let ids = "SELECT array_agg(msg_id) FROM pgmq.q_q";
         assert_eq!(gateway.database.value::<Vec<i64>>(ids).await, [100], "{keeps}");
     }
+}
+
+/// PGMQ lists it, so that it is there, whatever it is.
+#[tokio::test]
+async fn a_queue_that_is_a_view_is_not_told_to_be_missing() {
+    let gateway = gateway(
+        "ALTER TABLE pgmq.q_q RENAME TO was; CREATE VIEW pgmq.q_q AS SELECT * FROM pgmq.was;
+         INSERT INTO pgmq.was (vt, message) VALUES (now(), '1')",
+    )
+    .await;
+    let send = r#"{"message":1}"#;
+    let operations = json!({"operations": [{"send": {"queue": "dead", "message": 1}},
+                                           {"send": {"queue": "q", "message": 1}}]});
+    let calls = [
+        ("GET", "/queues/q", ""),
+        ("PUT", "/queues/q", "{}"),
+        ("PATCH", "/queues/q", r#"{"delay":1}"#),
+        ("DELETE", "/queues/q", ""),
+        ("GET", "/queues/q/bindings", ""),
+        ("POST", "/queues/q/messages", send),
+        ("POST", "/queues/q/messages/batch", r#"{"messages":[{"message":1},{"message":2}]}"#),
+        ("GET", "/queues/q/messages", ""),
+        ("GET", "/queues/q/messages?fifo=grouped", ""),
+        ("POST", "/queues/q/messages/pop", ""),
+        ("GET", "/queues/q/messages/1", ""),
+        ("PATCH", "/queues/q/messages/1", r#"{"vt":1}"#),
+        ("DELETE", "/queues/q/messages/1", ""),
+        ("POST", "/queues/q/messages/1/archive", ""),
+        ("POST", "/queues/q/purge", ""),
+        ("POST", "/transactions", &operations.to_string()),
+    ];
+    for (method, path, body) in calls {
+        let request = gateway.request(method, path).body(body.to_owned());
+        let told = Answer::of(request).await;
+        assert_eq!(told.status, 409, "{method} {path}: {}", told.text);
+        told.problem(409, "queue_conflict");
+    }
+    assert_eq!(stored(&gateway, "was").await, [1]);
+    assert_eq!(stored(&gateway, "q_dead").await, [0_i64; 0]);
+    // What is a queue beside it is one.
+    gateway.send("dead", send).await;
+}
+
+/// The message is not to blame, and its sender is not to throw it away.
+#[tokio::test]
+async fn a_table_that_has_no_place_for_any_message_is_told_to_be_so() {
+    let partitioned = "ALTER TABLE pgmq.q_q RENAME TO was;
+        CREATE TABLE pgmq.q_q (LIKE pgmq.was INCLUDING DEFAULTS INCLUDING IDENTITY) PARTITION BY RANGE (enqueued_at);
+        CREATE TABLE pgmq.early PARTITION OF pgmq.q_q FOR VALUES FROM (MINVALUE) TO ('2020-01-01')";
+    for (sql, what) in [
+        (partitioned, "the partition"),
+        ("ALTER TABLE pgmq.q_q ALTER msg_id DROP IDENTITY", "what numbers"),
+    ] {
+        let gateway = gateway(sql).await;
+        let fill = "INSERT INTO pgmq.q_dead (vt, message, headers)
+            VALUES (now(), '1', '{\"x-dead-letter-queue\": \"q\"}')";
+        gateway.database.execute(fill).await;
+        gateway.post("/queues/q/bindings", r#"{"pattern":"a"}"#).await.expect(201);
+        let one = r#"{"message":1}"#;
+        for (path, body) in [
+            ("/queues/q/messages", one),
+            ("/queues/q/messages/batch", r#"{"messages":[{"message":1},{"message":2}]}"#),
+            ("/transactions", r#"{"operations":[{"send":{"queue":"q","message":1}}]}"#),
+            ("/topics/a/messages", one),
+            ("/queues/dead/redrive", "{}"),
+        ] {
+            let refused = gateway.post(path, body).await.problem(409, "queue_conflict");
+            assert!(refused.text.contains(what), "{path}: {}", refused.text);
+        }
+    }
+    // A trigger that raises the same is about the message.
+    let gateway = gateway(
+        "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN RAISE check_violation; END';
+         CREATE TRIGGER t BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.no()",
+    )
+    .await;
+    gateway.post("/queues/q/messages", r#"{"message":1}"#).await.problem(422, "message_rejected");
 }
