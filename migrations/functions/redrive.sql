@@ -112,7 +112,7 @@ $$;
 -- As requeue, but one that cannot be moved stays and keeps no other from being moved: `failed` says how
 -- many did, `failed_code` and `failed_constraint` why the last of them did. Those for other queues may fare better
 -- than where the `target` is what keeps all of them: its table is altered (of which `failed_constraint` says what), has
--- no ids left, or may not be written by the role (PGW33).
+-- no ids left, or may not be written by the role (PGW33). Where it is the `source` that keeps it, that is PGW26.
 CREATE FUNCTION pgmq_gateway.requeue_each(
     source regclass, target text, ids bigint[], condition text DEFAULT 'true',
     OUT moved integer, OUT failed integer, OUT failed_code text, OUT failed_constraint text
@@ -122,6 +122,8 @@ DECLARE
     rows_of_id integer;
     is_there boolean;
     is_of_target boolean := false;
+    last_failed bigint;
+    missing text;
     context text;
 BEGIN
     failed := 0;
@@ -186,9 +188,37 @@ BEGIN
                 RAISE;
             END IF;
             failed := failed + cardinality(array_positions(ids, id));
+            last_failed := id;
             PERFORM pgmq_gateway.lose_patience(failed_code);
         END;
     END LOOP;
+    IF failed_code NOT IN ('PGW43', '55P03') AND pgmq_gateway.is_kept(source, last_failed, condition) THEN
+        failed_code := 'PGW26';
+        failed_constraint := NULL;
+    END IF;
+END
+$$;
+
+-- Whether a table keeps a message that is to be deleted, whatever is to become of it: that is tried, and undone. What
+-- somebody else has locked says nothing of it, nor does what may pass.
+CREATE FUNCTION pgmq_gateway.is_kept(source regclass, id bigint, condition text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    gone integer;
+    context text;
+BEGIN
+    EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = $1 AND %s', source, condition) USING id;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    PERFORM pgmq_gateway.check_at_once();
+    RAISE SQLSTATE 'PGW98';
+EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+    GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+    IF SQLSTATE = 'PGW98' THEN
+        RETURN gone = 0;
+    ELSIF pgmq_gateway.is_told_to_stop(SQLSTATE, context) THEN
+        RAISE;
+    END IF;
+    RETURN coalesce(pgmq_gateway.row_outcome(SQLSTATE, context) NOT IN ('locked', 'failed'), false);
 END
 $$;
 

@@ -336,6 +336,7 @@ pub(super) fn code_of(error: &broker::Error) -> Code {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::SourceKept(_)
         | E::ChangeRefused { .. }
         | E::KeyRefused { .. }
         | E::QueueHidden(_)

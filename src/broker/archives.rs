@@ -101,7 +101,7 @@ impl Broker {
                 steps.done(broker.name_missing(&call, Some(to), moved).await);
             }
             broker.moved_to(to, steps.moved);
-            steps.finish(to)
+            steps.finish(queue, to)
         })
         .await
     }
@@ -133,7 +133,7 @@ impl Broker {
             let counted = counted.await;
             steps.done(counted.and_then(|found| found.map(as_moved).map_err(Error::on(queue))));
         }
-        steps.finish(queue)
+        steps.finish(queue, queue)
     }
 
     /// Moves dead letters back to where they came from, or into a queue, and says how many.

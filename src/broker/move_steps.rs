@@ -236,13 +236,17 @@ impl MoveSteps {
         (!self.is_through && self.wanted() > 0).then_some(self.after)
     }
 
-    /// How many were moved. If none was, as `to` took none, that is the answer, unless there are others behind.
-    pub(super) fn finish(self, to: &QueueName) -> Result<MovedSome> {
+    /// How many were moved from the archive of `from`. If none was, as `to` took none, that is the answer, unless there
+    /// are others behind.
+    pub(super) fn finish(self, from: &QueueName, to: &QueueName) -> Result<MovedSome> {
         let (count, next) = (self.moved, self.next_id());
         if let Some(error) = self.failed {
             return Err(error);
         }
         let kept = match self.stayed {
+            Some(Stayed::Rejected(Rejection::KeptBySource, _)) => {
+                Some(Error::SourceKept(format!("the archive of queue `{from}`")))
+            }
             Some(Stayed::Rejected(rejection, _)) => Some(Error::rejected(to.as_str(), &rejection)),
             Some(Stayed::Locked) if count == 0 => Some(Error::Locked(format!("queue `{to}`"))),
             Some(Stayed::Locked) | None => self.broken_off,
@@ -257,13 +261,16 @@ pub(super) fn hides(done: i64, failure: &Error) -> bool {
     done == 0 || matches!(failure, Error::OutcomeUnknown(_))
 }
 
-/// A dead letter of a queue that the table of another one did not take.
+/// A dead letter of a queue that the table of another one did not take, or its own one did not give.
 pub(super) fn refused_by(
     from: &QueueName,
     destination: Option<&str>,
     rejection: &Rejection,
 ) -> Error {
     match destination {
+        _ if *rejection == Rejection::KeptBySource => {
+            Error::SourceKept(format!("the table of queue `{from}`"))
+        }
         Some(queue) => Error::rejected(queue, rejection),
         None => Error::rejected_by_origin(from, rejection),
     }

@@ -233,6 +233,7 @@ fn failure_of(error: &broker::Error) -> Failure {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::SourceKept(_)
         | E::ChangeRefused { .. }
         | E::KeyRefused { .. }
         | E::QueueHidden(_)

@@ -210,6 +210,7 @@ fn kind_of(error: &broker::Error) -> Kind {
         | E::SequenceBehind { .. }
         | E::SendForbidden(_)
         | E::MessageKept { .. }
+        | E::SourceKept(_)
         | E::ChangeRefused { .. }
         | E::KeyRefused { .. }
         | E::QueueHidden(_)

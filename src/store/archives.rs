@@ -242,6 +242,8 @@ fn why_stayed(code: &str, constraint: Option<&str>) -> Option<Rejection> {
         "55P03" | "40001" | "40P01" => return None,
         "2200H" => return Some(Rejection::Exhausted),
         "PGW33" => return Some(Rejection::NoRight),
+        "PGW26" => return Some(Rejection::KeptBySource),
+        "PGW43" => "differs",
         "42501" => "forbidden",
         "23505" => "conflict",
         "PGW23" => "not_stored",

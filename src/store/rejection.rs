@@ -58,6 +58,8 @@ pub enum Rejection {
     NoRight,
     /// A deduplication id could not be written down: as [`Error::KeyRefused`](super::Error::KeyRefused) has it.
     IdRefused(Option<Arc<str>>),
+    /// The table or the archive that it was to be taken from keeps it.
+    KeptBySource,
 }
 
 impl fmt::Display for Rejection {
@@ -77,6 +79,7 @@ impl fmt::Display for Rejection {
             Self::Exhausted => f.write_str("a sequence has reached its end"),
             Self::NoRight => f.write_str("the database role lacks a right"),
             Self::IdRefused(_) => f.write_str("a deduplication id was refused"),
+            Self::KeptBySource => f.write_str("what it was to be taken from keeps it"),
         }
     }
 }

@@ -174,3 +174,54 @@ async fn a_destination_that_is_dropped_midway_is_the_reason() {
         gateway.post(path, &rest).await.problem(404, "queue_not_found");
     }
 }
+
+/// What keeps a message where it is, on the table `t` that is to give it.
+const KEEPS: [&str; 4] = [
+    "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+     CREATE TRIGGER keep BEFORE DELETE ON pgmq.t FOR EACH ROW EXECUTE FUNCTION public.keep()",
+    "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END';
+     CREATE TRIGGER keep BEFORE DELETE ON pgmq.t FOR EACH ROW EXECUTE FUNCTION public.keep()",
+    "CREATE RULE keep AS ON DELETE TO pgmq.t DO INSTEAD NOTHING",
+    "CREATE RULE keep AS ON DELETE TO pgmq.t DO INSTEAD
+         UPDATE pgmq.t SET read_ct = read_ct WHERE msg_id = old.msg_id RETURNING t.*",
+];
+
+/// Whom nobody keeps from storing is not said to refuse it.
+#[tokio::test]
+async fn what_its_own_table_keeps_is_not_said_to_be_refused_where_it_was_to_go() {
+    for keeps in KEEPS {
+        let gateway = TestGateway::start().await;
+        fill(&gateway.database).await;
+        let archived = "INSERT INTO pgmq.a_bad (msg_id, vt, message) VALUES (1, now(), '1')";
+        gateway.database.execute(archived).await;
+        gateway
+            .database
+            .execute(&keeps.replace("t.*", "q_dead.*").replace("pgmq.t", "pgmq.q_dead"))
+            .await;
+        let refused = redrive(&gateway, &json!({})).await.problem(403, "forbidden").detail();
+        assert!(refused.contains("the table of queue `dead` keeps"), "{refused}");
+        let again = keeps
+            .replace("public.keep", "public.keep_archived")
+            .replace("t.*", "a_bad.*")
+            .replace("pgmq.t", "pgmq.a_bad");
+        gateway.database.execute(&again).await;
+        let replay = gateway.post("/queues/bad/archive/replay", r#"{"to":"good"}"#).await;
+        let refused = replay.problem(403, "forbidden").detail();
+        assert!(refused.contains("the archive of queue `bad` keeps"), "{refused}");
+        assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_dead").await, 3);
+        assert_eq!(gateway.database.value::<i64>("SELECT count(*) FROM pgmq.q_good").await, 0);
+    }
+}
+
+/// Beside those that a foreign key keeps, the others are moved.
+#[tokio::test]
+async fn a_foreign_key_to_an_archive_is_not_said_to_be_one_of_the_queue_that_gets_its_messages() {
+    let gateway = TestGateway::start().await;
+    fill(&gateway.database).await;
+    let sql = "INSERT INTO pgmq.a_bad (msg_id, vt, message) VALUES (1, now(), '1'), (2, now(), '2');
+        CREATE TABLE public.refers (m bigint REFERENCES pgmq.a_bad); INSERT INTO public.refers VALUES (1)";
+    gateway.database.execute(sql).await;
+    let replay = gateway.post("/queues/bad/archive/replay", r#"{"to":"good"}"#).await.expect(200);
+    assert_eq!(replay.json()["replayed"], 1, "{}", replay.text);
+    assert!(replay.text.contains("the archive of queue `bad` keeps"), "{}", replay.text);
+}

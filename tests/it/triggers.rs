@@ -290,7 +290,7 @@ async fn triggers_that_come_late_are_traced_to_their_messages() {
         gateway
             .post("/queues/q/redrive", r#"{"to":"other"}"#)
             .await
-            .problem(422, "message_rejected");
+            .problem(403, "forbidden");
         assert_eq!(gateway.ids("q_q").await, [ids[4]]);
     }
 }

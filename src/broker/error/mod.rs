@@ -191,6 +191,12 @@ pub enum Error {
         /// The message.
         msg_id: i64,
     },
+    /// A message was kept where it is, which was to go to another queue.
+    #[error(
+        "a policy, a trigger, a rule or a constraint of {0} keeps a message that was to be moved, or the gateway's \
+         role may delete none there; what was kept stays where it is"
+    )]
+    SourceKept(String),
     /// Every message of a queue was kept.
     #[error(
         "policies, triggers, rules or constraints of its table keep every message of queue `{0}` that is there; \

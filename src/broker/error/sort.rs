@@ -133,6 +133,9 @@ impl Error {
                 queue: queue.to_owned(),
                 source: store::Error::Rejected(rejection.clone()),
             },
+            Rejection::KeptBySource => {
+                Self::SourceKept(format!("what a message for {queue} was to be taken from"))
+            }
             Rejection::NoRight => Self::Forbidden {
                 queue: queue.to_owned(),
                 source: store::Error::Rejected(rejection.clone()),

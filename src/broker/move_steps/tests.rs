@@ -31,7 +31,7 @@ async fn where_the_time_is_up_it_says_where_to_go_on() {
     advance(Duration::from_secs(20)).await;
     steps.done(Ok(step(0, Some(800))));
     assert!(steps.next().is_none());
-    let moved = steps.finish(&queue()).expect("moved");
+    let moved = steps.finish(&queue(), &queue()).expect("moved");
     assert_eq!((moved.count, moved.next), (3, Some(800)));
 }
 
@@ -40,13 +40,13 @@ async fn one_that_is_through_or_has_enough_says_nothing_of_the_kind() {
     let mut steps = steps();
     steps.done(Ok(step(3, None)));
     assert!(steps.next().is_none());
-    let moved = steps.finish(&queue()).expect("moved");
+    let moved = steps.finish(&queue(), &queue()).expect("moved");
     assert_eq!((moved.count, moved.next), (3, None));
     let mut steps = MoveSteps::new(Some(3), Some(7), Duration::from_secs(15));
     assert_eq!(steps.next().expect("one").after, 7);
     steps.done(Ok(step(3, Some(9))));
     assert!(steps.next().is_none());
-    assert_eq!(steps.finish(&queue()).expect("moved").next, None);
+    assert_eq!(steps.finish(&queue(), &queue()).expect("moved").next, None);
 }
 
 fn shrink_all(steps: &mut MoveSteps) {
@@ -66,11 +66,14 @@ async fn one_that_takes_too_long_is_tried_with_fewer_messages_and_rows() {
     shrink_all(&mut other);
     other.done(Err(too_long()));
     assert!(other.next().is_none());
-    assert!(matches!(other.finish(&queue()), Err(Error::TookTooLong(_))), "nothing was looked at");
+    assert!(
+        matches!(other.finish(&queue(), &queue()), Err(Error::TookTooLong(_))),
+        "nothing was looked at"
+    );
     steps.done(Ok(step(0, Some(40))));
     shrink_all(&mut steps);
     steps.done(Err(too_long()));
-    let moved = steps.finish(&queue()).expect("looked at");
+    let moved = steps.finish(&queue(), &queue()).expect("looked at");
     assert_eq!((moved.count, moved.next), (0, Some(40)));
 }
 
@@ -106,7 +109,7 @@ async fn those_behind_letters_that_stay_can_be_reached() {
     assert!(redriven.kept.is_some(), "those before are not forgotten");
     let mut steps = self::steps();
     steps.done(refused(None));
-    assert!(matches!(steps.finish(&queue()), Err(Error::MessageRejected { .. })));
+    assert!(matches!(steps.finish(&queue(), &queue()), Err(Error::MessageRejected { .. })));
 }
 
 #[test]
@@ -144,14 +147,14 @@ fn what_was_moved_is_the_answer_whatever_keeps_the_next_step_from_beginning() {
         let why = error_words(&error);
         steps.done(Err(error));
         assert!(steps.next().is_none(), "it is the end");
-        let moved = steps.finish(&queue()).expect("a number");
+        let moved = steps.finish(&queue(), &queue()).expect("a number");
         assert_eq!((moved.count, moved.next), (500, Some(500)));
         let reason = moved.reason.expect("why there are no more");
         assert!(reason.starts_with(&why) && !reason.contains("nothing was done"), "{reason}");
     }
     let mut steps = self::steps();
     steps.done(Err(store::Error::Overloaded.into()));
-    assert!(matches!(steps.finish(&queue()), Err(Error::Overloaded(_))));
+    assert!(matches!(steps.finish(&queue(), &queue()), Err(Error::Overloaded(_))));
 }
 
 /// What it says before it says that nothing was done.
