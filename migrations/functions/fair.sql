@@ -303,6 +303,7 @@ DECLARE
     context text;
     step record;
     update_statement text;
+    read_again text;
     nothing text;
     me name := current_user;
     my_role text := current_setting('role');
@@ -320,8 +321,9 @@ BEGIN
         PERFORM pgmq_gateway.check_at_once();
     END IF;
     this_queue := pgmq_gateway.queue_id(queue);
+    read_again := pgmq_gateway.read_again_statement(q_table);
     one_by_one := one_by_one OR pgmq_gateway.has_row_trigger(q_table, 16)
-               OR pgmq_gateway.has_rules(q_table);
+               OR pgmq_gateway.has_rules(q_table) OR read_again IS NOT NULL;
     IF max_receives IS NOT NULL THEN
         SELECT d.moved, d.failed, d.failed_code INTO dead, kept, kept_code
         FROM pgmq_gateway.dead_letter_exhausted(
@@ -366,8 +368,14 @@ BEGIN
                             set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
+                IF read_again IS NOT NULL AND msg_id IS NOT NULL THEN
+                    EXECUTE read_again
+                    INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
+                    USING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers;
+                END IF;
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                kept_code := pgmq_gateway.code_with_rules(kept_code, q_table);
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     IF passed_over IS NOT NULL THEN
                         PERFORM pgmq_gateway.end_at_row(kept_code, step.chosen[n], this_queue, began);

@@ -42,7 +42,8 @@ $$;
 -- With `since`, the walk begins there (floor.sql); where it goes by msg_id, it does not.
 --
 -- A row that its table refuses to update fails the whole, unless it is done `one_by_one`, as it is where
--- a trigger may keep a row as it is: then it is left, and `kept` says how many there are, `kept_code` why.
+-- a trigger may keep a row as it is: then it is left, and `kept` says how many there are, `kept_code` why. So it is
+-- where triggers come after an update: then each row is read again.
 --
 -- So are those left that are `passed_over`, if they are of the queue `passed_over_of`. Whoever passes them has a
 -- statement that runs out of time say at which message it was (`end_at_row`).
@@ -60,6 +61,7 @@ DECLARE
     q_table regclass := to_regclass(format('pgmq.%I', q_name));
     this_queue bigint;
     update_statement text;
+    read_again text;
     lock_statement text;
     candidates text;
     candidate bigint;
@@ -108,7 +110,7 @@ BEGIN
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.check_at_once();
     ELSIF has_triggers OR is_partitioned THEN
-        one_by_one := pgmq_gateway.has_row_trigger(q_table, 16);
+        one_by_one := pgmq_gateway.has_row_trigger(q_table, 16) OR pgmq_gateway.has_after_trigger(q_table, 16);
     END IF;
     IF this_queue IS NULL THEN
         this_queue := pgmq_gateway.queue_id(queue);
@@ -169,6 +171,7 @@ BEGIN
         END IF;
     ELSE
         PERFORM pgmq_gateway.require_right_to_lease(q_table);
+        read_again := pgmq_gateway.read_again_statement(q_table);
         lock_statement := pgmq_gateway.lock_statement(q_table, filter, max_receives);
         FOR candidate IN EXECUTE '/* pgmq_gateway */ ' || replace(replace(candidates, '$3', '$1'), '$4', '$2')
                          USING filter, max_receives LOOP
@@ -195,8 +198,14 @@ BEGIN
                             set_config('role', my_role, true);
                 END IF;
                 PERFORM pgmq_gateway.check_at_once();
+                IF read_again IS NOT NULL AND msg_id IS NOT NULL THEN
+                    EXECUTE read_again
+                    INTO msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
+                    USING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers;
+                END IF;
             EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
                 GET STACKED DIAGNOSTICS kept_code = RETURNED_SQLSTATE, context = PG_EXCEPTION_CONTEXT;
+                kept_code := pgmq_gateway.code_with_rules(kept_code, q_table);
                 IF pgmq_gateway.row_outcome(kept_code, context) IS NULL THEN
                     IF passed_over IS NOT NULL THEN
                         PERFORM pgmq_gateway.end_at_row(kept_code, candidate, this_queue, began);

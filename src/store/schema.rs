@@ -13,6 +13,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/helpers.sql"),
     include_str!("../../migrations/functions/sessions.sql"),
     include_str!("../../migrations/functions/rules.sql"),
+    include_str!("../../migrations/functions/after_triggers.sql"),
     include_str!("../../migrations/functions/shapes.sql"),
     include_str!("../../migrations/functions/identity.sql"),
     include_str!("../../migrations/functions/registration.sql"),

@@ -6,6 +6,7 @@
 mod cut_commits;
 mod support;
 
+mod after_triggers;
 mod altered_sessions;
 mod altered_tables;
 mod archive;
