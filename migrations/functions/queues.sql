@@ -61,7 +61,26 @@ BEGIN
        OR EXISTS (SELECT FROM pgmq.meta m WHERE lower(m.queue_name) = lower(queue)) THEN
         RAISE EXCEPTION 'DROP of the tables of %', queue USING ERRCODE = 'PGW33';
     END IF;
+    PERFORM pgmq_gateway.require_unbound(queue);
     dropped := true;
+END
+$$;
+
+-- Raises PGW23 where a queue that is gone has bindings all the same, as a trigger keeps them: the next queue of its
+-- name would get what is published to them.
+CREATE FUNCTION pgmq_gateway.require_unbound(queue text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('pgmq.topic_bindings') IS NOT NULL
+       AND has_column_privilege('pgmq.topic_bindings', 'queue_name', 'SELECT') THEN
+        IF EXISTS (SELECT FROM pgmq.topic_bindings b WHERE lower(b.queue_name) = lower(queue)) THEN
+            -- Without the foreign key that PGMQ has, nobody has tried.
+            DELETE FROM pgmq.topic_bindings b WHERE lower(b.queue_name) = lower(queue);
+        END IF;
+        IF EXISTS (SELECT FROM pgmq.topic_bindings b WHERE lower(b.queue_name) = lower(queue)) THEN
+            RAISE EXCEPTION 'DELETE on pgmq.topic_bindings' USING ERRCODE = 'PGW23';
+        END IF;
+    END IF;
 END
 $$;
 

@@ -250,3 +250,23 @@ async fn who_binds_asks_for_no_list_of_bindings() {
     assert!(first["bound_at"].is_string(), "{first}");
     assert_eq!(bind(&gateway, "q", "t.#").await.expect(200).json(), first);
 }
+
+/// What a trigger keeps of a queue would be that of the next one of its name.
+#[tokio::test]
+async fn a_queue_whose_bindings_are_kept_is_not_dropped() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    bind(&gateway, "q", "a").await.expect(201);
+    let keep = "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER keep BEFORE DELETE ON pgmq.topic_bindings FOR EACH ROW EXECUTE FUNCTION public.keep()";
+    gateway.database.execute(keep).await;
+    gateway.delete("/queues/q").await.problem(403, "forbidden");
+    gateway.get("/queues/q").await.expect(200);
+    let published = gateway.post("/topics/a/messages", r#"{"message":1}"#).await.expect(201);
+    assert_eq!(published.json()["deliveries"], json!([{"queue": "q", "msg_id": 1}]));
+    gateway.database.execute("DROP TRIGGER keep ON pgmq.topic_bindings").await;
+    gateway.delete("/queues/q").await.expect(204);
+    gateway.create("q").await;
+    let published = gateway.post("/topics/a/messages", r#"{"message":1}"#).await.expect(201);
+    assert_eq!(published.json()["deliveries"], json!([]));
+}
