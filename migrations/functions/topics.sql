@@ -29,9 +29,10 @@ BEGIN
     FOREACH target IN ARRAY targets LOOP
         deliveries := deliveries || (
             SELECT jsonb_agg(jsonb_build_object('queue', pgmq_gateway.as_text(target), 'msg_id', s.id)
+                             || CASE WHEN s.is_duplicate THEN '{"duplicate": true}' ELSE '{}' END::jsonb
                              ORDER BY s.place)
-            FROM unnest(pgmq_gateway.store(target, messages, operation, at_once)) WITH ORDINALITY
-                 AS s (id, place));
+            FROM pgmq_gateway.store(target, messages, operation, at_once) d,
+                 unnest(d.ids, d.are_duplicates) WITH ORDINALITY AS s (id, is_duplicate, place));
     END LOOP;
     RETURN deliveries;
 END

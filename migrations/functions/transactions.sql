@@ -66,9 +66,11 @@ END
 $$;
 
 -- Stores messages, given as objects with `message`, `headers`, `delay` or `visible_at`, and `bytes`,
--- with the queue's settings applied.
-CREATE FUNCTION pgmq_gateway.store(queue text, messages jsonb, operation integer, at_once boolean)
-RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- with the queue's settings applied. Of one that was sent before, the id is that of the first, and `are_duplicates` says
+-- so; it is null where that is asked of none.
+CREATE FUNCTION pgmq_gateway.store(
+    queue text, messages jsonb, operation integer, at_once boolean, OUT ids bigint[], OUT are_duplicates boolean[]
+) LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.find_queue_table(queue);
     has_headers boolean;
@@ -121,10 +123,12 @@ BEGIN
                array_agg((e ->> 'visible_at')::timestamptz ORDER BY place) AS visible_at
         INTO new FROM jsonb_array_elements(messages) WITH ORDINALITY AS m (e, place);
         IF is_deduplicated THEN
-            -- Of one that was sent before, the id is that of the first.
-            ids := ARRAY(SELECT pgmq_gateway.unmarked_id(s) FROM pgmq_gateway.send_deduplicated(
+            SELECT array_agg(pgmq_gateway.unmarked_id(s.id) ORDER BY s.place),
+                   array_agg(pgmq_gateway.unmarked_id(s.id) <> s.id ORDER BY s.place)
+            INTO ids, are_duplicates
+            FROM pgmq_gateway.send_deduplicated(
                 queue, pgmq_gateway.insert_statement(q_table, has_headers), new.messages, new.headers,
-                new.delays, new.visible_at) s);
+                new.delays, new.visible_at) WITH ORDINALITY AS s (id, place);
         ELSE
             ids := ARRAY(SELECT s FROM pgmq_gateway.insert_rows(
                 pgmq_gateway.insert_statement(q_table, has_headers), new.messages, new.headers, new.delays,
@@ -174,6 +178,13 @@ BEGIN
                 AND has_any_column_privilege(pgmq_gateway.archive_table(queue), 'INSERT')
            ELSE has_table_privilege(q_table, 'DELETE') END;
 END
+$$;
+
+-- What an operation came to that stored messages, with a mark where all of them were stored before.
+CREATE FUNCTION pgmq_gateway.stored_result(ids bigint[], are_duplicates boolean[])
+RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object('msg_ids', ids)
+           || CASE WHEN true = ALL (are_duplicates) THEN '{"duplicate": true}' ELSE '{}' END::jsonb
 $$;
 
 -- Ends one message in a transaction, or fails.
@@ -284,8 +295,9 @@ BEGIN
                      ORDER BY o.n
     LOOP
         results := results || jsonb_build_array(CASE operation ->> 'action'
-            WHEN 'send' THEN jsonb_build_object('msg_ids', pgmq_gateway.store(
-                operation ->> 'queue', operation -> 'messages', place, at_once))
+            WHEN 'send' THEN (
+                SELECT pgmq_gateway.stored_result(s.ids, s.are_duplicates)
+                FROM pgmq_gateway.store(operation ->> 'queue', operation -> 'messages', place, at_once) s)
             WHEN 'publish' THEN jsonb_build_object('deliveries', pgmq_gateway.publish(
                 operation, place, at_once))
             ELSE pgmq_gateway.settle_one(operation, place, at_once)

@@ -213,6 +213,11 @@ struct Delivery {
     /// The message's number within it.
     #[schema(example = 42)]
     msg_id: i64,
+    /// True where the message was sent there before with the same `x-deduplication-id`, and not stored again; left out
+    /// otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    duplicate: bool,
 }
 
 fn deliveries(
@@ -221,8 +226,8 @@ fn deliveries(
     published: broker::Replayable<Vec<TopicDelivery>>,
 ) -> Result<Response, Problem> {
     let delivery = |delivery: TopicDelivery| {
-        let TopicDelivery { queue, msg_id } = delivery;
-        Delivery { queue, msg_id }
+        let TopicDelivery { queue, msg_id, duplicate } = delivery;
+        Delivery { queue, msg_id, duplicate }
     };
     let deliveries = published.result.into_iter().map(delivery).collect();
     let json = json_of_done(any_room(api, call), &Deliveries { deliveries })?;

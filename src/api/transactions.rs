@@ -217,6 +217,11 @@ struct OperationResult {
     /// The message that was stored, ended or hidden.
     #[schema(required, example = 42)]
     msg_id: Option<i64>,
+    /// Of `send`: true where the message was sent before with the same `x-deduplication-id`, and not stored again; left
+    /// out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    duplicate: bool,
     /// Of `set_vt`: the moment from which it may be delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<DateTime<Utc>>)]
@@ -226,7 +231,7 @@ struct OperationResult {
 impl From<broker::OperationResult> for OperationResult {
     fn from(outcome: broker::OperationResult) -> Self {
         let msg_id = outcome.msg_id.or_else(|| outcome.msg_ids.first().copied());
-        Self { msg_id, vt: outcome.vt }
+        Self { msg_id, duplicate: outcome.duplicate, vt: outcome.vt }
     }
 }
 

@@ -60,11 +60,22 @@ pub struct OperationResult {
     /// Messages that were stored.
     #[serde(default)]
     pub msg_ids: Vec<i64>,
+    /// Whether that was stored before, with the same deduplication id.
+    #[serde(default)]
+    pub duplicate: bool,
     /// From when on it is visible, as it was set.
     pub vt: Option<String>,
     /// Messages that were stored in several queues.
     #[serde(default)]
     pub deliveries: Vec<TopicDelivery>,
+}
+
+impl Outcome {
+    /// Whether nothing was done, as all that was to be stored was stored before.
+    fn is_as_before(&self) -> bool {
+        let is_published = !self.deliveries.is_empty();
+        self.duplicate || is_published && self.deliveries.iter().all(|one| one.duplicate)
+    }
 }
 
 /// A message that was stored in a queue because of a routing key.
@@ -74,6 +85,9 @@ pub struct TopicDelivery {
     pub queue: String,
     /// The message.
     pub msg_id: i64,
+    /// Whether it was stored before, with the same deduplication id.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 impl Broker {
@@ -154,7 +168,7 @@ impl Broker {
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
-                    Ok(Replayable { result, replayed: false })
+                    Ok(Replayable { replayed: result.iter().all(Outcome::is_as_before), result })
                 }
                 Transacted::Replayed(result) if result.len() == operations.len() => {
                     Ok(Replayable { result, replayed: true })
@@ -276,6 +290,7 @@ impl Broker {
     fn record_and_notify(&self, operations: &[Operation], outcomes: &[OperationResult]) {
         for (operation, outcome) in operations.iter().zip(outcomes) {
             let (queue, done, count) = match operation {
+                Operation::Send(..) if outcome.duplicate => continue,
                 Operation::Send(queue, messages) => (queue, MessageEvent::Sent, messages.len()),
                 Operation::Settle(queue, Action::Delete, _) => (queue, MessageEvent::Deleted, 1),
                 Operation::Settle(queue, Action::Archive, _) => (queue, MessageEvent::Archived, 1),
@@ -291,7 +306,7 @@ impl Broker {
     }
 
     fn record_and_notify_deliveries(&self, deliveries: &[TopicDelivery]) {
-        for delivery in deliveries {
+        for delivery in deliveries.iter().filter(|one| !one.duplicate) {
             self.metrics.messages(&delivery.queue, MessageEvent::Sent, 1);
             if let Ok(queue) = QueueName::parse(&delivery.queue) {
                 self.engine.tell(&queue);

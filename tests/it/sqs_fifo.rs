@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Client, TestGateway, sqs::Sqs};
 
@@ -119,6 +119,48 @@ async fn a_duplicate_over_rest_is_told_to_be_one() {
     assert_eq!(batch(&["c", "b"]).await, (all, "true".to_owned()));
     assert_eq!(batch(&["d"]).await, (json!({"msg_ids": [4]}), String::new()));
     assert_eq!(gateway.all("q").await.len(), 4);
+}
+
+/// So it is in transactions and topics, which count what was stored alone.
+#[tokio::test]
+async fn a_duplicate_of_a_transaction_or_a_topic_is_told_to_be_one() {
+    let gateway = TestGateway::start().await;
+    gateway.create_with("q", &json!({"fifo": true})).await;
+    gateway.create("plain").await;
+    for queue in ["q", "plain"] {
+        let path = format!("/queues/{queue}/bindings");
+        gateway.post(&path, r#"{"pattern":"a"}"#).await.expect(201);
+    }
+    let one = |id: &str| json!({"message": id, "headers": {"x-pgmq-group": "g", "x-deduplication-id": id}});
+    let send = |id: &str, queue: &str| {
+        let mut send = one(id);
+        send["queue"] = queue.into();
+        json!({"send": send})
+    };
+    let done = async |path: &str, body: Value| {
+        let answer = gateway.post(path, &body.to_string()).await;
+        (answer.json(), answer.header("idempotency-replayed").to_owned())
+    };
+    let (first, again) = (json!({"msg_id": 1}), json!({"msg_id": 1, "duplicate": true}));
+    let twice = json!({"operations": [send("a", "q"), send("a", "q")]});
+    let told = json!({"results": [first, again]});
+    assert_eq!(done("/transactions", twice.clone()).await, (told, String::new()));
+    let told = json!({"results": [again, again]});
+    assert_eq!(done("/transactions", twice).await, (told, "true".to_owned()));
+    let delivery = |queue: &str, id: i64| json!({"queue": queue, "msg_id": id});
+    let mut same = delivery("q", 1);
+    same["duplicate"] = true.into();
+    let told = json!({"deliveries": [delivery("plain", 1), same]});
+    assert_eq!(done("/topics/a/messages", one("a")).await, (told, String::new()));
+    gateway.delete("/queues/plain/bindings?pattern=a").await.expect(204);
+    let told = json!({"deliveries": [same]});
+    assert_eq!(done("/topics/a/messages", one("a")).await, (told, "true".to_owned()));
+    let batch = json!({"messages": [one("a"), one("b")]});
+    let told = json!({"deliveries": [same, delivery("q", 2)]});
+    assert_eq!(done("/topics/a/messages/batch", batch).await, (told, String::new()));
+    assert_eq!(gateway.all("q").await.len(), 2);
+    let metrics = gateway.get("/metrics").await.text;
+    assert!(metrics.contains("pgmq_gateway_messages_sent_total{queue=\"q\"} 2"), "{metrics}");
 }
 
 /// Its name alone makes no FIFO queue of one: it would take the same twice, and keep no order.
