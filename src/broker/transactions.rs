@@ -70,7 +70,7 @@ pub struct OperationResult {
     pub deliveries: Vec<TopicDelivery>,
 }
 
-impl Outcome {
+impl OperationResult {
     /// Whether nothing was done, as all that was to be stored was stored before.
     fn is_as_before(&self) -> bool {
         let is_published = !self.deliveries.is_empty();
@@ -168,7 +168,10 @@ impl Broker {
             match transacted.map_err(refused)? {
                 Transacted::Done(result) => {
                     broker.record_and_notify(&operations, &result);
-                    Ok(Replayable { replayed: result.iter().all(Outcome::is_as_before), result })
+                    Ok(Replayable {
+                        replayed: result.iter().all(OperationResult::is_as_before),
+                        result,
+                    })
                 }
                 Transacted::Replayed(result) if result.len() == operations.len() => {
                     Ok(Replayable { result, replayed: true })

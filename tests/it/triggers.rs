@@ -287,10 +287,7 @@ async fn triggers_that_come_late_are_traced_to_their_messages() {
         assert_eq!(statuses, [403, 204, 204, 204]);
         assert_eq!(gateway.post("/queues/q/messages/pop?qty=2", "").await.messages().len(), 2);
         assert_eq!(gateway.post("/queues/q/purge", "").await.expect(200).json()["purged"], 2);
-        gateway
-            .post("/queues/q/redrive", r#"{"to":"other"}"#)
-            .await
-            .problem(403, "forbidden");
+        gateway.post("/queues/q/redrive", r#"{"to":"other"}"#).await.problem(403, "forbidden");
         assert_eq!(gateway.ids("q_q").await, [ids[4]]);
     }
 }
