@@ -49,8 +49,16 @@ pub(super) struct Policy {
     pub(super) dead_letters_missing: bool,
     /// Whether its name would reach the table of a queue that has upper case in its own.
     pub(super) is_folded: bool,
-    /// Whether it has settings, and policies of the database hide whether they are its own.
-    is_hidden: bool,
+    view: View,
+}
+
+/// What can be seen of a queue's settings.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum View {
+    #[default]
+    Shown,
+    /// It has some, and policies of the database hide whether they are its own.
+    Hidden,
 }
 
 /// What holds for all queues.
@@ -108,7 +116,10 @@ impl Policies {
     pub(super) async fn of(self: &Arc<Self>, queue: &QueueName) -> Result<Arc<Policy>> {
         self.ensure_known(Some(queue)).await?;
         let policy = self.last_known(queue);
-        if policy.is_hidden { Err(Error::QueueHidden(queue.as_str().into())) } else { Ok(policy) }
+        match policy.view {
+            View::Shown => Ok(policy),
+            View::Hidden => Err(Error::QueueHidden(queue.as_str().into())),
+        }
     }
 
     /// What held for a queue when that was last loaded.
@@ -270,7 +281,8 @@ impl Policies {
 /// The queues of which nothing is delivered.
 fn paused(queues: &HashMap<String, Arc<Policy>>) -> HashSet<QueueName> {
     // Who waits at one that is hidden by now may wait at one that is paused.
-    let paused = queues.iter().filter(|(_, policy)| policy.settings.paused || policy.is_hidden);
+    let paused =
+        queues.iter().filter(|(_, policy)| policy.settings.paused || policy.view == View::Hidden);
     paused.filter_map(|(queue, _)| QueueName::parse(queue).ok()).collect()
 }
 
@@ -285,7 +297,7 @@ fn sorted(configured: Vec<Configured>) -> HashMap<String, Arc<Policy>> {
             fifo: queue.fifo,
             dead_letters_missing: queue.dead_letters_missing,
             is_folded: false,
-            is_hidden: queue.is_hidden,
+            view: if queue.is_hidden { View::Hidden } else { View::Shown },
         };
         (queue.queue, policy)
     };
