@@ -19,7 +19,7 @@ async fn gateway(settings: Value) -> TestGateway {
     let gateway = TestGateway::start().await;
     gateway.create_with("q", &settings).await;
     gateway.database.execute(CHANGES).await;
-    let body = r#"{"message":1,"headers":{"x-pgmq-group":"g"}}"#;
+    let body = r#"{"message":{},"headers":{"x-pgmq-group":"g"}}"#;
     for _ in 0..3 {
         gateway.send("q", body).await;
     }
@@ -30,11 +30,11 @@ async fn gateway(settings: Value) -> TestGateway {
 async fn a_delivery_is_told_as_such_triggers_leave_it() {
     for (settings, parameters) in [
         (json!({}), "vt=30"),
-        (json!({}), "vt=30&filter=1"),
-        (json!({}), "vt=30&poll=1"),
+        (json!({}), "vt=30&filter=%7B%7D"),
+        (json!({}), "vt=30&wait=1"),
         (json!({"fifo": true}), "vt=30&fifo=grouped"),
         (json!({"fifo": true}), "vt=30&fifo=round_robin"),
-        (json!({"fair": true}), "vt=30&fifo=fair"),
+        (json!({"settings": {"fair": true}}), "vt=30"),
     ] {
         let gateway = gateway(settings).await;
         let message = gateway.receive_one("q", parameters).await;
