@@ -44,6 +44,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pgmq_gateway.require_shown(queue);
+    PERFORM pgmq_gateway.require_table(queue);
     SELECT c.outcome, c.existing INTO outcome, existing
     FROM pgmq_gateway.name_conflict(queue, kind, is_gone) c;
     IF outcome IS NOT NULL THEN

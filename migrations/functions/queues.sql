@@ -126,14 +126,13 @@ BEGIN
 END
 $$;
 
--- Raises PGW34 where it is hidden, and PGW43 where PGMQ lists it with something else than a table.
+-- Raises PGW34 where it is hidden.
 CREATE FUNCTION pgmq_gateway.require_shown(queue text)
 RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF pgmq_gateway.is_hidden(queue) THEN
         RAISE EXCEPTION '%', queue USING ERRCODE = 'PGW34';
     END IF;
-    PERFORM pgmq_gateway.require_table(queue);
 END
 $$;
 
@@ -207,6 +206,7 @@ BEGIN
     ) USING prefix, after, max_queues, only_queue;
     IF only_queue IS NOT NULL AND NOT FOUND THEN
         PERFORM pgmq_gateway.require_shown(only_queue);
+        PERFORM pgmq_gateway.require_table(only_queue);
     END IF;
 END
 $$;

@@ -129,6 +129,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue)
        OR pgmq_gateway.find_queue_table(queue) IS NULL THEN
         PERFORM pgmq_gateway.require_shown(queue);
+        PERFORM pgmq_gateway.require_table(queue);
         outcome := 'no_queue';
         RETURN;
     END IF;

@@ -314,9 +314,9 @@ async fn a_queue_that_is_a_view_is_not_told_to_be_missing() {
     let calls = [
         ("GET", "/queues/q", ""),
         ("PUT", "/queues/q", "{}"),
-        ("PATCH", "/queues/q", r#"{"delay":1}"#),
+        ("PATCH", "/queues/q", r#"{"settings":{"delay":1}}"#),
         ("DELETE", "/queues/q", ""),
-        ("GET", "/queues/q/bindings", ""),
+        ("POST", "/queues/q/bindings", r#"{"pattern":"a"}"#),
         ("POST", "/queues/q/messages", send),
         ("POST", "/queues/q/messages/batch", r#"{"messages":[{"message":1},{"message":2}]}"#),
         ("GET", "/queues/q/messages", ""),
