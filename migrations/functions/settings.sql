@@ -74,6 +74,7 @@ BEGIN
     WHERE m.queue_name = queue AND pgmq_gateway.find_queue_table(queue) IS NOT NULL;
     IF NOT FOUND THEN
         PERFORM pgmq_gateway.require_shown(queue);
+        PERFORM pgmq_gateway.require_table(queue);
         RETURN false;
     END IF;
     IF wishes ? 'notify' THEN
