@@ -90,7 +90,7 @@ BEGIN
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();
     IF NOT pgmq_gateway.has_column(source, 'headers') THEN
-        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+        PERFORM pgmq_gateway.need_headers('a redrive without `to` needs');
     END IF;
     FOR batch IN EXECUTE format(
         '/* pgmq_gateway */ SELECT c.origin, array_agg(c.msg_id) AS ids, %s AS places FROM (

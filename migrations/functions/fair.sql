@@ -41,8 +41,7 @@ DECLARE
                  || pgmq.format_table_name(queue, 'q');
 BEGIN
     IF NOT pgmq_gateway.has_column(relation, 'headers') THEN
-        RAISE EXCEPTION 'queues that are read in groups need PGMQ 1.5.0 or later'
-            USING ERRCODE = 'PGW01';
+        PERFORM pgmq_gateway.need_headers('queues that are read in groups need');
     END IF;
     -- Nor is it found by its name.
     RETURN format(
@@ -313,7 +312,7 @@ BEGIN
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
-        RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+        PERFORM pgmq_gateway.need_headers('reading in groups needs');
     END IF;
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);

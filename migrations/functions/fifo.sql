@@ -226,7 +226,7 @@ BEGIN
     dead := 0;
     kept := 0;
     IF NOT pgmq_gateway.has_column(q_table, 'headers') THEN
-        RAISE EXCEPTION 'reading in groups needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+        PERFORM pgmq_gateway.need_headers('reading in groups needs');
     END IF;
     IF one_by_one THEN
         PERFORM set_config('lock_timeout', '5ms', true);

@@ -123,11 +123,15 @@ BEGIN
 END
 $$;
 
--- Refuses headers where there is no place for them.
-CREATE FUNCTION pgmq_gateway.need_headers()
+-- Refuses what needs the column `headers` of a table that has none: as of an old PGMQ or, where this one has it, as of a
+-- table that somebody altered.
+CREATE FUNCTION pgmq_gateway.need_headers(what text DEFAULT 'headers need')
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'headers need PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+    IF pgmq_gateway.pgmq_has('headers') THEN
+        RAISE undefined_column USING MESSAGE = 'column headers is gone';
+    END IF;
+    RAISE EXCEPTION '% PGMQ 1.5.0 or later', what USING ERRCODE = 'PGW01';
 END
 $$;
 

@@ -30,7 +30,7 @@ BEGIN
     failed := 0;
     PERFORM pgmq_gateway.check_at_once();
     IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
-        RAISE EXCEPTION 'a redrive without `to` needs PGMQ 1.5.0 or later' USING ERRCODE = 'PGW01';
+        PERFORM pgmq_gateway.need_headers('a redrive without `to` needs');
     ELSIF target IS NOT NULL AND NOT pgmq_gateway.is_known_queue(target) THEN
         RAISE EXCEPTION '%', target USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', 0);
     ELSIF target IS NULL THEN

@@ -180,7 +180,8 @@ BEGIN
                 parsed_headers := convert_from(headers[i], 'UTF8')::jsonb;
                 outcome := 'done';
                 IF parsed_headers IS NOT NULL AND NOT has_headers THEN
-                    RAISE SQLSTATE 'PGW05';
+                    RAISE EXCEPTION 'there is no column headers' USING ERRCODE =
+                        CASE WHEN pgmq_gateway.pgmq_has('headers') THEN 'undefined_column' ELSE 'PGW05' END;
                 END IF;
                 is_deduplicated := (in_turn OR is_fifo)
                     AND pgmq_gateway.deduplication_key(parsed_headers) IS NOT NULL;

@@ -70,7 +70,7 @@ $$;
 -- Dead letters go to the queue `target` or, without one, into the archive, with their `reasons`. What is
 -- hidden with neither a delay nor a moment waits as `backoff` says (see backoff_seconds), and what is
 -- `uncounted` has its delivery taken back. Where the table of an older PGMQ lacks what that takes, such an entry has
--- `no_uncount`, and one with a reason `no_reason`.
+-- `no_uncount`, and one with a reason `no_reason`; `differs` where this PGMQ has it, as somebody altered the table.
 CREATE FUNCTION pgmq_gateway.settle(
     queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
     delays integer[], visible_at timestamptz[], uncounted boolean[], reasons text[], target text,
@@ -203,8 +203,11 @@ BEGIN
             SELECT w.place, w.action, w.msg_id, w.read_ct IS NOT NULL AS says_which, w.delay,
                    w.visible_at, l.read_ct, l.stamp AS row_stamp, l.tries, l.state,
                    CASE WHEN w.action = ANY (to_archive) AND no_archive THEN 'no_archive'
-                        WHEN uncounted[w.place] AND no_uncount THEN 'no_uncount'
-                        WHEN reasons[w.place] IS NOT NULL AND no_reason THEN 'no_reason' END AS refused,
+                        WHEN uncounted[w.place] AND no_uncount
+                        THEN CASE WHEN pgmq_gateway.pgmq_has('last_read_at') THEN 'differs' ELSE 'no_uncount' END
+                        WHEN reasons[w.place] IS NOT NULL AND no_reason
+                        THEN CASE WHEN pgmq_gateway.pgmq_has('headers') THEN 'differs' ELSE 'no_reason' END
+                        END AS refused,
                    coalesce(w.queue_id = this_queue, true) AS same_queue,
                    l.state IS NOT NULL AND coalesce(w.queue_id = this_queue, true)
                    AND coalesce(w.read_ct = l.read_ct, true)

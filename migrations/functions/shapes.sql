@@ -1,7 +1,16 @@
 -- Tables of queues that somebody has altered, so that they are not as PGMQ makes them.
 
+-- Whether this PGMQ gives messages a column that came with a later version of it.
+CREATE FUNCTION pgmq_gateway.pgmq_has(column_name text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = to_regclass('pgmq.message_record') AND a.attname = column_name
+                     AND NOT a.attisdropped)
+$$;
+
 -- What differs of the tables of a queue from those that PGMQ makes: a column that is missing or has another type. Null
--- where nothing does; columns that came with later versions of PGMQ may be missing.
+-- where nothing does; columns that this PGMQ does not have may be missing. Of several, first one without which nothing
+-- works.
 CREATE FUNCTION pgmq_gateway.differing_column(queue text)
 RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
@@ -23,9 +32,9 @@ BEGIN
         LEFT JOIN pg_catalog.pg_attribute a
           ON a.attrelid = t.relation AND a.attname = w.name AND NOT a.attisdropped
         WHERE t.relation IS NOT NULL
-          AND CASE WHEN a.attname IS NULL THEN w.is_needed
+          AND CASE WHEN a.attname IS NULL THEN w.is_needed OR pgmq_gateway.pgmq_has(w.name)
                    ELSE a.atttypid <> w.type OR a.attgenerated <> '' END
-        ORDER BY w.kind DESC LIMIT 1);
+        ORDER BY w.is_needed DESC, w.kind DESC LIMIT 1);
 END
 $$;
 

@@ -108,6 +108,7 @@ BEGIN
     IF NOT has_headers
        AND EXISTS (SELECT FROM jsonb_array_elements(messages) e
                    WHERE jsonb_typeof(e -> 'headers') = 'object') THEN
+        PERFORM pgmq_gateway.refuse_differing_table(queue, operation, '42703');
         PERFORM pgmq_gateway.need_headers();
     END IF;
     IF pgmq_gateway.has_fifo_index(q_table) THEN

@@ -55,6 +55,46 @@ async fn what_was_altered_is_named_whatever_is_asked() {
     }
 }
 
+/// This PGMQ makes it: none that is newer would help.
+#[tokio::test]
+async fn a_column_that_came_with_a_later_pgmq_is_named_where_this_one_has_it() {
+    let gateway = gateway("ALTER TABLE pgmq.q_q RENAME headers TO other").await;
+    let differs = |answer: Answer, column: &str| {
+        let answer = answer.problem(409, "queue_conflict");
+        assert!(answer.text.contains(&format!("column `{column}` of")), "{}", answer.text);
+    };
+    let settle = |entry: &str| format!(r#"{{"{entry}}}"#);
+    for (path, body) in [
+        ("/queues/q/messages", r#"{"message":1,"headers":{"a":1}}"#.to_owned()),
+        (
+            "/queues/q/messages/batch",
+            r#"{"messages":[{"message":1,"headers":{"a":1}}]}"#.to_owned(),
+        ),
+        (
+            "/transactions",
+            r#"{"operations":[{"send":{"queue":"q","message":1,"headers":{"a":1}}}]}"#.to_owned(),
+        ),
+        ("/queues/q/redrive", "{}".to_owned()),
+        ("/queues/q/messages/settle", settle(r#"dead_letter":[{"msg_id":1,"reason":"x"}]"#)),
+    ] {
+        differs(gateway.post(path, &body).await, "headers");
+    }
+    differs(gateway.get("/queues/q/messages?fifo=grouped").await, "headers");
+    differs(gateway.patch("/queues/q", r#"{"fifo":true}"#).await, "headers");
+    let sqs = Sqs(&gateway);
+    let send = json!({"QueueUrl": "q", "MessageBody": "x"});
+    let (code, message) = sqs.error("SendMessage", &send).await;
+    assert_eq!(code, "AWS.SimpleQueueService.UnsupportedOperation");
+    assert!(message.contains("column `headers` of"), "{message}");
+    // Whoever has none needs none.
+    gateway.post("/queues/q/messages", r#"{"message":1}"#).await.expect(201);
+    gateway.database.execute("ALTER TABLE pgmq.q_other DROP last_read_at").await;
+    gateway.send("other", r#"{"message":1}"#).await;
+    assert_eq!(gateway.receive("other", "").await.len(), 1);
+    let settle = settle(r#"retry":[{"msg_id":1,"uncounted":true}]"#);
+    differs(gateway.post("/queues/other/messages/settle", &settle).await, "last_read_at");
+}
+
 #[tokio::test]
 async fn other_queues_are_served_beside() {
     let gateway = gateway("ALTER TABLE pgmq.q_q RENAME vt TO visible").await;
