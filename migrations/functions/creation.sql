@@ -125,7 +125,7 @@ BEGIN
 END
 $$;
 
--- Raises PGW33 unless all that makes up a new queue is there: what PGMQ's functions do not do, for a trigger
+-- Raises PGW35 unless all that makes up a new queue is there: what PGMQ's functions do not do, for a trigger
 -- or a policy say, they do not tell.
 CREATE FUNCTION pgmq_gateway.require_whole(queue text, kind text, partman text)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -151,7 +151,7 @@ BEGIN
         INTO whole USING q_table, a_table;
     END IF;
     IF NOT whole THEN
-        RAISE EXCEPTION 'a part of queue %', queue USING ERRCODE = 'PGW33';
+        RAISE EXCEPTION 'pgmq.meta, or on tables in general,' USING ERRCODE = 'PGW35';
     END IF;
 END
 $$;

@@ -7,7 +7,8 @@ RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT pgmq_gateway.queue_id_of(began) >= this_queue
 $$;
 
--- Begins to move the dead letters of a queue. False if they are on their way already.
+-- Begins to move the dead letters of a queue. False if they are on their way already. Raises PGW35 where it is not
+-- stored that they are to be.
 CREATE FUNCTION pgmq_gateway.start_move_task(
     new_id text, source_queue text, destination_queue text, per_second integer, count_to_move bigint
 ) RETURNS boolean LANGUAGE plpgsql
@@ -19,22 +20,36 @@ BEGIN
     UPDATE pgmq_gateway.move_tasks t SET status = 'FAILED', failure = 'queue_not_found'
     WHERE t.source = source_queue AND t.status = 'RUNNING'
       AND NOT pgmq_gateway.is_task_of(t.started_at, this_queue);
-    INSERT INTO pgmq_gateway.move_tasks (id, source, destination, max_per_second, to_move, started_at)
-    VALUES (new_id, source_queue, destination_queue, per_second, count_to_move,
-            -- After a failover the clock may go wrong.
-            greatest(clock_timestamp(), 'epoch'::timestamptz + this_queue * interval '1 microsecond'))
-    ON CONFLICT (source) WHERE status = 'RUNNING' DO NOTHING;
-    RETURN FOUND;
+    -- Twice: the one that was in the way may have ended before it is looked for.
+    FOR attempt IN 1..2 LOOP
+        INSERT INTO pgmq_gateway.move_tasks (id, source, destination, max_per_second, to_move, started_at)
+        VALUES (new_id, source_queue, destination_queue, per_second, count_to_move,
+                -- After a failover the clock may go wrong.
+                greatest(clock_timestamp(), 'epoch'::timestamptz + this_queue * interval '1 microsecond'))
+        ON CONFLICT (source) WHERE status = 'RUNNING' DO NOTHING;
+        IF FOUND THEN
+            RETURN true;
+        ELSIF EXISTS (SELECT FROM pgmq_gateway.move_tasks t
+                      WHERE t.source = source_queue AND t.status = 'RUNNING'
+                        AND pgmq_gateway.is_task_of(t.started_at, this_queue)) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
 END
 $$;
 
 -- A task that nobody is at, and that for some seconds nobody else will be. Those whose queue was dropped, and
--- whose name another one has, end here.
+-- whose name another one has, end here. One that cannot be changed, for a trigger or the like, is in nobody's way: an
+-- error of that is raised where there is no other.
 CREATE FUNCTION pgmq_gateway.claim_move_task(seconds integer)
 RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     task record;
+    passed_over text[] := '{}';
+    has_ended boolean := false;
+    kept_code text;
 BEGIN
     -- A role that was granted its rights before there were tasks has none to work on them.
     IF NOT has_table_privilege('pgmq_gateway.move_tasks', 'UPDATE')
@@ -43,22 +58,35 @@ BEGIN
     END IF;
     LOOP
         SELECT o.id, o.source, o.started_at INTO task FROM pgmq_gateway.move_tasks o
-        WHERE o.status = 'RUNNING' AND o.claimed_until < clock_timestamp()
+        WHERE o.status = 'RUNNING' AND o.claimed_until < clock_timestamp() AND o.id <> ALL (passed_over)
         ORDER BY o.claimed_until LIMIT 1 FOR UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
-        IF pgmq_gateway.is_task_of(task.started_at, pgmq_gateway.queue_id(task.source)) THEN
-            RETURN QUERY UPDATE pgmq_gateway.move_tasks t
-                         SET claimed_until = clock_timestamp() + make_interval(secs => seconds)
-                         WHERE t.id = task.id RETURNING t.*;
-            EXIT;
-        END IF;
-        UPDATE pgmq_gateway.move_tasks t SET status = 'FAILED', failure = 'queue_not_found'
-        WHERE t.id = task.id;
+        passed_over := passed_over || task.id;
+        BEGIN
+            IF pgmq_gateway.is_task_of(task.started_at, pgmq_gateway.queue_id(task.source)) THEN
+                RETURN QUERY UPDATE pgmq_gateway.move_tasks t
+                             SET claimed_until = clock_timestamp() + make_interval(secs => seconds)
+                             WHERE t.id = task.id RETURNING t.*;
+                IF FOUND THEN
+                    RETURN;
+                END IF;
+            ELSE
+                UPDATE pgmq_gateway.move_tasks t SET status = 'FAILED', failure = 'queue_not_found'
+                WHERE t.id = task.id;
+                has_ended := has_ended OR FOUND;
+            END IF;
+            IF NOT FOUND THEN
+                kept_code := 'PGW35';
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            kept_code := SQLSTATE;
+        END;
     END LOOP;
 END
 $$;
 
--- Notes how far a task has come; it is left for whoever comes next after so many seconds.
+-- Notes how far a task has come; it is left for whoever comes next after so many seconds. Raises PGW35 where that is
+-- not stored.
 CREATE FUNCTION pgmq_gateway.advance_move_task(
     task text, moved_now bigint, new_status text, new_failure text, pause float8
 ) RETURNS void LANGUAGE plpgsql
@@ -73,7 +101,7 @@ BEGIN
 END
 $$;
 
--- Ends a task that runs. How many messages it has moved; null if it does not run.
+-- Ends a task that runs. How many messages it has moved; null if it does not run. Raises PGW35 where it goes on.
 CREATE FUNCTION pgmq_gateway.cancel_move_task(task text)
 RETURNS bigint LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
@@ -88,6 +116,9 @@ $$;
 
 -- The last tasks of a queue, the newest first.
 CREATE FUNCTION pgmq_gateway.list_move_tasks(source_queue text, max_rows integer)
+    IF NOT FOUND AND EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task) THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
+    END IF;
 RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
@@ -99,3 +130,6 @@ BEGIN
                  ORDER BY t.started_at DESC LIMIT max_rows;
 END
 $$;
+    IF EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task AND t.status = 'RUNNING') THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
+    END IF;

@@ -63,10 +63,13 @@ RETURNS text LANGUAGE sql STABLE AS $$
 $$;
 
 -- Changes those settings of a queue that are in `wishes`, null for the default. False where there
--- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once.
+-- is no such queue. One change after the other: PGMQ's notifications cannot be turned on by two at once. Raises PGW35
+-- where they are not stored as they were given.
 CREATE FUNCTION pgmq_gateway.change_settings(queue text, wishes jsonb)
 RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    stored jsonb;
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     PERFORM pgmq_gateway.lock_queue(queue);
@@ -82,12 +85,10 @@ BEGIN
     END IF;
     PERFORM pgmq_gateway.register_queue(queue);
     UPDATE pgmq_gateway.queue_settings s
-    SET settings = jsonb_strip_nulls(
-            CASE jsonb_typeof(s.settings) WHEN 'object' THEN s.settings ELSE '{}' END || wishes),
-        retention_cursor = 0
-    WHERE s.queue_name = queue;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'UPDATE of the settings of %', queue USING ERRCODE = 'PGW33';
+    SET settings = jsonb_strip_nulls(pgmq_gateway.as_object(s.settings) || wishes), retention_cursor = 0
+    WHERE s.queue_name = queue RETURNING s.settings INTO stored;
+    IF NOT FOUND OR NOT pgmq_gateway.is_as_wished(stored, wishes) THEN
+        RAISE EXCEPTION 'pgmq_gateway.queue_settings' USING ERRCODE = 'PGW35';
     END IF;
     RETURN true;
 END
@@ -130,7 +131,7 @@ BEGIN
     END IF;
     is_now := (SELECT q.notify_ms FROM pgmq_gateway.list_queues('', NULL, 1, queue) q);
     IF throttle_ms IS DISTINCT FROM is_now THEN
-        RAISE EXCEPTION 'the notifications of %', queue USING ERRCODE = 'PGW33';
+        RAISE EXCEPTION 'pgmq.notify_insert_throttle, or on tables in general,' USING ERRCODE = 'PGW35';
     END IF;
 END
 $$;

@@ -31,9 +31,23 @@ RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     WHERE pgmq_gateway.kept_text(e.value) IS NOT NULL
 $$;
 
+-- Whether what was stored has each member of `wishes` as it is there; null is one that is not to be there.
+CREATE FUNCTION pgmq_gateway.is_as_wished(stored jsonb, wishes jsonb)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT NOT EXISTS (SELECT FROM jsonb_each(jsonb_strip_nulls(wishes)) w
+                       WHERE stored -> w.key IS DISTINCT FROM w.value)
+       AND NOT EXISTS (SELECT FROM jsonb_each(wishes) w WHERE w.value = 'null' AND stored ? w.key)
+$$;
+
+-- An object as it is; an empty one in place of anything else, which SQL may have stored.
+CREATE FUNCTION pgmq_gateway.as_object(stored jsonb)
+RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE jsonb_typeof(stored) WHEN 'object' THEN stored ELSE '{}' END
+$$;
+
 -- Changes what is kept of a queue: null takes an attribute or a tag away. False where there is no such queue; null,
 -- and nothing is changed, where an attribute is not as `still` has it any more or, with `first_only`, where something
--- is kept already.
+-- is kept already. Raises PGW35 where it is not stored as it was given.
 CREATE FUNCTION pgmq_gateway.change_queue_attributes(
     queue text, new_alias text, new_attributes jsonb, new_tags jsonb, still jsonb DEFAULT '{}',
     first_only boolean DEFAULT false
@@ -41,6 +55,7 @@ CREATE FUNCTION pgmq_gateway.change_queue_attributes(
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     this_queue bigint;
+    kept record;
 BEGIN
     IF NOT pgmq_gateway.is_known_queue(queue) THEN
         RETURN false;
@@ -56,14 +71,37 @@ BEGIN
         alias = CASE WHEN a.queue_id = excluded.queue_id THEN a.alias ELSE excluded.alias END,
         purged_at = CASE WHEN a.queue_id = excluded.queue_id THEN a.purged_at END,
         attributes = CASE WHEN a.queue_id = excluded.queue_id
-                     THEN jsonb_strip_nulls(a.attributes || new_attributes) ELSE excluded.attributes END,
+                     THEN jsonb_strip_nulls(pgmq_gateway.as_object(a.attributes) || new_attributes)
+                     ELSE excluded.attributes END,
         tags = CASE WHEN a.queue_id = excluded.queue_id
-               THEN jsonb_strip_nulls(a.tags || new_tags) ELSE excluded.tags END
-    WHERE NOT (first_only AND a.queue_id = this_queue)
-      AND NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
-                          CASE WHEN a.queue_id = this_queue THEN pgmq_gateway.kept_text(a.attributes -> s.key) END);
-    RETURN CASE WHEN FOUND THEN true END;
+               THEN jsonb_strip_nulls(pgmq_gateway.as_object(a.tags) || new_tags) ELSE excluded.tags END
+    WHERE pgmq_gateway.may_change_attributes(a, this_queue, still, first_only)
+    RETURNING a.queue_id, a.attributes, a.tags INTO kept;
+    IF NOT FOUND THEN
+        -- A row that the statement passed over is locked by it: it is as it was then.
+        SELECT a.* INTO kept FROM pgmq_gateway.queue_attributes a
+        WHERE a.queue_name = queue AND NOT pgmq_gateway.may_change_attributes(a, this_queue, still, first_only);
+        IF FOUND OR jsonb_strip_nulls(still) <> '{}'
+                    AND NOT EXISTS (SELECT FROM pgmq_gateway.queue_attributes a WHERE a.queue_name = queue) THEN
+            RETURN NULL;
+        END IF;
+        RAISE EXCEPTION 'pgmq_gateway.queue_attributes' USING ERRCODE = 'PGW35';
+    ELSIF kept.queue_id <> this_queue OR NOT pgmq_gateway.is_as_wished(kept.attributes, new_attributes)
+          OR NOT pgmq_gateway.is_as_wished(kept.tags, new_tags) THEN
+        RAISE EXCEPTION 'pgmq_gateway.queue_attributes' USING ERRCODE = 'PGW35';
+    END IF;
+    RETURN true;
 END
+$$;
+
+-- Whether what is kept of a queue is as it must be for a change (see `change_queue_attributes`).
+CREATE FUNCTION pgmq_gateway.may_change_attributes(
+    kept pgmq_gateway.queue_attributes, this_queue bigint, still jsonb, first_only boolean
+) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT NOT (first_only AND kept.queue_id = this_queue)
+       AND NOT EXISTS (SELECT FROM jsonb_each_text(still) s WHERE s.value IS DISTINCT FROM
+                           CASE WHEN kept.queue_id = this_queue
+                                THEN pgmq_gateway.kept_text(kept.attributes -> s.key) END)
 $$;
 
 -- Whether a client of SQS emptied a queue less than so many seconds ago.
@@ -77,7 +115,7 @@ BEGIN
 END
 $$;
 
--- Notes that a client of SQS has emptied a queue.
+-- Notes that a client of SQS has emptied a queue. Raises PGW35 where that is not stored.
 CREATE FUNCTION pgmq_gateway.note_purge(queue text, new_alias text)
 RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
@@ -89,6 +127,9 @@ BEGIN
         alias = CASE WHEN a.queue_id = excluded.queue_id THEN a.alias ELSE excluded.alias END,
         attributes = CASE WHEN a.queue_id = excluded.queue_id THEN a.attributes ELSE '{}' END,
         tags = CASE WHEN a.queue_id = excluded.queue_id THEN a.tags ELSE '{}' END;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'pgmq_gateway.queue_attributes' USING ERRCODE = 'PGW35';
+    END IF;
 END
 $$;
 

@@ -152,7 +152,7 @@ BEGIN
     SELECT 'bound', coalesce(b.bound_at, '-infinity') INTO outcome, since FROM pgmq.topic_bindings b
     WHERE b.pattern = topic_pattern AND b.queue_name = queue;
     IF outcome IS NULL THEN
-        RAISE EXCEPTION 'INSERT on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
+        RAISE EXCEPTION 'pgmq.topic_bindings' USING ERRCODE = 'PGW35';
     END IF;
 EXCEPTION WHEN foreign_key_violation THEN
     outcome := 'no_queue';
@@ -171,7 +171,7 @@ BEGIN
         RETURN 'unbound';
     ELSIF EXISTS (SELECT FROM pgmq.topic_bindings b
                   WHERE b.pattern = topic_pattern AND b.queue_name = queue) THEN
-        RAISE EXCEPTION 'DELETE on pgmq.topic_bindings' USING ERRCODE = 'PGW33';
+        RAISE EXCEPTION 'pgmq.topic_bindings' USING ERRCODE = 'PGW35';
     ELSIF EXISTS (SELECT FROM pgmq.meta m WHERE m.queue_name = queue) THEN
         RETURN 'no_binding';
     END IF;

@@ -261,30 +261,35 @@ impl Broker {
     ) -> Result<Option<String>> {
         let count = self.about_counts(call, source).await?.length;
         let (broker, call) = (self.clone(), Arc::clone(call));
-        let (source, destination) = (source.to_string(), destination.map(QueueName::to_string));
+        let (queue, destination) = (source.clone(), destination.map(QueueName::to_string));
         self.run(true, async move {
             let id = Uuid::now_v7().to_string();
             let to = destination.as_deref();
-            let (new, source) = (&*id, &*source);
+            let (new, source) = (&*id, queue.as_str());
             let started = broker.on_catalogue(&call, source, |mut conn| async move {
                 store::start_move_task(&mut conn, new, source, to, max_per_second, count).await
             });
-            let started = started.await??;
+            let started = started.await?.map_err(Error::of_changing(&queue))?;
             broker.move_tasks.notify_one();
             Ok(started.then_some(id))
         })
         .await
     }
 
-    /// Ends a task; how many messages it has moved, or nothing if it does not run.
-    pub async fn cancel_move_task(&self, call: &Arc<Call>, id: String) -> Result<Option<i64>> {
-        let (broker, call) = (self.clone(), Arc::clone(call));
+    /// Ends a task of a queue; how many messages it has moved, or nothing if it does not run.
+    pub async fn cancel_move_task(
+        &self,
+        call: &Arc<Call>,
+        source: &QueueName,
+        id: String,
+    ) -> Result<Option<i64>> {
+        let (broker, call, source) = (self.clone(), Arc::clone(call), source.clone());
         self.run(true, async move {
             let id = &*id;
             let ended = broker.on_catalogue(&call, "move tasks", |mut conn| async move {
                 store::cancel_move_task(&mut conn, id).await
             });
-            Ok(ended.await??)
+            ended.await?.map_err(Error::of_changing(&source))
         })
         .await
     }

@@ -67,7 +67,7 @@ impl Broker {
             });
             let changed = changed.await;
             broker.attributes.forget(queue);
-            match changed?? {
+            match changed?.map_err(Error::of_changing(queue))? {
                 Some(false) => Err(Error::QueueNotFound(queue.to_string())),
                 changed => Ok(changed.is_some()),
             }
@@ -106,7 +106,7 @@ impl Broker {
             let noted = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
                 store::note_purge(&mut conn, queue, alias).await
             });
-            Ok(noted.await??)
+            noted.await?.map_err(Error::of_changing(queue))
         })
         .await
     }

@@ -116,7 +116,7 @@ pub(super) async fn cancel(caller: Caller, input: CancelMessageMoveTask) -> Resu
     if !tasks.iter().any(|task| task.id == id) {
         return Err(no_task());
     }
-    let moved = permit.broker.cancel_move_task(&permit.call, id).await?;
+    let moved = permit.broker.cancel_move_task(&permit.call, &source.queue, id).await?;
     let moved = moved.ok_or_else(|| SqsError::invalid("Only active tasks can be cancelled."))?;
     Ok(Some(object([("ApproximateNumberOfMessagesMoved", moved.into())])))
 }

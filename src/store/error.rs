@@ -70,6 +70,10 @@ pub enum Error {
     /// The gateway's database role lacks a right.
     #[error("the database role lacks a right")]
     Forbidden(#[source] Arc<sqlx::Error>),
+    /// It was not done as the statement says: a trigger, a rule or a policy is in the way; says on what. Everything
+    /// was undone.
+    #[error("a trigger, a rule or a policy on {0} is in the way")]
+    NotDone(Arc<str>),
     /// Every connection was in use for as long as a request may wait.
     #[error("no database connection became free in time")]
     Overloaded,
@@ -258,6 +262,7 @@ impl Error {
         Some(match kind {
             "01" => Self::NotSupported(message().into()),
             "33" => Self::Forbidden(Arc::new(sqlx::Error::Protocol(message()))),
+            "35" => Self::NotDone(message().into()),
             "34" => Self::QueueHidden(message().into()),
             "40" if detail.operation.is_none() => Self::QueueNotFound,
             "41" => Self::RoutingKey(message().into()),

@@ -68,6 +68,7 @@ mod journal;
 mod jwt;
 mod keep_alive;
 mod kept;
+mod kept_beside;
 mod kept_sessions;
 mod key_changes;
 mod keys;

@@ -304,11 +304,8 @@ pub enum Error {
          UTF-8, or lacks what every message has, such as the time when it was stored"
     )]
     MessageUnreadable(i64),
-    /// The gateway's database role lacks a right.
-    #[error(
-        "the gateway's database role may not do this to {queue}: an administrator has to grant it \
-         the right, or make it the owner of the queue's tables"
-    )]
+    /// The gateway's database role lacks a right, or something kept it from being done.
+    #[error("{}", forbidden(queue, source))]
     Forbidden {
         /// The queue, in words.
         queue: String,
@@ -348,6 +345,20 @@ pub enum Error {
     /// A defect.
     #[error("an unexpected error; the log of the gateway tells more")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is said of what a right that is missing, or something on a table, keeps from being done.
+fn forbidden(queue: &str, source: &store::Error) -> String {
+    match source {
+        store::Error::NotDone(what) => format!(
+            "the database did not do this to {queue} as it was told to: a trigger, a rule or a policy on {what} is in \
+             the way, to which an administrator has to see; nothing was done"
+        ),
+        _ => format!(
+            "the gateway's database role may not do this to {queue}: an administrator has to grant it the right, or \
+             make it the owner of the queue's tables"
+        ),
+    }
 }
 
 /// What is said of a change of which some steps are done, and of why the rest is not.

@@ -15,6 +15,7 @@ impl Error {
         move |error| match error {
             store::Error::QueueNotFound => Self::QueueNotFound(queue.to_string()),
             store::Error::Forbidden(_)
+            | store::Error::NotDone(_)
             | store::Error::Rejected(Rejection::Policy | Rejection::NoRight) => {
                 Self::Forbidden { queue: format!("queue `{queue}`"), source: error }
             }
@@ -304,7 +305,9 @@ impl From<store::Error> for Error {
             store::Error::Exhausted(_) => {
                 Self::IdsExhausted { queue: "one of these queues".to_owned(), source: error }
             }
-            store::Error::Forbidden(_) | store::Error::Rejected(Rejection::Policy) => {
+            store::Error::Forbidden(_)
+            | store::Error::NotDone(_)
+            | store::Error::Rejected(Rejection::Policy) => {
                 Self::Forbidden { queue: "one of these queues".to_owned(), source: error }
             }
             store::Error::KeyRefused(code) => {
@@ -341,6 +344,7 @@ mod tests {
         for error in [
             store::Error::Locked,
             store::Error::Needed,
+            store::Error::NotDone("a table".into()),
             store::Error::Rejected(why),
             store::Error::NoReplicaIdentity { of_queue: true },
             store::Error::NoReplicaIdentity { of_queue: false },
