@@ -82,6 +82,24 @@ BEGIN
             kept_code := SQLSTATE;
         END;
     END LOOP;
+    -- That would undo what came of others.
+    IF kept_code IS NOT NULL AND NOT has_ended THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = kept_code;
+    END IF;
+END
+$$;
+
+-- Whether a message is there that could be delivered when a task began: behind the end of it, one that somebody has
+-- locked, as what is in the way of others otherwise is told by itself. What is in somebody's hands is none.
+CREATE FUNCTION pgmq_gateway.has_letters_left(source_queue text, began timestamptz)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    is_left boolean;
+BEGIN
+    EXECUTE format('/* pgmq_gateway */ SELECT EXISTS (SELECT FROM %s q WHERE q.vt <= $1)',
+                   pgmq_gateway.queue_table(source_queue)) INTO is_left USING began;
+    RETURN is_left;
 END
 $$;
 
@@ -98,6 +116,9 @@ BEGIN
         status = CASE t.status WHEN 'RUNNING' THEN new_status ELSE t.status END,
         claimed_until = clock_timestamp() + make_interval(secs => pause)
     WHERE t.id = task;
+    IF NOT FOUND AND EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task) THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
+    END IF;
 END
 $$;
 
@@ -110,15 +131,15 @@ DECLARE
 BEGIN
     UPDATE pgmq_gateway.move_tasks t SET status = 'CANCELLED'
     WHERE t.id = task AND t.status = 'RUNNING' RETURNING t.moved INTO moved_then;
+    IF EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task AND t.status = 'RUNNING') THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
+    END IF;
     RETURN moved_then;
 END
 $$;
 
 -- The last tasks of a queue, the newest first.
 CREATE FUNCTION pgmq_gateway.list_move_tasks(source_queue text, max_rows integer)
-    IF NOT FOUND AND EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task) THEN
-        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
-    END IF;
 RETURNS SETOF pgmq_gateway.move_tasks LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
@@ -130,6 +151,3 @@ BEGIN
                  ORDER BY t.started_at DESC LIMIT max_rows;
 END
 $$;
-    IF EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task AND t.status = 'RUNNING') THEN
-        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
-    END IF;

@@ -200,7 +200,14 @@ impl Broker {
         let what = Redrive { queue, to, within, limit: None, after: None };
         let call = Arc::default();
         self.check_redrive(&call, &what).await?;
-        self.redrive_steps(&call, &what, steps).await
+        let mut redriven = self.redrive_steps(&call, &what, steps).await?;
+        if redriven.is_through && redriven.kept.is_none() && redriven.unreturnable.is_none() {
+            let mut conn = self.db.background_conn().await?;
+            // What somebody else has locked is passed over without a word: it is to be moved, too.
+            let is_left = store::has_letters_left(&mut conn, &what.queue, task.started_at).await;
+            redriven.is_through = !is_left.map_err(Error::on(&what.queue))?;
+        }
+        Ok(redriven)
     }
 }
 
@@ -259,7 +266,8 @@ impl Broker {
         destination: Option<&QueueName>,
         max_per_second: Option<i32>,
     ) -> Result<Option<String>> {
-        let count = self.about_counts(call, source).await?.length;
+        // What is in somebody's hands, or is to come later, stays.
+        let count = self.about_counts(call, source).await?.visible;
         let (broker, call) = (self.clone(), Arc::clone(call));
         let (queue, destination) = (source.clone(), destination.map(QueueName::to_string));
         self.run(true, async move {

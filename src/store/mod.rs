@@ -96,8 +96,8 @@ pub use maintenance::{
 pub use messages::{Looked, advance_sequence, look, message, peek, send, send_each};
 pub use missing_grants::MissingGrant;
 pub use move_tasks::{
-    MoveTask, advance_move_task, cancel_move_task, claim_move_task, list_move_tasks,
-    start_move_task,
+    MoveTask, advance_move_task, cancel_move_task, claim_move_task, has_letters_left,
+    list_move_tasks, start_move_task,
 };
 pub use multi_queue::{
     QueueOutcome, QueueRead, end_in_queues, receive_from_queues, send_to_queues,

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 
+use crate::domain::QueueName;
+
 use super::{
     Conn,
     decode::{Text, get, only_row, text, time},
@@ -63,6 +65,19 @@ pub async fn claim_move_task(conn: &mut Conn, seconds: i32) -> Result<Option<Mov
         " FROM pgmq_gateway.claim_move_task($1)"
     ));
     conn.run_repeatable(query.bind(seconds)).await?.first().map(decode).transpose()
+}
+
+/// Whether messages are left behind the end of a task that could be delivered when it began.
+pub async fn has_letters_left(
+    conn: &mut Conn,
+    queue: &QueueName,
+    began: DateTime<Utc>,
+) -> Result<bool> {
+    let query = sqlx::query(
+        "/* has_letters_left */ SELECT pgmq_gateway.has_letters_left($1, $2) AS is_left",
+    );
+    let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(began)).await?;
+    get(only_row(&rows)?, "is_left")
 }
 
 /// Notes how far a task has come, and leaves it for `pause` seconds.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, eventually, guarded::Guarded, sqs::Sqs};
+use crate::support::{Holder, TestGateway, eventually, guarded::Guarded, sqs::Sqs};
 
 const ARN: &str = "arn:aws:sqs:us-east-1:000000000000:dead";
 
@@ -147,6 +147,44 @@ async fn a_task_that_passes_letters_over_says_why() {
         let all = gateway.post("/queues/dead/redrive", r#"{"to":"other"}"#).await;
         assert_eq!(all.expect(200).json(), json!({"moved": 5 - moved}), "{headers}");
     }
+}
+
+/// What somebody has locked is to be moved as well, and what is in somebody's hands is not.
+#[tokio::test]
+async fn a_task_waits_for_letters_that_are_locked_alone() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.create("dead").await;
+    let settings = json!({"max_receives": 3, "dead_letter_queue": "dead"});
+    gateway.create_with("work", &json!({"settings": settings})).await;
+    gateway.database.execute(FILL).await;
+    let in_hand = gateway.receive("dead", "qty=1&vt=600").await[0]["msg_id"].clone();
+    let lock = "SELECT FROM pgmq.q_dead WHERE msg_id = 3 FOR UPDATE";
+    let holder = Holder::of(&gateway.database, lock).await;
+    let source = json!({"SourceArn": ARN});
+    sqs.done("StartMessageMoveTask", &source).await;
+    let task = async || sqs.done("ListMessageMoveTasks", &source).await["Results"][0].clone();
+    eventually("those are moved that can be", async || {
+        (task().await["ApproximateNumberOfMessagesMoved"] == 3).then_some(())
+    })
+    .await;
+    // It looks again, and the lock is still there.
+    let pauses =
+        "SELECT claimed_until > clock_timestamp() AND moved = 3 FROM pgmq_gateway.move_tasks";
+    eventually("it pauses", async || gateway.database.value::<bool>(pauses).await.then_some(()))
+        .await;
+    assert_eq!(task().await["Status"], "RUNNING");
+    holder.rollback().await;
+    let over = eventually("it is over", async || {
+        let task = task().await;
+        (task["Status"] != "RUNNING").then_some(task)
+    })
+    .await;
+    assert_eq!(over["Status"], "COMPLETED", "{over}");
+    assert_eq!(over["ApproximateNumberOfMessagesMoved"], 4, "{over}");
+    assert_eq!(over["ApproximateNumberOfMessagesToMove"], 4, "{over}");
+    let left = gateway.all("dead").await;
+    assert_eq!((left.len(), &left[0]["msg_id"]), (1, &in_hand), "{left:?}");
 }
 
 /// Far back is a message that takes longer to read than a statement may: all of them cannot be counted.
