@@ -47,11 +47,11 @@ impl Form {
             }
             let (name, value) = field?;
             match &*name {
-                "Action" => action = Some(value),
-                "Version" => version = Some(value),
+                "Action" => set(&mut action, &name, value)?,
+                "Version" => set(&mut version, &name, value)?,
                 // Of the signature in a URL.
                 name if name.starts_with("X-Amz-") => {}
-                name => insert(&mut tree, name, value),
+                name => insert(&mut tree, name, value)?,
             }
         }
         Ok(Self { action, version, input: object(tree)? })
@@ -76,21 +76,46 @@ fn decoded(part: &[u8]) -> Result<String> {
     text.map(Into::into).map_err(|_| SqsError::invalid("The form must be in UTF-8."))
 }
 
-fn insert(tree: &mut BTreeMap<String, Node>, name: &str, value: String) {
+/// That a field has two values, of which none is to be taken for what was meant.
+fn twice(name: &str) -> SqsError {
+    SqsError::invalid(format!("{name} is given twice."))
+}
+
+/// Sets what is to be given once, or alike each time.
+fn set(field: &mut Option<String>, name: &str, value: String) -> Result<()> {
+    match field {
+        Some(given) if *given != value => Err(twice(name)),
+        _ => {
+            *field = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn insert(tree: &mut BTreeMap<String, Node>, name: &str, value: String) -> Result<()> {
     let mut parts = name.splitn(MAX_DEPTH, '.').peekable();
     let mut tree = tree;
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {
-            tree.insert(part.to_owned(), Node::Text(value));
-            return;
+            return match tree.get(part) {
+                Some(Node::Text(given)) if *given != value => Err(twice(name)),
+                // So an empty list is written.
+                Some(Node::Tree(_)) if value.is_empty() => Ok(()),
+                Some(Node::Tree(_)) => Err(twice(name)),
+                _ => {
+                    tree.insert(part.to_owned(), Node::Text(value));
+                    Ok(())
+                }
+            };
         }
         let next = tree.entry(part.to_owned()).or_insert_with(|| Node::Tree(BTreeMap::new()));
-        if matches!(next, Node::Text(_)) {
+        if matches!(next, Node::Text(text) if text.is_empty()) {
             *next = Node::Tree(BTreeMap::new());
         }
-        let Node::Tree(below) = next else { return };
+        let Node::Tree(below) = next else { return Err(twice(name)) };
         tree = below;
     }
+    Ok(())
 }
 
 /// What a list is called in JSON.
@@ -268,6 +293,19 @@ mod tests {
             ("Attribute.2.Value", "2"),
         ];
         assert_eq!(refusal(&twice), "Attribute a is given twice.");
+        for fields in [
+            [("Action", "SendMessage"), ("Action", "PurgeQueue")],
+            [("Version", "2012-11-05"), ("Version", "2011-10-01")],
+            [("MessageBody", "a"), ("MessageBody", "b")],
+            [("Attribute.1.Name", "a"), ("Attribute.1.Name", "b")],
+            [("AttributeName", "a"), ("AttributeName.1", "b")],
+            [("AttributeName.1", "a"), ("AttributeName", "b")],
+        ] {
+            let (name, _) = fields[1];
+            assert_eq!(refusal(&fields), format!("{name} is given twice."));
+        }
+        let alike = read(&[("MessageBody", "a"), ("MessageBody", "a"), ("Tag", ""), ("Tag", "")]);
+        assert_eq!(alike.input, json!({"MessageBody": "a", "Tags": {}}));
         let unnamed = "The request must contain the parameter MessageAttribute.Name.";
         assert_eq!(refusal(&[("MessageAttribute.1.Value.StringValue", "v")]), unnamed);
         assert_eq!(refusal(&[("MessageAttribute.1", "v")]), unnamed);

@@ -217,6 +217,8 @@ async fn a_form_that_is_not_what_it_seems_stores_nothing() {
         ("MessageBody=%ff".to_owned(), VALUE),
         (format!("MessageBody=x&{}&{valued}", named.replace("Name", "Nome")), MISSING),
         (format!("MessageBody=x&{named}&{valued}&{again}&{}", valued.replace(".1.", ".2.")), VALUE),
+        ("MessageBody=x&MessageBody=y".to_owned(), VALUE),
+        ("MessageBody=x&Action=PurgeQueue".to_owned(), VALUE),
     ] {
         let request = gateway.request("POST", "/000000000000/q");
         let request = request.header("content-type", "application/x-www-form-urlencoded");
