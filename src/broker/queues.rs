@@ -237,6 +237,23 @@ impl Broker {
         .await
     }
 
+    /// Refuses what is about a queue that is not there.
+    pub async fn check_exists(&self, call: &Arc<Call>, queue: &QueueName) -> Result<()> {
+        let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
+        self.run(false, async move {
+            let one = &queue;
+            let found = broker.on_catalogue(&call, one.as_str(), |mut conn| async move {
+                store::exists(&mut conn, one).await
+            });
+            if found.await?.map_err(Error::on(&queue))? {
+                Ok(())
+            } else {
+                Err(Error::QueueNotFound(queue.to_string()))
+            }
+        })
+        .await
+    }
+
     /// Refuses settings that cannot be right, whatever is in the database.
     pub(super) fn check_settings(
         &self,

@@ -67,6 +67,7 @@ pub(in super::super) async fn show(
     let stored = form.parsed::<i64>("stored")?;
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let permit = QueuePermit::<right::Send>::new(viewer.caller, queue.clone())?;
+    permit.broker.check_exists(&permit.call, &queue).await?;
     let is_paused = permit.broker.overview_of(&queue).paused;
     Ok(html(&Page {
         head: QueueHead::new(&queue, Tab::Send, rights, is_paused),
