@@ -178,7 +178,7 @@ fn check_other(attribute: &str, value: &str, name: &SqsName) -> Result<()> {
         "FifoThroughputLimit" => matches!(value, "perQueue" | "perMessageGroupId"),
         "ReceiveMessageWaitTimeSeconds" => is_within(value, 0, 20),
         "KmsDataKeyReusePeriodSeconds" => is_within(value, 60, 86_400),
-        "KmsMasterKeyId" => value.len() <= 2_048,
+        "KmsMasterKeyId" => value.len() <= 2_048 && !value.contains('\0'),
         "SqsManagedSseEnabled" => matches!(value, "true" | "false"),
         "Policy" if value.len() > MAX_ATTRIBUTE_BYTES => {
             return Err(SqsError::attribute_too_long(attribute));

@@ -169,6 +169,9 @@ pub(super) async fn list(call: &Call, caller: Caller, input: ListQueues) -> Resu
     let after = token(input.next_token.as_ref())?;
     let permit = ScopePermit::<right::Any>::new(caller)?;
     let prefix = input.queue_name_prefix.unwrap_or_default();
+    if prefix.contains('\0') {
+        return Err(SqsError::invalid("Value for parameter QueueNamePrefix is invalid."));
+    }
     let (broker, scope) = (&permit.broker, &permit.scope);
     let more = |behind| broker.list_aliases(&permit.call, prefix.clone(), behind, scope, MAX_ROWS);
     let page = Page::read(limit, after, |queue| &queue.alias, more).await?;
@@ -204,6 +207,7 @@ fn page_size(wished: Option<i64>) -> Result<usize> {
 fn token(token: Option<&String>) -> Result<String> {
     let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(String::new()) };
     let name = URL_SAFE_NO_PAD.decode(token).ok().and_then(|name| String::from_utf8(name).ok());
+    let name = name.filter(|name| !name.contains('\0'));
     name.ok_or_else(|| SqsError::invalid("Invalid or expired next token."))
 }
 

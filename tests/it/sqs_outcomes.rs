@@ -229,6 +229,26 @@ async fn a_form_that_is_not_what_it_seems_stores_nothing() {
     assert!(gateway.all("q").await.is_empty());
 }
 
+/// PostgreSQL has no place for it: that is said of what has it, and before it is asked.
+#[tokio::test]
+async fn a_character_that_no_text_can_have_is_refused_where_it_is() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({})).await;
+    for (action, input, said) in [
+        ("ListQueues", json!({"QueueNamePrefix": "a\0"}), "QueueNamePrefix"),
+        ("ListQueues", json!({"MaxResults": 1, "NextToken": "YQA"}), "next token"),
+        (
+            "SetQueueAttributes",
+            json!({"QueueUrl": url, "Attributes": {"KmsMasterKeyId": "\0"}}),
+            "KmsMasterKeyId",
+        ),
+    ] {
+        let (_, message) = sqs.error(action, &input).await;
+        assert!(message.contains(said), "{action}: {message}");
+    }
+}
+
 /// Neither what only looks nor what a browser sends by itself does anything.
 #[tokio::test]
 async fn an_action_is_posted() {
