@@ -37,6 +37,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     reject: Problem::rejected,
     guarded_reads: &[receive::PATH],
     media_types: &["application/json"],
+    foreign_form: "a request from another site must have `Content-Type: application/json`",
     no_store: &["/queues", "/topics"],
     request_headers: &[
         "authorization",

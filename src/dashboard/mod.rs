@@ -49,6 +49,8 @@ const FRONT_END: FrontEnd = FrontEnd {
     guarded_reads: &[],
     // Forms are what it takes, and a page of any site can send one: only its own pages may.
     media_types: &[],
+    foreign_form: "This was sent by a page of another site, and only pages of this dashboard may do that: nothing was \
+                   done.",
     line_ends: false,
     is_for_operations: false,
     // Said of each response by the outermost layer.

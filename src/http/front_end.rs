@@ -13,6 +13,8 @@ pub(crate) struct FrontEnd {
     pub(crate) guarded_reads: &'static [&'static str],
     /// Media types of which a browser asks before it sends them for a page of another site.
     pub(crate) media_types: &'static [&'static str],
+    /// What is told of a request of such a page that is refused.
+    pub(crate) foreign_form: &'static str,
     /// What paths begin with whose responses nobody may keep.
     pub(crate) no_store: &'static [&'static str],
     /// Headers that a page which may use the gateway may send, in lower case.

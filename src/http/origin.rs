@@ -53,7 +53,7 @@ impl OriginPolicy {
         }
         let host = host::given(request).unwrap_or_default();
         let detail = if is_foreign(headers, host) {
-            "a request from another site must have `Content-Type: application/json`"
+            front_end.foreign_form
         } else if *request.method() == Method::GET && may_be_foreign(headers, host) {
             "a browser's request for messages must come from a page of this host, which `Origin` or \
              `Referer` says, or show a key by `Authorization: Bearer`"

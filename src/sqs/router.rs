@@ -21,13 +21,18 @@ const ROOT: &str = "/";
 /// The path of a queue's URL.
 const QUEUE: &str = "/{account}/{queue}";
 
-const JSON: FrontEnd =
-    FrontEnd { reject: rejected_as_json, media_types: &["application/x-amz-json-1.0"], ..QUERY };
+const JSON: FrontEnd = FrontEnd {
+    reject: rejected_as_json,
+    media_types: &["application/x-amz-json-1.0"],
+    foreign_form: "a request from another site must have `Content-Type: application/x-amz-json-1.0`",
+    ..QUERY
+};
 
 const QUERY: FrontEnd = FrontEnd {
     reject: rejected_as_xml,
     guarded_reads: &[ROOT, QUEUE],
     media_types: &[],
+    foreign_form: "a request from another site must be of the JSON protocol, or its origin one of http.cors_origins",
     line_ends: false,
     is_for_operations: false,
     no_store: &["/"],

@@ -37,6 +37,7 @@ const FRONT_END: FrontEnd = FrontEnd {
     // Nothing is read by GET: every function writes.
     guarded_reads: &[],
     media_types: &["application/json"],
+    foreign_form: "a request from another site must have `Content-Type: application/json`",
     line_ends: false,
     is_for_operations: false,
     no_store: &["/rest/v1"],

@@ -22,7 +22,23 @@ async fn pages_of_other_sites_are_told_nothing_unless_they_are_welcome() {
     let refused = preflight(&closed, "https://app.example").await;
     refused.clone().problem(405, "method_not_allowed");
     assert_eq!(refused.header("access-control-allow-origin"), "");
-    send(&closed, "https://app.example").await.problem(415, "unsupported_media_type");
+    let refused = send(&closed, "https://app.example").await.problem(415, "unsupported_media_type");
+    assert!(refused.detail().contains("`Content-Type: application/json`"), "{}", refused.text);
+    // Each front end says what would do there.
+    for (kind, would_do) in [
+        ("application/x-www-form-urlencoded", "must be of the JSON protocol"),
+        ("text/plain", "`Content-Type: application/x-amz-json-1.0`"),
+    ] {
+        let request = closed.request("POST", "/").header("origin", "https://app.example");
+        let request = request.header("content-type", kind);
+        let request = if kind == "text/plain" {
+            request.header("x-amz-target", "AmazonSQS.ListQueues").body("{}")
+        } else {
+            request.body("Action=ListQueues&Version=2012-11-05")
+        };
+        let answer = Answer::of(request).await.expect(403);
+        assert!(answer.text.contains(would_do), "{kind}: {}", answer.text);
+    }
 
     let open = TestGateway::with(|settings| {
         // However it is written, a browser writes it in one way.

@@ -185,7 +185,10 @@ async fn nothing_is_done_for_a_page_of_another_site() {
     logout(&[("sec-fetch-site", "same-origin")]).await.expect(303);
     // Nor is anybody logged in by one: they would do things in somebody else's name.
     let login = browser.request("POST", "/ui/login").header("origin", "http://evil.example");
-    Answer::of(login.body(format!("key={ADMIN}"))).await.expect(403);
+    let refused = Answer::of(login.body(format!("key={ADMIN}"))).await.expect(403);
+    // No other content type would do.
+    assert!(!refused.text.contains("application/json"), "{}", refused.text);
+    assert!(refused.text.contains("a page of another site"), "{}", refused.text);
 }
 
 /// A token is no more kept than a key is; what it grants is, and for as long as it and its signer's key are good.
