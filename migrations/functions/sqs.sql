@@ -158,8 +158,8 @@ BEGIN
 END
 $$;
 
--- Queues by what clients of SQS call them, in order of the names' bytes: of those whose own names the regular
--- expression `allowed_queues` matches; null is all of them.
+-- Queues that have a table by what clients of SQS call them, in order of the names' bytes: of those whose own names the
+-- regular expression `allowed_queues` matches; null is all of them.
 CREATE FUNCTION pgmq_gateway.list_aliases(
     prefix text, behind text, max_rows integer, allowed_queues text DEFAULT NULL
 ) RETURNS TABLE (alias text, queue text) LANGUAGE plpgsql STABLE
@@ -168,7 +168,12 @@ BEGIN
     RETURN QUERY
     SELECT n.alias, n.queue_name FROM (
         SELECT coalesce(a.alias, m.queue_name::text) AS alias, m.queue_name::text AS queue_name
-        FROM pgmq.meta m LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = m.queue_name
+        FROM pgmq.meta m
+        -- As find_queue_table looks for it, without a call for each.
+        JOIN pg_catalog.pg_class t
+          ON t.relnamespace = 'pgmq'::regnamespace AND t.relname = 'q_' || pgmq_gateway.folded(m.queue_name::text)
+         AND t.relkind IN ('r', 'p') AND NOT t.relispartition
+        LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = m.queue_name
         WHERE m.queue_name ~ '^[a-z0-9][a-z0-9._-]*$'
           AND (allowed_queues IS NULL OR m.queue_name ~ allowed_queues)
     ) n
@@ -218,7 +223,7 @@ BEGIN
 END
 $$;
 
--- The queues whose dead letters go to a queue, in order of their names' bytes, as far as they are allowed (see
+-- The queues with a table whose dead letters go to a queue, in order of their names' bytes, as far as they are allowed (see
 -- list_aliases).
 CREATE FUNCTION pgmq_gateway.dead_letter_sources(
     target text, behind text, max_rows integer, allowed_queues text DEFAULT NULL
@@ -230,6 +235,10 @@ BEGIN
     FROM pgmq_gateway.queue_settings s
     JOIN pgmq.meta m ON m.queue_name = s.queue_name
      AND pgmq_gateway.counts_for(s.bound_created_at, s.database_stamp, s.missing_since, m.created_at)
+    -- As find_queue_table looks for it, without a call for each.
+    JOIN pg_catalog.pg_class t
+      ON t.relnamespace = 'pgmq'::regnamespace AND t.relname = 'q_' || pgmq_gateway.folded(m.queue_name::text)
+     AND t.relkind IN ('r', 'p') AND NOT t.relispartition
     LEFT JOIN pgmq_gateway.queue_attributes a ON a.queue_name = s.queue_name
     WHERE s.settings ->> 'dead_letter_queue' = target AND s.queue_name <> target
       AND pgmq_gateway.is_name(s.queue_name)

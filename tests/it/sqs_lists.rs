@@ -16,7 +16,12 @@ const MANY: &str = r#"
         (queue_name, queue_created_at, bound_created_at, database_stamp, settings, fifo)
     SELECT m.queue_name, m.created_at, m.created_at, pgmq_gateway.database_stamp(),
            '{"dead_letter_queue":"dead"}', false
-    FROM pgmq.meta m WHERE m.queue_name LIKE 'a%'"#;
+    FROM pgmq.meta m WHERE m.queue_name LIKE 'a%';
+    DO $$ BEGIN
+        FOR n IN 1..1100 LOOP
+            EXECUTE format('CREATE TABLE pgmq.q_a%s ()', n);
+        END LOOP;
+    END $$"#;
 
 async fn gateway() -> (TestGateway, Client) {
     let gateway = TestGateway::with(|settings| {
@@ -66,6 +71,23 @@ async fn who_sees_few_of_many_queues_is_shown_those_in_whole_pages() {
             "{action}"
         );
     }
+}
+
+/// No other action finds them.
+#[tokio::test]
+async fn queues_without_a_table_are_not_listed() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    gateway.create("dead").await;
+    for queue in ["q", "gone"] {
+        gateway.create_with(queue, &json!({"settings": {"dead_letter_queue": "dead"}})).await;
+    }
+    gateway.database.execute("DROP TABLE pgmq.q_gone").await;
+    let (names, _) = page(&sqs.done("ListQueues", &json!({})).await, "QueueUrls");
+    assert_eq!(names, ["dead", "q"]);
+    let sources = json!({"QueueUrl": "dead"});
+    let sources = sqs.done("ListDeadLetterSourceQueues", &sources).await;
+    assert_eq!(page(&sources, "queueUrls").0, ["q"]);
 }
 
 /// For each of them all queues are looked at.
