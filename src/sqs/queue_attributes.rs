@@ -88,8 +88,11 @@ pub(super) async fn set(caller: Caller, input: SetQueueAttributes) -> Result<Out
     }
     let beside = Some(AttributesBeside { alias, change: kept });
     let change = QueueChange { settings: change.settings, fifo: None, beside };
-    broker.change_queue(call, name.queue, change).await?;
-    Ok(None)
+    match broker.change_queue(call, name.queue, change).await {
+        // What it is like by then is not told here.
+        Ok(_) | Err(Error::ChangedUnseen { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Refuses a dead-letter queue that is not there, or that is of another kind.

@@ -119,6 +119,19 @@ async fn attributes_are_set_together_or_not_at_all() {
     assert_eq!(sqs.done("GetQueueAttributes", &queue).await["Attributes"], both(77, 5));
 }
 
+/// What a queue is like by then is not told, so that nobody waits for that.
+#[tokio::test]
+async fn attributes_that_are_set_are_said_to_be_though_the_table_is_locked() {
+    let gateway = TestGateway::start().await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &both(30, 1)).await;
+    let holder = Holder::of_tables(&gateway.database, &["q_q"], "ACCESS EXCLUSIVE").await;
+    sqs.done("SetQueueAttributes", &json!({"QueueUrl": url, "Attributes": both(77, 5)})).await;
+    holder.rollback().await;
+    let queue = json!({"QueueUrl": url, "AttributeNames": BOTH});
+    assert_eq!(sqs.done("GetQueueAttributes", &queue).await["Attributes"], both(77, 5));
+}
+
 #[tokio::test]
 async fn a_queue_whose_attributes_cannot_be_kept_is_not_made() {
     let gateway = TestGateway::start().await;
