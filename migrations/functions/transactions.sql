@@ -165,7 +165,7 @@ BEGIN
 END
 $$;
 
--- Whether the role has the rights on whole tables that it takes to do this to messages.
+-- Whether the role has the rights that it takes to do this to messages.
 CREATE FUNCTION pgmq_gateway.may_settle(queue text, action text)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -177,6 +177,7 @@ BEGIN
            WHEN 'hide' THEN has_column_privilege(q_table, 'vt', 'UPDATE')
            WHEN 'archive' THEN has_table_privilege(q_table, 'DELETE')
                 AND has_any_column_privilege(pgmq_gateway.archive_table(queue), 'INSERT')
+                AND pgmq_gateway.has_privilege_on(q_table, 'SELECT', '{msg_id,read_ct,enqueued_at,vt,message}')
            ELSE has_table_privilege(q_table, 'DELETE') END;
 END
 $$;

@@ -105,7 +105,7 @@ mod tests {
             (Body::from("{}"), false),
             (never(), false),
         ] {
-            let (parts, _) = Request::<()>::default().into_parts();
+            let (parts, ()) = Request::<()>::default().into_parts();
             let context = context();
             let put = put_aside(&parts.method, &context, body);
             let refused = put.is_err() || refuse(&parts, &context).await.is_err();

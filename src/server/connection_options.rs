@@ -68,7 +68,7 @@ impl HeadLimits {
 
     /// Whether what has come of HTTP/1 is less than the head of a request that is larger.
     pub(super) fn is_kept_by(&self, bytes: &[u8]) -> bool {
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        let lines = memchr::memchr_iter(b'\n', bytes).count();
         bytes.len() < self.max_bytes as usize && lines <= self.max_headers
     }
 

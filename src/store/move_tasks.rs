@@ -76,7 +76,7 @@ pub async fn has_letters_left(
     let query = sqlx::query(
         "/* has_letters_left */ SELECT pgmq_gateway.has_letters_left($1, $2) AS is_left",
     );
-    let rows = conn.on(queue).look(query.bind(queue.as_str()).bind(began)).await?;
+    let rows = conn.on(queue).run_repeatable(query.bind(queue.as_str()).bind(began)).await?;
     get(only_row(&rows)?, "is_left")
 }
 
