@@ -111,6 +111,11 @@ BEGIN
         PERFORM pgmq_gateway.refuse_differing_table(queue, operation, '42703');
         PERFORM pgmq_gateway.need_headers();
     END IF;
+    -- Without that right, whoever brings none does not name the column.
+    IF has_headers AND NOT has_column_privilege(q_table, 'headers', 'INSERT') THEN
+        has_headers := EXISTS (SELECT FROM jsonb_array_elements(messages) e
+                               WHERE jsonb_typeof(e -> 'headers') = 'object');
+    END IF;
     IF pgmq_gateway.has_fifo_index(q_table) THEN
         PERFORM pgmq_gateway.lock_send_order(queue);
         is_deduplicated := EXISTS (SELECT FROM jsonb_array_elements(messages) e

@@ -105,7 +105,7 @@ async fn messages_in_groups_are_numbered_in_the_order_in_which_they_come() {
             let send = json!({"queue": "q", "message": n, "headers": group});
             let transaction = json!({"operations": [{"send": send}]}).to_string();
             let done = gateway.post("/transactions", &transaction).await.expect(200).json();
-            done["results"][0]["msg_ids"][0].as_i64().expect("an id")
+            done["results"][0]["msg_id"].as_i64().expect("an id")
         });
     }
     assert!(ids.is_sorted(), "{ids:?}");

@@ -43,12 +43,9 @@ fn send(
 
 #[tokio::test]
 async fn queue_whose_messages_may_not_be_read_is_not_empty() {
-    let fill =
-        "SELECT pgmq.send('q', to_jsonb(n)), pgmq.send('other', '1') FROM generate_series(1, 4) n";
+    let fill = "SELECT pgmq.send('q', to_jsonb(n)) FROM generate_series(1, 4) n";
     let gateway = Guarded::start(fill).await;
-    gateway.configure("other", json!({"fair": true})).await.expect(200);
     leave(&gateway, "q_q", UNREAD).await;
-    leave(&gateway, "q_other", UNREAD).await;
     let settle = r#"{"archive":[{"msg_id":1},{"msg_id":2}]}"#;
     for trigger in ["", PASSING] {
         gateway.database.execute(trigger).await;
@@ -56,7 +53,6 @@ async fn queue_whose_messages_may_not_be_read_is_not_empty() {
             ("GET", "q/messages", ""),
             ("GET", "q/messages?wait=2", ""),
             ("GET", "q/messages?fifo=grouped", ""),
-            ("GET", "other/messages", ""),
             ("POST", "q/messages/pop", ""),
             ("GET", "q/peek", ""),
             ("POST", "q/messages/1/archive", ""),

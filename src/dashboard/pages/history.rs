@@ -13,7 +13,7 @@ use super::{
     queue_name,
 };
 
-/// From memory; where there is nothing of the queue, it may not be there.
+/// From memory; of which nothing is known there, it is asked whether it is there.
 pub(in super::super) async fn show(
     State(state): State<Dashboard>,
     Path(name): Path<String>,
@@ -22,7 +22,8 @@ pub(in super::super) async fn show(
     let queue = queue_name(&name)?;
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue)?;
     let (samples, last) = state.shared().history.of(permit.queue.as_str());
-    if samples.is_empty() {
+    let is_known = permit.broker.overview_of(&permit.queue).known.figures.is_some();
+    if samples.is_empty() && !is_known {
         permit.broker.check_exists(&permit.call, &permit.queue).await?;
     }
     Ok(([(header::CONTENT_TYPE, "application/json")], hour(&samples, last)).into_response())
