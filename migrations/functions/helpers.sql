@@ -5,7 +5,7 @@
 -- of class PGW are for the gateway: 01 a missing feature, 04 a missing message, 05 headers for which there is
 -- no place, 09 a stale receipt, 13 a message that is too large, 14 a publication that is, 22 a row that its
 -- table refused, 23 a row that was not stored, 26 one that is kept where it was to be taken from, 33 a right that is
--- missing, 34 a queue that policies hide, 35 a key or an id that a table of the gateway's own did not take, 40 a missing
+-- missing, 34 a queue that policies hide, 35 what a table of the gateway's or of PGMQ's did not take, 40 a missing
 -- queue, 41 a bad routing key, 43 a table that is not as PGMQ makes it, 44 a missing archive, 54 a message that cannot
 -- be sent, 55 a locked message. Details are JSON.
 --

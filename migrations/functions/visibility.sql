@@ -82,7 +82,7 @@ BEGIN
     RETURN format($expression$
         CASE WHEN (q.vt BETWEEN %2$s - interval '1 second' AND %2$s + interval '1 second') IS NOT TRUE
               AND greatest(q.vt, %2$s) > clock_timestamp()
-              AND EXISTS (SELECT FROM %1$s o WHERE o.msg_id = q.msg_id AND o.vt = q.vt)
+              AND isfinite(q.vt) AND EXISTS (SELECT FROM %1$s o WHERE o.msg_id = q.msg_id AND o.vt = q.vt)
         THEN pgmq_gateway.refuse_unhidden() ELSE q.msg_id::bigint END$expression$, relation, moment);
 END
 $$;

@@ -56,6 +56,11 @@ impl Broker {
         self.with_policy(queue.clone(), known)
     }
 
+    /// Whether it is among the queues that are known.
+    pub fn knows(&self, queue: &QueueName) -> bool {
+        self.metrics.queue_snapshots().iter().any(|known| *known.queue == *queue.as_str())
+    }
+
     /// What is in the lanes of a queue at this gateway; nothing where it is not in use.
     pub fn lane_loads(&self, queue: &QueueName) -> Vec<LaneLoad> {
         self.engine.lane_loads(queue)

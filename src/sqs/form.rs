@@ -51,6 +51,8 @@ impl Form {
                 "Version" => set(&mut version, &name, value)?,
                 // Of the signature in a URL.
                 name if name.starts_with("X-Amz-") => {}
+                // No field of the service is called so.
+                name if name.starts_with(|first: char| first.is_ascii_lowercase()) => {}
                 name => insert(&mut tree, name, value)?,
             }
         }

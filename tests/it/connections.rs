@@ -323,5 +323,6 @@ async fn a_lack_of_descriptors_is_the_gateways_own() {
         (answer.status == 201).then_some(())
     })
     .await;
-    client.get("/readyz").await.expect(200);
+    eventually("it is ready", async || (client.get("/readyz").await.status == 200).then_some(()))
+        .await;
 }

@@ -130,7 +130,7 @@ async fn told(gateway: &Client) -> usize {
         let body = json!({"operations": [{"send": send}]});
         Answer::of(gateway.request("POST", "/transactions").body(body.to_string()))
     });
-    let id = |answer: Answer| answer.expect(200).json()["results"][0].to_string();
+    let id = |answer: Answer| answer.expect(200).json()["results"][0]["msg_id"].to_string();
     answers.await.into_iter().map(id).collect::<HashSet<String>>().len()
 }
 

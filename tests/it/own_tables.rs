@@ -8,19 +8,22 @@ const KEYS: &str = "idempotency_keys";
 const IDS: &str = "deduplication_ids";
 
 /// What may guard such a table, and what is told of it.
-const GUARDS: [(&str, &str); 5] = [
+const GUARDS: [(&str, &str); 4] = [
     ("CREATE TRIGGER guard BEFORE INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION public.drops()", ""),
     (
         "CREATE TRIGGER guard BEFORE INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION public.raises()",
         "P0001",
     ),
     ("ALTER TABLE {t} ADD CONSTRAINT guard CHECK (false) NOT VALID", "23514"),
-    ("CREATE RULE guard AS ON INSERT TO {t} DO INSTEAD NOTHING", ""),
     (
         "CREATE TRIGGER guard BEFORE INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION public.forbids()",
         "42501",
     ),
 ];
+
+/// Another one. A session that has met it does not notice when it is dropped: of a plan that does nothing PostgreSQL
+/// does not know what it was made of.
+const RULE: (&str, &str) = ("CREATE RULE guard AS ON INSERT TO {t} DO INSTEAD NOTHING", "");
 
 /// Takes away what any of them made.
 const NO_GUARD: &str = "DROP TRIGGER IF EXISTS guard ON {t}; DROP RULE IF EXISTS guard ON {t};
@@ -70,30 +73,33 @@ async fn once(gateway: &Client, path: &str, body: &Value, key: &str) -> Answer {
     Answer::of(request.body(body.to_string())).await
 }
 
+async fn keys_are_refused(gateway: &TestGateway, key: &str, (guard, code): (&str, &str)) {
+    change(&gateway.database, KEYS, guard).await;
+    for (path, body) in sends(&json!({"message": 1})) {
+        for _ in 0..2 {
+            let answer = once(gateway, path, &body, key).await;
+            let detail = answer.problem(403, "forbidden").detail();
+            let about = "idempotency key cannot be written down";
+            assert!(detail.contains(about) && detail.contains(KEYS), "{guard}, {path}: {detail}");
+            assert!(detail.contains(code), "{guard}, {path}: {detail}");
+        }
+    }
+    change(&gateway.database, KEYS, NO_GUARD).await;
+}
+
 #[tokio::test]
 async fn a_key_that_is_not_written_down_has_nothing_done() {
     let gateway = with_queue(false).await;
-    for (n, (guard, code)) in GUARDS.into_iter().enumerate() {
-        change(&gateway.database, KEYS, guard).await;
-        for (path, body) in sends(&json!({"message": 1})) {
-            for _ in 0..2 {
-                let answer = once(&gateway, path, &body, &format!("k{n}")).await;
-                let detail = answer.problem(403, "forbidden").detail();
-                let about = "idempotency key cannot be written down";
-                assert!(
-                    detail.contains(about) && detail.contains(KEYS),
-                    "{guard}, {path}: {detail}"
-                );
-                assert!(detail.contains(code), "{guard}, {path}: {detail}");
-            }
-        }
-        change(&gateway.database, KEYS, NO_GUARD).await;
+    for (n, guard) in GUARDS.into_iter().enumerate() {
+        keys_are_refused(&gateway, &format!("k{n}"), guard).await;
     }
     assert_eq!(stored(&gateway).await, 0);
     for (path, body) in sends(&json!({"message": 1})) {
         let answer = once(&gateway, path, &body, "k0").await;
         assert!(answer.status < 300, "nothing is remembered: {path}: {}", answer.text);
     }
+    keys_are_refused(&gateway, "rule", RULE).await;
+    assert_eq!(stored(&gateway).await, 5);
 }
 
 /// It was written down, and what was answered was not.
@@ -157,38 +163,39 @@ async fn a_key_that_is_dropped_is_in_the_way_of_nobody_who_shares_the_statement(
     }
 }
 
+async fn ids_are_refused(gateway: &TestGateway, message: &Value, (guard, code): (&str, &str)) {
+    change(&gateway.database, IDS, guard).await;
+    for (path, body) in sends(message) {
+        for key in [None, Some("k")] {
+            let request = gateway.request("POST", path).body(body.to_string());
+            let request = match key {
+                Some(key) => request.header("idempotency-key", key),
+                None => request,
+            };
+            let detail = Answer::of(request).await.problem(403, "forbidden").detail();
+            let about = "queue `q`: the deduplication id cannot be written down";
+            assert!(detail.contains(about) && detail.contains(IDS), "{guard}, {path}: {detail}");
+            assert!(detail.contains(code), "{guard}, {path}: {detail}");
+            let is_placed = detail.contains("operations[0]");
+            assert_eq!(is_placed, path == "/transactions", "{detail}");
+        }
+    }
+    change(&gateway.database, IDS, NO_GUARD).await;
+}
+
 #[tokio::test]
 async fn a_deduplication_id_that_is_not_written_down_has_nothing_stored() {
     let gateway = with_queue(true).await;
-    let message =
-        json!({"message": 1, "headers": {"x-deduplication-id": "d", "x-pgmq-group": "g"}});
-    for (guard, code) in GUARDS {
-        change(&gateway.database, IDS, guard).await;
-        for (path, body) in sends(&message) {
-            for key in [None, Some("k")] {
-                let request = gateway.request("POST", path).body(body.to_string());
-                let request = match key {
-                    Some(key) => request.header("idempotency-key", key),
-                    None => request,
-                };
-                let detail = Answer::of(request).await.problem(403, "forbidden").detail();
-                let about = "queue `q`: the deduplication id cannot be written down";
-                assert!(
-                    detail.contains(about) && detail.contains(IDS),
-                    "{guard}, {path}: {detail}"
-                );
-                assert!(detail.contains(code), "{guard}, {path}: {detail}");
-                let is_placed = detail.contains("operations[0]");
-                assert_eq!(is_placed, path == "/transactions", "{detail}");
-            }
-        }
-        change(&gateway.database, IDS, NO_GUARD).await;
+    let message = |id: &str| json!({"message": 1, "headers": {"x-deduplication-id": id, "x-pgmq-group": "g"}});
+    for guard in GUARDS {
+        ids_are_refused(&gateway, &message("d"), guard).await;
     }
     assert_eq!(stored(&gateway).await, 0);
-    for (path, body) in sends(&message) {
+    for (path, body) in sends(&message("d")) {
         let answer = gateway.post(path, &body.to_string()).await;
         assert!(answer.status < 300, "{path}: {}", answer.text);
     }
+    ids_are_refused(&gateway, &message("rule"), RULE).await;
     assert_eq!(stored(&gateway).await, 1);
 }
 

@@ -22,8 +22,7 @@ pub(in super::super) async fn show(
     let queue = queue_name(&name)?;
     let permit = QueuePermit::<right::Any>::new(viewer.caller, queue)?;
     let (samples, last) = state.shared().history.of(permit.queue.as_str());
-    let is_known = permit.broker.overview_of(&permit.queue).known.figures.is_some();
-    if samples.is_empty() && !is_known {
+    if samples.is_empty() && !permit.broker.knows(&permit.queue) {
         permit.broker.check_exists(&permit.call, &permit.queue).await?;
     }
     Ok(([(header::CONTENT_TYPE, "application/json")], hour(&samples, last)).into_response())
