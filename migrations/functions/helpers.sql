@@ -87,7 +87,7 @@ CREATE FUNCTION pgmq_gateway.queue_named(queue text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF pgmq_gateway.has_row_trigger(pgmq_gateway.queue_table(queue), 16)
-       OR pgmq_gateway.has_after_trigger(pgmq_gateway.queue_table(queue), 16) THEN
+       OR pgmq_gateway.has_after_trigger(pgmq_gateway.queue_table(queue)) THEN
         RAISE SQLSTATE 'PGW23';
     END IF;
     RETURN queue;

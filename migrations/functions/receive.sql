@@ -110,7 +110,7 @@ BEGIN
         PERFORM pgmq_gateway.require_unlocked(q_table);
         PERFORM pgmq_gateway.check_at_once();
     ELSIF has_triggers OR is_partitioned THEN
-        one_by_one := pgmq_gateway.has_row_trigger(q_table, 16) OR pgmq_gateway.has_after_trigger(q_table, 16);
+        one_by_one := pgmq_gateway.has_row_trigger(q_table, 16) OR pgmq_gateway.has_after_trigger(q_table);
     END IF;
     IF this_queue IS NULL THEN
         this_queue := pgmq_gateway.queue_id(queue);
