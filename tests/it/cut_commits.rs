@@ -12,7 +12,7 @@ use crate::support::{
 
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 const MESSAGE: &str = r#"{"message":1}"#;
-/// As many senders, of which none shares a statement with another.
+/// As many senders, which share statements or don't.
 const QUEUES: usize = 8;
 /// Connections of the gateway's pool.
 const POOL: i64 = 4;
@@ -65,15 +65,21 @@ async fn sessions_that_are_cut_off_do_not_pile_up() {
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgmq-gateway'";
     for _ in 0..3 {
         let now = server.count("SELECT (extract(epoch FROM now()) * 1e6)::int8").await;
-        let anew = format!("{WAITING} AND backend_start > to_timestamp({now}::float8 / 1e6)");
+        let of_those = |which: &str| {
+            format!("{WAITING} AND backend_start {which} to_timestamp({now}::float8 / 1e6)")
+        };
         forwarder.cut().await;
         eventually("others wait in their place", async || {
-            (server.count(&anew).await >= POOL).then_some(())
+            (server.count(&of_those(">")).await > 0).then_some(())
         })
         .await;
         // One for health, one that tries a commit, one that listens, and one that is being closed.
         let there = server.count(sessions).await;
         assert!(there <= POOL + 4, "{there} sessions");
+        eventually("those that were cut off are gone", async || {
+            (server.count(&of_those("<=")).await == 0).then_some(())
+        })
+        .await;
     }
     wait_for(&server, "").await;
     eventually("it is ready", async || (client.get("/readyz").await.status == 200).then_some(()))

@@ -51,8 +51,10 @@ impl Forwarder {
                 while let Ok((client, _)) = listener.accept().await {
                     let number = shared.accepted.fetch_add(1, Relaxed) + 1;
                     let shared = Arc::clone(&shared);
+                    // From here on it is one of those that are cut.
+                    let cut = shared.cut.subscribe();
                     tokio::spawn(async move {
-                        forward(&shared, client, number).await;
+                        forward(&shared, client, number, cut).await;
                         shared.ended.send_modify(|ended| *ended += 1);
                     });
                 }
@@ -96,8 +98,12 @@ impl Forwarder {
     }
 }
 
-async fn forward(shared: &Shared, client: TcpStream, number: usize) {
-    let mut cut = shared.cut.subscribe();
+async fn forward(
+    shared: &Shared,
+    client: TcpStream,
+    number: usize,
+    mut cut: watch::Receiver<usize>,
+) {
     let target = shared.target.lock().expect("whole").clone();
     let Ok(server) = UnixStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
