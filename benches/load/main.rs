@@ -18,6 +18,7 @@ mod fair;
 mod fifo;
 mod greedy;
 mod http;
+mod http2;
 mod measure;
 mod queues;
 mod scenarios;

@@ -2,10 +2,6 @@
 
 use std::{fs, sync::Arc};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -15,6 +11,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     http,
+    http2::Http2,
     measure::{Plan, median, round},
     scenarios::row,
     stage::{Gateway, Stage},
@@ -25,14 +22,6 @@ const NAME: &str = "localhost";
 
 /// Connections of 64 clients that speak HTTP/2: most libraries have one for all requests to a host.
 const HTTP2_CONNECTIONS: [usize; 2] = [4, 64];
-
-/// A client that speaks HTTP/2 over TLS, on a connection that it may share.
-#[derive(Clone)]
-struct Http2 {
-    sender: SendRequest<Full<Bytes>>,
-    uri: String,
-    body: Bytes,
-}
 
 pub async fn tls(stage: &Stage, plan: &Plan) {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
@@ -58,7 +47,8 @@ pub async fn tls(stage: &Stage, plan: &Plan) {
         for (connections, rounds) in &mut http2 {
             let mut clients = Vec::new();
             for _ in 0..*connections {
-                clients.push(Http2::connect(&secure.address, made.cert.der(), "bench_b").await);
+                let stream = connect(&secure.address, made.cert.der(), &[b"h2"]).await;
+                clients.push(Http2::begin(stream, NAME, "bench_b").await);
             }
             let clients = clients.iter().cycle().take(64).cloned().collect();
             rounds.push(round(plan, clients, Http2::send).await);
@@ -107,24 +97,4 @@ async fn connect(
     stream.set_nodelay(true).expect("TCP_NODELAY");
     let name = ServerName::try_from(NAME).expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
-}
-
-impl Http2 {
-    async fn connect(address: &str, certificate: &CertificateDer<'static>, queue: &str) -> Self {
-        let stream = TokioIo::new(connect(address, certificate, &[b"h2"]).await);
-        let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
-        let (sender, connection) = connected.expect("HTTP/2");
-        tokio::spawn(connection);
-        let body = format!(r#"{{"message":{{"data":"{}"}}}}"#, "x".repeat(118));
-        Self { sender, uri: format!("https://{NAME}/queues/{queue}/messages"), body: body.into() }
-    }
-
-    async fn send(mut self) -> (Self, usize) {
-        let request = Request::builder().method(Method::POST).uri(&self.uri);
-        let request = request.body(Full::new(self.body.clone())).expect("a request");
-        let answer = self.sender.send_request(request).await.expect("an answer");
-        assert_eq!(answer.status(), 201);
-        answer.into_body().collect().await.expect("its body");
-        (self, 1)
-    }
 }

@@ -249,41 +249,76 @@ impl Connections {
         let counting = Arc::clone(&answers);
         let service = service_fn(move |request| {
             let in_hand = counting.request();
-            let answer = match unserved.refuse_head(&request, counting.is_crowded()) {
+            let answer = match unserved.refuse_head(&request, || counting.is_crowded()) {
                 Some(refusal) => Either::Left(ready(refusal)),
                 None => Either::Right(answer(&app, request, peer)),
             };
-            async move { Ok::<_, Infallible>(in_hand.answer(answer.await)) }
+            async move { Ok::<_, Infallible>(in_hand.answer(unindexed(answer.await))) }
         });
         let mut connection = pin!(self.http2.serve_connection(stream, service));
-        let (mut stall, mut late) = (pin!(answers.stall(self.write_timeout)), pin!(answers.late()));
-        let mut closing = false;
+        let mut interrupts = self.interrupts_of_http2(&answers);
         loop {
             tokio::select! {
                 // As for HTTP/1.
                 biased;
                 ended = connection.as_mut() => return ended.map(|()| None),
-                () = self.stop.cancelled(), if !closing => {}
-                () = answers.idle(if closing { self.header_timeout } else { self.keep_alive_timeout }) => {
-                    if closing {
-                        return Ok(Some("the client does not take leave"));
-                    }
-                }
-                () = &mut stall => return Ok(Some("the client does not take its answers")),
-                () = &mut late => return Ok(Some("the client takes its answers too slowly")),
+                Some(interrupt) = interrupts.next() => match interrupt {
+                    Interrupt::End => {}
+                    Interrupt::Break(why) => return Ok(Some(why)),
+                },
             }
-            closing = true;
             connection.as_mut().graceful_shutdown();
+            let leave = answers.idle(self.header_timeout);
+            let leave = leave.map(|()| Interrupt::Break("the client does not take leave"));
+            interrupts.push(leave.boxed());
         }
+    }
+
+    /// As `interrupts`.
+    fn interrupts_of_http2<'a>(
+        &'a self,
+        answers: &'a ResponseTracker,
+    ) -> FuturesUnordered<BoxFuture<'a, Interrupt>> {
+        let ends = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = answers.idle(self.keep_alive_timeout) => {}
+            }
+            Interrupt::End
+        };
+        let stalled = async {
+            answers.stall(self.write_timeout).await;
+            Interrupt::Break("the client does not take its answers")
+        };
+        let late = async {
+            answers.late().await;
+            Interrupt::Break("the client takes its answers too slowly")
+        };
+        FuturesUnordered::from_iter([ends.boxed(), stalled.boxed(), late.boxed()])
     }
 }
 
-/// What happens to a connection of HTTP/1 beside what is served on it.
+/// What happens to a connection beside what is served on it.
 enum Interrupt {
     /// It takes no further request.
     End,
     /// It ends at once, for this reason.
     Break(&'static str),
+}
+
+/// Headers that no two answers have alike.
+const UNIQUE_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-request-id"), HeaderName::from_static("x-amzn-requestid")];
+
+/// An answer of which HTTP/2 remembers only what comes again. It compares a value with all those of its name that it
+/// remembers, which else are as many as its table takes.
+fn unindexed(mut response: Response) -> Response {
+    for name in &UNIQUE_HEADERS {
+        if let Some(value) = response.headers_mut().get_mut(name) {
+            value.set_sensitive(true);
+        }
+    }
+    response
 }
 
 /// Whether a request or an answer says that it is the last on its connection, whatever else it says of it.
@@ -309,5 +344,22 @@ fn answer<B: Body<Data = Bytes, Error = hyper::Error> + Send + 'static>(
     async move {
         let Ok(response) = answer.await;
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_two_answers_have_alike_is_not_remembered() {
+        let mut response = Response::default();
+        for name in ["x-request-id", "x-amzn-requestid", "cache-control"] {
+            response.headers_mut().insert(name, HeaderValue::from_static("value"));
+        }
+        let response = unindexed(response);
+        let is_remembered = |name| !response.headers()[name].is_sensitive();
+        assert!(!is_remembered("x-request-id") && !is_remembered("x-amzn-requestid"));
+        assert!(is_remembered("cache-control"));
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct ResponseTracker {
 #[derive(Debug)]
 struct InHand {
     requests: usize,
-    /// When their number last changed.
+    /// Since when there are none, if there are none.
     since: Instant,
     /// When answers must have been taken in full, and their numbers.
     deadlines: BTreeSet<(Instant, usize)>,
@@ -69,9 +69,7 @@ impl ResponseTracker {
 
     /// Counts a request until its answer, or what this returns, is dropped.
     pub(super) fn request(self: &Arc<Self>) -> Request {
-        let mut in_hand = self.in_hand();
-        in_hand.requests += 1;
-        in_hand.since = Instant::now();
+        self.in_hand().requests += 1;
         Request { answers: Arc::clone(self), deadline: None }
     }
 
@@ -162,7 +160,9 @@ impl Drop for Request {
     fn drop(&mut self) {
         let mut in_hand = self.answers.in_hand();
         in_hand.requests -= 1;
-        in_hand.since = Instant::now();
+        if in_hand.requests == 0 {
+            in_hand.since = Instant::now();
+        }
         if let Some(deadline) = &self.deadline {
             in_hand.deadlines.remove(deadline);
         }

@@ -48,7 +48,7 @@ impl Unserved {
     pub(super) fn refuse_head<B>(
         &self,
         request: &hyper::Request<B>,
-        is_crowded: bool,
+        is_crowded: impl FnOnce() -> bool,
     ) -> Option<Response> {
         let problem = self.limits.is_exceeded(request).then(|| self.limits.exceeded())?;
         let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
@@ -60,7 +60,7 @@ impl Unserved {
         self.record(&problem);
         let response = problem.response();
         // Nothing counts it: of many that wait on a connection, the heads say enough, and wait for no client.
-        Some(if is_crowded { response.map(|_| Body::empty()) } else { response })
+        Some(if is_crowded() { response.map(|_| Body::empty()) } else { response })
     }
 
     fn record(&self, problem: &Problem) {
