@@ -83,9 +83,12 @@ async fn a_killed_gateway_of_an_ordinary_user_loses_nothing() {
     let home = directory.with_extension("home");
     fs::create_dir_all(&home).expect("made");
     fs::create_dir_all(&directory).expect("made");
-    // The build's directory may be closed to others.
+    // The build's directory may be closed to others. Nothing can be run that a process has open to write it, and what
+    // this one has open all those have for a moment that other tests start.
     let copy = home.join("pgmq-gateway");
-    fs::copy(env!("CARGO_BIN_EXE_pgmq-gateway"), &copy).expect("copied");
+    let program = env!("CARGO_BIN_EXE_pgmq-gateway");
+    let copied = Command::new("cp").arg(program).arg(&copy).status().expect("cp runs");
+    assert!(copied.success());
     for path in [&directory, &home, &copy] {
         chown(path, Some(uid), Some(gid)).expect("handed over");
     }

@@ -1,14 +1,18 @@
 //! What `tools/setup` says before it installs anything.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 /// Runs `tools/setup` where programs say something else.
 fn set_up(programs: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
     let directory = tempfile::tempdir().expect("a directory");
     for (program, said) in programs {
         let path = directory.path().join(program);
-        fs::write(&path, format!("#!/bin/sh\necho '{said}'\n")).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        // By a process of its own: what this one has open to write it, nobody can run, and those that other tests
+        // start have it for a moment.
+        let write = "printf '#!/bin/sh\\necho \"%s\"\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let mut shell = Command::new("sh");
+        let written = shell.args(["-c", write, "sh", said]).arg(&path).status().expect("sh runs");
+        assert!(written.success());
     }
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").expect("PATH"));
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup"));
