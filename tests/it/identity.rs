@@ -133,15 +133,18 @@ async fn settings_wait_for_a_queue_that_is_gone_for_a_while() {
     assert_eq!(shown(&gateway).await["max_receives"], 3);
     gateway.delete(&format!("/queues/q/messages/1?receipt={receipt}")).await.expect(204);
 
-    // Not for ever.
+    // Not for ever. A round that a lock or the like has cut short is made up for by the next one.
     database.execute("DELETE FROM pgmq.meta").await;
-    round_of_maintenance(database).await;
+    let left = async |which: &str| {
+        let left = format!("SELECT count(*) FROM pgmq_gateway.queue_settings {which}");
+        (database.value::<i64>(&left).await == 0).then_some(())
+    };
+    let noted = async || left("WHERE missing_since IS NULL").await;
+    eventually("it is noted since when there is no queue", noted).await;
     let age =
         "UPDATE pgmq_gateway.queue_settings SET missing_since = missing_since - interval '2 days'";
     database.execute(age).await;
-    round_of_maintenance(database).await;
-    let left = "SELECT count(*) FROM pgmq_gateway.queue_settings";
-    assert_eq!(database.value::<i64>(left).await, 0);
+    eventually("its settings are forgotten", async || left("").await).await;
 }
 
 async fn receipt_of_one(gateway: &TestGateway) -> String {
