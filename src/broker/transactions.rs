@@ -222,8 +222,12 @@ impl Broker {
         let publishes = operations.iter().any(|operation| queue_of(operation).is_none());
         let mut retry = self.retry_of(operations);
         let (mut dropped, mut advanced, mut at_once) = (0, 0, false);
+        let mut met: Option<store::Error> = None;
         loop {
-            let turn = retry.turn().await?;
+            // What it met when it last tried says more than that there is no more time to try.
+            let turn = retry.turn().await;
+            let turn =
+                turn.map_err(|error| met.take().filter(store::Error::is_locked).unwrap_or(error))?;
             let permits = self.transaction_permits(operations, call).await?;
             let mut conn = self.db.acquire(call).await?;
             let work = store::transact(&mut conn, operations, once, at_once);
@@ -261,6 +265,7 @@ impl Broker {
                 }
                 Ok(_) => return outcome,
             }
+            met = outcome.err();
         }
     }
 

@@ -273,7 +273,7 @@ async fn transaction_about_a_locked_message_fails_alone() {
         let (client, body) = (gateway.client.clone(), body(id));
         transactions.spawn(async move { (id, client.post("/transactions", &body).await) });
     }
-    let mut order = Vec::new();
+    let (mut order, mut known) = (Vec::new(), 0);
     while let Some(transaction) = transactions.join_next().await {
         let (id, answer) = transaction.expect("no panic");
         order.push(id);
@@ -282,12 +282,14 @@ async fn transaction_about_a_locked_message_fails_alone() {
             continue;
         }
         let detail = answer.problem(503, "overloaded").detail();
-        assert!(detail.contains(&format!("locked message {id} of queue `q`")), "{detail}");
-        assert!(
-            detail.contains("operations[1]") && detail.contains("nothing was done"),
-            "{detail}"
-        );
+        assert!(detail.contains("nothing was done"), "{detail}");
+        // On a busy machine one of them may wait for its turn behind the other for as long as there is time.
+        let is_known = detail.contains(&format!("locked message {id} of queue `q`"))
+            && detail.contains("operations[1]");
+        assert!(is_known || detail.contains("has locked one of these queues"), "{detail}");
+        known += usize::from(is_known);
     }
+    assert!(known > 0, "it says which message is in the way");
     assert!(order[10..].iter().all(|id| *id <= 2), "{order:?}");
     assert_eq!(gateway.all("next").await.len(), 10);
     let request = gateway.request("POST", "/transactions").header("Idempotency-Key", "one");
