@@ -198,15 +198,20 @@ async fn a_client_that_is_too_fast_hears_of_it() {
     for front in fronts.all() {
         let url = format!("{}/queues/q/messages", front.base);
         let headers = json!({ "authorization": format!("Bearer {HURRIED}") });
-        let one = json!({"method": "POST", "url": url, "headers": headers, "size": 8_000_000});
-        // The first of a second is refused for what it is.
-        let all: Vec<_> = (0..8).map(|_| Refused { request: one.clone(), status: 429 }).collect();
+        // The first of a second is refused for what it is. On a busy machine a second is over with each large one.
+        let sizes = [10, 8_000_000].into_iter().cycle().take(10);
+        let of_size = |size: i32| Refused {
+            request: json!({"method": "POST", "url": url, "headers": headers, "size": size}),
+            status: 429,
+        };
+        let all: Vec<_> = sizes.map(of_size).collect();
         let mut node = Command::new("node");
         node.env("NODE_EXTRA_CA_CERTS", fronts.authority());
         node.arg(in_repository("tests/clients/requests.mjs"));
         let outcomes = outcomes(node, &all, &[]).await;
         assert!(outcomes.iter().all(|o| *o == 429 || *o == 400), "{}: {outcomes:?}", front.name);
-        assert!(outcomes.contains(&json!(429)), "{}: {outcomes:?}", front.name);
+        let is_told = outcomes.iter().skip(1).step_by(2).any(|large| *large == 429);
+        assert!(is_told, "{}: {outcomes:?}", front.name);
     }
 }
 

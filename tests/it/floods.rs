@@ -1,10 +1,9 @@
 //! Trouble that comes by the thousand, and the log.
 
 use futures_util::future::join_all;
-use sqlx::{Connection, Executor};
 
 use crate::support::{
-    TestDatabase, eventually, holder,
+    TestDatabase, eventually,
     process::{Program, program},
 };
 
@@ -14,6 +13,16 @@ fn number(line: &str, field: &str) -> usize {
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }
+
+/// Has a send take for as long as nothing is in a table.
+const WAIT_FOR_GO: &str = "
+    CREATE TABLE public.go (n int);
+    CREATE FUNCTION public.wait_for_go() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        WHILE NOT EXISTS (SELECT FROM public.go) LOOP PERFORM pg_sleep(0.02); END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER wait_for_go BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.wait_for_go()";
 
 #[tokio::test]
 async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
@@ -28,23 +37,22 @@ async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
     let mut gateway = Program::start(program(&[], &environment));
     let client = gateway.client().await;
     client.create("q").await;
-    let mut connection = database.connect().await;
-    let mut lock = connection.begin().await.expect("begun");
-    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    database.execute(WAIT_FOR_GO).await;
     let sender = tokio::spawn({
         let client = client.clone();
         async move { client.send("q", r#"{"message":1}"#).await }
     });
-    holder::wait_for_blocked(&database, "/* send").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event = 'PgSleep' AND query LIKE '/* send%'";
+    eventually("it waits", async || (database.value::<i64>(waiting).await > 0).then_some(())).await;
     let refused = async |number: usize| {
         let request =
             client.request("GET", "/queues").header("x-request-id", format!("r-{number}"));
         assert_eq!(request.send().await.expect("answered").status(), 503);
     };
-    // At once, as the sender does not wait for long.
     refused(0).await;
     join_all((1..REFUSED).map(refused)).await;
-    lock.rollback().await.expect("unlocked");
+    database.execute("INSERT INTO public.go VALUES (1)").await;
     sender.await.expect("stored");
     let told = async || {
         let log = gateway.log();
