@@ -4,13 +4,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use parking::Parking;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     net::TcpStream,
     sync::Mutex,
 };
 use tokio_rustls::client::TlsStream;
+
+use unanswered::Unanswered;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -33,12 +34,12 @@ const CONTENT_TYPE: [u8; 2] = [0x0f, 31 - 15];
 /// What several clients may share.
 struct Connection {
     writer: Mutex<Writer>,
-    answers: Parking,
+    unanswered: Unanswered,
 }
 
 struct Writer {
     stream: WriteHalf<TlsStream<TcpStream>>,
-    last_id: u32,
+    next_id: u32,
 }
 
 /// One of the clients of a connection.
@@ -59,8 +60,8 @@ impl Http2 {
         let window = 0x7fff_ffff_u32 - 0xffff;
         frame(&mut first, WINDOW_UPDATE, 0, 0, &window.to_be_bytes());
         writer.write_all(&first).await.expect("written");
-        let writer = Mutex::new(Writer { stream: writer, last_id: 0 });
-        let connection = Arc::new(Connection { writer, answers: Parking::default() });
+        let writer = Mutex::new(Writer { stream: writer, next_id: 1 });
+        let connection = Arc::new(Connection { writer, unanswered: Unanswered::default() });
         tokio::spawn(read(reader, Arc::clone(&connection)));
         let mut headers = POST_HTTPS.to_vec();
         value(&mut headers, &[AUTHORITY], host);
@@ -74,9 +75,9 @@ impl Http2 {
     pub async fn send(self) -> (Self, usize) {
         let answer = {
             let mut writer = self.connection.writer.lock().await;
-            writer.last_id = if writer.last_id == 0 { 1 } else { writer.last_id + 2 };
-            let id = writer.last_id;
-            let answer = self.connection.answers.wait_for(id);
+            let id = writer.next_id;
+            writer.next_id += 2;
+            let answer = self.connection.unanswered.wait_for(id);
             let mut request = Vec::with_capacity(300);
             frame(&mut request, HEADERS, END_HEADERS, id, &self.headers);
             frame(&mut request, DATA, END_STREAM, id, &self.body);
@@ -91,15 +92,15 @@ impl Http2 {
 }
 
 /// Who waits for which answer.
-mod parking {
+mod unanswered {
     use std::{collections::HashMap, sync::Mutex};
 
     use tokio::sync::oneshot;
 
     #[derive(Default)]
-    pub struct Parking(Mutex<HashMap<u32, oneshot::Sender<Vec<u8>>>>);
+    pub struct Unanswered(Mutex<HashMap<u32, oneshot::Sender<Vec<u8>>>>);
 
-    impl Parking {
+    impl Unanswered {
         pub fn wait_for(&self, id: u32) -> oneshot::Receiver<Vec<u8>> {
             let (sender, receiver) = oneshot::channel();
             self.0.lock().expect("whole").insert(id, sender);
@@ -108,7 +109,7 @@ mod parking {
 
         pub fn answer(&self, id: u32, body: Vec<u8>) {
             let sender = self.0.lock().expect("whole").remove(&id).expect("it was asked");
-            let _ = sender.send(body);
+            sender.send(body).expect("somebody waits for it");
         }
     }
 }
@@ -137,7 +138,7 @@ async fn read(mut reader: ReadHalf<TlsStream<TcpStream>>, connection: Arc<Connec
                 _ => {}
             }
             if is_last && matches!(head.kind, DATA | HEADERS) {
-                connection.answers.answer(head.id, bodies.remove(&head.id).unwrap_or_default());
+                connection.unanswered.answer(head.id, bodies.remove(&head.id).unwrap_or_default());
             }
         }
         let done = buffer.len() - rest.len();
