@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    admission::{CallerUsage, ConcurrencyLimit, MemoryBudget, RequestLimits},
+    admission::{CallerUsage, ConcurrencyLimit, MemoryBudget, Refusals, RequestLimits},
     origin::OriginPolicy,
 };
 
@@ -66,6 +66,8 @@ pub struct Shared {
     pub(crate) memory: MemoryBudget,
     /// Requests at the same time.
     pub(crate) concurrency: ConcurrencyLimit,
+    /// Who is refused again and again.
+    pub(super) refusals: Refusals,
     /// Time for a client to send the body of a request.
     pub(super) body_timeout: Duration,
     /// Which names and pages are answered to.
@@ -101,6 +103,7 @@ impl Gate {
                 share: parts.share_per_key,
                 per_second: parts.requests_per_second,
             }),
+            refusals: Refusals::default(),
             body_timeout: parts.body_timeout,
             origins: parts.origins,
             path_prefix: parts.path_prefix,

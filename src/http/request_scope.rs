@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
@@ -25,7 +25,7 @@ use crate::telemetry::{Request as Answered, is_request_id};
 
 use super::{
     access::too_many,
-    admission::InFlightGuard,
+    admission::{HeldBack, InFlightGuard},
     context::RequestContext,
     front_end::FrontEnd,
     gate::Gate,
@@ -135,7 +135,10 @@ where
                     Box::pin(refuse(cors, request, rejection)).await
                 }
             };
-            let mut response = scope.end(response);
+            let (mut response, held_back) = scope.end(response);
+            if let Some(held_back) = held_back {
+                Box::pin(held_back.wait(&gate.draining)).await;
+            }
             if let Some(rest) = unread.rest() {
                 Box::pin(rest.settle(&mut response, gate.max_body_bytes, &gate.draining)).await;
             }
@@ -209,8 +212,9 @@ impl RequestScope {
         (scope, refused)
     }
 
-    /// Renders what went wrong, if anything did, and counts and logs the request.
-    fn end(mut self, mut response: Response) -> Response {
+    /// Renders what went wrong, if anything did, and counts and logs the request. Says whether the answer is to be
+    /// held back.
+    fn end(mut self, mut response: Response) -> (Response, Option<HeldBack>) {
         let place = self.leave(&mut response);
         let error = self.layer.rules.error_in(&mut response);
         if let Some(error) = &error {
@@ -220,6 +224,7 @@ impl RequestScope {
             response.headers_mut().extend(kept);
         }
         self.record(response.status().as_u16(), error.as_deref());
+        let held_back = self.hold_back(response.status());
         if self.newline {
             response = newline::add(response);
         }
@@ -233,7 +238,17 @@ impl RequestScope {
         if self.layer.gate.draining.is_cancelled() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.kept == Kept::Not { response } else { untaken::keep(response, place) }
+        let response =
+            if self.kept == Kept::Not { response } else { untaken::keep(response, place) };
+        (response, held_back)
+    }
+
+    /// Whether an answer is to be held back: one of many refusals for now that its caller got lately.
+    fn hold_back(&self, status: StatusCode) -> Option<HeldBack> {
+        let is_for_now =
+            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let caller = self.context.counts_as().filter(|_| is_for_now)?;
+        self.layer.gate.refusals.note(caller)
     }
 
     /// It is answered, and leaves its place, to its answer where that counts. Where there is none for it, it is

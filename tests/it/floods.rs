@@ -1,10 +1,15 @@
-//! Trouble that comes by the thousand, and the log.
+//! Trouble that comes by the thousand: the log, and whoever makes it.
+
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::support::{
-    TestDatabase, eventually,
-    process::{Program, program},
+use crate::{
+    auth::key,
+    support::{
+        Client, TestDatabase, TestGateway, eventually,
+        process::{Program, program},
+    },
 };
 
 /// The number behind a field of a line.
@@ -67,4 +72,42 @@ async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
     let warnings = eventually("all are told of", told).await;
     assert!(warnings[0].contains("r-0"), "the first is there: {}", warnings[0]);
     assert!(warnings.len() < REFUSED / 4, "{} lines", warnings.len());
+}
+
+/// Asks until it is refused, and for how long that took.
+async fn refused_after(client: &Client) -> Duration {
+    loop {
+        let begun = Instant::now();
+        if client.get("/queues").await.status == 429 {
+            return begun.elapsed();
+        }
+    }
+}
+
+/// Who comes again at once is answered later, and nobody else is.
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_answered_later() {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let names = ["the-key-of-somebody-greedy", "the-key-of-somebody-else"];
+    let gateway = TestGateway::with(|settings| {
+        settings.auth.keys =
+            vec![key("greedy", names[0], &["receive:*"]), key("other", names[1], &["receive:*"])];
+        for key in &mut settings.auth.keys {
+            key.requests_per_second = Some(1);
+        }
+    })
+    .await;
+    let [greedy, other] = names.map(|name| gateway.with_key(name));
+    let crowd = || join_all((0..60).map(|_| refused_after(&greedy)));
+    // On a slow machine, what may be refused at once comes back meanwhile.
+    eventually("some are held back", async || {
+        let times = crowd().await;
+        times.iter().any(|time| *time >= PAUSE).then_some(())
+    })
+    .await;
+    eventually("others are not", async || {
+        let (_, of_other) = tokio::join!(crowd(), refused_after(&other));
+        (of_other < PAUSE).then_some(())
+    })
+    .await;
 }

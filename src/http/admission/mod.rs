@@ -4,8 +4,10 @@ mod caller_usage;
 mod concurrency;
 mod memory;
 mod places;
+mod refusals;
 
 pub(crate) use caller_usage::CallerUsage;
 pub(crate) use concurrency::{ConcurrencyLimit, Full, InFlightGuard, RequestLimits};
 pub(crate) use memory::{Exhausted, MemoryBudget, MemoryPermit};
 pub(crate) use places::{Place, Places};
+pub(crate) use refusals::{HeldBack, Refusals};
