@@ -79,9 +79,22 @@ async fn a_routing_key_leads_where_pgmq_leads_it() {
     END $$";
     gateway.database.execute(sql).await;
     let mut led = 0;
-    for key in
-        ["a", "b", "a_", "ab", "a.b", "a.a", "aa.b", "a.b.a", "ax", "A.b", "-", "a-.b_", "x3.y"]
-    {
+    for key in [
+        "a",
+        "b",
+        "a_",
+        "ab",
+        "a.b",
+        "a.a",
+        "aa.b",
+        "a.b.a",
+        "ax",
+        "A.b",
+        "-",
+        "a-.b_",
+        "x3.y",
+        "a.b.aa.b.a.a.b.a.aa.a.b.b.a.a.a_b.aa",
+    ] {
         let both: (Vec<String>, Vec<String>) = sqlx::query_as(
             "SELECT ARRAY(SELECT queue FROM pgmq_gateway.route_within($1, NULL)), \
                     ARRAY(SELECT DISTINCT queue_name::text FROM pgmq.test_routing($1) ORDER BY 1)",
