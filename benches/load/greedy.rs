@@ -1,5 +1,5 @@
 //! One key that takes what it can get, and what another one is left with: `make bench BENCH=greedy`, and with
-//! `OTHER=<program>` another build beside this one.
+//! `OTHER=<program>` another build beside this one; `ATTACK=<part of its name>` is one of them alone.
 //!
 //! Of each attack: what the victim's clients reach alone, and beside it, and how much of it failed. At last all
 //! attacks at once, and the memory that the gateway takes then.
@@ -188,10 +188,17 @@ pub async fn greedy(stage: &Stage, plan: &Plan) {
             sides.push(Side::new(stage, name, program).await);
         }
     }
+    let only = std::env::var("ATTACK").ok();
     for attack in attacks() {
+        if only.as_ref().is_some_and(|part| !attack.name.contains(part)) {
+            continue;
+        }
         for side in &mut sides {
             side.suffer(plan, std::slice::from_ref(&attack), attack.name, attack.victim).await;
         }
+    }
+    if only.is_some() {
+        return;
     }
     let all: Vec<Attack> = attacks().into_iter().skip(1).collect();
     for side in &mut sides {

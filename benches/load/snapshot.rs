@@ -1,6 +1,9 @@
 //! Messages that come and go beside a transaction that keeps what is dead from being cleaned up.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use sqlx::Executor;
@@ -8,14 +11,23 @@ use sqlx::Executor;
 use crate::{
     direct::{self, Direct},
     http::{self, Http},
-    measure::{Plan, Round, round},
+    measure::{Plan, Round, percentiles, round},
     scenarios::row,
     stage::Stage,
 };
 
+/// Clients of the gateway.
+const CLIENTS: usize = 64;
+/// What they come to in a second, all together, where they do not go at full speed.
+const STEADY: u64 = 1_000;
+
 /// Sends, receives and deletes at full speed, for as long as a snapshot is held that is as old as the queue: what
-/// that comes to at its beginning and at its end.
+/// that comes to at its beginning and at its end. `HELD=<seconds>` is the gateway alone, with a snapshot that is
+/// held for so long while it is used steadily.
 pub async fn snapshot(stage: &Stage, plan: &Plan) {
+    if let Some(seconds) = std::env::var("HELD").ok().and_then(|text| text.parse().ok()) {
+        return held(stage, plan, Duration::from_secs(seconds)).await;
+    }
     let window = Plan { round: Duration::from_secs(5), ..*plan };
     let held = Plan { round: Duration::from_secs(if plan.short { 20 } else { 110 }), ..*plan };
     let [mut a, mut b] = [Vec::new(), Vec::new()];
@@ -30,7 +42,7 @@ pub async fn snapshot(stage: &Stage, plan: &Plan) {
                 let clients = direct::clients(stage, 20, "bench_a").await;
                 a.push(round(part, clients, cycle_direct).await);
             } else {
-                let clients = http::clients(&stage.gateway.address, 64, "bench_b").await;
+                let clients = http::clients(&stage.gateway.address, CLIENTS, "bench_b").await;
                 b.push(round(part, clients, cycle).await);
             }
         }
@@ -74,4 +86,65 @@ async fn cycle(client: Http) -> (Http, usize) {
         assert_eq!(status, 204);
     }
     (client, ids.len())
+}
+
+/// A client, and how long its receives and those of the others took.
+struct Worker {
+    client: Http,
+    receives: Arc<Mutex<Vec<Duration>>>,
+    /// From the beginning of a cycle to that of the next, at least.
+    every: Duration,
+}
+
+/// Full speed, then steadily for `time`, then full speed, all beside one snapshot.
+async fn held(stage: &Stage, plan: &Plan, time: Duration) {
+    stage.fill("bench_b", 0).await;
+    let mut holder = stage.connect().await;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pgmq.q_bench_b";
+    holder.execute(begin).await.expect("a snapshot");
+    #[expect(clippy::cast_possible_truncation, reason = "few clients")]
+    let steady = Duration::from_secs(1) * CLIENTS as u32 / STEADY as u32;
+    let full = Duration::from_secs(10);
+    let parts = [
+        ("full speed, beside a snapshot that is new", full, Duration::ZERO),
+        ("steady", time, steady),
+        ("full speed, at its end", full, Duration::ZERO),
+    ];
+    let mut rounds = Vec::new();
+    for (name, round_time, every) in parts {
+        let receives = Arc::new(Mutex::new(Vec::new()));
+        let clients = http::clients(&stage.gateway.address, CLIENTS, "bench_b").await;
+        let worker = |client| Worker { client, receives: Arc::clone(&receives), every };
+        let workers = clients.into_iter().map(worker).collect();
+        let part = round(&Plan { round: round_time, ..*plan }, workers, work).await;
+        let times = std::mem::take(&mut *receives.lock().unwrap_or_else(PoisonError::into_inner));
+        let (p50, p99) = percentiles(times);
+        let per_second = part.per_second;
+        println!(
+            "| {name}, {} s | – | {per_second:.0}/s, receives p50 {p50:.1}, p99 {p99:.1} ms | – | – |",
+            round_time.as_secs()
+        );
+        rounds.push((per_second, p99));
+    }
+    holder.execute("ROLLBACK").await.expect("ended");
+    if let [(before, p99_before), _, (after, p99_after)] = *rounds {
+        let (part, times) = (after / before, p99_after / p99_before);
+        println!("| … of what it was | – | p99 of receives {times:.1} x | – | **{part:.2}** |");
+    }
+}
+
+async fn work(mut worker: Worker) -> (Worker, usize) {
+    let next = tokio::time::Instant::now() + worker.every;
+    let (mut client, _) = http::send(worker.client).await;
+    let begun = Instant::now();
+    let ids = client.receive("vt=30&wait=20").await;
+    let took = begun.elapsed();
+    worker.receives.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+    for id in &ids {
+        let (status, _) = client.call("DELETE", &format!("/messages/{id}"), &Bytes::new()).await;
+        assert_eq!(status, 204);
+    }
+    tokio::time::sleep_until(next).await;
+    worker.client = client;
+    (worker, ids.len())
 }
