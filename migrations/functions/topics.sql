@@ -65,7 +65,7 @@ $$;
 CREATE FUNCTION pgmq_gateway.route_within(routing_key text, allowed_queues text)
 RETURNS TABLE (queue text) LANGUAGE plpgsql AS $$
 DECLARE
-    letters text := routing_key;
+    letters text := replace(routing_key, '.', '');
 BEGIN
     PERFORM pgmq_gateway.need_topics();
     BEGIN
@@ -75,10 +75,10 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'PGW41';
     END;
-    IF length(routing_key) > 32 THEN
-        letters := (SELECT string_agg(DISTINCT c, '') FROM regexp_split_to_table(routing_key, '') c);
+    IF length(letters) > 32 THEN
+        letters := (SELECT string_agg(DISTINCT c, '') FROM regexp_split_to_table(letters, '') c);
     END IF;
-    letters := letters || '.*#';
+    letters := '.*#' || letters;
     RETURN QUERY SELECT DISTINCT b.queue_name::text FROM pgmq.topic_bindings b
                  WHERE CASE
                      WHEN ltrim(b.pattern, letters) <> '' THEN false
