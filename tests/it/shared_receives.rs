@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sqlx::Row;
+use sqlx::{Executor, Row, postgres::PgRow};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -86,16 +86,26 @@ async fn each_queue_is_received_from_by_itself() {
     let table = Holder::of_tables(database, &["q_q2"], "ACCESS EXCLUSIVE").await;
     let row = Holder::of(database, "SELECT FROM pgmq.q_q3 WHERE msg_id = 1 FOR UPDATE").await;
     let queues = ["q0", "q1", "q2", "q3", "q4", "q5", "q6", "gone"];
-    let rows = sqlx::query(
-        "SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) ORDER BY place, msg_id NULLS LAST",
-    )
-    .bind(queues)
-    .bind([30; 8])
-    .bind([2, 2, 2, 5, 1, 1, 1, 1])
-    .bind([true; 8])
-    .fetch_all(&mut database.connect().await)
-    .await
-    .expect("each is a matter of its own");
+    let mut connection = database.connect().await;
+    // What comes after a tenth of a second is left for later: on a busy machine that is any of them.
+    let rows = eventually("it has the time for all", async || {
+        connection.execute("BEGIN").await.expect("begun");
+        let rows = sqlx::query(
+            "SELECT * FROM pgmq_gateway.receive_from_queues($1, $2, $3, $4) ORDER BY place, msg_id NULLS LAST",
+        )
+        .bind(queues)
+        .bind([30; 8])
+        .bind([2, 2, 2, 5, 1, 1, 1, 1])
+        .bind([true; 8])
+        .fetch_all(&mut connection)
+        .await
+        .expect("each is a matter of its own");
+        let left = |row: &&PgRow| row.get::<Option<String>, _>("outcome").as_deref() == Some("retry");
+        let had_time = rows.iter().filter(left).count() == 2;
+        connection.execute(if had_time { "COMMIT" } else { "ROLLBACK" }).await.expect("ended");
+        had_time.then_some(rows)
+    })
+    .await;
     let mut given: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     let mut told: Vec<(&str, String, bool)> = Vec::new();
     for row in &rows {
