@@ -57,7 +57,13 @@ impl QueuePattern {
         let filled = text.replace('*', "x");
         let fits = (1..=Self::MAX_CHARS).contains(&text.chars().count());
         let named = text == "*" || filled.chars().all(|c| !c.is_control() && !"$;',".contains(c));
-        if fits && named { Ok(Self(text.to_owned())) } else { Err(InvalidGrant::Pattern) }
+        // It would be about no queue, and nobody would see why.
+        let is_bare = text.trim() == text;
+        if fits && named && is_bare {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidGrant::Pattern)
+        }
     }
 
     /// Whether it is about every queue.
@@ -122,7 +128,8 @@ pub enum InvalidGrant {
     Right,
     /// No name of queues.
     #[error(
-        "behind the `:` of a grant stands the name of a queue, in which `*` stands for any characters"
+        "behind the `:` of a grant stands the name of a queue, without white space around it, in which `*` stands for any \
+         characters"
     )]
     Pattern,
 }
@@ -301,6 +308,8 @@ mod tests {
             ("send:", InvalidGrant::Pattern),
             ("send:a,b", InvalidGrant::Pattern),
             ("send:a'b", InvalidGrant::Pattern),
+            ("send: a", InvalidGrant::Pattern),
+            ("send:a ", InvalidGrant::Pattern),
         ] {
             assert_eq!(text.parse::<Grant>(), Err(reason), "{text:?}");
         }
