@@ -83,7 +83,7 @@ $$;
 -- The name of a queue that has a table, for functions of PGMQ's, which make a table's name of any. Raises
 -- PGW23 where a trigger may keep a row as it is: those behind it would not be read. So it does where one comes after
 -- the update: what it changes would not be told.
-CREATE FUNCTION pgmq_gateway.queue_named(queue text)
+CREATE FUNCTION pgmq_gateway.checked_queue_name(queue text)
 RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF pgmq_gateway.has_row_trigger(pgmq_gateway.queue_table(queue), 16)

@@ -260,7 +260,7 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     this_queue := pgmq_gateway.queue_id(queue);
-    PERFORM pgmq_gateway.queue_named(queue);
+    PERFORM pgmq_gateway.checked_queue_name(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
                  FROM pgmq.read(queue, hide_seconds, max_messages, coalesce(filter, '{}')) m;
@@ -282,7 +282,7 @@ DECLARE
 BEGIN
     PERFORM pgmq_gateway.require_own_session();
     this_queue := pgmq_gateway.queue_id(queue);
-    PERFORM pgmq_gateway.queue_named(queue);
+    PERFORM pgmq_gateway.checked_queue_name(queue);
     RETURN QUERY SELECT m.msg_id, m.read_ct, m.enqueued_at, m.last_read_at, m.vt, m.message, m.headers,
                         this_queue
                  FROM pgmq.read_with_poll(queue, hide_seconds, max_messages, max_seconds, poll_ms,

@@ -155,8 +155,8 @@ fn fit_memory(settings: &mut Settings, memory: u64) {
     limits.max_in_flight_bytes = share(limits.max_in_flight_bytes, limits.max_message_bytes);
     limits.max_body_bytes = limits.max_body_bytes.min(limits.max_in_flight_bytes);
     limits.max_answer_bytes = limits.max_answer_bytes.min(limits.max_in_flight_bytes);
-    let in_hand = usize::try_from(limits.max_in_flight_bytes).unwrap_or(usize::MAX);
-    settings.engine.max_pending_bytes = settings.engine.max_pending_bytes.min(in_hand);
+    let in_flight = usize::try_from(limits.max_in_flight_bytes).unwrap_or(usize::MAX);
+    settings.engine.max_pending_bytes = settings.engine.max_pending_bytes.min(in_flight);
 }
 
 fn differences(before: &Settings, after: &Settings) -> Vec<Lowered> {

@@ -192,7 +192,8 @@ impl MoveSteps {
 
     fn add(&mut self, step: Moved) {
         let is_locked = step.count == 0 && step.failed > 0 && step.rejection.is_none();
-        if is_locked && step.last_id.is_some() && self.most.as_mut().is_some_and(RowBudget::widen) {
+        if is_locked && step.last_id.is_some() && self.most.as_mut().is_some_and(RowBudget::extend)
+        {
             // Of those behind some may not be.
             self.up_to = step.up_to;
             return;

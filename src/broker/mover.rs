@@ -59,7 +59,7 @@ pub struct Mover {
 /// Where a task is.
 #[derive(Debug)]
 enum Place {
-    InHand,
+    Running,
     /// It has come so far by then.
     Left(Box<MoveSteps>, Instant),
 }
@@ -115,9 +115,9 @@ impl Mover {
                 store::claim_move_task(&mut conn, CLAIM_SECONDS).await?
             };
             let Some(task) = task else { break };
-            let steps = match self.tasks.insert(task.id.clone(), Place::InHand) {
+            let steps = match self.tasks.insert(task.id.clone(), Place::Running) {
                 // It takes longer than this gateway had it for.
-                Some(Place::InHand) => continue,
+                Some(Place::Running) => continue,
                 Some(Place::Left(steps, _)) => Some(steps),
                 None => None,
             };
@@ -144,7 +144,7 @@ impl Mover {
             Err(error) => self.complain(Some(&error)),
         }
         self.tasks.retain(|_, place| match place {
-            Place::InHand => true,
+            Place::Running => true,
             Place::Left(_, since) => now - *since < MEMORY,
         });
     }

@@ -82,7 +82,7 @@ impl Broker {
             let is_late = Instant::now() >= deadline;
             match step {
                 // Those behind may not be.
-                Ok(step) if is_locked(&step) && most.widen() => {}
+                Ok(step) if is_locked(&step) && most.extend() => {}
                 Ok(step) => {
                     most.note_change(began.elapsed(), rows.into());
                     purged += step.count;

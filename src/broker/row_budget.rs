@@ -53,12 +53,12 @@ impl RowBudget {
 
     fn grow(&mut self, took: Duration) {
         if took < QUICK {
-            self.widen();
+            self.extend();
         }
     }
 
     /// Has the next statement go further, whatever it takes: false if it cannot.
-    pub(super) fn widen(&mut self) -> bool {
+    pub(super) fn extend(&mut self) -> bool {
         let before = self.rows;
         self.rows = (before * 2).min(self.most);
         self.rows > before

@@ -130,7 +130,7 @@ impl Send {
 
 impl Send {
     /// Has those looked for who wait, if there is something new.
-    fn tell_of(&self, outcomes: &[SendOutcome]) {
+    fn notify_of(&self, outcomes: &[SendOutcome]) {
         if outcomes.iter().any(|outcome| matches!(outcome, Ok(Sent::Stored(_)))) {
             self.notifier.notify();
         }
@@ -190,7 +190,7 @@ impl BatchStatement for Send {
         inputs: &[&NewMessages],
     ) -> Result<Vec<SendOutcome>> {
         let outcomes = self.store(conn, queue, inputs).await?;
-        self.tell_of(&outcomes);
+        self.notify_of(&outcomes);
         Ok(outcomes)
     }
 
@@ -202,7 +202,7 @@ impl BatchStatement for Send {
     ) -> Result<Vec<SendOutcome>> {
         let in_turn = inputs.iter().any(|input| input.in_turn);
         let mut outcomes = store::send_each(conn, queue, &requests(inputs), in_turn).await?;
-        self.tell_of(&outcomes);
+        self.notify_of(&outcomes);
         self.retry_ids(conn, queue, &mut outcomes).await;
         Ok(outcomes)
     }

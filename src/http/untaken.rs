@@ -71,7 +71,7 @@ pub(super) fn keep(response: Response, place: Option<InFlightGuard>) -> Response
     }
     match place {
         Some(place) => {
-            let place = Held(Arc::new(place));
+            let place = KeptPlace(Arc::new(place));
             let mut response = response.map(|body| place.hold(body));
             response.extensions_mut().insert(place);
             response
@@ -82,7 +82,7 @@ pub(super) fn keep(response: Response, place: Option<InFlightGuard>) -> Response
 
 /// What is made of the body of an answer, in the place of that.
 pub(crate) fn in_its_place(answer: &Parts, body: Body) -> Body {
-    match answer.extensions.get::<Held>() {
+    match answer.extensions.get::<KeptPlace>() {
         Some(place) => place.hold(body),
         None => body,
     }
@@ -90,9 +90,9 @@ pub(crate) fn in_its_place(answer: &Parts, body: Body) -> Body {
 
 /// The place of an answer, for whoever makes something else of it before it is sent.
 #[derive(Clone)]
-struct Held(Arc<InFlightGuard>);
+struct KeptPlace(Arc<InFlightGuard>);
 
-impl Held {
+impl KeptPlace {
     fn hold(&self, body: Body) -> Body {
         Body::new(Untaken { body, place: Some(Arc::clone(&self.0)) })
     }

@@ -248,12 +248,12 @@ impl Connections {
         let (app, unserved) = (Arc::clone(&self.app), self.unserved.clone());
         let counting = Arc::clone(&answers);
         let service = service_fn(move |request| {
-            let in_hand = counting.request();
+            let counted = counting.request();
             let answer = match unserved.refuse_head(&request, || counting.is_crowded()) {
                 Some(refusal) => Either::Left(ready(refusal)),
                 None => Either::Right(answer(&app, request, peer)),
             };
-            async move { Ok::<_, Infallible>(in_hand.answer(unindexed(answer.await))) }
+            async move { Ok::<_, Infallible>(counted.answer(unindexed(answer.await))) }
         });
         let mut connection = pin!(self.http2.serve_connection(stream, service));
         let mut interrupts = self.interrupts_of_http2(&answers);

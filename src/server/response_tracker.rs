@@ -36,12 +36,12 @@ pub(super) struct ResponseTracker {
     pieces: AtomicUsize,
     /// Time for an answer, beside that for its size.
     time: Duration,
-    in_hand: Mutex<InHand>,
+    in_flight: Mutex<InFlight>,
 }
 
 /// Requests that are not yet answered in full.
 #[derive(Debug)]
-struct InHand {
+struct InFlight {
     requests: usize,
     /// Since when there are none, if there are none.
     since: Instant,
@@ -53,29 +53,29 @@ struct InHand {
 impl ResponseTracker {
     /// Those of a connection that begins. Each has so much time, and more by its size.
     pub(super) fn new(time: Duration) -> Self {
-        let in_hand =
-            InHand { requests: 0, since: Instant::now(), deadlines: BTreeSet::new(), answers: 0 };
+        let in_flight =
+            InFlight { requests: 0, since: Instant::now(), deadlines: BTreeSet::new(), answers: 0 };
         Self {
             waiting: AtomicUsize::new(0),
             pieces: AtomicUsize::new(0),
             time,
-            in_hand: Mutex::new(in_hand),
+            in_flight: Mutex::new(in_flight),
         }
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, InHand> {
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request until its answer, or what this returns, is dropped.
     pub(super) fn request(self: &Arc<Self>) -> Request {
-        self.in_hand().requests += 1;
+        self.in_flight().requests += 1;
         Request { answers: Arc::clone(self), deadline: None }
     }
 
     /// Whether there are many requests in hand.
     pub(super) fn is_crowded(&self) -> bool {
-        self.in_hand().requests > CROWD
+        self.in_flight().requests > CROWD
     }
 
     /// Waits until there has been no request in hand for so long, from now on.
@@ -83,8 +83,8 @@ impl ResponseTracker {
         let begun = Instant::now();
         loop {
             let (requests, since) = {
-                let in_hand = self.in_hand();
-                (in_hand.requests, in_hand.since)
+                let in_flight = self.in_flight();
+                (in_flight.requests, in_flight.since)
             };
             let end = since.max(begun) + time;
             if requests > 0 {
@@ -99,7 +99,7 @@ impl ResponseTracker {
 
     /// Waits until the time of an answer is up.
     pub(super) async fn late(&self) {
-        let first = || self.in_hand().deadlines.first().map(|(deadline, _)| *deadline);
+        let first = || self.in_flight().deadlines.first().map(|(deadline, _)| *deadline);
         past(self.time, first).await;
     }
 
@@ -140,31 +140,31 @@ impl Request {
     /// From now on it has so much time, and more.
     fn begin_time(&mut self, more: Duration) {
         self.end_time();
-        let mut in_hand = self.answers.in_hand();
-        in_hand.answers += 1;
-        let deadline = (Instant::now() + self.answers.time + more, in_hand.answers);
-        in_hand.deadlines.insert(deadline);
-        drop(in_hand);
+        let mut in_flight = self.answers.in_flight();
+        in_flight.answers += 1;
+        let deadline = (Instant::now() + self.answers.time + more, in_flight.answers);
+        in_flight.deadlines.insert(deadline);
+        drop(in_flight);
         self.deadline = Some(deadline);
     }
 
     /// It is not waited for.
     fn end_time(&mut self) {
         if let Some(deadline) = self.deadline.take() {
-            self.answers.in_hand().deadlines.remove(&deadline);
+            self.answers.in_flight().deadlines.remove(&deadline);
         }
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        let mut in_hand = self.answers.in_hand();
-        in_hand.requests -= 1;
-        if in_hand.requests == 0 {
-            in_hand.since = Instant::now();
+        let mut in_flight = self.answers.in_flight();
+        in_flight.requests -= 1;
+        if in_flight.requests == 0 {
+            in_flight.since = Instant::now();
         }
         if let Some(deadline) = &self.deadline {
-            in_hand.deadlines.remove(deadline);
+            in_flight.deadlines.remove(deadline);
         }
     }
 }

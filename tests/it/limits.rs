@@ -58,7 +58,7 @@ pub async fn figure(gateway: &TestGateway, name: &str) -> f64 {
     line.unwrap_or("0").parse().expect("a number")
 }
 
-pub async fn bytes_in_hand(gateway: &TestGateway) -> f64 {
+pub async fn in_flight_bytes(gateway: &TestGateway) -> f64 {
     figure(gateway, "pgmq_gateway_in_flight_bytes").await
 }
 
@@ -77,7 +77,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
         senders.spawn(async move { client.post("/queues/q/messages/batch", &batch).await });
     }
     let all = eventually("all is in hand", async || {
-        Some(bytes_in_hand(&gateway).await).filter(|bytes| *bytes >= 3e6)
+        Some(in_flight_bytes(&gateway).await).filter(|bytes| *bytes >= 3e6)
     })
     .await;
     holder::wait_for_blocked(&gateway.database, "/* send").await;
@@ -87,10 +87,10 @@ async fn bytes_count_for_as_long_as_they_are_there() {
         (requests <= 1.0).then_some(())
     })
     .await;
-    let held = bytes_in_hand(&gateway).await;
+    let held = in_flight_bytes(&gateway).await;
     assert!(held >= 1e6 && held <= all, "{held} of {all}");
     lock.rollback().await.expect("unlocked");
-    nothing_in_hand(&gateway).await;
+    nothing_in_flight(&gateway).await;
 }
 
 /// Bodies and answers that there is no room for are refused, and small ones are not.
@@ -113,7 +113,7 @@ async fn bytes_in_hand_are_bounded() {
     let (client, body) = (gateway.client.clone(), large.clone());
     let sender = tokio::spawn(async move { client.post("/queues/stuck/messages", &body).await });
     eventually("the first is in hand", async || {
-        (bytes_in_hand(&gateway).await > 0.0).then_some(())
+        (in_flight_bytes(&gateway).await > 0.0).then_some(())
     })
     .await;
     gateway.send("q", r#"{"message":"small"}"#).await;
@@ -173,16 +173,18 @@ async fn nothing_is_popped_where_there_is_no_room() {
     gateway.post("/rest/v1/rpc/pop", r#"{"queue_name":"q"}"#).await.expect(503);
     assert_eq!(left().await, 3);
     drop((answers, client));
-    nothing_in_hand(&gateway).await;
+    nothing_in_flight(&gateway).await;
     for _ in 0..3 {
         gateway.post("/queues/q/messages/pop", "").await.expect(200);
     }
     assert_eq!(left().await, 0);
 }
 
-async fn nothing_in_hand(gateway: &TestGateway) {
-    eventually("nothing is in hand", async || (bytes_in_hand(gateway).await == 0.0).then_some(()))
-        .await;
+async fn nothing_in_flight(gateway: &TestGateway) {
+    eventually("nothing is in hand", async || {
+        (in_flight_bytes(gateway).await == 0.0).then_some(())
+    })
+    .await;
 }
 
 /// The limits are no multiples of what is taken at a time.
@@ -200,7 +202,7 @@ async fn what_is_just_within_the_limits_is_served() {
     let batch = json!({"messages": [&message, &message]}).to_string();
     assert!(batch.len() > 30 * (64 << 10) && batch.len() < 2_000_000);
     gateway.post("/queues/q/messages/batch", &batch).await.expect(201);
-    nothing_in_hand(&gateway).await;
+    nothing_in_flight(&gateway).await;
     assert_eq!(gateway.receive("q", "qty=2&vt=600").await.len(), 2);
 }
 
@@ -219,7 +221,7 @@ async fn a_message_that_is_larger_than_all_of_the_room_is_received() {
     gateway.database.execute(fill).await;
     let message = gateway.receive_one("q", "vt=600").await;
     assert_eq!(message["message"].as_str().map(str::len), Some(3_000_000));
-    nothing_in_hand(&gateway).await;
+    nothing_in_flight(&gateway).await;
     gateway.get("/queues/q/messages/1").await.expect(200);
 }
 

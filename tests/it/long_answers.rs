@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::limits::bytes_in_hand;
+use super::limits::in_flight_bytes;
 use crate::support::{TestGateway, eventually, raw};
 
 /// A settling of so many messages that are not there.
@@ -33,9 +33,9 @@ async fn long_answers_count_until_they_are_sent() {
         let request = request.body(Full::new(Bytes::from(body))).expect("a request");
         let answer = client.send_request(request).await.expect("answered");
         assert_eq!(answer.status(), status, "{path}");
-        assert!(bytes_in_hand(&gateway).await >= 65_536.0, "{path}");
+        assert!(in_flight_bytes(&gateway).await >= 65_536.0, "{path}");
         drop((answer, client));
-        let nothing = async || (bytes_in_hand(&gateway).await == 0.0).then_some(());
+        let nothing = async || (in_flight_bytes(&gateway).await == 0.0).then_some(());
         eventually("it has gone", nothing).await;
     }
 }
@@ -50,12 +50,12 @@ async fn what_was_settled_counts_while_its_client_waits() {
     let waiter =
         tokio::spawn(async move { client.post("/queues/q/messages/receive", &body).await });
     gateway.wait_for_waiters("q", 1).await;
-    assert!(bytes_in_hand(&gateway).await >= 65_536.0);
+    assert!(in_flight_bytes(&gateway).await >= 65_536.0);
     gateway.send("q", r#"{"message":1}"#).await;
     let answer = waiter.await.expect("no panic").expect(200).json();
     assert_eq!(answer["settled"]["failed"].as_array().map(Vec::len), Some(1_000));
     assert_eq!(answer["messages"][0]["message"], 1);
-    let nothing = async || (bytes_in_hand(&gateway).await == 0.0).then_some(());
+    let nothing = async || (in_flight_bytes(&gateway).await == 0.0).then_some(());
     eventually("it has gone", nothing).await;
 }
 

@@ -81,7 +81,7 @@ struct Done {
 type Fields = Vec<(&'static str, String)>;
 
 /// What is to be done.
-enum Wish {
+enum Command {
     ToMessages(Action, List, Place, Messages, Fields),
     ToQueue(QueueAction),
 }
@@ -104,13 +104,13 @@ pub(in super::super) async fn preview(
     let (frame, rights) = (viewer.frame.clone(), viewer.rights(&name));
     let allowed = begin(&state, viewer.caller, &queue, &form).await?;
     let overview = allowed.broker.overview_of(&queue);
-    let tab = match &allowed.wish {
-        Wish::ToMessages(..) => Tab::Messages,
-        Wish::ToQueue(_) => Tab::Overview,
+    let tab = match &allowed.command {
+        Command::ToMessages(..) => Tab::Messages,
+        Command::ToQueue(_) => Tab::Overview,
     };
     let head = QueueHead::new(&queue, tab, rights, overview.paused);
-    let page = match &allowed.wish {
-        Wish::ToMessages(action, list, at, messages, fields) => {
+    let page = match &allowed.command {
+        Command::ToMessages(action, list, at, messages, fields) => {
             let count = count(&allowed.work(&at.queue), messages).await?;
             let mut fields = fields.clone();
             if *action == Action::GiveBack && matches!(messages, Messages::Found(_)) {
@@ -130,7 +130,7 @@ pub(in super::super) async fn preview(
                 head,
             }
         }
-        Wish::ToQueue(action) => Confirm {
+        Command::ToQueue(action) => Confirm {
             title: format!("{} {name}", action.title()),
             touches: touched(&allowed, &queue, *action).await?,
             consequence: action.consequence(),
@@ -190,8 +190,8 @@ pub(in super::super) async fn act(
     let form = Form::read(request, &state, MAX_FORM, &known()).await?;
     let allowed = Arc::new(begin(&state, permit.caller, &queue, &form).await?);
     let rights = rights(&allowed.caller, &name, frame.read_only);
-    let (title, said, more, button, back) = match &allowed.wish {
-        Wish::ToMessages(action, list, at, _, fields) => {
+    let (title, said, more, button, back) = match &allowed.command {
+        Command::ToMessages(action, list, at, _, fields) => {
             let outcome = on_messages(&allowed, &who, *action, &at.queue).await?;
             let more = outcome.next.map(|(next, left)| {
                 let mut fields = fields.clone();
@@ -205,7 +205,7 @@ pub(in super::super) async fn act(
             let back = format!("{}/messages?list={}", place::queue(&name), list.word());
             (title, outcome.said(*action), more.unwrap_or_default(), action.title(), back)
         }
-        Wish::ToQueue(action) => {
+        Command::ToQueue(action) => {
             if action.is_final() && form.get("name") != Some(&*name) {
                 return Err(Failure::invalid(format!(
                     "Nothing was done: type the name of the queue, `{name}`, to confirm it."
@@ -219,7 +219,7 @@ pub(in super::super) async fn act(
         }
     };
     let is_paused = allowed.broker.overview_of(&queue).paused;
-    let is_gone = matches!(allowed.wish, Wish::ToQueue(QueueAction::Drop));
+    let is_gone = matches!(allowed.command, Command::ToQueue(QueueAction::Drop));
     let head = QueueHead::new(&queue, Tab::Messages, rights, is_paused);
     let (head, action_href) = ((!is_gone).then_some(head), format!("{}/do", place::queue(&name)));
     Ok(html(&Done { frame, head, title, said, more, action_href, button, back }))
@@ -235,7 +235,7 @@ async fn on_messages(
     let deed = Deed::new(who, action.word(), at.as_str());
     let work = Arc::clone(allowed);
     let work = async move {
-        let Wish::ToMessages(action, _, at, messages, _) = &work.wish else {
+        let Command::ToMessages(action, _, at, messages, _) = &work.command else {
             return Ok(Outcome::default());
         };
         perform(&work.work(&at.queue), *action, messages.clone()).await
@@ -265,9 +265,9 @@ fn set(fields: &mut Fields, name: &'static str, value: String) {
     fields.push((name, value));
 }
 
-/// Somebody who may do what they wish.
+/// Somebody who may do what they ask for.
 struct Allowed {
-    wish: Wish,
+    command: Command,
     broker: Broker,
     call: Arc<Call>,
     caller: Caller,
@@ -280,7 +280,7 @@ impl Allowed {
     }
 }
 
-/// Reads a wish, and refuses those who may not have it.
+/// Reads a command, and refuses those who may not give it.
 async fn begin(
     state: &Dashboard,
     caller: Caller,
@@ -292,7 +292,13 @@ async fn begin(
     if let Some(action) = QueueAction::parse(word) {
         let QueuePermit { broker, call, caller, .. } =
             QueuePermit::<right::Manage>::new(caller, queue.clone())?;
-        return Ok(Allowed { wish: Wish::ToQueue(action), broker, call, caller, count_limit });
+        return Ok(Allowed {
+            command: Command::ToQueue(action),
+            broker,
+            call,
+            caller,
+            count_limit,
+        });
     }
     let action = Action::parse(word)
         .ok_or_else(|| Failure::invalid(format!("There is no action `{word}`.")))?;
@@ -320,8 +326,8 @@ async fn begin(
         QueuePermit::<right::Receive>::new(permit.caller, at.queue.clone())?;
     let last_id = last_id(&broker, &call, form, &at).await?;
     let (messages, fields) = meant(form, action, list, &at, (broker.now(), last_id))?;
-    let wish = Wish::ToMessages(action, list, at, messages, fields);
-    Ok(Allowed { wish, broker, call, caller, count_limit })
+    let command = Command::ToMessages(action, list, at, messages, fields);
+    Ok(Allowed { command, broker, call, caller, count_limit })
 }
 
 /// The last id that was there when the number was first shown: what dies later was stored before that. None of an
