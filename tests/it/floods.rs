@@ -20,7 +20,7 @@ fn number(line: &str, field: &str) -> usize {
 }
 
 /// Has a send take for as long as nothing is in a table.
-const WAIT_FOR_GO: &str = "
+pub const WAIT_FOR_GO: &str = "
     CREATE TABLE public.go (n int);
     CREATE FUNCTION public.wait_for_go() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -28,6 +28,13 @@ const WAIT_FOR_GO: &str = "
         RETURN NEW;
     END $$;
     CREATE TRIGGER wait_for_go BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.wait_for_go()";
+
+/// Until such a send is under way.
+pub async fn until_it_waits(database: &TestDatabase) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event = 'PgSleep' AND query LIKE '/* send%'";
+    eventually("it waits", async || (database.value::<i64>(waiting).await > 0).then_some(())).await;
+}
 
 #[tokio::test]
 async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
@@ -47,9 +54,7 @@ async fn refused_requests_do_not_flood_the_log_and_all_are_told_of() {
         let client = client.clone();
         async move { client.send("q", r#"{"message":1}"#).await }
     });
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event = 'PgSleep' AND query LIKE '/* send%'";
-    eventually("it waits", async || (database.value::<i64>(waiting).await > 0).then_some(())).await;
+    until_it_waits(&database).await;
     let refused = async |number: usize| {
         let request =
             client.request("GET", "/queues").header("x-request-id", format!("r-{number}"));

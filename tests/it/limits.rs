@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 
-use super::support::{TestGateway, eventually, holder, raw};
+use super::{
+    floods::{WAIT_FOR_GO, until_it_waits},
+    support::{TestGateway, eventually, raw},
+};
 
 /// `count` entries, and then one that is none.
 fn spoiled(entry: &str, count: usize) -> String {
@@ -67,9 +70,7 @@ pub async fn in_flight_bytes(gateway: &TestGateway) -> f64 {
 async fn bytes_count_for_as_long_as_they_are_there() {
     let gateway = TestGateway::start().await;
     gateway.create("q").await;
-    let mut connection = gateway.database.connect().await;
-    let mut lock = connection.begin().await.expect("begun");
-    lock.execute("LOCK TABLE pgmq.q_q IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    gateway.database.execute(WAIT_FOR_GO).await;
     let mut senders = JoinSet::new();
     for _ in 0..3 {
         let client = gateway.client.clone();
@@ -80,7 +81,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
         Some(in_flight_bytes(&gateway).await).filter(|bytes| *bytes >= 3e6)
     })
     .await;
-    holder::wait_for_blocked(&gateway.database, "/* send").await;
+    until_it_waits(&gateway.database).await;
     senders.shutdown().await;
     eventually("the clients have gone", async || {
         let requests = figure(&gateway, "pgmq_gateway_requests_in_flight").await;
@@ -89,7 +90,7 @@ async fn bytes_count_for_as_long_as_they_are_there() {
     .await;
     let held = in_flight_bytes(&gateway).await;
     assert!(held >= 1e6 && held <= all, "{held} of {all}");
-    lock.rollback().await.expect("unlocked");
+    gateway.database.execute("INSERT INTO public.go VALUES (1)").await;
     nothing_in_flight(&gateway).await;
 }
 
