@@ -25,7 +25,8 @@ const STEADY: u64 = 1_000;
 /// that comes to at its beginning and at its end. `HELD=<seconds>` is the gateway alone, with a snapshot that is
 /// held for so long while it is used steadily.
 pub async fn snapshot(stage: &Stage, plan: &Plan) {
-    if let Some(seconds) = std::env::var("HELD").ok().and_then(|text| text.parse().ok()) {
+    if let Ok(seconds) = std::env::var("HELD") {
+        let seconds = seconds.parse().expect("HELD is a number of seconds");
         return held(stage, plan, Duration::from_secs(seconds)).await;
     }
     let window = Plan { round: Duration::from_secs(5), ..*plan };

@@ -224,7 +224,7 @@ impl RequestScope {
             response.headers_mut().extend(kept);
         }
         self.record(response.status().as_u16(), error.as_deref());
-        let held_back = self.hold_back(response.status());
+        let held_back = self.hold_back(response.status(), place.as_ref());
         if self.newline {
             response = newline::add(response);
         }
@@ -243,8 +243,12 @@ impl RequestScope {
         (response, held_back)
     }
 
-    /// Whether an answer is to be held back: one of many refusals for now that its caller got lately.
-    fn hold_back(&self, status: StatusCode) -> Option<HeldBack> {
+    /// Whether an answer is to be held back: one of many refusals for now that its caller got lately. It does not take
+    /// a place meanwhile that all callers share.
+    fn hold_back(&self, status: StatusCode, place: Option<&InFlightGuard>) -> Option<HeldBack> {
+        if place.is_some_and(InFlightGuard::stands_aside) {
+            return None;
+        }
         let is_for_now =
             matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let caller = self.context.counts_as().filter(|_| is_for_now)?;

@@ -141,6 +141,11 @@ impl InFlightGuard {
         self.caller.is_some()
     }
 
+    /// Whether it was never let in, and has one of the few places for answers to such requests.
+    pub(crate) fn stands_aside(&self) -> bool {
+        self.stage == Stage::Aside
+    }
+
     /// It turned out whose it is.
     pub(crate) fn belongs_to(&mut self, caller: Arc<CallerUsage>) -> Result<(), Full> {
         let RequestLimits { share, arriving, .. } = self.counts.most;

@@ -6,7 +6,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,10 @@ impl Refusals {
 impl HeldBack {
     /// Holds it back, no longer than until a shutdown begins.
     pub(crate) async fn wait(self, draining: &CancellationToken) {
-        let _ = timeout(PAUSE, draining.cancelled()).await;
+        tokio::select! {
+            () = sleep(PAUSE) => {}
+            () = draining.cancelled() => {}
+        }
         drop(self.0);
     }
 }
