@@ -131,7 +131,9 @@ DECLARE
     first integer := 1;
     last integer;
 BEGIN
-    PERFORM pgmq_gateway.require_own_session();
+    IF pgmq_gateway.session_has_changed() THEN
+        PERFORM pgmq_gateway.require_own_session();
+    END IF;
     IF action = 'archive' THEN
         archives := pgmq_gateway.plain_tables(queues, 'a');
     END IF;
@@ -222,7 +224,8 @@ BEGIN
 END
 $$;
 
--- The same for several, which are locked in the order in which they stand.
+-- The same for several. Where nothing is said of deliveries, there is nothing to join them to: to plan that takes longer
+-- than to delete a few.
 CREATE FUNCTION pgmq_gateway.delete_deliveries(
     q_table text, shape integer, this_queue bigint, ids bigint[], read_cts integer[], read_stamps bigint[],
     queue_ids bigint[]
@@ -231,6 +234,9 @@ DECLARE
     deleted bigint[];
     is_stale boolean;
 BEGIN
+    IF array_remove(read_cts, NULL) = '{}' THEN
+        RETURN pgmq_gateway.delete_plainly(q_table, ids);
+    END IF;
     EXECUTE '/* pgmq_gateway */ WITH gone AS (
             DELETE FROM ' || q_table || ' q USING unnest($1, $2, $3, $4) AS w (msg_id, read_ct, stamp, queue_id)
             WHERE q.msg_id = w.msg_id AND (w.read_ct IS NULL OR q.read_ct = w.read_ct)
@@ -272,14 +278,12 @@ $$;
 CREATE FUNCTION pgmq_gateway.delete_plainly(q_table text, ids bigint[])
 RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
-    id bigint;
-    deleted bigint[] := '{}';
+    deleted bigint[];
 BEGIN
-    FOR id IN EXECUTE format('/* pgmq_gateway */ DELETE FROM %s q WHERE q.msg_id = ANY ($1)
-                              RETURNING q.msg_id', q_table) USING ids LOOP
-        deleted := deleted || id;
-    END LOOP;
-    RETURN deleted;
+    EXECUTE '/* pgmq_gateway */ WITH gone AS (DELETE FROM ' || q_table || ' q WHERE q.msg_id = ANY ($1)
+            RETURNING q.msg_id) SELECT array_agg(g.msg_id) FROM gone g'
+    INTO deleted USING ids;
+    RETURN coalesce(deleted, '{}');
 END
 $$;
 

@@ -4,8 +4,9 @@
 -- the former have a `place`. Whatever fails, fails the whole.
 --
 -- Where all are to be deleted, `plainly`, what needs no more than that is (see `end_in_queues`), and only the others are
--- asked for by `settle`, which takes far longer: no id may be there twice then. A row without a place says `separate` where
--- that is not worth a try, and what is to be remembered, as by `known_tables`.
+-- asked for by `settle`, which takes far longer: no id may be there twice then. A row without a place says `all_done` where
+-- that was all, in place of a row for each, `separate` where it is not worth a try, and what is to be remembered, as by
+-- `known_tables`.
 CREATE FUNCTION pgmq_gateway.settle_and_receive(
     queue text, actions text[], ids bigint[], read_cts integer[], read_stamps bigint[], queue_ids bigint[],
     reasons text[], target text, hide_seconds integer, max_messages integer, max_receives integer,
@@ -20,18 +21,20 @@ CREATE FUNCTION pgmq_gateway.settle_and_receive(
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     plain record;
+    are_all_done boolean;
     -- The places of those that are asked for by `settle`.
     places integer[];
     -- The table, where it is known to be a plain one.
     plain_table text;
 BEGIN
-    PERFORM pgmq_gateway.require_own_session();
     IF plainly THEN
+        -- That asks whose session it is.
         SELECT * INTO STRICT plain FROM pgmq_gateway.end_in_queues(
             'delete', ARRAY[queue], ARRAY[cardinality(ids)], ids, read_cts, read_stamps, queue_ids,
             known_oids, known_versions, known_names, known_shapes, known_ids);
-        IF plain.outcome = 'separate' OR plain.table_oid IS NOT NULL THEN
-            outcome := plain.outcome;
+        are_all_done := cardinality(plain.ended) = cardinality(ids);
+        IF are_all_done OR plain.outcome = 'separate' OR plain.table_oid IS NOT NULL THEN
+            outcome := CASE WHEN are_all_done THEN 'all_done' ELSE plain.outcome END;
             queue_id := plain.queue_id;
             table_oid := plain.table_oid;
             version := plain.version;
@@ -42,20 +45,21 @@ BEGIN
         IF plain.outcome = 'done' THEN
             plain_table := coalesce(plain.table_name, known_names[1]);
         END IF;
-        IF cardinality(plain.ended) = cardinality(ids) THEN
+        IF are_all_done THEN
             places := '{}';
         ELSE
             places := ARRAY(SELECT i.place FROM unnest(ids) WITH ORDINALITY AS i (id, place)
                             WHERE NOT EXISTS (SELECT FROM unnest(plain.ended) AS e (id) WHERE e.id = i.id)
                             ORDER BY i.place);
+            RETURN QUERY
+                SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+                       NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
+                       i.place::bigint, 'done'::text, NULL::text, NULL::oid, NULL::text, NULL::text, NULL::integer
+                FROM generate_subscripts(ids, 1) AS i (place)
+                WHERE i.place <> ALL (places);
         END IF;
-        RETURN QUERY
-            SELECT NULL::bigint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
-                   NULL::jsonb, NULL::jsonb, NULL::bigint, NULL::integer, NULL::integer, NULL::text,
-                   i.place::bigint, 'done'::text, NULL::text, NULL::oid, NULL::text, NULL::text, NULL::integer
-            FROM generate_subscripts(ids, 1) AS i (place)
-            WHERE i.place <> ALL (places);
     ELSE
+        PERFORM pgmq_gateway.require_own_session();
         places := ARRAY(SELECT generate_subscripts(ids, 1));
     END IF;
     IF places <> '{}' THEN

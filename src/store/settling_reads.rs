@@ -77,6 +77,9 @@ pub async fn settle_and_read(
         if let Some(word) = row.try_get::<Option<Text>, _>("outcome")? {
             if row.try_get::<Option<i64>, _>("place")?.is_none() {
                 done.is_separate = &*word.0 == "separate";
+                if &*word.0 == "all_done" {
+                    outcomes.extend(entries.iter().map(|_| Ok(Settled::Done)));
+                }
                 return known_tables.learn(queue, &row);
             }
             let constraint: Option<Text> = row.try_get("constraint_name")?;
