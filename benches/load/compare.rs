@@ -88,7 +88,7 @@ async fn turns<F>(
     let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
     let part = Plan { round: PART, ..*plan };
     for _ in 0..plan.rounds {
-        for side in &sides[..] {
+        for side in sides {
             side.fill(messages).await;
         }
         for turn in 0..PARTS {

@@ -224,8 +224,8 @@ BEGIN
 END
 $$;
 
--- The same for several. Where nothing is said of deliveries, there is nothing to join them to: to plan that takes longer
--- than to delete a few.
+-- The same for several, of which some are at a delivery that is said. To plan the join takes longer than to delete a few
+-- (see `delete_plainly`).
 CREATE FUNCTION pgmq_gateway.delete_deliveries(
     q_table text, shape integer, this_queue bigint, ids bigint[], read_cts integer[], read_stamps bigint[],
     queue_ids bigint[]
@@ -234,9 +234,6 @@ DECLARE
     deleted bigint[];
     is_stale boolean;
 BEGIN
-    IF array_remove(read_cts, NULL) = '{}' THEN
-        RETURN pgmq_gateway.delete_plainly(q_table, ids);
-    END IF;
     EXECUTE '/* pgmq_gateway */ WITH gone AS (
             DELETE FROM ' || q_table || ' q USING unnest($1, $2, $3, $4) AS w (msg_id, read_ct, stamp, queue_id)
             WHERE q.msg_id = w.msg_id AND (w.read_ct IS NULL OR q.read_ct = w.read_ct)

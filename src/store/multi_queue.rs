@@ -77,10 +77,7 @@ pub async fn end_in_queues(
     action: &Action,
     batches: &[(&QueueName, Vec<&Target>)],
 ) -> Result<Vec<QueueOutcome<Vec<i64>>>> {
-    let all = || batches.iter().flat_map(|(_, targets)| targets).copied();
-    let targets: Targets = all().collect();
-    // Mostly nobody says which delivery it is, or everybody.
-    let is_said = all().any(|target| target.delivered.is_some());
+    let targets: Targets = batches.iter().flat_map(|(_, targets)| targets).copied().collect();
     let known = conn.known_tables().tell(batches.iter().map(|(queue, _)| *queue));
     let query = sqlx::query(
         "/* end_in_queues */ SELECT * FROM pgmq_gateway.end_in_queues( \
@@ -88,12 +85,8 @@ pub async fn end_in_queues(
     )
     .bind(action.as_str())
     .bind(names(batches))
-    .bind(counts(batches))
-    .bind(targets.ids)
-    .bind(is_said.then_some(targets.counts))
-    .bind(is_said.then_some(targets.stamps))
-    .bind(is_said.then_some(targets.queues));
-    let query = known.bind(query);
+    .bind(counts(batches));
+    let query = known.bind(targets.bind(query));
     let rows = conn.change(query).await?;
     learn(conn, batches, &rows)?;
     rows.iter()

@@ -11,6 +11,7 @@ use super::{
     decode::{Text, get},
     error::{Error, Result},
     messages::{decode, moment, moments},
+    statement::Statement,
 };
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -125,6 +126,18 @@ pub(super) struct Targets {
     pub(super) counts: Vec<Option<i32>>,
     pub(super) stamps: Vec<Option<i64>>,
     pub(super) queues: Vec<Option<i64>>,
+}
+
+impl Targets {
+    /// As parameters of a statement. Mostly nobody says which delivery it is, and then no list says so of each.
+    pub(super) fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        let is_said = self.queues.iter().any(Option::is_some);
+        query
+            .bind(self.ids)
+            .bind(is_said.then_some(self.counts))
+            .bind(is_said.then_some(self.stamps))
+            .bind(is_said.then_some(self.queues))
+    }
 }
 
 impl<'a> FromIterator<&'a Target> for Targets {

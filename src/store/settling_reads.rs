@@ -53,23 +53,17 @@ pub async fn settle_and_read(
          ORDER BY place, msg_id",
     )
     .bind(queue.as_str())
-    .bind(actions)
-    .bind(targets.ids)
-    .bind(targets.counts)
-    .bind(targets.stamps)
-    .bind(targets.queues)
-    .bind(Some(reasons).filter(|all| all.iter().any(Option::is_some)))
-    .bind(rules.dead_letter_queue.map(QueueName::as_str))
-    .bind(read.map_or(0, |read| read.vt))
-    .bind(read.map_or(0, |read| read.qty))
-    .bind(max_receives)
-    .bind(read.and_then(|read| read.since))
-    .bind(plainly)
-    .bind(known.oids)
-    .bind(known.versions)
-    .bind(known.names)
-    .bind(known.shapes)
-    .bind(known.queue_ids);
+    .bind(actions);
+    let query = targets
+        .bind(query)
+        .bind(Some(reasons).filter(|all| all.iter().any(Option::is_some)))
+        .bind(rules.dead_letter_queue.map(QueueName::as_str))
+        .bind(read.map_or(0, |read| read.vt))
+        .bind(read.map_or(0, |read| read.qty))
+        .bind(max_receives)
+        .bind(read.and_then(|read| read.since))
+        .bind(plainly);
+    let query = known.bind(query);
     let mut done = EndedAndRead::default();
     let mut fitted = SizeLimitedRows::new(read.map_or(0, |read| read.max_bytes));
     let mut outcomes: Vec<Result<Settled>> = Vec::with_capacity(entries.len());
