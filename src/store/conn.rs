@@ -16,7 +16,7 @@ use super::{
     error::{Access, Result},
     known_tables::KnownTables,
     pool::Lease,
-    statement::{Statement, Taken},
+    statement::{Kept, Statement, Taken},
 };
 
 /// Time for a connection that is tried.
@@ -106,9 +106,9 @@ impl Conn {
     pub(super) async fn run_repeatable_each(
         &mut self,
         query: Statement<'_>,
-        take: impl FnMut(PgRow) -> Taken + Send,
+        mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(query, Access::Repeatable, self.db.limit(), take).await
+        self.run_each(query, Access::Repeatable, self.db.limit(), &mut take).await
     }
 
     /// The same for one that leases what it returns. It may wait inside the database for up to `wait`.
@@ -116,10 +116,10 @@ impl Conn {
         &mut self,
         query: Statement<'_>,
         wait: Duration,
-        take: impl FnMut(PgRow) -> Taken + Send,
+        mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
         let limit = Limit { time: self.db.limit().time + wait, ..self.db.limit() };
-        self.run_each(query, Access::Lease, limit, take).await
+        self.run_each(query, Access::Lease, limit, &mut take).await
     }
 
     /// Runs a statement that gives back what was leased.
@@ -131,9 +131,9 @@ impl Conn {
     pub(super) async fn change_each(
         &mut self,
         query: Statement<'_>,
-        take: impl FnMut(PgRow) -> Taken + Send,
+        mut take: impl FnMut(PgRow) -> Taken + Send,
     ) -> Result<()> {
-        self.run_each(query, Access::Change, self.db.limit(), take).await
+        self.run_each(query, Access::Change, self.db.limit(), &mut take).await
     }
 
     /// Runs a statement that changes messages that are there.
@@ -163,13 +163,9 @@ impl Conn {
         access: Access,
         limit: Limit,
     ) -> Result<Vec<PgRow>> {
-        let mut rows = Vec::new();
-        let keep = |row| {
-            rows.push(row);
-            Ok(())
-        };
-        self.run_each(query, access, limit, keep).await?;
-        Ok(rows)
+        let mut rows = Kept::default();
+        self.run_each(query, access, limit, &mut rows).await?;
+        Ok(rows.0)
     }
 }
 

@@ -155,6 +155,14 @@ impl Cause {
 }
 
 impl Failed {
+    /// Where something had changed the session for good: it is closed, and what the statement did is undone.
+    pub(super) fn into_undone(self, access: Access) -> Error {
+        match self.cause {
+            Cause::Error(error) => Error::Deadlock(rejection::hushed(error).into()),
+            _ => self.into_error(access),
+        }
+    }
+
     pub(super) fn into_error(self, access: Access) -> Error {
         match self.cause {
             Cause::Unanswered => Error::unanswered(access),

@@ -129,6 +129,25 @@ async fn messages_of_such_a_queue_are_what_they_were() {
     }
 }
 
+/// What such a session ends in the middle of its rows is asked for anew, too.
+#[tokio::test]
+async fn a_session_that_has_less_time_ends_no_answer_half_way() {
+    let gateway = gateway().await;
+    let fill =
+        "SELECT pgmq.send('other', to_jsonb(repeat('x', 100000))) FROM generate_series(1, 50)";
+    gateway.database.execute(fill).await;
+    for limit in ["5ms", "10ms", "20ms", "40ms", "80ms"] {
+        has_trigger(&gateway, &format!("SET statement_timeout = '{limit}'")).await;
+        gateway.send("odd", r#"{"message":1}"#).await;
+        // One of them gets that session.
+        let answers =
+            together(2, |_| Answer::of(gateway.request("GET", "/queues/other/peek?limit=50")));
+        for answer in answers.await {
+            assert_eq!(answer.expect(200).messages().len(), 50, "{limit}");
+        }
+    }
+}
+
 /// Those who share statements and connections with others, too.
 #[tokio::test]
 async fn a_crowd_beside_such_a_trigger_is_served() {

@@ -1,10 +1,7 @@
 //! The one place where a statement is run.
 
 use futures_util::TryStreamExt;
-use sqlx::{
-    Either, Execute, Executor, PgConnection,
-    postgres::{PgArguments, PgRow},
-};
+use sqlx::{Either, Execute, Executor, PgConnection, postgres::PgArguments};
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +11,7 @@ use super::{
         pool::Lease,
         progress::Running,
         rejection::Rejection,
-        statement::{Statement, Taken},
+        statement::{Rows, Statement},
         verdict::{Cause, Failed, Retries, Retry, Verdict},
     },
     Conn,
@@ -29,7 +26,7 @@ impl Conn {
         mut query: Statement<'_>,
         access: Access,
         limit: Limit,
-        mut take: impl FnMut(PgRow) -> Taken + Send,
+        rows: &mut impl Rows,
     ) -> Result<()> {
         let subject = self.subject.take();
         let cancel_after = self.cancel_after.take();
@@ -43,7 +40,7 @@ impl Conn {
             let copy = (!self.in_transaction).then(|| arguments.clone());
             self.cancel_after = cancel_after;
             let began = Instant::now();
-            let Err(failed) = self.attempt(sql, arguments, limit, &mut take).await else {
+            let Err(failed) = self.attempt(sql, arguments, limit, rows).await else {
                 return Ok(());
             };
             let found = self.close_if_altered(&failed).await;
@@ -62,11 +59,16 @@ impl Conn {
                     retries.allow(retry).await
                 }
             };
-            let Some(copy) = copy.filter(|_| again && failed.rows == 0) else {
-                if found == Found::Writable {
-                    return Err(Error::Rejected(Rejection::Trigger(READ_ONLY.into())));
-                }
-                let error = failed.into_error(access);
+            let may_repeat = again && (failed.rows == 0 || rows.start_over());
+            let Some(copy) = copy.filter(|_| may_repeat) else {
+                let error = match found {
+                    Found::Writable => {
+                        return Err(Error::Rejected(Rejection::Trigger(READ_ONLY.into())));
+                    }
+                    // It was undone: whoever has its rows can have it run again.
+                    Found::Altered if again => failed.into_undone(access),
+                    _ => failed.into_error(access),
+                };
                 return Err(self.explain(subject, error, limit).await);
             };
             arguments = copy;
@@ -89,7 +91,7 @@ impl Conn {
         sql: &str,
         arguments: PgArguments,
         limit: Limit,
-        take: &mut (impl FnMut(PgRow) -> Taken + Send),
+        taker: &mut impl Rows,
     ) -> std::result::Result<(), Failed> {
         let (mut rows, mut complete) = (0, false);
         let Some(lease) = self.lease.as_mut() else {
@@ -107,7 +109,7 @@ impl Conn {
                     Either::Left(_) => complete = true,
                     Either::Right(row) => {
                         rows += 1;
-                        take(row)?;
+                        taker.take(row)?;
                     }
                 }
             }
