@@ -1,6 +1,6 @@
 //! `GET /queues/{queue}/messages` and `pop`: the two ways of being given messages.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     body::Body,
@@ -113,7 +113,8 @@ pub(super) async fn received(
     what: Receive,
 ) -> Result<Delivery, Problem> {
     let _place = (what.wait.get() > 0).then(|| leave.wait()).transpose()?;
-    let received = leave.while_authorized(leave.broker.receive(&leave.call, what)).await?;
+    let work = pin!(leave.broker.receive(&leave.call, what));
+    let received = leave.while_authorized(work).await?;
     Ok(received.transpose()?.unwrap_or_else(Delivery::empty))
 }
 

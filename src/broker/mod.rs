@@ -262,18 +262,22 @@ impl Broker {
     }
 
     /// Runs work that its client does not cancel by leaving. `changes` says whether the outcome
-    /// stays unknown if the time runs out.
-    async fn run<T, F>(&self, changes: bool, work: F) -> Result<T>
+    /// stays unknown if the time runs out. It begins at once: whoever waits for it has no room for it.
+    fn run<T, F>(&self, changes: bool, work: F) -> impl Future<Output = Result<T>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let (work, _present) = caller::accompanied(work);
-        match timeout(self.request_timeout, self.tasks.spawn(work)).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => Err(Error::Internal(panic.into())),
-            Err(_) if changes => Err(store::Error::OutcomeUnknown(None).into()),
-            Err(_) => Err(self.not_in_time().await),
+        let (work, present) = caller::accompanied(work);
+        let task = self.tasks.spawn(work);
+        async move {
+            let _present = present;
+            match timeout(self.request_timeout, task).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panic)) => Err(Error::Internal(panic.into())),
+                Err(_) if changes => Err(store::Error::OutcomeUnknown(None).into()),
+                Err(_) => Err(self.not_in_time().await),
+            }
         }
     }
 

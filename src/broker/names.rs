@@ -35,7 +35,8 @@ impl Broker {
         call: &Arc<Call>,
     ) -> Result<()> {
         match ambiguity(queue, policy) {
-            Some(_) => self.open(queue, policy, call).await.map(drop),
+            // Apart, as its room would be taken by every request that waits, and hardly any comes here.
+            Some(_) => Box::pin(self.open(queue, policy, call)).await.map(drop),
             None => Ok(()),
         }
     }

@@ -103,7 +103,8 @@ impl Broker {
             (Some(error), None) => Err(error),
             // It may have been stored while the queue's limit was another one.
             (Some(error), Some(once)) => {
-                let earlier = self.earlier_answer(call, queue, policy, once, &batch).await?;
+                let earlier = self.earlier_answer(call, queue, policy, once, &batch);
+                let earlier = Box::pin(earlier).await?;
                 earlier.ok_or(error)
             }
         }

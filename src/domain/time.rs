@@ -48,6 +48,8 @@ pub fn rfc3339(time: &DateTime<Utc>) -> String {
 
 /// The same where it is of the usual length, at a tenth of the cost: each message that is delivered has three.
 fn usual_rfc3339(time: &DateTime<Utc>) -> Option<[u8; 27]> {
+    // Without an offset, which is added to it for each of its parts.
+    let time = time.naive_utc();
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let mut put = |digits: Range<usize>, mut number: u32| {
         for digit in text[digits].iter_mut().rev() {

@@ -1,6 +1,9 @@
 //! ReceiveMessage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -123,7 +126,7 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
         fifo: in_groups.then_some(FifoMode::Grouped),
     };
     let _place = (wait > 0).then(|| permit.wait()).transpose()?;
-    let receive = permit.broker.receive_by_rules(&permit.call, what, &rules);
+    let receive = pin!(permit.broker.receive_by_rules(&permit.call, what, &rules));
     let received = permit.while_authorized(receive).await?;
     let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     let origins = origins(&permit, &wished, &delivery.messages).await?;

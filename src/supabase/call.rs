@@ -1,6 +1,6 @@
 //! Calls of the functions.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     body::Body,
@@ -203,7 +203,8 @@ async fn receive(
         fifo: None,
     };
     let _place = (what.wait.get() > 0).then(|| permit.wait()).transpose()?;
-    let received = permit.while_authorized(permit.broker.receive(&permit.call, what)).await?;
+    let receive = pin!(permit.broker.receive(&permit.call, what));
+    let received = permit.while_authorized(receive).await?;
     let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
     // What is over it is given back, and so is everything where one object was to be made of it.
     delivery.keep_within(state.max_answer_bytes);

@@ -1,6 +1,6 @@
 //! `pop`, which may wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ async fn wait_for_one(
     let deadline = Instant::now() + Duration::from_secs(what.wait.get().unsigned_abs());
     let _place = permit.wait()?;
     loop {
-        let receive = permit.broker.receive(&permit.call, what.clone());
+        let receive = pin!(permit.broker.receive(&permit.call, what.clone()));
         let received = permit.while_authorized(receive).await?;
         let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
         let held = room(state, &permit.call, &delivery.messages)?;
