@@ -1,24 +1,24 @@
 //! The program itself, as a person starts it.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::NamedTempFile;
 
 use super::{Client, eventually, postgres::bin_dir};
 
-/// A running `pgmq-gateway`, and what it said on standard error.
+/// A running `pgmq-gateway`, and what it said on standard error: a file has each line as soon as it is said, where a
+/// pipe has to be read by somebody first.
 pub struct Program {
     child: Child,
-    log: Arc<Mutex<String>>,
+    log: NamedTempFile,
 }
 
 /// The program with an environment of its own: nothing of the caller's gets in.
@@ -47,21 +47,15 @@ pub fn embedded_environment(directory: &Path) -> Vec<(String, String)> {
 
 impl Program {
     pub fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("program started");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let writer = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                *writer.lock().expect("log") += &(line + "\n");
-            }
-        });
+        let log = NamedTempFile::new().expect("a file");
+        let stderr = fs::File::options().append(true).open(log.path()).expect("a file");
+        let child = command.stderr(stderr).stdout(Stdio::null()).spawn().expect("program started");
         Self { child, log }
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().expect("log").clone()
+        // Its last line may be half written.
+        String::from_utf8_lossy(&fs::read(self.log.path()).expect("a file")).into_owned()
     }
 
     /// Waits until it listens, and returns a client of it.
@@ -80,7 +74,7 @@ impl Program {
 
     /// The most memory that it ever had, in MiB.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("a process");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
         peak.expect("VmHWM").trim().parse::<u64>().expect("a number") / 1024
@@ -95,7 +89,7 @@ impl Program {
 
     /// It may open none beside those that are open.
     pub fn allow_no_more_files(&self) {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
         let names = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let open: std::collections::BTreeSet<usize> = names.collect();
         self.allow_files((0..=open.len()).find(|n| !open.contains(n)).expect("a number"));
