@@ -113,15 +113,17 @@ BEGIN
         PERFORM pgmq_gateway.require_own_session();
     END IF;
     IF (SELECT c.xmin::text FROM pg_catalog.pg_class c WHERE c.oid = known_oid) = known_version THEN
-        EXECUTE '/* pgmq_gateway */ DELETE FROM ' || known_name || ' q WHERE q.msg_id = ANY ($1)' USING ids;
-        GET DIAGNOSTICS deleted = ROW_COUNT;
-        IF deleted = cardinality(ids) THEN
+        BEGIN
+            EXECUTE '/* pgmq_gateway */ DELETE FROM ' || known_name || ' q WHERE q.msg_id = ANY ($1)' USING ids;
+            GET DIAGNOSTICS deleted = ROW_COUNT;
+            IF deleted < cardinality(ids) THEN
+                RAISE SQLSTATE 'PGW24';
+            END IF;
             RETURN known_name;
-        END IF;
-        RAISE SQLSTATE 'PGW24';
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            RETURN NULL;
+        END;
     END IF;
-    RETURN NULL;
-EXCEPTION WHEN OTHERS OR assert_failure THEN
     RETURN NULL;
 END
 $$;

@@ -1,6 +1,6 @@
 //! Permits: leave for one kind of operation, and with it the broker.
 
-use std::{future::Future, marker::PhantomData, sync::Arc};
+use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
 use crate::{
     auth::WaitingPlace,
@@ -100,10 +100,10 @@ impl<R> QueuePermit<R> {
     }
 
     /// Waits for something, but no longer than the credential is in force. `None` where it changed,
-    /// and still lets its owner in.
+    /// and still lets its owner in. Whoever asks for it holds the work: by value, there would be room for it twice.
     pub(crate) async fn while_authorized<T>(
         &self,
-        work: impl Future<Output = T>,
+        work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Option<T>, Rejection> {
         tokio::select! {
             biased;
