@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    Decode, Encode, Postgres, Row, Type,
+    Column, ColumnIndex, Decode, Encode, Postgres, Row, Type,
     encode::IsNull,
     error::BoxDynError,
     postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
@@ -114,8 +114,22 @@ impl<'r> Decode<'r, Postgres> for Text {
     }
 }
 
+/// A column by its name, and the place where it mostly is, or else one further on: to look a name up costs more than
+/// most values do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mostly(pub(super) usize, pub(super) &'static str);
+
+impl ColumnIndex<PgRow> for Mostly {
+    fn index(&self, row: &PgRow) -> std::result::Result<usize, sqlx::Error> {
+        let Self(place, name) = *self;
+        let columns = row.columns();
+        let is_at = |place: &usize| columns.get(*place).is_some_and(|c| c.name() == name);
+        [place, place + 1].into_iter().find(is_at).map_or_else(|| name.index(row), Ok)
+    }
+}
+
 /// A column of a row; one that is not there or of another type is an answer that makes no sense.
-pub(super) fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T>
+pub(super) fn get<'r, T>(row: &'r PgRow, column: impl ColumnIndex<PgRow>) -> Result<T>
 where
     T: Decode<'r, Postgres> + Type<Postgres>,
 {

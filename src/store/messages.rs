@@ -11,7 +11,7 @@ use crate::domain::{Delay, Message, MsgId, NewMessage, QueueName, RawJson, Visib
 
 use super::{
     Conn, Rejection,
-    decode::{Text, Timestamp, get, only_row},
+    decode::{Mostly, Text, Timestamp, get, only_row},
     error::{Error, Result},
     idempotency::{SendOutcome, SendRequest, Sent, bind_keys, key_failed},
     reports::Reports,
@@ -238,21 +238,24 @@ pub(super) fn decode(row: &PgRow) -> Result<Message> {
     try_decode(row).map_err(Error::unexpected)
 }
 
+/// The column of a row's id, which every one that has a message begins with.
+pub(super) const MSG_ID: Mostly = Mostly(0, "msg_id");
+
 pub(super) fn try_decode(row: &PgRow) -> std::result::Result<Message, sqlx::Error> {
-    let time = |column: &str| row.try_get::<Timestamp, _>(column).map(|time| time.0);
+    let time = |column: Mostly| row.try_get::<Timestamp, _>(column).map(|time| time.0);
     // An SQL client can store SQL's NULL; over HTTP it is JSON's.
-    let message: Option<Json<RawJson>> = row.try_get("message")?;
-    let headers: Option<Json<RawJson>> = row.try_get("headers")?;
-    let last_read_at: Option<Timestamp> = row.try_get("last_read_at")?;
+    let message: Option<Json<RawJson>> = row.try_get(Mostly(5, "message"))?;
+    let headers: Option<Json<RawJson>> = row.try_get(Mostly(6, "headers"))?;
+    let last_read_at: Option<Timestamp> = row.try_get(Mostly(3, "last_read_at"))?;
     Ok(Message {
-        msg_id: row.try_get("msg_id")?,
-        read_ct: row.try_get("read_ct")?,
-        enqueued_at: time("enqueued_at")?,
+        msg_id: row.try_get(MSG_ID)?,
+        read_ct: row.try_get(Mostly(1, "read_ct"))?,
+        enqueued_at: time(Mostly(2, "enqueued_at"))?,
         last_read_at: last_read_at.map(|time| time.0),
-        vt: time("vt")?,
+        vt: time(Mostly(4, "vt"))?,
         message: message.map_or_else(|| RawValue::NULL.to_owned(), |json| json.0),
         headers: headers.map(|json| json.0),
-        queue_id: row.try_get("queue_id")?,
+        queue_id: row.try_get(Mostly(7, "queue_id"))?,
         receipt: None,
     })
 }

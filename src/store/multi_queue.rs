@@ -10,7 +10,7 @@ use super::{
     Action, Conn,
     decode::get,
     error::{Error, Result},
-    messages::{body, headers, moments, seconds, try_decode, visibility},
+    messages::{MSG_ID, body, headers, moments, seconds, try_decode, visibility},
     reads::{Found, leased},
     settling::Targets,
     size_limited_rows::SizeLimitedRows,
@@ -130,7 +130,7 @@ pub async fn receive_from_queues(
     let mut rows: Vec<SizeLimitedRows<Message>> = reads.iter().map(limited).collect();
     let mut words: Vec<(String, Option<f64>, f64)> = Vec::new();
     let take = |row: PgRow| {
-        if row.try_get::<Option<i64>, _>("msg_id")?.is_none() {
+        if row.try_get::<Option<i64>, _>(MSG_ID)?.is_none() {
             if let Some(read) = reads.get(words.len()) {
                 known_tables.learn(read.queue, &row)?;
             }

@@ -13,7 +13,7 @@ use super::{
     Conn,
     decode::get,
     error::{Error, Result},
-    messages::{seconds, try_decode},
+    messages::{MSG_ID, seconds, try_decode},
     size_limited_rows::SizeLimitedRows,
 };
 
@@ -183,7 +183,7 @@ pub async fn read(
     let (mut found, mut fitted) = (Found::default(), SizeLimitedRows::new(read.max_bytes));
     let take = |row: PgRow| {
         // The last one may have no message.
-        if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
+        if row.try_get::<Option<i64>, _>(MSG_ID)?.is_some() {
             return fitted.take(&row, try_decode);
         }
         found.due_in = row.try_get::<Option<f64>, _>("due_in")?.map(seconds);
@@ -338,7 +338,7 @@ pub async fn pop(conn: &mut Conn, pop: &Pop, one_by_one: bool) -> Result<Popped>
     let (mut popped, mut unreadable) = (Popped::default(), Vec::new());
     let take = |row: PgRow| {
         popped.more |= row.try_get::<Option<bool>, _>("more")?.unwrap_or(false);
-        let Some(msg_id) = row.try_get::<Option<i64>, _>("msg_id")? else {
+        let Some(msg_id) = row.try_get::<Option<i64>, _>(MSG_ID)? else {
             popped.kept = kept(&row)?;
             return Ok(());
         };

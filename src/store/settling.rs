@@ -8,7 +8,7 @@ use crate::domain::{
 
 use super::{
     Conn, Rejection,
-    decode::{Text, get},
+    decode::{Mostly, Text, get},
     error::{Error, Result},
     messages::{decode, moment, moments},
     statement::Statement,
@@ -105,7 +105,7 @@ pub async fn delete(
 ) -> Result<Vec<(i64, Settled)>> {
     let query = sqlx::query("/* delete */ SELECT * FROM pgmq_gateway.delete($1, $2)");
     let rows = conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?;
-    rows.iter().map(|row| Ok((get(row, "id")?, outcome(row)?))).collect()
+    rows.iter().map(ended).collect()
 }
 
 /// Moves messages into the archive. Otherwise as [`delete`].
@@ -116,7 +116,7 @@ pub async fn archive(
 ) -> Result<Vec<(i64, Settled)>> {
     let query = sqlx::query("/* archive */ SELECT * FROM pgmq_gateway.archive($1, $2)");
     let rows = conn.on(queue).change(query.bind(queue.as_str()).bind(messages)).await?;
-    rows.iter().map(|row| Ok((get(row, "id")?, outcome(row)?))).collect()
+    rows.iter().map(ended).collect()
 }
 
 /// The targets of several actions, as arrays.
@@ -235,8 +235,10 @@ pub async fn set_visibility(
         .collect()
 }
 
-fn outcome(row: &PgRow) -> Result<Settled> {
-    settled(get(row, "outcome")?, None)
+/// A message, and what became of it.
+fn ended(row: &PgRow) -> Result<(i64, Settled)> {
+    let word = get(row, Mostly(1, "outcome"))?;
+    Ok((get(row, Mostly(0, "id"))?, settled(word, None)?))
 }
 
 pub(super) fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {

@@ -8,9 +8,9 @@ use crate::domain::{QueueName, Settled, Target};
 
 use super::{
     Action, Conn, Found, Read, SettleRules,
-    decode::Text,
+    decode::{Mostly, Text},
     error::{Error, Result},
-    messages::try_decode,
+    messages::{MSG_ID, try_decode},
     reads::{dead_letters, kept, leased},
     settling::{Targets, settled},
     size_limited_rows::SizeLimitedRows,
@@ -68,8 +68,8 @@ pub async fn settle_and_read(
     let mut fitted = SizeLimitedRows::new(read.map_or(0, |read| read.max_bytes));
     let mut outcomes: Vec<Result<Settled>> = Vec::with_capacity(entries.len());
     let take = |row: PgRow| {
-        if let Some(word) = row.try_get::<Option<Text>, _>("outcome")? {
-            if row.try_get::<Option<i64>, _>("place")?.is_none() {
+        if let Some(word) = row.try_get::<Option<Text>, _>(Mostly(12, "outcome"))? {
+            if row.try_get::<Option<i64>, _>(Mostly(11, "place"))?.is_none() {
                 done.is_separate = &*word.0 == "separate";
                 if &*word.0 == "all_done" {
                     outcomes.extend(entries.iter().map(|_| Ok(Settled::Done)));
@@ -80,7 +80,7 @@ pub async fn settle_and_read(
             outcomes.push(settled(&word.0, constraint.as_ref().map(|name| &*name.0)));
             return Ok(());
         }
-        if row.try_get::<Option<i64>, _>("msg_id")?.is_some() {
+        if row.try_get::<Option<i64>, _>(MSG_ID)?.is_some() {
             return fitted.take(&row, try_decode);
         }
         let dead: Option<i32> = row.try_get("dead")?;
