@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use crate::{
@@ -345,7 +346,7 @@ fn distinct(inputs: &[&Ended]) -> Vec<i64> {
 
 /// Of two requests for one message that is done with the first had it; the second came too late.
 fn first_of_each(inputs: &[&Ended], found: Vec<(i64, Settled)>) -> Vec<Settled> {
-    let mut found: HashMap<i64, Settled> = found.into_iter().collect();
+    let mut found: HashMap<i64, Settled, RandomState> = found.into_iter().collect();
     let settled = |input: &&Ended| match found.get_mut(&input.target.msg_id) {
         Some(settled @ Settled::Done) => std::mem::replace(settled, Settled::Missing),
         Some(settled) => *settled,

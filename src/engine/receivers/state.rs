@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -25,7 +26,8 @@ const FEW: usize = 4;
 
 /// Who stands in line at a queue, and what is known of reads there.
 pub(super) struct State {
-    pub(super) wait_queues: HashMap<Arc<Key>, WaitQueue<Client>>,
+    /// A request looks its own up five times.
+    pub(super) wait_queues: HashMap<Arc<Key>, WaitQueue<Client>, RandomState>,
     /// Larger than every ticket of the wait queues that are gone.
     pub(super) first_ticket: Ticket,
     pub(super) timer: Timer,
@@ -54,7 +56,7 @@ impl State {
     /// Nobody is there yet.
     pub(super) fn new() -> Self {
         Self {
-            wait_queues: HashMap::new(),
+            wait_queues: HashMap::default(),
             first_ticket: 0,
             timer: Timer::default(),
             crowded: false,

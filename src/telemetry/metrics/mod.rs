@@ -50,7 +50,7 @@ pub struct Metrics {
     process: Arc<ProcessCollector>,
     hasher: RandomState,
     /// The series of requests by the hash of their labels.
-    known_requests: RwLock<HashMap<u64, RequestSeries>>,
+    known_requests: RwLock<HashMap<u64, RequestSeries, foldhash::fast::RandomState>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
