@@ -104,7 +104,7 @@ async fn receive(
     let held = room_for(&api, &leave.call, messages.iter())?;
     let bytes = json(held, &MessageList::from(messages))?;
     let delivered = delivered(&api, leave.queue, messages.len());
-    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
+    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered, &leave.call))))
 }
 
 /// What can be delivered, for no longer than the credential is in force.

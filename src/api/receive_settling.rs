@@ -143,5 +143,5 @@ async fn answer(
     make_room(api, &mut held, bytes)?;
     let bytes = json(held, &SettledAndReceived { settled, messages: views(messages) })?;
     let delivered = delivered(api, leave.queue.clone(), messages.len());
-    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered))))
+    Ok(json_answer(Body::new(LeasedBody::new(bytes, delivery.lease, delivered, &leave.call))))
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,6 +24,7 @@ pub struct Call {
     held: Mutex<Option<Box<dyn Any + Send>>>,
     room: OnceLock<Room>,
     span: OnceLock<Span>,
+    asked_early: AtomicBool,
 }
 
 /// Tells whether there is room for what comes of a request.
@@ -67,6 +68,16 @@ impl Call {
     /// The span to which belongs what is done and logged for it; none where nobody listens.
     pub fn span(&self) -> Span {
         self.span.get().cloned().unwrap_or_else(Span::none)
+    }
+
+    /// Says that a first part of its answer is asked for before its client takes anything, as with HTTP/2.
+    pub fn set_asked_early(&self) {
+        self.asked_early.store(true, Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn is_asked_early(&self) -> bool {
+        self.asked_early.load(Relaxed)
     }
 
     /// Keeps something until the last one has let go who works for this request, and with it what it

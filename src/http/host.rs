@@ -96,7 +96,7 @@ pub(super) fn given(request: &Request) -> Option<&[u8]> {
 
 /// Whether a name is this machine's, whoever says it.
 fn is_loopback(name: &str) -> bool {
-    if name.eq_ignore_ascii_case("localhost") {
+    if name == "127.0.0.1" || name.eq_ignore_ascii_case("localhost") {
         return true;
     }
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);

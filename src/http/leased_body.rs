@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     broker::Lease,
-    domain::QueueName,
+    domain::{Call, QueueName},
     telemetry::{MessageEvent, Metrics},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 /// are dropped together with the lease, which gives the messages back. What was handed over is counted.
 ///
 /// With HTTP/2 a first part is asked for whether or not its client takes anything, and the next one once that is on
-/// its way. So what is leased goes out in two parts, and is taken when the second is asked for.
+/// its way. So what is leased goes out in two parts there, and is taken when the second is asked for.
 pub(crate) struct LeasedBody {
     first: Option<Bytes>,
     rest: Option<Bytes>,
@@ -35,14 +35,20 @@ pub(crate) struct DeliveryCount {
 }
 
 impl LeasedBody {
-    pub(crate) fn new(mut bytes: Bytes, lease: Lease, delivered: DeliveryCount) -> Self {
-        let first = (lease.is_open() && bytes.len() > 1).then(|| bytes.split_to(1));
+    pub(crate) fn new(
+        mut bytes: Bytes,
+        lease: Lease,
+        delivered: DeliveryCount,
+        call: &Call,
+    ) -> Self {
+        let is_in_parts = call.is_asked_early() && lease.is_open() && bytes.len() > 1;
+        let first = is_in_parts.then(|| bytes.split_to(1));
         Self { first, rest: Some(bytes), lease, delivered }
     }
 
     /// Of messages that are deleted already, and cannot be given back.
     pub(crate) fn without_lease(bytes: Bytes, delivered: DeliveryCount) -> Self {
-        Self::new(bytes, Lease::default(), delivered)
+        Self { first: None, rest: Some(bytes), lease: Lease::default(), delivered }
     }
 }
 

@@ -192,6 +192,9 @@ impl RequestScope {
                 _ => Kept::Not,
             };
         let context = Arc::new(RequestContext::counted(counted, has_body, request_id.clone()));
+        if request.version() == Version::HTTP_2 {
+            context.call.set_asked_early();
+        }
         let (name, id) = (name_of(route.as_ref()), context.request_id());
         let span = debug_span!("request", method = known(&method), route = name, request_id = id);
         context.call.set_span(span);

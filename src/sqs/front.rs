@@ -261,7 +261,8 @@ async fn deliver(
             messages: received.delivery.messages.len(),
         };
         let bytes = held.keep(text.into_bytes());
-        let body = Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered));
+        let body =
+            Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered, &context.call));
         answer(protocol, id, body)
     });
     Ok(written.await?)

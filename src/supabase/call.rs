@@ -214,7 +214,7 @@ async fn receive(
     let (bytes, rows) = (records(options, held, messages)?, messages.len());
     let delivered =
         DeliveryCount { metrics: Arc::clone(&state.metrics), queue: permit.queue, messages: rows };
-    let body = Body::new(LeasedBody::new(bytes, delivery.lease, delivered));
+    let body = Body::new(LeasedBody::new(bytes, delivery.lease, delivered, &permit.call));
     Ok(waited(options, reply(options, rows, body)))
 }
 
