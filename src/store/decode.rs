@@ -117,9 +117,9 @@ impl<'r> Decode<'r, Postgres> for Text {
 /// A column by its name, and the place where it mostly is, or else one further on: to look a name up costs more than
 /// most values do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mostly(pub(super) usize, pub(super) &'static str);
+pub(super) struct ColumnAt(pub(super) usize, pub(super) &'static str);
 
-impl ColumnIndex<PgRow> for Mostly {
+impl ColumnIndex<PgRow> for ColumnAt {
     fn index(&self, row: &PgRow) -> std::result::Result<usize, sqlx::Error> {
         let Self(place, name) = *self;
         let columns = row.columns();

@@ -11,7 +11,7 @@ use crate::domain::{Delay, Message, MsgId, NewMessage, QueueName, RawJson, Visib
 
 use super::{
     Conn, Rejection,
-    decode::{Mostly, Text, Timestamp, get, only_row},
+    decode::{ColumnAt, Text, Timestamp, get, only_row},
     error::{Error, Result},
     idempotency::{SendOutcome, SendRequest, Sent, bind_keys, key_failed},
     reports::Reports,
@@ -238,24 +238,24 @@ pub(super) fn decode(row: &PgRow) -> Result<Message> {
     try_decode(row).map_err(Error::unexpected)
 }
 
-/// The column of a row's id, which every one that has a message begins with.
-pub(super) const MSG_ID: Mostly = Mostly(0, "msg_id");
+/// The id in a row that may have a message: its first column, or behind the place of its queue.
+pub(super) const MSG_ID: ColumnAt = ColumnAt(0, "msg_id");
 
 pub(super) fn try_decode(row: &PgRow) -> std::result::Result<Message, sqlx::Error> {
-    let time = |column: Mostly| row.try_get::<Timestamp, _>(column).map(|time| time.0);
+    let time = |column: ColumnAt| row.try_get::<Timestamp, _>(column).map(|time| time.0);
     // An SQL client can store SQL's NULL; over HTTP it is JSON's.
-    let message: Option<Json<RawJson>> = row.try_get(Mostly(5, "message"))?;
-    let headers: Option<Json<RawJson>> = row.try_get(Mostly(6, "headers"))?;
-    let last_read_at: Option<Timestamp> = row.try_get(Mostly(3, "last_read_at"))?;
+    let message: Option<Json<RawJson>> = row.try_get(ColumnAt(5, "message"))?;
+    let headers: Option<Json<RawJson>> = row.try_get(ColumnAt(6, "headers"))?;
+    let last_read_at: Option<Timestamp> = row.try_get(ColumnAt(3, "last_read_at"))?;
     Ok(Message {
         msg_id: row.try_get(MSG_ID)?,
-        read_ct: row.try_get(Mostly(1, "read_ct"))?,
-        enqueued_at: time(Mostly(2, "enqueued_at"))?,
+        read_ct: row.try_get(ColumnAt(1, "read_ct"))?,
+        enqueued_at: time(ColumnAt(2, "enqueued_at"))?,
         last_read_at: last_read_at.map(|time| time.0),
-        vt: time(Mostly(4, "vt"))?,
+        vt: time(ColumnAt(4, "vt"))?,
         message: message.map_or_else(|| RawValue::NULL.to_owned(), |json| json.0),
         headers: headers.map(|json| json.0),
-        queue_id: row.try_get(Mostly(7, "queue_id"))?,
+        queue_id: row.try_get(ColumnAt(7, "queue_id"))?,
         receipt: None,
     })
 }

@@ -8,7 +8,7 @@ use crate::domain::{
 
 use super::{
     Conn, Rejection,
-    decode::{Mostly, Text, get},
+    decode::{ColumnAt, Text, get},
     error::{Error, Result},
     messages::{decode, moment, moments},
     statement::Statement,
@@ -237,8 +237,8 @@ pub async fn set_visibility(
 
 /// A message, and what became of it.
 fn ended(row: &PgRow) -> Result<(i64, Settled)> {
-    let word = get(row, Mostly(1, "outcome"))?;
-    Ok((get(row, Mostly(0, "id"))?, settled(word, None)?))
+    let word = get(row, ColumnAt(1, "outcome"))?;
+    Ok((get(row, ColumnAt(0, "id"))?, settled(word, None)?))
 }
 
 pub(super) fn settled(word: &str, constraint: Option<&str>) -> Result<Settled> {

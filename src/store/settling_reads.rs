@@ -8,7 +8,7 @@ use crate::domain::{QueueName, Settled, Target};
 
 use super::{
     Action, Conn, Found, Read, SettleRules,
-    decode::{Mostly, Text},
+    decode::{ColumnAt, Text},
     error::{Error, Result},
     messages::{MSG_ID, try_decode},
     reads::{dead_letters, kept, leased},
@@ -68,8 +68,8 @@ pub async fn settle_and_read(
     let mut fitted = SizeLimitedRows::new(read.map_or(0, |read| read.max_bytes));
     let mut outcomes: Vec<Result<Settled>> = Vec::with_capacity(entries.len());
     let take = |row: PgRow| {
-        if let Some(word) = row.try_get::<Option<Text>, _>(Mostly(12, "outcome"))? {
-            if row.try_get::<Option<i64>, _>(Mostly(11, "place"))?.is_none() {
+        if let Some(word) = row.try_get::<Option<Text>, _>(ColumnAt(12, "outcome"))? {
+            if row.try_get::<Option<i64>, _>(ColumnAt(11, "place"))?.is_none() {
                 done.is_separate = &*word.0 == "separate";
                 if &*word.0 == "all_done" {
                     outcomes.extend(entries.iter().map(|_| Ok(Settled::Done)));

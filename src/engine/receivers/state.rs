@@ -26,7 +26,8 @@ const FEW: usize = 4;
 
 /// Who stands in line at a queue, and what is known of reads there.
 pub(super) struct State {
-    /// A request looks its own up five times.
+    /// A request looks its own up five times. Each process hashes with a seed of its own, so that clients cannot choose
+    /// keys that collide.
     pub(super) wait_queues: HashMap<Arc<Key>, WaitQueue<Client>, RandomState>,
     /// Larger than every ticket of the wait queues that are gone.
     pub(super) first_ticket: Ticket,
