@@ -103,16 +103,50 @@ BEGIN
 END
 $$;
 
--- Notes how far a task has come; it is left for whoever comes next after so many seconds. Raises PGW35 where that is
--- not stored.
-CREATE FUNCTION pgmq_gateway.advance_move_task(
-    task text, moved_now bigint, new_status text, new_failure text, pause float8
-) RETURNS void LANGUAGE plpgsql
+-- A step of a task (see redrive), which is counted in the same commit. Where the task has been ended meanwhile nothing
+-- is moved, and `last_id` is null. Raises PGW35 where the count is not stored.
+CREATE FUNCTION pgmq_gateway.redrive_for_task(
+    task text, queue text, target text, after_msg_id bigint, max_messages integer, max_rows integer,
+    allowed_queues text, INOUT up_to bigint, OUT moved integer, OUT last_id bigint, OUT failed integer,
+    OUT failed_code text, OUT failed_constraint text, OUT failed_queue text, OUT unreturnable text
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+DECLARE
+    step record;
+BEGIN
+    step := pgmq_gateway.redrive(queue, target, after_msg_id, max_messages, max_rows, allowed_queues, up_to);
+    IF step.moved > 0 THEN
+        -- Last, so that whoever ends the task waits for no step of it.
+        UPDATE pgmq_gateway.move_tasks t SET moved = t.moved + step.moved
+        WHERE t.id = task AND t.status = 'RUNNING';
+        IF NOT FOUND THEN
+            RAISE SQLSTATE 'PGW98';
+        END IF;
+    END IF;
+    up_to := step.up_to;
+    moved := step.moved;
+    last_id := step.last_id;
+    failed := step.failed;
+    failed_code := step.failed_code;
+    failed_constraint := step.failed_constraint;
+    failed_queue := step.failed_queue;
+    unreturnable := step.unreturnable;
+EXCEPTION WHEN SQLSTATE 'PGW98' THEN
+    IF EXISTS (SELECT FROM pgmq_gateway.move_tasks t WHERE t.id = task AND t.status = 'RUNNING') THEN
+        RAISE EXCEPTION 'pgmq_gateway.move_tasks' USING ERRCODE = 'PGW35';
+    END IF;
+    moved := 0;
+    failed := 0;
+END
+$$;
+
+-- Notes what became of a task; it is left for whoever comes next after so many seconds. Raises PGW35 where that is not
+-- stored.
+CREATE FUNCTION pgmq_gateway.advance_move_task(task text, new_status text, new_failure text, pause float8)
+RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 BEGIN
     UPDATE pgmq_gateway.move_tasks t
-    SET moved = t.moved + moved_now,
-        failure = CASE t.status WHEN 'RUNNING' THEN new_failure ELSE t.failure END,
+    SET failure = CASE t.status WHEN 'RUNNING' THEN new_failure ELSE t.failure END,
         status = CASE t.status WHEN 'RUNNING' THEN new_status ELSE t.status END,
         claimed_until = clock_timestamp() + make_interval(secs => pause)
     WHERE t.id = task;

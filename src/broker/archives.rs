@@ -143,7 +143,7 @@ impl Broker {
         self.run(true, async move {
             let mut steps = broker.steps(what.limit, what.after).searching(true);
             let Redriven { moved, next, kept, unreturnable, .. } =
-                broker.redrive_steps(&call, &what, &mut steps).await?;
+                broker.redrive_steps(&call, &what, None, &mut steps).await?;
             let moved = MovedSome::new(moved, next, kept)?;
             Ok(moved.or_reason(unreturnable.map(|why| why_unreturnable(&what.queue, why))))
         })
@@ -161,11 +161,12 @@ impl Broker {
         }
     }
 
-    /// Takes these steps, which somebody else may go on with.
+    /// Takes these steps, which somebody else may go on with, of a task maybe.
     pub(super) async fn redrive_steps(
         &self,
         call: &Arc<Call>,
         what: &Redrive,
+        task: Option<&str>,
         steps: &mut MoveSteps,
     ) -> Result<Redriven> {
         let (queue, to, within) = (&what.queue, what.to.as_ref(), &what.within);
@@ -173,7 +174,7 @@ impl Broker {
         while let Some(step) = steps.next() {
             let (none_moved, is_widest) = (steps.moved == 0, steps.is_widest());
             let moved = self.on_queue(Kind::Move, queue, &policy, call, |mut conn| async move {
-                let step = store::redrive(&mut conn, queue, to, within, step).await?;
+                let step = store::redrive(&mut conn, queue, to, within, step, task).await?;
                 // Of several queues that they go to, one that is locked keeps none from the others.
                 let is_last = step.last_id.is_none();
                 let is_all =

@@ -73,7 +73,6 @@ struct Done {
 
 /// What came of a part of a task.
 struct Outcome {
-    moved: i64,
     status: &'static str,
     failure: Option<String>,
     pause: Duration,
@@ -173,9 +172,7 @@ impl Broker {
         let outcome = Outcome::of(task, redriven, steps.moved, began.elapsed());
         let mut attempts = 1;
         while let Err(error) = self.note_part(task, &outcome).await {
-            // What was moved is to be counted, and once.
-            let is_known = !matches!(error, store::Error::OutcomeUnknown(_));
-            if attempts == NOTE_ATTEMPTS || !is_known || self.closing.is_cancelled() {
+            if attempts == NOTE_ATTEMPTS || self.closing.is_cancelled() {
                 return Err(error.into());
             }
             attempts += 1;
@@ -185,13 +182,13 @@ impl Broker {
     }
 
     async fn note_part(&self, task: &MoveTask, outcome: &Outcome) -> store::Result<()> {
-        let Outcome { moved, status, failure, pause } = outcome;
+        let Outcome { status, failure, pause } = outcome;
         let (failure, pause) = (failure.as_deref(), pause.as_secs_f64());
         let mut conn = self.db.background_conn().await?;
-        store::advance_move_task(&mut conn, &task.id, *moved, status, failure, pause).await
+        store::advance_move_task(&mut conn, &task.id, status, failure, pause).await
     }
 
-    /// Without a bound on its time but that of its steps: what was moved is to be counted.
+    /// Without a bound on its time but that of its steps.
     async fn redrive_part(&self, task: &MoveTask, steps: &mut MoveSteps) -> Result<Redriven> {
         let parse =
             |name: &str| QueueName::parse(name).map_err(|_| Error::QueueNotFound(name.to_owned()));
@@ -200,7 +197,7 @@ impl Broker {
         let what = Redrive { queue, to, within, limit: None, after: None };
         let call = Arc::default();
         self.check_redrive(&call, &what).await?;
-        let mut redriven = self.redrive_steps(&call, &what, steps).await?;
+        let mut redriven = self.redrive_steps(&call, &what, Some(&task.id), steps).await?;
         if redriven.is_through && redriven.kept.is_none() && redriven.unreturnable.is_none() {
             let mut conn = self.db.background_conn().await?;
             // What somebody else has locked is passed over without a word: it is to be moved, too.
@@ -253,7 +250,7 @@ impl Outcome {
             }
             Err(error) => ("FAILED", Some(error.to_string()), Duration::ZERO),
         };
-        Self { moved, status, failure, pause }
+        Self { status, failure, pause }
     }
 }
 
@@ -353,8 +350,8 @@ mod tests {
             let outcome = outcome(locked(), 0, took);
             assert_eq!((outcome.status, outcome.pause), (RUNNING, Duration::from_secs(pause)));
         }
-        let counted = outcome(Err(store::Error::OutcomeUnknown(None).into()), 7, 1);
-        assert_eq!((counted.status, counted.moved), (RUNNING, 7));
+        let unknown = outcome(Err(store::Error::OutcomeUnknown(None).into()), 7, 1);
+        assert_eq!(unknown.status, RUNNING);
     }
 
     #[test]
@@ -365,7 +362,7 @@ mod tests {
         let kept = Some(Error::QueueConflict("as the test wishes".to_owned()));
         let failed = outcome(Ok(Redriven { kept, ..redriven(3, true, None) }), 3, 9);
         assert_eq!(failed.failure.as_deref(), Some("as the test wishes"));
-        assert_eq!((failed.status, failed.moved), ("FAILED", 3));
+        assert_eq!(failed.status, "FAILED");
         for (why, word) in [
             (Unreturnable::Unknown, FAILED_ORIGIN_UNKNOWN),
             (Unreturnable::Gone, FAILED_QUEUE_NOT_FOUND),

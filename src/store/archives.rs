@@ -192,23 +192,33 @@ pub async fn replay(
 }
 
 /// Moves the next messages of a dead-letter queue back to where each came from, as far as that is
-/// `within` what is allowed, or to one queue.
+/// `within` what is allowed, or to one queue. For a `task` they are counted in the same commit, and none is moved once
+/// that has ended.
 pub async fn redrive(
     conn: &mut Conn,
     queue: &QueueName,
     to: Option<&QueueName>,
     within: &Scope,
     step: Step,
+    task: Option<&str>,
 ) -> Result<Moved> {
-    let query =
-        sqlx::query("/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5, $6, $7)")
-            .bind(queue.as_str())
-            .bind(to.map(QueueName::as_str))
-            .bind(step.after)
-            .bind(step.limit)
-            .bind(step.rows)
-            .bind(within.to_regex())
-            .bind(step.up_to);
+    let query = match task {
+        None => "/* redrive */ SELECT * FROM pgmq_gateway.redrive($1, $2, $3, $4, $5, $6, $7)",
+        Some(_) => {
+            "/* redrive_for_task */ SELECT * FROM pgmq_gateway.redrive_for_task($8, $1, $2, $3, $4, $5, $6, $7)"
+        }
+    };
+    let mut query = sqlx::query(query)
+        .bind(queue.as_str())
+        .bind(to.map(QueueName::as_str))
+        .bind(step.after)
+        .bind(step.limit)
+        .bind(step.rows)
+        .bind(within.to_regex())
+        .bind(step.up_to);
+    if let Some(task) = task {
+        query = query.bind(task);
+    }
     let rows = conn.on(queue).change(query).await?;
     let unreturnable = match get(only_row(&rows)?, "unreturnable")? {
         None => None,

@@ -80,19 +80,18 @@ pub async fn has_letters_left(
     get(only_row(&rows)?, "is_left")
 }
 
-/// Notes how far a task has come, and leaves it for `pause` seconds.
+/// Notes what became of a task, and leaves it for `pause` seconds.
 pub async fn advance_move_task(
     conn: &mut Conn,
     id: &str,
-    moved: i64,
     status: &str,
     failure: Option<&str>,
     pause: f64,
 ) -> Result<()> {
     let query = sqlx::query(
-        "/* advance_move_task */ SELECT pgmq_gateway.advance_move_task($1, $2, $3, $4, $5)",
+        "/* advance_move_task */ SELECT pgmq_gateway.advance_move_task($1, $2, $3, $4)",
     );
-    let query = query.bind(id).bind(moved).bind(status).bind(failure).bind(pause);
+    let query = query.bind(id).bind(status).bind(failure).bind(pause);
     conn.change(query).await.map(drop)
 }
 

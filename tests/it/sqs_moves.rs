@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Holder, TestGateway, eventually, guarded::Guarded, sqs::Sqs};
+use crate::{
+    slow_queues::GATE,
+    support::{Holder, TestGateway, eventually, guarded::Guarded, sqs::Sqs},
+};
 
 const ARN: &str = "arn:aws:sqs:us-east-1:000000000000:dead";
 
@@ -115,6 +118,76 @@ async fn a_task_whose_destination_is_dropped_midway_says_so() {
         let left = "SELECT count(*) FROM pgmq.q_dead";
         assert_eq!(moved + gateway.database.value::<i64>(left).await, 20_000, "{task}");
     }
+}
+
+/// A gateway with five letters in `dead`, and a trigger that waits for as long as there is a row in `gate`.
+async fn gated(trigger: &str) -> TestGateway {
+    let gateway = TestGateway::with(|settings| {
+        settings.database.statement_timeout_ms = 60_000;
+        settings.server.request_timeout_seconds = 90;
+    })
+    .await;
+    gateway.create("dead").await;
+    let settings = json!({"max_receives": 3, "dead_letter_queue": "dead"});
+    gateway.create_with("work", &json!({"settings": settings})).await;
+    for statement in [FILL, GATE] {
+        gateway.database.execute(statement).await;
+    }
+    let trigger = format!("CREATE TRIGGER slow {trigger} EXECUTE FUNCTION wait_at_gate()");
+    gateway.database.execute(&trigger).await;
+    gateway
+}
+
+#[tokio::test]
+async fn what_a_task_has_moved_is_counted_as_soon_as_it_can_be_received() {
+    let gateway = gated(
+        "BEFORE UPDATE ON pgmq_gateway.move_tasks FOR EACH ROW WHEN (new.status = 'COMPLETED')",
+    )
+    .await;
+    let sqs = Sqs(&gateway);
+    let source = json!({"SourceArn": ARN});
+    sqs.done("StartMessageMoveTask", &source).await;
+    gateway.receive("work", "qty=1&wait=20").await;
+    let task = &sqs.done("ListMessageMoveTasks", &source).await["Results"][0];
+    assert_eq!(task["ApproximateNumberOfMessagesMoved"], 5, "{task}");
+    assert_eq!(task["Status"], "RUNNING", "{task}");
+    gateway.database.execute("DELETE FROM gate").await;
+    eventually("it is over", async || {
+        let task = sqs.done("ListMessageMoveTasks", &source).await["Results"][0].clone();
+        (task["Status"] == "COMPLETED").then_some(())
+    })
+    .await;
+}
+
+/// A step that is under way moves nothing once it is said how many were moved.
+#[tokio::test]
+async fn a_task_that_was_cancelled_has_moved_as_many_as_is_said() {
+    let gateway =
+        gated("BEFORE INSERT ON pgmq.q_work FOR EACH ROW WHEN (new.message = '4'::jsonb)").await;
+    let sqs = Sqs(&gateway);
+    let slowly = json!({"SourceArn": ARN, "MaxNumberOfMessagesPerSecond": 1});
+    let handle = sqs.done("StartMessageMoveTask", &slowly).await;
+    let stops = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+                 AND datname = current_database())";
+    eventually("a step is under way", async || {
+        gateway.database.value::<bool>(stops).await.then_some(())
+    })
+    .await;
+    let said = sqs.done("CancelMessageMoveTask", &handle).await;
+    assert_eq!(said["ApproximateNumberOfMessagesMoved"], 3, "{said}");
+    gateway.database.execute("DELETE FROM gate").await;
+    let is_over = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%redrive%' \
+                   AND state = 'active' AND pid <> pg_backend_pid() AND datname = current_database())";
+    eventually("the step is over", async || {
+        gateway.database.value::<bool>(is_over).await.then_some(())
+    })
+    .await;
+    assert_eq!((gateway.all("work").await.len(), gateway.all("dead").await.len()), (3, 2));
+    let task = &sqs.done("ListMessageMoveTasks", &slowly).await["Results"][0];
+    assert_eq!(
+        (&task["Status"], &task["ApproximateNumberOfMessagesMoved"]),
+        (&"CANCELLED".into(), &3.into())
+    );
 }
 
 #[tokio::test]
