@@ -16,6 +16,7 @@ use super::{
     error::{Access, Result},
     known_tables::KnownTables,
     pool::Lease,
+    session::Process,
     statement::{Kept, Statement, Taken},
 };
 
@@ -67,6 +68,11 @@ impl Conn {
     /// Whether the connection is as good as before the last statement, however that ended.
     pub fn is_reusable(&self) -> bool {
         self.lease.is_some() && !self.busy && !self.db.is_closed()
+    }
+
+    /// The server's process that runs its statements, unless it is another one each time.
+    pub fn process(&self) -> Option<Arc<Process>> {
+        self.lease.as_ref().and_then(|lease| lease.session().process.clone())
     }
 
     /// Says which queue the next statement is about: if it fails because something is missing, it is

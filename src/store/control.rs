@@ -16,7 +16,7 @@ use tracing::debug;
 use super::{
     backoff::Backoff,
     failure,
-    session::{ConnectOptions, Opened, Session, activity, unanswered},
+    session::{ConnectOptions, Opened, Process, Session, activity, unanswered},
 };
 
 /// Time for one question or command.
@@ -27,6 +27,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const CANCELS: u32 = 3;
 /// What a server that cannot be reached for so long still does is not known.
 const UNREACHABLE: Duration = Duration::from_secs(10);
+
+/// What sessions wait for whose changes are to become durable; how these are spelled depends on the version.
+const DURABILITY_WAITS: [&str; 3] = ["SyncRep", "WalSync", "WalWrite"];
 
 /// Changes nothing, and waits for what every commit waits for.
 pub(super) const COMMIT: &str =
@@ -128,7 +131,7 @@ impl Control {
     /// statement that waits for a standby to confirm its commit ends by nothing else.
     pub(super) async fn end(&self, mut conn: PgConnection, session: &Session) {
         // Behind a transaction pooler the process is somebody else's by now.
-        let Some((process, began)) = session.process.as_deref() else { return };
+        let Some(Process(process, began)) = session.process.as_deref() else { return };
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let (mut signals, mut reached) = (0, Instant::now());
         loop {
@@ -151,7 +154,7 @@ impl Control {
     /// The same where the way to it broke, and comes back at once where it has noticed; what it is about may well get
     /// done in a moment.
     pub(super) async fn see_off(&self, session: &Session) {
-        let Some((process, began)) = session.process.as_deref() else { return };
+        let Some(Process(process, began)) = session.process.as_deref() else { return };
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         let (broke, mut reached, mut signals) = (Instant::now(), Instant::now(), 0);
         loop {
@@ -176,17 +179,27 @@ impl Control {
 
     /// Whether a session does nothing, or is gone. Behind a transaction pooler that is not known.
     pub(super) async fn is_idle(&self, session: &Session) -> Result<bool, sqlx::Error> {
-        let Some((process, began)) = session.process.as_deref() else { return Ok(false) };
+        let Some(Process(process, began)) = session.process.as_deref() else { return Ok(false) };
         let sql = format!("/* is_idle */ SELECT a.state FROM {}", one_session());
         let query = sqlx::query_scalar(&sql);
         let state = self.ask(query.bind(process).bind(began)).await?;
         Ok(state.is_none_or(|state: String| state.starts_with("idle")))
     }
 
+    /// Whether a session has done what it was to do, and waits until that is durable, on a disk or a standby. Not where
+    /// that cannot be told: without a process, or without an answer in time.
+    pub(super) async fn is_committing(&self, process: &Process) -> bool {
+        let sql = format!("/* is_committing */ SELECT a.wait_event FROM {}", one_session());
+        let query = sqlx::query_scalar(&sql).bind(process.0).bind(&process.1);
+        let answer = timeout(LIMIT, self.ask::<Option<String>>(query)).await;
+        let Ok(Ok(Some(Some(wait_event)))) = answer else { return false };
+        DURABILITY_WAITS.iter().any(|wait| wait_event.eq_ignore_ascii_case(wait))
+    }
+
     /// Cancels what a session does, if that can be done. Where commits wait for a standby it is left alone: one
     /// that waits would be told to be done without it.
     pub(super) async fn cancel(&self, session: &Session) {
-        let Some((process, began)) = session.process.as_deref() else { return };
+        let Some(Process(process, began)) = session.process.as_deref() else { return };
         let sql = format!(
             "/* cancel */ SELECT pg_catalog.pg_cancel_backend(a.pid) FROM {} \
              AND pg_catalog.current_setting('synchronous_standby_names') = ''",

@@ -16,7 +16,7 @@ use super::{
     known_tables::KnownTables,
     pool::{AcquireError, Lease, Pool},
     progress::Progress,
-    session::{ConnectOptions, Session},
+    session::{ConnectOptions, Process, Session},
     statement::Taken,
     verdict::Cause,
 };
@@ -202,6 +202,11 @@ impl Db {
         }
         // Until both have come back: what the session does next is not to be cancelled.
         join!(statement, Box::pin(self.pool.control().cancel(session))).0
+    }
+
+    /// Whether what a process runs is done but for its commit, which waits until it is durable.
+    pub async fn is_committing(&self, process: &Process) -> bool {
+        self.pool.control().is_committing(process).await
     }
 
     /// Whether an answer will never come: the session is not one of the server's that the database is

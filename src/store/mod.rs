@@ -121,7 +121,7 @@ pub use reads::{
 };
 pub use refusal::{Refusal, TooLarge};
 pub use rejection::Rejection;
-pub use session::ConnectOptions;
+pub use session::{ConnectOptions, Process};
 pub use settings::{Configured, all_settings, change_settings, check_notify};
 pub use settling::{
     Action, SettleRules, VisibilityChange, archive, delete, set_visibility, settle,

@@ -82,12 +82,15 @@ pub struct ConnectOptions {
     told: Arc<Once>,
 }
 
+/// A process of the server's, and when it began: its number may be another's later.
+#[derive(Debug)]
+pub struct Process(pub(super) i32, pub(super) String);
+
 /// What there is to know of a session that was opened.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// The server's process, and when it began: its number may be another's later. Nothing where that is not to be
-    /// known.
-    pub(super) process: Option<Arc<(i32, String)>>,
+    /// Nothing where that is not to be known.
+    pub(super) process: Option<Arc<Process>>,
     /// A pooler gives it to somebody else after each transaction.
     pub(super) is_pooled: bool,
     /// Stands for one run of one server.
@@ -363,9 +366,9 @@ fn own_process() -> String {
     format!("SELECT a.pid, a.backend_start::pg_catalog.text FROM {own}")
 }
 
-fn process(row: &PgRow) -> Result<Option<Arc<(i32, String)>>, sqlx::Error> {
+fn process(row: &PgRow) -> Result<Option<Arc<Process>>, sqlx::Error> {
     let (number, began): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(began.map(|began| Arc::new((number, began))))
+    Ok(began.map(|began| Arc::new(Process(number, began))))
 }
 
 fn lacks_right(error: &sqlx::Error) -> bool {

@@ -1,17 +1,16 @@
 //! Receives that were cut off while they were committed: they may have leased something, and lease nothing more.
 
+use std::collections::BTreeSet;
+
 use pgmq_gateway::{app::Gateway, config::Strategy};
 use tokio::task::JoinSet;
 
-use crate::{
-    slow_queues::GATE,
-    support::{
-        Answer, Client, eventually,
-        gateway::try_start,
-        guarded::together,
-        process::{Program, program},
-        servers::Server,
-    },
+use crate::support::{
+    Answer, Client, eventually,
+    gateway::try_start,
+    guarded::together,
+    process::{Program, program},
+    servers::Server,
 };
 
 /// Messages in each queue.
@@ -22,29 +21,6 @@ pub async fn start(strategy: Strategy) -> (Server, Gateway, Client) {
     let gateway = try_start(&server.url(), |settings| settings.long_poll.strategy = strategy);
     let gateway = gateway.await.expect("gateway started");
     let client = Client::new(&gateway.url());
-    (server, gateway, client)
-}
-
-/// A gateway that sends no look beside one that takes long, which would lease for the same client: it has one place
-/// for those, and that is taken.
-async fn start_without_second_looks() -> (Server, Gateway, Client) {
-    let server = Server::new(&[]).await;
-    let gateway = try_start(&server.url(), |settings| {
-        settings.database.max_connections = 3;
-        settings.database.statement_timeout_ms = 300_000;
-        settings.server.request_timeout_seconds = 310;
-    });
-    let gateway = gateway.await.expect("gateway started");
-    let client = Client::new(&gateway.url());
-    create(&client, "slow").await;
-    let trigger = "CREATE TRIGGER slow AFTER UPDATE ON pgmq.q_slow FOR EACH ROW \
-                   WHEN (new.msg_id = 1) EXECUTE FUNCTION wait_at_gate()";
-    server.execute(&format!("{GATE}; {trigger}")).await;
-    tokio::spawn(Answer::of(client.request("GET", "/queues/slow/messages?qty=1&vt=600")));
-    let at_gate = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-    eventually("it is slow", async || (server.count(at_gate).await > 0).then_some(())).await;
-    // What is served beside it is served by a second look.
-    assert_ne!(client.receive_one("slow", "vt=600").await["msg_id"], 1);
     (server, gateway, client)
 }
 
@@ -75,6 +51,20 @@ pub async fn cut_off(server: &Server, statement: &str) {
     server.execute(&format!("SELECT pg_terminate_backend(pid) {waiting}")).await;
 }
 
+/// Waits until the gateway has looked twice at what its receive waits for: it sends none beside it, which would lease
+/// for the same client.
+async fn is_let_commit(server: &Server) {
+    let looks = "SELECT (extract(epoch FROM query_start) * 1e6)::bigint FROM pg_stat_activity \
+                 WHERE query LIKE '/* is_committing */%'";
+    let looks = format!("SELECT coalesce(max(at), 0) FROM ({looks}) l (at)");
+    let mut times = BTreeSet::from([server.count(&looks).await]);
+    eventually("it has looked twice", async || {
+        times.insert(server.count(&looks).await);
+        (times.len() > 2).then_some(())
+    })
+    .await;
+}
+
 /// Messages of a queue that are leased.
 async fn leased(server: &Server, queue: &str) -> i64 {
     server.count(&format!("SELECT count(*) FROM pgmq.q_{queue} WHERE vt > now()")).await
@@ -87,6 +77,9 @@ async fn is_told(server: &Server, client: &Client, queue: &str, request: &str, s
     let path = format!("/queues/{queue}/messages{parameters}");
     let body = if method == "POST" { r#"{"qty":2,"vt":600}"# } else { "" };
     let answer = tokio::spawn(Answer::of(client.request(method, &path).body(body)));
+    if !statement.contains("poll") {
+        is_let_commit(server).await;
+    }
     cut_off(server, statement).await;
     wait_for(server, "").await;
     answer.await.expect("no panic").problem(503, "outcome_unknown");
@@ -95,7 +88,7 @@ async fn is_told(server: &Server, client: &Client, queue: &str, request: &str, s
 
 #[tokio::test]
 async fn a_receive_whose_commit_is_cut_off_is_not_repeated() {
-    let (server, _gateway, client) = start_without_second_looks().await;
+    let (server, _gateway, client) = start(Strategy::Shared).await;
     for (queue, request, statement) in [
         ("plain", "GET ?qty=2&vt=600", "read_indexed"),
         ("posted", "POST /receive", "read_indexed"),
@@ -116,7 +109,7 @@ async fn a_receive_that_waits_in_the_database_is_not_repeated() {
 /// All whom the statement served are told.
 #[tokio::test]
 async fn receives_from_several_queues_that_are_cut_off_are_not_repeated() {
-    let (server, _gateway, client) = start_without_second_looks().await;
+    let (server, _gateway, client) = start(Strategy::Shared).await;
     let queues: Vec<String> = (0..8).map(|n| format!("q{n}")).collect();
     for queue in &queues {
         create(&client, queue).await;
@@ -126,6 +119,15 @@ async fn receives_from_several_queues_that_are_cut_off_are_not_repeated() {
     for queue in &queues {
         let path = format!("/queues/{queue}/messages?qty=2&vt=600");
         answers.spawn(Answer::of(client.request("GET", &path)));
+    }
+    let waiting = |statement| {
+        let query = format!("query LIKE '/* {statement}%'");
+        format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND {query}")
+    };
+    let several = waiting("receive_from_queues");
+    eventually("several wait", async || (server.count(&several).await > 0).then_some(())).await;
+    if server.count(&waiting("read_indexed")).await > 0 {
+        is_let_commit(&server).await;
     }
     cut_off(&server, "receive_from_queues").await;
     wait_for(&server, "").await;

@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     select,
     task::yield_now,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{Instrument, Span};
 
@@ -26,7 +26,7 @@ use crate::{
         thorough::{BESIDE_KEPT, read_thoroughly},
         wait_queue::{Look, Served},
     },
-    store::{self, Conn, Found, Read, Result},
+    store::{self, Conn, Found, Process, Read, Result},
     telemetry::MessageEvent,
 };
 
@@ -142,12 +142,13 @@ impl Receivers {
         let span = spans::statement("receive", Some(&self.queue), iter::empty());
         in_flight.span = span.clone();
         let wanted = Wanted::of(in_flight.look_mut());
+        let process = conn.process();
         let outcome = {
             let read = self.read(conn, key, wanted, one_by_one);
             let mut read = pin!(read.instrument(span));
             match timeout(LONG, &mut read).await {
                 Ok(outcome) => outcome,
-                Err(_) => self.end_slowly(read, key, in_flight).await,
+                Err(_) => self.end_slowly(read, process, key, in_flight).await,
             }
         };
         if matches!(outcome, Err(store::Error::Locked)) {
@@ -156,17 +157,27 @@ impl Receivers {
         outcome
     }
 
-    /// Waits for a read that takes long. As soon as there is a place for it, others look meanwhile.
+    /// Waits for a read that takes long. As soon as there is a place for it, others look meanwhile; not while it is its
+    /// commit that takes so long, as theirs would, too, and what they lease for the same clients had to be given back.
     async fn end_slowly(
         self: &Arc<Self>,
         mut read: Pin<&mut impl Future<Output = Result<Found>>>,
+        process: Option<Arc<Process>>,
         key: &Arc<Key>,
         in_flight: &mut InFlightRead<'_>,
     ) -> Result<Found> {
+        let is_row = async {
+            while let Some(process) = &process
+                && Box::pin(self.shared.db.is_committing(process)).await
+            {
+                sleep(LONG).await;
+            }
+            self.held_up.enter().await
+        };
         let _place = select! {
             biased;
             outcome = &mut read => return outcome,
-            place = self.held_up.enter() => place,
+            place = is_row => place,
         };
         self.hold_up(key, in_flight);
         read.await
