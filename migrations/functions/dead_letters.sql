@@ -243,11 +243,12 @@ RETURNS boolean LANGUAGE sql STABLE AS $$
 $$;
 
 -- Moves those of the next messages away that were delivered often enough, so that what is good
--- stands in front, beginning at `since` (floor.sql). Returns how many there were, and how many stayed.
+-- stands in front, beginning at `since` (floor.sql). Returns how many there were, how many stayed, and whether one of
+-- the next was `is_near` that: null where there is none.
 CREATE FUNCTION pgmq_gateway.dead_letter_exhausted(
     queue text, max_messages integer, filter jsonb, by_id boolean, max_receives integer,
     target text, since timestamptz DEFAULT NULL, OUT moved integer, OUT failed integer,
-    OUT failed_code text
+    OUT failed_code text, OUT is_near boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     q_table regclass := pgmq_gateway.queue_table(queue);
@@ -262,16 +263,15 @@ DECLARE
     chosen text := format('q.vt <= statement_timestamp() %s %s',
         CASE WHEN since IS NOT NULL THEN pgmq_gateway.since_condition(since) END,
         CASE WHEN filter IS NOT NULL THEN 'AND q.message @> $3' END);
-    is_near boolean;
 BEGIN
     moved := 0;
     failed := 0;
     -- Mostly there are none, and that is all there is to find out.
     EXECUTE format(
-        '/* pgmq_gateway */ SELECT true FROM (SELECT q.read_ct FROM %s q WHERE %s ORDER BY %s LIMIT $1) n
-         WHERE n.read_ct >= $2 LIMIT 1', q_table, chosen, order_column
+        '/* pgmq_gateway */ SELECT bool_or((n.read_ct < $2) IS NOT TRUE)
+         FROM (SELECT q.read_ct FROM %s q WHERE %s ORDER BY %s LIMIT $1) n', q_table, chosen, order_column
     ) INTO is_near USING most, max_receives, filter;
-    IF is_near IS NULL THEN
+    IF is_near IS NOT TRUE THEN
         RETURN;
     END IF;
     -- By where they stand, as in receive, unless the role may not see that; and a condition on vt that no index is read

@@ -5,7 +5,10 @@ use pgmq_gateway::config::{ReadMode, Settings, Strategy};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{Answer, Client, PATIENCE, TestGateway, eventually};
+use crate::{
+    slow_queues::GATE,
+    support::{Answer, Client, Holder, PATIENCE, TestGateway, eventually},
+};
 
 /// Every way of reading.
 const WAYS: [fn(&mut Settings); 3] = [
@@ -136,6 +139,57 @@ async fn the_receive_that_moves_goes_on_to_the_next_good_message() {
             .await;
         }
     }
+}
+
+/// What is in front is somebody else's, and behind it is one that is to be moved.
+#[tokio::test]
+async fn a_good_message_is_found_behind_what_is_locked_and_what_was_delivered_too_often() {
+    for filter in ["", "&filter=%7B%22a%22%3A1%7D"] {
+        let gateway = with_queues(1).await;
+        let fill = "INSERT INTO pgmq.q_q (vt, read_ct, message)
+                    SELECT now(), (n IN (16, 18))::int, '{\"a\": 1}' FROM generate_series(1, 20) n";
+        gateway.database.execute(fill).await;
+        let lock = "SELECT FROM pgmq.q_q WHERE msg_id <= 15 FOR UPDATE";
+        let holder = Holder::of(&gateway.database, lock).await;
+        let ids = async |parameters: &str| {
+            let found = gateway.receive("q", &format!("{parameters}&vt=600{filter}")).await;
+            found.iter().map(|m| m["msg_id"].as_i64().expect("an id")).collect::<Vec<_>>()
+        };
+        assert_eq!(ids("qty=1").await, [17]);
+        assert_eq!(ids("qty=2").await, [19, 20]);
+        holder.rollback().await;
+        assert_eq!(ids("qty=100").await, (1..16).collect::<Vec<_>>());
+        eventually("both are moved", async || {
+            (gateway.all("dlq").await.len() == 2 || !ids("qty=1").await.is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(gateway.all("dlq").await.len(), 2, "{filter}");
+    }
+}
+
+/// To move a message away may take its time; nobody waits for that who can have another one.
+#[tokio::test]
+async fn what_stands_behind_a_message_that_is_slow_to_be_moved_is_delivered_meanwhile() {
+    let gateway = TestGateway::with(|settings| {
+        settings.database.statement_timeout_ms = 60_000;
+        settings.server.request_timeout_seconds = 90;
+    })
+    .await;
+    make_queues(&gateway, 1).await;
+    let fill = "INSERT INTO pgmq.q_q (vt, read_ct, message)
+                SELECT now(), (n = 1)::int, to_jsonb(n) FROM generate_series(1, 6) n";
+    let slow = "CREATE TRIGGER slow BEFORE INSERT ON pgmq.q_dlq FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";
+    gateway.database.execute(&format!("{fill}; {GATE}; {slow}")).await;
+    let found = gateway.receive("q", "qty=6&vt=600").await;
+    let ids: Vec<_> = found.iter().map(|m| m["msg_id"].as_i64().expect("an id")).collect();
+    assert_eq!(ids, [2, 3, 4, 5, 6]);
+    let at_gate = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+                   AND datname = current_database())";
+    assert!(gateway.database.value::<bool>(at_gate).await, "it is still being moved");
+    gateway.database.execute("DELETE FROM public.gate").await;
+    let is_moved = async || (!gateway.all("dlq").await.is_empty()).then_some(());
+    eventually("it is moved", is_moved).await;
+    assert_eq!(gateway.all("dlq").await[0]["message"], 1);
 }
 
 #[tokio::test]
