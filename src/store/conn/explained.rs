@@ -49,6 +49,10 @@ impl Conn {
             (None, Error::MissingRelation(source)) if is_gone(&source) => {
                 Error::Unavailable(Some(source))
             }
+            // So is one of several queues; the next try tells which.
+            (None, Error::MissingRelation(source)) if has_lost_columns(&source) => {
+                Error::Deadlock(source)
+            }
             (None, Error::MissingRelation(source)) => Error::Unexpected(source),
             (_, error) => error,
         }
@@ -78,6 +82,14 @@ impl Conn {
 
 /// Whether it is a table that was missing, or went in that moment.
 fn is_gone(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|e| e.code() == "42P01" || e.routine() == Some("relation_open"))
+    of_server(error).is_some_and(|e| e.code() == "42P01" || e.routine() == Some("relation_open"))
+}
+
+/// Whether a table was dropped in the moment when it was asked for a right on a column: that is gone before its table.
+fn has_lost_columns(error: &sqlx::Error) -> bool {
+    of_server(error).is_some_and(|e| e.routine() == Some("convert_column_name"))
+}
+
+fn of_server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error().and_then(|error| error.try_downcast_ref())
 }
