@@ -36,7 +36,7 @@ $$;
 -- inherit from it: where a row stands is said for one table alone.
 --
 -- With `max_receives`, messages that were delivered so often are moved away first. Mostly none of those that come next
--- is near that, and to find that out takes no statement. A last row without msg_id tells how many (`dead`) and, with
+-- is near that, and no statement is spent on finding out. A last row without msg_id tells how many (`dead`) and, with
 -- `want_due` and fewer messages than asked for, after how many seconds the next hidden message becomes visible
 -- (`due_in`).
 --
@@ -203,7 +203,7 @@ BEGIN
         CASE WHEN repeats_ids AND NOT one_by_one
              THEN format('WITH chosen AS MATERIALIZED (%s LIMIT $2 FOR UPDATE SKIP LOCKED)', candidates) END);
     IF NOT one_by_one THEN
-        -- Where nothing was found there may be nothing at all.
+        -- Where nothing was found above, `is_near` tells whether there is anything at all.
         IF found_count IS NULL OR is_near IS NOT NULL THEN
             RETURN QUERY EXECUTE update_statement
             USING make_interval(secs => hide_seconds), max_messages, filter, max_receives,

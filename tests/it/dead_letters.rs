@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     slow_queues::GATE,
-    support::{Answer, Client, Holder, PATIENCE, TestGateway, eventually},
+    support::{Answer, Client, Holder, PATIENCE, TestGateway, eventually, gateway::patient},
 };
 
 /// Every way of reading.
@@ -170,11 +170,7 @@ async fn a_good_message_is_found_behind_what_is_locked_and_what_was_delivered_to
 /// To move a message away may take its time; nobody waits for that who can have another one.
 #[tokio::test]
 async fn what_stands_behind_a_message_that_is_slow_to_be_moved_is_delivered_meanwhile() {
-    let gateway = TestGateway::with(|settings| {
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
-    })
-    .await;
+    let gateway = TestGateway::with(patient).await;
     make_queues(&gateway, 1).await;
     let fill = "INSERT INTO pgmq.q_q (vt, read_ct, message)
                 SELECT now(), (n = 1)::int, to_jsonb(n) FROM generate_series(1, 6) n";

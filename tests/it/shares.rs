@@ -15,7 +15,7 @@ use tokio::{
 use super::auth::{ADMIN, key, with_admin};
 use crate::{
     slow_queues::GATE,
-    support::{Answer, Client, TestGateway, eventually, holder, raw},
+    support::{Answer, Client, TestGateway, eventually, gateway::patient, holder, raw},
 };
 
 const GREEDY: &str = "the-key-of-somebody-greedy";
@@ -116,8 +116,7 @@ async fn one_key_does_not_fill_the_line_of_a_queue() {
     let (gateway, [admin, greedy, other]) = start(&["q"], |settings| {
         settings.engine.max_batch_rows = 1;
         settings.engine.max_pending_rows = 20;
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
+        patient(settings);
     })
     .await;
     let slow = "CREATE TRIGGER slow BEFORE INSERT ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION wait_at_gate()";

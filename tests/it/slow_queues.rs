@@ -6,7 +6,9 @@ use tokio::task::JoinSet;
 use crate::{
     auth::{ADMIN, with_admin},
     shared_transactions::transaction,
-    support::{Answer, Client, TestDatabase, TestGateway, eventually, guarded::together},
+    support::{
+        Answer, Client, TestDatabase, TestGateway, eventually, gateway::patient, guarded::together,
+    },
 };
 
 /// As many as there are connections.
@@ -32,8 +34,7 @@ async fn start(with_key: bool, slow: &[&str]) -> (TestGateway, Client) {
         if with_key {
             with_admin(settings);
         }
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
+        patient(settings);
     })
     .await;
     let client = if with_key { gateway.with_key(ADMIN) } else { gateway.client.clone() };
@@ -230,8 +231,7 @@ async fn sends_do_not_wait_for_several_slow_messages() {
 async fn sends_do_not_wait_for_a_slow_batch_of_the_largest_size() {
     let gateway = TestGateway::with(|settings| {
         settings.engine.max_batch_bytes = 1_024;
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
+        patient(settings);
     })
     .await;
     gateway.create("q").await;

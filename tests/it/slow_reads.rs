@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     slow_queues::{GATE, wait_at_gate},
-    support::{Answer, TestDatabase, TestGateway},
+    support::{Answer, TestDatabase, TestGateway, gateway::patient},
 };
 
 /// Each read of queue `q` takes longer than one is waited for by others, and counts.
@@ -26,11 +26,7 @@ async fn reads(database: &TestDatabase) -> i64 {
 }
 
 async fn gateway_with(sql: &str) -> TestGateway {
-    let gateway = TestGateway::with(|settings| {
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
-    })
-    .await;
+    let gateway = TestGateway::with(patient).await;
     gateway.create("q").await;
     gateway.database.execute(sql).await;
     gateway

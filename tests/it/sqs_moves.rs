@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     slow_queues::GATE,
-    support::{Holder, TestGateway, eventually, guarded::Guarded, sqs::Sqs},
+    support::{Holder, TestGateway, eventually, gateway::patient, guarded::Guarded, sqs::Sqs},
 };
 
 const ARN: &str = "arn:aws:sqs:us-east-1:000000000000:dead";
@@ -122,11 +122,7 @@ async fn a_task_whose_destination_is_dropped_midway_says_so() {
 
 /// A gateway with five letters in `dead`, and a trigger that waits for as long as there is a row in `gate`.
 async fn gated(trigger: &str) -> TestGateway {
-    let gateway = TestGateway::with(|settings| {
-        settings.database.statement_timeout_ms = 60_000;
-        settings.server.request_timeout_seconds = 90;
-    })
-    .await;
+    let gateway = TestGateway::with(patient).await;
     gateway.create("dead").await;
     let settings = json!({"max_receives": 3, "dead_letter_queue": "dead"});
     gateway.create_with("work", &json!({"settings": settings})).await;

@@ -16,6 +16,12 @@ pub struct TestGateway {
     pub database: TestDatabase,
 }
 
+/// Neither a statement nor a request runs out of time while a test holds it up.
+pub fn patient(settings: &mut Settings) {
+    settings.database.statement_timeout_ms = 60_000;
+    settings.server.request_timeout_seconds = 90;
+}
+
 impl TestGateway {
     /// On a database of its own.
     pub async fn start() -> Self {
