@@ -66,16 +66,21 @@ impl<T: Weighs> SizeLimitedRows<T> {
         row: &PgRow,
         decode: impl FnOnce(&PgRow) -> Result<T, sqlx::Error>,
     ) -> Taken {
+        match self.try_take(row, decode) {
+            Err(sqlx::Error::ColumnDecode { .. }) => self.unreadable.push(row.try_get("msg_id")?),
+            outcome => return outcome,
+        }
+        Ok(())
+    }
+
+    fn try_take(
+        &mut self,
+        row: &PgRow,
+        decode: impl FnOnce(&PgRow) -> Result<T, sqlx::Error>,
+    ) -> Taken {
         // Behind one that did not fit, none is kept: the order has no holes.
         if self.left.is_empty() {
-            let message = match decode(row) {
-                Ok(message) => message,
-                Err(sqlx::Error::ColumnDecode { .. }) => {
-                    self.unreadable.push(row.try_get("msg_id")?);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
+            let message = decode(row)?;
             let room = self.room.checked_sub(message.bytes());
             if room.is_some() || self.kept.is_empty() {
                 self.room = room.unwrap_or(0);
@@ -103,9 +108,9 @@ impl<T: Weighs> SizeLimitedRows<T> {
     fn leave_to_next(&mut self) {
         let Some(next) = self.left.first().map(|left| left.msg_id) else { return };
         let count = self.kept.iter().take_while(|kept| kept.id() != next).count();
+        self.unreadable.retain(|id| *id < next || *id == next && count == 0);
         if count > 0 {
             self.kept.truncate(count);
-            self.unreadable.retain(|id| *id != next);
         }
     }
 }
@@ -137,12 +142,16 @@ mod tests {
     }
 
     fn page(kept: &[i64], left: &[i64]) -> (Vec<i64>, Option<i64>, bool) {
+        page_with(kept, left, &[])
+    }
+
+    fn page_with(kept: &[i64], left: &[i64], unreadable: &[i64]) -> (Vec<i64>, Option<i64>, bool) {
         let delivery =
             |id: &i64| DeliveryId { msg_id: *id, read_ct: 0, queue_id: 1, read_stamp: 0 };
         let rows = SizeLimitedRows {
             kept: kept.iter().copied().map(Row).collect(),
             left: left.iter().map(delivery).collect(),
-            unreadable: Vec::new(),
+            unreadable: unreadable.to_vec(),
             room: 0,
         };
         let page = rows.into_page(9);
@@ -154,5 +163,8 @@ mod tests {
         assert_eq!(page(&[1, 2], &[3]), (vec![1, 2], Some(2), true));
         assert_eq!(page(&[1, 2, 2], &[2, 3]), (vec![1], Some(1), true));
         assert_eq!(page(&[2, 2], &[2]), (vec![2, 2], Some(2), true));
+        // Nor is what cannot be read and stands behind it looked at before that.
+        assert_eq!(page_with(&[1], &[3], &[2, 4]), (vec![1], Some(2), true));
+        assert_eq!(page_with(&[1], &[2, 2], &[2]), (vec![1], Some(1), true));
     }
 }

@@ -273,6 +273,48 @@ async fn a_message_that_lacks_something_is_settled_and_seen() {
     assert_eq!(ids(&gateway.receive("q", "qty=5").await), [4]);
 }
 
+/// Behind those that an answer has room for.
+#[tokio::test]
+async fn a_message_that_lacks_something_behind_a_full_answer_is_no_matter_of_the_others() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 500_000;
+        settings.limits.max_body_bytes = 1 << 20;
+        settings.limits.max_answer_bytes = 1 << 20;
+    })
+    .await;
+    gateway.create("q").await;
+    let fill = |table: &str, more: &str| {
+        format!(
+            "ALTER TABLE pgmq.{table} ALTER read_ct DROP NOT NULL;
+             INSERT INTO pgmq.{table} ({more} vt, message, read_ct)
+             SELECT {} now(), to_jsonb(repeat('x', 400000)), CASE WHEN i NOT IN (4, 6) THEN 0 END
+             FROM generate_series(1, 7) i",
+            if more.is_empty() { "" } else { "i," }
+        )
+    };
+    gateway.database.execute(&fill("q_q", "")).await;
+    gateway.database.execute(&fill("a_q", "msg_id,")).await;
+    for path in ["peek", "archive"] {
+        let (mut after, mut seen) = ("0".to_owned(), Vec::new());
+        loop {
+            let path = format!("/queues/q/{path}?limit=100&after={after}");
+            let page = gateway.get(&path).await.expect(200).json();
+            seen.extend(ids(page["messages"].as_array().expect("messages")));
+            let Some(next) = page["next"].as_str() else { break };
+            after = next.to_owned();
+        }
+        assert_eq!(seen, [1, 2, 3, 5, 7], "{path}");
+    }
+    let mut received = Vec::new();
+    while received.len() < 5 {
+        let messages = gateway.receive("q", "qty=30&vt=600&wait=20").await;
+        assert!(!messages.is_empty(), "after {received:?}");
+        received.extend(ids(&messages));
+    }
+    received.sort_unstable();
+    assert_eq!(received, [1, 2, 3, 5, 7]);
+}
+
 /// What a DELETE would leave, a purge leaves.
 #[tokio::test]
 async fn what_belongs_to_a_queues_table_is_not_emptied_past_what_keeps_it() {

@@ -139,6 +139,34 @@ async fn each_queue_is_received_from_by_itself() {
     assert_eq!(leased[0]["message"].as_str().map(str::len), Some(whole));
 }
 
+/// What cannot be read, behind what a queue's share of an answer has no room for, ends nobody else's.
+#[tokio::test]
+async fn nobody_learns_of_what_another_queue_has_no_room_for() {
+    const QUEUES: usize = 24;
+    let gateway = TestGateway::start().await;
+    let sql = format!(
+        "SELECT pgmq.create('q' || i) FROM generate_series(0, {0}) i;
+         SELECT pgmq.send('q' || i, '1') FROM generate_series(1, {0}) i;
+         ALTER TABLE pgmq.q_q0 ALTER read_ct DROP NOT NULL;
+         INSERT INTO pgmq.q_q0 (vt, message) SELECT now(), to_jsonb(repeat('x', 60000))
+         FROM generate_series(1, 2);
+         INSERT INTO pgmq.q_q0 (vt, message, read_ct) VALUES (now(), '3', NULL)",
+        QUEUES - 1
+    );
+    gateway.database.execute(&sql).await;
+    let mut receives = JoinSet::new();
+    for queue in (0..QUEUES).rev() {
+        let client = gateway.client.clone();
+        let qty = if queue == 0 { 3 } else { 1 };
+        let path = format!("/queues/q{queue}/messages?qty={qty}&vt=600&wait=20");
+        receives.spawn(async move { (queue, client.get(&path).await) });
+    }
+    for (queue, answer) in receives.join_all().await {
+        let messages = answer.expect(200).messages();
+        assert!((1..=2).contains(&messages.len()), "{queue}: {messages:?}");
+    }
+}
+
 /// Who shares a statement with a queue whose archive is slow does not wait for that.
 #[tokio::test]
 async fn nobody_waits_for_an_archive_of_another_queue() {
