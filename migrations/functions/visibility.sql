@@ -15,7 +15,8 @@ $$;
 CREATE FUNCTION pgmq_gateway.read_stamp_expression()
 RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN 'CASE WHEN q.last_read_at IS NULL THEN -1 WHEN isfinite(q.last_read_at)
+    RETURN 'CASE WHEN q.last_read_at IS NULL THEN -1
+            WHEN q.last_read_at BETWEEN ''0001-01-01 00:00:00+00'' AND ''9999-12-31 00:00:00+00''
             THEN (extract(epoch FROM q.last_read_at) * 1000000)::bigint & 4294967295 END';
 END
 $$;

@@ -118,6 +118,28 @@ async fn no_moment_stops_or_hides_anything() {
     assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
 }
 
+/// What somebody writes for the time of a delivery is of no calendar, and its receipt is good for it.
+#[tokio::test]
+async fn a_receipt_is_good_at_whatever_moment_it_was_given() {
+    let gateway = TestGateway::start().await;
+    gateway.create("q").await;
+    gateway
+        .database
+        .execute(
+            "CREATE FUNCTION public.odd() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN new.last_read_at := (new.message ->> 0)::timestamptz; RETURN new; END';
+             CREATE TRIGGER odd BEFORE UPDATE ON pgmq.q_q FOR EACH ROW EXECUTE FUNCTION public.odd()",
+        )
+        .await;
+    for moment in MOMENTS {
+        gateway.send("q", &json!({"message": [moment]}).to_string()).await;
+        let message = gateway.receive_one("q", "qty=1&vt=600").await;
+        let receipt = message["receipt"].as_str().expect("a receipt");
+        let path = format!("/queues/q/messages/{}?receipt={receipt}", message["msg_id"]);
+        assert_eq!(gateway.delete(&path).await.status, 204, "{moment}");
+    }
+}
+
 #[tokio::test]
 async fn figures_go_on_past_a_moment_that_is_none() {
     let gateway = TestGateway::with(|settings| settings.metrics.queue_interval_seconds = 1).await;
