@@ -117,6 +117,17 @@ BEGIN
 END
 $$;
 
+-- The same, or whether it has a table and PGMQ lists none by any spelling of its name: messages are stored and read
+-- there all the same.
+CREATE FUNCTION pgmq_gateway.is_served(queue text)
+RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    RETURN pgmq_gateway.is_known_queue(queue)
+        OR pgmq_gateway.find_queue_table(queue) IS NOT NULL AND pgmq_gateway.goes_by(queue);
+END
+$$;
+
 -- Whether a queue that PGMQ is not known to list has a table, and policies on PGMQ's list are in force.
 CREATE FUNCTION pgmq_gateway.is_hidden(queue text)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$

@@ -31,7 +31,7 @@ BEGIN
     PERFORM pgmq_gateway.check_at_once();
     IF target IS NULL AND NOT pgmq_gateway.has_column(source, 'headers') THEN
         PERFORM pgmq_gateway.need_headers('a redrive without `to` needs');
-    ELSIF target IS NOT NULL AND NOT pgmq_gateway.is_known_queue(target) THEN
+    ELSIF target IS NOT NULL AND NOT pgmq_gateway.is_served(target) THEN
         RAISE EXCEPTION '%', target USING ERRCODE = 'PGW40', DETAIL = jsonb_build_object('operation', 0);
     ELSIF target IS NULL THEN
         origin := 'm.headers ->> ''x-dead-letter-queue''';

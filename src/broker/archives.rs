@@ -246,20 +246,20 @@ impl Broker {
 
     /// Refuses a queue that messages are to be moved into if it is not there.
     async fn must_exist(&self, call: &Arc<Call>, queue: &QueueName) -> Result<()> {
-        match (self.exists(call, queue).await?, queue.check_creatable()) {
+        match (self.is_served(call, queue).await?, queue.check_creatable()) {
             (true, _) => Ok(()),
             (false, Ok(())) => Err(Error::QueueNotFound(queue.to_string())),
             (false, Err(reason)) => Err(Error::invalid(Part::Destination, format!(": {reason}"))),
         }
     }
 
-    /// Whether there is such a queue.
-    pub(super) async fn exists(&self, call: &Arc<Call>, queue: &QueueName) -> Result<bool> {
+    /// Whether messages go into such a queue and out of it.
+    pub(super) async fn is_served(&self, call: &Arc<Call>, queue: &QueueName) -> Result<bool> {
         let (broker, call, queue) = (self.clone(), Arc::clone(call), queue.clone());
         self.run(false, async move {
             let queue = &queue;
             let found = broker.on_catalogue(&call, queue.as_str(), |mut conn| async move {
-                store::exists(&mut conn, queue).await
+                store::is_served(&mut conn, queue).await
             });
             Ok(found.await??)
         })

@@ -183,7 +183,7 @@ impl Broker {
         };
         let valid: Vec<(Action, Target)> = entries.iter().filter_map(valid).collect();
         // Where nothing is left to do, no statement says that there is no such queue.
-        if valid.is_empty() && read.is_none() && !self.exists(call, queue).await? {
+        if valid.is_empty() && read.is_none() && !self.is_served(call, queue).await? {
             return Err(Error::QueueNotFound(queue.to_string()));
         }
         let outcome = self.settle_all(call, queue, valid, policy, read).await?;

@@ -112,8 +112,8 @@ pub use queue_attributes::{
 };
 pub use queues::{
     CreateOutcome, Deleted, DropOutcome, LookLimits, QueueFigures, TableAccess, create,
-    delete_next, drop_queue, exists, figures, last_id, list, metrics, names, read_refusal, show,
-    table_access, truncate,
+    delete_next, drop_queue, exists, figures, is_served, last_id, list, metrics, names,
+    read_refusal, show, table_access, truncate,
 };
 pub use reads::{
     DeadLetters, Found, Kept, PassedOver, Pop, Popped, Quarantined, Read, pop, quarantine,

@@ -154,8 +154,16 @@ pub async fn show(conn: &mut Conn, queue: &QueueName) -> Result<Option<Queue>> {
 
 /// Whether PGMQ knows a queue by exactly this name, and its table is there.
 pub async fn exists(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
-    let query = sqlx::query("/* queue_exists */ SELECT pgmq_gateway.is_known_queue($1)");
-    let rows = conn.run_repeatable(query.bind(queue.as_str())).await?;
+    ask(conn, "/* queue_exists */ SELECT pgmq_gateway.is_known_queue($1)", queue).await
+}
+
+/// The same, or whether it has a table and PGMQ lists none by any spelling of its name.
+pub async fn is_served(conn: &mut Conn, queue: &QueueName) -> Result<bool> {
+    ask(conn, "/* queue_is_served */ SELECT pgmq_gateway.is_served($1)", queue).await
+}
+
+async fn ask(conn: &mut Conn, question: &str, queue: &QueueName) -> Result<bool> {
+    let rows = conn.run_repeatable(sqlx::query(question).bind(queue.as_str())).await?;
     only_row(&rows)?.try_get(0).map_err(Error::unexpected)
 }
 

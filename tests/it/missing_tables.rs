@@ -291,6 +291,29 @@ async fn a_table_that_pgmq_does_not_list_is_that_of_a_queue_for_transactions_too
     gateway.post("/transactions", send).await.problem(404, "queue_not_found");
 }
 
+#[tokio::test]
+async fn messages_go_into_and_out_of_a_table_that_pgmq_does_not_list() {
+    let gateway = TestGateway::start().await;
+    gateway.create("dead").await;
+    gateway.create("q").await;
+    gateway.database.execute("DELETE FROM pgmq.meta WHERE queue_name = 'q'").await;
+    let nonsense = r#"{"delete":[{"receipt":"nonsense"}]}"#;
+    let settled = gateway.post("/queues/q/messages/settle", nonsense).await.expect(200).json();
+    assert_eq!(settled["failed"].as_array().map(Vec::len), Some(1), "{settled}");
+    let id = gateway.send("q", r#"{"message":1}"#).await;
+    gateway.post(&format!("/queues/q/messages/{id}/archive"), "").await.expect(204);
+    let replayed = gateway.post("/queues/q/archive/replay", "").await.expect(200).json();
+    assert_eq!(replayed["replayed"], 1, "{replayed}");
+    gateway.send("dead", r#"{"message":2}"#).await;
+    let redriven = gateway.post("/queues/dead/redrive", r#"{"to":"q"}"#).await.expect(200).json();
+    assert_eq!(redriven["moved"], 1, "{redriven}");
+    assert_eq!(gateway.all("q").await.len(), 2);
+    for path in ["/queues/none/messages/settle", "/queues/Dead/messages/settle"] {
+        gateway.post(path, nonsense).await.problem(404, "queue_not_found");
+    }
+    gateway.post("/queues/dead/redrive", r#"{"to":"none"}"#).await.problem(404, "queue_not_found");
+}
+
 /// As after a restore on a server that has no pg_partman.
 #[tokio::test]
 async fn a_partitioned_queue_is_dropped_where_pg_partman_is_gone() {
