@@ -57,6 +57,7 @@ BEGIN
     targets := ARRAY(SELECT r.queue FROM pgmq_gateway.route_within(routing_key, allowed_queues) r);
     RETURN CASE WHEN cardinality(targets) <= 64 THEN targets END;
 EXCEPTION WHEN OTHERS OR assert_failure THEN
+    PERFORM pgmq_gateway.lose_patience(SQLSTATE);
     RETURN NULL;
 END
 $$;

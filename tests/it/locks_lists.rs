@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::Executor;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -93,6 +94,25 @@ async fn what_pgmq_knows_of_queues_is_told_once_a_lock_on_it_ends() {
             assert_eq!(answer.status, 200, "{tables:?}, {what}: {}", answer.text);
         }
     }
+}
+
+/// Of many publications in one statement the first alone waits for what all of them ask.
+#[tokio::test]
+async fn what_publications_ask_is_waited_for_once() {
+    let gateway = TestGateway::start().await;
+    let holder =
+        Holder::of_tables(&gateway.database, &["topic_bindings"], "ACCESS EXCLUSIVE").await;
+    let mut connection = gateway.database.connect().await;
+    connection.execute("BEGIN; SET LOCAL lock_timeout = '200ms'").await.expect("set");
+    let asked =
+        "SELECT pgmq_gateway.few_targets('a.' || n, NULL) IS NULL FROM generate_series(1, 3) n";
+    let hindered: Vec<bool> =
+        sqlx::query_scalar(asked).fetch_all(&mut connection).await.expect("each says so");
+    assert_eq!(hindered, [true; 3]);
+    let left: String =
+        sqlx::query_scalar("SHOW lock_timeout").fetch_one(&mut connection).await.expect("shown");
+    assert_eq!(left, "1ms");
+    holder.rollback().await;
 }
 
 /// A queue is not said to be locked as somebody has it, or its messages, for a moment.
