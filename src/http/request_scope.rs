@@ -227,7 +227,11 @@ impl RequestScope {
             response.headers_mut().extend(kept);
         }
         self.record(response.status().as_u16(), error.as_deref());
-        let held_back = self.hold_back(response.status(), place.as_ref());
+        let status = response.status();
+        let is_for_now =
+            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+                || error.is_some_and(|error| error.is_for_now());
+        let held_back = if is_for_now { self.hold_back(place.as_ref()) } else { None };
         if self.newline {
             response = newline::add(response);
         }
@@ -246,16 +250,13 @@ impl RequestScope {
         (response, held_back)
     }
 
-    /// Whether an answer is to be held back: one of many refusals for now that its caller got lately. It does not take
+    /// Whether a refusal for now is to be held back: one of many that its caller got lately. It does not take
     /// a place meanwhile that all callers share.
-    fn hold_back(&self, status: StatusCode, place: Option<&InFlightGuard>) -> Option<HeldBack> {
+    fn hold_back(&self, place: Option<&InFlightGuard>) -> Option<HeldBack> {
         if place.is_some_and(InFlightGuard::stands_aside) {
             return None;
         }
-        let is_for_now =
-            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let caller = self.context.counts_as().filter(|_| is_for_now)?;
-        self.layer.gate.refusals.note(caller)
+        self.layer.gate.refusals.note(self.context.counts_as()?)
     }
 
     /// It is answered, and leaves its place, to its answer where that counts. Where there is none for it, it is

@@ -16,6 +16,11 @@ pub(crate) trait WireError: fmt::Debug + Send + Sync + 'static {
     /// What caused it, for the log alone.
     fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)>;
 
+    /// Whether the caller is refused for now alone, where the status of the response does not say so.
+    fn is_for_now(&self) -> bool {
+        false
+    }
+
     /// The response as the client gets it.
     fn render(&self, request_id: &str) -> Response;
 }
