@@ -44,7 +44,11 @@ impl Delivery {
     /// Keeps the first messages that have at most so many bytes, and at least one; the others are
     /// given back.
     pub fn keep_within(&mut self, bytes: u64) {
-        let kept = fitting(&self.messages, bytes);
+        self.keep(fitting(&self.messages, bytes));
+    }
+
+    /// Keeps so many of the first messages; the others are given back.
+    pub fn keep(&mut self, kept: usize) {
         if kept < self.messages.len() {
             self.messages.truncate(kept);
             self.lease.give_back_behind(kept);

@@ -48,8 +48,8 @@ pub use origin::OriginPolicy;
 pub(crate) use query::check_query;
 pub(crate) use rejection::Rejection;
 pub(crate) use response::{
-    any_room, json, json_of_done, long_json, make_room, room_for, room_for_bytes, room_of_taken,
-    room_to_take, short_json,
+    any_room, json, json_of_done, long_json, make_room, room_for, room_for_bytes, room_for_written,
+    room_of_taken, room_to_take, short_json,
 };
 pub(crate) use unreserved::UNRESERVED;
 pub(crate) use untaken::in_its_place;

@@ -71,6 +71,25 @@ pub(crate) fn make_room(
     held.grow_to(bytes).map_err(|exhausted| too_many_bytes(gate, exhausted))
 }
 
+/// The room that messages take as they are written, in place of what is held for them. One alone has to fit at some
+/// time: at the latest when nothing else is held.
+pub(crate) fn room_for_written(
+    gate: &Gate,
+    held: &mut MemoryPermit,
+    bytes: usize,
+    messages: usize,
+) -> Result<(), Rejection> {
+    if bytes <= held.bytes() {
+        held.set_to(bytes);
+        return Ok(());
+    }
+    if messages > 1 {
+        return make_room(gate, held, bytes);
+    }
+    held.set_to(0);
+    held.grow_to_whole(bytes).map_err(|exhausted| too_many_bytes(gate, exhausted))
+}
+
 /// Room that nobody looked for: what is put into it counts whatever others hold.
 pub(crate) fn any_room(gate: &Gate, call: &Call) -> MemoryPermit {
     gate.memory.hold(gate.usage(call))

@@ -14,7 +14,7 @@ use crate::{
     domain::Message,
     http::{
         BasePath, Caller, DeliveryCount, LeasedBody, MultiQueuePermit, Rejection, RequestContext,
-        WireError, any_room, bearer, error_response, read, room_for,
+        WireError, any_room, bearer, error_response, read, room_for, room_for_written,
     },
 };
 
@@ -57,6 +57,10 @@ impl Failure {
 impl WireError for Failure {
     fn code(&self) -> &'static str {
         self.error.kind.parts().1
+    }
+
+    fn is_for_now(&self) -> bool {
+        self.error.kind == Kind::RequestThrottled
     }
 
     fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
@@ -239,6 +243,13 @@ fn write(
     }
 }
 
+fn written(call: &Call, protocol: Protocol, received: &Received, id: &str) -> String {
+    let output = received.output(call, protocol == Protocol::Query);
+    let mut text = write(protocol, "ReceiveMessage", Some(&output), id);
+    text.shrink_to_fit();
+    text
+}
+
 /// An answer with messages, which are given back if its client does not take it.
 async fn deliver(
     call: Call,
@@ -248,13 +259,21 @@ async fn deliver(
 ) -> Result<Response> {
     received.delivery.keep_within(call.gated.max_answer_bytes);
     let messages = &received.delivery.messages;
-    let held = room_for(&call.gated, &context.call, messages.iter())?;
+    let mut held = room_for(&call.gated, &context.call, messages.iter())?;
     let bytes = messages.iter().map(Message::bytes).sum();
     let gated = call.gated.clone();
-    let written = gated.cpu_pool.run(bytes, move || {
+    let answered = gated.cpu_pool.run(bytes, move || {
         let id = context.request_id();
-        let output = received.output(&call, protocol == Protocol::Query);
-        let text = write(protocol, "ReceiveMessage", Some(&output), id);
+        // What is written with escapes is longer than it was: where there is no room for all, some are given back.
+        let text = loop {
+            let text = written(&call, protocol, &received, id);
+            let count = received.delivery.messages.len();
+            match room_for_written(&call.gated, &mut held, text.len(), count) {
+                Ok(()) => break text,
+                Err(_) if count > 1 => received.delivery.keep(count / 2),
+                Err(refused) => return Err(refused.into()),
+            }
+        };
         let delivered = DeliveryCount {
             metrics: Arc::clone(&call.gated.metrics),
             queue: received.name.queue.clone(),
@@ -263,7 +282,7 @@ async fn deliver(
         let bytes = held.keep(text.into_bytes());
         let body =
             Body::new(LeasedBody::new(bytes, received.delivery.lease, delivered, &context.call));
-        answer(protocol, id, body)
+        Ok(answer(protocol, id, body))
     });
-    Ok(written.await?)
+    answered.await?
 }

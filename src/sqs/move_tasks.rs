@@ -17,6 +17,8 @@ use super::{
 };
 
 const RUNNING: &str = "RUNNING";
+/// What no handle of ours is longer than: an id and the name of a queue, which both are short.
+const MAX_HANDLE_BYTES: usize = 1024;
 
 type Permit = QueuePermit<right::Manage>;
 
@@ -97,7 +99,8 @@ fn handle(id: &str, source_arn: &str) -> String {
 }
 
 fn read_handle(handle: &str) -> Result<(String, String)> {
-    let read = STANDARD.decode(handle).ok();
+    let ours = Some(handle).filter(|handle| handle.len() <= MAX_HANDLE_BYTES);
+    let read = ours.and_then(|handle| STANDARD.decode(handle).ok());
     let read = read.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
     let member = |name: &str| Some(read.as_ref()?.get(name)?.as_str()?.to_owned());
     let both = member("taskId").zip(member("sourceArn"));

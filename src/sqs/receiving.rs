@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::take,
     pin::pin,
 };
 
@@ -128,27 +129,56 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
     let _place = (wait > 0).then(|| permit.wait()).transpose()?;
     let receive = pin!(permit.broker.receive_by_rules(&permit.call, what, &rules));
     let received = permit.while_authorized(receive).await?;
-    let delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
-    let origins = origins(&permit, &wished, &delivery.messages).await?;
+    let mut delivery = received.transpose()?.unwrap_or_else(Delivery::empty);
+    let dead = dead_letters(&permit, &mut delivery).await?;
+    let origins = origins(&permit, &wished, &dead).await?;
     Ok(Received { delivery, wished, name, origins })
 }
 
-/// Looks for what is to be told of the queues that dead letters come from.
-async fn origins(permit: &Permit, wished: &Wished, messages: &[Message]) -> Result<Origins> {
-    let mut found = Origins::default();
+/// Where a message has been a dead letter of.
+struct DeadLetter {
+    origin: Option<String>,
+    /// Whether its id is derived from what it was there.
+    is_named_by_origin: bool,
+}
+
+/// Reads which messages are dead letters. They are many headers, maybe, and lost by nobody who leaves meanwhile: the
+/// lease gives them back.
+async fn dead_letters(permit: &Permit, delivery: &mut Delivery) -> Result<Vec<DeadLetter>> {
     // Mostly there are none, and headers need not be read to see that.
     let is_dead = |message: &&Message| {
         message.headers.as_ref().is_some_and(|headers| headers.get().contains(ORIGIN))
     };
-    let dead: Vec<Opened> = messages.iter().filter(is_dead).map(open).collect();
+    let bytes = delivery.messages.iter().filter(is_dead).map(Message::bytes).sum();
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let messages = take(&mut delivery.messages);
+    let read = move |message: &Message| {
+        let opened = open(message);
+        let is_named_by_origin = opened.id.is_none() && opened.former_number.is_some();
+        DeadLetter { origin: opened.origin, is_named_by_origin }
+    };
+    let read = permit.broker.cpu_pool().run(bytes, move || {
+        let dead = messages.iter().filter(is_dead).map(read).collect();
+        (dead, messages)
+    });
+    let (dead, messages) = read.await?;
+    delivery.messages = messages;
+    Ok(dead)
+}
+
+/// Looks for what is to be told of the queues that dead letters come from.
+async fn origins(permit: &Permit, wished: &Wished, dead: &[DeadLetter]) -> Result<Origins> {
+    let mut found = Origins::default();
     if wished.wants_system("DeadLetterQueueSourceArn") {
-        let named = dead.iter().filter_map(|opened| opened.origin.clone());
+        let named = dead.iter().filter_map(|dead| dead.origin.clone());
         for origin in named.collect::<BTreeSet<String>>() {
             let alias = permit.broker.alias(&permit.call, &origin).await?;
             found.aliases.insert(origin, alias);
         }
     }
-    let of_others = dead.iter().filter(|dead| dead.id.is_none() && dead.former_number.is_some());
+    let of_others = dead.iter().filter(|dead| dead.is_named_by_origin);
     let named: BTreeSet<String> = of_others.filter_map(|dead| dead.origin.clone()).collect();
     if !named.is_empty() {
         found.ids = permit.broker.queue_ids(&permit.call, named).await?;

@@ -1,6 +1,7 @@
 //! What the program takes of memory, whatever it is asked for. The bounds are far from what it takes,
 //! and from what it took when it held everything at once.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, body::Incoming};
@@ -111,6 +112,7 @@ async fn a_request_of_sqs_takes_a_few_times_its_text() {
     let database = TestDatabase::new().await;
     let requests = async |client: &Client| {
         let list = |entry: &str| vec![entry; (4 << 20) / (entry.len() + 1)].join(",");
+        let handle = STANDARD.encode(format!("[{}]", list("0")));
         for (action, input, code) in [
             ("ListQueues", format!("{{\"x\":[{}]}}", list(r#"{"":0}"#)), ""),
             (
@@ -122,6 +124,16 @@ async fn a_request_of_sqs_takes_a_few_times_its_text() {
                 "ReceiveMessage",
                 format!(r#"{{"QueueUrl":"q","MessageAttributeNames":[{}]}}"#, list(r#""a""#)),
                 "SerializationException;Sender",
+            ),
+            (
+                "ListMessageMoveTasks",
+                format!(r#"{{"SourceArn":"{}"}}"#, ":".repeat(8 << 20)),
+                "ResourceNotFoundException;Sender",
+            ),
+            (
+                "CancelMessageMoveTask",
+                format!(r#"{{"TaskHandle":"{handle}"}}"#),
+                "InvalidParameterValue;Sender",
             ),
         ] {
             let request = client.request("POST", "/");

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, sqs::Sqs};
+use super::limits::in_flight_bytes;
+use crate::support::{TestGateway, eventually, sqs::Sqs};
 
 /// Clients make a queue on being told that it is not there, whatever else is wrong.
 #[tokio::test]
@@ -110,4 +111,35 @@ async fn what_xml_has_no_place_for_is_replaced_before_the_digest_is_made() {
     let message = Sqs(&gateway).done("ReceiveMessage", &input).await["Messages"][0].clone();
     assert_eq!(message["Body"], "a\u{1}b\u{ffff}\t");
     assert_eq!(message["MD5OfBody"], md5("a\u{1}b\u{ffff}\t").await);
+}
+
+/// Escapes make an answer longer than its messages: those for which there is no room are others', and one alone is
+/// answered in the end.
+#[tokio::test]
+async fn messages_that_have_no_room_in_xml_are_given_back() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.max_message_bytes = 100_000;
+        settings.limits.max_body_bytes = 256 << 10;
+        settings.limits.max_answer_bytes = 256 << 10;
+        settings.limits.max_in_flight_bytes = 256 << 10;
+    })
+    .await;
+    let sqs = Sqs(&gateway);
+    let url = sqs.create("q", &json!({"VisibilityTimeout": "600"})).await;
+    let body = "&".repeat(60_000);
+    for _ in 0..2 {
+        sqs.done("SendMessage", &json!({"QueueUrl": url, "MessageBody": body})).await;
+    }
+    let fields = [("QueueUrl", &*url), ("MaxNumberOfMessages", "2")];
+    let untouched = "SELECT count(*) FROM pgmq.q_q WHERE read_ct = 0 AND vt <= clock_timestamp()";
+    for left in [1, 0] {
+        let nothing = async || (in_flight_bytes(&gateway).await == 0.0).then_some(());
+        eventually("there is room", nothing).await;
+        let answer = sqs.query("ReceiveMessage", &fields).await.expect(200).text;
+        assert_eq!(answer.matches("<Body>&amp;&amp;").count(), 1, "{answer:.1000}");
+        eventually("the other one is given back", async || {
+            (gateway.database.value::<i64>(untouched).await == left).then_some(())
+        })
+        .await;
+    }
 }
