@@ -4,39 +4,32 @@
 //! Each queue stands on its own feet: one that is locked, or fails, is looked at apart from the others
 //! until it does not any more, and what is lost to it is no reason to look less often.
 
+mod apart;
 mod groups;
+mod troubled;
+mod waited_on;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::{
-    domain::QueueName,
-    store::{self, BackgroundConn, Backoff, Conn, Db, Error, Result, Swept},
-};
+use crate::store::{self, BackgroundConn, Backoff, Conn, Db, Error, Result, Swept};
 
-use super::{Shared, lanes::Lanes, peers::Peers, receivers::Receivers};
+use super::{Shared, lanes::Lanes, peers::Peers};
 
+use apart::{Looked, SHORT};
 use groups::{Groups, Look};
+use troubled::Troubled;
+use waited_on::{LONGEST_PAUSE, WaitedOn, tell};
 
 /// The pause after a sweep is so many times what it took, if that is longer than usual.
 const SWEEP_SHARE: u32 = 3;
 /// What a sweep may take without a reason.
 const SLIGHT: Duration = Duration::from_millis(10);
-/// Pauses are no longer than this, or than usual.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which all queues are looked at even if nothing was committed meanwhile.
 const WITHOUT_NEWS: Duration = Duration::from_secs(1);
-/// Time after which those who wait look for themselves where a sweep takes too long.
-const LOOK_FOR_THEMSELVES: Duration = Duration::from_secs(5);
-/// Queues of one statement that are found to be in trouble, one by one; more are taken to be.
-const CULPRITS: usize = 3;
-
-/// The queues in which somebody waits.
-type WaitedOn = HashMap<QueueName, Arc<Receivers>>;
+/// Time for finding out which queues have failed a statement. Those that nobody came to by then are looked at apart.
+const CULPRITS_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the sweeper keeps from one sweep to the next.
 struct Sweeper<'a> {
@@ -46,18 +39,14 @@ struct Sweeper<'a> {
     /// With a connection of its own, if there are enough.
     db: Db,
     groups: Groups,
-    troubled: &'a Troubled,
+    troubled: &'a Troubled<'a>,
     /// What was committed before the last sweep that was complete, and when that was.
     seen: Option<(String, Instant)>,
 }
 
-/// Queues that are looked at apart, and when those who wait there were last told to look for themselves.
-#[derive(Debug, Default)]
-struct Troubled(Mutex<HashMap<QueueName, Option<Instant>>>);
-
 /// Sweeps until it is dropped.
 pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Peers>>) {
-    let troubled = Troubled::default();
+    let troubled = Troubled::new(&shared, &lanes, peers.as_deref());
     let sweeper = Sweeper {
         shared: &shared,
         lanes: &lanes,
@@ -67,8 +56,7 @@ pub(super) async fn run(shared: Shared, lanes: Arc<Lanes>, peers: Option<Arc<Pee
         troubled: &troubled,
         seen: None,
     };
-    let apart = Box::pin(troubled.run(&shared, &lanes, peers.as_deref()));
-    tokio::join!(Box::pin(sweeper.run()), apart);
+    tokio::join!(Box::pin(sweeper.run()), Box::pin(troubled.run()));
 }
 
 impl Sweeper<'_> {
@@ -132,10 +120,12 @@ impl Sweeper<'_> {
         if unseen.as_deref() == Some("") {
             return Ok(now.elapsed());
         }
-        let apart: HashSet<QueueName> = self.troubled.lock().keys().cloned().collect();
-        let queues = waited_on.keys().filter(|queue| !apart.contains(*queue));
+        let looks = {
+            let apart = self.troubled.lock();
+            self.groups.looks(waited_on.keys().filter(|queue| !apart.contains(queue)), now)
+        };
         let mut took = Duration::ZERO;
-        for look in self.groups.looks(queues, now) {
+        for look in looks {
             let began = Instant::now();
             match ask(&mut conn, &look).await {
                 Ok(swept) => {
@@ -174,104 +164,30 @@ impl Sweeper<'_> {
         if let Some(group) = look.group {
             self.groups.dissolve(group, now);
         }
-        let mut culprits = 0;
         for queue in look.queues.iter().filter(|queue| waited_on.contains_key(*queue)) {
-            if culprits < CULPRITS {
+            let mut looked = Looked::InVain;
+            if now.elapsed() < CULPRITS_LIMIT {
                 let queue = std::slice::from_ref(queue);
-                match store::sweep(conn, queue).await {
+                match store::sweep(conn, queue, Some(SHORT)).await {
                     Ok(swept) => {
                         tell(waited_on, queue, &swept, self.peers);
                         continue;
                     }
                     Err(error) if !conn.is_reusable() => return Err(error),
-                    Err(error) => tracing::debug!(?queue, %error, "a queue is looked at apart"),
+                    Err(error) => {
+                        tracing::debug!(?queue, %error, "a queue is looked at apart");
+                        if matches!(error, Error::Timeout) {
+                            looked = Looked::TooLong;
+                        }
+                    }
                 }
             }
-            culprits += 1;
             self.groups.remove(queue, now);
-            self.troubled.lock().insert(queue.clone(), None);
+            let mut apart = self.troubled.lock();
+            apart.add(queue, now);
+            apart.note(queue, looked, Instant::now());
         }
         Ok(())
-    }
-}
-
-impl Troubled {
-    /// Looks at each of them until it is in no trouble any more, or nobody waits there.
-    async fn run(&self, shared: &Shared, lanes: &Lanes, peers: Option<&Peers>) {
-        loop {
-            let began = Instant::now();
-            let queues: Vec<QueueName> = self.lock().keys().cloned().collect();
-            if !queues.is_empty() {
-                let waited_on: WaitedOn = lanes.waited_on().into_iter().collect();
-                for queue in &queues {
-                    let waits = waited_on.contains_key(queue);
-                    if !waits {
-                        self.lock().remove(queue);
-                        continue;
-                    }
-                    match look_alone(&shared.db, queue, &waited_on, peers).await {
-                        Looked::Well => drop(self.lock().remove(queue)),
-                        Looked::InVain => {}
-                        Looked::TooLong => self.have_looked(queue, &waited_on),
-                    }
-                }
-            }
-            sleep(shared.poll_interval.max(began.elapsed().min(LONGEST_PAUSE))).await;
-        }
-    }
-
-    /// Has those who wait look for themselves, now and then: nobody looks for them in less time than that takes.
-    fn have_looked(&self, queue: &QueueName, waited_on: &WaitedOn) {
-        let mut queues = self.lock();
-        let (Some(told), Some(receivers)) = (queues.get_mut(queue), waited_on.get(queue)) else {
-            return;
-        };
-        if told.is_none_or(|told| told.elapsed() >= LOOK_FOR_THEMSELVES) {
-            *told = Some(Instant::now());
-            drop(queues);
-            receivers.notify();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Option<Instant>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a look at a queue in trouble came to.
-enum Looked {
-    /// It is in none any more.
-    Well,
-    InVain,
-    TooLong,
-}
-
-/// Looks at a queue that is in trouble.
-async fn look_alone(
-    db: &Db,
-    queue: &QueueName,
-    waited_on: &WaitedOn,
-    peers: Option<&Peers>,
-) -> Looked {
-    let looked = async {
-        let mut conn = db.background_conn().await?;
-        store::sweep(&mut conn, std::slice::from_ref(queue)).await
-    };
-    match looked.await {
-        Ok(swept) => {
-            tell(waited_on, std::slice::from_ref(queue), &swept, peers);
-            Looked::Well
-        }
-        Err(Error::Timeout) => Looked::TooLong,
-        // It is locked, or the database is away.
-        Err(Error::Locked | Error::Unavailable(_) | Error::Overloaded) => Looked::InVain,
-        // Those who wait learn of it by looking for themselves.
-        Err(_) => {
-            if let Some(receivers) = waited_on.get(queue) {
-                receivers.notify();
-            }
-            Looked::InVain
-        }
     }
 }
 
@@ -279,22 +195,6 @@ async fn ask(conn: &mut Conn, look: &Look) -> Result<Vec<Swept>> {
     if look.planned {
         store::sweep_again(conn, &look.queues).await
     } else {
-        store::sweep(conn, &look.queues).await
-    }
-}
-
-/// Tells those who wait of what was found in each queue.
-fn tell(waited_on: &WaitedOn, queues: &[QueueName], swept: &[Swept], peers: Option<&Peers>) {
-    for (queue, swept) in queues.iter().zip(swept) {
-        let Some(receivers) = waited_on.get(queue) else { continue };
-        if swept.ready {
-            receivers.swept();
-        }
-        if let Some(due_in) = swept.due_in.filter(|_| !swept.ready) {
-            receivers.set_timer(due_in);
-        }
-        if let Some(peers) = peers.filter(|_| swept.notifies) {
-            peers.listen_to(queue.as_str());
-        }
+        store::sweep(conn, &look.queues, None).await
     }
 }

@@ -31,6 +31,8 @@ pub struct Swept {
     pub due_in: Option<Duration>,
     /// Whether PGMQ's own insert notifications are on.
     pub notifies: bool,
+    /// What the whole statement took the server, where that is asked for.
+    pub took: Duration,
 }
 
 /// What is committed by now: this text is another one after every commit that changed something.
@@ -41,17 +43,32 @@ pub async fn committed(conn: &mut Conn) -> Result<String> {
     row.try_get(0).map_err(Error::unexpected)
 }
 
-/// Looks at several queues in one statement; says what it found in the same order.
-pub async fn sweep(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Swept>> {
+/// Looks at several queues in one statement; says what it found in the same order. Where it is given less time than
+/// usual, the statement ends by then, but no connection is given up for not having said so at once.
+pub async fn sweep(
+    conn: &mut Conn,
+    queues: &[QueueName],
+    limit: Option<Duration>,
+) -> Result<Vec<Swept>> {
     let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
-    let query = sqlx::query("/* sweep */ SELECT * FROM pgmq_gateway.sweep($1)").bind(names);
-    let rows = conn.look_briefly(query, LOCK_LIMIT, SWEEP_LIMIT).await?;
+    let query = sqlx::query(
+        "/* sweep */ SELECT s.*, pg_catalog.date_part('epoch', \
+             pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) AS took \
+         FROM pgmq_gateway.sweep($1) s",
+    )
+    .bind(names);
+    let rows = match limit {
+        // It waits for no lock longer than ever: the function sees to that.
+        Some(limit) => conn.look_patiently(query, limit).await?,
+        None => conn.look_briefly(query, LOCK_LIMIT, SWEEP_LIMIT).await?,
+    };
     let swept = rows.iter().map(|row| {
         let due_in: Option<f64> = row.try_get("due_in")?;
         Ok(Swept {
             ready: row.try_get("ready")?,
             due_in: due_in.map(seconds),
             notifies: row.try_get("notifies")?,
+            took: seconds(row.try_get("took")?),
         })
     });
     swept.collect::<std::result::Result<_, _>>().map_err(Error::unexpected)
@@ -76,6 +93,7 @@ pub async fn sweep_again(conn: &mut Conn, queues: &[QueueName]) -> Result<Vec<Sw
         ready: due_in.is_some_and(|due_in| due_in <= 0.0),
         due_in: due_in.map(seconds),
         notifies: false,
+        took: Duration::ZERO,
     });
     Ok(swept.collect())
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use pgmq_gateway::app::{Database, Gateway};
+use pgmq_gateway::{
+    app::{Database, Gateway},
+    config::Settings,
+};
 use serde_json::Value;
 use sqlx::{Connection, Executor};
 use tokio::{
@@ -105,8 +108,10 @@ const SLOW: &str = "
 #[tokio::test]
 async fn a_queue_that_takes_too_long_makes_no_other_one_blind() {
     let guarded = Guarded::start(SLOW).await;
+    // One that is for a single question, whether commits get through, comes and goes.
     let sessions = "SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'pgmq-gateway'";
+        WHERE datname = current_database() AND application_name = 'pgmq-gateway'
+        AND backend_start < clock_timestamp() - interval '1 s'";
     let slow = wait_for(&guarded.client, "q");
     guarded.client.wait_for_waiters("q", 1).await;
     let first = wait_for(&guarded.client, "other");
@@ -132,6 +137,78 @@ async fn a_queue_that_takes_too_long_makes_no_other_one_blind() {
     let after: Vec<i32> = guarded.database.value(sessions).await;
     assert!(before.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
     slow.abort();
+}
+
+/// A dozen queues that take too long to be looked at, and many that do not.
+const A_DOZEN_SLOW: &str = "
+    CREATE FUNCTION public.slowly() RETURNS boolean LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_catalog.pg_sleep(2.5); RETURN true; END';
+    SELECT pgmq.create('slow_' || n) FROM generate_series(1, 12) n;
+    SELECT pgmq.create('fast_' || n) FROM generate_series(1, 50) n;
+    DO $$
+    BEGIN
+        FOR n IN 1 .. 12 LOOP
+            EXECUTE format('ALTER TABLE pgmq.q_slow_%s ENABLE ROW LEVEL SECURITY', n);
+            EXECUTE format('CREATE POLICY slow ON pgmq.q_slow_%s USING (public.slowly())', n);
+            EXECUTE format('INSERT INTO pgmq.q_slow_%s (vt, message)
+                VALUES (now() + interval ''1 day'', ''1'')', n);
+        END LOOP;
+    END $$";
+
+/// Somebody waits in each of those that do not take too long, and then something is sent to each: for how long the
+/// last of them waits for it.
+async fn wait_in_fast_ones(guarded: &Guarded, during: Duration) -> Duration {
+    let fast = || (1..=50).map(|n| format!("fast_{n}"));
+    let waiting: Vec<_> = fast().map(|queue| wait_for(&guarded.client, &queue)).collect();
+    sleep(during).await;
+    guarded
+        .database
+        .execute("SELECT pgmq.send('fast_' || n, '1') FROM generate_series(1, 50) n")
+        .await;
+    let sent = Instant::now();
+    let mut longest = Duration::ZERO;
+    for (waiting, queue) in waiting.into_iter().zip(fast()) {
+        let (answer, at) = waiting.await.expect("no panic");
+        let message = got_one(&answer);
+        longest = longest.max(at.saturating_duration_since(sent));
+        let path = format!("/queues/{queue}/messages/{}", message["msg_id"]);
+        guarded.client.delete(&path).await.expect(204);
+    }
+    longest
+}
+
+/// However many take too long, they are found out soon, and what was locked for a moment does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dozen_queues_that_take_too_long_make_no_other_one_blind() {
+    // Enough for whoever looks at a slow one on arrival, and for the others.
+    let connections = |settings: &mut Settings| settings.database.max_connections = 24;
+    let guarded = Guarded::with(A_DOZEN_SLOW, connections).await;
+    let slow: Vec<_> = (1..=12).map(|n| wait_for(&guarded.client, &format!("slow_{n}"))).collect();
+    let first = wait_in_fast_ones(&guarded, Duration::from_secs(1)).await;
+    // One after the other they would have taken a second each.
+    assert!(first < Duration::from_secs(8), "after {first:?}");
+    // By now the slow ones are known. On a busy machine one round of a few is as it should be.
+    eventually("they are found at once", async || {
+        let next = wait_in_fast_ones(&guarded, Duration::from_millis(500)).await;
+        (next < Duration::from_millis(1_500)).then_some(())
+    })
+    .await;
+    eventually("what was locked before is found at once", async || {
+        let waiting = wait_for(&guarded.client, "fast_1");
+        let mut connection = guarded.database.connect().await;
+        guarded.client.wait_for_waiters("fast_1", 1).await;
+        connection.execute("BEGIN; LOCK TABLE pgmq.q_fast_1").await.expect("locked");
+        sleep(Duration::from_millis(500)).await;
+        connection.execute("SELECT pgmq.send('fast_1', '1'); COMMIT").await.expect("sent");
+        let sent = Instant::now();
+        let (answer, at) = waiting.await.expect("no panic");
+        let message = got_one(&answer);
+        let path = format!("/queues/fast_1/messages/{}", message["msg_id"]);
+        guarded.client.delete(&path).await.expect(204);
+        (at - sent < Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    slow.iter().for_each(JoinHandle::abort);
 }
 
 async fn gateway_through(address: &Forwarder) -> (Gateway, Client) {
