@@ -397,16 +397,17 @@ BEGIN
 END
 $$;
 
--- The statement that leases up to $4 of the messages that are visible at $3, hidden until $1 and read at $2.
+-- The statement that leases up to $4 of the messages that are visible at $3, hidden until $1 and read at $2. It is
+-- short, as it is parsed each time, and the moment is hidden from the planner as in `receive`.
 CREATE FUNCTION pgmq_gateway.lease_statement(q_table text, shape integer)
 RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN '/* pgmq_gateway */ UPDATE ' || q_table || ' m SET vt = $1, read_ct = m.read_ct + 1'
-        || CASE WHEN shape & 2 <> 0 THEN ', last_read_at = $2' ELSE '' END
-        || ' WHERE m.ctid = ANY (ARRAY(SELECT q.ctid FROM ' || q_table
-        || ' q WHERE q.vt <= $3 ORDER BY q.vt LIMIT $4 FOR UPDATE SKIP LOCKED))
-            RETURNING m.msg_id, m.read_ct, m.enqueued_at, '
-        || CASE WHEN shape & 2 <> 0 THEN 'm.last_read_at' ELSE 'NULL::timestamptz' END
-        || ', m.vt, m.message, ' || CASE WHEN shape & 1 <> 0 THEN 'm.headers' ELSE 'NULL::jsonb' END;
+    RETURN concat(
+        '/* pgmq_gateway */ UPDATE ', q_table, ' SET vt = $1, read_ct = read_ct + 1',
+        CASE WHEN shape & 2 <> 0 THEN ', last_read_at = $2' END,
+        ' WHERE ctid = ANY (ARRAY(SELECT q.ctid FROM ', q_table,
+        ' q WHERE q.vt <= (SELECT $3) ORDER BY q.vt LIMIT $4 FOR UPDATE SKIP LOCKED)) RETURNING msg_id, read_ct, enqueued_at, ',
+        CASE WHEN shape & 2 <> 0 THEN 'last_read_at' ELSE 'NULL::timestamptz' END,
+        ', vt, message, ', CASE WHEN shape & 1 <> 0 THEN 'headers' ELSE 'NULL::jsonb' END);
 END
 $$;
