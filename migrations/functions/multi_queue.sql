@@ -406,7 +406,8 @@ BEGIN
         '/* pgmq_gateway */ UPDATE ', q_table, ' SET vt = $1, read_ct = read_ct + 1',
         CASE WHEN shape & 2 <> 0 THEN ', last_read_at = $2' END,
         ' WHERE ctid = ANY (ARRAY(SELECT q.ctid FROM ', q_table,
-        ' q WHERE q.vt <= (SELECT $3) ORDER BY q.vt LIMIT $4 FOR UPDATE SKIP LOCKED)) RETURNING msg_id, read_ct, enqueued_at, ',
+        ' q WHERE q.vt <= (SELECT $3) ORDER BY q.vt LIMIT $4 FOR UPDATE SKIP LOCKED))',
+        ' RETURNING msg_id, read_ct, enqueued_at, ',
         CASE WHEN shape & 2 <> 0 THEN 'last_read_at' ELSE 'NULL::timestamptz' END,
         ', vt, message, ', CASE WHEN shape & 1 <> 0 THEN 'headers' ELSE 'NULL::jsonb' END);
 END

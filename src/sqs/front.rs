@@ -243,6 +243,7 @@ fn write(
     }
 }
 
+/// The answer to ReceiveMessage.
 fn written(call: &Call, protocol: Protocol, received: &Received, id: &str) -> String {
     let output = received.output(call, protocol == Protocol::Query);
     let mut text = write(protocol, "ReceiveMessage", Some(&output), id);

@@ -47,8 +47,11 @@ impl SqsName {
     /// The queue of an ARN.
     pub(super) fn of_arn(arn: &str) -> Option<Self> {
         let mut parts = arn.splitn(6, ':');
-        let is_of_sqs = parts.next()? == "arn" && parts.nth(1)? == "sqs";
-        Self::parse(parts.nth(2)?).filter(|_| is_of_sqs)
+        let mut next = || parts.next();
+        match (next()?, next()?, next()?, next()?, next()?, next()?) {
+            ("arn", _, "sqs", _, _, name) => Self::parse(name),
+            _ => None,
+        }
     }
 
     /// Whether messages are delivered in order, and once.

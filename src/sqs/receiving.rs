@@ -135,15 +135,15 @@ pub(super) async fn receive(caller: Caller, mut input: ReceiveMessage) -> Result
     Ok(Received { delivery, wished, name, origins })
 }
 
-/// Where a message has been a dead letter of.
+/// What a dead letter says of the queue that it comes from.
 struct DeadLetter {
     origin: Option<String>,
-    /// Whether its id is derived from what it was there.
+    /// Whether its id is derived from its number there.
     is_named_by_origin: bool,
 }
 
-/// Reads which messages are dead letters. They are many headers, maybe, and lost by nobody who leaves meanwhile: the
-/// lease gives them back.
+/// Reads which messages are dead letters, beside the threads that serve everybody: headers can be long. If the client
+/// leaves meanwhile, the lease gives the messages back.
 async fn dead_letters(permit: &Permit, delivery: &mut Delivery) -> Result<Vec<DeadLetter>> {
     // Mostly there are none, and headers need not be read to see that.
     let is_dead = |message: &&Message| {
